@@ -1,0 +1,73 @@
+# Set-up, demonstration, service and checks. `make` alone lists the targets.
+#
+# Needs Python 3.11 or newer and make; everything else goes into .venv. Two settings:
+#   PYTHON=…       the interpreter that .venv is made from
+#   TORCH_INDEX=…  the package index to take torch from, for another build of it
+
+SHELL := /bin/sh
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Which build of torch is installed: the name of the stamp says which index it came from.
+ifdef TORCH_INDEX
+TORCH := .venv/.torch-$(subst /,_,$(subst :,_,$(TORCH_INDEX)))
+else
+TORCH := $(or $(wildcard .venv/.torch-*),.venv/.torch-default)
+endif
+
+.PHONY: help install demo serve test lint clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
+
+demo: .venv/.server ## train on two small tables and watch: one minute, stops by itself
+	@$(BIN)/descent demo
+
+test: .venv/.dev ## every check that CI runs: ruff, mypy, pytest
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -n 2 --dist loadfile
+
+serve: .venv/.server ## keep the service running on 127.0.0.1:8000, data in ./data
+	@exec $(BIN)/descent serve
+
+install: .venv/.dev ## only the set-up: everything that demo, serve and test need, into .venv
+
+lint: .venv/.dev ## ruff and mypy, with what ruff can repair repaired
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/mypy
+
+clean: ## remove .venv and caches; ./data stays
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+
+# Running venv again on a folder that was left half made completes it.
+.venv/.python:
+	@for python in $(PYTHON) python3 python python3.14 python3.13 python3.12 python3.11; do \
+	    "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+	    echo "Making .venv with $$("$$python" --version)"; \
+	    "$$python" -m venv .venv || { \
+	        echo "Python cannot make virtual environments: on Debian and Ubuntu install python3-venv" >&2; \
+	        exit 1; }; \
+	    touch $@; exit 0; \
+	done; \
+	echo "No Python 3.11 or newer was found: install one, or name it with make PYTHON=/where/it/is" >&2; \
+	exit 1
+
+# Without an index of its own, torch comes from where all packages come from. From another index
+# only torch is taken, since its dependencies are pinned to versions that it may not have.
+$(TORCH): constraints.txt | .venv/.python
+	@echo "Installing torch: the largest package, this takes a few minutes"
+	@$(PIP) install --quiet -c constraints.txt $(if $(TORCH_INDEX),--force-reinstall --no-deps --index-url $(TORCH_INDEX)) torch
+	@rm -f .venv/.torch-*
+	@touch $@
+
+.venv/.server: $(TORCH) constraints.txt pyproject.toml
+	@echo "Installing the service"
+	@$(PIP) install --quiet -c constraints.txt -e '.[server]'
+	@touch $@
+
+.venv/.dev: $(TORCH) constraints.txt pyproject.toml
+	@echo "Installing the service and what its tests need"
+	@$(PIP) install --quiet -c constraints.txt -e '.[dev]'
+	@touch .venv/.server $@
