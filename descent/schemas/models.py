@@ -1,0 +1,143 @@
+"""The bodies of models and predictions."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from descent.schemas.datasets import TopValue
+from descent.schemas.runs import DatasetVersionRef
+from descent.schemas.wire import CheckpointId, ColumnType, Notice, RunId, Scalar, Wire
+from descent.spec import Strict
+
+
+class Model(Wire):
+    """A name under which versions are published."""
+
+    name: str
+    #: the newest version that exists
+    latest_version: int | None = None
+    aliases: dict[str, int] = Field(default_factory=dict)
+    created_at: datetime
+
+
+class InputColumn(Wire):
+    """A column that the model reads."""
+
+    name: str
+    type: ColumnType
+    required: bool = False
+    missing: int = 0
+    min: float | str | None = None
+    max: float | str | None = None
+    #: the categories of the training rows, most frequent first
+    categories: list[TopValue] | None = None
+
+
+class OutputColumn(Wire):
+    """A column that the model predicts."""
+
+    name: str
+    type: ColumnType
+    classes: list[Scalar] | None = None
+
+
+class Signature(Wire):
+    """What goes in and what comes out."""
+
+    inputs: list[InputColumn]
+    outputs: list[OutputColumn]
+
+
+class ModelVersion(Wire):
+    """An immutable trained model with its lineage."""
+
+    model: str
+    version: int
+    aliases: list[str] = Field(default_factory=list)
+    run_id: RunId
+    checkpoint_id: CheckpointId
+    dataset: DatasetVersionRef
+    config: dict[str, Any]
+    signature: Signature
+    metrics: dict[str, Any]
+    bytes: int
+    sha256: str
+    created_at: datetime
+
+
+class ClosedForm(Wire):
+    """The least-squares solution."""
+
+    weights: dict[str, Any]
+    bias: Any
+    sse: Any
+
+
+class Parameters(Wire):
+    """The numbers of a linear model in the columns' own units, by target if there are several."""
+
+    weights: dict[str, Any]
+    bias: Any
+    #: null where the training rows were not at hand when the version was made
+    sse: Any = None
+    closed_form: ClosedForm | None = None
+
+
+class Alias(Wire):
+    """A name such as `champion` that points to a version."""
+
+    model: str
+    alias: str
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class AliasPut(Strict):
+    """The version that the alias shall point to."""
+
+    version: Annotated[int, Field(ge=1, lt=2**31)]
+
+
+class PredictRequest(Strict):
+    """Rows, or the same column by column. An absent key and null mean missing."""
+
+    rows: list[dict[str, Scalar]] | None = None
+    columns: dict[str, list[Scalar]] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "PredictRequest":
+        if (self.rows is None) == (self.columns is None):
+            raise ValueError("send either rows or columns")
+        return self
+
+
+class PredictionError(Wire):
+    """Why this row could not be predicted."""
+
+    code: str
+    detail: str
+    column: str | None = None
+
+
+class Prediction(Wire):
+    """The answer to one row."""
+
+    #: of the target's own type; an object where there are several targets; null with an `error`
+    value: Scalar | dict[str, Scalar]
+    #: class → probability
+    probabilities: dict[str, float] | dict[str, dict[str, float]] | None = None
+    warnings: list[Notice] | None = None
+    error: PredictionError | None = None
+
+
+class Predictions(Wire):
+    """One prediction for each row, in order."""
+
+    model: str | None = None
+    version: int | None = None
+    #: instead of model and version where a run was asked
+    run: str | None = None
+    checkpoint: str | None = None
+    predictions: list[Prediction]

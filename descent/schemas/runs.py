@@ -1,0 +1,203 @@
+"""The bodies of runs, their curves, events and checkpoints."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from descent.schemas.wire import (
+    CheckpointId,
+    DatasetId,
+    EventKind,
+    Notice,
+    Number,
+    Problem,
+    RunId,
+    RunState,
+    Split,
+    Wire,
+)
+from descent.spec import Name, Strict
+
+
+class DatasetVersionRef(Wire):
+    """Which version of which dataset."""
+
+    id: DatasetId
+    version: int
+
+
+class ModelVersionRef(Wire):
+    """Which version of which model."""
+
+    name: str
+    version: int
+
+
+class Progress(Wire):
+    """How far a run is."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    fraction: float
+    eta_s: float | None = None
+
+
+class Best(Wire):
+    """The best epoch so far."""
+
+    epoch: int
+    split: str
+    name: str
+    value: Number
+
+
+class Timings(Wire):
+    """Where the time went."""
+
+    queued_s: float | None = None
+    start_s: float | None = None
+    training_s: float | None = None
+
+
+class Run(Wire):
+    """One training job and all that it leaves."""
+
+    id: RunId
+    name: str | None = None
+    tags: dict[str, str] = Field(default_factory=dict)
+    state: RunState
+    state_reason: str | None = None
+    #: the number of the try; it grows when another worker takes the run over
+    attempt: int
+    dataset: DatasetVersionRef
+    #: the normalised `RunConfig`
+    config: dict[str, Any]
+    progress: Progress | None = None
+    #: split → metric → newest value
+    latest: dict[str, dict[str, Number]] | None = None
+    best: Best | None = None
+    #: split → metrics of the model that is kept, once the run has ended
+    evaluation: dict[str, Any] | None = None
+    device: str | None = None
+    queue_position: int | None = None
+    not_before: datetime | None = None
+    timings: Timings = Timings()
+    warnings: list[Notice] = Field(default_factory=list)
+    error: Problem | None = None
+    model: ModelVersionRef | None = None
+    retry_of: RunId | None = None
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
+class RunPatch(Strict):
+    """What of a run may be changed: how it is called."""
+
+    name: Annotated[str, Field(max_length=256)] | None = None
+    tags: (
+        Annotated[
+            dict[
+                Annotated[str, Field(min_length=1, max_length=64)],
+                Annotated[str, Field(max_length=256)],
+            ],
+            Field(max_length=64),
+        ]
+        | None
+    ) = None
+
+
+class Estimate(Wire):
+    """What a run would cost."""
+
+    parameters: int
+    steps: int
+    memory_bytes: int
+    seconds: float
+
+
+class RunPlan(Wire):
+    """A validated configuration; no run is made."""
+
+    config: dict[str, Any]
+    warnings: list[Notice] = Field(default_factory=list)
+    estimate: Estimate
+
+
+class MetricRow(Wire):
+    """One value of a curve."""
+
+    seq: int
+    attempt: int
+    epoch: int
+    step: int
+    split: Split
+    name: str
+    value: Number
+    at_s: float
+
+
+class MetricColumns(Wire):
+    """The same as arrays, one per field of `MetricRow`."""
+
+    seq: list[int]
+    attempt: list[int]
+    epoch: list[int]
+    step: list[int]
+    split: list[Split]
+    name: list[str]
+    value: list[Number]
+    at_s: list[float]
+
+
+class Rewind(Wire):
+    """Rows with a greater `seq` were replaced by those of this attempt."""
+
+    attempt: int
+    after_seq: int
+
+
+class MetricsPage(Wire):
+    """Live rows of a run's curves and where to read on."""
+
+    data: list[MetricRow] | MetricColumns
+    next_after: int
+    attempt: int
+    rewinds: list[Rewind]
+    is_final: bool
+    downsampled: bool
+
+
+class RunEvent(Wire):
+    """Something that happened to a run."""
+
+    #: 1, 2, 3, … per run: the `id` of the event in a stream
+    seq: int
+    event: EventKind
+    attempt: int
+    data: dict[str, Any]
+    created_at: datetime
+
+
+class Checkpoint(Wire):
+    """The state of a run at one step."""
+
+    id: CheckpointId
+    run_id: RunId
+    attempt: int
+    epoch: int
+    step: int
+    metrics: dict[str, Any]
+    bytes: int
+    sha256: str
+    is_best: bool
+    created_at: datetime
+
+
+class CheckpointRegister(Strict):
+    """The model that the checkpoint becomes a version of."""
+
+    model: Name

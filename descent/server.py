@@ -1,0 +1,32 @@
+"""How the program `descent` becomes the server: the same process, another program.
+
+Light on purpose: a server should not wait for the command line of the client to load.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import NoReturn
+
+COMMANDS = ("serve", "worker", "migrate", "keys")
+#: What only the server extra installs.
+PACKAGES = ("fastapi", "sqlalchemy", "torch", "uvicorn")
+
+
+def become_server(command: str, arguments: Sequence[str]) -> NoReturn:
+    """Replace this process. With -P a folder `models` where the user stands shadows nothing."""
+    need_packages(command)
+    line = [sys.executable, "-P", "-m", "service", command, *arguments]
+    os.execv(sys.executable, line)  # noqa: S606  no shell is wanted: this interpreter, our module
+
+
+def need_packages(command: str) -> None:
+    """Exit with a sentence where the server extra is not installed."""
+    missing = [name for name in PACKAGES if find_spec(name) is None]
+    if missing:
+        sys.stderr.write(
+            f"descent: `descent {command}` needs {', '.join(missing)}:"
+            " pip install 'descent[server]'\n"
+        )
+        sys.exit(1)

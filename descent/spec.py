@@ -1,0 +1,393 @@
+"""What may be asked for: the configuration of a run, one class per choice.
+
+The API, the command line, the client and the training process all read these classes, so a
+configuration means the same everywhere. They know nothing of HTTP, SQL or torch.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from operator import itemgetter
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+MAX_EPOCHS = 1_000_000
+MAX_LAYERS = 64
+MAX_WIDTH = 65_536
+
+Task = Literal["regression", "binary", "multiclass"]
+Activation = Literal["relu", "sigmoid", "tanh", "gelu"]
+LossName = Literal["mse", "sse", "mae", "huber", "cross_entropy"]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+ColumnName = Annotated[str, Field(min_length=1, max_length=1024)]
+Rate = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+Decay = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Width = Annotated[int, Field(ge=1, le=MAX_WIDTH)]
+
+
+class Strict(BaseModel):
+    """A configuration class: unknown fields are an error, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+def _with_type(default: str) -> BeforeValidator:
+    """Read an object without a `type` as the default type, so `{"learning_rate": 1}` works."""
+
+    def fill(value: Any) -> Any:  # noqa: ANN401  what a client sent, not yet validated
+        return {"type": default} | value if isinstance(value, dict) else value
+
+    return BeforeValidator(fill)
+
+
+# ---- networks -----------------------------------------------------------------------------
+
+
+class LinearLayer(Strict):
+    """A fully connected layer of so many units."""
+
+    linear: Width
+
+
+class DropoutLayer(Strict):
+    """Sets this share of the activations to zero while training."""
+
+    dropout: Fraction
+
+
+def _layer_kind(value: Any) -> str | None:  # noqa: ANN401  what a client sent, not yet validated
+    if isinstance(value, str):
+        return "activation"
+    if isinstance(value, LinearLayer) or (isinstance(value, dict) and "linear" in value):
+        return "linear"
+    if isinstance(value, DropoutLayer) or (isinstance(value, dict) and "dropout" in value):
+        return "dropout"
+    return None
+
+
+# Told apart by one look, so that a wrong layer gets one sentence and not one for each kind.
+Layer = Annotated[
+    Annotated[LinearLayer, Tag("linear")]
+    | Annotated[DropoutLayer, Tag("dropout")]
+    | Annotated[Activation, Tag("activation")],
+    Discriminator(
+        _layer_kind,
+        custom_error_type="layer",
+        custom_error_message=(
+            'a layer is {"linear": 32}, {"dropout": 0.1} or an activation such as "relu"'
+        ),
+    ),
+]
+
+
+class Linear(Strict):
+    """`y = Wx + b`: no hidden layer."""
+
+    type: Literal["linear"] = "linear"
+
+    def hidden_layers(self) -> list[Layer]:
+        return []
+
+
+class Mlp(Strict):
+    """Hidden layers of the given widths, each followed by the activation and dropout."""
+
+    type: Literal["mlp"] = "mlp"
+    hidden: Annotated[list[Width], Field(min_length=1, max_length=MAX_LAYERS)] = [64, 64]
+    activation: Activation = "relu"
+    dropout: Fraction = 0.0
+
+    def hidden_layers(self) -> list[Layer]:
+        return list(self._layers())
+
+    def _layers(self) -> Iterator[Layer]:
+        for width in self.hidden:
+            yield LinearLayer(linear=width)
+            yield self.activation
+            if self.dropout:
+                yield DropoutLayer(dropout=self.dropout)
+
+
+class Layers(Strict):
+    """A stack written out layer by layer; the output layer is added."""
+
+    type: Literal["layers"] = "layers"
+    layers: Annotated[list[Layer], Field(min_length=1, max_length=4 * MAX_LAYERS)]
+
+    def hidden_layers(self) -> list[Layer]:
+        return list(self.layers)
+
+
+ModelSpec = Annotated[
+    Annotated[Linear | Mlp | Layers, Field(discriminator="type")], _with_type("mlp")
+]
+#: Every architecture by its type, as `GET /architectures` lists them.
+ARCHITECTURES: dict[str, type[Linear | Mlp | Layers]] = {
+    "linear": Linear,
+    "mlp": Mlp,
+    "layers": Layers,
+}
+
+
+def count_parameters(hidden: list[Layer], inputs: int, outputs: int) -> int:
+    """Return the number of weights and biases of a stack with its output layer."""
+    total, width = 0, inputs
+    for layer in [*hidden, LinearLayer(linear=outputs)]:
+        if isinstance(layer, LinearLayer):
+            total += (width + 1) * layer.linear
+            width = layer.linear
+    return total
+
+
+# ---- optimizers and schedules ---------------------------------------------------------------
+
+
+class Sgd(Strict):
+    """Gradient descent, plain or with momentum."""
+
+    type: Literal["sgd"] = "sgd"
+    learning_rate: Rate = 0.01
+    momentum: Fraction = 0.0
+    nesterov: bool = False
+    weight_decay: Decay = 0.0
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            msg = "nesterov needs a momentum above 0, got momentum 0"
+            raise ValueError(msg)
+        return self
+
+
+class Adam(Strict):
+    """Adam (Kingma & Ba, 2015); `weight_decay` is added to the gradient."""
+
+    type: Literal["adam"] = "adam"
+    learning_rate: Rate = 0.01
+    weight_decay: Decay = 0.0
+
+
+class AdamW(Strict):
+    """Adam with decoupled weight decay (Loshchilov & Hutter, 2019)."""
+
+    type: Literal["adamw"] = "adamw"
+    learning_rate: Rate = 0.01
+    weight_decay: Decay = 0.01
+
+
+class RmsProp(Strict):
+    """RMSprop (Tieleman & Hinton, 2012)."""
+
+    type: Literal["rmsprop"] = "rmsprop"
+    learning_rate: Rate = 0.01
+    momentum: Fraction = 0.0
+    weight_decay: Decay = 0.0
+
+
+class Lbfgs(Strict):
+    """L-BFGS, a quasi-Newton method; one step is up to 20 evaluations of the loss."""
+
+    type: Literal["lbfgs"] = "lbfgs"
+    learning_rate: Rate = 1.0
+
+
+OptimizerSpec = Annotated[
+    Annotated[Sgd | Adam | AdamW | RmsProp | Lbfgs, Field(discriminator="type")],
+    _with_type("adam"),
+]
+
+WarmupEpochs = Annotated[int, Field(ge=0, le=MAX_EPOCHS)]
+
+
+class Constant(Strict):
+    """The learning rate stays as it is."""
+
+    type: Literal["constant"] = "constant"
+    warmup_epochs: WarmupEpochs = 0
+
+
+class Cosine(Strict):
+    """The learning rate falls along half a cosine to `final` times its start."""
+
+    type: Literal["cosine"] = "cosine"
+    warmup_epochs: WarmupEpochs = 0
+    final: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+class OneCycle(Strict):
+    """The learning rate rises for `peak_at` of the run, then falls to near zero (Smith, 2018)."""
+
+    type: Literal["one_cycle"] = "one_cycle"
+    warmup_epochs: WarmupEpochs = 0
+    peak_at: Annotated[float, Field(gt=0, lt=1)] = 0.3
+
+
+class Step(Strict):
+    """The learning rate is multiplied by `factor` every `every_epochs`."""
+
+    type: Literal["step"] = "step"
+    warmup_epochs: WarmupEpochs = 0
+    every_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] = 30
+    factor: Annotated[float, Field(gt=0, le=1)] = 0.1
+
+
+class Plateau(Strict):
+    """The learning rate is multiplied by `factor` after `patience` epochs without progress."""
+
+    type: Literal["plateau"] = "plateau"
+    warmup_epochs: WarmupEpochs = 0
+    patience: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] = 10
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+
+
+ScheduleSpec = Annotated[
+    Annotated[Constant | Cosine | OneCycle | Step | Plateau, Field(discriminator="type")],
+    _with_type("constant"),
+]
+
+# ---- split, stopping, budget ------------------------------------------------------------------
+
+
+class Shares(Strict):
+    """The shares of the rows that are held out; the others are training rows."""
+
+    validation: Fraction = 0.2
+    test: Fraction = 0.0
+
+    @model_validator(mode="after")
+    def _leaves_training_rows(self) -> Self:
+        if self.validation + self.test >= 1:
+            msg = (
+                "validation and test leave no training rows: "
+                f"{self.validation} + {self.test} is not below 1"
+            )
+            raise ValueError(msg)
+        return self
+
+
+class RandomSplit(Shares):
+    """Rows are drawn at random, class by class for classification."""
+
+    type: Literal["random"] = "random"
+
+
+class TimeSplit(Shares):
+    """The latest rows by `column` are the test rows, those before them the validation rows."""
+
+    type: Literal["time"] = "time"
+    column: ColumnName
+
+
+class GroupSplit(Shares):
+    """Rows with the same value in `column` stay together."""
+
+    type: Literal["group"] = "group"
+    column: ColumnName
+
+
+class ColumnSplit(Strict):
+    """`column` says `train`, `validation` or `test` for each row."""
+
+    type: Literal["column"] = "column"
+    column: ColumnName
+
+
+class NoSplit(Strict):
+    """Every row is a training row."""
+
+    type: Literal["none"] = "none"
+
+
+SplitSpec = Annotated[
+    Annotated[
+        RandomSplit | TimeSplit | GroupSplit | ColumnSplit | NoSplit, Field(discriminator="type")
+    ],
+    _with_type("random"),
+]
+
+
+class EarlyStopping(Strict):
+    """Stop after `patience` epochs in which the validation loss set no new minimum."""
+
+    patience: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] = 20
+
+
+class Budget(Strict):
+    """Limits after which the run ends with its best model so far."""
+
+    time_s: Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)]
+
+
+class DatasetRef(Strict):
+    """One version of a dataset."""
+
+    id: str
+    version: Annotated[int, Field(ge=1)] | None = None
+
+
+# ---- the run ------------------------------------------------------------------------------------
+
+
+class RunConfig(Strict):
+    """What a client asks for. Only `dataset` and `target` are required."""
+
+    dataset: str | DatasetRef
+    target: ColumnName | Annotated[list[ColumnName], Field(min_length=1, max_length=1000)]
+    features: Annotated[list[ColumnName], Field(min_length=1, max_length=100_000)] | None = None
+    task: Literal["auto"] | Task = "auto"
+    model: ModelSpec = Mlp()
+    loss: Literal["auto"] | LossName = "auto"
+    optimizer: OptimizerSpec = Adam()
+    schedule: ScheduleSpec = Constant()
+    epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] = 200
+    batch_size: Annotated[int, Field(ge=1, le=10_000_000)] | Literal["full"] = 32
+    split: SplitSpec = RandomSplit()
+    early_stopping: EarlyStopping | None = EarlyStopping()
+    standardize: bool = True
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda|cuda:[0-9]{1,3})$")] = "auto"
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    budget: Budget | None = None
+    register_as: Name | None = None
+    name: Annotated[str, Field(max_length=256)] | None = None
+    tags: Annotated[
+        dict[
+            Annotated[str, Field(min_length=1, max_length=64)],
+            Annotated[str, Field(max_length=256)],
+        ],
+        Field(max_length=64),
+    ] = {}
+
+    @property
+    def targets(self) -> list[str]:
+        """The target columns, also where there is one."""
+        return [self.target] if isinstance(self.target, str) else self.target
+
+    @property
+    def dataset_ref(self) -> DatasetRef:
+        return DatasetRef(id=self.dataset) if isinstance(self.dataset, str) else self.dataset
+
+    @field_validator("target", "features")
+    @classmethod
+    def _names_a_column_once(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401  either
+        names = [value] if isinstance(value, str) else value or []
+        name, count = max(Counter(names).items(), key=itemgetter(1), default=("", 0))
+        if count > 1:
+            msg = f"names the column {name!r} more than once"
+            raise ValueError(msg)
+        target = info.data.get("target", []) if info.field_name == "features" else []
+        both = {target} if isinstance(target, str) else set(target)
+        for name in sorted(both & set(names)):
+            msg = f"names the target {name!r}, which cannot be a feature too"
+            raise ValueError(msg)
+        return value
