@@ -1,0 +1,53 @@
+"""What can be wrong with a training or with a stored file, each with its stable code.
+
+LearningError
+├── TrainingFailed        the run ends `failed`
+│   ├── Diverged          a loss or a parameter is no longer finite
+│   ├── OutOfMemory       the device has too little memory
+│   ├── DeviceUnavailable the worker does not have the device
+│   ├── DataInvalid       the table cannot be trained on as asked
+│   └── NotResumable      the checkpoint cannot continue this run
+└── CheckpointCorrupt     a file is not what `checkpoint.write` wrote
+"""
+
+from typing import ClassVar
+
+
+class LearningError(Exception):
+    """Something that learning cannot go on with; `detail` names the value and the remedy."""
+
+    code: ClassVar[str] = "learning_failed"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class TrainingFailed(LearningError):
+    """The training ended without a result."""
+
+    code = "training_failed"
+
+
+class Diverged(TrainingFailed):
+    code = "diverged"
+
+
+class OutOfMemory(TrainingFailed):
+    code = "out_of_memory"
+
+
+class DataInvalid(TrainingFailed):
+    code = "dataset_invalid"
+
+
+class DeviceUnavailable(TrainingFailed):
+    code = "device_unavailable"
+
+
+class NotResumable(TrainingFailed):
+    code = "not_resumable"
+
+
+class CheckpointCorrupt(LearningError):
+    code = "checkpoint_corrupt"

@@ -1,0 +1,162 @@
+"""A checkpoint that answers a table of rows. Knows NumPy only: the API predicts without torch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.checkpoint import read_parameters
+from models.data import Floats, Table
+from models.errors import CheckpointCorrupt
+from models.features import Features
+from models.forward import Stack, load_stack
+from models.inputs import Matrix
+from models.targets import ClassTarget, Label
+from models.values import Problem, Problems, RawValue, read_column, unknown_column
+
+#: What of a value is an error where the client asked for errors; the rest always warns.
+STRICT = frozenset({"unknown_category", "wrong_type", "non_finite"})
+
+Value: TypeAlias = Label | dict[str, float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The answer to one row: a value, or None and the error."""
+
+    #: In the target's own type; an object by target where there are several.
+    value: Value
+    #: By class, in the order of the classes; None for a regression.
+    probabilities: dict[str, float] | None = None
+    warnings: Sequence[Problem] = ()
+    error: Problem | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as the API answers it: without the fields that say nothing."""
+        row: dict[str, Any] = {"value": self.value}
+        if self.probabilities is not None:
+            row["probabilities"] = self.probabilities
+        if self.warnings:
+            row["warnings"] = [warning.to_json() for warning in self.warnings]
+        if self.error:
+            row["error"] = self.error.to_json()
+        return row
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """The features and the net of one checkpoint."""
+
+    features: Features
+    stack: Stack
+    #: Everything else that the checkpoint says: config, metrics, environment.
+    document: dict[str, Any]
+
+    @classmethod
+    def load(cls, source: Path | bytes) -> "Predictor":
+        """Read a checkpoint; raises `CheckpointCorrupt`."""
+        parameters, document = read_parameters(source)
+        try:
+            features = Features.from_json(document["features"])
+            stack = load_stack(document["net"], parameters)
+        except KeyError as error:
+            raise CheckpointCorrupt(f"the document lacks {error}") from error
+        if (stack.inputs, stack.outputs) != (features.width, features.outputs):
+            raise CheckpointCorrupt(
+                f"a net {stack.inputs} → {stack.outputs} does not fit features "
+                f"{features.width} → {features.outputs}"
+            )
+        return cls(features, stack, document)
+
+    def predict(
+        self,
+        columns: Mapping[str, Sequence[RawValue]],
+        rows: int,
+        *,
+        on_problem: Literal["warn", "error"] = "warn",
+        from_text: bool = False,
+    ) -> list[Prediction]:
+        """Answer each of `rows` rows, in order; a bad row never touches another.
+
+        `columns` holds a scalar per row, None where it is missing; a column that is not there is
+        missing in every row. `from_text` says that all values are text, as in CSV: a number given
+        as text is then nothing to warn of.
+        """
+        problems = Problems()
+        table = self._read(columns, rows, problems, from_text=from_text)
+        outputs = self.outputs(self.features.encode(table))
+        values = self._values(outputs)
+        broken = set(np.flatnonzero(~np.isfinite(outputs).all(axis=1)).tolist())
+        for row in sorted(problems.rows.keys() | broken):
+            found = problems.rows.get(row, [])
+            error = self._error(found, on_problem, finite=row not in broken)
+            answer = values[row] if error is None else Prediction(None)
+            warnings = [problem for problem in found if problem is not error]
+            values[row] = Prediction(answer.value, answer.probabilities, warnings, error)
+        return values
+
+    def outputs(self, encoded: Matrix) -> NDArray[np.float32]:
+        """Run the net: (rows, width) to (rows, outputs)."""
+        return self.stack.forward(encoded.astype(np.float32, copy=False))
+
+    def _read(
+        self,
+        columns: Mapping[str, Sequence[RawValue]],
+        rows: int,
+        problems: Problems,
+        *,
+        from_text: bool,
+    ) -> Table:
+        inputs = {column.name: column for column in self.features.inputs}
+        absent: Sequence[RawValue] = [None] * rows
+        table = Table(
+            types={name: column.type for name, column in inputs.items()},
+            columns={
+                name: read_column(column, columns.get(name, absent), problems, from_text=from_text)
+                for name, column in inputs.items()
+            },
+            rows=rows,
+        )
+        targets = [output["name"] for output in self.features.target.signature()]
+        for name in columns:
+            if name not in inputs:
+                unknown_column(name, columns[name], targets, problems)
+        return table
+
+    def _values(self, outputs: NDArray[np.float32]) -> list[Prediction]:
+        # Non-finite outputs are found by the caller; here they only must not warn.
+        with np.errstate(all="ignore"):
+            decoded = self.features.decode(outputs)
+        target = self.features.target
+        if isinstance(target, ClassTarget):
+            return _class_predictions(target, decoded)
+        if len(target.names) == 1:
+            return [Prediction(value) for value in decoded[:, 0].tolist()]
+        return [
+            Prediction(dict(zip(target.names, values, strict=True))) for values in decoded.tolist()
+        ]
+
+    def _error(
+        self, found: list[Problem], on_problem: Literal["warn", "error"], *, finite: bool
+    ) -> Problem | None:
+        if on_problem == "error":
+            required = {column.name for column in self.features.inputs if not column.missing}
+            for problem in found:
+                missing = problem.code == "missing" and problem.column in required
+                if missing or problem.code in STRICT:
+                    return problem
+        if finite:
+            return None
+        detail = "the net's output is not finite; check this row for extreme numbers"
+        return Problem("", "non_finite", detail)
+
+
+def _class_predictions(target: ClassTarget, shares: Floats) -> list[Prediction]:
+    labels = target.labels
+    return [
+        Prediction(target.classes[place], dict(zip(labels, row, strict=True)))
+        for place, row in zip(shares.argmax(axis=1).tolist(), shares.tolist(), strict=True)
+    ]
