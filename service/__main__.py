@@ -1,0 +1,176 @@
+"""The server's commands: `python -P -m service serve | worker | migrate | keys`.
+
+Each command loads only what it needs: the worker no web framework, the API no supervisor.
+"""
+
+import argparse
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+
+from pydantic import ValidationError
+from sqlalchemy import Engine, select
+
+from service import keys
+from service.database import (
+    check_schema,
+    create_database,
+    migrate,
+    newest_schema_version,
+    reading,
+    schema_version,
+    writing,
+)
+from service.errors import ServiceError
+from service.settings import Settings
+from service.tables import Key, utc_now
+
+PREFIX = "DESCENT_"
+#: variables of the client, which may be set where the server runs too
+CLIENT = frozenset({"DESCENT_URL"})
+
+
+def read_settings(environment: Mapping[str, str]) -> Settings:
+    """Return the settings; raise ValueError that names the variable that is wrong."""
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    for name in environment:
+        if name.startswith(PREFIX) and name not in known | CLIENT:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise ValueError(f"{name} is no setting.{hint} `--help` lists them all.")
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise ValueError("; ".join(_sentence(dict(item)) for item in error.errors())) from error
+
+
+def _sentence(item: Mapping[str, object]) -> str:
+    place = item["loc"]
+    name = PREFIX + str(place[0]).upper() if isinstance(place, tuple) and place else "settings"
+    message = str(item["msg"]).removeprefix("Value error, ")
+    # A key that is refused must not be shown.
+    got = "" if "KEY" in name or name == "settings" else f", got {item['input']!r}"
+    return f"{name}: {message}{got}"
+
+
+def settings_help() -> str:
+    """Return one line for each setting: variable, default, meaning."""
+    lines = ["settings, read from environment variables:"]
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default in (None, "", ()) else f" [{field.default}]"
+        lines.append(f"  {PREFIX}{name.upper():<20} {field.description}{default}")
+    return "\n".join(lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="descent",
+        description="Runs the service and looks after it.",
+        epilog=settings_help(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    serve = commands.add_parser("serve", help="the API and one worker on this machine")
+    serve.add_argument("--no-worker", action="store_true", help="the API only")
+    worker = commands.add_parser("worker", help="a worker, which trains the queue's runs")
+    worker.add_argument("--stdin-wake", action="store_true", help=argparse.SUPPRESS)
+    commands.add_parser("migrate", help="bring the database schema up to date")
+    actions = commands.add_parser("keys", help="API keys").add_subparsers(
+        dest="action", required=True
+    )
+    create = actions.add_parser("create", help="make a key and show its secret once")
+    create.add_argument("name")
+    create.add_argument("--days", type=float, help="days after which it expires")
+    actions.add_parser("list", help="show the keys without their secrets")
+    actions.add_parser("delete", help="revoke a key").add_argument("id")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    given = _parser().parse_args(arguments)
+    try:
+        settings = read_settings(os.environ)
+        if given.command == "serve":
+            importlib.import_module("service.serve").main(settings, with_worker=not given.no_worker)
+        elif given.command == "worker":
+            importlib.import_module("service.logs").configure(settings.log_level)
+            importlib.import_module("service.jobs.worker").main(
+                settings, stdin_wake=given.stdin_wake
+            )
+        elif given.command == "migrate":
+            _migrate(settings)
+        else:
+            _keys(settings, given)
+    except (ServiceError, ValueError, OSError) as error:
+        sys.exit(f"descent: {error}")
+
+
+def _migrate(settings: Settings) -> None:
+    engine = create_database(settings.resolved_database_url)
+    before = schema_version(engine)
+    copy = migrate(engine)
+    engine.dispose()
+    after = newest_schema_version()
+    if before == after:
+        _say(f"The schema is already the newest, {after}.")
+        return
+    kept = f" The old database was kept as {copy}." if copy else ""
+    _say(f"The schema went from {before or 'nothing'} to {after}.{kept}")
+
+
+def _keys(settings: Settings, given: argparse.Namespace) -> None:
+    database = settings.data_dir.absolute() / "descent.sqlite3"
+    is_own = settings.is_embedded and not settings.database_url
+    if is_own and given.action != "create" and not database.exists():
+        raise ValueError(f"there is no database {database}: set DESCENT_DATA_DIR to its folder")
+    engine = create_database(settings.resolved_database_url)
+    if settings.is_embedded:
+        migrate(engine)
+    check_schema(engine)
+    try:
+        if given.action == "create":
+            _create_key(engine, given.name, given.days)
+        elif given.action == "list":
+            _list_keys(engine)
+        else:
+            _delete_key(engine, given.id)
+    finally:
+        engine.dispose()
+
+
+def _create_key(engine: Engine, name: str, days: float | None) -> None:
+    expires_at = None if days is None else utc_now() + timedelta(days=days)
+    with writing(engine) as session:
+        key, secret = keys.create(session, name, expires_at)
+    _say(secret)
+    sys.stderr.write(
+        f"{key.id} {name!r}: this secret is shown only now, keep it safe. From now on every request"
+        f" to the service with the database {engine.url.database} needs a key.\n"
+    )
+
+
+def _list_keys(engine: Engine) -> None:
+    with reading(engine) as session:
+        for key in session.scalars(select(Key).order_by(Key.id)):
+            until = f"until {key.expires_at:%Y-%m-%d %H:%M}" if key.expires_at else "for ever"
+            _say(f"{key.id}  {key.prefix}…  {until}  {key.name}")
+
+
+def _delete_key(engine: Engine, key_id: str) -> None:
+    with writing(engine) as session:
+        key = session.get(Key, key_id)
+        if key is None:
+            raise ValueError(f"there is no key {key_id!r}: `keys list` shows them")
+        session.delete(key)
+    _say(f"{key_id} is revoked.")
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""Puts the service together: the only place where the parts meet."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from anyio.to_thread import run_sync
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.routing import iter_route_contexts
+from sqlalchemy.exc import DBAPIError
+from starlette.exceptions import HTTPException
+
+from service import openapi, pages, problems, system
+from service.blobs import LocalBlobs
+from service.database import create_database
+from service.datasets import routes as datasets
+from service.datasets.ingest import Ingester
+from service.dependencies import Parts
+from service.errors import Invalid, ServiceError
+from service.http import authenticate, router
+from service.inference import oip
+from service.inference import routes as inference
+from service.inference.cache import Predictors
+from service.keys import KeyRing
+from service.middleware import Gate
+from service.runs import routes as runs
+from service.runs.events import Watcher
+from service.settings import Settings
+from service.telemetry import Telemetry
+
+API = "/api/v1"
+
+
+def _nobody() -> None:
+    """Wake no supervisor: there is none on this machine, and others look for themselves."""
+
+
+def create_app(settings: Settings, wake: Callable[[], None] = _nobody) -> FastAPI:
+    """Return the service. Its database must have the newest schema."""
+    engine = create_database(settings.resolved_database_url)
+    blobs = LocalBlobs(settings.blob_dir)
+    parts = Parts(
+        settings=settings,
+        engine=engine,
+        blobs=blobs,
+        watcher=Watcher(engine),
+        predictors=Predictors(blobs),
+        ingester=Ingester(settings, engine, blobs),
+        wake=wake,
+    )
+    app = FastAPI(
+        title="descent",
+        lifespan=_lifespan,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    app.state.parts = parts
+    app.state.settings, app.state.engine = settings, engine
+    app.state.keys = KeyRing(engine, settings)
+    app.state.telemetry = Telemetry(engine)
+    app.add_middleware(Gate, settings=settings, observe=app.state.telemetry.observe)
+    _add_handlers(app)
+    _add_routes(app)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    parts: Parts = app.state.parts
+    parts.ingester.start()
+    try:
+        async with parts.watcher.running():
+            yield
+    finally:
+        await run_sync(parts.ingester.close)
+    parts.engine.dispose()
+
+
+def _add_routes(app: FastAPI) -> None:
+    described = router()
+
+    @described.get("/openapi.json", include_in_schema=False)
+    def openapi_json() -> JSONResponse:
+        if app.openapi_schema is None:
+            app.openapi_schema = openapi.describe(app, system.version())
+        return JSONResponse(app.openapi_schema)
+
+    for each in (system.root, pages.pages, oip.router, described):
+        app.include_router(each)
+    for each in (system.api, datasets.router, runs.router, inference.router):
+        app.include_router(each, prefix=API)
+    app.routes.extend(pages.assets())
+
+
+# ---- errors ---------------------------------------------------------------------------------
+
+
+def _add_handlers(app: FastAPI) -> None:
+    handlers: dict[Any, Any] = {
+        ServiceError: _on_service_error,
+        HTTPException: _on_http_exception,
+        RequestValidationError: _on_invalid,
+        DBAPIError: _on_database_error,
+        OverflowError: _on_overflow,
+    }
+    for kind, handler in handlers.items():
+        app.add_exception_handler(kind, handler)
+
+
+async def _on_service_error(request: Request, error: ServiceError) -> Response:
+    return problems.respond(request, error)
+
+
+async def _on_http_exception(request: Request, error: HTTPException) -> Response:
+    # The router found no route, so no route asked for the key.
+    try:
+        await authenticate(request)
+    except ServiceError as refused:
+        return problems.respond(request, refused)
+    if error.status_code == 405:
+        error.headers = {"Allow": ", ".join(sorted(_methods(request)))}
+    return problems.respond(request, problems.from_framework(error, request.url.path))
+
+
+def _methods(request: Request) -> set[str]:
+    """Return the methods of all routes at this path; the router names those of the first only."""
+    found: set[str] = set()
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    for context in iter_route_contexts(request.app.routes):
+        if context.endpoint is not None and context.path_regex.match(path):
+            found |= context.methods or set()
+    return found
+
+
+async def _on_invalid(request: Request, error: RequestValidationError) -> Response:
+    return problems.respond(request, problems.from_validation(error.errors(), error.body))
+
+
+async def _on_database_error(request: Request, error: DBAPIError) -> Response:
+    if type(error).__name__ != "DataError":
+        raise error
+    detail = "The database cannot hold a value of this request: it is too large or malformed."
+    return problems.respond(request, Invalid(detail, code="value_out_of_range"))
+
+
+async def _on_overflow(request: Request, _error: OverflowError) -> Response:
+    detail = "A number of this request is larger than 64 bits can hold."
+    return problems.respond(request, Invalid(detail, code="value_out_of_range"))

@@ -1,0 +1,312 @@
+"""Stages JSON: one object a line, or one document with `columns` or `rows`.
+
+Values become text as written, so that a JSON table is typed by the same rules as a CSV file.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from service.datasets.rejected import Rejected, cell_error, shown
+from service.datasets.staging import (
+    BLOCK,
+    SlabWriter,
+    Stage,
+    staged_names,
+    text_schema,
+)
+
+BATCH = 10_000  # rows that are held as Python objects at a time
+BATCH_CELLS = 500_000  # and cells, which is what counts for wide rows
+MAX_NAME = 256  # characters of a column's name or of the dataset's
+BODY_KEYS = frozenset({"name", "columns", "rows"})
+
+
+class _Repeated(ValueError):
+    """A key is given twice in one object."""
+
+
+def stage_ndjson(path: Path, folder: Path, missing: frozenset[str], max_columns: int) -> Stage:
+    return _stage_rows(_objects(path), folder, missing, max_columns)
+
+
+def stage_body(
+    path: Path, folder: Path, missing: frozenset[str], max_columns: int
+) -> tuple[Stage, str | None]:
+    """Stage the body `{"name", "columns" | "rows"}`; return the stage and the name."""
+    body = _body(path)
+    name = body.get("name")
+    if name is not None and (not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME):
+        raise _invalid("/name", f"name must be a text of 1 to {MAX_NAME} characters.")
+    if unknown := sorted(set(body) - BODY_KEYS):
+        raise _invalid(f"/{unknown[0]}", f"{shown(unknown[0])} is not a known field: remove it.")
+    if ("columns" in body) == ("rows" in body):
+        raise _invalid("", "Send either `columns` or `rows`.")
+    if "rows" in body:
+        if not isinstance(body["rows"], list):
+            raise _invalid("/rows", "rows must be a list of objects.")
+        return _stage_rows(enumerate(body["rows"], 1), folder, missing, max_columns), name
+    return _stage_columns(body["columns"], folder, missing, max_columns), name
+
+
+def _loads(text: str) -> Any:  # noqa: ANN401  JSON may hold anything
+    # Numbers stay as they are written: typing sees all digits, and no huge integer is computed.
+    return json.loads(
+        text,
+        object_pairs_hook=_pairs,
+        parse_int=_Digits,
+        parse_float=_Digits,
+        parse_constant=_constant,
+    )
+
+
+class _Digits(str):
+    """A number as it was written."""
+
+    __slots__ = ()
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _value in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise _Repeated(f"the key {shown(twice)} is given twice in one object")
+    return found
+
+
+def _constant(name: str) -> NoReturn:
+    raise _Repeated(f"{name} is not JSON: send null where a value is missing")
+
+
+def _objects(path: Path) -> Iterator[tuple[int, Any]]:
+    """Yield the line's number and its value; blank lines are skipped."""
+    with path.open("rb") as file:
+        number = 0
+        while line := file.readline(BLOCK):
+            number += 1
+            if len(line) == BLOCK:
+                raise cell_error(
+                    "row_too_long", f"Line {number} is longer than {BLOCK} bytes.", row=number
+                )
+            if line.strip():
+                yield number, _line(line, number)
+
+
+def _line(line: bytes, number: int) -> Any:  # noqa: ANN401
+    code = "malformed_json"
+    try:
+        return _loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+    except UnicodeDecodeError as error:
+        code, reason = "not_utf8", f"byte {error.start} of the line is not UTF-8"
+    except json.JSONDecodeError as error:
+        reason = f"{error.msg.lower()} at character {error.colno}"
+    except _Repeated as error:
+        reason = str(error)
+    except RecursionError:
+        reason = "it is nested too deeply"
+    raise cell_error(code, f"Line {number} cannot be read: {reason}.", row=number)
+
+
+def _body(path: Path) -> dict[str, Any]:
+    def malformed(reason: str) -> Rejected:
+        return Rejected("malformed_json", f"The body is not strict JSON: {reason}.", status=400)
+
+    try:
+        body = _loads(path.read_bytes().decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise malformed(f"byte {error.start} is not UTF-8") from error
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise malformed(f"{error.msg.lower()} at {where}") from error
+    except _Repeated as error:
+        raise malformed(str(error)) from error
+    except RecursionError as error:
+        raise malformed("it is nested too deeply") from error
+    if not isinstance(body, dict):
+        raise _invalid("", "Send an object with `columns` or `rows`.")
+    return body
+
+
+def _invalid(pointer: str, detail: str) -> Rejected:
+    return Rejected("invalid", detail, [{"pointer": pointer, "code": "invalid", "detail": detail}])
+
+
+# ---- rows -----------------------------------------------------------------------------------
+
+
+class _Rows:
+    """Rows on their way into columns; a column begins where its key is seen first."""
+
+    def __init__(self, missing: frozenset[str], max_columns: int) -> None:
+        self.index: dict[str, int] = {}
+        self.cells: list[list[str | None]] = []
+        self.count = 0
+        self._missing, self._max_columns = missing, max_columns
+
+    def add(self, number: int, row: Any) -> None:  # noqa: ANN401
+        if not isinstance(row, dict):
+            raise cell_error("not_an_object", f"Row {number} is not a JSON object.", row=number)
+        for name, value in row.items():
+            position = self.index.get(name)
+            column = self.cells[self._begin(name) if position is None else position]
+            column.extend([None] * (self.count - len(column)))
+            column.append(_cell(value, number, name, self._missing))
+        self.count += 1
+
+    def _begin(self, name: str) -> int:
+        _check_name(name)
+        if len(self.index) >= self._max_columns:
+            raise _too_many(self._max_columns)
+        self.index[name] = len(self.cells)
+        self.cells.append([])
+        return len(self.cells) - 1
+
+    def take(self) -> pa.RecordBatch:
+        for column in self.cells:
+            column.extend([None] * (self.count - len(column)))
+        arrays = [
+            _text_array(column, name) for name, column in zip(self.index, self.cells, strict=True)
+        ]
+        self.cells, self.count = [[] for _ in self.cells], 0
+        return pa.RecordBatch.from_arrays(arrays, schema=text_schema(len(arrays)))
+
+
+def _text_array(column: list[str | None], name: str) -> "pa.Array[Any]":
+    try:
+        return pa.array(column, pa.string())
+    except UnicodeEncodeError as error:
+        raise cell_error(
+            "lone_surrogate",
+            f"A value of {shown(name)} holds half of a surrogate pair.",
+            column=name.encode(errors="replace").decode(),
+        ) from error
+
+
+def _stage_rows(
+    rows: Iterable[tuple[int, Any]], folder: Path, missing: frozenset[str], max_columns: int
+) -> Stage:
+    """Stage rows whose columns are known only at the end: parts first, then the slabs."""
+    held = _Rows(missing, max_columns)
+    parts: list[Path] = []
+
+    def flush() -> None:
+        parts.append(folder / f"part-{len(parts)}.parquet")
+        pq.write_table(
+            pa.Table.from_batches([held.take()]),
+            parts[-1],
+            compression="lz4",
+            use_dictionary=False,
+            write_statistics=False,
+        )
+
+    for number, row in rows:
+        held.add(number, row)
+        if held.count >= BATCH or held.count * len(held.cells) >= BATCH_CELLS:
+            flush()
+    if not parts and not held.count:
+        raise Rejected("empty_file", "There are no rows: send at least one row of data.")
+    if not held.index:
+        raise Rejected("no_columns", "No row has a key: send at least one column.")
+    if held.count:
+        flush()
+    stage = Stage(folder, list(held.index), ["text"] * len(held.index))
+    writer = SlabWriter(stage, text_schema(len(held.index)))
+    for part in parts:
+        for batch in pq.read_table(part).to_batches():
+            writer.write(_widened(batch, len(held.index)))
+        part.unlink()
+    writer.close()
+    return stage
+
+
+def _widened(batch: pa.RecordBatch, width: int) -> pa.RecordBatch:
+    absent = [pa.nulls(batch.num_rows, pa.string())] * (width - batch.num_columns)
+    return pa.RecordBatch.from_arrays([*batch.columns, *absent], names=staged_names(width))
+
+
+def _stage_columns(
+    columns: Any,  # noqa: ANN401  a part of a JSON document
+    folder: Path,
+    missing: frozenset[str],
+    max_columns: int,
+) -> Stage:
+    if not isinstance(columns, dict) or not columns:
+        raise _invalid("/columns", "columns must be an object of lists, one for each column.")
+    if len(columns) > max_columns:
+        raise _too_many(max_columns)
+    arrays, lengths = [], {}
+    for name, values in columns.items():
+        _check_name(name)
+        if not isinstance(values, list):
+            raise _invalid(f"/columns/{name}", f"Column {shown(name)} must be a list.")
+        lengths[name] = len(values)
+        cells = [_cell(value, row, name, missing) for row, value in enumerate(values, 1)]
+        arrays.append(_text_array(cells, name))
+    first = next(iter(lengths))
+    for name, length in lengths.items():
+        if length != lengths[first]:
+            raise cell_error(
+                "ragged_columns",
+                f"Column {shown(name)} has {length} values and {shown(first)} has"
+                f" {lengths[first]}: send lists of the same length.",
+                column=name,
+                row=min(length, lengths[first]) + 1,
+            )
+    if not lengths[first]:
+        raise Rejected("empty_file", "There are no rows: send at least one row of data.")
+    stage = Stage(folder, list(columns), ["text"] * len(columns))
+    writer = SlabWriter(stage, text_schema(len(columns)))
+    writer.write(pa.RecordBatch.from_arrays(arrays, schema=text_schema(len(columns))))
+    writer.close()
+    return stage
+
+
+def _cell(value: Any, row: int, column: str, missing: frozenset[str]) -> str | None:  # noqa: ANN401
+    if isinstance(value, str):
+        text = value.strip()
+        if "\0" in text:
+            raise cell_error(
+                "nul_byte",
+                f"Row {row}, column {shown(column)} holds a NUL character.",
+                row=row,
+                column=column,
+            )
+        return None if text in missing else str(text)
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    what = "a list" if isinstance(value, list) else "an object"
+    raise cell_error(
+        "nested_value",
+        f"Row {row}, column {shown(column)} holds {what}: send numbers, texts, true, false or"
+        " null.",
+        row=row,
+        column=column,
+    )
+
+
+def _check_name(name: str) -> None:
+    if not name or len(name) > MAX_NAME or "\0" in name:
+        raise cell_error(
+            "bad_column_name",
+            f"A column's name must have 1 to {MAX_NAME} characters and no NUL, got {shown(name)}.",
+        )
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise cell_error(
+            "lone_surrogate", "The name of a column holds half of a surrogate pair."
+        ) from error
+
+
+def _too_many(most: int) -> Rejected:
+    return Rejected(
+        "too_many_columns",
+        f"There are more than {most} columns: send fewer, or raise DESCENT_MAX_COLUMNS.",
+    )

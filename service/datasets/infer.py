@@ -1,0 +1,327 @@
+"""Decides the type and the role of every column, over all rows, and says why in a sentence.
+
+The first rows tell which types are possible at all; the whole file has the last word.
+"""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from duckdb import DuckDBPyConnection
+
+from service.datasets import queries
+from service.datasets.queries import groups, select, source
+from service.datasets.rejected import shown
+from service.datasets.staging import Kind, Stage
+
+SAMPLE_ROWS = 10_000
+MANY = 0.5  # share of numbers from which on it is worth saying which values are not
+FEW_CATEGORIES = 20  # so many different values are categories however few rows there are
+MOST_CATEGORIES = 1000  # more are free text
+SEEN = 5  # times that a category is seen on average, where there are more than a few
+LONGEST_CATEGORY = 200  # characters
+_ID_NAME = re.compile(r"(?i:id|uuid|index|.*_id)|.*[a-z0-9]I[dD]")
+#: tests of a cell, by name
+NUMBERS = {
+    "integer": queries.is_integer,
+    "number": queries.is_number,
+    "digits": queries.is_digits,
+}
+WORDS = ["datetime", *queries.DATE_FORMATS, *queries.BOOLEAN_PAIRS]
+
+
+@dataclass
+class Column:
+    """What is known of a column."""
+
+    name: str
+    kind: Kind
+    type: str = "text"
+    role: str = "feature"
+    why: str = ""
+    date_format: str | None = None
+    #: whether its numbers are written as 1,5
+    has_decimal_comma: bool = False
+    #: values that are not missing, and how many of them the type cannot hold
+    present: int = 0
+    lost: int = 0
+    distinct: int = 0
+    longest: int = 0
+    #: test → how many values pass it
+    passed: dict[str, int] = field(default_factory=dict)
+
+    def expression(self, index: int) -> str:
+        cell = f"replace(c{index}, ',', '.')" if self.has_decimal_comma else f"c{index}"
+        return queries.typed(cell, self.kind, self.type, self.date_format)
+
+
+def infer(
+    connection: DuckDBPyConnection, stage: Stage, overrides: dict[str, str]
+) -> tuple[list[Column], list[dict[str, str]]]:
+    """Return the columns with their types and roles, and warnings."""
+    columns = [Column(name, kind) for name, kind in zip(stage.names, stage.kinds, strict=True)]
+    warnings: list[dict[str, str]] = []
+    _count_present(connection, stage, columns)
+    texts = [i for i, column in enumerate(columns) if column.kind == "text"]
+    # A column that is said to hold numbers is tested too: for how they are written.
+    open_ = [
+        i
+        for i in texts
+        if columns[i].present and overrides.get(columns[i].name, "number") == "number"
+    ]
+    _test(connection, stage, columns, open_)
+    for column in columns:
+        forced = overrides.get(column.name)
+        column.type = forced or _base_type(column, warnings)
+        if forced:
+            column.why = "the type was given"
+            column.has_decimal_comma = column.present > 0 and _has_decimal_comma(column)
+    _count_distinct(connection, stage, columns)
+    for index, column in enumerate(columns):
+        if column.name not in overrides:
+            _refine(column)
+            _explain_text(connection, stage, index, column, warnings)
+        if column.lost:
+            warnings.append(_lost(column))
+    _give_roles(columns, warnings)
+    return columns, warnings
+
+
+# ---- counting -------------------------------------------------------------------------------
+
+
+def _count_present(connection: DuckDBPyConnection, stage: Stage, columns: list[Column]) -> None:
+    for slab, group in groups(stage, range(len(columns))):
+        asked = [
+            f"count(c{i}), {f'max(length(c{i}))' if columns[i].kind == 'text' else '0'}"
+            for i in group
+        ]
+        found = select(connection, source(slab), asked)
+        for position, index in enumerate(group):
+            columns[index].present = found[2 * position]
+            columns[index].longest = found[2 * position + 1] or 0
+
+
+def _expression(test: str, cell: str) -> str:
+    if test == "zeros":
+        return queries.has_leading_zero(cell)
+    if test == "comma":
+        return queries.is_decimal_comma(cell)
+    if test in NUMBERS:
+        return NUMBERS[test](cell)
+    if test in queries.DATE_FORMATS:
+        return queries.is_date_of(cell, test)
+    if test in queries.BOOLEAN_PAIRS:
+        return queries.is_word_of(cell, test)
+    return queries.is_datetime(cell)
+
+
+def _test(
+    connection: DuckDBPyConnection, stage: Stage, columns: list[Column], wanted: list[int]
+) -> None:
+    """Count which values are numbers, and where they are none, whether they are dates or words."""
+    _count_passed(connection, stage, columns, wanted, list(NUMBERS))
+    others = [i for i in wanted if columns[i].passed.get("number", 0) < columns[i].present]
+    tests = [*WORDS, "comma"] if stage.allows_decimal_comma else WORDS
+    _count_passed(connection, stage, columns, others, tests)
+
+
+def _count_passed(
+    connection: DuckDBPyConnection,
+    stage: Stage,
+    columns: list[Column],
+    wanted: list[int],
+    tests: list[str],
+) -> None:
+    """Count passes in a sample first, and over all rows only what may hold for all of them."""
+    for slab, group in groups(stage, wanted):
+        possible = [(i, test) for i in group for test in tests]
+        if stage.rows > SAMPLE_ROWS:
+            possible = _possible(connection, slab, possible)
+        possible += [(i, "zeros") for i, test in possible if test == "digits"]
+        if not possible:
+            continue
+        exact = [f"count_if({_expression(test, f'c{i}')})" for i, test in possible]
+        found = select(connection, source(slab), exact)
+        for (i, test), passed in zip(possible, found, strict=True):
+            columns[i].passed[test] = passed
+
+
+def _possible(
+    connection: DuckDBPyConnection, slab: Path, asked: list[tuple[int, str]]
+) -> list[tuple[int, str]]:
+    group = sorted({i for i, _test in asked})
+    names = ", ".join(f"c{i}" for i in group)
+    sample = f"(SELECT {names} FROM {source(slab)} LIMIT {SAMPLE_ROWS})"  # noqa: S608  names are ours
+    counts = [f"count(c{i})" for i in group]
+    passes = [f"count_if({_expression(test, f'c{i}')})" for i, test in asked]
+    found = select(connection, sample, counts + passes)
+    present = dict(zip(group, found, strict=False))
+    return [
+        (i, test)
+        for (i, test), passed in zip(asked, found[len(group) :], strict=True)
+        if passed == present[i] or (test == "number" and passed >= MANY * present[i])
+    ]
+
+
+def _count_distinct(connection: DuckDBPyConnection, stage: Stage, columns: list[Column]) -> None:
+    for slab, group in groups(stage, range(len(columns)), keeps_values=True):
+        for i in group:
+            columns[i].lost = columns[i].present
+        if len(group) == 1:
+            # GROUP BY spills to disk where a distinct aggregate of millions would not.
+            value = columns[group[0]].expression(group[0])
+            table = f"(SELECT {value} AS v, count(*) AS n FROM {source(slab)} GROUP BY 1)"  # noqa: S608  ours
+            found = select(connection, table, ["count(v)", "sum(n) FILTER (v IS NOT NULL)"])
+        else:
+            values = [columns[i].expression(i) for i in group]
+            asked = [f"count(DISTINCT {value}), count({value})" for value in values]
+            found = select(connection, source(slab), asked)
+        for position, i in enumerate(group):
+            columns[i].distinct = found[2 * position]
+            columns[i].lost -= found[2 * position + 1] or 0
+
+
+# ---- deciding -------------------------------------------------------------------------------
+
+
+def _base_type(column: Column, warnings: list[dict[str, str]]) -> str:
+    """Return the type that every present value has: text where there is none."""
+    if column.kind != "text":
+        column.why = f"the file stores it as {_article(column.kind)}"
+        return column.kind
+    if not column.present:
+        column.why = "every value is missing"
+        warnings.append(
+            {
+                "code": "all_missing",
+                "column": column.name,
+                "detail": f"Every value of {shown(column.name)} is missing.",
+            }
+        )
+        return "text"
+    every = {test for test, passed in column.passed.items() if passed == column.present}
+    if "digits" in every and column.passed.get("zeros"):
+        column.why = f"{column.passed['zeros']} values are digits with leading zeros"
+        return "id"
+    if "integer" in every:
+        column.why = "every value is a whole number"
+        return "integer"
+    if "number" in every:
+        column.why = "every value parses as a number"
+        return "number"
+    if _has_decimal_comma(column):
+        column.has_decimal_comma = True
+        column.why = "every value is a number with a decimal comma"
+        return "number"
+    for name, pair in queries.BOOLEAN_PAIRS.items():
+        if name in every:
+            column.why = f"every value is {pair[0]} or {pair[1]}"
+            return "boolean"
+    if "datetime" in every:
+        column.why = "every value is an ISO 8601 date or time"
+        return "datetime"
+    dates = [name for name in queries.DATE_FORMATS if name in every]
+    if dates:
+        return _date_type(column, dates, warnings)
+    return "text"
+
+
+def _has_decimal_comma(column: Column) -> bool:
+    return column.passed.get("comma") == column.present
+
+
+def _date_type(column: Column, dates: list[str], warnings: list[dict[str, str]]) -> str:
+    column.date_format = dates[0]
+    form = queries.DATE_FORMATS[dates[0]]
+    column.why = f"every value is a date of the form {form}"
+    if len(dates) > 1:
+        detail = (
+            f"The dates of {shown(column.name)} can be read as month/day or as day/month: they are"
+            f" read as {form}. Send ISO 8601 dates (2024-12-31) to be sure."
+        )
+        warnings.append({"code": "ambiguous_date", "column": column.name, "detail": detail})
+    return "datetime"
+
+
+def _article(kind: Kind) -> str:
+    return {"number": "a number", "integer": "an integer", "boolean": "a boolean"}.get(
+        kind, "a date or time"
+    )
+
+
+def _refine(column: Column) -> None:
+    """Tell ids and categories from integers and free text."""
+    differ = column.present > 0 and column.distinct == column.present
+    if column.type == "integer" and differ and _ID_NAME.fullmatch(column.name):
+        column.type = "id"
+        column.why = (
+            f"all {column.present} whole numbers differ and the column is called"
+            f" {shown(column.name)}"
+        )
+    if column.type == "boolean" and column.distinct < 2 and _is_letter(column):
+        column.type, column.why = "text", ""
+    if column.type != "text" or not column.present:
+        return
+    if differ:
+        column.type, column.why = "id", f"all {column.present} values are texts that differ"
+    elif column.longest <= LONGEST_CATEGORY and (
+        column.distinct <= FEW_CATEGORIES
+        or column.distinct <= min(MOST_CATEGORIES, column.present // SEEN)
+    ):
+        column.type = "category"
+        column.why = f"{column.present} values are {column.distinct} different texts"
+    else:
+        column.why = f"{column.distinct} of {column.present} values are different texts"
+
+
+def _is_letter(column: Column) -> bool:
+    """Return whether the only value is a single letter, which may stand for anything."""
+    return column.longest == 1
+
+
+def _explain_text(
+    connection: DuckDBPyConnection,
+    stage: Stage,
+    index: int,
+    column: Column,
+    warnings: list[dict[str, str]],
+) -> None:
+    """Where most values are numbers, say how many are not and where the first one is."""
+    numbers = column.passed.get("number", 0)
+    is_text = column.kind == "text" and column.type in {"text", "category", "id"}
+    if not is_text or not MANY * column.present <= numbers < column.present:
+        return
+    slab = next(path for path, columns in stage.slabs() if index in columns)
+    table = f"{source(slab)} WHERE c{index} IS NOT NULL AND NOT {queries.is_number(f'c{index}')}"
+    number, value = select(
+        connection, table, ["min(file_row_number)", f"arg_min(c{index}, file_row_number)"]
+    )
+    bad = column.present - numbers
+    verb, noun = ("is not a number", "it") if bad == 1 else ("are not numbers", "them")
+    told = f"{bad} of {column.present} values {verb}, first in row {number + 1}: {shown(value)}"
+    column.why = f"{told}; {column.why}"
+    detail = f"{told}. Give {shown(column.name)} the type number to treat {noun} as missing."
+    warnings.append({"code": "mostly_numbers", "column": column.name, "detail": detail})
+
+
+def _lost(column: Column) -> dict[str, str]:
+    noun = "value is" if column.lost == 1 else "values are"
+    detail = (
+        f"{column.lost} {noun} no {column.type} that can be held, and missing now, in"
+        f" {shown(column.name)}."
+    )
+    return {"code": "values_lost", "column": column.name, "detail": detail}
+
+
+def _give_roles(columns: list[Column], warnings: list[dict[str, str]]) -> None:
+    for column in columns:
+        if column.type in {"id", "text"}:
+            column.role = "ignored"
+            column.why += "; an id or a free text is no feature by default"
+    if all(column.role == "ignored" for column in columns):
+        for column in columns:
+            column.role = "feature"
+            column.why = column.why.partition("; an id or")[0]
+        detail = "Every column is an id or a free text: they stay features, or none would be left."
+        warnings.append({"code": "only_ids_and_text", "detail": detail})

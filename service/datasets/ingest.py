@@ -1,0 +1,396 @@
+"""Takes a received file to a ready dataset: bytes to a blob, a parsed table, a profile, rows.
+
+A dataset that is being parsed is held by a lease. Whoever finds the lease expired takes the
+parsing over as a new attempt; what the earlier attempt still writes is refused.
+"""
+
+import contextlib
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import structlog
+from sqlalchemy import Engine, and_, delete, or_, select, update
+from sqlalchemy.orm import Session
+
+from service.blobs import BlobStore
+from service.database import boot_id, clock, row_count, writing
+from service.datasets import sandbox
+from service.datasets.rejected import Rejected
+from service.datasets.sandbox import TABLE, Limits, Task
+from service.datasets.upload import Received, remove_leftovers
+from service.errors import (
+    BadRequest,
+    BlobCorrupt,
+    Conflict,
+    Fenced,
+    Invalid,
+    NotFound,
+    ServiceError,
+    StorageFull,
+)
+from service.ids import new_id
+from service.settings import Settings
+from service.tables import Dataset, DatasetVersion
+
+PARSERS = 2  # files that one process of the API parses at a time
+MAX_ATTEMPTS = 3  # after so many tries that took the whole service down, the file is refused
+GONE = "deleted"  # the state of a dataset whose runs outlive it
+
+logger = structlog.get_logger(__name__)
+
+
+@dataclass
+class Ticket:
+    """A file that is being parsed, as its uploader sees it."""
+
+    dataset_id: str
+    attempt: int
+    #: whether the uploader still waits: then it is told, and a rejected dataset is not kept
+    is_waited_for: bool
+    #: done when parsed; its result is None, or why the file was rejected
+    done: "Future[Rejected | None]" = field(default_factory=Future)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def leave(self) -> bool:
+        """Stop waiting; return whether it is not done yet."""
+        with self.lock:
+            self.is_waited_for = False
+            return not self.done.done()
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What a client sent."""
+
+    name: str
+    received: Received
+    #: delimiter, header, missing_values
+    options: dict[str, Any]
+
+
+class Ingester:
+    """Parses uploads in the background, and those that another process left behind."""
+
+    def __init__(self, settings: Settings, engine: Engine, blobs: BlobStore) -> None:
+        self._settings, self._engine, self._blobs = settings, engine, blobs
+        self._pool = ThreadPoolExecutor(PARSERS, thread_name_prefix="ingest")
+        self._stop = threading.Event()
+        self._held: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self._keeper = threading.Thread(target=self._keep, name="ingest-keeper", daemon=True)
+        self.limits = Limits(settings.parse_memory_bytes, settings.parse_timeout_s)
+        self.scratch = settings.scratch_dir / "uploads"
+
+    def start(self) -> None:
+        self._keeper.start()
+
+    def close(self) -> None:
+        """Stop parsing; what is unfinished is handed back for the next process."""
+        self._stop.set()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        if self._keeper.is_alive():
+            self._keeper.join()
+        with contextlib.suppress(ServiceError), writing(self._engine) as session:
+            for dataset_id, attempt in self._held.items():
+                session.execute(
+                    update(Dataset).where(*_mine(dataset_id, attempt)).values(lease_expires=0.0)
+                )
+
+    @contextlib.contextmanager
+    def folder(self) -> Iterator[Path]:
+        """Give a scratch folder that is gone afterwards."""
+        self.scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder = Path(tempfile.mkdtemp(dir=self.scratch))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def accept(self, upload: Upload) -> Ticket:
+        """Store the bytes and begin to parse them. The received file may be removed after this."""
+        received = upload.received
+        self._blobs.put(received.path, received.sha256)
+        with writing(self._engine) as session:
+            dataset = Dataset(
+                id=new_id("ds"),
+                name=upload.name,
+                state="ingesting",
+                media_type=received.media_type,
+                sha256=received.sha256,
+                bytes=received.size,
+                attempt=1,
+                lease_expires=clock(session) + self._settings.lease_s,
+                boot_id=boot_id(session),
+                options=upload.options,
+            )
+            session.add(dataset)
+        return self.begin(dataset, is_waited_for=True)
+
+    def resume_abandoned(self, now: float | None = None) -> list[Ticket]:
+        """Take over the datasets whose parser is gone; return what was begun."""
+        with writing(self._engine) as session:
+            time, boot = clock(session, now), boot_id(session)
+            taken = session.scalars(
+                update(Dataset)
+                .where(Dataset.state == "ingesting")
+                .where(or_(Dataset.lease_expires < time, Dataset.boot_id != boot))
+                .values(
+                    attempt=Dataset.attempt + 1,
+                    lease_expires=time + self._settings.lease_s,
+                    boot_id=boot,
+                )
+                .returning(Dataset),
+                execution_options={"synchronize_session": False},
+            ).all()
+        return [self.begin(dataset, is_waited_for=False) for dataset in taken]
+
+    def retype(self, dataset_id: str, types: dict[str, str]) -> None:
+        """Parse the bytes again with other types, as the next version."""
+        with writing(self._engine) as session:
+            current = ready_version(session, dataset_id, None)
+            dataset = session.get_one(Dataset, dataset_id)
+        known = {column["name"] for column in current.columns}
+        if unknown := sorted(set(types) - known):
+            raise _unknown_columns(unknown)
+        merged = {**(current.options.get("types") or {}), **types}
+        is_same = all(c["type"] == types.get(c["name"], c["type"]) for c in current.columns)
+        if is_same:
+            return
+        options = current.options | {"types": merged}
+        with self.folder() as folder:
+            try:
+                path = self._blobs.fetch(str(dataset.sha256), folder)
+                parsed = self._parse(dataset, path, folder, options)
+            except Rejected as refused:
+                raise as_error(refused) from refused
+            except BlobCorrupt as error:
+                raise as_error(_bytes_lost()) from error
+            with writing(self._engine) as session:
+                changed = session.execute(
+                    update(Dataset)
+                    .where(Dataset.id == dataset_id, Dataset.version == current.version)
+                    .where(Dataset.state == "ready")
+                    .values(version=current.version + 1)
+                )
+                if row_count(changed) != 1:
+                    raise Conflict(
+                        "The dataset got another version meanwhile: read it and try again.",
+                        code="version_conflict",
+                    )
+                session.add(_version(dataset_id, current.version + 1, options, parsed))
+
+    # ---- in the background --------------------------------------------------------------------
+
+    def begin(self, dataset: Dataset, *, is_waited_for: bool) -> Ticket:
+        """Parse a dataset as the attempt that it is at."""
+        ticket = Ticket(dataset.id, dataset.attempt, is_waited_for)
+        with self._lock:
+            self._held[dataset.id] = dataset.attempt
+        self._pool.submit(self._work, ticket, dataset)
+        return ticket
+
+    def _work(self, ticket: Ticket, dataset: Dataset) -> None:
+        try:
+            refused = self._ingest(ticket, dataset)
+        except sandbox.Stopped:
+            # Still held, so that `close` hands it back.
+            ticket.done.set_exception(_interrupted())
+            return
+        except Fenced as error:
+            self._let_go(dataset.id)
+            ticket.done.set_exception(error)
+        except Exception as error:
+            # Left as it is: its lease runs out and the next attempt begins.
+            logger.exception("ingest_failed", dataset_id=dataset.id)
+            self._let_go(dataset.id)
+            ticket.done.set_exception(error)
+        else:
+            self._let_go(dataset.id)
+            ticket.done.set_result(refused)
+
+    def _ingest(self, ticket: Ticket, dataset: Dataset) -> Rejected | None:
+        options = dataset.options or {}
+        try:
+            if dataset.attempt > MAX_ATTEMPTS:
+                return self._reject(ticket, _endless())
+            with self.folder() as folder:
+                path = self._blobs.fetch(str(dataset.sha256), folder)
+                parsed = self._parse(dataset, path, folder, options)
+            self._publish(dataset, options, parsed)
+        except BlobCorrupt:
+            return self._reject(ticket, _bytes_lost())
+        except Rejected as refused:
+            return self._reject(ticket, refused)
+        return None
+
+    def _parse(
+        self, dataset: Dataset, path: Path, folder: Path, options: dict[str, Any]
+    ) -> dict[str, Any]:
+        task = Task(
+            path=str(path),
+            folder=str(folder),
+            media_type=dataset.media_type,
+            options=options,
+            max_columns=self._settings.max_columns,
+            memory_bytes=sandbox.memory_for_queries(self.limits),
+        )
+        parsed = sandbox.run(task, self.limits, lambda: not self._stop.is_set())
+        digest, _size = self._blobs.put(folder / TABLE)
+        return parsed | {"table": digest}
+
+    def _publish(self, dataset: Dataset, options: dict[str, Any], parsed: dict[str, Any]) -> None:
+        values: dict[str, Any] = {"state": "ready", "version": 1, "error": None}
+        if dataset.media_type == "application/json" and parsed["name"]:
+            values["name"] = parsed["name"]
+        with writing(self._engine) as session:
+            _settle(session, dataset.id, dataset.attempt, values)
+            session.add(_version(dataset.id, 1, options, parsed))
+
+    def _reject(self, ticket: Ticket, refused: Rejected) -> Rejected:
+        with ticket.lock, writing(self._engine) as session:
+            if ticket.is_waited_for:
+                mine = _mine(ticket.dataset_id, ticket.attempt)
+                session.execute(delete(Dataset).where(*mine))
+            else:
+                problem = as_error(refused).problem()
+                values = {"state": "rejected", "error": problem}
+                _settle(session, ticket.dataset_id, ticket.attempt, values)
+        return refused
+
+    def _let_go(self, dataset_id: str) -> None:
+        with self._lock:
+            self._held.pop(dataset_id, None)
+
+    def _keep(self) -> None:
+        """Renew the leases of what this process parses, and look for what others left behind."""
+        sandbox.warm()
+        remove_leftovers(self.scratch)
+        while True:
+            try:
+                self._renew()
+                self.resume_abandoned()
+            except ServiceError as error:
+                logger.warning("ingest_keeper", code=error.code)
+            if self._stop.wait(self._settings.renew_s):
+                return
+
+    def _renew(self) -> None:
+        with self._lock:
+            held = dict(self._held)
+        if not held:
+            return
+        mine = or_(*(and_(*_mine(dataset, attempt)) for dataset, attempt in held.items()))
+        with writing(self._engine) as session:
+            expires = clock(session) + self._settings.lease_s
+            session.execute(
+                update(Dataset).where(mine).values(lease_expires=expires, boot_id=boot_id(session))
+            )
+
+
+# ---- what others ask ----------------------------------------------------------------------------
+
+
+def ready_version(session: Session, dataset_id: str, version: int | None) -> DatasetVersion:
+    """Return a version of a dataset, the newest by default.
+
+    Raises NotFound, Conflict `dataset_not_ready`, or Invalid for a version that does not exist.
+    The dataset is locked against deletion until the transaction ends.
+    """
+    dataset = session.scalars(
+        select(Dataset)
+        .where(Dataset.id == dataset_id, Dataset.state != GONE)
+        .with_for_update(read=True)
+    ).one_or_none()
+    if dataset is None:
+        raise NotFound(f"There is no dataset {dataset_id[:60]!r}.")
+    if dataset.state != "ready":
+        raise Conflict(
+            f"The dataset {dataset_id} is {dataset.state}: wait until it is ready.",
+            code="dataset_not_ready",
+            state=dataset.state,
+        )
+    wanted = dataset.version if version is None else version
+    found = None
+    if 1 <= wanted <= dataset.version:
+        found = session.get(DatasetVersion, (dataset_id, wanted))
+    if found is None:
+        raise Invalid(
+            f"The dataset {dataset_id} has no version {wanted}: its newest is {dataset.version}.",
+            code="unknown_version",
+        )
+    return found
+
+
+def as_error(refused: Rejected) -> ServiceError:
+    """Return the error that a client sees for a file that was refused."""
+    kinds: dict[int, type[ServiceError]] = {400: BadRequest, 507: StorageFull}
+    kind = kinds.get(refused.status, Invalid)
+    return kind(refused.detail, code=refused.code, errors=refused.errors)
+
+
+def _unknown_columns(names: list[str]) -> Invalid:
+    errors = [
+        {
+            "pointer": "/columns/" + name.replace("~", "~0").replace("/", "~1"),
+            "code": "unknown_column",
+            "detail": f"There is no column {name[:80]!r}.",
+        }
+        for name in names
+    ]
+    return Invalid(errors[0]["detail"], code="unknown_column", errors=errors)
+
+
+def _bytes_lost() -> Rejected:
+    return Rejected("bytes_lost", "The stored bytes of the file are lost: upload it again.")
+
+
+def _endless() -> Rejected:
+    return Rejected(
+        "dataset_unparseable",
+        f"Parsing the file was tried {MAX_ATTEMPTS} times and never came to an end.",
+    )
+
+
+def _interrupted() -> ServiceError:
+    error = ServiceError("The service is stopping: the file is parsed when it starts again.")
+    error.status, error.code = 503, "shutting_down"
+    return error
+
+
+def _mine(dataset_id: str, attempt: int) -> tuple[Any, ...]:
+    return (
+        Dataset.id == dataset_id,
+        Dataset.attempt == attempt,
+        Dataset.state == "ingesting",
+    )
+
+
+def _settle(session: Session, dataset_id: str, attempt: int, values: dict[str, Any]) -> None:
+    """Write the end of an attempt; raise Fenced where it is no longer the owner."""
+    done = session.execute(
+        update(Dataset)
+        .where(*_mine(dataset_id, attempt))
+        .values(**values, lease_expires=None, boot_id=None)
+    )
+    if row_count(done) != 1:
+        raise Fenced(f"attempt {attempt} no longer parses {dataset_id}")
+
+
+def _version(
+    dataset_id: str, number: int, options: dict[str, Any], parsed: dict[str, Any]
+) -> DatasetVersion:
+    return DatasetVersion(
+        dataset_id=dataset_id,
+        version=number,
+        options=options,
+        rows=parsed["rows"],
+        columns=parsed["columns"],
+        warnings=parsed["warnings"],
+        table_sha256=parsed["table"],
+    )

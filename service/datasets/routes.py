@@ -1,0 +1,351 @@
+"""Datasets over HTTP: upload, look, retype, read rows and bytes, delete."""
+
+import asyncio
+from collections.abc import Iterator
+from datetime import datetime
+from time import monotonic
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
+
+import orjson
+from anyio import sleep
+from anyio.to_thread import run_sync
+from fastapi import Query, Request, Response
+from fastapi.responses import StreamingResponse
+from sqlalchemy import delete, func, select, tuple_, update
+from sqlalchemy.orm import Session
+
+from descent import schemas
+from service.database import reading
+from service.datasets import upload
+from service.datasets.ingest import GONE, Ticket, Upload, as_error, ready_version
+from service.datasets.rows import read_rows
+from service.dependencies import (
+    PageParams,
+    Parts,
+    PartsDep,
+    ReadSession,
+    WriteSession,
+    check_match,
+    decode_cursor,
+    encode_cursor,
+    etag_of,
+    link_next,
+    not_modified,
+    page_of,
+)
+from service.errors import Conflict, Invalid, NotFound
+from service.http import begin_upload, streams_body
+from service.http import router as strict_router
+from service.runs.lifecycle import unfinished_runs_of
+from service.settings import Settings
+from service.tables import Dataset, DatasetVersion, Run
+
+MAX_WAIT = 60.0  # seconds that a request may wait for a change
+IDEMPOTENT_WAIT = 45.0  # seconds; below the lease of an idempotency key
+POLL_S = 0.2  # between two looks at a dataset that another process may parse
+LIST = "datasets"
+DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
+
+router = strict_router("/datasets", tags=["datasets"])
+
+Wait = Annotated[float, Query(ge=0, le=MAX_WAIT, description="Seconds to wait for a change.")]
+Delimiter = Literal[",", ";", "\t", "|", "comma", "semicolon", "tab", "pipe"]
+UPLOAD_DOC: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            **{
+                media_type: {"schema": {"type": "string", "format": "binary"}}
+                for media_type in upload.MEDIA_TYPES
+                if media_type != upload.JSON
+            },
+            upload.JSON: {
+                "schema": {
+                    "oneOf": [
+                        {"$ref": "#/components/schemas/DatasetColumns"},
+                        {"$ref": "#/components/schemas/DatasetRows"},
+                    ]
+                }
+            },
+            upload.MULTIPART: {
+                "schema": {
+                    "type": "object",
+                    "properties": {"file": {"type": "string", "format": "binary"}},
+                    "required": ["file"],
+                }
+            },
+        },
+    }
+}
+
+
+# ---- upload -------------------------------------------------------------------------------------
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=schemas.Dataset,
+    responses={202: {"model": schemas.Dataset, "description": "Still being parsed."}},
+    openapi_extra=UPLOAD_DOC,
+    operation_id="upload_dataset",
+)
+@streams_body
+async def upload_dataset(  # noqa: PLR0913, PLR0917  each is a query option of the contract
+    request: Request,
+    parts: PartsDep,
+    name: Annotated[str | None, Query(min_length=1, max_length=upload.MAX_NAME)] = None,
+    delimiter: Delimiter | None = None,
+    header: Literal["auto", "present", "absent"] = "auto",
+    missing_values: Annotated[
+        list[str] | None,
+        Query(
+            max_length=100, description="Cells that mean missing; repeat, or separate by commas."
+        ),
+    ] = None,
+    wait: Wait = 10.0,
+) -> Response:
+    """Upload a table; the body is the file. 201 when it is ready, 202 while it is parsed."""
+    options: dict[str, Any] = {"header": header}
+    if delimiter:
+        options["delimiter"] = DELIMITERS.get(delimiter, delimiter)
+    if missing_values is not None:
+        options["missing_values"] = [cell for each in missing_values for cell in each.split(",")]
+    with parts.ingester.folder() as folder:
+        await run_sync(upload.check_disk, folder, parts.settings.ready_disk_bytes)
+        received = await upload.receive(
+            request.stream(), dict(request.headers), folder / "received", _bounds(parts.settings)
+        )
+        if (replayed := await begin_upload(request, received.sha256)) is not None:
+            return replayed
+        wanted = Upload(name or upload.name_of(received.filename), received, options)
+        ticket = await run_sync(parts.ingester.accept, wanted)
+    if "idempotency-key" in request.headers:
+        wait = min(wait, IDEMPOTENT_WAIT)
+    return await _ingested(parts, ticket, wait)
+
+
+def _bounds(settings: Settings) -> upload.Bounds:
+    return upload.Bounds(
+        max_bytes=settings.max_upload_bytes,
+        max_json_bytes=settings.max_json_table_bytes,
+        max_ratio=settings.max_gzip_ratio,
+        spare_bytes=settings.ready_disk_bytes,
+    )
+
+
+async def _ingested(parts: Parts, ticket: Ticket, wait: float) -> Response:
+    try:
+        waited = asyncio.shield(asyncio.wrap_future(ticket.done))
+        refused = await asyncio.wait_for(waited, wait)
+    except TimeoutError:
+        if not ticket.leave():
+            refused = ticket.done.result()
+        else:
+            body = await run_sync(_body, parts, ticket.dataset_id)
+            return _json(body, 202, {"Location": _place(ticket.dataset_id)})
+    except asyncio.CancelledError:
+        ticket.leave()
+        raise
+    if refused is not None:
+        raise as_error(refused)
+    body = await run_sync(_body, parts, ticket.dataset_id)
+    return _json(body, 201, {"Location": _place(ticket.dataset_id), "ETag": _etag(body)})
+
+
+def _place(dataset_id: str) -> str:
+    return f"/api/v1/datasets/{dataset_id}"
+
+
+# ---- look ---------------------------------------------------------------------------------------
+
+
+@router.get("", response_model=schemas.Page[schemas.Dataset], operation_id="list_datasets")
+def list_datasets(request: Request, page: PageParams, session: ReadSession) -> Response:
+    """List the datasets, newest first."""
+    query = select(Dataset).where(Dataset.state != GONE)
+    if page.after is not None:
+        created, last = decode_cursor(LIST, page.after, datetime, str)
+        query = query.where(tuple_(Dataset.created_at, Dataset.id) < (created, last))
+    query = query.order_by(Dataset.created_at.desc(), Dataset.id.desc()).limit(page.limit + 1)
+    rows = session.scalars(query).all()
+    envelope = page_of(rows, page.limit, lambda row: encode_cursor(LIST, [row.created_at, row.id]))
+    envelope["data"] = [_wire(session, row) for row in envelope["data"]]
+    response = _json(envelope)
+    link_next(request, response, envelope["next_cursor"])
+    return response
+
+
+@router.get("/{dataset_id}", response_model=schemas.Dataset, operation_id="get_dataset")
+async def get_dataset(
+    request: Request, dataset_id: str, parts: PartsDep, wait: Wait = 0.0
+) -> Response:
+    """Return a dataset; with `wait`, once it is ready or rejected."""
+    deadline = monotonic() + wait
+    while True:
+        body = await run_sync(_body, parts, dataset_id)
+        etag = _etag(body)
+        is_settled = body["state"] in {"ready", "rejected"}
+        is_news = "if-none-match" in request.headers and not not_modified(request, etag)
+        if is_settled or is_news or monotonic() >= deadline:
+            break
+        await sleep(POLL_S)
+    if not_modified(request, etag):
+        return Response(status_code=304, headers={"ETag": etag})
+    return _json(body, headers={"ETag": etag})
+
+
+def _body(parts: Parts, dataset_id: str) -> dict[str, Any]:
+    with reading(parts.engine) as session:
+        return _wire(session, _dataset(session, dataset_id))
+
+
+def _dataset(session: Session, dataset_id: str) -> Dataset:
+    dataset = session.get(Dataset, dataset_id)
+    if dataset is None or dataset.state == GONE:
+        raise NotFound(f"There is no dataset {dataset_id[:60]!r}.")
+    return dataset
+
+
+def _wire(session: Session, dataset: Dataset) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "id": dataset.id,
+        "name": dataset.name,
+        "state": dataset.state,
+        "version": dataset.version,
+        "rows": None,
+        "bytes": dataset.bytes,
+        "sha256": dataset.sha256,
+        "columns": [],
+        "warnings": [],
+        "error": dataset.error if dataset.state == "rejected" else None,
+        "created_at": dataset.created_at,
+    }
+    version = session.get(DatasetVersion, (dataset.id, dataset.version))
+    if version is not None:
+        body |= {
+            "rows": version.rows,
+            "columns": version.columns,
+            "warnings": version.warnings,
+        }
+    return body
+
+
+def _etag(body: dict[str, Any]) -> str:
+    # A version is immutable, so these say all that can change.
+    return etag_of(body["id"], body["state"], body["version"], body["name"])
+
+
+def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:  # noqa: ANN401  JSON
+    content = orjson.dumps(body, option=orjson.OPT_UTC_Z)
+    return Response(content, status, headers, media_type="application/json")
+
+
+# ---- change -------------------------------------------------------------------------------------
+
+
+@router.patch("/{dataset_id}", response_model=schemas.Dataset, operation_id="retype_dataset")
+def retype_dataset(
+    request: Request, dataset_id: str, patch: schemas.DatasetPatch, parts: PartsDep
+) -> Response:
+    """Give columns other types: makes the next version, which shares the bytes."""
+    check_match(request, _etag(_body(parts, dataset_id)))
+    parts.ingester.retype(dataset_id, {name: c.type for name, c in patch.columns.items()})
+    body = _body(parts, dataset_id)
+    return _json(body, headers={"ETag": _etag(body)})
+
+
+@router.delete("/{dataset_id}", status_code=204, operation_id="delete_dataset")
+def delete_dataset(request: Request, dataset_id: str, session: WriteSession) -> Response:
+    """Delete a dataset; 409 while an unfinished run needs it."""
+    dataset = session.get(Dataset, dataset_id, with_for_update=True)
+    if dataset is None or dataset.state == GONE:
+        raise NotFound(f"There is no dataset {dataset_id[:60]!r}.")
+    check_match(request, _etag(_wire(session, dataset)))
+    if runs := list(unfinished_runs_of(session, dataset_id)):
+        raise Conflict(
+            f"{len(runs)} unfinished runs need this dataset, such as {runs[0]}: cancel them or"
+            " wait until they are finished.",
+            code="in_use",
+            runs=runs[:100],
+        )
+    uses = select(func.count()).select_from(Run).where(Run.dataset_id == dataset_id)
+    if session.execute(uses).scalar_one():
+        # Finished runs name the version that they were trained on, so its row stays behind.
+        gone = update(Dataset).where(Dataset.id == dataset_id).values(state=GONE, sha256=None)
+        session.execute(gone)
+    else:
+        session.execute(delete(Dataset).where(Dataset.id == dataset_id))
+    return Response(status_code=204)
+
+
+# ---- rows and bytes -----------------------------------------------------------------------------
+
+
+@router.get(
+    "/{dataset_id}/rows", response_model=schemas.DatasetRowsPage, operation_id="list_dataset_rows"
+)
+def list_dataset_rows(
+    request: Request,
+    dataset_id: str,
+    page: PageParams,
+    parts: PartsDep,
+    columns: Annotated[
+        list[str] | None, Query(description="Names; repeat, or separate by commas.")
+    ] = None,
+) -> Response:
+    """Return rows as they are typed, in the order of the file."""
+    with reading(parts.engine) as session:
+        version = ready_version(session, dataset_id, None)
+    names = [column["name"] for column in version.columns]
+    wanted = _wanted(columns, names)
+    kind = f"rows/{dataset_id}/{version.version}"
+    (first,) = decode_cursor(kind, page.after, int) if page.after is not None else (0,)
+    with parts.ingester.folder() as folder:
+        path = parts.blobs.fetch(version.table_sha256, folder)
+        rows = read_rows(path, first, page.limit + 1, wanted)
+    envelope = page_of(rows, page.limit, lambda _row: encode_cursor(kind, [first + page.limit]))
+    response = _json(envelope)
+    link_next(request, response, envelope["next_cursor"])
+    return response
+
+
+def _wanted(given: list[str] | None, names: list[str]) -> list[str]:
+    if given is None:
+        return names
+    known = set(names)
+    # A name may hold a comma itself.
+    wanted = [name for each in given for name in ([each] if each in known else each.split(","))]
+    for name in wanted:
+        if name not in known:
+            detail = f"There is no column {name[:80]!r}."
+            error = {"pointer": "/query/columns", "code": "unknown_column", "detail": detail}
+            raise Invalid(detail, code="unknown_column", errors=[error])
+    return list(dict.fromkeys(wanted))
+
+
+@router.get(
+    "/{dataset_id}/content",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"application/octet-stream": {}}}},
+    operation_id="get_dataset_content",
+)
+def get_dataset_content(request: Request, dataset_id: str, parts: PartsDep) -> Response:
+    """Return the bytes as they were uploaded, after decompression."""
+    with reading(parts.engine) as session:
+        dataset = _dataset(session, dataset_id)
+    if dataset.sha256 is None:
+        raise NotFound(f"The dataset {dataset_id} has no bytes.")
+    etag = f'"{dataset.sha256}"'
+    if not_modified(request, etag):
+        return Response(status_code=304, headers={"ETag": etag})
+    suffix = next((s for s, kind in upload.SUFFIXES.items() if kind == dataset.media_type), ".json")
+    file_name = quote(dataset.name + suffix, safe="")
+    headers = {
+        "Content-Disposition": f"attachment; filename*=UTF-8''{file_name}",
+        "Content-Length": str(dataset.bytes),
+        "ETag": etag,
+    }
+    chunks: Iterator[bytes] = parts.blobs.open(dataset.sha256)
+    return StreamingResponse(chunks, media_type=dataset.media_type, headers=headers)

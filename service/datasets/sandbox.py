@@ -1,0 +1,260 @@
+"""The disposable process in which uploads are parsed, and its limits.
+
+Forked from a warm server that has DuckDB and pyarrow loaded and never used them. Only JSON and
+our own constants cross the border. What a file does to this process ends with it.
+"""
+
+import contextlib
+import ctypes
+import importlib
+import json
+import multiprocessing
+import os
+import resource
+import signal
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from service.datasets.rejected import Rejected
+
+CONTEXT = multiprocessing.get_context("forkserver")
+#: the module that parses; named, not imported, because it loads DuckDB and this process need not
+PARSER = "service.datasets.parse"
+TABLE = "table.parquet"  # what the parser leaves in its folder
+POLL_S = 0.5  # between two looks at the deadline and at the caller's lease
+END_S = 5.0  # for a process to end once it has answered
+MAX_ANSWER = 256 * 1024 * 1024  # bytes; a profile is far smaller
+#: of the memory limit; allocators keep addresses that they have given back
+ADDRESSES = 1.5
+DUCKDB_SHARE = 0.35  # of the memory limit; the rest is pyarrow's buffers and Python
+FILE_BYTES = 64 * 1024**3  # the largest file that the process may write
+CPU_FACTOR = 2  # seconds of CPU time for each second of wall time: DuckDB has two threads
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+LARGE = 128 * 1024  # bytes; an allocation of this size is given back when it is freed
+_LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT, _LANDLOCK_BENEATH = 444, 445, 446, 1
+#: write to a file, remove and make files, folders, links, pipes, sockets and devices
+_WRITING = sum(1 << bit for bit in (1, 4, 5, 6, 7, 8, 9, 10, 11, 12))
+_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be parsed, and how. All of it is JSON."""
+
+    #: the file, and a folder that is this process's alone
+    path: str
+    folder: str
+    media_type: str
+    #: delimiter, header, missing_values, types
+    options: dict[str, Any]
+    max_columns: int
+    #: DuckDB's share of the process's memory
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the process may use."""
+
+    memory_bytes: int
+    timeout_s: float
+
+
+class Stopped(Exception):
+    """The caller no longer wants the answer."""
+
+
+def warm() -> None:
+    """Start the server that parsers are forked from, so that the first upload need not wait."""
+    CONTEXT.set_forkserver_preload([PARSER])
+    with contextlib.suppress(RuntimeError, OSError):
+        _start(_nothing, ()).join(END_S)
+
+
+def run(task: Task, limits: Limits, is_wanted: Callable[[], bool] = lambda: True) -> dict[str, Any]:
+    """Parse in a fresh process; raise Rejected, also where the process dies, or Stopped."""
+    CONTEXT.set_forkserver_preload([PARSER])
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    with receiver:
+        with sender:
+            process = _start(_child, (sender, json.dumps(asdict(task)), limits))
+        try:
+            answer = _answer(receiver, limits, is_wanted)
+            process.join(END_S)
+        finally:
+            if process.is_alive():
+                process.kill()
+            process.join()
+        if answer is None:
+            raise died(process.exitcode, limits)
+    if "rejected" in answer:
+        refused = answer["rejected"]
+        raise Rejected(
+            refused["code"], refused["detail"], refused["errors"], status=refused["status"]
+        )
+    result: dict[str, Any] = answer["result"]
+    return result
+
+
+def _start(target: Callable[..., None], arguments: tuple[Any, ...]) -> BaseProcess:
+    process = CONTEXT.Process(target=target, args=arguments, daemon=True)
+    process.start()
+    return process
+
+
+def _answer(
+    receiver: Connection, limits: Limits, is_wanted: Callable[[], bool]
+) -> dict[str, Any] | None:
+    """Return what the process says, or None where it died without a word."""
+    deadline = time.monotonic() + limits.timeout_s
+    while not receiver.poll(max(0.0, min(POLL_S, deadline - time.monotonic()))):
+        if not is_wanted():
+            raise Stopped
+        if time.monotonic() >= deadline:
+            raise _late(limits)
+    try:
+        answer: dict[str, Any] = json.loads(receiver.recv_bytes(MAX_ANSWER))
+    except (EOFError, OSError):
+        return None
+    return answer
+
+
+def _late(limits: Limits) -> Rejected:
+    return Rejected(
+        "parse_timeout",
+        f"The file was not parsed within {limits.timeout_s:g} s: send a smaller one, or raise"
+        " DESCENT_PARSE_TIMEOUT_S.",
+    )
+
+
+def _out_of_memory(limits: Limits) -> Rejected:
+    return Rejected(
+        "parse_out_of_memory",
+        f"Parsing the file takes more than {limits.memory_bytes} bytes of memory: send fewer"
+        " columns, shorter rows or smaller record batches, or raise DESCENT_PARSE_MEMORY_BYTES.",
+    )
+
+
+def died(code: int | None, limits: Limits) -> Rejected:
+    if code == -signal.SIGXCPU:
+        return _late(limits)
+    how = f"signal {signal.Signals(-code).name}" if code and code < 0 else f"exit status {code}"
+    return Rejected(
+        "dataset_unparseable",
+        f"The process that parsed the file ended with {how} (its limits: {limits.memory_bytes}"
+        f" bytes of memory, {limits.timeout_s:g} s): the file is damaged, or made to do this.",
+    )
+
+
+# ---- inside the process -----------------------------------------------------------------------
+
+
+def _nothing() -> None:
+    """Be forked: the server is warm then."""
+
+
+def _child(sender: Connection, text: str, limits: Limits) -> None:
+    confine(limits)
+    task = Task(**json.loads(text))
+    keep_to(Path(task.folder))
+    try:
+        answer = {"result": importlib.import_module(PARSER).parse(task)}
+    except Rejected as refused:
+        answer = {"rejected": refused.to_json()}
+    except Exception as error:  # noqa: BLE001  whatever a file provokes is its rejection
+        answer = {"rejected": _provoked(error, limits).to_json()}
+    sender.send_bytes(json.dumps(answer).encode())
+    sender.close()
+    # Nothing here needs to be torn down, and what a file did to the heap may bite while it is.
+    os._exit(0)
+
+
+def _provoked(error: Exception, limits: Limits) -> Rejected:
+    kind = type(error).__name__
+    if isinstance(error, MemoryError) or kind in {"ArrowMemoryError", "OutOfMemoryException"}:
+        return _out_of_memory(limits)
+    if "allocate" in str(error) or "bad_alloc" in str(error):
+        return _out_of_memory(limits)
+    if isinstance(error, OSError) and error.errno is not None:
+        return Rejected(
+            "storage_full",
+            "There is no room for the parsed table: free some space and try again.",
+            status=507,
+        )
+    return Rejected(
+        "dataset_unparseable",
+        f"The file cannot be read as a table ({kind}): it is damaged, or not what its content"
+        " type says.",
+    )
+
+
+def confine(limits: Limits) -> None:
+    os.environ.clear()  # it may name keys and databases
+    pa.set_memory_pool(pa.system_memory_pool())  # the others reserve gigabytes of addresses
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        libc.mallopt(_M_ARENA_MAX, 2)
+        libc.mallopt(_M_MMAP_THRESHOLD, LARGE)
+        libc.mallopt(_M_TRIM_THRESHOLD, LARGE)
+        _cut_network(libc)
+    cpu = int(limits.timeout_s * CPU_FACTOR) + 1
+    _limit(resource.RLIMIT_CPU, cpu)
+    _limit(resource.RLIMIT_FSIZE, FILE_BYTES)
+    _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_AS, _address_space() + int(ADDRESSES * limits.memory_bytes))
+
+
+def keep_to(folder: Path) -> bool:
+    """Let this process change files in `folder` only; return False where no Landlock is there."""
+    is_kept = False
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None, use_errno=True)
+        handled = struct.pack("=Q", _WRITING)
+        rules = libc.syscall(_LANDLOCK_CREATE, handled, len(handled), 0)
+        if rules < 0:
+            return False
+        inside = os.open(folder, os.O_PATH)
+        beneath = struct.pack("=Qi", _WRITING, inside)
+        if libc.syscall(_LANDLOCK_ADD, rules, _LANDLOCK_BENEATH, beneath, 0) == 0:
+            is_kept = libc.syscall(_LANDLOCK_RESTRICT, rules, 0) == 0
+        os.close(inside)
+        os.close(rules)
+    return is_kept
+
+
+def _cut_network(libc: ctypes.CDLL) -> None:
+    """Leave the network, where the system lets us: as root, or in a user namespace of our own."""
+    if libc.unshare(_CLONE_NEWNET) != 0:
+        libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET)
+
+
+def _limit(what: int, value: int) -> None:
+    with contextlib.suppress(ValueError, OSError):
+        _soft, hard = resource.getrlimit(what)
+        most = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(what, (most, most))
+
+
+def _address_space() -> int:
+    """Return the bytes of addresses that the loaded libraries take: most are never touched."""
+    statm = Path("/proc/self/statm")
+    if not statm.exists():
+        return 2 * 1024**3
+    return int(statm.read_text().split()[0]) * resource.getpagesize()
+
+
+def memory_for_queries(limits: Limits) -> int:
+    return int(limits.memory_bytes * DUCKDB_SHARE)

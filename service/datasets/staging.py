@@ -1,0 +1,208 @@
+"""Reads a file of any accepted format into staged Parquet files, whose text is not typed yet.
+
+A staged column is called `c0`, `c1`, … so that no name a client chose meets SQL. Wide tables are
+staged in slabs of columns, because a query's cost grows with the width of the file it reads.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from service.datasets.dialect import Dialect
+from service.datasets.rejected import MAX_ERRORS, Rejected, cell_error, shown
+
+BLOCK = 2 * 1024 * 1024  # bytes of text that are split at a time, and the longest row
+BUFFER = 8 * 1024 * 1024  # bytes of a staged row group
+SLAB = 100  # columns of one staged file
+MAX_BAD_ROWS = 1000  # ragged rows after which nobody wants to know of more
+
+Kind = str  # text, or the type that the file itself gives: number, integer, boolean, datetime
+
+
+@dataclass
+class Stage:
+    """A staged table."""
+
+    folder: Path
+    names: list[str]
+    kinds: list[Kind]
+    rows: int = 0
+    #: whether numbers may be written as 1,5: not where a comma separates the cells
+    allows_decimal_comma: bool = False
+    #: the first row of the file that holds data, as editors count them
+    warnings: list[dict[str, str]] = field(default_factory=list)
+
+    def slabs(self) -> Iterator[tuple[Path, range]]:
+        """Yield each staged file and the numbers of the columns in it."""
+        for first in range(0, len(self.names), SLAB):
+            columns = range(first, min(first + SLAB, len(self.names)))
+            yield self.folder / f"slab-{first}.parquet", columns
+
+
+class SlabWriter:
+    """Writes batches into the slabs of a stage, in row groups of a bounded size."""
+
+    def __init__(self, stage: Stage, schema: pa.Schema) -> None:
+        self._stage, self._schema = stage, schema
+        self._held: list[pa.RecordBatch] = []
+        self._bytes = 0
+        self._files = [
+            (columns, pq.ParquetWriter(path, _part(schema, columns), **_WRITING))
+            for path, columns in stage.slabs()
+        ]
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        self._held.append(batch)
+        self._bytes += batch.nbytes
+        self._stage.rows += batch.num_rows
+        if self._bytes >= BUFFER:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        for _columns, file in self._files:
+            file.close()
+
+    def _flush(self) -> None:
+        if self._held:
+            table = pa.Table.from_batches(self._held, self._schema)
+            for columns, file in self._files:
+                file.write_table(table.select(list(columns)))
+        self._held, self._bytes = [], 0
+
+
+_WRITING: dict[str, Any] = {
+    "compression": "lz4",
+    "use_dictionary": False,
+    "write_statistics": False,
+}
+
+
+def _part(schema: pa.Schema, columns: range) -> pa.Schema:
+    return pa.schema([schema.field(index) for index in columns])
+
+
+def staged_names(count: int) -> list[str]:
+    return [f"c{index}" for index in range(count)]
+
+
+def text_schema(count: int) -> pa.Schema:
+    return pa.schema([(name, pa.string()) for name in staged_names(count)])
+
+
+# ---- CSV and TSV ----------------------------------------------------------------------------
+
+
+def stage_csv(path: Path, folder: Path, dialect: Dialect, missing: frozenset[str]) -> Stage:
+    """Stage a text table; raise Rejected with the rows that do not fit."""
+    stage = Stage(folder, dialect.names, ["text"] * len(dialect.names))
+    stage.warnings += dialect.warnings
+    stage.allows_decimal_comma = dialect.delimiter != ","
+    schema = text_schema(len(dialect.names))
+    bad: list[Any] = []
+    last: pa.RecordBatch | None = None
+    try:
+        writer = SlabWriter(stage, schema)
+        for batch in _csv_batches(path, dialect, missing, bad):
+            last = batch if batch.num_rows else last
+            writer.write(_trimmed(batch, missing) if dialect.is_padded else batch)
+            if len(bad) >= MAX_BAD_ROWS:
+                break
+        writer.close()
+    except pa.ArrowInvalid as error:
+        raise _unreadable(error, stage.rows) from error
+    if bad:
+        raise _ragged(bad, dialect)
+    if stage.rows == 0:
+        raise Rejected("header_only", "The file has a header and no row below it.")
+    if dialect.has_odd_quotes and last is not None and _ends_in_newlines(last):
+        raise _unclosed(stage.rows)
+    return stage
+
+
+def _csv_batches(
+    path: Path, dialect: Dialect, missing: frozenset[str], bad: list[Any]
+) -> Iterator[pa.RecordBatch]:
+    def note(row: Any) -> Literal["skip"]:  # noqa: ANN401  pyarrow's InvalidRow
+        bad.append(row)
+        return "skip"
+
+    names = staged_names(len(dialect.names))
+    reader = pacsv.open_csv(
+        path,
+        # One thread: only then does the handler learn the number of a row.
+        read_options=pacsv.ReadOptions(
+            use_threads=False,
+            block_size=BLOCK,
+            column_names=names,
+            skip_rows_after_names=int(dialect.has_header),
+        ),
+        parse_options=pacsv.ParseOptions(
+            delimiter=dialect.delimiter, newlines_in_values=True, invalid_row_handler=note
+        ),
+        convert_options=pacsv.ConvertOptions(
+            column_types={name: pa.string() for name in names},
+            null_values=sorted(missing),
+            strings_can_be_null=True,
+            check_utf8=False,
+        ),
+    )
+    with reader:
+        yield from reader
+
+
+def _trimmed(batch: pa.RecordBatch, missing: frozenset[str]) -> pa.RecordBatch:
+    absent = pa.array(sorted(missing), pa.string())
+    columns = []
+    for column in batch.columns:
+        trimmed = pc.utf8_trim_whitespace(column)
+        is_missing = pc.is_in(trimmed, value_set=absent)
+        columns.append(pc.if_else(is_missing, pa.scalar(None, pa.string()), trimmed))
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
+
+
+def _ends_in_newlines(batch: pa.RecordBatch) -> bool:
+    row = batch.slice(batch.num_rows - 1).to_pylist()[0]
+    return any(value is not None and "\n" in value for value in row.values())
+
+
+def _ragged(bad: list[Any], dialect: Dialect) -> Rejected:
+    errors = []
+    for row in bad[:MAX_ERRORS]:
+        number = row.number - int(dialect.has_header) if row.number else None
+        text = row.text
+        if text.count('"') % 2 and "\n" in text and number is not None:
+            return _unclosed(number)
+        detail = (
+            f"Row {number} has {row.actual_columns} cells where {row.expected_columns} are"
+            f" expected: {shown(text)}"
+        )
+        errors.append({"row": number, "code": "ragged_row", "detail": detail})
+    more = f" ({len(bad) - 1} more rows are wrong too)" if len(bad) > 1 else ""
+    return Rejected("ragged_row", f"{errors[0]['detail']}{more}.", errors)
+
+
+def _unclosed(row: int) -> Rejected:
+    return cell_error(
+        "unclosed_quote",
+        f"A quoted cell of row {row} is never closed: the file ends inside it.",
+        row=row,
+    )
+
+
+def _unreadable(error: pa.ArrowInvalid, rows: int) -> Rejected:
+    text = str(error)
+    if "straddling" in text or "block" in text:
+        return cell_error(
+            "row_too_long",
+            f"A row after row {rows} is longer than {BLOCK} bytes, or a quote in it is never"
+            " closed.",
+            row=rows + 1,
+        )
+    return Rejected("unreadable", f"The file cannot be read as a table after row {rows}.")

@@ -1,0 +1,340 @@
+"""Receives the bytes of an upload: raw, multipart or gzip-compressed, in bounded memory.
+
+The bytes are hashed on their way into one scratch file; nothing is kept anywhere else.
+"""
+
+import errno
+import hashlib
+import shutil
+import time
+import zlib
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Self
+
+from anyio.to_thread import run_sync
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from service.errors import BadRequest, Invalid, StorageFull, TooLarge, UnsupportedMedia
+
+MIB = 1024 * 1024
+WRITE = MIB  # bytes that are handed to the disk at a time
+RATIO_GRACE = 10 * MIB  # decompressed bytes before the ratio counts
+MAX_HEADER = 8 * 1024  # bytes of a part's headers
+LEFTOVER = 24 * 3600.0  # seconds; no upload and no parsing takes so long
+MAX_NAME = 256  # characters of a dataset's name
+
+CSV, TSV, NDJSON = "text/csv", "text/tab-separated-values", "application/x-ndjson"
+PARQUET = "application/vnd.apache.parquet"
+ARROW = "application/vnd.apache.arrow.file"
+JSON = "application/json"
+MULTIPART = "multipart/form-data"
+MEDIA_TYPES = (CSV, TSV, NDJSON, PARQUET, ARROW, JSON)
+ALIASES = {
+    "application/csv": CSV,
+    "application/jsonl": NDJSON,
+    "application/ndjson": NDJSON,
+    "application/x-jsonlines": NDJSON,
+    "application/x-parquet": PARQUET,
+}
+#: content types that say nothing: the file's name decides
+VAGUE = {"", "text/plain", "application/octet-stream", "application/vnd.ms-excel"}
+SUFFIXES = {
+    ".csv": CSV,
+    ".tsv": TSV,
+    ".tab": TSV,
+    ".ndjson": NDJSON,
+    ".jsonl": NDJSON,
+    ".parquet": PARQUET,
+    ".arrow": ARROW,
+    ".feather": ARROW,
+}
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The limits of an upload."""
+
+    max_bytes: int
+    max_json_bytes: int
+    max_ratio: int
+    #: free bytes that the disk must keep
+    spare_bytes: int
+
+
+@dataclass
+class Received:
+    """The file as it lies in the scratch folder."""
+
+    path: Path
+    sha256: str = ""
+    size: int = 0
+    media_type: str = ""
+    #: the file's own name, which is shown and never opened
+    filename: str = ""
+    _digest: "hashlib._Hash" = field(default_factory=hashlib.sha256, repr=False)
+
+
+def media_type_of(content_type: str, filename: str) -> str:
+    """Return how the bytes are written; raise UnsupportedMedia where nothing tells."""
+    name = content_type.partition(";")[0].strip().lower()
+    name = ALIASES.get(name, name)
+    if name in MEDIA_TYPES:
+        return name
+    suffix = PurePosixPath(filename.replace("\\", "/")).suffix.lower()
+    if name in VAGUE and suffix in SUFFIXES:
+        return SUFFIXES[suffix]
+    raise UnsupportedMedia(
+        f"Send one of {', '.join(MEDIA_TYPES)} or {MULTIPART}, got {content_type[:100]!r}"
+        + (f" for the file {filename[:80]!r}." if filename else ".")
+    )
+
+
+def name_of(filename: str) -> str:
+    """Return a dataset's name made from a file's: no folders, nothing that does not print."""
+    stem = PurePosixPath(filename.replace("\\", "/")).stem
+    shown = "".join(character for character in stem if character.isprintable()).strip()
+    return shown[:MAX_NAME] or "dataset"
+
+
+def remove_leftovers(folder: Path, older_than_s: float = LEFTOVER) -> None:
+    """Remove the scratch folders of processes that were killed."""
+    if folder.is_dir():
+        for each in folder.iterdir():
+            with suppress(OSError):  # it may go meanwhile
+                if time.time() - each.stat().st_mtime > older_than_s:
+                    shutil.rmtree(each, ignore_errors=True)
+
+
+async def receive(
+    chunks: AsyncIterator[bytes], headers: dict[str, str], path: Path, bounds: Bounds
+) -> Received:
+    """Write the body's file to `path` and return what is known of it."""
+    received = Received(path)
+    content_type = headers.get("content-type", "")
+    is_form = content_type.partition(";")[0].strip().lower() == MULTIPART
+    if not is_form:
+        received.media_type = media_type_of(content_type, headers.get("x-filename", ""))
+    _check_length(headers.get("content-length", ""), received, bounds)
+    decode = _decoder(headers.get("content-encoding", "identity"), bounds)
+    form = _Form(content_type, received) if is_form else None
+    with _Sink(received, bounds) as sink:
+        held = bytearray()
+        async for chunk in chunks:
+            for piece in decode.feed(chunk):
+                held += form.feed(piece) if form else piece
+                if len(held) >= WRITE:
+                    await run_sync(sink.write, bytes(held))
+                    held.clear()
+        decode.finish()
+        if form:
+            form.finish()
+        await run_sync(sink.write, bytes(held))
+    received.sha256 = received._digest.hexdigest()  # noqa: SLF001  kept out of repr only
+    return received
+
+
+def _check_length(announced: str, received: Received, bounds: Bounds) -> None:
+    most = _most(received, bounds)
+    if announced.isdigit() and (len(announced) > 18 or int(announced) > most + MIB):
+        raise _too_large(received, bounds)
+
+
+def _most(received: Received, bounds: Bounds) -> int:
+    return bounds.max_json_bytes if received.media_type == JSON else bounds.max_bytes
+
+
+def _too_large(received: Received, bounds: Bounds) -> TooLarge:
+    most = _most(received, bounds)
+    setting = "MAX_JSON_TABLE_BYTES" if received.media_type == JSON else "MAX_UPLOAD_BYTES"
+    return TooLarge(
+        f"The file is larger than {most} bytes: send less, or raise DESCENT_{setting}.",
+        limit=most,
+    )
+
+
+def check_disk(folder: Path, spare_bytes: int) -> None:
+    if shutil.disk_usage(folder).free < spare_bytes:
+        raise StorageFull
+
+
+class _Sink:
+    """The scratch file."""
+
+    def __init__(self, received: Received, bounds: Bounds) -> None:
+        self._received, self._bounds = received, bounds
+        self._file = received.path.open("xb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def write(self, data: bytes) -> None:
+        received = self._received
+        received.size += len(data)
+        if received.size > _most(received, self._bounds):
+            raise _too_large(received, self._bounds)
+        check_disk(received.path.parent, self._bounds.spare_bytes)
+        received._digest.update(data)  # noqa: SLF001  kept out of repr only
+        try:
+            self._file.write(data)
+        except OSError as failure:
+            if failure.errno in {errno.ENOSPC, errno.EDQUOT}:
+                raise StorageFull from failure
+            raise
+
+
+class _Plain:
+    """Bytes as they come."""
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        yield data
+
+    def finish(self) -> None:
+        return
+
+
+class _Gzip(_Plain):
+    """Bytes out of gzip members, a bounded piece at a time."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._bounds = bounds
+        self._inflate = zlib.decompressobj(wbits=31)
+        self._read = self._made = 0
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        self._read += len(data)
+        while data:
+            if self._inflate.eof:
+                self._inflate = zlib.decompressobj(wbits=31)
+            try:
+                piece = self._inflate.decompress(data, MIB)
+            except zlib.error as error:
+                raise _broken_gzip() from error
+            self._made += len(piece)
+            if self._made > RATIO_GRACE and self._made > self._bounds.max_ratio * self._read:
+                raise TooLarge(
+                    f"The body inflates to more than {self._bounds.max_ratio} times its size:"
+                    " send it uncompressed, or raise DESCENT_MAX_GZIP_RATIO.",
+                    code="gzip_ratio",
+                )
+            yield piece
+            data = self._inflate.unused_data if self._inflate.eof else self._inflate.unconsumed_tail
+
+    def finish(self) -> None:
+        if not self._inflate.eof:
+            raise _broken_gzip()
+
+
+def _broken_gzip() -> BadRequest:
+    return BadRequest(
+        "The body is not gzip, or cut off: compress the file again.", code="malformed_gzip"
+    )
+
+
+def _decoder(encoding: str, bounds: Bounds) -> _Plain:
+    name = encoding.strip().lower()
+    if name in {"", "identity"}:
+        return _Plain()
+    if name in {"gzip", "x-gzip"}:
+        return _Gzip(bounds)
+    raise UnsupportedMedia(f"Content-Encoding must be gzip or absent, got {encoding[:40]!r}.")
+
+
+class _Form:
+    """The one field `file` of a multipart body."""
+
+    def __init__(self, content_type: str, received: Received) -> None:
+        _kind, options = parse_options_header(content_type)
+        boundary = options.get(b"boundary", b"")
+        if not 1 <= len(boundary) <= 200:
+            raise BadRequest("The multipart body names no boundary.", code="malformed_multipart")
+        self._received = received
+        self._out = bytearray()
+        self._name = self._value = b""
+        self._part: dict[bytes, bytes] = {}
+        self._header_bytes = self._files = 0
+        self._is_over = False
+        self._parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._begin,
+                "on_header_field": self._on_name,
+                "on_header_value": self._on_value,
+                "on_header_end": self._on_header,
+                "on_headers_finished": self._on_headers,
+                "on_part_data": self._on_data,
+                "on_end": self._end,
+            },
+        )
+
+    def feed(self, data: bytes) -> bytes:
+        try:
+            self._parser.write(data)
+        except MultipartParseError as error:
+            raise BadRequest(
+                "The multipart body is malformed.", code="malformed_multipart"
+            ) from error
+        out = bytes(self._out)
+        self._out.clear()
+        return out
+
+    def finish(self) -> None:
+        if not self._is_over:
+            raise BadRequest("The multipart body is cut off.", code="malformed_multipart")
+        if not self._files:
+            raise _one_file()
+
+    def _begin(self) -> None:
+        self._part, self._header_bytes = {}, 0
+        if self._files:
+            raise _one_file()
+
+    def _on_name(self, data: bytes, start: int, end: int) -> None:
+        self._name += self._counted(data[start:end])
+
+    def _on_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += self._counted(data[start:end])
+
+    def _counted(self, data: bytes) -> bytes:
+        self._header_bytes += len(data)
+        if self._header_bytes > MAX_HEADER:
+            raise BadRequest(
+                f"The headers of a part are longer than {MAX_HEADER} bytes.",
+                code="malformed_multipart",
+            )
+        return data
+
+    def _on_header(self) -> None:
+        self._part[self._name.lower()] = self._value
+        self._name = self._value = b""
+
+    def _on_headers(self) -> None:
+        _kind, options = parse_options_header(self._part.get(b"content-disposition", b""))
+        if options.get(b"name") != b"file":
+            raise _one_file()
+        self._files += 1
+        self._received.filename = options.get(b"filename", b"").decode("utf-8", "replace")
+        content_type = self._part.get(b"content-type", b"").decode("latin-1")
+        self._received.media_type = media_type_of(content_type, self._received.filename)
+
+    def _on_data(self, data: bytes, start: int, end: int) -> None:
+        self._out += data[start:end]
+
+    def _end(self) -> None:
+        self._is_over = True
+
+
+def _one_file() -> Invalid:
+    return Invalid("Send one field called `file`, and nothing else.", code="invalid_form")

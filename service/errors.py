@@ -1,0 +1,162 @@
+"""Every error that a client can meet, with its status, its stable code and its sentence.
+
+    ServiceError
+    ├── BadRequest 400          malformed_json, malformed_header, …
+    ├── Unauthorized 401        unauthorized
+    ├── Forbidden 403           forbidden_host, forbidden_origin
+    ├── NotFound 404            not_found
+    ├── MethodNotAllowed 405    method_not_allowed
+    ├── Conflict 409            conflict, in_use, in_flight, not_linear, …
+    ├── PreconditionFailed 412  precondition_failed
+    ├── TooLarge 413            too_large
+    ├── UnsupportedMedia 415    unsupported_media_type
+    ├── Invalid 422             invalid, and one code per rule that was broken
+    ├── PreconditionRequired 428  precondition_required
+    ├── Busy 503                busy, database_unavailable, shutting_down
+    └── StorageFull 507         storage_full
+
+    Fenced                      not for clients: the attempt that writes is no longer the owner
+    BlobCorrupt                 stored bytes no longer match their SHA-256
+
+The domain raises these; one handler in `app` renders them as RFC 9457 problems.
+"""
+
+from typing import Any
+
+
+class ServiceError(Exception):
+    """The service could not do this."""
+
+    status = 500
+    code = "internal_error"
+
+    def __init__(
+        self,
+        detail: str | None = None,
+        *,
+        code: str | None = None,
+        errors: list[dict[str, Any]] | None = None,
+        headers: dict[str, str] | None = None,
+        **fields: Any,  # noqa: ANN401  members that RFC 9457 lets a problem carry
+    ) -> None:
+        self.detail = detail or type(self).__doc__ or ""
+        self.code = code or type(self).code
+        self.errors = errors or []
+        self.headers = headers or {}
+        self.fields = fields
+        super().__init__(self.detail)
+
+    def problem(self) -> dict[str, Any]:
+        """Return the members of the RFC 9457 problem object but instance and request_id."""
+        body: dict[str, Any] = {
+            "type": f"urn:descent:error:{self.code}",
+            "title": self.code.replace("_", " ").capitalize(),
+            "status": self.status,
+            "code": self.code,
+            "detail": self.detail,
+        }
+        if self.errors:
+            body["errors"] = self.errors
+        return body | self.fields
+
+
+class BadRequest(ServiceError):
+    """The request is malformed."""
+
+    status = 400
+    code = "malformed_request"
+
+
+class Unauthorized(ServiceError):
+    """Send a valid API key as `Authorization: Bearer <key>`."""
+
+    status = 401
+    code = "unauthorized"
+
+
+class Forbidden(ServiceError):
+    """The request was refused."""
+
+    status = 403
+    code = "forbidden"
+
+
+class NotFound(ServiceError):
+    """There is no such resource."""
+
+    status = 404
+    code = "not_found"
+
+
+class MethodNotAllowed(ServiceError):
+    """The resource does not know this method."""
+
+    status = 405
+    code = "method_not_allowed"
+
+
+class Conflict(ServiceError):
+    """The resource is in a state that does not allow this."""
+
+    status = 409
+    code = "conflict"
+
+
+class PreconditionFailed(ServiceError):
+    """The resource was changed since you read it: read it again and send its new ETag."""
+
+    status = 412
+    code = "precondition_failed"
+
+
+class TooLarge(ServiceError):
+    """The request is larger than this service accepts."""
+
+    status = 413
+    code = "too_large"
+
+
+class UnsupportedMedia(ServiceError):
+    """The content type is not one that this resource reads."""
+
+    status = 415
+    code = "unsupported_media_type"
+
+
+class Invalid(ServiceError):
+    """The request was understood but cannot be carried out as it stands."""
+
+    status = 422
+    code = "invalid"
+
+
+class PreconditionRequired(ServiceError):
+    """Send `If-Match` with the ETag of the resource that you want to change."""
+
+    status = 428
+    code = "precondition_required"
+
+
+class Busy(ServiceError):
+    """The service cannot answer right now: try again in a moment."""
+
+    status = 503
+    code = "busy"
+
+    def __init__(self, detail: str | None = None, *, code: str | None = None) -> None:
+        super().__init__(detail, code=code, headers={"Retry-After": "1"})
+
+
+class StorageFull(ServiceError):
+    """The storage of the service is full: free some space and try again."""
+
+    status = 507
+    code = "storage_full"
+
+
+class Fenced(Exception):
+    """The attempt that writes is no longer the owner of its run."""
+
+
+class BlobCorrupt(Exception):
+    """Stored bytes no longer match their SHA-256."""

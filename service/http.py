@@ -1,0 +1,272 @@
+"""The strict route: key, content type, size, strict parse, then the schema; and idempotency.
+
+It knows nothing of what the routes are for. FastAPI would read a body before it asks who sends
+it, so each step is done here before the framework touches the request.
+"""
+
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from types import TracebackType
+from typing import Any, Literal, TypeVar
+
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
+from sqlalchemy import Engine
+
+from service import idempotency
+from service.errors import Invalid, ServiceError, TooLarge, UnsupportedMedia
+from service.idempotency import Claim, Stored
+from service.keys import KeyRing, bearer
+from service.settings import Settings
+from service.strict_json import strict_json
+
+__all__ = [
+    "StrictRoute",
+    "authenticate",
+    "begin_upload",
+    "body_limit",
+    "not_idempotent",
+    "open_route",
+    "read_body",
+    "router",
+    "streams_body",
+    "strict_json",
+]
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
+Limit = Literal["json", "predict"]
+#: kind of body → the setting that limits it
+LIMITS: dict[Limit, str] = {"json": "max_json_bytes", "predict": "max_predict_bytes"}
+PARSED_INLINE = 64 * 1024  # bytes; a larger document is parsed off the event loop
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What is special about a route."""
+
+    #: answers without a key
+    is_open: bool = False
+    #: reads the request's body itself
+    streams_body: bool = False
+    #: a POST that makes or changes something, so it heeds Idempotency-Key
+    is_idempotent: bool = True
+    limit: Limit = "json"
+
+
+_MARKS: dict[Callable[..., Any], Marks] = {}
+
+
+def marks_of(endpoint: Callable[..., Any]) -> Marks:
+    return _MARKS.get(endpoint, Marks())
+
+
+def _mark(endpoint: Endpoint, **changes: Any) -> Endpoint:  # noqa: ANN401  fields of Marks
+    _MARKS[endpoint] = replace(marks_of(endpoint), **changes)
+    return endpoint
+
+
+def open_route(endpoint: Endpoint) -> Endpoint:
+    """Mark a route that needs no key."""
+    return _mark(endpoint, is_open=True)
+
+
+def streams_body(endpoint: Endpoint) -> Endpoint:
+    """Mark a route that reads its body itself; with `begin_upload` it may be idempotent too."""
+    return _mark(endpoint, streams_body=True)
+
+
+def not_idempotent(endpoint: Endpoint) -> Endpoint:
+    """Mark a POST that changes nothing, so that it ignores Idempotency-Key."""
+    return _mark(endpoint, is_idempotent=False)
+
+
+def body_limit(limit: Limit) -> Callable[[Endpoint], Endpoint]:
+    """Say which setting limits the JSON body of a route."""
+    return lambda endpoint: _mark(endpoint, limit=limit)
+
+
+def router(prefix: str = "", *, tags: list[str | Any] | None = None) -> APIRouter:
+    """Return a router whose routes are strict. The marks go below the route's decorator."""
+    return APIRouter(prefix=prefix, tags=tags, route_class=StrictRoute)
+
+
+class StrictRequest(Request):
+    """A request whose body was read and parsed already."""
+
+    raw: bytes = b""
+    parsed: Any = None
+
+    async def body(self) -> bytes:
+        return self.raw
+
+    async def json(self) -> Any:  # noqa: ANN401  JSON may hold anything
+        return self.parsed
+
+
+class StrictRoute(APIRoute):
+    """A route that checks a request in the order that api.md gives."""
+
+    def get_route_handler(self) -> Handler:
+        handle = super().get_route_handler()
+        marks, reads_body = marks_of(self.endpoint), self.body_field is not None
+
+        async def answer(request: Request) -> Response:
+            if not marks.is_open:
+                await authenticate(request)
+            if not marks.streams_body:
+                request = await _checked(request, marks, reads_body=reads_body)
+            if request.method == "POST" and marks.is_idempotent:
+                return await _once(request, handle, is_upload=marks.streams_body)
+            return await handle(request)
+
+        return answer
+
+
+async def authenticate(request: Request) -> str:
+    """Return who sends this request; raise Unauthorized. The database is asked off the loop."""
+    caller: str | None = getattr(request.state, "caller", None)
+    if caller is not None:
+        return caller
+    ring: KeyRing = request.app.state.keys
+    secret = bearer(request.headers.getlist("authorization"))
+    if (found := ring.known(secret)) is None:
+        found = await run_sync(ring.caller, secret)
+    request.state.caller = found
+    return found
+
+
+async def read_body(request: Request, limit: Limit = "json") -> bytes:
+    """Return the body; raise TooLarge, before reading it where its length is announced."""
+    settings: Settings = request.app.state.settings
+    name = LIMITS[limit]
+    most: int = getattr(settings, name)
+    announced = request.headers.get("content-length", "0")
+    if len(announced) > 18 or (announced.isdigit() and int(announced) > most):
+        raise _too_large(name, most)
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > most:
+            raise _too_large(name, most)
+    return bytes(body)
+
+
+def _too_large(name: str, most: int) -> TooLarge:
+    return TooLarge(
+        f"The body is larger than {most} bytes: send less, or raise DESCENT_{name.upper()}.",
+        limit=most,
+    )
+
+
+async def _checked(request: Request, marks: Marks, *, reads_body: bool) -> StrictRequest:
+    """Return the request with its body parsed. What has no body field may only send `{}`."""
+    checked = StrictRequest(request.scope, request.receive)
+    has_body = "content-length" in request.headers or "transfer-encoding" in request.headers
+    if not reads_body and (request.method in {"GET", "HEAD", "DELETE"} or not has_body):
+        return checked
+    if reads_body or request.headers.get("content-length") != "0":
+        _check_content_type(request)
+        checked.raw = await read_body(request, marks.limit)
+    if reads_body or checked.raw:
+        is_large = len(checked.raw) > PARSED_INLINE
+        parse = run_sync(strict_json, checked.raw) if is_large else None
+        checked.parsed = await parse if parse else strict_json(checked.raw)
+    if not reads_body and checked.parsed not in (None, {}):
+        raise Invalid("This request takes no body: send none, or {}.", code="unexpected_body")
+    return checked
+
+
+def _check_content_type(request: Request) -> None:
+    media_type, _, parameters = request.headers.get("content-type", "").partition(";")
+    charset = parameters.strip().lower().removeprefix("charset=").strip('"')
+    if media_type.strip().lower() != "application/json" or charset not in ("", "utf-8", "utf8"):
+        raise UnsupportedMedia(
+            "Send the body as `Content-Type: application/json` in UTF-8, got"
+            f" {request.headers.get('content-type', '')[:100]!r}."
+        )
+    if (encoding := request.headers.get("content-encoding", "identity")) != "identity":
+        raise UnsupportedMedia(f"A JSON body cannot be compressed, got {encoding[:40]!r}.")
+
+
+# ---- idempotency ----------------------------------------------------------------------------
+
+
+async def _once(request: Request, handle: Handler, *, is_upload: bool) -> Response:
+    """Answer a POST, at most once for each Idempotency-Key."""
+    if "idempotency-key" not in request.headers:
+        return await handle(request)
+    if is_upload:
+        idempotency.checked_key(request.headers["idempotency-key"])
+    elif (
+        replayed := await _begin(request, idempotency.canonical(await request.json()))
+    ) is not None:
+        return replayed
+    # FastAPI's own stack closes the session, and so commits, after this function has returned.
+    # What is pushed here, before the session, runs after that commit and learns how it went.
+    stack: AsyncExitStack = request.scope["fastapi_function_astack"]
+    stack.push_async_exit(_Release(request))
+    response = await handle(request)
+    claim: Claim | None = getattr(request.state, "claim", None)
+    if claim is not None and response.status_code < 400:
+        session = getattr(request.state, "session", None)
+        await run_sync(claim.store, session, _stored(response))
+        request.state.is_stored = True
+    return response
+
+
+async def begin_upload(request: Request, digest: str) -> Response | None:
+    """Return the stored response to an upload whose SHA-256 is known by now, if there is one.
+
+    To be called by routes that stream their body, before they make anything.
+    """
+    if "idempotency-key" not in request.headers:
+        return None
+    return await _begin(request, digest.encode())
+
+
+async def _begin(request: Request, body: bytes) -> Response | None:
+    key = idempotency.checked_key(request.headers["idempotency-key"])
+    engine: Engine = request.app.state.engine
+    what = f"{request.method} {request.url.path}?{request.url.query}\n".encode()
+    fingerprint = sha256(what + body).hexdigest()
+    found = await run_sync(idempotency.begin, engine, await authenticate(request), key, fingerprint)
+    if isinstance(found, Claim):
+        request.state.claim = found
+        return None
+    headers = found.headers | {"Idempotency-Replayed": "true"}
+    return Response(found.body, found.status, headers)
+
+
+def _stored(response: Response) -> Stored:
+    headers = {
+        name: value
+        for name, value in response.headers.items()
+        if name in idempotency.STORED_HEADERS
+    }
+    return Stored(response.status_code, headers, bytes(getattr(response, "body", b"")).decode())
+
+
+class _Release:
+    """Frees the key of a request that failed, once its session is closed."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+
+    async def __aenter__(self) -> None:
+        return None
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        claim: Claim | None = getattr(self._request.state, "claim", None)
+        is_stored = getattr(self._request.state, "is_stored", False)
+        if claim is not None and (error is not None or not is_stored):
+            with suppress(ServiceError):  # the lease will free it
+                await run_sync(claim.release)

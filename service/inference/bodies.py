@@ -1,0 +1,246 @@
+"""Tables of a prediction request: JSON rows or columns, NDJSON and CSV become columns of scalars.
+
+Knows how rows are written, not what they mean: which value suits a column is the predictor's word.
+"""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from service.errors import BadRequest, Invalid, TooLarge
+from service.strict_json import strict_json
+
+MAX_CELLS = 10_000_000  # rows times columns: sparse rows with ever new names would fill the memory
+MAX_ERRORS = 10  # of one kind that a problem lists
+#: what an upload reads as a missing value by default; see datasets
+MISSING = frozenset({"", "NA", "N/A", "NaN", "null", "?"})
+#: What a model reads: the categories of each of its columns, none where it holds numbers.
+Inputs = Mapping[str, Collection[str]]
+
+Columns = dict[str, list[Any]]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a client asks predictions for."""
+
+    columns: Columns
+    count: int
+    #: rows that cannot be read, by their position, with what is wrong
+    unreadable: dict[int, dict[str, str]] = field(default_factory=dict)
+    #: whether even numbers are text, as in CSV
+    is_text: bool = False
+
+
+# ---- JSON ----------------------------------------------------------------------------------------
+
+
+def from_json(document: Any, max_rows: int) -> Rows:  # noqa: ANN401  what a client sent
+    """Read `{"rows": [{…}, …]}` or `{"columns": {"name": […], …}}`."""
+    if isinstance(document, dict):
+        document = {name: value for name, value in document.items() if value is not None}
+    if not isinstance(document, dict) or document.keys() not in ({"rows"}, {"columns"}):
+        raise Invalid(
+            'Send an object with either "rows", a list of objects, or "columns", an object of '
+            f"lists; got {_shape(document)}."
+        )
+    if "rows" in document:
+        return _from_rows(document["rows"], max_rows)
+    return _from_columns(document["columns"], max_rows)
+
+
+def _from_rows(rows: Any, max_rows: int) -> Rows:  # noqa: ANN401  what a client sent
+    if not isinstance(rows, list):
+        raise _wrong_shape([("/rows", "rows must be a list of objects", rows)])
+    check_count(len(rows), max_rows)
+    wrong = [
+        (f"/rows/{at}", "a row must be an object", row)
+        for at, row in enumerate(rows)
+        if not isinstance(row, dict)
+    ]
+    if wrong:
+        raise _wrong_shape(wrong)
+    return Rows(_gathered(rows), len(rows))
+
+
+def _gathered(rows: Sequence[Mapping[str, Any]]) -> Columns:
+    names: dict[str, None] = {}
+    for row in rows:
+        names.update(dict.fromkeys(row))
+    check_cells(len(rows), len(names))
+    return {name: _scalars([row.get(name) for row in rows]) for name in names}
+
+
+def _scalars(values: list[Any]) -> list[Any]:
+    # Told as text, an array or object becomes its own row's problem instead of everyone's.
+    if not {list, dict}.isdisjoint(map(type, values)):
+        return [str(value) if isinstance(value, list | dict) else value for value in values]
+    return values
+
+
+def _from_columns(columns: Any, max_rows: int) -> Rows:  # noqa: ANN401  what a client sent
+    if not isinstance(columns, dict):
+        raise _wrong_shape([("/columns", "columns must be an object of lists", columns)])
+    wrong = [
+        (f"/columns/{_escaped(name)}", "a column must be a list", values)
+        for name, values in columns.items()
+        if not isinstance(values, list)
+    ]
+    if wrong:
+        raise _wrong_shape(wrong)
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(
+            f"{name!r} {length}" for name, length in list(lengths.items())[:MAX_ERRORS]
+        )
+        raise Invalid(f"All columns must have the same number of values, got {told}.")
+    count = max(lengths.values(), default=0)
+    check_count(count, max_rows)
+    return Rows({name: _scalars(values) for name, values in columns.items()}, count)
+
+
+def from_ndjson(content: bytes, max_rows: int) -> Rows:
+    """Read one JSON object a line. A line that is none costs only its own row."""
+    rows: list[dict[str, Any]] = []
+    unreadable: dict[int, dict[str, str]] = {}
+    for line in content.splitlines():
+        if not line.strip():
+            continue
+        row = _object(line)
+        if row is None:
+            unreadable[len(rows)] = _error("malformed_row", "The line is no JSON object.")
+        rows.append(row or {})
+        check_count(len(rows), max_rows)
+    return Rows(_gathered(rows), len(rows), unreadable)
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = strict_json(line)
+    except BadRequest:
+        return None
+    return row if isinstance(row, dict) else None
+
+
+# ---- CSV -----------------------------------------------------------------------------------------
+
+
+def from_csv(content: bytes, inputs: Inputs, max_rows: int, delimiter: str = ",") -> Rows:
+    """Read a text with a header line. A row with too many or too few cells costs only itself."""
+    lines = _lines(content, delimiter)
+    header = [name.strip() for name in next(lines, [])]
+    _check_header(header, inputs)
+    table: list[list[str]] = []
+    unreadable: dict[int, dict[str, str]] = {}
+    for cells in lines:
+        if not cells and len(header) > 1:
+            continue
+        # A blank line of a single column is a missing value.
+        row = cells or [""]
+        if len(row) != len(header):
+            unreadable[len(table)] = _error(
+                "ragged_row", f"The row has {len(row)} cells where the header has {len(header)}."
+            )
+            row = [""] * len(header)
+        table.append(row)
+        check_count(len(table), max_rows)
+    check_cells(len(table), len(header))
+    cells_of = zip(*table, strict=True) if table else iter([()] * len(header))
+    columns = {
+        name: _without_missing(cells, inputs.get(name, ()))
+        for name, cells in zip(header, cells_of, strict=True)
+    }
+    return Rows(columns, len(table), unreadable, is_text=True)
+
+
+def _lines(content: bytes, delimiter: str) -> Iterator[list[str]]:
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadRequest(
+            f"The text is not UTF-8: byte {error.start} is {content[error.start]:#04x}.",
+            code="not_utf8",
+        ) from error
+    first = text.partition("\n")[0]
+    if delimiter not in first and ";" in first:
+        delimiter = ";"
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise Invalid(
+            f"The text cannot be read near line {reader.line_num}: {error}.", code="malformed_csv"
+        ) from error
+
+
+def _check_header(header: list[str], inputs: Inputs) -> None:
+    if not header:
+        raise Invalid(
+            f"The text is empty: its first line names the columns {_told(inputs)}.",
+            code="header_missing",
+        )
+    twice = sorted(name for name, count in Counter(header).items() if count > 1)
+    if twice:
+        raise Invalid(f"The header names {_told(twice)} more than once.", code="duplicate_column")
+    if not any(name in inputs for name in header):
+        raise Invalid(
+            f"The first line must name the model's columns {_told(inputs)}, got {_told(header)}.",
+            code="header_missing",
+        )
+
+
+def _without_missing(cells: Sequence[str], known: Collection[str]) -> list[str | None]:
+    # A known category may be spelled like a missing value, such as NA for Namibia.
+    missing = MISSING.difference(known)
+    return [None if cell.strip() in missing else cell for cell in cells]
+
+
+# ---- limits and messages -------------------------------------------------------------------------
+
+
+def check_count(rows: int, max_rows: int) -> None:
+    if rows > max_rows:
+        raise TooLarge(
+            f"A prediction request may have {max_rows} rows (DESCENT_MAX_PREDICT_ROWS): "
+            "send the rest in further requests."
+        )
+
+
+def check_cells(rows: int, columns: int) -> None:
+    if rows * columns > MAX_CELLS:
+        raise TooLarge(
+            f"{rows} rows of {columns} different columns are more than the {MAX_CELLS} cells that "
+            "a prediction request may have: send fewer rows at a time."
+        )
+
+
+def _wrong_shape(found: list[tuple[str, str, Any]]) -> Invalid:
+    errors = [
+        {"pointer": pointer, "code": "wrong_type", "detail": f"{rule}, got {_shape(value)}"}
+        for pointer, rule, value in found[:MAX_ERRORS]
+    ]
+    return Invalid(f"{errors[0]['pointer']}: {errors[0]['detail']}.", errors=errors)
+
+
+def _shape(value: Any) -> str:  # noqa: ANN401  what a client sent
+    if isinstance(value, dict):
+        return f"an object with {_told(value)}" if value else "an empty object"
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    return f"the value {str(value)[:60]!r}"
+
+
+def _told(names: Mapping[str, Any] | Sequence[str]) -> str:
+    shown = ", ".join(repr(str(name)[:60]) for name in list(names)[:MAX_ERRORS])
+    return f"{shown}, …" if len(names) > MAX_ERRORS else shown
+
+
+def _error(code: str, detail: str) -> dict[str, str]:
+    return {"code": code, "detail": detail}
+
+
+def _escaped(name: str) -> str:
+    return name.replace("~", "~0").replace("/", "~1")

@@ -1,0 +1,137 @@
+"""Predictors that are kept warm, named by the SHA-256 of their checkpoint. No torch, no SQL."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any, NamedTuple
+
+import structlog
+
+from models.checkpoint import read_parameters
+from models.closed_form import Line, describe_line
+from models.errors import CheckpointCorrupt
+from models.features import Features
+from models.predict import Predictor
+from service.blobs import BlobStore, read_blob
+from service.errors import BlobCorrupt, Conflict
+
+logger = structlog.get_logger(__name__)
+
+MAX_BYTES = 256 * 1024 * 1024  # of checkpoints; a predictor is never larger than its checkpoint
+MAX_ENTRIES = 1000  # a small net costs more in objects than in bytes
+
+
+class CheckpointDamaged(Conflict):
+    """The stored checkpoint is damaged and is not used: predict with another one or train again."""
+
+    code = "checkpoint_corrupt"
+
+
+@contextmanager
+def damage_named() -> Iterator[None]:
+    """Turn what is wrong with stored bytes into what a client is told."""
+    try:
+        yield
+    except (BlobCorrupt, CheckpointCorrupt) as error:
+        # The client cannot mend it; who runs the service must learn of it.
+        logger.error("checkpoint_corrupt", reason=str(error))  # noqa: TRY400  told by its reason
+        raise CheckpointDamaged from error
+
+
+class _Kept(NamedTuple):
+    predictor: Predictor
+    bytes: int
+
+
+class Predictors:
+    """The predictors that were used last, within a bound of bytes and of entries.
+
+    Each checkpoint is loaded once, however many threads ask for it at the same time; those wait
+    for the one that loads and share its result or its error. A failed load is not remembered.
+    """
+
+    def __init__(
+        self,
+        blobs: BlobStore,
+        *,
+        max_bytes: int = MAX_BYTES,
+        max_entries: int = MAX_ENTRIES,
+        load: Callable[[bytes], Predictor] = Predictor.load,
+    ) -> None:
+        self._blobs = blobs
+        self._max_bytes = max_bytes
+        self._max_entries = max_entries
+        self._load = load
+        self._lock = Lock()
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._loading: dict[str, Future[Predictor]] = {}
+        self._bytes = 0
+
+    @property
+    def bytes(self) -> int:
+        return self._bytes
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, sha256: str) -> Predictor:
+        """Return the predictor of a checkpoint. Raises CheckpointDamaged."""
+        with self._lock:
+            if kept := self._kept.get(sha256):
+                self._kept.move_to_end(sha256)
+                return kept.predictor
+            future = self._loading.get(sha256)
+            is_first = future is None
+            if future is None:
+                future = self._loading[sha256] = Future()
+        if is_first:
+            self._fill(future, sha256)
+        return future.result()
+
+    def _fill(self, future: Future[Predictor], sha256: str) -> None:
+        try:
+            predictor, size = self._read(sha256)
+        except BaseException as error:  # noqa: BLE001  whoever waits gets it too, and so do we
+            with self._lock:
+                del self._loading[sha256]
+            future.set_exception(error)
+            return
+        with self._lock:
+            self._keep(sha256, _Kept(predictor, size))
+            del self._loading[sha256]
+        future.set_result(predictor)
+
+    def _read(self, sha256: str) -> tuple[Predictor, int]:
+        with damage_named():
+            content = read_blob(self._blobs, sha256)
+            return self._load(content), len(content)
+
+    def _keep(self, sha256: str, kept: _Kept) -> None:
+        if kept.bytes > self._max_bytes:
+            return
+        self._kept[sha256] = kept
+        self._bytes += kept.bytes
+        while self._bytes > self._max_bytes or len(self._kept) > self._max_entries:
+            _, dropped = self._kept.popitem(last=False)
+            self._bytes -= dropped.bytes
+
+
+def describe(blobs: BlobStore, sha256: str) -> dict[str, Any]:
+    """Return what a version tells of its checkpoint: `signature`, and `parameters` if linear."""
+    with damage_named():
+        tensors, document = read_parameters(read_blob(blobs, sha256))
+        features = Features.from_json(document["features"])
+    is_linear = len(document["net"]["layers"]) == 1
+    line = Line(tensors["0.weight"], tensors["0.bias"]) if is_linear else None
+    return {
+        "signature": features.signature(),
+        "parameters": None if line is None else _parameters(features, line),
+    }
+
+
+def _parameters(features: Features, line: Line) -> dict[str, Any]:
+    # The training rows are not at hand, so there is no sum of squared errors to tell.
+    found = {name: {"sse": None} | entry for name, entry in describe_line(features, line).items()}
+    return found if len(found) > 1 else next(iter(found.values()))

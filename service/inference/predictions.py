@@ -1,0 +1,196 @@
+"""The routes that predict: read the rows, ask the predictor, answer JSON or CSV."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from fastapi import Depends, Path, Query, Request, Response
+
+from descent import schemas
+from descent.spec import Name
+from models.inputs import Choice
+from models.predict import Predictor
+from models.targets import ClassTarget
+from service import http
+from service.database import reading
+from service.dependencies import Parts, PartsDep
+from service.errors import BadRequest, UnsupportedMedia
+from service.inference import bodies, registry
+from service.inference.answers import Answer, answers, to_csv, to_json
+from service.inference.cache import Predictors
+
+JSON, CSV, TSV, NDJSON = (
+    "application/json",
+    "text/csv",
+    "text/tab-separated-values",
+    "application/x-ndjson",
+)
+READ = (JSON, CSV, TSV, NDJSON)
+
+router = http.router()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The body of a request as it came, and how the client wants its answer."""
+
+    media_type: str
+    content: bytes
+    on_problem: Literal["warn", "error"] = "warn"
+    wants_csv: bool = False
+
+
+async def asked(
+    request: Request,
+    on_problem: Annotated[
+        Literal["warn", "error"],
+        Query(
+            description="Whether a missing required value, a wrong type or an unknown category "
+            "is treated as training treated missing values, or is the row's error."
+        ),
+    ] = "warn",
+) -> Asked:
+    media_type = _media_type(request)
+    content = await http.read_body(request, "predict")
+    accept = request.headers.get("accept", "")
+    return Asked(media_type, content, on_problem, CSV in accept and JSON not in accept)
+
+
+def _media_type(request: Request) -> str:
+    given = request.headers.get("content-type", "")
+    media_type = given.partition(";")[0].strip().lower()
+    if media_type not in READ:
+        raise UnsupportedMedia(
+            f"Send the rows as one of {', '.join(READ)}, got {given[:100]!r}.",
+        )
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        raise UnsupportedMedia(
+            f"The body of a prediction cannot be compressed, got {encoding[:40]!r}."
+        )
+    return media_type
+
+
+AskedDep = Annotated[Asked, Depends(asked)]
+ModelName = Annotated[Name, Path(description="The name of a model.")]
+
+BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            JSON: {"schema": schemas.PredictRequest.model_json_schema()},
+            **{text: {"schema": {"type": "string"}} for text in (CSV, TSV, NDJSON)},
+        },
+    }
+}
+ANSWER: dict[int | str, dict[str, Any]] = {
+    200: {"model": schemas.Predictions, "content": {CSV: {"schema": {"type": "string"}}}}
+}
+
+
+@router.post(
+    "/models/{name}/predict",
+    openapi_extra=BODY,
+    responses=ANSWER,
+    operation_id="predict_with_model",
+)
+@http.not_idempotent
+@http.streams_body
+def predict_with_model(parts: PartsDep, name: ModelName, asked: AskedDep) -> Response:
+    """Predict with the latest version of a model."""
+    with reading(parts.engine) as session:
+        target = registry.target_of_model(session, name)
+    return answer(parts, target, asked)
+
+
+@router.post(
+    "/models/{name}/versions/{version}/predict",
+    openapi_extra=BODY,
+    responses=ANSWER,
+    operation_id="predict_with_version",
+)
+@http.not_idempotent
+@http.streams_body
+def predict_with_version(
+    parts: PartsDep,
+    name: ModelName,
+    version: Annotated[int, Path(ge=1, lt=2**31, description="The number of a version.")],
+    asked: AskedDep,
+) -> Response:
+    """Predict with one version of a model."""
+    with reading(parts.engine) as session:
+        target = registry.target_of_version(session, name, version)
+    return answer(parts, target, asked)
+
+
+@router.post(
+    "/models/{name}/aliases/{alias}/predict",
+    openapi_extra=BODY,
+    responses=ANSWER,
+    operation_id="predict_with_alias",
+)
+@http.not_idempotent
+@http.streams_body
+def predict_with_alias(
+    parts: PartsDep,
+    name: ModelName,
+    alias: Annotated[Name, Path(description="A name such as `champion`.")],
+    asked: AskedDep,
+) -> Response:
+    """Predict with the version that an alias points to."""
+    with reading(parts.engine) as session:
+        target = registry.target_of_alias(session, name, alias)
+    return answer(parts, target, asked)
+
+
+@router.post(
+    "/runs/{run_id}/predict",
+    openapi_extra=BODY,
+    responses=ANSWER,
+    operation_id="predict_with_run",
+)
+@http.not_idempotent
+@http.streams_body
+def predict_with_run(parts: PartsDep, run_id: schemas.RunId, asked: AskedDep) -> Response:
+    """Predict with the best checkpoint of a run."""
+    with reading(parts.engine) as session:
+        target = registry.target_of_run(session, run_id)
+    return answer(parts, target, asked)
+
+
+def answer(parts: Parts, target: registry.Target, asked: Asked) -> Response:
+    """Predict the rows of a request and write the answer as the client wants it."""
+    predictors: Predictors = parts.predictors
+    predictor = predictors.get(target.sha256)
+    found = answered(predictor, asked, parts.settings.max_predict_rows)
+    if not asked.wants_csv:
+        return Response(to_json(target.named, found), media_type=JSON)
+    goal = predictor.features.target
+    if isinstance(goal, ClassTarget):
+        return Response(to_csv(found, [goal.name], goal.labels), media_type=CSV)
+    return Response(to_csv(found, goal.names, []), media_type=CSV)
+
+
+def answered(predictor: Predictor, asked: Asked, max_rows: int) -> list[Answer]:
+    """Return one answer for each row of a request, in order."""
+    rows = _rows(asked, predictor, max_rows)
+    bodies.check_cells(rows.count, len(predictor.features.inputs))
+    predictions = predictor.predict(
+        rows.columns, rows.count, on_problem=asked.on_problem, from_text=rows.is_text
+    )
+    return answers(predictions, rows.unreadable)
+
+
+def _rows(asked: Asked, predictor: Predictor, max_rows: int) -> bodies.Rows:
+    if not asked.content:
+        raise BadRequest("The body is empty: send the rows to predict.")
+    if asked.media_type == JSON:
+        return bodies.from_json(http.strict_json(asked.content), max_rows)
+    if asked.media_type == NDJSON:
+        return bodies.from_ndjson(asked.content, max_rows)
+    # Only a category can be spelled like a missing value.
+    known = {
+        column.name: column.categories if isinstance(column, Choice) else ()
+        for column in predictor.features.inputs
+    }
+    delimiter = "\t" if asked.media_type == TSV else ","
+    return bodies.from_csv(asked.content, known, max_rows, delimiter)

@@ -1,0 +1,292 @@
+"""Models, their versions and the aliases that point to them.
+
+Knows which stored checkpoint a name, a version, an alias or a run stands for; opens none.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import delete, func, select, tuple_
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from service.database import is_postgres
+from service.errors import Conflict, NotFound
+from service.tables import Alias, Checkpoint, Model, ModelVersion, Run, utc_now
+
+#: Raises where the caller's precondition does not hold for an alias, or for its absence.
+Check = Callable[[Alias | None], None]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A checkpoint to predict with, and the name by which it was asked for."""
+
+    #: the blob of the checkpoint
+    sha256: str
+    #: how the answer names it: model and version, or run and checkpoint
+    named: dict[str, Any]
+
+
+class Moved(NamedTuple):
+    """What became of an alias."""
+
+    alias: Alias
+    is_new: bool
+
+
+# ---- making versions -----------------------------------------------------------------------------
+
+
+def register(
+    session: Session,
+    *,
+    run: Run,
+    checkpoint: Checkpoint,
+    model: str,
+    document: Mapping[str, Any],
+) -> ModelVersion:
+    """Publish a checkpoint of a run as the next version of a model, which is made if needed.
+
+    `document` holds `signature`, `metrics` and, for a linear model, `parameters`.
+    """
+    version = ModelVersion(
+        model_name=model,
+        version=_next_version(session, model),
+        run_id=run.id,
+        checkpoint_id=checkpoint.id,
+        sha256=checkpoint.sha256,
+        bytes=checkpoint.bytes,
+        signature=document["signature"],
+        metrics=document.get("metrics") or {},
+        config=run.config,
+        dataset_id=run.dataset_id,
+        dataset_version=run.dataset_version,
+        parameters=document.get("parameters"),
+    )
+    session.add(version)
+    session.flush()
+    return version
+
+
+def _next_version(session: Session, model: str) -> int:
+    # One statement makes the model or counts up, and holds its row until the transaction ends:
+    # two runs that end at the same moment get two numbers, and none is given twice.
+    insert = postgresql.insert if is_postgres(session) else sqlite.insert
+    statement = (
+        insert(Model)
+        .values(name=model, last_version=1)
+        .on_conflict_do_update(
+            index_elements=[Model.name], set_={"last_version": Model.last_version + 1}
+        )
+        .returning(Model.last_version)
+    )
+    return session.execute(statement).scalar_one()
+
+
+# ---- reading -------------------------------------------------------------------------------------
+
+
+def find_model(session: Session, name: str, *, lock: bool = False) -> Model:
+    """Return a model; `lock` keeps every other writer of its versions and aliases waiting."""
+    query = select(Model).where(Model.name == name)
+    model = session.scalars(query.with_for_update() if lock else query).one_or_none()
+    if model is None:
+        raise NotFound(f"There is no model {name!r}.")
+    return model
+
+
+def find_version(session: Session, name: str, number: int) -> ModelVersion:
+    version = session.get(ModelVersion, (name, number))
+    if version is None:
+        raise _no_version(session, name, number)
+    return version
+
+
+def version_of_checkpoint(session: Session, checkpoint_id: str) -> ModelVersion | None:
+    """Return a version that was made from this checkpoint, under any name."""
+    query = select(ModelVersion).where(ModelVersion.checkpoint_id == checkpoint_id).limit(1)
+    return session.scalars(query).one_or_none()
+
+
+def find_alias(session: Session, name: str, alias: str) -> Alias:
+    found = session.get(Alias, (name, alias))
+    if found is None:
+        find_model(session, name)
+        raise NotFound(f"The model {name!r} has no alias {alias!r}.")
+    return found
+
+
+def list_models(session: Session, limit: int, after: tuple[datetime, str] | None) -> list[Model]:
+    """Return models, newest first, from behind the one with this time and name."""
+    query = select(Model).order_by(Model.created_at.desc(), Model.name.desc()).limit(limit)
+    if after is not None:
+        query = query.where(tuple_(Model.created_at, Model.name) < after)
+    return list(session.scalars(query))
+
+
+def list_versions(
+    session: Session, name: str, limit: int, before: int | None = None
+) -> list[ModelVersion]:
+    """Return versions of a model, newest first, below the number `before`."""
+    find_model(session, name)
+    query = select(ModelVersion).where(ModelVersion.model_name == name)
+    if before is not None:
+        query = query.where(ModelVersion.version < before)
+    return list(session.scalars(query.order_by(ModelVersion.version.desc()).limit(limit)))
+
+
+def newest_versions(session: Session, names: list[str]) -> dict[str, int]:
+    """Return the latest version of each of these models that has any."""
+    query = (
+        select(ModelVersion.model_name, func.max(ModelVersion.version))
+        .where(ModelVersion.model_name.in_(names))
+        .group_by(ModelVersion.model_name)
+    )
+    return dict(session.execute(query).all())
+
+
+def aliases_of(session: Session, names: list[str]) -> dict[str, dict[str, int]]:
+    """Return for each of these models its aliases and the versions that they point to."""
+    found: dict[str, dict[str, int]] = {name: {} for name in names}
+    query = select(Alias).where(Alias.model_name.in_(names)).order_by(Alias.alias)
+    for alias in session.scalars(query):
+        found[alias.model_name][alias.alias] = alias.version
+    return found
+
+
+# ---- what to predict with ------------------------------------------------------------------------
+
+
+def target_of_model(session: Session, name: str) -> Target:
+    """Return the latest version of a model."""
+    query = (
+        select(ModelVersion.version, ModelVersion.sha256)
+        .where(ModelVersion.model_name == name)
+        .order_by(ModelVersion.version.desc())
+        .limit(1)
+    )
+    row = session.execute(query).one_or_none()
+    if row is None:
+        find_model(session, name)
+        raise NotFound(f"The model {name!r} has no version: train a run with register_as.")
+    return _target(name, row.version, row.sha256)
+
+
+def target_of_version(session: Session, name: str, number: int) -> Target:
+    query = select(ModelVersion.sha256).where(
+        ModelVersion.model_name == name, ModelVersion.version == number
+    )
+    sha256 = session.scalar(query)
+    if sha256 is None:
+        raise _no_version(session, name, number)
+    return _target(name, number, sha256)
+
+
+def target_of_alias(session: Session, name: str, alias: str) -> Target:
+    return target_of_version(session, name, find_alias(session, name, alias).version)
+
+
+def target_of_run(session: Session, run_id: str) -> Target:
+    """Return the best checkpoint of a run."""
+    run = find_run(session, run_id)
+    # None is called the best before training ends, but each holds the best parameters so far.
+    best_id = run.best_checkpoint_id or run.resume_checkpoint_id
+    best = best_id and session.get(Checkpoint, best_id)
+    if not best:
+        raise Conflict(
+            f"The run {run_id} is {run.state} and has no checkpoint to predict with: "
+            "wait until it has one.",
+            code="no_checkpoint",
+        )
+    return Target(best.sha256, {"run": run_id, "checkpoint": best.id})
+
+
+def find_run(session: Session, run_id: str) -> Run:
+    run = session.get(Run, run_id)
+    if run is None:
+        raise NotFound(f"There is no run {run_id!r}.")
+    return run
+
+
+def find_checkpoint(session: Session, run: Run, checkpoint_id: str) -> Checkpoint:
+    checkpoint = session.get(Checkpoint, checkpoint_id)
+    if checkpoint is None or checkpoint.run_id != run.id:
+        raise NotFound(f"The run {run.id} has no checkpoint {checkpoint_id!r}.")
+    return checkpoint
+
+
+# ---- aliases -------------------------------------------------------------------------------------
+
+
+def point_alias(session: Session, name: str, alias: str, version: int, check: Check) -> Moved:
+    """Let an alias point to a version. `check` sees the alias as it is now, or None."""
+    find_model(session, name, lock=True)
+    find_version(session, name, version)
+    found = session.get(Alias, (name, alias))
+    check(found)
+    if found is None:
+        created = Alias(model_name=name, alias=alias, version=version)
+        session.add(created)
+        session.flush()
+        return Moved(created, is_new=True)
+    if found.version != version:
+        found.version, found.revision, found.updated_at = version, found.revision + 1, utc_now()
+        session.flush()
+    return Moved(found, is_new=False)
+
+
+def remove_alias(session: Session, name: str, alias: str, check: Check) -> None:
+    find_model(session, name, lock=True)
+    found = find_alias(session, name, alias)
+    check(found)
+    session.delete(found)
+    session.flush()
+
+
+# ---- taking back ---------------------------------------------------------------------------------
+
+
+def unregister(session: Session, name: str, number: int) -> None:
+    """Delete a version that no alias points to. Its number is never given again."""
+    find_model(session, name, lock=True)
+    find_version(session, name, number)
+    aliases = list(
+        session.scalars(
+            select(Alias.alias)
+            .where(Alias.model_name == name, Alias.version == number)
+            .order_by(Alias.alias)
+        )
+    )
+    if aliases:
+        raise Conflict(
+            f"Version {number} of {name!r} is in use by the alias {', '.join(aliases)}: "
+            "move or delete the alias first.",
+            code="in_use",
+            aliases=aliases,
+        )
+    session.execute(
+        delete(ModelVersion).where(ModelVersion.model_name == name, ModelVersion.version == number)
+    )
+
+
+def unregister_model(session: Session, name: str) -> None:
+    """Delete a model with its versions and aliases."""
+    find_model(session, name, lock=True)
+    session.execute(delete(Alias).where(Alias.model_name == name))
+    session.execute(delete(ModelVersion).where(ModelVersion.model_name == name))
+    session.execute(delete(Model).where(Model.name == name))
+
+
+# ---- private -------------------------------------------------------------------------------------
+
+
+def _target(name: str, number: int, sha256: str) -> Target:
+    return Target(sha256, {"model": name, "version": number})
+
+
+def _no_version(session: Session, name: str, number: int) -> NotFound:
+    find_model(session, name)
+    return NotFound(f"The model {name!r} has no version {number}.")

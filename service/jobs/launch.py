@@ -1,0 +1,161 @@
+"""Starting training processes: the Launcher protocol, and warm processes on this machine.
+
+A warm parent has torch imported (about two seconds) and forks each attempt from itself in
+milliseconds. It imports and never computes: torch's threads would not survive the fork. Only our
+own constants are handed over at the start; every message is JSON.
+"""
+
+import contextlib
+import ctypes
+import importlib
+import json
+import os
+import signal
+import sys
+import threading
+from multiprocessing import forkserver, get_context
+from multiprocessing.connection import Connection
+from multiprocessing.context import (
+    ForkServerContext,
+    ForkServerProcess,
+    SpawnContext,
+    SpawnProcess,
+)
+from pathlib import Path
+from typing import Any, Protocol
+
+#: the module that trains; named, not imported, because it imports torch and this process must not
+TRAINER = "service.runs.train"
+PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
+
+Message = dict[str, Any]
+
+
+class Child(Protocol):
+    """One training process, seen from its supervisor."""
+
+    def fileno(self) -> int:
+        """Return what becomes readable when a message or the end has come."""
+        ...
+
+    def receive(self) -> Message | None:
+        """Return the next message, or None at the end of the process."""
+        ...
+
+    def has_message(self) -> bool: ...
+
+    def send(self, message: Message) -> None:
+        """Send a message; one to a process that has ended is dropped."""
+        ...
+
+    def kill(self) -> None: ...
+
+    def exit_code(self) -> int | None:
+        """Wait for the end and return the exit status, negative for a signal."""
+        ...
+
+
+class Launcher(Protocol):
+    """Starts training processes somewhere."""
+
+    def start(self, job: Message, scratch: Path) -> Child: ...
+
+    def is_warm(self) -> bool: ...
+
+
+class LocalChild:
+    """A process on this machine and the pipe to it."""
+
+    def __init__(self, process: ForkServerProcess | SpawnProcess, connection: Connection) -> None:
+        self._process = process
+        self._connection = connection
+
+    def fileno(self) -> int:
+        return self._connection.fileno()
+
+    def has_message(self) -> bool:
+        return self._connection.poll()
+
+    def receive(self) -> Message | None:
+        try:
+            message: Message = json.loads(self._connection.recv_bytes())
+        except (EOFError, ConnectionResetError):
+            return None
+        return message
+
+    def send(self, message: Message) -> None:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._connection.send_bytes(json.dumps(message).encode())
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def exit_code(self) -> int | None:
+        self._process.join()
+        self._connection.close()
+        return self._process.exitcode
+
+
+class LocalLauncher:
+    """Forks attempts from a warm parent (on macOS, where that is not safe, spawns them)."""
+
+    def __init__(self) -> None:
+        self._context: ForkServerContext | SpawnContext = (
+            get_context("spawn") if sys.platform == "darwin" else get_context("forkserver")
+        )
+        self._warm = threading.Event()
+        if sys.platform == "darwin":
+            self._warm.set()
+            return
+        self._context.set_forkserver_preload([TRAINER])
+        # The warm parent must outlive a SIGTERM that the whole group receives: its children save
+        # their state first. An ignored signal stays ignored across exec.
+        before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        threading.Thread(target=self._warm_up, name="warm up", daemon=True).start()
+
+    def is_warm(self) -> bool:
+        return self._warm.is_set()
+
+    def start(self, job: Message, scratch: Path) -> LocalChild:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(
+            target=_enter, args=(theirs, json.dumps(job), str(scratch)), name="trainer", daemon=True
+        )
+        process.start()
+        theirs.close()
+        return LocalChild(process, ours)
+
+    def _warm_up(self) -> None:
+        # The first fork waits until the parent has imported everything.
+        process = self._context.Process(target=_nothing, daemon=True)
+        process.start()
+        process.join()
+        self._warm.set()
+
+
+def _nothing() -> None:
+    """Do nothing: that this runs shows that the warm parent is warm."""
+
+
+def _enter(connection: Connection, job: str, scratch: str) -> None:
+    """Run one attempt in this process, which ends with its parent."""
+    _die_with_parent()
+    # Ctrl-C and SIGTERM may reach the whole group; a trainer obeys its pipe alone.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    words = os.open(Path(scratch) / "output.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(words, 1)
+    os.dup2(words, 2)
+    importlib.import_module(TRAINER).main(connection, json.loads(job))
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)

@@ -1,0 +1,146 @@
+"""What a trainer reports, written down: each message is one fenced transaction."""
+
+import signal
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import structlog
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from service.blobs import BlobStore
+from service.database import writing
+from service.ids import new_id
+from service.inference import registry
+from service.jobs import queue
+from service.jobs.launch import Child, Message
+from service.runs import lifecycle, metrics
+from service.tables import Checkpoint
+
+LAST_WORDS = 2000  # bytes of a dead trainer's output that its error shows
+
+log = structlog.get_logger("worker")
+
+
+@dataclass
+class Attempt:
+    """One attempt of a run on this supervisor."""
+
+    run_id: str
+    number: int
+    child: Child
+    scratch: Path
+    inbox: deque[Message] = field(default_factory=deque)
+    #: what the trainer was told to do, and when it is killed if it does not
+    stop_reason: str | None = None
+    kill_at: float | None = None
+    #: whether its end has been written, so that the end of the process means nothing more
+    is_settled: bool = False
+    has_ended: bool = False
+
+
+def write(engine: Engine, blobs: BlobStore, attempt: Attempt, message: Message) -> None:
+    """Write one message of a trainer; raise Fenced where the run has another owner.
+
+    The bytes of a checkpoint are stored before the transaction that makes them visible.
+    """
+    run_id, number, kind = attempt.run_id, attempt.number, message["type"]
+    checkpoint = _store(blobs, attempt, message) if kind == "checkpoint" else None
+    with writing(engine) as session:
+        if kind == "started":
+            lifecycle.started(session, run_id, number, {"device": message["device"]})
+            _add_warnings(session, run_id, message["warnings"])
+        elif kind == "metrics":
+            summary = {name: message[name] for name in ("progress", "best") if message[name]}
+            metrics.append(session, run_id, number, message["rows"], summary)
+        elif checkpoint is not None:
+            resumable = message["resumable"]
+            lifecycle.add_checkpoint(session, run_id, number, checkpoint, is_resumable=resumable)
+        elif kind == "log":
+            lifecycle.log(session, run_id, number, message["line"])
+        elif kind == "finished":
+            _finish(session, attempt, message)
+        elif kind == "failed":
+            problem = lifecycle.problem(message["code"], message["detail"])
+            lifecycle.fail(session, run_id, number, problem)
+    if checkpoint is not None:
+        Path(message["path"]).unlink(missing_ok=True)
+    if kind in {"finished", "failed"}:
+        attempt.is_settled = True
+        log.info("attempt ended", run_id=run_id, attempt=number, how=kind)
+
+
+def write_death(engine: Engine, attempt: Attempt, code: int | None) -> None:
+    """Write that the process ended without a last message."""
+    words = _last_words(attempt.scratch / "output.log")
+    log.warning("trainer died", run_id=attempt.run_id, exit_code=code, last_words=words)
+    with writing(engine) as session:
+        if attempt.stop_reason:  # killed because it did not obey in time
+            lifecycle.stopped(session, attempt.run_id, attempt.number, {})
+        else:
+            how = f"{_how(code)}; it said: {words}" if words else _how(code)
+            lifecycle.crashed(session, attempt.run_id, attempt.number, how)
+
+
+def _store(blobs: BlobStore, attempt: Attempt, message: Message) -> Checkpoint:
+    sha256, size = blobs.put(Path(message["path"]), message["sha256"])
+    return Checkpoint(
+        id=new_id("ckpt"),
+        run_id=attempt.run_id,
+        attempt=attempt.number,
+        epoch=message["epoch"],
+        step=message["step"],
+        metric_seq=message["seq"],
+        metrics=message["metrics"],
+        sha256=sha256,
+        bytes=size,
+        is_best=message["is_best"],
+    )
+
+
+def _finish(session: Session, attempt: Attempt, message: Message) -> None:
+    """Write the end of the work: a model and `succeeded`, or what a stop led to."""
+    if message["reason"] in {"cancel", "pause", "handback"}:
+        lifecycle.stopped(session, attempt.run_id, attempt.number, {})
+        return
+    run = queue.fence(session, attempt.run_id, attempt.number)
+    values: dict[str, Any] = {
+        "evaluation": message["evaluation"],
+        "state_reason": message["reason"],
+    }
+    name = run.config.get("register_as")
+    if name and run.best_checkpoint_id:
+        checkpoint = session.get_one(Checkpoint, run.best_checkpoint_id)
+        version = registry.register(
+            session,
+            run=run,
+            checkpoint=checkpoint,
+            model=name,
+            document={
+                "signature": message["signature"],
+                "metrics": message["evaluation"],
+                "parameters": message["parameters"],
+            },
+        )
+        values |= {"model_name": name, "model_version": version.version}
+    lifecycle.succeed(session, attempt.run_id, attempt.number, values)
+
+
+def _add_warnings(session: Session, run_id: str, warnings: list[dict[str, Any]]) -> None:
+    if warnings:
+        run = lifecycle.get(session, run_id)
+        run.warnings = [*run.warnings, *(w for w in warnings if w not in run.warnings)]
+
+
+def _last_words(path: Path) -> str:
+    if not path.exists():
+        return ""
+    return path.read_bytes()[-LAST_WORDS:].decode(errors="replace").strip()
+
+
+def _how(code: int | None) -> str:
+    if code is None or code >= 0:
+        return f"exit status {code}"
+    return f"killed by {signal.Signals(-code).name}"

@@ -1,0 +1,137 @@
+"""Renders every error as an RFC 9457 problem: one shape, one place, nothing of our insides."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import structlog
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.errors import (
+    BadRequest,
+    Invalid,
+    MethodNotAllowed,
+    NotFound,
+    ServiceError,
+    TooLarge,
+    UnsupportedMedia,
+)
+
+MEDIA_TYPE = "application/problem+json"
+SHOWN = 80  # characters of a wrong value that a message repeats
+LISTED = 100  # errors of one request that are spelled out; a body can hold 100 000
+_BY_STATUS: dict[int, type[ServiceError]] = {
+    error.status: error
+    for error in (BadRequest, NotFound, MethodNotAllowed, TooLarge, UnsupportedMedia, Invalid)
+}
+_CODES = {"missing": "missing", "extra_forbidden": "unknown_field", "value_error": "invalid"}
+logger = structlog.get_logger(__name__)
+
+
+def render(error: ServiceError, *, instance: str, request_id: str | None) -> Response:
+    body = error.problem() | {"instance": instance, "request_id": request_id}
+    # ASCII, because a detail may repeat what no encoding can carry, such as half a surrogate pair.
+    text = json.dumps(body, ensure_ascii=True, default=str)
+    return Response(text, error.status, dict(error.headers), MEDIA_TYPE)
+
+
+def respond(request: Request, error: ServiceError) -> Response:
+    if error.status >= 500:
+        logger.warning("problem", code=error.code, detail=error.detail, exc_info=error.__cause__)
+    request_id = getattr(request.state, "request_id", None)
+    return render(error, instance=request.scope["path"], request_id=request_id)
+
+
+def unexpected() -> ServiceError:
+    """Return what a client is told about a fault of ours: nothing but where to find it."""
+    return ServiceError(
+        "The service met an unexpected condition: its log tells more under this request_id."
+    )
+
+
+def from_framework(error: HTTPException, path: str) -> ServiceError:
+    """Return our error for one that the framework raised itself."""
+    details = {
+        404: f"There is no {path[:200]!r} here: /docs lists what there is.",
+        405: "The resource does not know this method: see the Allow header.",
+    }
+    detail = details.get(error.status_code, str(error.detail))
+    headers = dict(error.headers or {})
+    kind = _BY_STATUS.get(error.status_code)
+    if kind is not None:
+        return kind(detail, headers=headers)
+    other = ServiceError(detail, code="http_error", headers=headers)
+    other.status = error.status_code
+    return other
+
+
+def from_validation(errors: Sequence[Mapping[str, Any]], body: Any) -> Invalid:  # noqa: ANN401  a JSON document
+    """Return one error for all that a schema found wrong with a request."""
+    items = [_item(error, body) for error in errors[:LISTED]]
+    detail = items[0]["detail"] if items else "The request does not fit its schema."
+    if len(errors) > LISTED:
+        detail += f" ({len(errors) - 1} more, of which {LISTED - 1} are in `errors`)"
+    elif len(items) > 1:
+        detail += f" ({len(items) - 1} more in `errors`)"
+    return Invalid(detail, errors=items)
+
+
+def _item(error: Mapping[str, Any], body: Any) -> dict[str, str]:  # noqa: ANN401
+    kind, place = str(error["type"]), list(error["loc"])
+    where, path = (str(place[0]), place[1:]) if place else ("body", [])
+    if where == "body":
+        path = _in_body(path, body, is_absent=kind == "missing")
+        pointer = "".join(f"/{_escape(part)}" for part in path)
+    else:
+        pointer = "".join(f"/{_escape(part)}" for part in (where, *path))
+    name = ".".join(str(part) for part in path) or "the body"
+    code = _CODES.get(kind, kind)
+    return {"pointer": pointer, "code": code, "detail": _detail(error, kind, name)}
+
+
+def _detail(error: Mapping[str, Any], kind: str, name: str) -> str:
+    if kind == "missing":
+        return f"{name} is required."
+    if kind == "extra_forbidden":
+        return f"{name} is not a known field: remove it or check its spelling."
+    if kind == "union_tag_invalid":
+        tags = str(error["ctx"]["expected_tags"]).replace("'", "")
+        return f"{name}: its type should be one of {tags}, got {error['ctx']['tag']!r}."
+    if kind in {"model_attributes_type", "model_type", "dict_type"}:
+        return f"{name}: it should be an object, got {_shown(error)}."
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if kind == "value_error":
+        return f"{message}." if name == "the body" else f"{name}: {message}."
+    message = message[:1].lower() + message[1:].replace("Input should", "it should")
+    return f"{name}: {message.replace('input should', 'it should')}, got {_shown(error)}."
+
+
+def _shown(error: Mapping[str, Any]) -> str:
+    try:
+        text = json.dumps(error.get("input"), default=str, ensure_ascii=False)
+    except (TypeError, ValueError):
+        text = str(error.get("input"))
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+
+
+def _in_body(path: list[Any], body: Any, *, is_absent: bool) -> list[Any]:  # noqa: ANN401
+    """Keep the parts of pydantic's location that a client can see in its own document.
+
+    The others name a member of a union or a validator.
+    """
+    kept, current = [], body
+    for index, part in enumerate(path):
+        if (isinstance(current, dict) and part in current) or (
+            isinstance(current, list) and isinstance(part, int) and part < len(current)
+        ):
+            current = current[part]
+            kept.append(part)
+        elif is_absent and index == len(path) - 1:
+            kept.append(part)
+    return kept
+
+
+def _escape(part: object) -> str:
+    return str(part).replace("~", "~0").replace("/", "~1")

@@ -1,0 +1,119 @@
+"""The events of a run: one append-only sequence that pages, streams and waits all read.
+
+A run's events are numbered 1, 2, 3, … under the lock of the run's row, so a reader that has seen
+number n can never miss one that commits later with a smaller number.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from anyio.to_thread import run_sync
+from sqlalchemy import Engine, select, update
+from sqlalchemy.orm import Session
+
+from service.database import reading
+from service.errors import ServiceError
+from service.tables import Event, Run
+
+POLL = 0.05  # seconds between two looks at the runs that somebody watches
+KINDS = ("state", "metrics", "checkpoint", "log", "rewind", "end")
+
+
+def append(session: Session, run_id: str, attempt: int, kind: str, data: dict[str, Any]) -> int:
+    """Add one event to a run whose row the caller has locked; return its number."""
+    seq = session.execute(
+        update(Run)
+        .where(Run.id == run_id)
+        .values(event_seq=Run.event_seq + 1)
+        .returning(Run.event_seq),
+        execution_options={"synchronize_session": False},
+    ).scalar_one()
+    session.add(Event(run_id=run_id, seq=seq, attempt=attempt, kind=kind, data=data))
+    session.flush()
+    return seq
+
+
+def after(session: Session, run_id: str, seq: int, limit: int) -> Sequence[Event]:
+    """Return the events after number `seq`, oldest first."""
+    return session.scalars(
+        select(Event)
+        .where(Event.run_id == run_id, Event.seq > seq)
+        .order_by(Event.seq)
+        .limit(limit)
+    ).all()
+
+
+def of_kind(session: Session, run_id: str, kind: str) -> Sequence[Event]:
+    return session.scalars(
+        select(Event).where(Event.run_id == run_id, Event.kind == kind).order_by(Event.seq)
+    ).all()
+
+
+class Watcher:
+    """Wakes those who wait for a run to change: one query for all of them, not one each."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        #: run id → those who wait, each with the last event number that it has seen
+        self._waiting: dict[str, set[tuple[int, asyncio.Event]]] = {}
+        self._someone = asyncio.Event()
+        self.is_stopping = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Watch for as long as the service runs; then wake everybody."""
+        task = asyncio.create_task(self._watch(), name="watch runs")
+        try:
+            yield
+        finally:
+            self.stop()
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    def stop(self) -> None:
+        """Wake all who wait, so that streams end and the server can stop."""
+        self.is_stopping.set()
+        for waiters in self._waiting.values():
+            for _seen, changed in waiters:
+                changed.set()
+
+    async def wait(self, run_id: str, seen: int, timeout_s: float) -> bool:
+        """Wait until the run has an event after number `seen`; return whether one came."""
+        if self.is_stopping.is_set():
+            return False
+        waiter = (seen, asyncio.Event())
+        self._waiting.setdefault(run_id, set()).add(waiter)
+        self._someone.set()
+        try:
+            await asyncio.wait_for(waiter[1].wait(), timeout_s)
+        except TimeoutError:
+            return False
+        finally:
+            self._waiting[run_id].discard(waiter)
+            if not self._waiting[run_id]:
+                del self._waiting[run_id]
+        return not self.is_stopping.is_set()
+
+    async def _watch(self) -> None:
+        while True:
+            if not self._waiting:
+                self._someone.clear()
+                await self._someone.wait()
+            with contextlib.suppress(ServiceError):  # the database will be back; readers wait on
+                self._wake(await run_sync(self._numbers, list(self._waiting)))
+            await asyncio.sleep(POLL)
+
+    def _numbers(self, runs: list[str]) -> dict[str, int]:
+        with reading(self._engine) as session:
+            rows = session.execute(select(Run.id, Run.event_seq).where(Run.id.in_(runs)))
+            return dict(rows.all())
+
+    def _wake(self, numbers: dict[str, int]) -> None:
+        for run_id, waiters in self._waiting.items():
+            for seen, changed in waiters:
+                # A run that is gone wakes its readers too: they will find out.
+                if numbers.get(run_id, seen + 1) > seen:
+                    changed.set()

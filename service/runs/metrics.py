@@ -1,0 +1,252 @@
+"""The curves of a run. Live rows are numbered 1..n with no gap and no duplicate at every commit.
+
+SQLite keeps NaN as NULL and JSON has no word for it, so each row says in `kind` what it holds.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sqlalchemy import insert, select, update
+from sqlalchemy.orm import Session
+
+from service.errors import Fenced
+from service.jobs import queue
+from service.runs import events
+from service.tables import Metric, Run
+
+FIELDS = ("seq", "attempt", "epoch", "step", "split", "name", "value", "at_s")
+COLUMNS = (*(getattr(Metric, field) for field in FIELDS), Metric.kind)
+MAX_ROWS = 10_000  # of one page
+NON_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+
+
+def append(
+    session: Session,
+    run_id: str,
+    attempt: int,
+    rows: Sequence[dict[str, Any]],
+    summary: dict[str, Any],
+) -> None:
+    """Add rows that follow the last one, and what the run shows of itself; fenced.
+
+    A row that is already there (its commit was not heard of) is left out; a gap raises Fenced,
+    because the sender's picture of the run is not the stored one.
+    """
+    run = queue.fence(session, run_id, attempt)
+    fresh = [row for row in rows if row["seq"] > run.metric_seq]
+    last = run.metric_seq + len(fresh)
+    if fresh:
+        if fresh[0]["seq"] != run.metric_seq + 1 or fresh[-1]["seq"] != last:
+            raise Fenced(f"rows from {fresh[0]['seq']} do not follow row {run.metric_seq}")
+        session.execute(
+            insert(Metric), [_stored(row) | {"run_id": run_id, "attempt": attempt} for row in fresh]
+        )
+    latest = _latest(run.latest, fresh)
+    session.execute(
+        update(Run).where(Run.id == run_id).values(metric_seq=last, latest=latest, **summary)
+    )
+    if fresh:
+        data = {"attempt": attempt, "first_seq": fresh[0]["seq"], "last_seq": last}
+        events.append(session, run_id, attempt, "metrics", data)
+
+
+def rewind(session: Session, run: Run, after_seq: int) -> None:
+    """Replace the live rows after `after_seq`, in the transaction of the claim.
+
+    So no reader ever sees the stale tail beside the new attempt's rows.
+    """
+    if run.metric_seq == after_seq:
+        return
+    session.execute(
+        update(Metric)
+        .where(Metric.run_id == run.id, Metric.seq > after_seq, Metric.superseded_by.is_(None))
+        .values(superseded_by=run.attempt)
+    )
+    session.execute(
+        update(Run)
+        .where(Run.id == run.id)
+        .values(metric_seq=after_seq, latest=_latest_at(session, run.id))
+    )
+    data = {"attempt": run.attempt, "after_seq": after_seq}
+    events.append(session, run.id, run.attempt, "rewind", data)
+
+
+def _wire_rows(session: Session, statement: Any) -> list[dict[str, Any]]:  # noqa: ANN401  a Select
+    """Return rows as JSON can carry them: a value that is not finite by its name."""
+    return [
+        dict(zip(FIELDS, row[:-1], strict=True)) | ({} if row.kind == "finite" else _named(row))
+        for row in session.execute(statement)
+    ]
+
+
+def _named(row: Any) -> dict[str, str]:  # noqa: ANN401  a Row of COLUMNS
+    return {"value": NON_FINITE[row.kind]}
+
+
+@dataclass(frozen=True)
+class Query:
+    """Which live rows a reader wants."""
+
+    after: int = 0
+    #: at most so many rows; None means a page of MAX_ROWS, or all rows where they are thinned
+    limit: int | None = None
+    names: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ()
+    max_points: int | None = None
+    #: the newest attempt whose rows the reader has
+    attempt: int | None = None
+
+
+@dataclass(frozen=True)
+class Page:
+    """Live rows in order, and how to go on."""
+
+    rows: list[dict[str, Any]]
+    next_after: int
+    attempt: int
+    rewinds: list[dict[str, int]]
+    is_final: bool
+    downsampled: bool
+
+
+def page(session: Session, run: Run, query: Query, *, is_terminal: bool) -> Page:
+    """Return the rows that a reader does not have yet.
+
+    A reader that holds rows which a newer attempt has replaced gets no rows, only the `rewinds`
+    that say which ones to drop; `next_after` is where it reads on.
+    """
+    rewinds = _rewinds(session, run.id, query)
+    stale = [r["after_seq"] for r in rewinds if r["after_seq"] < query.after]
+    if stale:
+        return Page([], min(stale), run.attempt, rewinds, is_final=False, downsampled=False)
+    limit = query.limit or (run.metric_seq if query.max_points else MAX_ROWS)
+    found = _wire_rows(session, _live(run.id, query).limit(limit + 1))
+    complete, rows = len(found) <= limit, found[:limit]
+    next_after = run.metric_seq if complete else rows[-1]["seq"]
+    thinned = thin(rows, query.max_points) if query.max_points else rows
+    return Page(
+        thinned,
+        max(next_after, query.after),
+        run.attempt,
+        rewinds,
+        is_final=is_terminal and complete,
+        downsampled=len(thinned) < len(rows),
+    )
+
+
+def elapsed_s(session: Session, run_id: str) -> float:
+    """Return the seconds of training behind the newest live row."""
+    newest = (
+        select(Metric.at_s)
+        .where(Metric.run_id == run_id, Metric.superseded_by.is_(None))
+        .order_by(Metric.seq.desc())
+        .limit(1)
+    )
+    return session.scalar(newest) or 0.0
+
+
+def rows_between(
+    session: Session, run_id: str, attempt: int, first: int, last: int
+) -> list[dict[str, Any]]:
+    """Return the rows of one `metrics` event, also where they have been replaced since."""
+    return _wire_rows(
+        session,
+        select(*COLUMNS)
+        .where(Metric.run_id == run_id, Metric.attempt == attempt)
+        .where(Metric.seq.between(first, last))
+        .order_by(Metric.seq),
+    )
+
+
+def thin(rows: list[dict[str, Any]], max_points: int) -> list[dict[str, Any]]:
+    """Keep at most about `max_points` rows per curve: in each bucket the least and the greatest.
+
+    The first and the last row and every non-finite one are always kept.
+    """
+    curves: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        curves.setdefault((row["split"], row["name"]), []).append(row)
+    kept = (row for curve in curves.values() for row in _thin_curve(curve, max_points))
+    return sorted(kept, key=lambda row: int(row["seq"]))
+
+
+def _thin_curve(curve: list[dict[str, Any]], max_points: int) -> list[dict[str, Any]]:
+    if len(curve) <= max_points:
+        return curve
+    values = np.array([float(row["value"]) for row in curve])
+    finite = np.flatnonzero(np.isfinite(values))
+    keep = set(np.flatnonzero(~np.isfinite(values)).tolist()) | {0, len(curve) - 1}
+    if max_points >= 4:  # two of the points are the first and the last
+        for bucket in np.array_split(finite, (max_points - 2) // 2):
+            if len(bucket):
+                keep.add(int(bucket[values[bucket].argmin()]))
+                keep.add(int(bucket[values[bucket].argmax()]))
+    elif len(finite):
+        keep |= {int(finite[values[finite].argmin()]), int(finite[values[finite].argmax()])}
+    return [curve[index] for index in sorted(keep)]
+
+
+def as_columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    return {field: [row[field] for row in rows] for field in FIELDS}
+
+
+def as_csv(rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _live(run_id: str, query: Query) -> Any:  # noqa: ANN401  a Select of Metric
+    statement = (
+        select(*COLUMNS)
+        .where(Metric.run_id == run_id, Metric.superseded_by.is_(None), Metric.seq > query.after)
+        .order_by(Metric.seq)
+    )
+    if query.names:
+        statement = statement.where(Metric.name.in_(query.names))
+    if query.splits:
+        statement = statement.where(Metric.split.in_(query.splits))
+    return statement
+
+
+def _rewinds(session: Session, run_id: str, query: Query) -> list[dict[str, int]]:
+    if query.after == 0 and query.attempt is None:
+        return []  # a reader that has no rows yet has none to drop
+    newer_than = query.attempt or 0
+    found = (event.data for event in events.of_kind(session, run_id, "rewind"))
+    return [dict(data) for data in found if data["attempt"] > newer_than]
+
+
+def _stored(row: dict[str, Any]) -> dict[str, Any]:
+    value = float(row["value"])
+    kind = "finite" if math.isfinite(value) else str(value)
+    return row | {"value": value if kind == "finite" else None, "kind": kind}
+
+
+def _latest(latest: dict[str, Any] | None, rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    if not rows:
+        return latest
+    merged = {split: dict(values) for split, values in (latest or {}).items()}
+    for row in rows:
+        value = float(row["value"])
+        shown = value if math.isfinite(value) else NON_FINITE[str(value)]
+        merged.setdefault(row["split"], {})[row["name"]] = shown
+    return merged
+
+
+def _latest_at(session: Session, run_id: str) -> dict[str, Any] | None:
+    found = _wire_rows(
+        session,
+        select(*COLUMNS)
+        .where(Metric.run_id == run_id, Metric.superseded_by.is_(None))
+        .order_by(Metric.seq.desc())
+        .limit(8),
+    )
+    return _latest(None, found[::-1])

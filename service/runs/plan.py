@@ -1,0 +1,325 @@
+"""What a run will do: a configuration checked against the columns that it names, made complete.
+
+Whatever can be known before training is said here, with a 422 that names the value and the
+remedy, so that no run waits in the queue only to fail.
+"""
+
+import difflib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from descent.spec import (
+    ColumnSplit,
+    GroupSplit,
+    Layers,
+    LinearLayer,
+    NoSplit,
+    RandomSplit,
+    RunConfig,
+    Task,
+    TimeSplit,
+    count_parameters,
+)
+from models.features import estimate_width
+from service.errors import Invalid
+
+MAX_CLASSES = 1000
+MAX_PARAMETERS = 500_000_000
+CLASS_TYPES = frozenset({"boolean", "category", "text", "id"})
+NUMBER_TYPES = frozenset({"number", "integer", "boolean"})
+STEP_S = 120e-6  # seconds of one optimizer step of a small network, measured on one CPU core
+FLOPS = 2e10  # multiplications and additions per second, measured likewise
+
+Column = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the run will need, roughly."""
+
+    parameters: int
+    steps: int
+    memory_bytes: int
+    seconds: float
+
+
+@dataclass
+class Plan:
+    """A complete configuration, its warnings and its estimate."""
+
+    config: RunConfig
+    warnings: list[dict[str, Any]] = field(default_factory=list)
+    estimate: Estimate = field(default_factory=lambda: Estimate(0, 0, 0, 0.0))
+
+    def warn(self, code: str, detail: str, column: str | None = None) -> None:
+        where = {"column": column} if column else {}
+        self.warnings.append({"code": code, "detail": detail, **where})
+
+
+def make_plan(config: RunConfig, columns: Sequence[Column], rows: int) -> Plan:
+    """Return the plan of a run on a table with these columns; raise Invalid where it cannot be."""
+    by_name = {column["name"]: column for column in columns}
+    targets = [_known(by_name, name, "/target") for name in config.targets]
+    plan = Plan(config)
+    _check_split(config, by_name)
+    task = _task(config, targets)
+    features = _features(plan, by_name)
+    usable = rows - max((int(target["missing"]) for target in targets), default=0)
+    _check_rows(config, usable)
+    if task != "regression":
+        _check_classes(config, targets[0], task)
+    if usable < rows:
+        detail = f"{rows - usable} rows without a target are left out"
+        plan.warn("target_missing", detail, config.targets[0])
+    has_validation = not isinstance(config.split, NoSplit) and (
+        isinstance(config.split, ColumnSplit) or config.split.validation > 0
+    )
+    changes: dict[str, Any] = {
+        "task": task,
+        "features": features,
+        "loss": _loss(config, task),
+        "early_stopping": config.early_stopping if has_validation else None,
+        "batch_size": _batch_size(plan),
+    }
+    plan.config = config.model_copy(update=changes)
+    _warn_of_network(plan)
+    plan.estimate = _estimate(plan.config, [by_name[name] for name in features], targets, usable)
+    return plan
+
+
+def _known(by_name: dict[str, Column], name: str, pointer: str) -> Column:
+    if name in by_name:
+        return by_name[name]
+    near = difflib.get_close_matches(name, by_name, n=1)
+    hint = f"perhaps {near[0]!r}" if near else f"its columns are {_listed(list(by_name))}"
+    raise _invalid("unknown_column", f"The dataset has no column {name!r}: {hint}.", pointer)
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:20])
+    return shown + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+
+
+def _invalid(code: str, detail: str, pointer: str) -> Invalid:
+    error = {"pointer": pointer, "code": code, "detail": detail}
+    return Invalid(detail, code=code, errors=[error])
+
+
+# ---- target and task ----------------------------------------------------------------------------
+
+
+def _task(config: RunConfig, targets: list[Column]) -> Task:
+    for target in targets:
+        _check_varies(target)
+    task = _task_of(targets[0]) if config.task == "auto" else config.task
+    if len(targets) > 1:
+        task = "regression" if config.task == "auto" else config.task
+        if task != "regression":
+            raise _invalid(
+                "several_class_targets",
+                "Several targets are possible for a regression only: name one target.",
+                "/target",
+            )
+    if task == "regression":
+        for target in targets:
+            _check_is_number(target)
+    return task
+
+
+def _task_of(target: Column) -> Task:
+    if target["type"] in CLASS_TYPES:
+        return "binary" if target["distinct"] == 2 else "multiclass"
+    if target["type"] == "integer" and target["distinct"] == 2:
+        return "binary"
+    return "regression"
+
+
+def _check_varies(target: Column) -> None:
+    name = target["name"]
+    if target["distinct"] == 0:
+        raise _invalid("target_missing", f"The target {name!r} is missing in every row.", "/target")
+    if target["distinct"] == 1:
+        raise _invalid(
+            "target_constant",
+            f"The target {name!r} has the same value in every row: there is nothing to learn.",
+            "/target",
+        )
+
+
+def _check_is_number(target: Column) -> None:
+    if target["type"] not in NUMBER_TYPES:
+        raise _invalid(
+            "target_not_numeric",
+            f"A regression needs a number as its target, but {target['name']!r} is"
+            f" {target['type']}: choose task multiclass, another target, or change the column's"
+            " type with PATCH /datasets/{id}.",
+            "/target",
+        )
+
+
+def _check_classes(config: RunConfig, target: Column, task: Task) -> None:
+    name, distinct = target["name"], target["distinct"]
+    if target["type"] not in CLASS_TYPES | {"integer"}:
+        raise _invalid(
+            "target_not_a_class",
+            f"{name!r} is {target['type']}, which has no classes: change its type to category"
+            " with PATCH /datasets/{id}, or choose task regression.",
+            "/task",
+        )
+    if task == "binary" and distinct != 2:
+        raise _invalid(
+            "not_binary",
+            f"Task binary needs two classes, but {name!r} has {distinct}: choose multiclass.",
+            "/task",
+        )
+    if distinct > MAX_CLASSES:
+        raise _invalid(
+            "too_many_classes",
+            f"{name!r} has {distinct} distinct values, more than {MAX_CLASSES} classes.",
+            "/target",
+        )
+    split = config.split
+    if isinstance(split, RandomSplit) and split.validation + split.test > 0:
+        _check_class_sizes(target)
+
+
+def _check_class_sizes(target: Column) -> None:
+    single = [top["value"] for top in target.get("top") or [] if top["count"] == 1]
+    if single:
+        more = f" and {len(single) - 3} more" if len(single) > 3 else ""
+        shown = ", ".join(repr(value) for value in single[:3])
+        raise _invalid(
+            "class_too_small",
+            f"A class with one row cannot be in both training and held-out rows: {shown}{more} in"
+            f" {target['name']!r}. Remove or merge these rows, or choose split none"
+            + (", or task regression." if target["type"] == "integer" else "."),
+            "/split",
+        )
+
+
+# ---- features, split, network -------------------------------------------------------------------
+
+
+def _features(plan: Plan, by_name: dict[str, Column]) -> list[str]:
+    config, split = plan.config, plan.config.split
+    held = {split.column} if isinstance(split, ColumnSplit | GroupSplit) else set()
+    if config.features is not None:
+        chosen = [_known(by_name, name, "/features") for name in config.features]
+    else:
+        rest = [c for c in by_name.values() if c["name"] not in {*config.targets, *held}]
+        chosen = [column for column in rest if column["role"] == "feature"]
+        for column in rest:
+            if column["role"] != "feature":
+                detail = f"{column['name']!r} is {column['type']} and is left out"
+                plan.warn("column_ignored", detail, column["name"])
+    for column in [column for column in chosen if column["distinct"] == 0]:
+        plan.warn("column_empty", f"{column['name']!r} is missing everywhere", column["name"])
+        chosen.remove(column)
+    if not chosen:
+        raise _invalid(
+            "no_features",
+            f"No feature is left beside the target {_listed(config.targets)}: upload a table with"
+            " more columns, or name them in features.",
+            "/features",
+        )
+    for column in chosen:
+        if column["type"] in {"text", "id"}:
+            detail = f"{column['name']!r} is {column['type']}; its values are taken as categories"
+            plan.warn("text_as_category", detail, column["name"])
+    return [column["name"] for column in chosen]
+
+
+def _check_split(config: RunConfig, by_name: dict[str, Column]) -> None:
+    split = config.split
+    if isinstance(split, RandomSplit | NoSplit):
+        return
+    column = _known(by_name, split.column, "/split/column")
+    if split.column in config.targets:
+        raise _invalid(
+            "split_by_target", f"The target {split.column!r} cannot split.", "/split/column"
+        )
+    if column["missing"]:
+        detail = f"{split.column!r} is missing in {column['missing']} rows, which have no place."
+        raise _invalid("split_missing", detail, "/split/column")
+    if isinstance(split, TimeSplit) and column["type"] not in {"datetime", "number", "integer"}:
+        detail = f"A split by time needs times or numbers, but {split.column!r} is {column['type']}"
+        raise _invalid("split_not_ordered", detail, "/split/column")
+    if isinstance(split, ColumnSplit):
+        values = {str(top["value"]) for top in column.get("top") or []}
+        strange = sorted(values - {"train", "validation", "test"})
+        if strange or "train" not in values:
+            detail = f"{split.column!r} must say train, validation or test, with train among them"
+            raise _invalid("split_values", f"{detail}; got {_listed(strange)}", "/split/column")
+
+
+def _check_rows(config: RunConfig, usable: int) -> None:
+    least = 1 if isinstance(config.split, NoSplit) else 2
+    if usable < least:
+        raise _invalid(
+            "too_few_rows",
+            f"{usable} rows have a target, but this split needs at least {least}.",
+            "/split",
+        )
+
+
+def _loss(config: RunConfig, task: Task) -> str:
+    is_class = task != "regression"
+    if config.loss == "auto":
+        return "cross_entropy" if is_class else "mse"
+    if (config.loss == "cross_entropy") != is_class:
+        choices = "cross_entropy" if is_class else "mse, sse, mae or huber"
+        raise _invalid(
+            "loss_does_not_fit",
+            f"The loss {config.loss} does not fit the task {task}: choose {choices}.",
+            "/loss",
+        )
+    return config.loss
+
+
+def _batch_size(plan: Plan) -> int | Literal["full"]:
+    config = plan.config
+    if config.optimizer.type == "lbfgs" and config.batch_size != "full":
+        plan.warn("full_batch", "lbfgs sees all training rows at once: batch_size is full")
+        return "full"
+    return config.batch_size
+
+
+def _warn_of_network(plan: Plan) -> None:
+    model = plan.config.model
+    if isinstance(model, Layers) and not any(isinstance(layer, str) for layer in model.layers):
+        plan.warn(
+            "no_nonlinearity",
+            "Layers without an activation between them are one linear layer: add relu, say",
+        )
+
+
+def _estimate(
+    config: RunConfig, features: list[Column], targets: list[Column], rows: int
+) -> Estimate:
+    inputs = estimate_width(features)
+    outputs = len(targets) if config.task == "regression" else int(targets[0]["distinct"])
+    hidden = config.model.hidden_layers()
+    parameters = count_parameters(hidden, inputs, outputs)
+    if parameters > MAX_PARAMETERS:
+        raise _invalid(
+            "model_too_large",
+            f"The network would have {parameters:,} parameters, more than {MAX_PARAMETERS:,}:"
+            " choose narrower layers.",
+            "/model",
+        )
+    training = max(1, round(rows * _training_share(config)))
+    batch = training if config.batch_size == "full" else min(config.batch_size, training)
+    steps = math.ceil(training / batch) * config.epochs
+    widest = sum(layer.linear for layer in hidden if isinstance(layer, LinearLayer)) + outputs
+    memory = 4 * (rows * (inputs + outputs) + 5 * parameters + 3 * batch * (widest + inputs))
+    seconds = steps * (STEP_S + 6.0 * parameters * batch / FLOPS)
+    return Estimate(parameters, steps, memory, round(seconds, 3))
+
+
+def _training_share(config: RunConfig) -> float:
+    split = config.split
+    if isinstance(split, NoSplit):
+        return 1.0
+    return 0.8 if isinstance(split, ColumnSplit) else 1 - split.validation - split.test

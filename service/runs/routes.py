@@ -1,0 +1,380 @@
+"""Runs over HTTP: submit, look, ask, follow."""
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from time import monotonic
+from typing import Annotated, Any, Literal
+
+import orjson
+from anyio.to_thread import run_sync
+from fastapi import Header, Query, Request, Response
+from fastapi.sse import EventSourceResponse
+from pydantic import BaseModel, Field
+from sqlalchemy import ColumnElement, select, tuple_
+from sqlalchemy import event as sql_event
+from sqlalchemy.orm import Session
+
+from descent import schemas
+from descent.spec import RunConfig
+from service.database import reading
+from service.datasets.ingest import ready_version
+from service.dependencies import (
+    PageParams,
+    Parts,
+    PartsDep,
+    ReadSession,
+    WriteSession,
+    decode_cursor,
+    encode_cursor,
+    etag_of,
+    link_next,
+    not_modified,
+    page_of,
+)
+from service.errors import Invalid
+from service.http import not_idempotent
+from service.http import router as strict_router
+from service.runs import events, lifecycle, metrics, streams, wire
+from service.runs.plan import Plan, make_plan
+from service.tables import Checkpoint, DatasetVersion, Run
+
+MAX_WAIT = 60.0  # seconds that a request may wait for a change
+
+router = strict_router("/runs", tags=["runs"])
+
+Wait = Annotated[float, Query(ge=0, le=MAX_WAIT, description="Seconds to wait for a change.")]
+
+
+def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:  # noqa: ANN401  JSON
+    content = orjson.dumps(body, option=orjson.OPT_UTC_Z)
+    return Response(content, status, headers, media_type="application/json")
+
+
+# ---- submit -------------------------------------------------------------------------------------
+
+
+@router.post("", status_code=202, response_model=schemas.Run, operation_id="submit_run")
+def submit(config: RunConfig, session: WriteSession, parts: PartsDep) -> Response:
+    """Queue a run. Only `dataset` and `target` are required; `POST /runs/validate` tells more."""
+    version, plan = _planned(session, config)
+    submission = lifecycle.Submission(
+        config=plan.config.model_dump(mode="json"),
+        dataset_id=version.dataset_id,
+        dataset_version=version.version,
+        warnings=plan.warnings,
+    )
+    run = lifecycle.submit(session, submission)
+    return _accepted(session, run, parts)
+
+
+@router.post("/validate", response_model=schemas.RunPlan, operation_id="validate_run")
+@not_idempotent
+def validate(config: RunConfig, session: ReadSession) -> Response:
+    """Return the complete configuration, warnings and an estimate; no run is made."""
+    _version, plan = _planned(session, config)
+    body = {
+        "config": plan.config.model_dump(mode="json"),
+        "warnings": plan.warnings,
+        "estimate": vars(plan.estimate),
+    }
+    return _json(body)
+
+
+def _planned(session: Session, config: RunConfig) -> tuple[DatasetVersion, Plan]:
+    wanted = config.dataset_ref
+    version = ready_version(session, wanted.id, wanted.version)
+    plan = make_plan(config, version.columns, version.rows)
+    dataset = {"id": version.dataset_id, "version": version.version}
+    plan.config = plan.config.model_copy(update={"dataset": wanted.model_copy(update=dataset)})
+    return version, plan
+
+
+def _accepted(session: Session, run: Run, parts: Parts, status: int = 202) -> Response:
+    """Answer with the run, and wake the supervisor once the row is committed."""
+    sql_event.listen(session, "after_commit", lambda _session: parts.wake(), once=True)
+    location = f"{parts.settings.root_path}/api/v1/runs/{run.id}"
+    return _json(wire.run_body(session, run), status, {"Location": location})
+
+
+# ---- look ---------------------------------------------------------------------------------------
+
+
+class RunFilter(BaseModel):
+    """Which runs a list shows."""
+
+    state: list[schemas.RunState] = Field([], description="Only runs in one of these states.")
+    dataset: str | None = Field(None, description="Only runs on the dataset with this id.")
+    model: str | None = Field(None, description="Only runs that made a version of this model.")
+    tag: list[str] = Field([], description="Only runs with this tag: `name` or `name:value`.")
+
+    def conditions(self) -> Iterator[ColumnElement[bool]]:
+        if self.state:
+            yield Run.state.in_(self.state)
+        if self.dataset is not None:
+            yield Run.dataset_id == self.dataset
+        if self.model is not None:
+            yield Run.model_name == self.model
+        for text in self.tag:
+            name, colon, value = text.partition(":")
+            stored = Run.tags[name].as_string()
+            yield stored == value if colon else stored.is_not(None)
+
+
+@router.get("", response_model=schemas.Page[schemas.Run], operation_id="list_runs")
+def list_runs(
+    session: ReadSession,
+    page: PageParams,
+    request: Request,
+    wanted: Annotated[RunFilter, Query()],
+) -> Response:
+    """List runs, newest first."""
+    query = select(Run).order_by(Run.created_at.desc(), Run.id.desc()).limit(page.limit + 1)
+    query = query.where(*wanted.conditions())
+    if page.after:
+        place = decode_cursor("runs", page.after, datetime, str)
+        query = query.where(tuple_(Run.created_at, Run.id) < tuple_(*place))
+    found = session.scalars(query).all()
+    body = page_of(found, page.limit, lambda run: encode_cursor("runs", [run.created_at, run.id]))
+    response = _json(body | {"data": [wire.run_body(session, run) for run in body["data"]]})
+    link_next(request, response, body["next_cursor"])
+    return response
+
+
+@router.get("/{run_id}", response_model=schemas.Run, operation_id="get_run")
+async def get_run(run_id: str, parts: PartsDep, request: Request, wait: Wait = 0) -> Response:
+    """Return a run; with `wait`, as soon as its state changes or the time is up."""
+    body, seen = await run_sync(_look, parts, run_id)
+    first, deadline = body["state"], monotonic() + wait
+    has_this = "if-none-match" not in request.headers or not_modified(request, etag_of(body))
+    while has_this and body["state"] == first and first not in lifecycle.TERMINAL:
+        if not await parts.watcher.wait(run_id, seen, deadline - monotonic()):
+            break
+        body, seen = await run_sync(_look, parts, run_id)
+    etag = etag_of(body)
+    if not_modified(request, etag):
+        return Response(status_code=304, headers={"ETag": etag})
+    return _json(body, headers={"ETag": etag})
+
+
+def _look(parts: Parts, run_id: str) -> tuple[dict[str, Any], int]:
+    with reading(parts.engine) as session:
+        run = lifecycle.get(session, run_id)
+        return wire.run_body(session, run), run.event_seq
+
+
+@router.patch("/{run_id}", response_model=schemas.Run, operation_id="rename_run")
+def rename(run_id: str, patch: schemas.RunPatch, session: WriteSession) -> Response:
+    """Change the name or the tags."""
+    run = lifecycle.get(session, run_id)
+    if "name" in patch.model_fields_set:
+        run.name = patch.name
+    if "tags" in patch.model_fields_set:
+        run.tags = patch.tags or {}
+    session.flush()
+    return _json(wire.run_body(session, run))
+
+
+@router.delete("/{run_id}", status_code=204, operation_id="delete_run")
+def delete(run_id: str, session: WriteSession) -> Response:
+    """Remove a finished run with its curve and its checkpoints; model versions stay."""
+    lifecycle.delete(session, run_id)
+    return Response(status_code=204)
+
+
+# ---- ask ----------------------------------------------------------------------------------------
+
+
+def _asked(
+    ask: Callable[[Session, str], tuple[Run, bool]], session: Session, run_id: str, parts: Parts
+) -> Response:
+    run, is_new = ask(session, run_id)
+    return _accepted(session, run, parts, 202 if is_new else 200)
+
+
+@router.post(
+    "/{run_id}/cancel", status_code=202, response_model=schemas.Run, operation_id="cancel_run"
+)
+def cancel(run_id: str, session: WriteSession, parts: PartsDep) -> Response:
+    """End a run; its best checkpoint is kept."""
+    return _asked(lifecycle.cancel, session, run_id, parts)
+
+
+@router.post(
+    "/{run_id}/pause", status_code=202, response_model=schemas.Run, operation_id="pause_run"
+)
+def pause(run_id: str, session: WriteSession, parts: PartsDep) -> Response:
+    """Stop a run at its next step; `resume` goes on from there."""
+    return _asked(lifecycle.pause, session, run_id, parts)
+
+
+@router.post(
+    "/{run_id}/resume", status_code=202, response_model=schemas.Run, operation_id="resume_run"
+)
+def resume(run_id: str, session: WriteSession, parts: PartsDep) -> Response:
+    """Queue a paused run again."""
+    return _asked(lifecycle.resume, session, run_id, parts)
+
+
+@router.post(
+    "/{run_id}/retry", status_code=202, response_model=schemas.Run, operation_id="retry_run"
+)
+def retry(run_id: str, session: WriteSession, parts: PartsDep) -> Response:
+    """Make a new run from one that failed or was cancelled; it starts at its last checkpoint."""
+    old = lifecycle.get(session, run_id)
+    ready_version(session, old.dataset_id, old.dataset_version)
+    return _accepted(session, lifecycle.retry(session, run_id), parts)
+
+
+# ---- follow -------------------------------------------------------------------------------------
+
+
+class MetricsParams(BaseModel):
+    """Which rows of the curves, and how they are written."""
+
+    after: int = Field(0, ge=0, lt=2**63, description="Only rows after this `seq`.")
+    limit: int | None = Field(None, ge=1, le=metrics.MAX_ROWS, description="At most so many rows.")
+    names: str = Field("", max_length=1024, description="Only these names, comma-separated.")
+    splits: str = Field("", max_length=256, description="Only these splits, comma-separated.")
+    max_points: int | None = Field(
+        None, ge=2, le=100_000, description="Thin each curve to about so many rows."
+    )
+    attempt: int | None = Field(
+        None, ge=0, lt=2**31, description="The newest attempt of the rows that the reader has."
+    )
+    layout: Literal["rows", "columns"] = "rows"
+
+    def query(self) -> metrics.Query:
+        return metrics.Query(
+            self.after,
+            self.limit,
+            tuple(filter(None, self.names.split(","))),
+            tuple(filter(None, self.splits.split(","))),
+            self.max_points,
+            self.attempt,
+        )
+
+
+@router.get("/{run_id}/metrics", response_model=schemas.MetricsPage, operation_id="get_metrics")
+def get_metrics(
+    run_id: str,
+    session: ReadSession,
+    request: Request,
+    params: Annotated[MetricsParams, Query()],
+) -> Response:
+    """Return the live rows of the curves, in order, from where the reader is."""
+    run = lifecycle.get(session, run_id)
+    wants_csv = _prefers(request, "text/csv")
+    etag = etag_of(run.id, run.attempt, run.metric_seq, run.state, request.url.query, wants_csv)
+    headers = {"ETag": etag, "Vary": "Accept"}
+    if not_modified(request, etag):
+        return Response(status_code=304, headers=headers)
+    is_terminal = run.state in lifecycle.TERMINAL
+    page = metrics.page(session, run, params.query(), is_terminal=is_terminal)
+    if wants_csv:
+        return Response(metrics.as_csv(page.rows), headers=headers, media_type="text/csv")
+    body = vars(page) | {"data": page.rows}
+    del body["rows"]
+    if params.layout == "columns":
+        body["data"] = metrics.as_columns(page.rows)
+    return _json(body, headers=headers)
+
+
+def _prefers(request: Request, media_type: str) -> bool:
+    accepted = request.headers.get("accept", "")
+    return any(part.strip().split(";")[0] == media_type for part in accepted.split(","))
+
+
+@router.get(
+    "/{run_id}/events",
+    response_model=schemas.Page[schemas.RunEvent],
+    operation_id="list_events",
+    responses={200: {"content": {"text/event-stream": {}}}, 204: {"description": "At the end."}},
+)
+async def list_events(
+    run_id: str,
+    parts: PartsDep,
+    request: Request,
+    after: Annotated[int, Query(ge=0, lt=2**63, description="Events after this number.")] = 0,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    last_event_id: Annotated[str | None, Header(max_length=20)] = None,
+) -> Response:
+    """Return a page of events or, with `Accept: text/event-stream`, all of them as they come."""
+    if not _prefers(request, "text/event-stream"):
+        return await run_sync(_event_page, parts, run_id, after, limit)
+    seen = _event_number(last_event_id, after)
+    run = await run_sync(_look, parts, run_id)
+    if run[0]["state"] in lifecycle.TERMINAL and seen >= run[1]:
+        return Response(status_code=204)  # tells an EventSource not to come again
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    stream = streams.follow(parts.engine, parts.watcher, run_id, seen)
+    return EventSourceResponse(stream, headers=headers)
+
+
+def _event_number(last_event_id: str | None, after: int) -> int:
+    if last_event_id is None:
+        return after
+    if not (last_event_id.isascii() and last_event_id.isdigit()):
+        raise Invalid(
+            f"Last-Event-ID must be the id of an event of this stream, got {last_event_id!r}.",
+            code="invalid_event_id",
+        )
+    return int(last_event_id)
+
+
+def _event_page(parts: Parts, run_id: str, after: int, limit: int) -> Response:
+    with reading(parts.engine) as session:
+        lifecycle.get(session, run_id)
+        found = events.after(session, run_id, after, limit + 1)
+        page = page_of(found, limit, lambda event: str(event.seq))
+        return _json(page | {"data": [wire.event_body(session, row) for row in page["data"]]})
+
+
+@router.get("/{run_id}/log", operation_id="get_log", response_class=Response)
+def get_log(run_id: str, session: ReadSession) -> Response:
+    """Return what happened, a line each, as text."""
+    lifecycle.get(session, run_id)
+    kinds = ("state", "log", "checkpoint", "rewind")
+    found = [row for kind in kinds for row in events.of_kind(session, run_id, kind)]
+    lines = [_line(row.at, row.kind, row.data) for row in sorted(found, key=lambda row: row.seq)]
+    return Response("".join(lines), media_type="text/plain; charset=utf-8")
+
+
+def _line(at: datetime, kind: str, data: dict[str, Any]) -> str:
+    if kind == "log":
+        text = data["line"]
+    elif kind == "state":
+        text = data["state"] + (f": {data['reason']}" if "reason" in data else "")
+        text += f" ({data['error']['detail']})" if "error" in data else ""
+    elif kind == "checkpoint":
+        text = f"checkpoint at epoch {data['epoch']}, step {data['step']}"
+    else:
+        text = f"attempt {data['attempt']} goes on after row {data['after_seq']}"
+    return f"{at.isoformat(timespec='milliseconds')} {text}\n"
+
+
+@router.get(
+    "/{run_id}/checkpoints",
+    response_model=schemas.Page[schemas.Checkpoint],
+    operation_id="list_checkpoints",
+)
+def list_checkpoints(
+    run_id: str, session: ReadSession, page: PageParams, request: Request
+) -> Response:
+    """List the checkpoints that are kept, newest first."""
+    lifecycle.get(session, run_id)
+    query = (
+        select(Checkpoint)
+        .where(Checkpoint.run_id == run_id)
+        .order_by(Checkpoint.created_at.desc(), Checkpoint.id.desc())
+        .limit(page.limit + 1)
+    )
+    if page.after:
+        place = decode_cursor("checkpoints", page.after, datetime, str)
+        query = query.where(tuple_(Checkpoint.created_at, Checkpoint.id) < tuple_(*place))
+    found = session.scalars(query).all()
+    body = page_of(
+        found, page.limit, lambda row: encode_cursor("checkpoints", [row.created_at, row.id])
+    )
+    response = _json(body | {"data": [wire.checkpoint_body(row) for row in body["data"]]})
+    link_next(request, response, body["next_cursor"])
+    return response

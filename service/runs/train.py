@@ -1,0 +1,137 @@
+"""The training child: reads its job, trains, and reports through its pipe. It knows nothing else.
+
+It holds no credentials and opens no connection; whatever it makes is a message of JSON or a file
+in its scratch folder.
+"""
+
+import json
+import os
+import time
+import traceback
+from dataclasses import asdict
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+# Imported here so that the warm parent has it: the first optimizer would load it, in two seconds.
+import torch._dynamo  # noqa: F401
+
+from descent.spec import ColumnSplit, GroupSplit, RunConfig, TimeSplit
+from models.checkpoint import read
+from models.data import read_table
+from models.errors import LearningError
+from models.events import Event, Job, Metrics, Saved, Started, StopReason
+from models.features import Features
+from models.train import train
+
+FLUSH_S = 0.1  # seconds between two messages with rows
+FLUSH_ROWS = 2000  # rows that are held at most
+POLL_S = 0.02  # seconds between two looks at the pipe
+
+
+class Reporter:
+    """Sends what training yields; rows are gathered so that a fast run is no flood of messages."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._rows: list[dict[str, Any]] = []
+        self._summary: dict[str, Any] = {"progress": None, "best": None}
+        self._flushed_at = 0.0
+        self._polled_at = 0.0
+        self._stop: StopReason | None = None
+        self._signature: dict[str, Any] | None = None
+
+    def should_stop(self) -> StopReason | None:
+        """Return what the supervisor asked for. Without a supervisor nothing can be kept: end."""
+        now = time.monotonic()
+        if self._stop is None and now - self._polled_at >= POLL_S:
+            self._polled_at = now
+            try:
+                if self._connection.poll():
+                    self._stop = json.loads(self._connection.recv_bytes())["reason"]
+            except (EOFError, OSError):
+                os._exit(1)
+        return self._stop
+
+    def report(self, event: Event) -> None:
+        if isinstance(event, Metrics):
+            self._rows += [asdict(row) for row in event.rows]
+            elapsed = {"elapsed_s": event.rows[-1].at_s} if event.rows else {}
+            self._summary = {
+                "progress": asdict(event.progress) | elapsed,
+                "best": asdict(event.best) if event.best else None,
+            }
+            is_due = time.monotonic() - self._flushed_at >= FLUSH_S
+            if is_due or len(self._rows) >= FLUSH_ROWS:
+                self.flush()
+            return
+        self.flush()
+        if isinstance(event, Started):
+            self.send("started", device=event.device, warnings=event.warnings)
+        elif isinstance(event, Saved):
+            if event.is_best:
+                self._signature = _signature(event.path)
+            self.send("checkpoint", **asdict(event) | {"path": str(event.path)})
+        else:
+            self.send("finished", **asdict(event), signature=self._signature)
+
+    def flush(self) -> None:
+        if self._rows:
+            self.send("metrics", rows=self._rows, **self._summary)
+            self._rows = []
+        self._flushed_at = time.monotonic()
+
+    def send(self, kind: str, **fields: Any) -> None:  # noqa: ANN401  JSON
+        self._connection.send_bytes(json.dumps({"type": kind} | fields).encode())
+
+
+def _signature(path: Path) -> dict[str, Any]:
+    _tensors, document = read(path, prefix="no tensor, only the document")
+    return Features.from_json(document["features"]).signature()
+
+
+def read_job(job: dict[str, Any]) -> Job:
+    """Return the job with the columns that the run needs, read from the dataset's file."""
+    config = RunConfig.model_validate(job["config"])
+    needed = [*(config.features or []), *config.targets]
+    if isinstance(config.split, TimeSplit | GroupSplit | ColumnSplit):
+        needed.append(config.split.column)
+    columns = list(dict.fromkeys(needed))
+    types = {name: job["columns"][name] for name in columns}
+    return Job(
+        config=config,
+        table=read_table(Path(job["table"]), types, columns),
+        scratch=Path(job["scratch"]),
+        resume=Path(job["resume"]) if job["resume"] else None,
+        attempt=job["attempt"],
+        seq=job["seq"],
+        elapsed_s=job["elapsed_s"],
+    )
+
+
+def main(connection: Connection, job: dict[str, Any]) -> None:
+    """Run one attempt to its end."""
+    reporter = Reporter(connection)
+    try:
+        for event in train(read_job(job), reporter.should_stop):
+            reporter.report(event)
+    except LearningError as error:
+        reporter.flush()
+        reporter.send("failed", code=error.code, detail=error.detail)
+    except MemoryError:
+        traceback.print_exc()
+        reporter.send(
+            "failed",
+            code="out_of_memory",
+            detail="The machine has too little memory for this run: use a smaller table, network"
+            " or batch_size.",
+        )
+    except Exception:  # noqa: BLE001  whatever it was, the run must end with a sentence
+        traceback.print_exc()
+        reporter.flush()
+        last = traceback.format_exc().splitlines()[-1]
+        reporter.send("log", line=traceback.format_exc())
+        reporter.send(
+            "failed", code="internal_error", detail=f"The training stopped unexpectedly: {last}"
+        )
+    connection.close()

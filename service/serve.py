@@ -1,0 +1,142 @@
+"""`serve`: the API in this process and, unless told otherwise, one supervisor beside it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+
+import structlog
+
+from service import logs
+from service.app import create_app
+from service.database import check_schema, create_database, migrate
+from service.keys import check_reachable
+from service.server import Server, listen, url_of
+from service.settings import Settings
+
+STOP_S = 9.5  # seconds within which everything has ended after SIGTERM
+FIRST_WAIT = 0.5  # seconds before a supervisor that died is started again; doubled each time
+LONGEST_WAIT = 30.0
+LIVED = 60.0  # seconds after which a supervisor's death counts as its first
+WORKER = (sys.executable, "-P", "-m", "service", "worker", "--stdin-wake")
+
+log = structlog.get_logger("serve")
+
+
+class WorkerProcess:
+    """The supervisor's process, started again when it dies.
+
+    Its standard input is a pipe: a byte wakes it, the end of it tells that this process is gone.
+    """
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._is_stopping = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, name="keep worker", daemon=True)
+
+    def start(self) -> None:
+        self._keeper.start()
+
+    def wake(self) -> None:
+        process = self._process
+        if process is None or process.stdin is None:
+            return
+        try:
+            os.write(process.stdin.fileno(), b"\n")
+        except (OSError, ValueError):
+            return  # it is full, so it will wake; or gone, so the next one looks by itself
+
+    def ask_to_stop(self) -> None:
+        self._is_stopping.set()
+        process = self._process
+        if process is not None and process.poll() is None:
+            process.terminate()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for the end; kill what is left after `timeout_s`."""
+        if self._keeper.ident is None:
+            return  # it was never started
+        self._keeper.join(max(0.0, timeout_s))
+        process = self._process
+        if process is not None and process.poll() is None:
+            process.kill()
+            process.wait()
+
+    def _keep(self) -> None:
+        wait = FIRST_WAIT
+        while not self._is_stopping.is_set():
+            began = time.monotonic()
+            status = self._run()
+            if self._is_stopping.is_set():
+                return
+            wait = FIRST_WAIT if time.monotonic() - began > LIVED else min(2 * wait, LONGEST_WAIT)
+            log.error("the worker died and is started again", status=status, wait_s=wait)
+            self._is_stopping.wait(wait)
+
+    def _run(self) -> int:
+        with subprocess.Popen(WORKER, stdin=subprocess.PIPE) as process:  # noqa: S603  our own constant
+            if process.stdin is not None:
+                os.set_blocking(process.stdin.fileno(), False)
+            self._process = process
+            if self._is_stopping.is_set():  # asked while it was being made
+                process.terminate()
+            return process.wait()
+
+
+def prepare(settings: Settings) -> None:
+    """Bring the embedded database up to date, or check that another one is; check the keys."""
+    settings.blob_dir  # noqa: B018  raises where the URL is none that we can use
+    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    settings.scratch_dir.mkdir(exist_ok=True, mode=0o700)
+    engine = create_database(settings.resolved_database_url)
+    try:
+        if settings.is_embedded:
+            _log_copy(migrate(engine))
+        check_schema(engine)
+        check_reachable(engine, settings)
+    finally:
+        engine.dispose()
+
+
+def _log_copy(copy: Path | None) -> None:
+    if copy is not None:
+        log.info("the database was migrated; the old one was kept", copy=str(copy))
+
+
+def main(settings: Settings, *, with_worker: bool) -> None:
+    """Serve until SIGTERM or Ctrl-C."""
+    logs.configure(settings.log_level)
+    prepare(settings)
+    worker = WorkerProcess()
+    app = create_app(settings, worker.wake)
+    listener = listen(settings.host, settings.port)
+    url = url_of(listener, settings)
+
+    def up() -> None:
+        _announce(url)
+        if with_worker:  # only now, because its start would slow down ours
+            worker.start()
+
+    server = Server(app, on_up=up, on_stop=worker.ask_to_stop)
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    # uvicorn raises the signal again once it has ended: these handlers let us end what is ours.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    try:
+        server.run(sockets=[listener])
+    finally:
+        worker.ask_to_stop()
+        worker.join(STOP_S - server.stopping_for())
+
+
+def _announce(url: str) -> None:
+    sys.stdout.write(json.dumps({"event": "listening", "url": url}) + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,87 @@
+"""The HTTP server: uvicorn with our limits, which tells when it is up and when it must stop."""
+
+import socket
+import time
+from collections.abc import Callable
+
+import uvicorn
+from fastapi import FastAPI
+
+from service.dependencies import Parts
+from service.settings import Settings
+
+STOP_S = 3  # seconds that requests get to end once the server stops
+IDLE_S = 30  # seconds after which an idle connection is closed
+BACKLOG = 2048  # connections that wait to be accepted
+
+
+def _nothing() -> None:
+    return
+
+
+class Server(uvicorn.Server):
+    """Serves the app. `on_up` is called when it listens, `on_stop` when it begins to stop."""
+
+    def __init__(
+        self,
+        app: FastAPI,
+        *,
+        on_up: Callable[[], None] = _nothing,
+        on_stop: Callable[[], None] = _nothing,
+    ) -> None:
+        parts: Parts = app.state.parts
+        super().__init__(_config(app, parts.settings))
+        self._watcher = parts.watcher
+        self._on_up = on_up
+        self._on_stop = on_stop
+        self._stopped_at: float | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_up()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._stopped_at = time.monotonic()
+        self._on_stop()
+        # Open streams would hold the server up for as long as their clients like.
+        self._watcher.stop()
+        await super().shutdown(sockets)
+
+    def stopping_for(self) -> float:
+        """Return the seconds since the server began to stop."""
+        return 0.0 if self._stopped_at is None else time.monotonic() - self._stopped_at
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket. Raises OSError that names the address."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise OSError(
+            f"cannot listen on {host} port {port} ({error.strerror}):"
+            " choose others with DESCENT_HOST and DESCENT_PORT"
+        ) from error
+
+
+def url_of(listener: socket.socket, settings: Settings) -> str:
+    """Return the address at which a client on this machine reaches the server."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104  not bound to
+    name = f"[{host}]" if ":" in host and not host.startswith("[") else host
+    return f"http://{name}:{listener.getsockname()[1]}"
+
+
+def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="none",
+        lifespan="on",
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
+        timeout_graceful_shutdown=STOP_S,
+        timeout_keep_alive=IDLE_S,
+        backlog=BACKLOG,
+    )

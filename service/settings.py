@@ -1,0 +1,123 @@
+"""Settings: one frozen table of name, default and help, read once from `DESCENT_…` variables.
+
+`descent serve --help` and the table in the README are made from this class.
+"""
+
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+MIB = 1024 * 1024
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+class Settings(BaseSettings):
+    """Every setting; the variable is the name in capitals with the prefix `DESCENT_`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="DESCENT_", frozen=True, extra="forbid", env_ignore_empty=True
+    )
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    data_dir: Path = Field(Path("data"), description="Folder of the embedded database and blobs.")
+    database_url: str = Field(
+        "", description="SQLAlchemy URL; empty means SQLite in the data folder."
+    )
+    blob_url: str = Field(
+        "", description="`file:///folder` for datasets and checkpoints; empty: the data folder."
+    )
+    api_key: SecretStr | None = Field(
+        None, description="A key that is always accepted, at least 16 characters long."
+    )
+    root_path: str = Field("", description="Path prefix under which a reverse proxy serves this.")
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Addresses, comma-separated, whose X-Forwarded-… headers are believed."
+    )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Host names, comma-separated, that requests may name; loopback names always.",
+    )
+    workers: int = Field(1, ge=1, le=64, description="Runs that one worker trains at a time.")
+    log_level: str = Field(
+        "info", pattern="^(debug|info|warning|error)$", description="Least level that is logged."
+    )
+
+    max_json_bytes: int = Field(1 * MIB, ge=1024, description="Largest JSON request body.")
+    max_predict_bytes: int = Field(
+        16 * MIB, ge=1024, description="Largest body of a prediction request."
+    )
+    max_predict_rows: int = Field(10_000, ge=1, description="Most rows of a prediction request.")
+    max_upload_bytes: int = Field(
+        5 * 1024 * MIB, ge=1024, description="Largest dataset, after decompression."
+    )
+    max_json_table_bytes: int = Field(
+        32 * MIB, ge=1024, description="Largest dataset that is sent as one JSON document."
+    )
+    max_gzip_ratio: int = Field(200, ge=1, description="Largest ratio of a gzip-compressed upload.")
+    max_columns: int = Field(10_000, ge=1, description="Most columns of a dataset.")
+    parse_memory_bytes: int = Field(
+        512 * MIB, ge=256 * MIB, description="Memory of the process that parses an upload."
+    )
+    parse_timeout_s: float = Field(600, gt=0, description="Time within which an upload is parsed.")
+    ready_disk_bytes: int = Field(
+        64 * MIB, ge=0, description="Free space in the data folder below which nothing is accepted."
+    )
+
+    lease_s: float = Field(20, gt=0, description="Time after which a silent worker loses its run.")
+    renew_s: float = Field(5, gt=0, description="Time between two renewals of a lease.")
+    sweep_s: float = Field(2, gt=0, description="Time between two looks for lost runs.")
+    poll_s: float = Field(0.25, gt=0, description="Time between two looks for queued runs.")
+    grace_s: float = Field(
+        8, gt=0, description="Time that training processes get to save their state at a stop."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_lists(cls, values: object) -> object:
+        if isinstance(values, dict):
+            for name in ("trusted_proxies", "allowed_hosts"):
+                if isinstance(values.get(name), str):
+                    parts = (part.strip() for part in values[name].split(","))
+                    values[name] = tuple(part for part in parts if part)
+        return values
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.api_key and len(self.api_key.get_secret_value()) < 16:
+            raise ValueError("api_key is too short to be safe: use at least 16 characters")
+        if self.lease_s < 3 * self.renew_s:
+            raise ValueError(
+                f"lease_s must be at least three times renew_s, got {self.lease_s} and"
+                f" {self.renew_s}"
+            )
+        return self
+
+    @property
+    def is_loopback(self) -> bool:
+        return self.host in LOOPBACK
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the database is SQLite in the data folder, which `serve` migrates itself."""
+        return self.resolved_database_url.startswith("sqlite")
+
+    @property
+    def resolved_database_url(self) -> str:
+        return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'descent.sqlite3'}"
+
+    @property
+    def blob_dir(self) -> Path:
+        """The folder of the blobs. Raises ValueError for a `blob_url` that is no file URL."""
+        if not self.blob_url:
+            return self.data_dir.absolute() / "blobs"
+        if not self.blob_url.startswith("file:///"):
+            raise ValueError(f"blob_url must be file:///folder, got {self.blob_url!r}")
+        return Path(self.blob_url.removeprefix("file://"))
+
+    @property
+    def scratch_dir(self) -> Path:
+        """Where uploads and attempts keep their temporary files."""
+        return self.data_dir.absolute() / "scratch"

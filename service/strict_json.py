@@ -1,0 +1,132 @@
+"""Reads JSON the strict way: whatever two parsers could understand differently is refused.
+
+The standard parser takes NaN, the last of two equal keys, lone surrogates and any depth that the
+stack holds; a database or another client would choke on what it lets through.
+"""
+
+import json
+import math
+import re
+from typing import Any, NoReturn
+
+from service.errors import BadRequest
+
+MAX_DEPTH = 32  # nested arrays and objects; the deepest body of the API has 6
+INT64 = 2**63
+# A string, closed or not, or a bracket. Possessive, so that it is linear on any input.
+_TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
+_MAYBE_HUGE_FLOAT = re.compile(r"[eE]\+?[0-9]{3}|[0-9]{300}")
+_MAYBE_HUGE_INT = re.compile(r"[0-9]{19}")
+
+
+def strict_json(data: bytes) -> Any:  # noqa: ANN401  JSON may hold anything
+    """Return the value of a JSON document; raise BadRequest with a code for what is not strict."""
+    text = _decode(data)
+    _check_depth(text)
+    hooks: dict[str, Any] = {}
+    if _MAYBE_HUGE_INT.search(text):
+        hooks["parse_int"] = _integer
+    if _MAYBE_HUGE_FLOAT.search(text):
+        hooks["parse_float"] = _float
+    try:
+        value = json.loads(text, object_pairs_hook=_object, parse_constant=_constant, **hooks)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise BadRequest(
+            f"The body is not JSON: {error.msg.lower()} at {where}.", code="malformed_json"
+        ) from error
+    # Only an escape can bring these two into a string, so most documents are not walked.
+    lowered = text.lower()
+    if "\\u0000" in lowered or "\\ud" in lowered:
+        _check_strings(value)
+    return value
+
+
+def _decode(data: bytes) -> str:
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadRequest(
+            f"The body is not UTF-8: byte {error.start} cannot be decoded.", code="malformed_json"
+        ) from error
+    if text.startswith("\ufeff"):
+        raise BadRequest(
+            "The body begins with a byte order mark: remove it.", code="malformed_json"
+        )
+    return text
+
+
+def _check_depth(text: str) -> None:
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return
+    depth = 0
+    for match in _TOKEN.finditer(text):
+        first = text[match.start()]
+        if first in "[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise BadRequest(
+                    f"The body nests arrays and objects deeper than {MAX_DEPTH} levels.",
+                    code="too_deep",
+                )
+        elif first in "]}":
+            depth -= 1
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        for key, _value in pairs:
+            if key in seen:
+                raise BadRequest(
+                    f"The key {key[:100]!r} is given twice in one object.", code="duplicate_key"
+                )
+            seen.add(key)
+    return found
+
+
+def _constant(name: str) -> NoReturn:
+    raise BadRequest(
+        f"{name} is not JSON: send null where a value is missing.", code="non_finite_number"
+    )
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise BadRequest(
+            f"The number {text[:40]} is too large: at most 1.8e308 can be held.",
+            code="number_too_large",
+        )
+    return value
+
+
+def _integer(text: str) -> int | float:
+    # Beyond 64 bits an integer is read as the float it stands for; `int` of thousands of digits
+    # would be slow, or refused by the interpreter.
+    if len(text) <= 20 and -INT64 <= (value := int(text)) < INT64:
+        return value
+    return _float(text)
+
+
+def _check_strings(value: Any) -> None:  # noqa: ANN401  a part of a JSON document
+    if isinstance(value, str):
+        _check_string(value)
+    elif isinstance(value, list):
+        for item in value:
+            _check_strings(item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _check_string(key)
+            _check_strings(item)
+
+
+def _check_string(text: str) -> None:
+    if "\x00" in text:
+        raise BadRequest("A string holds the NUL character (\\u0000): remove it.", code="nul")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise BadRequest(
+            "A string holds half of a surrogate pair: send whole characters.",
+            code="lone_surrogate",
+        )

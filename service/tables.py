@@ -1,0 +1,331 @@
+"""Every SQL table. Nothing here knows what the rows are for; the module of each noun does."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+Json = dict[str, Any]
+
+
+class Utc(TypeDecorator[datetime]):
+    """A time in UTC; SQLite forgets the zone, so it is put back when read."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002  SQLAlchemy's signature
+        return value if value is None or value.tzinfo else value.replace(tzinfo=UTC)
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Table(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012  SQLAlchemy reads it from the class
+        dict[str, Any]: JSON,
+        list[Any]: JSON,
+        datetime: Utc,
+        int: BigInteger().with_variant(Integer, "sqlite"),
+        float: Float(53),
+        str: Text,
+    }
+
+
+Id = String(40)
+
+
+class Dataset(Table):
+    """A table that a client uploaded: the bytes as received, and its versions."""
+
+    __tablename__ = "datasets"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    name: Mapped[str]
+    #: receiving, ingesting, ready, rejected
+    state: Mapped[str] = mapped_column(String(16))
+    #: how the bytes are written, such as text/csv
+    media_type: Mapped[str]
+    #: the SHA-256 of the bytes as uploaded (after decompression), which is their blob
+    sha256: Mapped[str | None] = mapped_column(String(64))
+    bytes: Mapped[int | None]
+    #: the newest version that is ready, 0 before the first
+    version: Mapped[int] = mapped_column(default=0)
+    #: the fencing token of the process that parses; it grows with each try
+    attempt: Mapped[int] = mapped_column(default=0)
+    #: when another process may take the parsing over (see `database.clock`)
+    lease_expires: Mapped[float | None]
+    boot_id: Mapped[str | None] = mapped_column(String(40))
+    #: how the first version is to be read: delimiter, header, missing_values
+    options: Mapped[Json | None]
+    #: a problem object where the dataset was rejected
+    error: Mapped[Json | None]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class DatasetVersion(Table):
+    """One reading of a dataset's bytes: its options, its typed columns and its profile."""
+
+    __tablename__ = "dataset_versions"
+
+    dataset_id: Mapped[str] = mapped_column(
+        Id, ForeignKey("datasets.id", ondelete="CASCADE"), primary_key=True
+    )
+    version: Mapped[int] = mapped_column(primary_key=True)
+    #: delimiter, header, missing_values, types
+    options: Mapped[Json]
+    rows: Mapped[int]
+    columns: Mapped[list[Any]]
+    warnings: Mapped[list[Any]]
+    #: the SHA-256 of the Parquet file with the typed columns
+    table_sha256: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Run(Table):
+    """One training job, and its place in the queue."""
+
+    __tablename__ = "runs"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["dataset_id", "dataset_version"],
+            ["dataset_versions.dataset_id", "dataset_versions.version"],
+            name="fk_runs_dataset",
+        ),
+        Index("ix_runs_queue", "state", "queued_at", "id"),
+    )
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    name: Mapped[str | None]
+    tags: Mapped[Json]
+    config: Mapped[Json]
+    dataset_id: Mapped[str] = mapped_column(Id, index=True)
+    dataset_version: Mapped[int]
+    #: see `runs.lifecycle`
+    state: Mapped[str] = mapped_column(String(16))
+    state_reason: Mapped[str | None]
+    #: the fencing token: it grows by one with each claim
+    attempt: Mapped[int] = mapped_column(default=0)
+    #: the supervisor that holds the lease
+    owner: Mapped[str | None] = mapped_column(String(64))
+    lease_expires: Mapped[float | None]
+    boot_id: Mapped[str | None] = mapped_column(String(40))
+    #: unclean deaths since the last checkpoint of a child whose supervisor outlived it
+    crash_streak: Mapped[int] = mapped_column(default=0)
+    not_before: Mapped[float | None]
+    retry_of: Mapped[str | None] = mapped_column(Id)
+    #: the checkpoint to go on from, and the one to predict with
+    resume_checkpoint_id: Mapped[str | None] = mapped_column(Id)
+    best_checkpoint_id: Mapped[str | None] = mapped_column(Id)
+    #: the last live metric row and the last event
+    metric_seq: Mapped[int] = mapped_column(default=0)
+    event_seq: Mapped[int] = mapped_column(default=0)
+    progress: Mapped[Json | None]
+    latest: Mapped[Json | None]
+    best: Mapped[Json | None]
+    evaluation: Mapped[Json | None]
+    device: Mapped[str | None]
+    warnings: Mapped[list[Any]]
+    error: Mapped[Json | None]
+    #: the version that the run made
+    model_name: Mapped[str | None] = mapped_column(String(128), index=True)
+    model_version: Mapped[int | None]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    queued_at: Mapped[datetime] = mapped_column(default=utc_now)
+    claimed_at: Mapped[datetime | None]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class Metric(Table):
+    """One value of a curve. Live rows of a run are 1..n; see `runs.metrics`."""
+
+    __tablename__ = "metrics"
+
+    run_id: Mapped[str] = mapped_column(
+        Id, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True
+    )
+    attempt: Mapped[int] = mapped_column(primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    epoch: Mapped[int]
+    step: Mapped[int]
+    split: Mapped[str] = mapped_column(String(16))
+    name: Mapped[str] = mapped_column(String(64))
+    #: NULL where the value is not finite: SQLite keeps NaN as NULL, so `kind` says which
+    value: Mapped[float | None]
+    #: finite, nan, inf, -inf
+    kind: Mapped[str] = mapped_column(String(6))
+    at_s: Mapped[float]
+    #: the attempt that replaced this row; NULL means that the row is live
+    superseded_by: Mapped[int | None]
+
+
+Index(
+    "uq_metrics_live",
+    Metric.run_id,
+    Metric.seq,
+    unique=True,
+    sqlite_where=Metric.superseded_by.is_(None),
+    postgresql_where=Metric.superseded_by.is_(None),
+)
+
+
+class Event(Table):
+    """What happened to a run, in order, for pollers and streams."""
+
+    __tablename__ = "events"
+
+    run_id: Mapped[str] = mapped_column(
+        Id, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True
+    )
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    attempt: Mapped[int]
+    #: state, metrics, checkpoint, log, rewind, end
+    kind: Mapped[str] = mapped_column(String(16))
+    data: Mapped[Json]
+    at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Checkpoint(Table):
+    """The state of a run at one step; the bytes are a blob."""
+
+    __tablename__ = "checkpoints"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    run_id: Mapped[str] = mapped_column(Id, ForeignKey("runs.id", ondelete="CASCADE"), index=True)
+    attempt: Mapped[int]
+    epoch: Mapped[int]
+    step: Mapped[int]
+    #: the last metric row that the state covers
+    metric_seq: Mapped[int]
+    metrics: Mapped[Json]
+    sha256: Mapped[str] = mapped_column(String(64))
+    bytes: Mapped[int]
+    is_best: Mapped[bool]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Model(Table):
+    """A name under which versions are published."""
+
+    __tablename__ = "models"
+
+    name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    #: the number of the newest version ever made; a deleted number is never used again
+    last_version: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class ModelVersion(Table):
+    """An immutable trained model: a checkpoint with its signature, metrics and lineage."""
+
+    __tablename__ = "model_versions"
+
+    model_name: Mapped[str] = mapped_column(
+        String(128), ForeignKey("models.name", ondelete="CASCADE"), primary_key=True
+    )
+    version: Mapped[int] = mapped_column(primary_key=True)
+    run_id: Mapped[str] = mapped_column(Id, index=True)
+    checkpoint_id: Mapped[str] = mapped_column(Id)
+    sha256: Mapped[str] = mapped_column(String(64))
+    bytes: Mapped[int]
+    signature: Mapped[Json]
+    metrics: Mapped[Json]
+    config: Mapped[Json]
+    dataset_id: Mapped[str] = mapped_column(Id)
+    dataset_version: Mapped[int]
+    #: trained and closed-form parameters of a linear model
+    parameters: Mapped[Json | None]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Alias(Table):
+    """A name such as `champion` that points to a version of a model."""
+
+    __tablename__ = "aliases"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["model_name", "version"],
+            ["model_versions.model_name", "model_versions.version"],
+            name="fk_aliases_version",
+        ),
+    )
+
+    model_name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    alias: Mapped[str] = mapped_column(String(128), primary_key=True)
+    version: Mapped[int]
+    #: grows with each move; the ETag of the alias
+    revision: Mapped[int] = mapped_column(default=1)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    updated_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Key(Table):
+    """An API key; only the SHA-256 of its secret is kept."""
+
+    __tablename__ = "keys"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    name: Mapped[str]
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    #: the first characters of the secret, to recognise it by
+    prefix: Mapped[str] = mapped_column(String(16))
+    expires_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class IdempotencyKey(Table):
+    """A request that may be sent again: its fingerprint and, once known, its response."""
+
+    __tablename__ = "idempotency_keys"
+
+    caller: Mapped[str] = mapped_column(Id, primary_key=True)
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    #: NULL while the first request is in flight
+    status: Mapped[int | None]
+    headers: Mapped[Json | None]
+    body: Mapped[str | None]
+    #: until when the first request owns the key, and until when the response is kept
+    lease_until: Mapped[datetime]
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class Worker(Table):
+    """A supervisor that said it is there."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    host: Mapped[str]
+    pid: Mapped[int]
+    devices: Mapped[list[Any]]
+    capacity: Mapped[int]
+    #: warming until the process that trainers are forked from has torch loaded
+    is_warm: Mapped[bool]
+    started_at: Mapped[datetime] = mapped_column(default=utc_now)
+    seen_at: Mapped[datetime] = mapped_column(default=utc_now)
