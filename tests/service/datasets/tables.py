@@ -1,0 +1,35 @@
+"""Parses small tables in this very process, as the parser's process would."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from service.datasets.parse import parse
+from service.datasets.sandbox import Task
+
+Parse = Callable[..., dict[str, Any]]
+MEMORY = 128 * 1024 * 1024
+
+
+def parser(folder: Path) -> Parse:
+    """Return a function that parses bytes and returns rows, columns and warnings."""
+
+    def run(
+        data: bytes, media_type: str = "text/csv", max_columns: int = 1000, **options: Any
+    ) -> dict[str, Any]:
+        path = folder / "received"
+        path.write_bytes(data)
+        scratch = folder / "scratch"
+        scratch.mkdir(exist_ok=True)
+        return parse(Task(str(path), str(scratch), media_type, options, max_columns, MEMORY))
+
+    return run
+
+
+def types(parsed: dict[str, Any]) -> dict[str, str]:
+    return {column["name"]: column["type"] for column in parsed["columns"]}
+
+
+def column(parsed: dict[str, Any], name: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(c for c in parsed["columns"] if c["name"] == name)
+    return found

@@ -1,0 +1,147 @@
+"""Small trained nets for these tests, written without torch, and runs that left them behind."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Engine
+
+from models import checkpoint
+from models.data import Categories, Table
+from models.features import Features
+from service.blobs import BlobStore
+from service.database import writing
+from service.ids import new_id
+from service.inference import registry
+from service.tables import Checkpoint
+from tests.service.rows import add_run
+
+QUIZ = [2.5, 5.0, 7.5, 10.0, 12.5]
+ROWS = np.arange(len(QUIZ))
+SCORES_PARAMETERS = {
+    "weights": {"Quiz": 1.25},
+    "bias": 0.5,
+    "sse": 0.0,
+    "closed_form": {"weights": {"Quiz": 1.25}, "bias": 0.5, "sse": 0.0},
+}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run in the database whose best checkpoint is in the store."""
+
+    run_id: str
+    checkpoint_id: str
+    sha256: str
+
+
+#: Leaves behind what a run that has succeeded leaves behind.
+Store = Callable[[dict[str, Any]], Trained]
+
+
+def scores() -> dict[str, Any]:
+    """`Final = 1.25 · Quiz + 0.5`."""
+    table = Table(
+        types={"Quiz": "number", "Final": "number"},
+        columns={"Quiz": np.array(QUIZ), "Final": 1.25 * np.array(QUIZ) + 0.5},
+        rows=len(QUIZ),
+    )
+    features = Features.fit(
+        table, ROWS, features=["Quiz"], targets=["Final"], task="regression", standardize=False
+    )
+    return saved(features, [[1.25]], [0.5])
+
+
+def both() -> dict[str, Any]:
+    """`A = Quiz` and `B = 2 · Quiz`."""
+    quiz = np.array(QUIZ)
+    table = Table(
+        types={"Quiz": "number", "A": "number", "B": "number"},
+        columns={"Quiz": quiz, "A": quiz, "B": 2 * quiz},
+        rows=len(QUIZ),
+    )
+    features = Features.fit(
+        table, ROWS, features=["Quiz"], targets=["A", "B"], task="regression", standardize=False
+    )
+    return saved(features, [[1.0], [2.0]], [0.0, 0.0])
+
+
+def boats() -> dict[str, Any]:
+    """Whether a passenger of some age from some port survived; one class is called `=no`."""
+    table = Table(
+        types={"Age": "number", "Port": "category", "Survived": "category"},
+        columns={
+            "Age": np.array([22.0, 38.0, np.nan, 35.0, 54.0]),
+            "Port": Categories(
+                np.array([0, 1, 0, 2, 0], dtype=np.int32), ["Southampton", "Cherbourg", "NA"]
+            ),
+            "Survived": Categories(np.array([0, 1, 1, 1, 0], dtype=np.int32), ["=no", "yes"]),
+        },
+        rows=5,
+    )
+    features = Features.fit(
+        table,
+        ROWS,
+        features=["Age", "Port"],
+        targets=["Survived"],
+        task="binary",
+        standardize=True,
+    )
+    weights = np.linspace(-1, 1, 2 * features.width).reshape(2, features.width)
+    return saved(features, weights.tolist(), [0.1, -0.1])
+
+
+def saved(features: Features, weights: list[list[float]], bias: list[float]) -> dict[str, Any]:
+    net = {"inputs": features.width, "outputs": features.outputs}
+    return {
+        "tensors": {
+            "net.0.weight": np.array(weights, dtype=np.float32),
+            "net.0.bias": np.array(bias, dtype=np.float32),
+        },
+        "document": {
+            "features": features.to_json(),
+            "net": net | {"layers": [{"linear": features.outputs}]},
+        },
+    }
+
+
+def store(engine: Engine, blobs: BlobStore, folder: Path, saved: dict[str, Any]) -> Trained:
+    """Leave behind what a run that has succeeded leaves behind."""
+    file = folder / "trained.safetensors"
+    checkpoint.write(file, saved["tensors"], saved["document"])
+    sha256, size = blobs.put(file)
+    outputs = Features.from_json(saved["document"]["features"]).signature()["outputs"]
+    target = [output["name"] for output in outputs]
+    with writing(engine) as session:
+        run = add_run(session, target=target, model={"type": "linear"})
+        run.state = "succeeded"
+        best = Checkpoint(
+            id=new_id("ckpt"),
+            run_id=run.id,
+            attempt=1,
+            epoch=1,
+            step=1,
+            metric_seq=1,
+            metrics={"train": {"loss": 1.0}},
+            sha256=sha256,
+            bytes=size,
+            is_best=True,
+        )
+        session.add(best)
+        run.best_checkpoint_id = best.id
+    return Trained(run.id, best.id, sha256)
+
+
+def publish(engine: Engine, trained: Trained, model: str, **document: Any) -> int:
+    """Register a run's checkpoint; returns the number of the version."""
+    with writing(engine) as session:
+        run = registry.find_run(session, trained.run_id)
+        return registry.register(
+            session,
+            run=run,
+            checkpoint=registry.find_checkpoint(session, run, trained.checkpoint_id),
+            model=model,
+            document={"signature": {"inputs": [], "outputs": []}, **document},
+        ).version

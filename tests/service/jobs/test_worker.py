@@ -1,0 +1,193 @@
+import os
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from service.database import create_database, reading, writing
+from service.runs import lifecycle
+from service.tables import Checkpoint, Event, Worker
+from tests.service.jobs.workplace import Workplace, until
+
+LONG = 200_000  # epochs: tens of seconds
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def shared(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Workplace]:
+    """Return a workplace for all tests of this file: starting a worker takes seconds."""
+    folder = tmp_path_factory.mktemp("workplace")
+    with request.getfixturevalue("make_database")(request.param, folder) as url:
+        engine = create_database(url)
+        place = Workplace(engine, folder)
+        yield place
+        place.stop()
+        engine.dispose()
+
+
+@pytest.fixture
+def workplace(shared: Workplace) -> Workplace:
+    """Return the workplace with two warm workers, whatever happened to earlier ones."""
+    shared.staff(2)
+    return shared
+
+
+def assert_whole_curve(workplace: Workplace, run_id: str, epochs: int) -> None:
+    rows = workplace.curve(run_id)
+    assert [row["seq"] for row in rows] == list(range(1, len(rows) + 1))
+    points = Counter((row["epoch"], row["split"], row["name"]) for row in rows)
+    assert max(points.values()) == 1
+    assert {e for e, split, _ in points if split == "train"} == set(range(1, epochs + 1))
+
+
+def ask(workplace: Workplace, run_id: str, verb: str) -> None:
+    with writing(workplace.engine) as session:
+        getattr(lifecycle, verb)(session, run_id)
+
+
+def started_epochs(workplace: Workplace, run_id: str) -> int:
+    return int((workplace.run(run_id).progress or {}).get("epoch", 0))
+
+
+def has_checkpoint(workplace: Workplace, run_id: str) -> bool:
+    return workplace.run(run_id).resume_checkpoint_id is not None
+
+
+def test_a_run_trains_to_its_end(workplace: Workplace) -> None:
+    run_id = workplace.submit(workplace.add_dataset(), epochs=50, register_as="line")
+    run = workplace.wait_for(run_id, "succeeded", "failed")
+    assert run.error is None
+    assert (run.model_name, run.model_version) == ("line", 1)
+    assert run.evaluation is not None
+    assert_whole_curve(workplace, run_id, 50)
+
+
+def test_cancel_stops_a_trainer_within_a_second_and_keeps_its_best(workplace: Workplace) -> None:
+    run_id = workplace.submit(workplace.add_dataset(), epochs=LONG)
+    until(lambda: started_epochs(workplace, run_id) > 0)
+    asked = time.monotonic()
+    ask(workplace, run_id, "cancel")
+    run = workplace.wait_for(run_id, "cancelled")
+    assert time.monotonic() - asked < 1
+    with reading(workplace.engine) as session:
+        best = session.get_one(Checkpoint, run.best_checkpoint_id)
+    assert best.is_best
+
+
+def test_a_paused_run_goes_on_where_it_stopped(workplace: Workplace) -> None:
+    epochs = 4_000
+    run_id = workplace.submit(workplace.add_dataset(), epochs=epochs)
+    until(lambda: started_epochs(workplace, run_id) > 0)
+    ask(workplace, run_id, "pause")
+    workplace.wait_for(run_id, "paused")
+    at = started_epochs(workplace, run_id)
+    ask(workplace, run_id, "resume")
+    run = workplace.wait_for(run_id, "succeeded", "failed")
+    assert (run.state, run.attempt) == ("succeeded", 2)
+    assert 0 < at < epochs
+    assert_whole_curve(workplace, run_id, epochs)
+
+
+def test_a_diverged_run_keeps_its_curve_and_says_why(workplace: Workplace) -> None:
+    optimizer = {"type": "sgd", "learning_rate": 5.0}
+    run_id = workplace.submit(
+        workplace.add_dataset(), epochs=5000, optimizer=optimizer, standardize=False
+    )
+    run = workplace.wait_for(run_id, "succeeded", "failed")
+    assert run.state == "failed"
+    assert run.error is not None
+    assert (run.error["code"], "5" in run.error["detail"]) == ("diverged", True)
+    assert run.best_checkpoint_id is not None
+    assert {"NaN", "Infinity"} & {row["value"] for row in workplace.curve(run_id)[-2:]}
+
+
+def test_a_trainer_that_is_killed_is_started_again(workplace: Workplace) -> None:
+    run_id = workplace.submit(workplace.add_dataset(), epochs=LONG)
+    until(lambda: has_checkpoint(workplace, run_id))
+    kill_trainers(owner_of(workplace, run_id))
+    until(lambda: workplace.run(run_id).attempt == 2 and workplace.run(run_id).state == "running")
+    ask(workplace, run_id, "cancel")
+    workplace.wait_for(run_id, "cancelled")
+
+
+def test_fifty_runs_on_two_workers_are_each_trained_once(workplace: Workplace) -> None:
+    dataset = workplace.add_dataset()
+    runs = [workplace.submit(dataset, epochs=5, seed=seed) for seed in range(50)]
+    for run_id in runs:
+        run = workplace.wait_for(run_id, "succeeded", "failed")
+        assert (run.state, run.attempt) == ("succeeded", 1)
+    with reading(workplace.engine) as session:
+        ends = select(Event.run_id).where(Event.kind == "end", Event.run_id.in_(runs))
+        assert sorted(session.scalars(ends)) == sorted(runs)
+
+
+def test_the_run_of_a_killed_worker_ends_like_an_undisturbed_one(workplace: Workplace) -> None:
+    dataset, epochs = workplace.add_dataset(), 6_000
+    disturbed = workplace.submit(dataset, epochs=epochs, batch_size=16)
+    until(lambda: has_checkpoint(workplace, disturbed))
+    assert workplace.run(disturbed).state == "running"
+    owner_of(workplace, disturbed).kill()
+    undisturbed = workplace.submit(dataset, epochs=epochs, batch_size=16)
+    curves = []
+    for run_id in (disturbed, undisturbed):
+        assert workplace.wait_for(run_id, "succeeded", "failed").state == "succeeded"
+        assert_whole_curve(workplace, run_id, epochs)
+        curves.append([(r["seq"], r["split"], r["value"]) for r in workplace.curve(run_id)])
+    assert curves[0] == curves[1]
+    assert [workplace.run(run_id).attempt for run_id in (disturbed, undisturbed)] == [2, 1]
+
+
+def test_a_worker_told_to_stop_hands_its_run_to_another(workplace: Workplace) -> None:
+    run_id = workplace.submit(workplace.add_dataset(), epochs=LONG)
+    until(lambda: started_epochs(workplace, run_id) > 0)
+    worker = owner_of(workplace, run_id)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(10) == 0
+    until(lambda: workplace.run(run_id).attempt == 2)
+    ask(workplace, run_id, "cancel")
+    workplace.wait_for(run_id, "cancelled")
+    with reading(workplace.engine) as session:
+        rewound = select(Event).where(Event.run_id == run_id, Event.kind == "rewind")
+        assert session.scalars(rewound).all() == []
+
+
+def test_a_trainer_holds_no_credentials(workplace: Workplace) -> None:
+    run_id = workplace.submit(workplace.add_dataset(), epochs=LONG)
+    until(lambda: started_epochs(workplace, run_id) > 0)
+    processes = below(owner_of(workplace, run_id).pid)
+    environments = [(Path("/proc") / str(pid) / "environ").read_bytes() for pid in processes]
+    ask(workplace, run_id, "cancel")
+    workplace.wait_for(run_id, "cancelled")
+    assert environments
+    assert not any(b"DESCENT_" in environment for environment in environments)
+
+
+def owner_of(workplace: Workplace, run_id: str) -> subprocess.Popen[bytes]:
+    """Return the worker that trains the run."""
+    with reading(workplace.engine) as session:
+        pid = session.get_one(Worker, workplace.run(run_id).owner).pid
+    return next(worker for worker in workplace.workers if worker.pid == pid)
+
+
+def below(pid: int) -> list[int]:
+    """Return the processes that `pid` started, and those that they started."""
+    children = [
+        int(child)
+        for task in (Path("/proc") / str(pid) / "task").iterdir()
+        for child in (task / "children").read_text().split()
+    ]
+    return [*children, *(grandchild for child in children for grandchild in below(child))]
+
+
+def kill_trainers(worker: subprocess.Popen[bytes]) -> None:
+    """Kill the processes that have no children of their own and are not the resource tracker."""
+    for pid in below(worker.pid):
+        command = (Path("/proc") / str(pid) / "cmdline").read_bytes()
+        if not below(pid) and b"forkserver" in command:
+            os.kill(pid, signal.SIGKILL)

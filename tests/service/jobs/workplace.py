@@ -1,0 +1,147 @@
+"""A data folder with a database, a dataset and real worker processes, without HTTP."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from sqlalchemy import Engine, select
+
+from descent.spec import RunConfig
+from service.blobs import LocalBlobs
+from service.database import reading, writing
+from service.ids import new_id
+from service.runs import lifecycle, metrics
+from service.runs.plan import make_plan
+from service.tables import Dataset, DatasetVersion, Run, Worker
+
+TICK = 0.02  # seconds between two looks at what another process does
+#: short leases, so that a lost worker is noticed while a test waits
+SHORT = {"LEASE_S": "1.5", "RENEW_S": "0.3", "SWEEP_S": "0.2", "POLL_S": "0.05"}
+
+
+def until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
+    """Wait for what another process does; fail after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    tick = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        tick.wait(TICK)
+
+
+@dataclass
+class Workplace:
+    """What workers share: a database and a data folder."""
+
+    engine: Engine
+    folder: Path
+    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def add_dataset(self, rows: int = 64) -> str:
+        """Store a table `y = 2x + 1` with some noise; return the dataset's id."""
+        x = np.linspace(-1, 1, rows)
+        y = 2 * x + 1 + np.sin(37 * x) / 10
+        path = self.folder / "table.parquet"
+        pq.write_table(pa.table({"x": x, "y": y}), path)
+        digest, size = LocalBlobs(self.folder / "blobs").put(path)
+        columns = [
+            {"name": name, "type": "number", "role": "feature", "missing": 0, "distinct": rows}
+            for name in ("x", "y")
+        ]
+        dataset = Dataset(
+            id=new_id("ds"),
+            name="line",
+            state="ready",
+            media_type="text/csv",
+            sha256=digest,
+            bytes=size,
+            version=1,
+        )
+        version = DatasetVersion(
+            dataset_id=dataset.id,
+            version=1,
+            options={},
+            rows=rows,
+            columns=columns,
+            warnings=[],
+            table_sha256=digest,
+        )
+        with writing(self.engine) as session:
+            session.add(dataset)
+            session.flush()
+            session.add(version)
+        return dataset.id
+
+    def submit(self, dataset_id: str, **config: Any) -> str:
+        """Submit a run of the linear model by full-batch gradient descent."""
+        asked = {
+            "dataset": dataset_id,
+            "target": "y",
+            "model": {"type": "linear"},
+            "optimizer": {"type": "sgd", "learning_rate": 0.01},
+            "batch_size": "full",
+            "early_stopping": None,
+        }
+        with writing(self.engine) as session:
+            version = session.get_one(DatasetVersion, (dataset_id, 1))
+            parsed = RunConfig.model_validate(asked | config)
+            plan = make_plan(parsed, version.columns, version.rows)
+            document = plan.config.model_dump(mode="json")
+            submission = lifecycle.Submission(document, dataset_id, 1, plan.warnings)
+            return lifecycle.submit(session, submission).id
+
+    def start_worker(self) -> subprocess.Popen[bytes]:
+        settings = {"DATABASE_URL": self._url(), "DATA_DIR": str(self.folder)} | SHORT
+        environment = os.environ | {f"DESCENT_{name}": value for name, value in settings.items()}
+        with (self.folder / "workers.log").open("ab") as words:
+            return subprocess.Popen(
+                [sys.executable, "-P", "-m", "service", "worker"],
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=words,
+            )
+
+    def staff(self, count: int) -> None:
+        """Have so many workers ready, in place of those that have ended."""
+        alive = [worker for worker in self.workers if worker.poll() is None]
+        self.workers = alive + [self.start_worker() for _ in range(count - len(alive))]
+        pids = [worker.pid for worker in self.workers]
+        warm = select(Worker.pid).where(Worker.is_warm, Worker.pid.in_(pids))
+
+        def is_ready() -> bool:
+            with reading(self.engine) as session:
+                return len(session.scalars(warm).all()) == count
+
+        until(is_ready)
+
+    def stop(self) -> None:
+        for worker in self.workers:
+            if worker.poll() is None:
+                worker.terminate()
+        for worker in self.workers:
+            worker.wait(20)
+
+    def run(self, run_id: str) -> Run:
+        with reading(self.engine) as session:
+            return lifecycle.get(session, run_id)
+
+    def wait_for(self, run_id: str, *states: str, timeout_s: float = 60.0) -> Run:
+        until(lambda: self.run(run_id).state in states, timeout_s)
+        return self.run(run_id)
+
+    def curve(self, run_id: str) -> list[dict[str, Any]]:
+        with reading(self.engine) as session:
+            run = lifecycle.get(session, run_id)
+            query = metrics.Query(limit=10_000_000)
+            return metrics.page(session, run, query, is_terminal=True).rows
+
+    def _url(self) -> str:
+        return self.engine.url.render_as_string(hide_password=False)

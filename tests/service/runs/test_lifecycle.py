@@ -1,0 +1,284 @@
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from service.database import reading, writing
+from service.errors import Conflict, Fenced, NotFound
+from service.ids import new_id
+from service.jobs import queue
+from service.runs import events, lifecycle, metrics
+from service.tables import Checkpoint, Run
+from tests.service.rows import add_dataset, add_run, metric_rows
+
+LEASE = 20.0
+
+
+def start(session: Session, run_id: str, owner: str = "w1", now: float = 0.0) -> Run:
+    run = lifecycle.claim(session, owner, lease_s=LEASE, now=now)
+    assert run is not None
+    assert run.id == run_id
+    lifecycle.started(session, run.id, run.attempt, {"device": "cpu"})
+    return lifecycle.get(session, run_id)
+
+
+def checkpoint_at(run: Run, seq: int, *, is_best: bool = False) -> Checkpoint:
+    return Checkpoint(
+        id=new_id("ckpt"),
+        run_id=run.id,
+        attempt=run.attempt,
+        epoch=seq,
+        step=seq,
+        metric_seq=seq,
+        metrics={},
+        sha256="1" * 64,
+        bytes=10,
+        is_best=is_best,
+    )
+
+
+def test_terminal_states_lead_nowhere() -> None:
+    assert {"succeeded", "failed", "cancelled"} == lifecycle.TERMINAL
+
+
+def test_every_target_of_a_transition_is_a_state() -> None:
+    targets = set().union(*lifecycle.TRANSITIONS.values())
+    assert targets <= set(lifecycle.TRANSITIONS)
+
+
+def test_a_submitted_run_is_queued_with_its_first_event(engine: Engine) -> None:
+    with writing(engine) as session:
+        run = add_run(session)
+        found = events.after(session, run.id, 0, 10)
+    assert run.state == "queued"
+    assert [(event.seq, event.kind, event.data) for event in found] == [
+        (1, "state", {"state": "queued"})
+    ]
+
+
+def test_a_claim_starts_a_new_attempt(engine: Engine) -> None:
+    with writing(engine) as session:
+        run = start(session, add_run(session).id)
+    assert (run.state, run.attempt, run.owner) == ("running", 1, "w1")
+
+
+def test_a_run_is_claimed_once(engine: Engine) -> None:
+    with writing(engine) as session:
+        add_run(session)
+        assert lifecycle.claim(session, "w1", lease_s=LEASE, now=0.0) is not None
+        assert lifecycle.claim(session, "w2", lease_s=LEASE, now=0.0) is None
+
+
+def test_runs_start_in_the_order_of_their_submission(engine: Engine) -> None:
+    with writing(engine) as session:
+        dataset = add_dataset(session)
+        submitted = [add_run(session, dataset).id for _ in range(3)]
+        claimed = [lifecycle.claim(session, "w1", lease_s=LEASE, now=0.0) for _ in range(3)]
+    assert [run.id for run in claimed if run] == submitted
+
+
+def test_an_expired_lease_gives_the_run_back_to_the_queue(engine: Engine) -> None:
+    with writing(engine) as session:
+        run = start(session, add_run(session).id, now=0.0)
+        assert not lifecycle.rescue(session, run.id, 1, now=LEASE - 1)
+        assert lifecycle.rescue(session, run.id, 1, now=LEASE + 1)
+        rescued = lifecycle.get(session, run.id)
+    assert (rescued.state, rescued.state_reason, rescued.owner) == ("queued", "worker_lost", None)
+
+
+def test_a_beat_keeps_the_lease(engine: Engine) -> None:
+    with writing(engine) as session:
+        run = start(session, add_run(session).id, now=0.0)
+        held = queue.beat(session, "w1", {run.id: 1}, lease_s=LEASE, now=15.0)
+        assert held == {run.id: "running"}
+        assert not lifecycle.rescue(session, run.id, 1, now=LEASE + 1)
+
+
+def test_a_beat_of_a_stranger_renews_nothing(engine: Engine) -> None:
+    with writing(engine) as session:
+        run = start(session, add_run(session).id, now=0.0)
+        assert queue.beat(session, "w2", {run.id: 1}, lease_s=LEASE, now=15.0) == {}
+
+
+def test_writes_of_an_earlier_attempt_are_refused(engine: Engine) -> None:
+    with writing(engine) as session:
+        run = start(session, add_run(session).id, now=0.0)
+        lifecycle.rescue(session, run.id, 1, now=LEASE + 1)
+        start(session, run.id, owner="w2", now=LEASE + 2)
+        stale: list[Callable[[], object]] = [
+            lambda: metrics.append(session, run.id, 1, metric_rows(1, 1), {}),
+            lambda: lifecycle.add_checkpoint(
+                session, run.id, 1, checkpoint_at(run, 0), is_resumable=True
+            ),
+            lambda: lifecycle.log(session, run.id, 1, "late"),
+            lambda: lifecycle.started(session, run.id, 1, {}),
+            lambda: lifecycle.succeed(session, run.id, 1, {}),
+            lambda: lifecycle.fail(session, run.id, 1, lifecycle.problem("diverged", "x")),
+            lambda: lifecycle.stopped(session, run.id, 1, {}),
+            lambda: lifecycle.crashed(session, run.id, 1, "x"),
+        ]
+        for write in stale:
+            with pytest.raises(Fenced):
+                write()
+        assert lifecycle.get(session, run.id).state == "running"
+
+
+def test_a_queued_run_is_cancelled_at_once(engine: Engine) -> None:
+    with writing(engine) as session:
+        run, changed = lifecycle.cancel(session, add_run(session).id)
+        last = events.after(session, run.id, 0, 10)[-1]
+    assert (run.state, changed) == ("cancelled", True)
+    assert run.finished_at is not None
+    assert last.kind == "end"
+
+
+def test_a_running_run_is_asked_to_cancel(engine: Engine) -> None:
+    with writing(engine) as session:
+        run = start(session, add_run(session).id)
+        run, changed = lifecycle.cancel(session, run.id)
+        assert (run.state, changed) == ("cancelling", True)
+        lifecycle.stopped(session, run.id, run.attempt, {})
+        assert lifecycle.get(session, run.id).state == "cancelled"
+
+
+def test_cancelling_twice_changes_nothing(engine: Engine) -> None:
+    with writing(engine) as session:
+        run_id = start(session, add_run(session).id).id
+        lifecycle.cancel(session, run_id)
+        assert lifecycle.cancel(session, run_id)[1] is False
+
+
+def test_a_finished_run_cannot_be_cancelled(engine: Engine) -> None:
+    with writing(engine) as session:
+        run = start(session, add_run(session).id)
+        lifecycle.succeed(session, run.id, run.attempt, {})
+        with pytest.raises(Conflict) as caught:
+            lifecycle.cancel(session, run.id)
+    assert caught.value.fields == {"state": "succeeded", "allowed": []}
+
+
+def test_success_that_was_committed_beats_a_cancel(engine: Engine) -> None:
+    with writing(engine) as session:
+        run = start(session, add_run(session).id)
+        lifecycle.cancel(session, run.id)
+        lifecycle.succeed(session, run.id, run.attempt, {})
+        assert lifecycle.get(session, run.id).state == "succeeded"
+
+
+def test_a_cancelled_run_whose_worker_is_lost_ends(engine: Engine) -> None:
+    with writing(engine) as session:
+        run = start(session, add_run(session).id, now=0.0)
+        lifecycle.cancel(session, run.id)
+        lifecycle.rescue(session, run.id, run.attempt, now=LEASE + 1)
+        assert lifecycle.get(session, run.id).state == "cancelled"
+
+
+def test_a_pause_parks_the_run_and_resume_queues_it(engine: Engine) -> None:
+    with writing(engine) as session:
+        run = start(session, add_run(session).id)
+        assert lifecycle.pause(session, run.id)[0].state == "pausing"
+        lifecycle.stopped(session, run.id, run.attempt, {})
+        assert lifecycle.get(session, run.id).state == "paused"
+        assert lifecycle.resume(session, run.id)[0].state == "queued"
+
+
+def test_a_pausing_run_whose_worker_is_lost_is_parked(engine: Engine) -> None:
+    with writing(engine) as session:
+        run = start(session, add_run(session).id, now=0.0)
+        lifecycle.pause(session, run.id)
+        lifecycle.rescue(session, run.id, run.attempt, now=LEASE + 1)
+        assert lifecycle.get(session, run.id).state == "paused"
+
+
+def test_a_queued_run_cannot_be_paused(engine: Engine) -> None:
+    with writing(engine) as session:
+        run = add_run(session)
+        with pytest.raises(Conflict) as caught:
+            lifecycle.pause(session, run.id)
+    assert caught.value.fields["allowed"] == ["cancel"]
+
+
+def test_a_retry_is_a_new_run_from_the_last_checkpoint(engine: Engine) -> None:
+    with writing(engine) as session:
+        run = start(session, add_run(session).id)
+        metrics.append(session, run.id, 1, metric_rows(1, 3), {})
+        checkpoint = checkpoint_at(run, 3)
+        lifecycle.add_checkpoint(session, run.id, 1, checkpoint, is_resumable=True)
+        lifecycle.fail(session, run.id, 1, lifecycle.problem("out_of_memory", "x"))
+        again = lifecycle.retry(session, run.id)
+        claimed = lifecycle.claim(session, "w1", lease_s=LEASE)
+    assert again.id != run.id
+    assert again.retry_of == run.id
+    assert again.resume_checkpoint_id == checkpoint.id
+    assert claimed is not None
+    assert claimed.metric_seq == 0
+
+
+def test_three_deaths_without_a_checkpoint_end_the_run(engine: Engine) -> None:
+    with writing(engine) as session:
+        run_id = add_run(session).id
+        for death in range(3):
+            run = start(session, run_id, now=1000.0 * death)
+            lifecycle.crashed(session, run_id, run.attempt, "killed", now=1000.0 * death)
+        run = lifecycle.get(session, run_id)
+    assert run.state == "failed"
+    assert run.error is not None
+    assert run.error["code"] == "worker_lost"
+
+
+def test_a_crashed_run_waits_before_its_next_try(engine: Engine) -> None:
+    with writing(engine) as session:
+        run = start(session, add_run(session).id, now=100.0)
+        lifecycle.crashed(session, run.id, run.attempt, "killed", now=100.0)
+        assert not queue.has_waiting(session, now=100.5)
+        assert lifecycle.claim(session, "w1", lease_s=LEASE, now=100.5) is None
+        assert queue.has_waiting(session, now=102.0)
+
+
+def test_a_checkpoint_forgives_earlier_deaths(engine: Engine) -> None:
+    with writing(engine) as session:
+        run = start(session, add_run(session).id, now=0.0)
+        lifecycle.crashed(session, run.id, 1, "killed", now=0.0)
+        run = start(session, run.id, now=100.0)
+        assert run.crash_streak == 1
+        lifecycle.add_checkpoint(session, run.id, 2, checkpoint_at(run, 0), is_resumable=True)
+        assert lifecycle.get(session, run.id).crash_streak == 0
+
+
+def test_old_checkpoints_are_dropped_but_never_the_best(engine: Engine) -> None:
+    with writing(engine) as session:
+        run = start(session, add_run(session).id)
+        metrics.append(session, run.id, 1, metric_rows(1, 5), {})
+        made = [checkpoint_at(run, seq, is_best=seq == 1) for seq in range(1, 6)]
+        for checkpoint in made:
+            lifecycle.add_checkpoint(session, run.id, 1, checkpoint, is_resumable=True)
+        left = session.query(Checkpoint).order_by(Checkpoint.step).all()
+    assert [checkpoint.step for checkpoint in left] == [1, 4, 5]
+
+
+def test_a_running_run_cannot_be_deleted(engine: Engine) -> None:
+    with writing(engine) as session:
+        run = start(session, add_run(session).id)
+        with pytest.raises(Conflict):
+            lifecycle.delete(session, run.id)
+
+
+def test_a_deleted_run_leaves_no_rows(engine: Engine) -> None:
+    with writing(engine) as session:
+        run = start(session, add_run(session).id)
+        metrics.append(session, run.id, 1, metric_rows(1, 3), {})
+        lifecycle.succeed(session, run.id, 1, {})
+        lifecycle.delete(session, run.id)
+    with reading(engine) as session:
+        assert events.after(session, run.id, 0, 10) == []
+        with pytest.raises(NotFound):
+            lifecycle.get(session, run.id)
+
+
+def test_unfinished_runs_of_a_dataset_are_listed(engine: Engine) -> None:
+    with writing(engine) as session:
+        dataset = add_dataset(session)
+        waiting, ended = add_run(session, dataset).id, add_run(session, dataset).id
+        lifecycle.cancel(session, ended)
+        assert lifecycle.unfinished_runs_of(session, dataset) == [waiting]

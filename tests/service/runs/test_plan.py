@@ -1,0 +1,121 @@
+from typing import Any
+
+import pytest
+
+from descent.spec import RunConfig
+from service.errors import Invalid
+from service.runs.plan import Plan, make_plan
+
+
+def column(name: str, kind: str = "number", **more: Any) -> dict[str, Any]:
+    role = "ignored" if kind in {"id", "text"} else "feature"
+    return {"name": name, "type": kind, "role": role, "missing": 0, "distinct": 50} | more
+
+
+def classes(name: str, **counts: int) -> dict[str, Any]:
+    top = [{"value": value, "count": count} for value, count in counts.items()]
+    return column(name, "category", distinct=len(counts), top=top)
+
+
+SCORES = [column("Quiz"), column("Final")]
+FLOWERS = [column("a"), column("b"), classes("kind", x=30, y=30, z=40)]
+
+
+def planned(columns: list[dict[str, Any]], rows: int = 100, **config: Any) -> Plan:
+    return make_plan(RunConfig.model_validate({"dataset": "ds_x"} | config), columns, rows)
+
+
+def refused(columns: list[dict[str, Any]], rows: int = 100, **config: Any) -> Invalid:
+    with pytest.raises(Invalid) as caught:
+        planned(columns, rows, **config)
+    return caught.value
+
+
+def test_numbers_are_regressed_with_mse() -> None:
+    config = planned(SCORES, target="Final").config
+    assert (config.task, config.loss, config.features) == ("regression", "mse", ["Quiz"])
+
+
+def test_three_categories_are_multiclass_with_cross_entropy() -> None:
+    config = planned(FLOWERS, target="kind").config
+    assert (config.task, config.loss) == ("multiclass", "cross_entropy")
+
+
+def test_two_distinct_integers_are_binary() -> None:
+    survived = column(
+        "s", "integer", distinct=2, top=[{"value": 0, "count": 60}, {"value": 1, "count": 40}]
+    )
+    assert planned([survived, column("a")], target="s").config.task == "binary"
+
+
+def test_many_distinct_integers_are_regressed() -> None:
+    quality = column("q", "integer", distinct=6)
+    assert planned([quality, column("a")], target="q").config.task == "regression"
+
+
+def test_ids_and_texts_are_left_out_with_a_warning() -> None:
+    plan = planned([*SCORES, column("No", "id"), column("Essay", "text")], target="Final")
+    assert plan.config.features == ["Quiz"]
+    assert {w["column"] for w in plan.warnings if w["code"] == "column_ignored"} == {"No", "Essay"}
+
+
+def test_without_validation_rows_nothing_stops_early() -> None:
+    assert planned(SCORES, target="Final", split={"type": "none"}).config.early_stopping is None
+
+
+def test_an_unknown_target_names_the_nearest_column() -> None:
+    error = refused(SCORES, target="final")
+    assert (error.code, "'Final'" in error.detail) == ("unknown_column", True)
+
+
+@pytest.mark.parametrize(
+    ("columns", "config", "code"),
+    [
+        ([column("a")], {"target": "a"}, "no_features"),
+        ([column("a", distinct=1), column("b")], {"target": "a"}, "target_constant"),
+        ([column("a", distinct=0, missing=100), column("b")], {"target": "a"}, "target_missing"),
+        ([column("a", "datetime"), column("b")], {"target": "a"}, "target_not_numeric"),
+        (FLOWERS, {"target": "kind", "task": "regression"}, "target_not_numeric"),
+        (FLOWERS, {"target": "kind", "task": "binary"}, "not_binary"),
+        (FLOWERS, {"target": "a", "task": "multiclass"}, "target_not_a_class"),
+        (FLOWERS, {"target": "kind", "loss": "mse"}, "loss_does_not_fit"),
+        (FLOWERS, {"target": ["a", "kind"]}, "target_not_numeric"),
+        (SCORES, {"target": "Final", "loss": "cross_entropy"}, "loss_does_not_fit"),
+        ([column("a"), classes("k", x=99, y=1)], {"target": "k"}, "class_too_small"),
+        (
+            SCORES,
+            {"target": "Final", "split": {"type": "time", "column": "nope"}},
+            "unknown_column",
+        ),
+        (FLOWERS, {"target": "a", "split": {"type": "column", "column": "kind"}}, "split_values"),
+        (
+            SCORES,
+            {"target": "Final", "model": {"type": "mlp", "hidden": [60000, 60000]}},
+            "model_too_large",
+        ),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_it_is_queued(
+    columns: list[dict[str, Any]], config: dict[str, Any], code: str
+) -> None:
+    assert refused(columns, **config).code == code
+
+
+def test_a_class_with_one_row_may_train_without_held_out_rows() -> None:
+    columns = [column("a"), classes("k", x=99, y=1)]
+    assert planned(columns, target="k", split={"type": "none"}).config.task == "binary"
+
+
+def test_layers_without_an_activation_are_warned_of() -> None:
+    model = {"type": "layers", "layers": [{"linear": 4}]}
+    plan = planned(SCORES, target="Final", model=model)
+    assert "no_nonlinearity" in {warning["code"] for warning in plan.warnings}
+
+
+def test_the_estimate_counts_the_parameters() -> None:
+    assert planned(SCORES, target="Final", model={"type": "linear"}).estimate.parameters == 2
+
+
+def test_rows_without_a_target_are_warned_of() -> None:
+    plan = planned([column("Quiz"), column("Final", missing=3)], target="Final")
+    assert "target_missing" in {warning["code"] for warning in plan.warnings}

@@ -1,0 +1,150 @@
+"""The commands as real processes: how they start, what they refuse, and how they end."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service import logs
+from service.__main__ import main
+from tests.serving import ROOT, running_service, start_service, url_of
+
+STOP_S = 10.0  # seconds that the service may take to end
+
+
+@pytest.fixture(autouse=True)
+def _logs() -> Iterator[None]:
+    """Set the logs back to what the tests use: a command that runs in this process changes them."""
+    yield
+    logs.configure("warning")
+
+
+def command(data_dir: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("DESCENT_")}
+    own = {"DESCENT_DATA_DIR": str(data_dir), "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "service", *arguments],
+        env=inherited | own | variables,
+        cwd=data_dir,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_service_migrates_says_where_it_listens_and_ends_when_told(tmp_path: Path) -> None:
+    # `python -m` would else find this folder before ours.
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "__init__.py").write_text("raise RuntimeError('the wrong models')")
+    process = start_service(tmp_path, "--no-worker")
+    url = url_of(process, tmp_path)
+    assert url.startswith("http://127.0.0.1:")
+    assert httpx.get(f"{url}/readyz").status_code == 200
+    began = time.monotonic()
+    process.terminate()
+    assert process.wait(STOP_S) == 0
+    assert time.monotonic() - began < STOP_S
+    assert process.stdout is not None
+    assert process.stdout.read() == "", "one line on standard output, no more"
+    process.stdout.close()
+    log = (tmp_path / "service.log").read_text()
+    assert '"route": "/readyz"' in log
+    assert "Traceback" not in log
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("DESCENT_PROT", "1", "Did you mean DESCENT_PORT?"),
+        ("DESCENT_HOST", "0.0.0.0", "keys create"),  # noqa: S104  refused, not bound
+        ("DESCENT_DATABASE_URL", "mysql://x", "must begin with sqlite: or postgresql:"),
+        ("DESCENT_BLOB_URL", "s3://x", "blob_url must be file:///folder"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_with_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str, sentence: str
+) -> None:
+    monkeypatch.setenv("DESCENT_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as refused:
+        main(["serve", "--no-worker"])
+    assert sentence in str(refused.value)
+
+
+def test_a_port_that_is_taken_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DESCENT_DATA_DIR", str(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        monkeypatch.setenv("DESCENT_PORT", port)
+        with pytest.raises(SystemExit) as refused:
+            main(["serve", "--no-worker"])
+    assert f"cannot listen on 127.0.0.1 port {port}" in str(refused.value)
+
+
+def test_a_postgresql_schema_that_is_not_the_newest_is_refused(
+    monkeypatch: pytest.MonkeyPatch, postgres_url: str, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DESCENT_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("DESCENT_DATABASE_URL", postgres_url)
+    with pytest.raises(SystemExit) as refused:
+        main(["serve", "--no-worker"])
+    assert "descent migrate" in str(refused.value)
+
+
+def test_a_key_that_a_command_made_opens_a_public_service(tmp_path: Path) -> None:
+    secret = command(tmp_path, "keys", "create", "laptop").stdout.strip()
+    assert secret.startswith("dsc_")
+    with running_service(tmp_path, "--no-worker", DESCENT_HOST="0.0.0.0") as url:  # noqa: S104
+        assert httpx.get(f"{url}/api/v1/keys").status_code == 401
+        headers = {"Authorization": f"Bearer {secret}"}
+        (key,) = httpx.get(f"{url}/api/v1/keys", headers=headers).json()["data"]
+        assert key["name"] == "laptop"
+        command(tmp_path, "keys", "delete", key["id"])
+        deadline = time.monotonic() + 1
+        while httpx.get(f"{url}/api/v1/keys", headers=headers).status_code == 200:
+            assert time.monotonic() < deadline
+    assert secret not in (tmp_path / "service.log").read_text()
+
+
+def test_migrate_says_what_it_did(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DESCENT_DATA_DIR", str(tmp_path))
+    main(["migrate"])
+    assert "from nothing to 0001" in capsys.readouterr().out
+    main(["migrate"])
+    assert "already the newest" in capsys.readouterr().out
+
+
+def test_a_worker_is_started_again_and_does_not_outlive_a_killed_service(tmp_path: Path) -> None:
+    process = start_service(tmp_path)
+    with httpx.Client(base_url=url_of(process, tmp_path)) as client:
+        first = worker_pid(client)
+        os.kill(first, signal.SIGKILL)
+        assert worker_pid(client, other_than=first) != first
+    process.kill()
+    process.wait()
+    assert process.stdout is not None
+    assert process.stdout.read() == "", "the worker holds the pipe until it has ended"
+    process.stdout.close()
+
+
+def worker_pid(client: httpx.Client, other_than: int | None = None) -> int:
+    """Wait for a worker to say that it is there."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        threading.Event().wait(0.1)  # leave the processor to the worker that we wait for
+        for worker in client.get("/api/v1/system").json()["workers"]:
+            if worker["pid"] != other_than:
+                pid: int = worker["pid"]
+                return pid
+    pytest.fail("no worker said that it is there")

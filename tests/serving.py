@@ -1,0 +1,79 @@
+"""Runs the service for tests: in a thread, or as the process that `descent serve` becomes."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+
+from service.server import Server, listen
+
+ROOT = Path(__file__).resolve().parent.parent
+STOP_S = 10.0  # seconds that the service may take to end
+START_S = 60.0  # seconds; a start that takes longer has failed
+
+
+@contextlib.contextmanager
+def serving(app: FastAPI) -> Iterator[str]:
+    """Serve an app in a thread on a free port."""
+    listener = listen("127.0.0.1", 0)
+    is_up = threading.Event()
+    server = Server(app, on_up=is_up.set)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    try:
+        assert is_up.wait(START_S), "the server did not start"
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(START_S)
+        listener.close()
+
+
+@contextlib.contextmanager
+def running_service(data_dir: Path, *arguments: str, **variables: str) -> Iterator[str]:
+    """Run `serve` as a process on a free port; its log is `service.log` in the data folder."""
+    process = start_service(data_dir, *arguments, **variables)
+    try:
+        yield url_of(process, data_dir)
+    finally:
+        process.terminate()
+        try:
+            status = process.wait(STOP_S)
+        finally:
+            process.kill()
+            process.wait()
+            if process.stdout:
+                process.stdout.close()
+    assert status == 0, "the service did not end well"
+
+
+def start_service(data_dir: Path, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("DESCENT_")}
+    own = {"DESCENT_PORT": "0", "DESCENT_DATA_DIR": str(data_dir)}
+    with (data_dir / "service.log").open("a") as log:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "service", "serve", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=inherited | own | variables | {"PYTHONPATH": str(ROOT)},
+            cwd=data_dir,
+            text=True,
+        )
+
+
+def url_of(process: subprocess.Popen[str], data_dir: Path) -> str:
+    """Wait until a started service listens; return its URL."""
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        log = (data_dir / "service.log").read_text()[-4000:]
+        pytest.fail(f"the service did not start:\n{log}")
+    url: str = json.loads(line)["url"]
+    return url

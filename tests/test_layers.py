@@ -1,0 +1,254 @@
+"""The import rules of the architecture. This file is the architecture's document: change both."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("descent", "models", "service", "migrations")
+MAX_FILE = 400  # lines
+MAX_FUNCTION = 60  # lines
+#: functions that may be longer, with the reason
+LONG = {"models.train.train": "the training loop is told on one page"}
+
+#: From the top down: a module may import what is further down, and what is in its own group.
+#: A name stands for the module and all that is inside it, unless a longer one is listed.
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("service.__main__",),
+    ("service.serve",),
+    ("service.server",),
+    ("service.app",),
+    ("service.openapi",),
+    (
+        "service.system",
+        "service.pages",
+        "service.datasets.routes",
+        "service.runs.routes",
+        "service.runs.streams",
+        "service.inference.routes",
+        "service.inference.predictions",
+        "service.inference.oip",
+    ),
+    ("service.dependencies", "service.http", "service.middleware", "service.jobs.worker"),
+    (
+        "service.problems",
+        "service.strict_json",
+        "service.idempotency",
+        "service.telemetry",
+        "service.jobs.reports",
+        "service.jobs.launch",
+        "service.datasets",
+        "service.runs.train",
+        "service.inference",
+    ),
+    ("service.runs.plan", "service.runs.wire", "service.inference.registry"),
+    ("service.runs.lifecycle",),
+    ("service.runs.metrics",),
+    ("service.runs.events",),
+    ("service.jobs.queue",),
+    ("service.keys",),
+    ("service.database", "service.blobs", "service.logs"),
+    ("service.tables", "service.settings", "service.errors", "service.ids"),
+    ("models.train",),
+    ("models",),
+    ("descent.cli", "descent.demo"),
+    ("descent.client",),
+    ("descent",),
+)
+#: packages that only these modules may import
+RESERVED = {
+    "fastapi": (
+        "service.app",
+        "service.server",
+        "service.openapi",
+        "service.http",
+        "service.dependencies",
+        "service.pages",
+        "service.system",
+        "service.datasets.routes",
+        "service.datasets.upload",
+        "service.runs.routes",
+        "service.runs.streams",
+        "service.inference.routes",
+        "service.inference.predictions",
+        "service.inference.answers",
+        "service.inference.bodies",
+        "service.inference.oip",
+    ),
+    # Which of these the API may load is proved below, by loading it.
+    "torch": ("models", "service.runs.train"),
+    "sqlalchemy": ("service", "migrations"),
+    "httpx": ("descent",),
+    "typer": ("descent.cli", "descent.demo"),
+}
+NEVER = ("pickle", "shelve", "marshal", "dill", "cloudpickle")
+
+
+def modules() -> dict[str, Path]:
+    """Return every module of ours by its name."""
+    found = {}
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            found[name.removesuffix(".__init__")] = path
+    return found
+
+
+MODULES = modules()
+TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
+
+
+def imports_of(name: str) -> Iterator[str]:
+    """Yield the full names of what a module imports, ours as the modules that they are."""
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} imports relatively"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in MODULES else str(node.module)
+
+
+def is_in(name: str, listed: str) -> bool:
+    return name == listed or name.startswith(listed + ".")
+
+
+def layer_of(name: str) -> int:
+    """Return the layer of the longest listed name that the module is in."""
+    best = max(
+        (listed for layer in LAYERS for listed in layer if is_in(name, listed)),
+        key=len,
+        default=None,
+    )
+    assert best is not None, f"{name} has no layer: add it to LAYERS"
+    return next(index for index, layer in enumerate(LAYERS) if best in layer)
+
+
+def ours() -> list[str]:
+    """Return the modules that have a layer: all but the packages' faces and the migrations."""
+    return [
+        name
+        for name in MODULES
+        if name not in ("descent", "service") and not is_in(name, "migrations")
+    ]
+
+
+def test_imports_point_down_only() -> None:
+    wrong = [
+        f"{name} imports {imported}"
+        for name in ours()
+        for imported in set(imports_of(name))
+        if imported in MODULES and imported != "service" and layer_of(imported) < layer_of(name)
+    ]
+    assert wrong == []
+
+
+def test_there_is_no_import_cycle() -> None:
+    graph = {name: {i for i in imports_of(name) if i in MODULES} - {name} for name in MODULES}
+    while leaves := [name for name, needs in graph.items() if not needs]:
+        graph = {name: needs - set(leaves) for name, needs in graph.items() if name not in leaves}
+    assert graph == {}
+
+
+def test_the_face_the_learning_and_the_serving_know_only_what_is_below_them() -> None:
+    for name in MODULES:
+        tops = {imported.partition(".")[0] for imported in imports_of(name)}
+        if is_in(name, "descent"):
+            assert not tops & {"models", "service", "torch", "sqlalchemy", "fastapi"}, name
+        if is_in(name, "models"):
+            assert not tops & {"service", "sqlalchemy", "fastapi", "httpx"}, name
+
+
+@pytest.mark.parametrize("package", RESERVED)
+def test_a_package_appears_only_where_it_belongs(package: str) -> None:
+    users = [
+        name for name in MODULES if any(is_in(imported, package) for imported in imports_of(name))
+    ]
+    assert [user for user in users if not any(is_in(user, at) for at in RESERVED[package])] == []
+
+
+def test_nothing_is_imported_inside_a_function() -> None:
+    wrong = [
+        f"{name}:{node.lineno}"
+        for name, tree in TREES.items()
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    assert wrong == []
+
+
+def test_nothing_unpickles_or_evaluates() -> None:
+    for name, tree in TREES.items():
+        assert not {imported.partition(".")[0] for imported in imports_of(name)} & set(NEVER), name
+        called = {
+            node.func.id
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        }
+        assert not called & {"eval", "exec", "compile", "__import__"}, name
+
+
+def test_files_are_short_enough_to_be_read_at_once() -> None:
+    tests = {str(path.relative_to(ROOT)): path for path in (ROOT / "tests").rglob("*.py")}
+    lengths = {name: len(path.read_text().splitlines()) for name, path in (MODULES | tests).items()}
+    assert {name: lines for name, lines in lengths.items() if lines > MAX_FILE} == {}
+
+
+def test_functions_are_short() -> None:
+    wrong = {
+        f"{name}.{node.name}": node.end_lineno - node.lineno + 1
+        for name, tree in TREES.items()
+        if not is_in(name, "migrations.versions")  # generated
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.end_lineno is not None
+        and node.end_lineno - node.lineno + 1 > MAX_FUNCTION
+    }
+    assert {name: lines for name, lines in wrong.items() if name not in LONG} == {}
+
+
+def test_every_module_says_what_it_knows() -> None:
+    silent = [name for name, tree in TREES.items() if tree.body and ast.get_docstring(tree) is None]
+    assert silent == []
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Return the top-level packages that a fresh interpreter has loaded after a statement."""
+    script = f"import sys; {statement}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import service.serve, service.__main__",
+        "import service.jobs.worker",
+    ],
+)
+def test_the_api_and_the_supervisor_never_load_torch(statement: str) -> None:
+    assert not loaded_by(statement) & {"torch", "scipy", "sklearn", "pandas"}
+
+
+def test_the_supervisor_loads_no_web_framework() -> None:
+    assert not loaded_by("import service.jobs.worker") & {"fastapi", "starlette", "uvicorn"}
+
+
+def test_the_client_is_light() -> None:
+    heavy = {"torch", "numpy", "fastapi", "starlette", "sqlalchemy", "service", "models", "pyarrow"}
+    assert not loaded_by("import descent") & (heavy | {"httpx", "pydantic"})
+    assert not loaded_by("from descent import Client") & heavy
+    assert not loaded_by("import descent.cli") & heavy
+
+
+def test_importing_the_package_makes_no_app_and_reads_no_environment() -> None:
+    assert loaded_by("import service") <= loaded_by("pass") | {"service"}
