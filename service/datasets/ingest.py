@@ -15,22 +15,23 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from sqlalchemy import Engine, and_, delete, or_, select, update
+from sqlalchemy import Engine, and_, delete, or_, update
 from sqlalchemy.orm import Session
 
+from models.failpoints import reach
 from service.blobs import BlobStore
 from service.database import boot_id, clock, row_count, writing
 from service.datasets import sandbox
 from service.datasets.rejected import Rejected
 from service.datasets.sandbox import TABLE, Limits, Task
 from service.datasets.upload import Received, remove_leftovers
+from service.datasets.versions import ready_version
 from service.errors import (
     BadRequest,
     BlobCorrupt,
     Conflict,
     Fenced,
     Invalid,
-    NotFound,
     ServiceError,
     StorageFull,
 )
@@ -40,7 +41,6 @@ from service.tables import Dataset, DatasetVersion
 
 PARSERS = 2  # files that one process of the API parses at a time
 MAX_ATTEMPTS = 3  # after so many tries that took the whole service down, the file is refused
-GONE = "deleted"  # the state of a dataset whose runs outlive it
 
 logger = structlog.get_logger(__name__)
 
@@ -115,7 +115,9 @@ class Ingester:
     def accept(self, upload: Upload) -> Ticket:
         """Store the bytes and begin to parse them. The received file may be removed after this."""
         received = upload.received
+        reach("ingest.received")
         self._blobs.put(received.path, received.sha256)
+        reach("ingest.stored")
         with writing(self._engine) as session:
             dataset = Dataset(
                 id=new_id("ds"),
@@ -130,6 +132,7 @@ class Ingester:
                 options=upload.options,
             )
             session.add(dataset)
+        reach("ingest.accepted")
         return self.begin(dataset, is_waited_for=True)
 
     def resume_abandoned(self, now: float | None = None) -> list[Ticket]:
@@ -241,7 +244,9 @@ class Ingester:
             memory_bytes=sandbox.memory_for_queries(self.limits),
         )
         parsed = sandbox.run(task, self.limits, lambda: not self._stop.is_set())
+        reach("ingest.parsed")
         digest, _size = self._blobs.put(folder / TABLE)
+        reach("ingest.table")
         return parsed | {"table": digest}
 
     def _publish(self, dataset: Dataset, options: dict[str, Any], parsed: dict[str, Any]) -> None:
@@ -251,6 +256,7 @@ class Ingester:
         with writing(self._engine) as session:
             _settle(session, dataset.id, dataset.attempt, values)
             session.add(_version(dataset.id, 1, options, parsed))
+        reach("ingest.ready")
 
     def _reject(self, ticket: Ticket, refused: Rejected) -> Rejected:
         with ticket.lock, writing(self._engine) as session:
@@ -293,38 +299,7 @@ class Ingester:
             )
 
 
-# ---- what others ask ----------------------------------------------------------------------------
-
-
-def ready_version(session: Session, dataset_id: str, version: int | None) -> DatasetVersion:
-    """Return a version of a dataset, the newest by default.
-
-    Raises NotFound, Conflict `dataset_not_ready`, or Invalid for a version that does not exist.
-    The dataset is locked against deletion until the transaction ends.
-    """
-    dataset = session.scalars(
-        select(Dataset)
-        .where(Dataset.id == dataset_id, Dataset.state != GONE)
-        .with_for_update(read=True)
-    ).one_or_none()
-    if dataset is None:
-        raise NotFound(f"There is no dataset {dataset_id[:60]!r}.")
-    if dataset.state != "ready":
-        raise Conflict(
-            f"The dataset {dataset_id} is {dataset.state}: wait until it is ready.",
-            code="dataset_not_ready",
-            state=dataset.state,
-        )
-    wanted = dataset.version if version is None else version
-    found = None
-    if 1 <= wanted <= dataset.version:
-        found = session.get(DatasetVersion, (dataset_id, wanted))
-    if found is None:
-        raise Invalid(
-            f"The dataset {dataset_id} has no version {wanted}: its newest is {dataset.version}.",
-            code="unknown_version",
-        )
-    return found
+# ---- private -------------------------------------------------------------------------------------
 
 
 def as_error(refused: Rejected) -> ServiceError:

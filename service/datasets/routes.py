@@ -18,8 +18,9 @@ from sqlalchemy.orm import Session
 from descent import schemas
 from service.database import reading
 from service.datasets import upload
-from service.datasets.ingest import GONE, Ticket, Upload, as_error, ready_version
+from service.datasets.ingest import Ticket, Upload, as_error
 from service.datasets.rows import read_rows
+from service.datasets.versions import GONE, ready_version
 from service.dependencies import (
     PageParams,
     Parts,

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from descent import schemas
 from descent.spec import RunConfig
 from service.database import reading
-from service.datasets.ingest import ready_version
+from service.datasets.versions import ready_version
 from service.dependencies import (
     PageParams,
     Parts,

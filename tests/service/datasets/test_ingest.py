@@ -9,8 +9,8 @@ from sqlalchemy import Engine
 from service.blobs import LocalBlobs
 from service.database import clock, reading, writing
 from service.datasets.ingest import MAX_ATTEMPTS, Ingester
-from service.datasets.ingest import ready_version as ready
 from service.datasets.upload import remove_leftovers
+from service.datasets.versions import ready_version as ready
 from service.errors import Conflict, Invalid, NotFound
 from service.ids import new_id
 from service.settings import Settings
