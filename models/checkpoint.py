@@ -19,6 +19,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from models.errors import CheckpointCorrupt
+from models.failpoints import reach
 
 SCHEMA = 1  # of the JSON document; a reader refuses a newer one
 MAX_HEADER = 64 * 2**20  # bytes; a document with 100 000 columns takes half of it
@@ -49,11 +50,15 @@ def write(path: Path, tensors: Mapping[str, NDArray[Any]], document: Mapping[str
         metadata={"descent": text},
     )
     temporary = path.with_name(path.name + ".part")
+    reach("checkpoint.begin")
     with temporary.open("wb") as file:
         file.write(content)
         file.flush()
+        reach("checkpoint.written")
         os.fsync(file.fileno())
+    reach("checkpoint.synced")
     temporary.replace(path)
+    reach("checkpoint.renamed")
     _sync_folder(path.parent)
     return Written(hashlib.sha256(content).hexdigest(), len(content))
 

@@ -11,6 +11,7 @@ from models.closed_form import is_small, largest_learning_rate
 from models.devices import choose_device, memory_failures, repeatable
 from models.errors import Diverged
 from models.events import EndReason, Event, Finished, Job, Metrics, Saved, Started, StopReason
+from models.failpoints import reach
 from models.outcome import evaluate_best, scalar_figures
 from models.pace import Pace
 from models.prepare import prepare
@@ -45,6 +46,7 @@ def _learn(
 
         for x, truth in training.batches():
             training.step(x, truth, rate)
+            reach("train.step")
 
             if pace.is_due():
                 reason = pace.reason_to_end()
@@ -59,6 +61,7 @@ def _learn(
                     yield saved
 
         epoch = training.end_epoch()
+        reach("train.epoch")
         yield Metrics(epoch.rows, training.progress(), state.best)
         if not epoch.is_finite:
             yield _save_last_finite(training)
@@ -87,6 +90,7 @@ def _finish(training: Training, reason: EndReason | None) -> Iterator[Event]:
         yield save(training, is_best=True)
         yield Finished(reason, None)
         return
+    reach("train.evaluate")
     evaluation = evaluate_best(training)
     # Saved before the test rows get their numbers: a training resumed here gives them again.
     yield save(training, is_best=True, evaluation=evaluation)

@@ -14,6 +14,7 @@ from datetime import timedelta
 from pydantic import ValidationError
 from sqlalchemy import Engine, select
 
+from models import failpoints
 from service import keys
 from service.database import (
     check_schema,
@@ -29,15 +30,15 @@ from service.settings import Settings
 from service.tables import Key, utc_now
 
 PREFIX = "DESCENT_"
-#: variables of the client, which may be set where the server runs too
-CLIENT = frozenset({"DESCENT_URL"})
+#: variables that are no settings: the client's, and the one that tests break the service with
+OTHERS = frozenset({"DESCENT_URL", failpoints.VARIABLE})
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
     """Return the settings; raise ValueError that names the variable that is wrong."""
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     for name in environment:
-        if name.startswith(PREFIX) and name not in known | CLIENT:
+        if name.startswith(PREFIX) and name not in known | OTHERS:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f" Did you mean {near[0]}?" if near else ""
             raise ValueError(f"{name} is no setting.{hint} `--help` lists them all.")

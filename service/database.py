@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from models.failpoints import reach
 from service.errors import Busy, ServiceError, StorageFull
 
 MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
@@ -109,6 +110,8 @@ def writing(engine: Engine) -> Iterator[Session]:
     """One write transaction: committed at the end, rolled back on any error."""
     with translated_errors(), Session(engine, expire_on_commit=False) as session, session.begin():
         yield session
+        reach("database.commit")
+    reach("database.committed")
 
 
 @contextmanager

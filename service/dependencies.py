@@ -13,6 +13,7 @@ from fastapi import Depends, Query, Request, Response
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
+from models.failpoints import reach
 from service.blobs import BlobStore
 from service.database import reading, writing
 from service.datasets.ingest import Ingester
@@ -56,6 +57,8 @@ def write_session(parts: PartsDep, request: Request) -> Iterator[Session]:
         # An idempotent request's response is stored in the same transaction.
         request.state.session = session
         yield session
+        reach("api.commit")
+    reach("api.committed")
 
 
 # scope="function": closed, and so committed, before the response is sent. A COMMIT that fails is

@@ -16,6 +16,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 from sqlalchemy import Engine
 
+from models.failpoints import reach
 from service import idempotency
 from service.errors import Invalid, ServiceError, TooLarge, UnsupportedMedia
 from service.idempotency import Claim, Stored
@@ -235,6 +236,7 @@ async def _begin(request: Request, body: bytes) -> Response | None:
     fingerprint = sha256(what + body).hexdigest()
     found = await run_sync(idempotency.begin, engine, await authenticate(request), key, fingerprint)
     if isinstance(found, Claim):
+        reach("idempotency.begun")
         request.state.claim = found
         return None
     headers = found.headers | {"Idempotency-Replayed": "true"}

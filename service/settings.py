@@ -74,6 +74,10 @@ class Settings(BaseSettings):
         8, gt=0, description="Time that training processes get to save their state at a stop."
     )
 
+    checkpoint_s: float | None = Field(
+        None, gt=0, description="Time between two checkpoints; empty weighs their cost."
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _split_lists(cls, values: object) -> object:

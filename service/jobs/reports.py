@@ -10,6 +10,7 @@ import structlog
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
+from models.failpoints import reach
 from service.blobs import BlobStore
 from service.database import writing
 from service.ids import new_id
@@ -47,7 +48,9 @@ def write(engine: Engine, blobs: BlobStore, attempt: Attempt, message: Message) 
     The bytes of a checkpoint are stored before the transaction that makes them visible.
     """
     run_id, number, kind = attempt.run_id, attempt.number, message["type"]
+    reach(f"report.{kind}")
     checkpoint = _store(blobs, attempt, message) if kind == "checkpoint" else None
+    reach(f"report.{kind}.begin")
     with writing(engine) as session:
         if kind == "started":
             lifecycle.started(session, run_id, number, {"device": message["device"]})
@@ -65,6 +68,8 @@ def write(engine: Engine, blobs: BlobStore, attempt: Attempt, message: Message) 
         elif kind == "failed":
             problem = lifecycle.problem(message["code"], message["detail"])
             lifecycle.fail(session, run_id, number, problem)
+        reach(f"report.{kind}.written")
+    reach(f"report.{kind}.committed")
     if checkpoint is not None:
         Path(message["path"]).unlink(missing_ok=True)
     if kind in {"finished", "failed"}:
@@ -85,7 +90,9 @@ def write_death(engine: Engine, attempt: Attempt, code: int | None) -> None:
 
 
 def _store(blobs: BlobStore, attempt: Attempt, message: Message) -> Checkpoint:
+    reach("blob.put")
     sha256, size = blobs.put(Path(message["path"]), message["sha256"])
+    reach("blob.put.done")
     return Checkpoint(
         id=new_id("ckpt"),
         run_id=attempt.run_id,

@@ -23,9 +23,11 @@ from typing import Any
 import structlog
 from sqlalchemy import Engine, delete
 
+from models import failpoints
+from models.failpoints import reach
 from service.blobs import BlobStore, LocalBlobs
 from service.database import check_schema, create_database, reading, writing
-from service.datasets.ingest import ready_version
+from service.datasets.versions import ready_version
 from service.errors import BlobCorrupt, Conflict, Fenced, Invalid, NotFound, ServiceError
 from service.jobs import queue, reports
 from service.jobs.launch import Child, Launcher, LocalLauncher, Message
@@ -146,6 +148,7 @@ class Supervisor:
         if run is None:
             return False
         log.info("run claimed", run_id=run.id, attempt=run.attempt)
+        reach("worker.claimed")
         try:
             self._start(run)
         except (BlobCorrupt, NotFound, Conflict, Invalid) as error:
@@ -177,16 +180,20 @@ class Supervisor:
             "resume": None,
             "seq": 0,
             "elapsed_s": 0.0,
+            "checkpoint_s": self._settings.checkpoint_s,
         }
         if checkpoint is not None:
             job["resume"] = str(self._blobs.fetch(checkpoint.sha256, scratch))
             job["seq"] = checkpoint.metric_seq if checkpoint.run_id == run.id else 0
             job["elapsed_s"] = elapsed_s
+        reach("worker.launch")
         child = self._launcher.start(job, scratch)
         self._attempts[run.id] = Attempt(run.id, run.attempt, child, scratch)
+        reach("worker.launched")
 
     def _beat(self) -> None:
         mine = {a.run_id: a.number for a in self._attempts.values()}
+        reach("worker.beat")
         with writing(self._engine) as session:
             held = queue.beat(session, self.id, mine, lease_s=self._settings.lease_s)
         for run_id in mine.keys() - held.keys():
@@ -230,13 +237,26 @@ class Supervisor:
         for owner in self._dead_owners():
             with writing(self._engine) as session:
                 queue.expire_now(session, owner)
+            reach("worker.expired")
             (self._locks / owner).unlink(missing_ok=True)
+        self._clear_scratch()
         with reading(self._engine) as session:
             lost = queue.expired(session)
         for run_id, number in lost:
+            reach("worker.rescue")
             with writing(self._engine) as session:
                 if lifecycle.rescue(session, run_id, number):
                     log.warning("run rescued", run_id=run_id, attempt=number)
+
+    def _clear_scratch(self) -> None:
+        """Remove what attempts that are over have left, because their supervisor died."""
+        own = {attempt.scratch for attempt in self._attempts.values()}
+        for folder in set(self._settings.scratch_dir.glob("run_*.*")) - own:
+            run_id, _, number = folder.name.rpartition(".")
+            with reading(self._engine) as session:
+                is_over = not queue.states(session, {run_id: int(number)})
+            if is_over:
+                shutil.rmtree(folder, ignore_errors=True)
 
     # ---- what trainers say --------------------------------------------------------------------
 
@@ -266,6 +286,7 @@ class Supervisor:
         """The process has ended: note an end without a word, and clear what it leaves."""
         code = attempt.child.exit_code()
         if not attempt.is_settled:
+            reach("worker.bury")
             reports.write_death(self._engine, attempt, code)
         del self._attempts[attempt.run_id]
         shutil.rmtree(attempt.scratch, ignore_errors=True)
@@ -341,7 +362,8 @@ def main(settings: Settings, *, stdin_wake: bool) -> None:
     check_schema(engine)
     blobs = LocalBlobs(settings.blob_dir)
     # The trainers' warm parent inherits the environment: no credential may be in it.
-    for name in [name for name in os.environ if name.startswith(("DESCENT_", "PG", "AWS_"))]:
+    secret = [name for name in os.environ if name.startswith(("DESCENT_", "PG", "AWS_"))]
+    for name in set(secret) - {failpoints.VARIABLE}:
         del os.environ[name]
     supervisor = Supervisor(settings, engine, blobs, LocalLauncher())
 

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from models.failpoints import reach
 from service.database import boot_id, clock
 from service.errors import Conflict, Fenced, NotFound
 from service.ids import new_id
@@ -191,6 +192,7 @@ def claim(session: Session, owner: str, *, lease_s: float, now: float | None = N
     checkpoint = resume_checkpoint(session, run)
     covered = checkpoint.metric_seq if checkpoint and checkpoint.run_id == run.id else 0
     metrics.rewind(session, run, covered)
+    reach("claim.rewound")
     events.append(session, run.id, run.attempt, "state", {"state": "starting"})
     return get(session, run.id)
 

@@ -21,6 +21,7 @@ from models.checkpoint import read
 from models.data import read_table
 from models.errors import LearningError
 from models.events import Event, Job, Metrics, Saved, Started, StopReason
+from models.failpoints import reach
 from models.features import Features
 from models.train import train
 
@@ -82,6 +83,7 @@ class Reporter:
         self._flushed_at = time.monotonic()
 
     def send(self, kind: str, **fields: Any) -> None:  # noqa: ANN401  JSON
+        reach(f"trainer.{kind}")
         self._connection.send_bytes(json.dumps({"type": kind} | fields).encode())
 
 
@@ -106,15 +108,18 @@ def read_job(job: dict[str, Any]) -> Job:
         attempt=job["attempt"],
         seq=job["seq"],
         elapsed_s=job["elapsed_s"],
+        checkpoint_s=job["checkpoint_s"],
     )
 
 
 def main(connection: Connection, job: dict[str, Any]) -> None:
     """Run one attempt to its end."""
     reporter = Reporter(connection)
+    reach("trainer.begin")
     try:
         for event in train(read_job(job), reporter.should_stop):
             reporter.report(event)
+        reach("trainer.end")
     except LearningError as error:
         reporter.flush()
         reporter.send("failed", code=error.code, detail=error.detail)
