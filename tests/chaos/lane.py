@@ -1,0 +1,90 @@
+"""One lane: the histories of a seed on one database and one store, in a process of its own.
+
+    python -m tests.chaos lane ORDER     (JSON, the fields of `Order`)
+
+`DESCENT_FAILPOINTS` must name the lane's folder when the process starts.
+"""
+
+import json
+import os
+import time
+import traceback
+from dataclasses import asdict, dataclass
+from itertools import count
+from pathlib import Path
+
+from sqlalchemy import make_url
+from sqlalchemy import text as sql
+
+from service.database import create_database
+from tests.chaos import histories
+from tests.chaos.processes import Warm, until
+from tests.chaos.stage import RUNS, Stage
+
+QUIET_S = 10.0  # seconds after which nothing may be left over
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a lane is to do."""
+
+    database: str
+    store: str
+    folder: str
+    #: of a PostgreSQL server, where the lane makes a database of its own
+    server: str
+    seed: int
+    #: how many processes to kill at least, and at most so many histories
+    kills: int
+    histories: int
+    #: only histories whose description has this text
+    only: str = ""
+
+
+def main(text: str) -> None:
+    """Play the histories of the order and write the report; ends the process."""
+    order = Order(**json.loads(text))
+    folder = Path(order.folder)
+    stage = Stage(Warm(), folder, _database(order, folder), _store(order, folder))
+    try:
+        stage.open()
+        for number in range(len(RUNS)):
+            stage.expect(number)
+        _play(stage, order)
+        if not until(lambda: not stage.leftovers(), QUIET_S):
+            stage.figures.wrong.append(f"I7: left over: {stage.leftovers()}")
+        stage.close()
+    except Exception:  # noqa: BLE001  the lane's report says so
+        stage.figures.wrong.append(f"the lane ended early: {traceback.format_exc()}")
+    report = asdict(stage.figures) | {"reached": sorted(stage.figures.reached)}
+    (folder / "report.json").write_text(json.dumps(report))
+    os._exit(0)
+
+
+def _play(stage: Stage, order: Order) -> None:
+    played = 0
+    for turn in count():
+        for history in histories.plan(order.seed + turn):
+            is_enough = turn > 0 and stage.figures.kills >= order.kills
+            if is_enough or played >= order.histories:
+                return
+            if order.only in str(history):
+                began = time.monotonic()
+                histories.play(stage, history)
+                print(f"{time.monotonic() - began:.1f} s: {history}", flush=True)
+                played += 1
+
+
+def _database(order: Order, folder: Path) -> str:
+    if order.database == "sqlite":
+        return f"sqlite:///{folder / 'descent.sqlite3'}"
+    name = f"chaos_{order.store}"
+    engine = create_database(order.server).execution_options(isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(sql(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    return make_url(order.server).set(database=name).render_as_string(hide_password=False)
+
+
+def _store(order: Order, folder: Path) -> str:
+    return (folder / "blobs").as_uri() if order.store == "local" else f"s3://chaos/{folder.name}"

@@ -1,0 +1,149 @@
+"""The service's processes for a history: forked from this one, where everything is imported.
+
+What runs in them is what `descent worker` and `descent serve` run. Only the warm parent of the
+trainers is shared: to import torch anew for each killed worker would take most of the time.
+This process stays single-threaded and opens nothing before a fork that a child might use.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from multiprocessing import forkserver
+from pathlib import Path
+from typing import Any, NoReturn
+
+from service import logs, serve
+from service.jobs import worker
+from service.jobs.launch import LocalLauncher
+from service.settings import Settings
+
+TICK = 0.02  # seconds between two looks
+WARM_S = 60.0  # seconds; torch takes two of them on an idle machine
+
+
+class Warm:
+    """The warm parent that all workers of this process fork their trainers from."""
+
+    def __init__(self) -> None:
+        launcher = LocalLauncher()
+        until(launcher.is_warm, WARM_S)
+        self._module: Any = forkserver
+        self._server = self._module._forkserver  # noqa: SLF001
+        self.pid: int = self._server._forkserver_pid  # noqa: SLF001
+
+    def trainers(self) -> list[int]:
+        """Return the processes that train now."""
+        tasks = (Path("/proc") / str(self.pid) / "task").iterdir()
+        return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+
+    def share(self) -> None:
+        """Have a forked child use it; asking after a parent that is not its own would fail."""
+        self._module.ensure_running = self._server.ensure_running = _nothing
+
+    def leave(self) -> None:
+        """Have a forked child start one of its own when it needs one."""
+        server = self._server
+        server._forkserver_pid = server._forkserver_address = server._forkserver_alive_fd = None  # noqa: SLF001
+
+
+def _nothing() -> None:
+    return
+
+
+def start_worker(warm: Warm, settings: Settings, log: Path) -> int:
+    """Fork a worker; return its process."""
+
+    def work() -> None:
+        warm.share()
+        worker.main(settings, stdin_wake=False)
+
+    return fork(work, log)
+
+
+def start_api(warm: Warm, settings: Settings, log: Path) -> int:
+    """Fork the API without a worker; return its process."""
+
+    def work() -> None:
+        warm.leave()
+        serve.main(settings, with_worker=False)
+
+    return fork(work, log)
+
+
+def fork(work: Callable[[], None], log: Path) -> int:
+    """Run `work` in a child that writes to `log`; return its process."""
+    child = os.fork()
+    return child or _run(work, log)
+
+
+def ask(work: Callable[[], Any], log: Path) -> Any:
+    """Return what `work` returns in a child, so that it may open stores and databases."""
+    reader, writer = os.pipe()
+
+    def answer() -> None:
+        with os.fdopen(writer, "w") as pipe:
+            json.dump(work(), pipe)
+
+    child = fork(answer, log)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        text = pipe.read()
+    os.waitpid(child, 0)
+    assert text, f"a check failed:\n{log.read_text()[-4000:]}"
+    return json.loads(text)
+
+
+def _run(work: Callable[[], None], log: Path) -> NoReturn:
+    status = 1
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        logs.configure("warning", os.fdopen(descriptor, "a", buffering=1))
+        work()
+        status = 0
+    except BaseException:  # noqa: BLE001  the child must end here, whatever it was
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a child has ended; it is reaped then, so that this is asked once."""
+    return os.waitpid(pid, os.WNOHANG)[0] == pid
+
+
+def end(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
+    """Send a signal to a child and wait until it has ended."""
+    os.kill(pid, number)
+    os.waitpid(pid, 0)
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process has been stopped by a signal."""
+    stat = (Path("/proc") / str(pid) / "stat").read_text()
+    return stat.rpartition(")")[2].split()[0] == "T"
+
+
+def until(condition: Callable[[], bool], timeout_s: float) -> bool:
+    """Look until the condition holds; return whether it did in time."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(TICK)
+    return True
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port

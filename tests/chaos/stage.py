@@ -1,0 +1,257 @@
+"""A database, a store, an API and a worker, on which histories are played one after another."""
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from models.failpoints import FOLDER
+from service.database import create_database, migrate
+from service.settings import Settings
+from tests.chaos import checks
+from tests.chaos.processes import (
+    Warm,
+    ask,
+    end,
+    fork,
+    free_port,
+    has_ended,
+    start_api,
+    start_worker,
+    until,
+)
+
+LEASE_S = 1.5
+PATIENCE_S = 30.0  # seconds after which a history counts as stuck; leases end after LEASE_S
+DATA = Path(__file__).resolve().parent.parent.parent / "descent" / "data"
+TERMINAL = ("succeeded", "failed", "cancelled")
+#: three ways to learn, between them every kind of state that a checkpoint holds
+RUNS: tuple[dict[str, Any], ...] = (
+    {
+        "model": {"type": "mlp", "hidden": [16], "dropout": 0.2},
+        "optimizer": {"type": "adam"},
+        "early_stopping": {"patience": 100_000},
+    },
+    {
+        "model": {"type": "mlp", "hidden": [8, 8], "activation": "tanh"},
+        "optimizer": {"type": "sgd", "momentum": 0.9, "nesterov": True},
+        "schedule": {"type": "plateau", "patience": 20},
+        "early_stopping": None,
+    },
+    {
+        "model": {"type": "linear"},
+        "optimizer": {"type": "rmsprop", "momentum": 0.5},
+        "schedule": {"type": "cosine", "warmup_epochs": 10},
+        "early_stopping": None,
+    },
+)
+
+
+@dataclass
+class Figures:
+    """What histories did and found."""
+
+    runs: int = 0
+    kills: int = 0
+    services: int = 0
+    zombies: int = 0
+    full: int = 0
+    looks: int = 0
+    attempts: int = 0
+    reached: set[str] = field(default_factory=set)
+    wrong: list[str] = field(default_factory=list)
+
+
+class Stage:
+    """One kind of database and one kind of store, with an API and a worker on it."""
+
+    def __init__(self, warm: Warm, folder: Path, database_url: str, blob_url: str) -> None:
+        assert FOLDER, "the failpoints must be switched on before anything is imported"
+        self.warm, self.folder, self.points = warm, folder, Path(FOLDER)
+        self.log = folder / "log"
+        self.settings = Settings(
+            data_dir=folder / "data",
+            database_url=database_url,
+            blob_url=blob_url,
+            port=free_port(),
+            lease_s=LEASE_S,
+            renew_s=LEASE_S / 5,
+            sweep_s=0.1,
+            poll_s=0.02,
+            checkpoint_s=0.08,
+            log_level="warning",
+        )
+        self.url = f"http://127.0.0.1:{self.settings.port}"
+        self.figures = Figures()
+        self.worker = self.api = 0
+        self._expected: dict[int, dict[str, Any]] = {}
+        self.dataset = ""
+
+    # ---- the processes ------------------------------------------------------------------------
+
+    def open(self) -> None:
+        engine = create_database(self.settings.resolved_database_url)
+        migrate(engine)
+        engine.dispose()
+        self.start_api()
+        self.start_worker()
+        self.dataset = self.upload(secrets.token_hex(8))
+
+    def close(self) -> None:
+        for pid in (self.worker, self.api):
+            end(pid, signal.SIGTERM)
+
+    def start_api(self) -> None:
+        self.api = start_api(self.warm, self.settings, self.log)
+
+    def start_worker(self) -> None:
+        self.worker = start_worker(self.warm, self.settings, self.log)
+
+    def revive(self) -> bool:
+        """Start again what has died; return whether anything had."""
+        dead = [has_ended(self.worker), has_ended(self.api)]
+        if dead[0]:
+            self.start_worker()
+        if dead[1]:
+            self.start_api()
+        return any(dead)
+
+    # ---- the failpoints -----------------------------------------------------------------------
+
+    def arm(self, point: str, order: str) -> None:
+        (self.points / f"{point}.times").unlink(missing_ok=True)
+        (self.points / f"{point}.order").write_text(order)
+        (self.points / f"{point}.order").rename(self.points / point)
+
+    def has_fired(self, point: str, times: int) -> bool:
+        path = self.points / f"{point}.times"
+        return path.exists() and path.stat().st_size >= times
+
+    def disarm(self) -> None:
+        for path in self.points.iterdir():
+            path.unlink()
+
+    # ---- the client ---------------------------------------------------------------------------
+
+    def upload(self, key: str) -> str:
+        """Upload the scores until they are ready, as a client does that is told to try again."""
+        content = (DATA / "scores.csv").read_bytes()
+        headers = {"content-type": "text/csv", "idempotency-key": key}
+        answer = self._insist("POST", "/datasets?name=scores", content=content, headers=headers)
+        path = f"/datasets/{answer['id']}?wait=1"
+        until(lambda: self._insist("GET", path)["state"] == "ready", PATIENCE_S)
+        return str(answer["id"])
+
+    def submit(self, number: int, epochs: int = 600) -> str:
+        """Submit one of RUNS until it is accepted; return its id."""
+        config = RUNS[number] | {
+            "dataset": self.dataset,
+            "target": "Final",
+            "epochs": epochs,
+            "batch_size": 4,
+            "register_as": "chaos",
+        }
+        headers = {"idempotency-key": secrets.token_hex(8)}
+        self.figures.runs += 1
+        return str(self._insist("POST", "/runs", json=config, headers=headers)["id"])
+
+    def state(self, run_id: str) -> str:
+        return str(self._insist("GET", f"/runs/{run_id}")["state"])
+
+    def rows(self, dataset: str) -> int:
+        return int(self._insist("GET", f"/datasets/{dataset}")["rows"])
+
+    def has_ended(self, run_id: str) -> bool:
+        return self.state(run_id) in TERMINAL
+
+    def _insist(self, method: str, path: str, **request: Any) -> Any:
+        """Send a request until there is an answer; what dies meanwhile is started again."""
+        deadline = time.monotonic() + PATIENCE_S
+        with httpx.Client(timeout=10) as client:
+            while time.monotonic() < deadline:
+                try:
+                    answer = client.request(method, f"{self.url}/api/v1{path}", **request)
+                    if answer.status_code < 300:
+                        return answer.json()
+                    assert answer.status_code in {409, 503}, answer.text
+                except httpx.TransportError:
+                    self.note_deaths()
+                time.sleep(0.02)
+        raise AssertionError(f"{method} {path} was not answered in {PATIENCE_S} s")
+
+    def note_deaths(self) -> None:
+        if self.revive():
+            self.figures.kills += 1
+
+    # ---- the checks ---------------------------------------------------------------------------
+
+    def watch(self, run_id: str) -> tuple[int, Path]:
+        """Start an observer of the run."""
+        report = self.folder / f"{run_id}.json"
+        work = lambda: checks.observe(self.settings, run_id, self.url, report)  # noqa: E731
+        return fork(work, self.log), report
+
+    def expect(self, number: int) -> None:
+        """Train one of RUNS undisturbed and keep what it gave."""
+        run_id = self.submit(number)
+        until(lambda: self.has_ended(run_id), PATIENCE_S)
+        self._expected[number] = self.digests(run_id)
+        assert self._expected[number]["state"] == "succeeded", self._expected[number]
+
+    def judge(self, run_id: str, number: int, observer: tuple[int, Path], what: str) -> None:
+        """Compare an ended run with the undisturbed one, and hear the observer."""
+        pid, report = observer
+        end(pid, signal.SIGTERM)
+        seen: dict[str, Any] = {"looks": 0, "wrong": ["the observer died"]}
+        if report.exists():
+            seen = json.loads(report.read_text())
+        found, expected = self.digests(run_id), self._expected[number]
+        wrong = [*seen["wrong"], *found["wrong"]]
+        wrong += [
+            f"I6: {name} is {found[name]}, undisturbed {expected[name]}"
+            for name in ("state", "rows", "curve", "tensors")
+            if found[name] != expected[name]
+        ]
+        if found["error"]:
+            wrong.append(str(found["error"]))
+        self.figures.looks += seen["looks"]
+        self.figures.attempts += found["attempts"]
+        self.figures.wrong += [f"{what}: {run_id}: {sentence}" for sentence in wrong]
+
+    def digests(self, run_id: str) -> dict[str, Any]:
+        found: dict[str, Any] = ask(lambda: checks.digests(self.settings, run_id), self.log)
+        return found
+
+    def dump(self, run_id: str) -> list[str]:
+        found: list[str] = ask(lambda: checks.dump(self.settings, run_id), self.log)
+        return found
+
+    def leftovers(self) -> list[str]:
+        """Return what should be gone once nothing runs: files, locks, processes."""
+        scratch = self.settings.scratch_dir
+        files = [*scratch.glob("run_*"), *(scratch / "uploads").glob("*")]
+        locks = [*(self.settings.data_dir / "locks").iterdir()]
+        found = [str(path.relative_to(self.folder)) for path in files]
+        if len(locks) > 1:
+            found.append(f"{len(locks)} locks")
+        found += [f"process {pid}" for pid in self.warm.trainers()]
+        return found
+
+    def remove(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def kill_children(pids: list[int]) -> None:
+    """Kill processes that are not children of this one; those that are gone already are fine."""
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
