@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import FrameType
 
 import structlog
 
@@ -52,7 +51,17 @@ class WorkerProcess:
             return  # it is full, so it will wake; or gone, so the next one looks by itself
 
     def ask_to_stop(self) -> None:
+        """Have it save its runs and end. Asked once: a second signal would have it kill them."""
+        if not self._is_stopping.is_set():
+            self._is_stopping.set()
+            self._terminate()
+
+    def hurry(self) -> None:
+        """Have it end at once, without saving what it trains."""
         self._is_stopping.set()
+        self._terminate()
+
+    def _terminate(self) -> None:
         process = self._process
         if process is not None and process.poll() is None:
             process.terminate()
@@ -122,14 +131,11 @@ def main(settings: Settings, *, with_worker: bool) -> None:
         if with_worker:  # only now, because its start would slow down ours
             worker.start()
 
-    server = Server(app, on_up=up, on_stop=worker.ask_to_stop)
+    server = Server(app, on_up=up, on_stop=worker.ask_to_stop, on_hurry=worker.hurry)
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        server.should_exit = True
-
-    # uvicorn raises the signal again once it has ended: these handlers let us end what is ours.
+    # While uvicorn serves it has the same handler for them.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
+        signal.signal(number, server.handle_exit)
     try:
         server.run(sockets=[listener])
     finally:

@@ -3,6 +3,7 @@
 import socket
 import time
 from collections.abc import Callable
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
@@ -20,7 +21,11 @@ def _nothing() -> None:
 
 
 class Server(uvicorn.Server):
-    """Serves the app. `on_up` is called when it listens, `on_stop` when it begins to stop."""
+    """Serves the app.
+
+    `on_up` is called when it listens, `on_stop` when it begins to stop, `on_hurry` when it is told
+    so a second time.
+    """
 
     def __init__(
         self,
@@ -28,13 +33,26 @@ class Server(uvicorn.Server):
         *,
         on_up: Callable[[], None] = _nothing,
         on_stop: Callable[[], None] = _nothing,
+        on_hurry: Callable[[], None] = _nothing,
     ) -> None:
         parts: Parts = app.state.parts
         super().__init__(_config(app, parts.settings))
         self._watcher = parts.watcher
         self._on_up = on_up
         self._on_stop = on_stop
+        self._on_hurry = on_hurry
         self._stopped_at: float | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  uvicorn's names
+        """Stop at a signal, and at a second one do it at once.
+
+        Unlike uvicorn's own it does not have the signal raised again at the end of the server:
+        what is ours ends after that.
+        """
+        if self.should_exit:
+            self.force_exit = True
+            self._on_hurry()
+        self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

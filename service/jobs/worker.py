@@ -39,6 +39,7 @@ from service.tables import Run, Worker, utc_now
 LOOK_S = 0.1  # seconds between two looks at the states of own runs: cancel must act within one
 STOP_GRACE = 3.0  # seconds that a trainer gets to obey a cancel or pause before it is killed
 DATABASE_RETRY = 0.5  # seconds between two tries to write while the database does not answer
+LAST_WORDS = 0.5  # seconds after the grace in which the ends of killed trainers are still written
 INBOX = 64  # messages of a child that are held while they cannot be written
 SEEN = 10.0  # seconds between two signs of life in the table of workers
 FORGOTTEN = timedelta(hours=1)  # after which a worker that is not seen leaves the table
@@ -76,6 +77,10 @@ class Supervisor:
                 self._guarded(self._keep_house)
                 if self._is_stopping and self._now() > self._stop_by:
                     self._abandon()
+                if self._is_stopping and self._now() > self._stop_by + LAST_WORDS:
+                    # The database does not answer: their leases run out, and others take over.
+                    log.warning("worker stopped without a word", runs=sorted(self._attempts))
+                    return
             self._guarded(self._leave)
             log.info("worker stopped", worker=self.id)
 
@@ -124,7 +129,11 @@ class Supervisor:
             step()
         except (ServiceError, OSError) as error:
             log.warning("database or storage not usable", error=str(error))
-            time.sleep(DATABASE_RETRY)
+            self._rest()
+
+    def _rest(self) -> None:
+        """Wait before the next try; a worker that has to end has no time for it."""
+        time.sleep(LOOK_S if self._is_stopping else DATABASE_RETRY)
 
     def _is_due(self, what: str, every_s: float) -> bool:
         now = self._now()
@@ -280,7 +289,7 @@ class Supervisor:
             # Nothing is lost: the message stays first in the inbox, and a full inbox is not read,
             # which in turn holds the trainer.
             log.warning("cannot write", run_id=attempt.run_id, code=error.code)
-            time.sleep(DATABASE_RETRY)
+            self._rest()
 
     def _bury(self, attempt: Attempt) -> None:
         """The process has ended: note an end without a word, and clear what it leaves."""

@@ -15,8 +15,12 @@ import pytest
 
 from service import logs
 from service.__main__ import main
+from service.database import create_database, reading
+from service.runs import lifecycle
+from service.tables import Checkpoint
 from tests.serving import ROOT, running_service, start_service, url_of
 
+IRIS = "descent/data/iris.csv"
 STOP_S = 10.0  # seconds that the service may take to end
 
 
@@ -148,3 +152,36 @@ def worker_pid(client: httpx.Client, other_than: int | None = None) -> int:
                 pid: int = worker["pid"]
                 return pid
     pytest.fail("no worker said that it is there")
+
+
+def test_a_service_that_is_told_to_stop_saves_what_it_trains(tmp_path: Path) -> None:
+    process = start_service(tmp_path)
+    with httpx.Client(base_url=url_of(process, tmp_path), timeout=60) as client:
+        dataset = client.post(
+            "/api/v1/datasets?name=iris",
+            content=(ROOT / IRIS).read_bytes(),
+            headers={"content-type": "text/csv"},
+        ).json()["id"]
+        slow = {
+            "dataset": dataset,
+            "target": "column_5",
+            # Steps that take a tenth of a second or more: what kills too soon does not get through.
+            "model": {"type": "mlp", "hidden": [4000, 4000]},
+            "batch_size": "full",
+            "epochs": 10_000,
+            "early_stopping": None,
+        }
+        run_id = client.post("/api/v1/runs", json=slow).json()["id"]
+        while not client.get(f"/api/v1/runs/{run_id}/metrics?limit=1").json()["data"]:
+            threading.Event().wait(0.05)
+    process.terminate()
+    assert process.wait(STOP_S) == 0
+    assert process.stdout is not None
+    process.stdout.close()
+    engine = create_database(f"sqlite:///{tmp_path / 'descent.sqlite3'}")
+    with reading(engine) as session:
+        run = lifecycle.get(session, run_id)
+        assert (run.state, run.state_reason, run.crash_streak) == ("queued", "handed_back", 0)
+        saved = session.get_one(Checkpoint, run.resume_checkpoint_id)
+        assert saved.metric_seq == run.metric_seq
+    engine.dispose()
