@@ -19,7 +19,7 @@ COPY service service
 RUN /opt/descent/bin/pip install --no-cache-dir -c constraints.txt '.[server]'
 
 FROM ${BASE}
-RUN useradd --system --uid 10001 descent \
+RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin descent \
     && mkdir /data /blobs \
     && chown descent /data /blobs
 COPY --from=build /opt/descent /opt/descent
