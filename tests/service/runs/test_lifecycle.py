@@ -1,11 +1,9 @@
-from collections.abc import Callable
-
 import pytest
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from service.database import reading, writing
-from service.errors import Conflict, Fenced, NotFound
+from service.errors import Conflict, NotFound
 from service.ids import new_id
 from service.jobs import queue
 from service.runs import events, lifecycle, metrics
@@ -99,29 +97,6 @@ def test_a_beat_of_a_stranger_renews_nothing(engine: Engine) -> None:
     with writing(engine) as session:
         run = start(session, add_run(session).id, now=0.0)
         assert queue.beat(session, "w2", {run.id: 1}, lease_s=LEASE, now=15.0) == {}
-
-
-def test_writes_of_an_earlier_attempt_are_refused(engine: Engine) -> None:
-    with writing(engine) as session:
-        run = start(session, add_run(session).id, now=0.0)
-        lifecycle.rescue(session, run.id, 1, now=LEASE + 1)
-        start(session, run.id, owner="w2", now=LEASE + 2)
-        stale: list[Callable[[], object]] = [
-            lambda: metrics.append(session, run.id, 1, metric_rows(1, 1), {}),
-            lambda: lifecycle.add_checkpoint(
-                session, run.id, 1, checkpoint_at(run, 0), is_resumable=True
-            ),
-            lambda: lifecycle.log(session, run.id, 1, "late"),
-            lambda: lifecycle.started(session, run.id, 1, {}),
-            lambda: lifecycle.succeed(session, run.id, 1, {}),
-            lambda: lifecycle.fail(session, run.id, 1, lifecycle.problem("diverged", "x")),
-            lambda: lifecycle.stopped(session, run.id, 1, {}),
-            lambda: lifecycle.crashed(session, run.id, 1, "x"),
-        ]
-        for write in stale:
-            with pytest.raises(Fenced):
-                write()
-        assert lifecycle.get(session, run.id).state == "running"
 
 
 def test_a_queued_run_is_cancelled_at_once(engine: Engine) -> None:

@@ -1,0 +1,99 @@
+"""Every durable write of a worker takes the attempt, and one that is over is refused."""
+
+import ast
+import inspect
+from collections.abc import Callable, Iterator
+from types import ModuleType
+
+import pytest
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
+
+from service.database import reading, writing
+from service.errors import Fenced
+from service.inference import registry
+from service.jobs import queue, reports, worker
+from service.runs import lifecycle, metrics
+from service.tables import Checkpoint, Event, Metric, ModelVersion, Run
+from tests.service.rows import add_run, metric_rows
+from tests.service.runs.test_lifecycle import LEASE, checkpoint_at, start
+
+#: what a worker calls without an attempt, with the reason
+UNFENCED = {
+    "lifecycle.claim": "makes the attempt",
+    "queue.beat": "takes all attempts of its owner",
+    "queue.expire_now": "voids the leases of an owner that the kernel says is dead",
+    "registry.register": "writes for a run that its caller has fenced and hands over",
+}
+READS = ("get", "problem", "resume_checkpoint", "has_waiting", "states", "expired", "elapsed_s")
+MODULES: dict[str, ModuleType] = {
+    "lifecycle": lifecycle,
+    "metrics": metrics,
+    "queue": queue,
+    "registry": registry,
+}
+
+
+def called_by_workers() -> Iterator[str]:
+    """Yield each function of the runs' modules that the supervisor's own modules call."""
+    for module in (worker, reports):
+        for node in ast.walk(ast.parse(inspect.getsource(module))):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and isinstance(node.func.value, ast.Name)
+                and node.func.value.id in MODULES
+            ):
+                yield f"{node.func.value.id}.{node.func.attr}"
+
+
+def test_each_write_helper_of_a_worker_takes_the_attempt() -> None:
+    writes = {name for name in called_by_workers() if name.partition(".")[2] not in READS}
+    assert {"metrics.append", "lifecycle.add_checkpoint", "lifecycle.succeed"} <= writes
+    for name in sorted(writes - UNFENCED.keys()):
+        module, _, function = name.partition(".")
+        parameters = inspect.signature(getattr(MODULES[module], function)).parameters
+        assert "attempt" in parameters, name
+
+
+STALE: dict[str, Callable[[Session, Run], object]] = {
+    "metric rows": lambda s, run: metrics.append(s, run.id, 1, metric_rows(1, 1), {}),
+    "a checkpoint": lambda s, run: lifecycle.add_checkpoint(
+        s, run.id, 1, checkpoint_at(run, 0), is_resumable=True
+    ),
+    "a line of the log": lambda s, run: lifecycle.log(s, run.id, 1, "late"),
+    "the start": lambda s, run: lifecycle.started(s, run.id, 1, {}),
+    "a success": lambda s, run: lifecycle.succeed(s, run.id, 1, {}),
+    "a failure": lambda s, run: lifecycle.fail(s, run.id, 1, lifecycle.problem("diverged", "x")),
+    "a stop": lambda s, run: lifecycle.stopped(s, run.id, 1, {}),
+    "a crash": lambda s, run: lifecycle.crashed(s, run.id, 1, "x"),
+}
+
+
+@pytest.mark.parametrize("what", STALE)
+def test_a_late_write_is_refused_and_changes_nothing(engine: Engine, what: str) -> None:
+    with writing(engine) as session:
+        run = start(session, add_run(session).id, now=0.0)
+        lifecycle.rescue(session, run.id, 1, now=LEASE + 1)
+        run = start(session, run.id, owner="w2", now=LEASE + 2)
+    before = everything(engine)
+    with pytest.raises(Fenced), writing(engine) as session:
+        STALE[what](session, run)
+    assert everything(engine) == before
+
+
+def test_an_owner_whose_run_has_ended_is_refused(engine: Engine) -> None:
+    with writing(engine) as session:
+        run = start(session, add_run(session).id, now=0.0)
+        lifecycle.succeed(session, run.id, 1, {})
+    with pytest.raises(Fenced), writing(engine) as session:
+        metrics.append(session, run.id, 1, metric_rows(1, 1), {})
+
+
+def everything(engine: Engine) -> list[str]:
+    with reading(engine) as session:
+        return [
+            repr(tuple(row))
+            for table in (Run, Metric, Event, Checkpoint, ModelVersion)
+            for row in session.execute(select(*table.__table__.columns))
+        ]
