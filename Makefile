@@ -14,7 +14,7 @@ else
 TORCH := $(or $(wildcard .venv/.torch-*),.venv/.torch-default)
 endif
 
-.PHONY: help install demo serve test lint clean
+.PHONY: help install demo serve test lint chaos mutants clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -37,6 +37,12 @@ lint: .venv/.dev ## ruff and mypy, with what ruff can repair repaired
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/mypy
+
+chaos: .venv/.dev ## kill, stop and starve the service while it trains; KILLS=… and SEED=… choose
+	$(BIN)/python -m tests.chaos $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))
+
+mutants: .venv/.dev ## put faults into a copy of the code: each must be found by its test
+	$(BIN)/python -m tests.mutants
 
 clean: ## remove .venv and caches; ./data stays
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

@@ -85,6 +85,14 @@ def test_an_expired_lease_gives_the_run_back_to_the_queue(engine: Engine) -> Non
     assert (rescued.state, rescued.state_reason, rescued.owner) == ("queued", "worker_lost", None)
 
 
+def test_a_lease_of_an_earlier_boot_is_void(engine: Engine) -> None:
+    with writing(engine) as session:
+        run = start(session, add_run(session).id, now=0.0)
+        run.boot_id = "the boot before"
+        session.flush()
+        assert lifecycle.rescue(session, run.id, 1, now=1.0)
+
+
 def test_a_beat_keeps_the_lease(engine: Engine) -> None:
     with writing(engine) as session:
         run = start(session, add_run(session).id, now=0.0)

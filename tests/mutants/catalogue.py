@@ -1,0 +1,229 @@
+"""The faults, each with the test that is named for finding it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+FENCING = "tests/service/jobs/test_fencing.py"
+LATE = f"{FENCING}::test_a_late_write_is_refused_and_changes_nothing"
+LIFECYCLE = "tests/service/runs/test_lifecycle.py"
+METRICS = "tests/service/runs/test_metrics.py"
+RESUME = "tests/models/test_resume.py"
+EXACT = f"{RESUME}::test_a_run_stopped_at_any_step_resumes_exactly"
+CHECKPOINT = "tests/models/test_checkpoint.py"
+DURABLE = "tests/service/test_durability.py"
+IDEMPOTENT = "tests/service/test_idempotency.py"
+SYNCED = f"{DURABLE}::test_a_file_is_synced_before_it_has_its_name_and_its_folder_after"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One fault: in `file`, `old` becomes `new`; `test` must fail of it."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    test: str
+
+
+MUTANTS = (
+    # ---- fences -------------------------------------------------------------------------------
+    Mutant(
+        "the fence does not look at the attempt",
+        "service/jobs/queue.py",
+        "        .where(Run.id == run_id, Run.attempt == attempt, Run.state.in_(OWNED))\n"
+        "        .values(attempt=attempt)",
+        "        .where(Run.id == run_id, Run.state.in_(OWNED))\n        .values(owner=Run.owner)",
+        LATE,
+    ),
+    Mutant(
+        "the fence does not look at the state",
+        "service/jobs/queue.py",
+        "Run.attempt == attempt, Run.state.in_(OWNED))\n        .values(attempt=attempt)",
+        "Run.attempt == attempt)\n        .values(attempt=attempt)",
+        f"{FENCING}::test_an_owner_whose_run_has_ended_is_refused",
+    ),
+    Mutant(
+        "metric rows are not fenced",
+        "service/runs/metrics.py",
+        "    run = queue.fence(session, run_id, attempt)\n    fresh =",
+        "    run = session.get_one(Run, run_id)\n    fresh =",
+        f"{LATE}[sqlite-metric rows]",
+    ),
+    Mutant(
+        "checkpoints are not fenced",
+        "service/runs/lifecycle.py",
+        "    run = queue.fence(session, run_id, attempt)\n    if checkpoint.metric_seq",
+        "    run = get(session, run_id)\n    if checkpoint.metric_seq",
+        f"{LATE}[sqlite-a checkpoint]",
+    ),
+    Mutant(
+        "the log is not fenced",
+        "service/runs/lifecycle.py",
+        "    queue.fence(session, run_id, attempt)\n    events.append(",
+        "    events.append(",
+        f"{LATE}[sqlite-a line of the log]",
+    ),
+    Mutant(
+        "the start is not fenced",
+        "service/runs/lifecycle.py",
+        '    run = queue.fence(session, run_id, attempt)\n    values["started_at"]',
+        '    run = get(session, run_id)\n    values["started_at"]',
+        f"{LATE}[sqlite-the start]",
+    ),
+    Mutant(
+        "a claim is no new attempt",
+        "service/jobs/queue.py",
+        "            attempt=Run.attempt + 1,\n",
+        "",
+        f"{LIFECYCLE}::test_a_claim_starts_a_new_attempt",
+    ),
+    # ---- leases -------------------------------------------------------------------------------
+    Mutant(
+        "a beat renews what another owner holds",
+        "service/jobs/queue.py",
+        "        .where(mine, Run.owner == owner, Run.state.in_(OWNED))",
+        "        .where(mine, Run.state.in_(OWNED))",
+        f"{LIFECYCLE}::test_a_beat_of_a_stranger_renews_nothing",
+    ),
+    Mutant(
+        "a rescue does not wait for the lease to end",
+        "service/jobs/queue.py",
+        "        .where(_is_expired(session, now))\n        .values(owner=None",
+        "        .values(owner=None",
+        f"{LIFECYCLE}::test_a_beat_keeps_the_lease",
+    ),
+    Mutant(
+        "a lease of an earlier boot still counts",
+        "service/jobs/queue.py",
+        "    return or_(Run.lease_expires < clock(session, now), Run.boot_id != boot_id(session))",
+        "    return or_(Run.lease_expires < clock(session, now))",
+        f"{LIFECYCLE}::test_a_lease_of_an_earlier_boot_is_void",
+    ),
+    # ---- curves -------------------------------------------------------------------------------
+    Mutant(
+        "a claim does not replace the rows after its checkpoint",
+        "service/runs/lifecycle.py",
+        "    metrics.rewind(session, run, covered)\n",
+        "",
+        f"{METRICS}::test_a_resumed_attempt_replaces_the_rows_after_its_checkpoint",
+    ),
+    Mutant(
+        "the replaced rows stay live",
+        "service/runs/metrics.py",
+        "        .values(superseded_by=run.attempt)",
+        "        .values(superseded_by=None)",
+        f"{METRICS}::test_a_resumed_attempt_replaces_the_rows_after_its_checkpoint",
+    ),
+    Mutant(
+        "a gap in the rows is stored",
+        "service/runs/metrics.py",
+        '        if fresh[0]["seq"] != run.metric_seq + 1 or fresh[-1]["seq"] != last:',
+        "        if False:",
+        f"{METRICS}::test_a_gap_is_refused",
+    ),
+    Mutant(
+        "a row that was sent twice is stored twice",
+        "service/runs/metrics.py",
+        '    fresh = [row for row in rows if row["seq"] > run.metric_seq]',
+        "    fresh = list(rows)",
+        f"{METRICS}::test_rows_whose_commit_was_not_heard_of_are_stored_once",
+    ),
+    # ---- checkpoints and blobs ----------------------------------------------------------------
+    Mutant(
+        "a checkpoint is not synced",
+        "models/checkpoint.py",
+        "        os.fsync(file.fileno())\n",
+        "",
+        f"{SYNCED}[write_checkpoint]",
+    ),
+    Mutant(
+        "the folder of a checkpoint is not synced",
+        "models/checkpoint.py",
+        "    _sync_folder(path.parent)\n",
+        "",
+        f"{SYNCED}[write_checkpoint]",
+    ),
+    Mutant(
+        "the tensors of a checkpoint may leave a gap",
+        "models/checkpoint.py",
+        "    if at != size:",
+        "    if False:",
+        f"{CHECKPOINT}::test_an_appended_byte_is_found",
+    ),
+    # ---- exact resume -------------------------------------------------------------------------
+    Mutant(
+        "the random generator is not restored",
+        "models/snapshots.py",
+        '        torch.set_rng_state(states["cpu"])',
+        "        pass",
+        EXACT,
+    ),
+    Mutant(
+        "the loss of the unfinished epoch is forgotten",
+        "models/snapshots.py",
+        "            training.report.copy_(torch.from_numpy(self.tensors[REPORT]))\n",
+        "",
+        EXACT,
+    ),
+    Mutant(
+        "the best parameters are not restored",
+        "models/snapshots.py",
+        "            self._load(BEST, flat.named(training.best), training.device)\n",
+        "",
+        EXACT,
+    ),
+    Mutant(
+        "every epoch has the order of the first",
+        "models/data.py",
+        "_generator(seed, epoch).permutation(rows)",
+        "_generator(seed, 0).permutation(rows)",
+        "tests/models/test_data.py::test_an_epoch_has_its_own_order_of_all_rows",
+    ),
+    # ---- life cycle ---------------------------------------------------------------------------
+    Mutant(
+        "a run that kills its process is tried for ever",
+        "service/runs/lifecycle.py",
+        "MAX_CRASHES = 3 ",
+        "MAX_CRASHES = 3_000_000 ",
+        f"{LIFECYCLE}::test_three_deaths_without_a_checkpoint_end_the_run",
+    ),
+    Mutant(
+        "a checkpoint forgives nothing",
+        "service/runs/lifecycle.py",
+        'values: dict[str, Any] = {"crash_streak": 0}',
+        "values: dict[str, Any] = {}",
+        f"{LIFECYCLE}::test_a_checkpoint_forgives_earlier_deaths",
+    ),
+    Mutant(
+        "the best checkpoint is dropped with the old ones",
+        "service/runs/lifecycle.py",
+        "    keep = {run.resume_checkpoint_id, run.best_checkpoint_id}",
+        "    keep = {run.resume_checkpoint_id}",
+        f"{LIFECYCLE}::test_old_checkpoints_are_dropped_but_never_the_best",
+    ),
+    Mutant(
+        "a stop kills the trainers",
+        "service/serve.py",
+        "        if not self._is_stopping.is_set():\n",
+        "        if True:\n",
+        "tests/service/test_serve.py::test_a_service_that_is_told_to_stop_saves_what_it_trains",
+    ),
+    # ---- requests -----------------------------------------------------------------------------
+    Mutant(
+        "another request under the same key gets the stored response",
+        "service/idempotency.py",
+        "    if row.fingerprint != fingerprint:",
+        "    if False:",
+        f"{IDEMPOTENT}::test_another_request_under_the_same_key_is_refused",
+    ),
+    Mutant(
+        "a request that lost its lease stores its response",
+        "service/idempotency.py",
+        "            IdempotencyKey.lease_until == self.lease_until,\n",
+        "",
+        f"{IDEMPOTENT}::test_a_request_that_lost_its_lease_cannot_store_its_response",
+    ),
+)
