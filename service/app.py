@@ -13,7 +13,6 @@ from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 
 from service import openapi, pages, problems, system
-from service.blobs import LocalBlobs
 from service.database import create_database
 from service.datasets import routes as datasets
 from service.datasets.ingest import Ingester
@@ -28,6 +27,7 @@ from service.middleware import Gate
 from service.runs import routes as runs
 from service.runs.events import Watcher
 from service.settings import Settings
+from service.storage import open_store
 from service.telemetry import Telemetry
 
 API = "/api/v1"
@@ -40,7 +40,7 @@ def _nobody() -> None:
 def create_app(settings: Settings, wake: Callable[[], None] = _nobody) -> FastAPI:
     """Return the service. Its database must have the newest schema."""
     engine = create_database(settings.resolved_database_url)
-    blobs = LocalBlobs(settings.blob_dir)
+    blobs = open_store(settings)
     parts = Parts(
         settings=settings,
         engine=engine,

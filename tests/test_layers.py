@@ -51,6 +51,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.runs.events",),
     ("service.jobs.queue",),
     ("service.keys",),
+    ("service.storage",),
+    ("service.s3",),
     ("service.database", "service.blobs", "service.logs"),
     ("service.tables", "service.settings", "service.errors", "service.ids"),
     ("models.train",),
@@ -82,6 +84,7 @@ RESERVED = {
     # Which of these the API may load is proved below, by loading it.
     "torch": ("models", "service.runs.train"),
     "sqlalchemy": ("service", "migrations"),
+    "obstore": ("service.s3",),
     "httpx": ("descent",),
     "typer": ("descent.cli", "descent.demo"),
 }

@@ -23,7 +23,7 @@ from typing import Any
 import structlog
 from sqlalchemy import Engine, delete
 
-from service.blobs import BlobStore, LocalBlobs
+from service.blobs import BlobStore
 from service.database import check_schema, create_database, reading, writing
 from service.datasets.ingest import ready_version
 from service.errors import BlobCorrupt, Conflict, Fenced, Invalid, NotFound, ServiceError
@@ -32,6 +32,7 @@ from service.jobs.launch import Child, Launcher, LocalLauncher, Message
 from service.jobs.reports import Attempt
 from service.runs import lifecycle, metrics
 from service.settings import Settings
+from service.storage import open_store
 from service.tables import Run, Worker, utc_now
 
 LOOK_S = 0.1  # seconds between two looks at the states of own runs: cancel must act within one
@@ -339,8 +340,8 @@ def main(settings: Settings, *, stdin_wake: bool) -> None:
     """Run a supervisor until SIGTERM, Ctrl-C or, with `stdin_wake`, the end of standard input."""
     engine = create_database(settings.resolved_database_url)
     check_schema(engine)
-    blobs = LocalBlobs(settings.blob_dir)
-    # The trainers' warm parent inherits the environment: no credential may be in it.
+    blobs = open_store(settings)
+    # Read by now. The trainers' warm parent inherits the environment: no credential may be in it.
     for name in [name for name in os.environ if name.startswith(("DESCENT_", "PG", "AWS_"))]:
         del os.environ[name]
     supervisor = Supervisor(settings, engine, blobs, LocalLauncher())
