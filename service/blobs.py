@@ -7,6 +7,7 @@ Knows nothing of who needs a blob; `references` does.
 import contextlib
 import errno
 import hashlib
+import itertools
 import os
 import re
 import secrets
@@ -124,6 +125,14 @@ class LocalBlobs:
 def read_blob(blobs: BlobStore, sha256: str) -> bytes:
     """Return all bytes of a blob, verified."""
     return b"".join(blobs.open(sha256))
+
+
+def begun(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Read the first chunk now, so that what cannot be read is an error before a response is sent.
+
+    Damage further on breaks the response off: its last chunk is missing.
+    """
+    return itertools.chain([next(chunks)], chunks)
 
 
 def digest_of(path: Path) -> tuple[str, int]:
