@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import structlog
 from anyio.to_thread import run_sync
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -13,12 +14,11 @@ from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 
 from service import openapi, pages, problems, system
-from service.blobs import LocalBlobs
 from service.database import create_database
 from service.datasets import routes as datasets
 from service.datasets.ingest import Ingester
 from service.dependencies import Parts
-from service.errors import Invalid, ServiceError
+from service.errors import BlobCorrupt, Conflict, Invalid, ServiceError
 from service.http import authenticate, router
 from service.inference import oip
 from service.inference import routes as inference
@@ -28,9 +28,12 @@ from service.middleware import Gate
 from service.runs import routes as runs
 from service.runs.events import Watcher
 from service.settings import Settings
+from service.storage import open_store
 from service.telemetry import Telemetry
 
 API = "/api/v1"
+
+logger = structlog.get_logger(__name__)
 
 
 def _nobody() -> None:
@@ -40,7 +43,7 @@ def _nobody() -> None:
 def create_app(settings: Settings, wake: Callable[[], None] = _nobody) -> FastAPI:
     """Return the service. Its database must have the newest schema."""
     engine = create_database(settings.resolved_database_url)
-    blobs = LocalBlobs(settings.blob_dir)
+    blobs = open_store(settings)
     parts = Parts(
         settings=settings,
         engine=engine,
@@ -107,6 +110,7 @@ def _add_handlers(app: FastAPI) -> None:
         RequestValidationError: _on_invalid,
         DBAPIError: _on_database_error,
         OverflowError: _on_overflow,
+        BlobCorrupt: _on_lost_bytes,
     }
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)
@@ -151,3 +155,9 @@ async def _on_database_error(request: Request, error: DBAPIError) -> Response:
 async def _on_overflow(request: Request, _error: OverflowError) -> Response:
     detail = "A number of this request is larger than 64 bits can hold."
     return problems.respond(request, Invalid(detail, code="value_out_of_range"))
+
+
+async def _on_lost_bytes(request: Request, error: BlobCorrupt) -> Response:
+    # The client cannot mend it; who runs the service must learn of it.
+    logger.error("bytes_lost", reason=str(error))
+    return problems.respond(request, Conflict(f"{error} Upload it again.", code="bytes_lost"))

@@ -1,21 +1,26 @@
 """Blobs: immutable bytes named by their SHA-256, verified on every read.
 
 `put` is atomic and durable: a blob is either absent or complete, whatever is killed meanwhile.
+Knows nothing of who needs a blob; `references` does.
 """
 
 import contextlib
 import errno
 import hashlib
+import itertools
 import os
 import re
 import secrets
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
-from service.errors import BlobCorrupt, StorageFull
+from models.failpoints import reach
+from service.errors import BlobCorrupt, StorageFull, StorageUnavailable
 
 CHUNK = 1024 * 1024  # bytes that are read and hashed at a time
+FORGOTTEN = 24 * 3600.0  # seconds after which what a killed `put` left behind is removed
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -24,18 +29,30 @@ class BlobMissing(BlobCorrupt):
 
 
 class BlobStore(Protocol):
-    """Where blobs live."""
+    """Where blobs live. What does not answer raises StorageUnavailable, a full disk StorageFull."""
 
     def put(self, path: Path, sha256: str | None = None) -> tuple[str, int]:
         """Store a file; return its digest and size. The file itself is left alone."""
         ...
 
     def open(self, sha256: str) -> Iterator[bytes]:
-        """Yield the bytes; raise BlobCorrupt at the end where they do not match the digest."""
+        """Yield the bytes; raise BlobCorrupt before the last of them if they are not the blob."""
         ...
 
     def fetch(self, sha256: str, folder: Path) -> Path:
         """Return a local file with the verified bytes; it may be shared, so never write to it."""
+        ...
+
+    def delete(self, sha256: str) -> None:
+        """Remove a blob for good; one that is not there is no error."""
+        ...
+
+    def check(self) -> None:
+        """Raise StorageUnavailable or StorageFull where the store cannot be used right now."""
+        ...
+
+    def sweep(self, older_than_s: float = FORGOTTEN) -> None:
+        """Remove what killed writers left behind."""
         ...
 
 
@@ -43,57 +60,145 @@ class LocalBlobs:
     """Blobs in a folder: `sha256/ab/abcdef…`."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self._blobs = root / "sha256"
         self._incoming = root / "incoming"
-        self._incoming.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for folder in (self._blobs, self._incoming):
+            _make_folder(folder)
 
     def put(self, path: Path, sha256: str | None = None) -> tuple[str, int]:
+        if sha256 is not None:
+            check_digest(sha256)
         temporary = self._incoming / secrets.token_hex(16)
         try:
-            with _full_disk_named():
+            with full_disk_named():
                 digest, size = _copy(path, temporary)
-                if sha256 is not None and digest != sha256:
-                    raise BlobCorrupt(f"{size} bytes changed while they were stored")
+                check_unchanged(digest, sha256)
+                reach("blob.copied")
                 self._publish(temporary, self._path(digest))
+                reach("blob.published")
         finally:
             temporary.unlink(missing_ok=True)
         return digest, size
 
     def open(self, sha256: str) -> Iterator[bytes]:
-        path = self._path(sha256)
-        found = hashlib.sha256()
-        try:
-            with path.open("rb") as file:
-                while chunk := file.read(CHUNK):
-                    found.update(chunk)
-                    yield chunk
-        except FileNotFoundError as error:
-            raise BlobMissing(f"The stored bytes {sha256} are missing.") from error
-        if found.hexdigest() != sha256:
-            raise BlobCorrupt(f"The stored bytes {sha256} are damaged.")
+        return verified(_chunks(self._path(sha256)), sha256)
 
     def fetch(self, sha256: str, folder: Path) -> Path:  # noqa: ARG002  a local blob needs no copy
         for _chunk in self.open(sha256):
             pass
         return self._path(sha256)
 
+    def delete(self, sha256: str) -> None:
+        path = self._path(sha256)
+        path.unlink(missing_ok=True)
+        # Else a power cut could bring it back when nothing knows of it any more.
+        if path.parent.exists():
+            _sync_folder(path.parent)
+
+    def check(self) -> None:
+        probe = self._incoming / f"ready-{secrets.token_hex(8)}"
+        try:
+            with full_disk_named():
+                probe.touch(mode=0o600)
+                probe.unlink()
+        except OSError as error:
+            detail = f"The blob store cannot be written: {error.strerror}."
+            raise StorageUnavailable(detail) from error
+
+    def sweep(self, older_than_s: float = FORGOTTEN) -> None:
+        for left in self._incoming.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                # By the wall clock, as files are dated; a day is more than it is ever set back.
+                if time.time() - left.stat().st_mtime > older_than_s:
+                    left.unlink()
+
     def _path(self, sha256: str) -> Path:
-        # The digest becomes part of a path, so nothing but 64 hex digits may pass.
-        if not DIGEST.fullmatch(sha256):
-            raise ValueError(f"not a SHA-256: {sha256!r}")
-        return self._root / "sha256" / sha256[:2] / sha256
+        check_digest(sha256)
+        return self._blobs / sha256[:2] / sha256
 
     def _publish(self, temporary: Path, final: Path) -> None:
-        final.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        final.parent.mkdir(exist_ok=True, mode=0o700)
         # Replacing an equal blob is harmless and mends a damaged one.
         temporary.replace(final)
-        for folder in (final.parent, final.parent.parent):
+        # The upper one too: another writer may have made the folder and not be that far yet.
+        for folder in (final.parent, self._blobs):
             _sync_folder(folder)
 
 
 def read_blob(blobs: BlobStore, sha256: str) -> bytes:
     """Return all bytes of a blob, verified."""
     return b"".join(blobs.open(sha256))
+
+
+def begun(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Read the first chunk now, so that what cannot be read is an error before a response is sent.
+
+    Damage further on breaks the response off: its last chunk is missing.
+    """
+    return itertools.chain([next(chunks)], chunks)
+
+
+def digest_of(path: Path) -> tuple[str, int]:
+    """Return the SHA-256 and the size of a file."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    return digest.hexdigest(), size
+
+
+# ---- what every store is made from --------------------------------------------------------------
+
+
+def check_digest(sha256: str) -> None:
+    """Raise ValueError unless this is a digest: it becomes part of a path."""
+    if not DIGEST.fullmatch(sha256):
+        raise ValueError(f"not a SHA-256: {sha256!r}")
+
+
+def check_unchanged(digest: str, wanted: str | None) -> None:
+    if wanted is not None and digest != wanted:
+        raise BlobCorrupt(f"The bytes of {wanted} changed before they were stored.")
+
+
+def verified(chunks: Iterable[bytes], sha256: str) -> Iterator[bytes]:
+    """Yield the chunks, the last one only when all match: damaged bytes never look complete."""
+    found, held = hashlib.sha256(), b""
+    for chunk in chunks:
+        found.update(chunk)
+        if held:
+            yield held
+        held = chunk
+    if found.hexdigest() != sha256:
+        raise BlobCorrupt(f"The stored bytes {sha256} are damaged.")
+    yield held
+
+
+@contextlib.contextmanager
+def full_disk_named() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise StorageFull from error
+        raise
+
+
+# ---- files --------------------------------------------------------------------------------------
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                yield chunk
+    except FileNotFoundError as error:
+        raise BlobMissing(f"The stored bytes {path.name} are missing.") from error
+    except OSError as error:
+        if error.errno == errno.EIO:  # the disk has lost them
+            raise BlobCorrupt(f"The stored bytes {path.name} cannot be read.") from error
+        raise
 
 
 def _copy(source: Path, target: Path) -> tuple[str, int]:
@@ -109,19 +214,17 @@ def _copy(source: Path, target: Path) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, each durable in the one that it is in."""
+    if not folder.exists():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True, mode=0o700)
+        _sync_folder(folder.parent)
+
+
 def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _full_disk_named() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise StorageFull from error
-        raise

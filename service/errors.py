@@ -13,6 +13,7 @@
     ├── Invalid 422             invalid, and one code per rule that was broken
     ├── PreconditionRequired 428  precondition_required
     ├── Busy 503                busy, database_unavailable, shutting_down
+    │   └── StorageUnavailable  storage_unavailable
     └── StorageFull 507         storage_full
 
     Fenced                      not for clients: the attempt that writes is no longer the owner
@@ -145,6 +146,12 @@ class Busy(ServiceError):
 
     def __init__(self, detail: str | None = None, *, code: str | None = None) -> None:
         super().__init__(detail, code=code, headers={"Retry-After": "1"})
+
+
+class StorageUnavailable(Busy):
+    """The storage of datasets and checkpoints does not answer: try again in a moment."""
+
+    code = "storage_unavailable"
 
 
 class StorageFull(ServiceError):

@@ -17,6 +17,7 @@ from service.database import check_schema, create_database, migrate
 from service.keys import check_reachable
 from service.server import Server, listen, url_of
 from service.settings import Settings
+from service.storage import open_store
 
 STOP_S = 9.5  # seconds within which everything has ended after SIGTERM
 FIRST_WAIT = 0.5  # seconds before a supervisor that died is started again; doubled each time
@@ -99,7 +100,7 @@ class WorkerProcess:
 
 def prepare(settings: Settings) -> None:
     """Bring the embedded database up to date, or check that another one is; check the keys."""
-    settings.blob_dir  # noqa: B018  raises where the URL is none that we can use
+    open_store(settings)  # raises where the URL is none that we can use
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     settings.scratch_dir.mkdir(exist_ok=True, mode=0o700)
     engine = create_database(settings.resolved_database_url)

@@ -27,7 +27,9 @@ class Settings(BaseSettings):
         "", description="SQLAlchemy URL; empty means SQLite in the data folder."
     )
     blob_url: str = Field(
-        "", description="`file:///folder` for datasets and checkpoints; empty: the data folder."
+        "",
+        description="`file:///folder` or `s3://bucket/prefix` for datasets and checkpoints;"
+        " empty: the data folder.",
     )
     api_key: SecretStr | None = Field(
         None, description="A key that is always accepted, at least 16 characters long."
@@ -113,13 +115,13 @@ class Settings(BaseSettings):
         return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'descent.sqlite3'}"
 
     @property
-    def blob_dir(self) -> Path:
-        """The folder of the blobs. Raises ValueError for a `blob_url` that is no file URL."""
+    def blob_dir(self) -> Path | None:
+        """The folder of the blobs; None where they are elsewhere, as `storage` reads it."""
         if not self.blob_url:
             return self.data_dir.absolute() / "blobs"
-        if not self.blob_url.startswith("file:///"):
-            raise ValueError(f"blob_url must be file:///folder, got {self.blob_url!r}")
-        return Path(self.blob_url.removeprefix("file://"))
+        if self.blob_url.startswith("file:///"):
+            return Path(self.blob_url.removeprefix("file://"))
+        return None
 
     @property
     def scratch_dir(self) -> Path:

@@ -1,10 +1,8 @@
 """The routes about the service itself: health, metrics, what it can train, and its keys."""
 
 import importlib.metadata
-import secrets
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from fastapi import Request, Response
@@ -14,6 +12,7 @@ from sqlalchemy.orm import Session
 from descent import schemas
 from descent.spec import ARCHITECTURES
 from service import keys
+from service.blobs import BlobStore
 from service.database import check_schema, reading
 from service.dependencies import (
     PageParams,
@@ -27,7 +26,6 @@ from service.dependencies import (
 )
 from service.errors import Invalid, NotFound, ServiceError
 from service.http import not_idempotent, open_route, router
-from service.settings import Settings
 from service.tables import Key, Worker, utc_now
 from service.telemetry import CONTENT_TYPE, Telemetry, run_states
 
@@ -59,15 +57,15 @@ def health() -> schemas.Health:
 @open_route
 def ready(parts: PartsDep, response: Response) -> schemas.Readiness:
     """Say whether the service can serve, part by part."""
-    found = list(_parts(parts.engine, parts.settings))
+    found = list(_parts(parts.engine, parts.blobs))
     is_ready = all(part.state == "ok" for part in found if part.required)
     response.status_code = 200 if is_ready else 503
     return schemas.Readiness(status="ready" if is_ready else "not_ready", parts=found)
 
 
-def _parts(engine: Engine, settings: Settings) -> Iterator[schemas.Part]:
+def _parts(engine: Engine, blobs: BlobStore) -> Iterator[schemas.Part]:
     yield _database_part(engine)
-    yield _blobs_part(settings.blob_dir)
+    yield _blobs_part(blobs)
     yield _workers_part(engine)
 
 
@@ -79,14 +77,11 @@ def _database_part(engine: Engine) -> schemas.Part:
     return schemas.Part(name="database", state="ok", required=True)
 
 
-def _blobs_part(folder: Path) -> schemas.Part:
-    probe = folder / "incoming" / f"ready-{secrets.token_hex(8)}"
+def _blobs_part(blobs: BlobStore) -> schemas.Part:
     try:
-        probe.touch(mode=0o600)
-        probe.unlink()
-    except OSError as error:
-        detail = f"The blob store cannot be written: {error.strerror}."
-        return schemas.Part(name="blobs", state="failed", required=True, detail=detail)
+        blobs.check()
+    except ServiceError as error:
+        return schemas.Part(name="blobs", state="failed", required=True, detail=error.detail)
     return schemas.Part(name="blobs", state="ok", required=True)
 
 

@@ -71,7 +71,7 @@ class Dataset(Table):
     #: how the bytes are written, such as text/csv
     media_type: Mapped[str]
     #: the SHA-256 of the bytes as uploaded (after decompression), which is their blob
-    sha256: Mapped[str | None] = mapped_column(String(64))
+    sha256: Mapped[str | None] = mapped_column(String(64), index=True)
     bytes: Mapped[int | None]
     #: the newest version that is ready, 0 before the first
     version: Mapped[int] = mapped_column(default=0)
@@ -102,7 +102,7 @@ class DatasetVersion(Table):
     columns: Mapped[list[Any]]
     warnings: Mapped[list[Any]]
     #: the SHA-256 of the Parquet file with the typed columns
-    table_sha256: Mapped[str] = mapped_column(String(64))
+    table_sha256: Mapped[str] = mapped_column(String(64), index=True)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
@@ -223,9 +223,11 @@ class Checkpoint(Table):
     #: the last metric row that the state covers
     metric_seq: Mapped[int]
     metrics: Mapped[Json]
-    sha256: Mapped[str] = mapped_column(String(64))
+    sha256: Mapped[str] = mapped_column(String(64), index=True)
     bytes: Mapped[int]
     is_best: Mapped[bool]
+    #: whether training can go on from it; from that of a diverged run it cannot
+    is_resumable: Mapped[bool] = mapped_column(default=True)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
@@ -251,7 +253,7 @@ class ModelVersion(Table):
     version: Mapped[int] = mapped_column(primary_key=True)
     run_id: Mapped[str] = mapped_column(Id, index=True)
     checkpoint_id: Mapped[str] = mapped_column(Id)
-    sha256: Mapped[str] = mapped_column(String(64))
+    sha256: Mapped[str] = mapped_column(String(64), index=True)
     bytes: Mapped[int]
     signature: Mapped[Json]
     metrics: Mapped[Json]
@@ -282,6 +284,28 @@ class Alias(Table):
     revision: Mapped[int] = mapped_column(default=1)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     updated_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Blob(Table):
+    """An object in the blob store, or one that is about to be there; see `references`."""
+
+    __tablename__ = "blobs"
+
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    bytes: Mapped[int]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class BlobPin(Table):
+    """A writer that needs a blob and has no row yet that refers to it."""
+
+    __tablename__ = "blob_pins"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64), index=True)
+    #: when the writer is taken for dead (see `database.clock`)
+    expires: Mapped[float]
+    boot_id: Mapped[str] = mapped_column(String(40))
 
 
 class Key(Table):

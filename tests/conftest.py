@@ -19,6 +19,7 @@ from service.database import create_database, migrate
 from service.ids import new_id
 from service.settings import Settings
 from tests.serving import running_service, serving
+from tests.storage import KINDS, Place, running_s3
 
 with warnings.catch_warnings():
     # It asks for a folder of the login session, which a container does not have.
@@ -124,6 +125,35 @@ def engine(database_url: str) -> Iterator[Engine]:
     engine = create_database(database_url)
     yield engine
     engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def s3_url() -> Iterator[str]:
+    """Start an S3 server once; returns the URL of its bucket."""
+    with running_s3() as url:
+        yield url
+
+
+MakePlace = Callable[[str, Path], Place]
+
+
+@pytest.fixture(scope="session")
+def make_place(request: pytest.FixtureRequest) -> MakePlace:
+    """Return a function that gives, for a kind and a data folder, an empty place for blobs."""
+
+    def make(kind: str, folder: Path) -> Place:
+        if kind == "local":
+            return Place(f"file://{folder.absolute()}/blobs")
+        bucket: str = request.getfixturevalue("s3_url")
+        return Place(f"{bucket}/{new_id('test')}")
+
+    return make
+
+
+@pytest.fixture(params=KINDS)
+def place(request: pytest.FixtureRequest, make_place: MakePlace, tmp_path: Path) -> Place:
+    """Return an empty place for blobs: the test runs once on each kind of store."""
+    return make_place(request.param, tmp_path / "data")
 
 
 @pytest.fixture

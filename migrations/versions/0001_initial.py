@@ -11,6 +11,24 @@ depends_on = None
 
 def upgrade() -> None:
     op.create_table(
+        "blob_pins",
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("sha256", sa.String(length=64), nullable=False),
+        sa.Column("expires", sa.Float(precision=53), nullable=False),
+        sa.Column("boot_id", sa.String(length=40), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_blob_pins")),
+    )
+    with op.batch_alter_table("blob_pins", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_blob_pins_sha256"), ["sha256"], unique=False)
+
+    op.create_table(
+        "blobs",
+        sa.Column("sha256", sa.String(length=64), nullable=False),
+        sa.Column("bytes", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("sha256", name=op.f("pk_blobs")),
+    )
+    op.create_table(
         "datasets",
         sa.Column("id", sa.String(length=40), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
@@ -27,6 +45,9 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_datasets")),
     )
+    with op.batch_alter_table("datasets", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_datasets_sha256"), ["sha256"], unique=False)
+
     op.create_table(
         "idempotency_keys",
         sa.Column("caller", sa.String(length=40), nullable=False),
@@ -94,6 +115,11 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("dataset_id", "version", name=op.f("pk_dataset_versions")),
     )
+    with op.batch_alter_table("dataset_versions", schema=None) as batch_op:
+        batch_op.create_index(
+            batch_op.f("ix_dataset_versions_table_sha256"), ["table_sha256"], unique=False
+        )
+
     op.create_table(
         "model_versions",
         sa.Column("model_name", sa.String(length=128), nullable=False),
@@ -121,6 +147,7 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("model_versions", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_model_versions_run_id"), ["run_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_model_versions_sha256"), ["sha256"], unique=False)
 
     op.create_table(
         "aliases",
@@ -208,6 +235,7 @@ def upgrade() -> None:
         sa.Column("sha256", sa.String(length=64), nullable=False),
         sa.Column("bytes", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("is_best", sa.Boolean(), nullable=False),
+        sa.Column("is_resumable", sa.Boolean(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(
             ["run_id"], ["runs.id"], name=op.f("fk_checkpoints_run_id"), ondelete="CASCADE"
@@ -216,6 +244,7 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("checkpoints", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_checkpoints_run_id"), ["run_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_checkpoints_sha256"), ["sha256"], unique=False)
 
     op.create_table(
         "events",
@@ -271,6 +300,7 @@ def downgrade() -> None:
     op.drop_table("metrics")
     op.drop_table("events")
     with op.batch_alter_table("checkpoints", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_checkpoints_sha256"))
         batch_op.drop_index(batch_op.f("ix_checkpoints_run_id"))
 
     op.drop_table("checkpoints")
@@ -282,9 +312,13 @@ def downgrade() -> None:
     op.drop_table("runs")
     op.drop_table("aliases")
     with op.batch_alter_table("model_versions", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_model_versions_sha256"))
         batch_op.drop_index(batch_op.f("ix_model_versions_run_id"))
 
     op.drop_table("model_versions")
+    with op.batch_alter_table("dataset_versions", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_dataset_versions_table_sha256"))
+
     op.drop_table("dataset_versions")
     op.drop_table("workers")
     op.drop_table("models")
@@ -293,4 +327,12 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_idempotency_keys_expires_at"))
 
     op.drop_table("idempotency_keys")
+    with op.batch_alter_table("datasets", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_datasets_sha256"))
+
     op.drop_table("datasets")
+    op.drop_table("blobs")
+    with op.batch_alter_table("blob_pins", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_blob_pins_sha256"))
+
+    op.drop_table("blob_pins")

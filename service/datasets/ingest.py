@@ -19,28 +19,29 @@ from sqlalchemy import Engine, and_, delete, or_, update
 from sqlalchemy.orm import Session
 
 from models.failpoints import reach
+from service import references
 from service.blobs import BlobStore
 from service.database import boot_id, clock, row_count, writing
-from service.datasets import sandbox
+from service.datasets import refusals, sandbox
 from service.datasets.rejected import Rejected
 from service.datasets.sandbox import TABLE, Limits, Task
 from service.datasets.upload import Received, remove_leftovers
 from service.datasets.versions import ready_version
 from service.errors import (
-    BadRequest,
     BlobCorrupt,
+    Busy,
     Conflict,
     Fenced,
-    Invalid,
     ServiceError,
-    StorageFull,
 )
 from service.ids import new_id
+from service.references import Stored
 from service.settings import Settings
 from service.tables import Dataset, DatasetVersion
 
 PARSERS = 2  # files that one process of the API parses at a time
 MAX_ATTEMPTS = 3  # after so many tries that took the whole service down, the file is refused
+OUTAGE_RETRY = 2.0  # seconds between two tries while the storage does not answer
 
 logger = structlog.get_logger(__name__)
 
@@ -116,9 +117,11 @@ class Ingester:
         """Store the bytes and begin to parse them. The received file may be removed after this."""
         received = upload.received
         reach("ingest.received")
-        self._blobs.put(received.path, received.sha256)
-        reach("ingest.stored")
-        with writing(self._engine) as session:
+        with (
+            self._stored(received.path, received.sha256) as held,
+            writing(self._engine) as session,
+        ):
+            reach("ingest.stored")
             dataset = Dataset(
                 id=new_id("ds"),
                 name=upload.name,
@@ -132,6 +135,7 @@ class Ingester:
                 options=upload.options,
             )
             session.add(dataset)
+            references.keep(session, held)
         reach("ingest.accepted")
         return self.begin(dataset, is_waited_for=True)
 
@@ -160,7 +164,7 @@ class Ingester:
             dataset = session.get_one(Dataset, dataset_id)
         known = {column["name"] for column in current.columns}
         if unknown := sorted(set(types) - known):
-            raise _unknown_columns(unknown)
+            raise refusals.unknown_columns(unknown)
         merged = {**(current.options.get("types") or {}), **types}
         is_same = all(c["type"] == types.get(c["name"], c["type"]) for c in current.columns)
         if is_same:
@@ -171,10 +175,10 @@ class Ingester:
                 path = self._blobs.fetch(str(dataset.sha256), folder)
                 parsed = self._parse(dataset, path, folder, options)
             except Rejected as refused:
-                raise as_error(refused) from refused
+                raise refusals.as_error(refused) from refused
             except BlobCorrupt as error:
-                raise as_error(_bytes_lost()) from error
-            with writing(self._engine) as session:
+                raise refusals.as_error(refusals.bytes_lost()) from error
+            with self._stored(folder / TABLE) as table, writing(self._engine) as session:
                 changed = session.execute(
                     update(Dataset)
                     .where(Dataset.id == dataset_id, Dataset.version == current.version)
@@ -186,7 +190,8 @@ class Ingester:
                         "The dataset got another version meanwhile: read it and try again.",
                         code="version_conflict",
                     )
-                session.add(_version(dataset_id, current.version + 1, options, parsed))
+                session.add(_version(dataset_id, current.version + 1, options, parsed, table))
+                references.keep(session, table)
 
     # ---- in the background --------------------------------------------------------------------
 
@@ -200,10 +205,10 @@ class Ingester:
 
     def _work(self, ticket: Ticket, dataset: Dataset) -> None:
         try:
-            refused = self._ingest(ticket, dataset)
+            refused = self._ingest_patiently(ticket, dataset)
         except sandbox.Stopped:
             # Still held, so that `close` hands it back.
-            ticket.done.set_exception(_interrupted())
+            ticket.done.set_exception(refusals.interrupted())
             return
         except Fenced as error:
             self._let_go(dataset.id)
@@ -217,17 +222,28 @@ class Ingester:
             self._let_go(dataset.id)
             ticket.done.set_result(refused)
 
+    def _ingest_patiently(self, ticket: Ticket, dataset: Dataset) -> Rejected | None:
+        """Parse; while storage or database do not answer, wait with the lease held."""
+        while True:
+            try:
+                return self._ingest(ticket, dataset)
+            except Busy as error:
+                logger.warning("ingest_waits", dataset_id=dataset.id, code=error.code)
+                if self._stop.wait(OUTAGE_RETRY):
+                    raise sandbox.Stopped from error
+
     def _ingest(self, ticket: Ticket, dataset: Dataset) -> Rejected | None:
         options = dataset.options or {}
         try:
             if dataset.attempt > MAX_ATTEMPTS:
-                return self._reject(ticket, _endless())
+                return self._reject(ticket, refusals.endless(MAX_ATTEMPTS))
             with self.folder() as folder:
                 path = self._blobs.fetch(str(dataset.sha256), folder)
                 parsed = self._parse(dataset, path, folder, options)
-            self._publish(dataset, options, parsed)
+                with self._stored(folder / TABLE) as table:
+                    self._publish(dataset, options, parsed, table)
         except BlobCorrupt:
-            return self._reject(ticket, _bytes_lost())
+            return self._reject(ticket, refusals.bytes_lost())
         except Rejected as refused:
             return self._reject(ticket, refused)
         return None
@@ -245,17 +261,23 @@ class Ingester:
         )
         parsed = sandbox.run(task, self.limits, lambda: not self._stop.is_set())
         reach("ingest.parsed")
-        digest, _size = self._blobs.put(folder / TABLE)
-        reach("ingest.table")
-        return parsed | {"table": digest}
+        return parsed
 
-    def _publish(self, dataset: Dataset, options: dict[str, Any], parsed: dict[str, Any]) -> None:
+    def _stored(
+        self, path: Path, sha256: str | None = None
+    ) -> contextlib.AbstractContextManager[Stored]:
+        return references.stored(self._engine, self._blobs, path, sha256)
+
+    def _publish(
+        self, dataset: Dataset, options: dict[str, Any], parsed: dict[str, Any], table: Stored
+    ) -> None:
         values: dict[str, Any] = {"state": "ready", "version": 1, "error": None}
         if dataset.media_type == "application/json" and parsed["name"]:
             values["name"] = parsed["name"]
         with writing(self._engine) as session:
             _settle(session, dataset.id, dataset.attempt, values)
-            session.add(_version(dataset.id, 1, options, parsed))
+            session.add(_version(dataset.id, 1, options, parsed, table))
+            references.keep(session, table)
         reach("ingest.ready")
 
     def _reject(self, ticket: Ticket, refused: Rejected) -> Rejected:
@@ -264,7 +286,7 @@ class Ingester:
                 mine = _mine(ticket.dataset_id, ticket.attempt)
                 session.execute(delete(Dataset).where(*mine))
             else:
-                problem = as_error(refused).problem()
+                problem = refusals.as_error(refused).problem()
                 values = {"state": "rejected", "error": problem}
                 _settle(session, ticket.dataset_id, ticket.attempt, values)
         return refused
@@ -302,42 +324,6 @@ class Ingester:
 # ---- private -------------------------------------------------------------------------------------
 
 
-def as_error(refused: Rejected) -> ServiceError:
-    """Return the error that a client sees for a file that was refused."""
-    kinds: dict[int, type[ServiceError]] = {400: BadRequest, 507: StorageFull}
-    kind = kinds.get(refused.status, Invalid)
-    return kind(refused.detail, code=refused.code, errors=refused.errors)
-
-
-def _unknown_columns(names: list[str]) -> Invalid:
-    errors = [
-        {
-            "pointer": "/columns/" + name.replace("~", "~0").replace("/", "~1"),
-            "code": "unknown_column",
-            "detail": f"There is no column {name[:80]!r}.",
-        }
-        for name in names
-    ]
-    return Invalid(errors[0]["detail"], code="unknown_column", errors=errors)
-
-
-def _bytes_lost() -> Rejected:
-    return Rejected("bytes_lost", "The stored bytes of the file are lost: upload it again.")
-
-
-def _endless() -> Rejected:
-    return Rejected(
-        "dataset_unparseable",
-        f"Parsing the file was tried {MAX_ATTEMPTS} times and never came to an end.",
-    )
-
-
-def _interrupted() -> ServiceError:
-    error = ServiceError("The service is stopping: the file is parsed when it starts again.")
-    error.status, error.code = 503, "shutting_down"
-    return error
-
-
 def _mine(dataset_id: str, attempt: int) -> tuple[Any, ...]:
     return (
         Dataset.id == dataset_id,
@@ -358,7 +344,11 @@ def _settle(session: Session, dataset_id: str, attempt: int, values: dict[str, A
 
 
 def _version(
-    dataset_id: str, number: int, options: dict[str, Any], parsed: dict[str, Any]
+    dataset_id: str,
+    number: int,
+    options: dict[str, Any],
+    parsed: dict[str, Any],
+    table: Stored,
 ) -> DatasetVersion:
     return DatasetVersion(
         dataset_id=dataset_id,
@@ -367,5 +357,5 @@ def _version(
         rows=parsed["rows"],
         columns=parsed["columns"],
         warnings=parsed["warnings"],
-        table_sha256=parsed["table"],
+        table_sha256=table.sha256,
     )

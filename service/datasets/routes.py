@@ -1,7 +1,6 @@
 """Datasets over HTTP: upload, look, retype, read rows and bytes, delete."""
 
 import asyncio
-from collections.abc import Iterator
 from datetime import datetime
 from time import monotonic
 from typing import Annotated, Any, Literal
@@ -16,9 +15,11 @@ from sqlalchemy import delete, func, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from descent import schemas
+from service.blobs import begun
 from service.database import reading
 from service.datasets import upload
-from service.datasets.ingest import Ticket, Upload, as_error
+from service.datasets.ingest import Ticket, Upload
+from service.datasets.refusals import as_error
 from service.datasets.rows import read_rows
 from service.datasets.versions import GONE, ready_version
 from service.dependencies import (
@@ -305,7 +306,10 @@ def list_dataset_rows(
     (first,) = decode_cursor(kind, page.after, int) if page.after is not None else (0,)
     with parts.ingester.folder() as folder:
         path = parts.blobs.fetch(version.table_sha256, folder)
-        rows = read_rows(path, first, page.limit + 1, wanted)
+        try:
+            rows = read_rows(path, first, page.limit + 1, wanted)
+        except FileNotFoundError as error:  # deleted, and collected, since it was fetched
+            raise NotFound(f"There is no dataset {dataset_id[:60]!r}.") from error
     envelope = page_of(rows, page.limit, lambda _row: encode_cursor(kind, [first + page.limit]))
     response = _json(envelope)
     link_next(request, response, envelope["next_cursor"])
@@ -348,5 +352,5 @@ def get_dataset_content(request: Request, dataset_id: str, parts: PartsDep) -> R
         "Content-Length": str(dataset.bytes),
         "ETag": etag,
     }
-    chunks: Iterator[bytes] = parts.blobs.open(dataset.sha256)
+    chunks = begun(parts.blobs.open(dataset.sha256))
     return StreamingResponse(chunks, media_type=dataset.media_type, headers=headers)

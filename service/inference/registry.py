@@ -12,6 +12,7 @@ from sqlalchemy import delete, func, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from service import references
 from service.database import is_postgres
 from service.errors import Conflict, NotFound
 from service.tables import Alias, Checkpoint, Model, ModelVersion, Run, utc_now
@@ -52,6 +53,10 @@ def register(
 
     `document` holds `signature`, `metrics` and, for a linear model, `parameters`.
     """
+    # Its bytes get a second owner: not after the first one was deleted and they were collected.
+    references.lock(session, checkpoint.sha256)
+    if session.get(Checkpoint, checkpoint.id, populate_existing=True) is None:
+        raise NotFound(f"The checkpoint {checkpoint.id} has just been deleted.")
     version = ModelVersion(
         model_name=model,
         version=_next_version(session, model),

@@ -4,13 +4,13 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Path, Query, Request, Response
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from sqlalchemy.orm import Session
 
 from descent import schemas
 from descent.spec import Name
 from service import http
-from service.blobs import BlobStore
+from service.blobs import BlobStore, begun
 from service.dependencies import (
     PageParams,
     PartsDep,
@@ -144,7 +144,7 @@ def get_parameters(
 
 @router.get(
     "/models/{name}/versions/{version}/artifact",
-    response_class=FileResponse,
+    response_class=StreamingResponse,
     responses={200: {"content": {"application/octet-stream": {}}}},
     operation_id="get_model_artifact",
 )
@@ -166,13 +166,13 @@ def get_artifact(
     if not_modified(request, etag):
         return Response(status_code=304, headers={"ETag": etag})
     with damage_named():
-        path = parts.blobs.fetch(row.sha256, parts.settings.scratch_dir)
-    return FileResponse(
-        path,
-        media_type="application/octet-stream",
-        filename=f"{name}-{version}.safetensors",
-        headers={"ETag": etag},
-    )
+        chunks = begun(parts.blobs.open(row.sha256))
+    headers = {
+        "Content-Disposition": f'attachment; filename="{name}-{version}.safetensors"',
+        "Content-Length": str(row.bytes),
+        "ETag": etag,
+    }
+    return StreamingResponse(chunks, media_type="application/octet-stream", headers=headers)
 
 
 # ---- aliases -------------------------------------------------------------------------------------

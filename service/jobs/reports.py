@@ -11,8 +11,10 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from models.failpoints import reach
+from service import references
 from service.blobs import BlobStore
 from service.database import writing
+from service.errors import BlobCorrupt
 from service.ids import new_id
 from service.inference import registry
 from service.jobs import queue
@@ -43,13 +45,12 @@ class Attempt:
 
 
 def write(engine: Engine, blobs: BlobStore, attempt: Attempt, message: Message) -> None:
-    """Write one message of a trainer; raise Fenced where the run has another owner.
-
-    The bytes of a checkpoint are stored before the transaction that makes them visible.
-    """
+    """Write one message of a trainer; raise Fenced where the run has another owner."""
     run_id, number, kind = attempt.run_id, attempt.number, message["type"]
     reach(f"report.{kind}")
-    checkpoint = _store(blobs, attempt, message) if kind == "checkpoint" else None
+    if kind == "checkpoint":
+        _write_checkpoint(engine, blobs, attempt, message)
+        return
     reach(f"report.{kind}.begin")
     with writing(engine) as session:
         if kind == "started":
@@ -58,9 +59,6 @@ def write(engine: Engine, blobs: BlobStore, attempt: Attempt, message: Message) 
         elif kind == "metrics":
             summary = {name: message[name] for name in ("progress", "best") if message[name]}
             metrics.append(session, run_id, number, message["rows"], summary)
-        elif checkpoint is not None:
-            resumable = message["resumable"]
-            lifecycle.add_checkpoint(session, run_id, number, checkpoint, is_resumable=resumable)
         elif kind == "log":
             lifecycle.log(session, run_id, number, message["line"])
         elif kind == "finished":
@@ -70,8 +68,6 @@ def write(engine: Engine, blobs: BlobStore, attempt: Attempt, message: Message) 
             lifecycle.fail(session, run_id, number, problem)
         reach(f"report.{kind}.written")
     reach(f"report.{kind}.committed")
-    if checkpoint is not None:
-        Path(message["path"]).unlink(missing_ok=True)
     if kind in {"finished", "failed"}:
         attempt.is_settled = True
         log.info("attempt ended", run_id=run_id, attempt=number, how=kind)
@@ -89,10 +85,33 @@ def write_death(engine: Engine, attempt: Attempt, code: int | None) -> None:
             lifecycle.crashed(session, attempt.run_id, attempt.number, how)
 
 
-def _store(blobs: BlobStore, attempt: Attempt, message: Message) -> Checkpoint:
-    reach("blob.put")
-    sha256, size = blobs.put(Path(message["path"]), message["sha256"])
-    reach("blob.put.done")
+def _write_checkpoint(engine: Engine, blobs: BlobStore, attempt: Attempt, message: Message) -> None:
+    """Store the bytes of a checkpoint, then make them visible in one fenced transaction."""
+    path = Path(message["path"])
+    try:
+        with (
+            references.stored(engine, blobs, path, message["sha256"]) as held,
+            writing(engine) as session,
+        ):
+            reach("report.checkpoint.begin")
+            checkpoint = _checkpoint(attempt, message, held)
+            resumable = message["resumable"]
+            lifecycle.add_checkpoint(
+                session, attempt.run_id, attempt.number, checkpoint, is_resumable=resumable
+            )
+            references.keep(session, held)
+            reach("report.checkpoint.written")
+    except BlobCorrupt as error:  # the file is not what the trainer wrote
+        with writing(engine) as session:
+            lifecycle.crashed(session, attempt.run_id, attempt.number, str(error))
+        attempt.is_settled = True
+        attempt.child.kill()
+        return
+    reach("report.checkpoint.committed")
+    path.unlink(missing_ok=True)
+
+
+def _checkpoint(attempt: Attempt, message: Message, held: references.Stored) -> Checkpoint:
     return Checkpoint(
         id=new_id("ckpt"),
         run_id=attempt.run_id,
@@ -101,8 +120,8 @@ def _store(blobs: BlobStore, attempt: Attempt, message: Message) -> Checkpoint:
         step=message["step"],
         metric_seq=message["seq"],
         metrics=message["metrics"],
-        sha256=sha256,
-        bytes=size,
+        sha256=held.sha256,
+        bytes=held.bytes,
         is_best=message["is_best"],
     )
 

@@ -25,21 +25,25 @@ from sqlalchemy import Engine, delete
 
 from models import failpoints
 from models.failpoints import reach
-from service.blobs import BlobStore, LocalBlobs
-from service.database import check_schema, create_database, reading, writing
+from service.blobs import BlobStore
+from service.collect import collecting
+from service.database import check_schema, clock, create_database, reading, writing
 from service.datasets.versions import ready_version
 from service.errors import BlobCorrupt, Conflict, Fenced, Invalid, NotFound, ServiceError
 from service.jobs import queue, reports
 from service.jobs.launch import Child, Launcher, LocalLauncher, Message
 from service.jobs.reports import Attempt
 from service.runs import lifecycle, metrics
+from service.runs.fallback import fall_back
 from service.settings import Settings
-from service.tables import Run, Worker, utc_now
+from service.storage import open_store
+from service.tables import Checkpoint, Run, Worker, utc_now
 
 LOOK_S = 0.1  # seconds between two looks at the states of own runs: cancel must act within one
 STOP_GRACE = 3.0  # seconds that a trainer gets to obey a cancel or pause before it is killed
 DATABASE_RETRY = 0.5  # seconds between two tries to write while the database does not answer
 LAST_WORDS = 0.5  # seconds after the grace in which the ends of killed trainers are still written
+STORAGE_WAIT = 2.0  # seconds before a run is tried again whose bytes could not be had
 INBOX = 64  # messages of a child that are held while they cannot be written
 SEEN = 10.0  # seconds between two signs of life in the table of workers
 FORGOTTEN = timedelta(hours=1)  # after which a worker that is not seen leaves the table
@@ -68,7 +72,8 @@ class Supervisor:
 
     def run(self, wake: int | None = None) -> None:
         """Work until `stop`. A byte on the descriptor `wake` means: look now; its end: stop."""
-        with self._owner_lock():
+        every_s = self._settings.sweep_s
+        with self._owner_lock(), collecting(self._engine, self._blobs, every_s):
             log.info("worker started", worker=self.id, slots=self._settings.workers)
             while not (self._is_stopping and not self._attempts):
                 wake = self._wait(wake)
@@ -164,10 +169,14 @@ class Supervisor:
             problem = lifecycle.problem("dataset_unavailable", f"{error} Upload the dataset again.")
             with writing(self._engine) as session, contextlib.suppress(Fenced):
                 lifecycle.fail(session, run.id, run.attempt, problem)
+        except Fenced:
+            log.warning("run lost before it was started", run_id=run.id, attempt=run.attempt)
         except (ServiceError, OSError):
-            # Given back, so that it does not wait for its lease to run out.
+            # Given back, so that it does not wait for its lease to run out; but not at once, or
+            # an outage of the storage would be one attempt after the other.
             with writing(self._engine) as session, contextlib.suppress(Fenced):
-                lifecycle.stopped(session, run.id, run.attempt, {})
+                wait = {"not_before": clock(session) + STORAGE_WAIT}
+                lifecycle.stopped(session, run.id, run.attempt, wait)
             raise
         return True
 
@@ -177,14 +186,15 @@ class Supervisor:
         scratch.mkdir(parents=True, mode=0o700)
         with reading(self._engine) as session:
             version = ready_version(session, run.dataset_id, run.dataset_version)
-            checkpoint = lifecycle.resume_checkpoint(session, run)
-            elapsed_s = metrics.elapsed_s(session, run.id)
+            newest = lifecycle.resume_checkpoint(session, run)
+        table = self._blobs.fetch(version.table_sha256, scratch)
+        checkpoint, resume = self._fetch_checkpoint(run, newest, scratch)
         job: Message = {
             "run_id": run.id,
             "attempt": run.attempt,
             "config": run.config,
             "columns": {column["name"]: column["type"] for column in version.columns},
-            "table": str(self._blobs.fetch(version.table_sha256, scratch)),
+            "table": str(table),
             "scratch": str(scratch),
             "resume": None,
             "seq": 0,
@@ -192,13 +202,27 @@ class Supervisor:
             "checkpoint_s": self._settings.checkpoint_s,
         }
         if checkpoint is not None:
-            job["resume"] = str(self._blobs.fetch(checkpoint.sha256, scratch))
-            job["seq"] = checkpoint.metric_seq if checkpoint.run_id == run.id else 0
-            job["elapsed_s"] = elapsed_s
+            job["resume"] = str(resume)
+            job["seq"] = lifecycle.covered_seq(run.id, checkpoint)
+            with reading(self._engine) as session:
+                job["elapsed_s"] = metrics.elapsed_s(session, run.id)
         reach("worker.launch")
         child = self._launcher.start(job, scratch)
         self._attempts[run.id] = Attempt(run.id, run.attempt, child, scratch)
         reach("worker.launched")
+
+    def _fetch_checkpoint(
+        self, run: Run, checkpoint: Checkpoint | None, scratch: Path
+    ) -> tuple[Checkpoint | None, Path | None]:
+        """Return the newest checkpoint whose bytes are whole, as a file; None if there is none."""
+        while checkpoint is not None:
+            try:
+                return checkpoint, self._blobs.fetch(checkpoint.sha256, scratch)
+            except BlobCorrupt as error:
+                log.error("checkpoint_corrupt", run_id=run.id, reason=str(error))  # noqa: TRY400  told by its reason
+                with writing(self._engine) as session:
+                    checkpoint = fall_back(session, run.id, run.attempt, checkpoint)
+        return None, None
 
     def _beat(self) -> None:
         mine = {a.run_id: a.number for a in self._attempts.values()}
@@ -369,8 +393,8 @@ def main(settings: Settings, *, stdin_wake: bool) -> None:
     """Run a supervisor until SIGTERM, Ctrl-C or, with `stdin_wake`, the end of standard input."""
     engine = create_database(settings.resolved_database_url)
     check_schema(engine)
-    blobs = LocalBlobs(settings.blob_dir)
-    # The trainers' warm parent inherits the environment: no credential may be in it.
+    blobs = open_store(settings)
+    # Read by now. The trainers' warm parent inherits the environment: no credential may be in it.
     secret = [name for name in os.environ if name.startswith(("DESCENT_", "PG", "AWS_"))]
     for name in set(secret) - {failpoints.VARIABLE}:
         del os.environ[name]

@@ -189,9 +189,7 @@ def claim(session: Session, owner: str, *, lease_s: float, now: float | None = N
     run = queue.claim(session, owner, lease_s=lease_s, now=now)
     if run is None:
         return None
-    checkpoint = resume_checkpoint(session, run)
-    covered = checkpoint.metric_seq if checkpoint and checkpoint.run_id == run.id else 0
-    metrics.rewind(session, run, covered)
+    metrics.rewind(session, run, covered_seq(run.id, resume_checkpoint(session, run)))
     reach("claim.rewound")
     events.append(session, run.id, run.attempt, "state", {"state": "starting"})
     return get(session, run.id)
@@ -202,6 +200,11 @@ def resume_checkpoint(session: Session, run: Run) -> Checkpoint | None:
     if run.resume_checkpoint_id is None:
         return None
     return session.get(Checkpoint, run.resume_checkpoint_id)
+
+
+def covered_seq(run_id: str, checkpoint: Checkpoint | None) -> int:
+    """Return the last metric row of the run that an attempt from this checkpoint keeps."""
+    return checkpoint.metric_seq if checkpoint and checkpoint.run_id == run_id else 0
 
 
 def started(session: Session, run_id: str, attempt: int, values: dict[str, Any]) -> None:
@@ -216,11 +219,12 @@ def started(session: Session, run_id: str, attempt: int, values: dict[str, Any])
 
 def add_checkpoint(
     session: Session, run_id: str, attempt: int, checkpoint: Checkpoint, *, is_resumable: bool
-) -> list[str]:
-    """Add a checkpoint whose bytes are stored; return the digests of those it makes needless."""
+) -> None:
+    """Add a checkpoint whose bytes are stored, and drop those that it makes needless."""
     run = queue.fence(session, run_id, attempt)
     if checkpoint.metric_seq > run.metric_seq:
         raise Fenced(f"checkpoint at row {checkpoint.metric_seq}, but only {run.metric_seq} rows")
+    checkpoint.is_resumable = is_resumable
     session.add(checkpoint)
     session.flush()
     values: dict[str, Any] = {"crash_streak": 0}
@@ -236,7 +240,7 @@ def add_checkpoint(
     session.execute(update(Run).where(Run.id == run_id).values(**values))
     data = {"id": checkpoint.id, "epoch": checkpoint.epoch, "step": checkpoint.step}
     events.append(session, run_id, attempt, "checkpoint", data | {"is_best": checkpoint.is_best})
-    return _drop_old_checkpoints(session, run_id)
+    _drop_old_checkpoints(session, run_id)
 
 
 def log(session: Session, run_id: str, attempt: int, line: str) -> None:
@@ -363,7 +367,7 @@ def _move(session: Session, run: Run, to: str, **values: Any) -> None:  # noqa: 
     session.expire(run)
 
 
-def _drop_old_checkpoints(session: Session, run_id: str) -> list[str]:
+def _drop_old_checkpoints(session: Session, run_id: str) -> None:
     newest_first = session.scalars(
         select(Checkpoint)
         .where(Checkpoint.run_id == run_id)
@@ -375,4 +379,3 @@ def _drop_old_checkpoints(session: Session, run_id: str) -> list[str]:
     for checkpoint in old:
         session.delete(checkpoint)
     session.flush()
-    return [checkpoint.sha256 for checkpoint in old]

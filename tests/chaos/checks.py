@@ -19,11 +19,12 @@ from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
 from models import checkpoint
-from service.blobs import BlobStore, LocalBlobs, read_blob
+from service.blobs import BlobStore, read_blob
 from service.database import create_database, reading
 from service.errors import ServiceError
 from service.runs.lifecycle import TERMINAL, TRANSITIONS
 from service.settings import Settings
+from service.storage import open_store
 from service.tables import Checkpoint, Event, Metric, ModelVersion, Run
 
 LOOK_S = 0.005  # seconds between two looks of the observer
@@ -147,7 +148,7 @@ def curve(settings: Settings, run_id: str) -> list[tuple[Any, ...]]:
 
 def digests(settings: Settings, run_id: str) -> dict[str, Any]:
     """Return what two equal runs have in common, after checking all blobs that are visible."""
-    rows, blobs = curve(settings, run_id), LocalBlobs(settings.blob_dir)
+    rows, blobs = curve(settings, run_id), open_store(settings)
     with reading(create_database(settings.resolved_database_url)) as session:
         run = session.get_one(Run, run_id)
         wrong = list(_check(session, blobs, run))

@@ -19,6 +19,8 @@ TRAINER = (
     *(f"trainer.{kind}" for kind in KINDS),
     "trainer.end",
 )
+#: in the supervisor, where the store is a folder
+LOCAL = ("blob.copied", "blob.published")
 #: in the supervisor, outside of a transaction: it can be stopped there and taken over from
 SITES = (
     "worker.claimed",
@@ -26,15 +28,19 @@ SITES = (
     "worker.launched",
     "worker.beat",
     *(f"report.{kind}" for kind in KINDS),
-    *(f"report.{kind}.begin" for kind in KINDS),
+    *(f"report.{kind}.begin" for kind in KINDS if kind != "checkpoint"),
     *(f"report.{kind}.committed" for kind in KINDS),
-    "blob.put",
-    "blob.put.done",
+    "blob.pinned",
+    "blob.stored",
+    *LOCAL,
 )
 #: in the supervisor, inside of a transaction
 TRANSACTIONS = (
     "claim.rewound",
+    "report.checkpoint.begin",
     *(f"report.{kind}.written" for kind in KINDS),
+    "collect.forgotten",
+    "collect.deleted",
 )
 #: wherever something is written
 ANYWHERE = ("database.commit", "database.committed")
@@ -44,7 +50,6 @@ UPLOAD = (
     "ingest.stored",
     "ingest.accepted",
     "ingest.parsed",
-    "ingest.table",
     "ingest.ready",
 )
 #: what is reached while a run is being recovered
@@ -71,12 +76,15 @@ REPEATED = frozenset(
         *ANYWHERE,
         *(name for name in (*TRAINER, *SITES, *TRANSACTIONS) if "metrics" in name),
         *(name for name in (*TRAINER, *SITES, *TRANSACTIONS) if "checkpoint" in name),
-        "blob.put",
-        "blob.put.done",
+        "blob.pinned",
+        "blob.stored",
+        *LOCAL,
+        "collect.forgotten",
+        "collect.deleted",
     }
 )
 #: where a full disk may show itself
-WRITES = ("checkpoint.begin", "checkpoint.written", "blob.put")
+WRITES = ("checkpoint.begin", "checkpoint.written", "blob.copied")
 
 
 def times_of(point: str) -> tuple[int, ...]:

@@ -71,7 +71,7 @@ def test_the_service_migrates_says_where_it_listens_and_ends_when_told(tmp_path:
         ("DESCENT_PROT", "1", "Did you mean DESCENT_PORT?"),
         ("DESCENT_HOST", "0.0.0.0", "keys create"),  # noqa: S104  refused, not bound
         ("DESCENT_DATABASE_URL", "mysql://x", "must begin with sqlite: or postgresql:"),
-        ("DESCENT_BLOB_URL", "s3://x", "blob_url must be file:///folder"),
+        ("DESCENT_BLOB_URL", "ftp://x", "blob_url must be file:///folder or s3://bucket"),
     ],
 )
 def test_what_cannot_be_served_is_refused_with_a_sentence(

@@ -16,11 +16,13 @@ import pyarrow.parquet as pq
 from sqlalchemy import Engine, select
 
 from descent.spec import RunConfig
-from service.blobs import LocalBlobs
+from service.blobs import BlobStore
 from service.database import reading, writing
 from service.ids import new_id
 from service.runs import lifecycle, metrics
 from service.runs.plan import make_plan
+from service.settings import Settings
+from service.storage import open_store
 from service.tables import Dataset, DatasetVersion, Run, Worker
 
 TICK = 0.02  # seconds between two looks at what another process does
@@ -43,7 +45,12 @@ class Workplace:
 
     engine: Engine
     folder: Path
+    #: what DESCENT_BLOB_URL says; empty means the data folder
+    blob_url: str = ""
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def blobs(self) -> BlobStore:
+        return open_store(Settings(data_dir=self.folder, blob_url=self.blob_url))
 
     def add_dataset(self, rows: int = 64) -> str:
         """Store a table `y = 2x + 1` with some noise; return the dataset's id."""
@@ -51,7 +58,7 @@ class Workplace:
         y = 2 * x + 1 + np.sin(37 * x) / 10
         path = self.folder / "table.parquet"
         pq.write_table(pa.table({"x": x, "y": y}), path)
-        digest, size = LocalBlobs(self.folder / "blobs").put(path)
+        digest, size = self.blobs().put(path)
         columns = [
             {"name": name, "type": "number", "role": "feature", "missing": 0, "distinct": rows}
             for name in ("x", "y")
@@ -99,7 +106,11 @@ class Workplace:
             return lifecycle.submit(session, submission).id
 
     def start_worker(self) -> subprocess.Popen[bytes]:
-        settings = {"DATABASE_URL": self._url(), "DATA_DIR": str(self.folder)} | SHORT
+        settings = {
+            "DATABASE_URL": self._url(),
+            "DATA_DIR": str(self.folder),
+            "BLOB_URL": self.blob_url,
+        } | SHORT
         environment = os.environ | {f"DESCENT_{name}": value for name, value in settings.items()}
         with (self.folder / "workers.log").open("ab") as words:
             return subprocess.Popen(

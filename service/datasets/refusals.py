@@ -1,0 +1,40 @@
+"""Why a file is refused after it was received, in words for its client."""
+
+from service.datasets.rejected import Rejected
+from service.errors import BadRequest, Invalid, ServiceError, StorageFull
+
+
+def as_error(refused: Rejected) -> ServiceError:
+    """Return the error that a client sees for a file that was refused."""
+    kinds: dict[int, type[ServiceError]] = {400: BadRequest, 507: StorageFull}
+    kind = kinds.get(refused.status, Invalid)
+    return kind(refused.detail, code=refused.code, errors=refused.errors)
+
+
+def unknown_columns(names: list[str]) -> Invalid:
+    errors = [
+        {
+            "pointer": "/columns/" + name.replace("~", "~0").replace("/", "~1"),
+            "code": "unknown_column",
+            "detail": f"There is no column {name[:80]!r}.",
+        }
+        for name in names
+    ]
+    return Invalid(errors[0]["detail"], code="unknown_column", errors=errors)
+
+
+def bytes_lost() -> Rejected:
+    return Rejected("bytes_lost", "The stored bytes of the file are lost: upload it again.")
+
+
+def endless(attempts: int) -> Rejected:
+    return Rejected(
+        "dataset_unparseable",
+        f"Parsing the file was tried {attempts} times and never came to an end.",
+    )
+
+
+def interrupted() -> ServiceError:
+    error = ServiceError("The service is stopping: the file is parsed when it starts again.")
+    error.status, error.code = 503, "shutting_down"
+    return error
