@@ -1,4 +1,4 @@
-"""Servers that the service stands on, for tests: PostgreSQL and an S3-compatible store."""
+"""PostgreSQL for tests, from the package index."""
 
 import contextlib
 import shutil
@@ -23,8 +23,3 @@ def postgres(folder: Path) -> Iterator[str]:
     finally:
         server.cleanup()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def object_store(bucket: str) -> Iterator[dict[str, str]]:
-    yield {}

@@ -21,7 +21,8 @@ from typing import Any
 
 from models.failpoints import VARIABLE
 from tests.chaos.lane import Order
-from tests.servers import object_store, postgres
+from tests.servers import postgres
+from tests.storage import running_s3
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LANES = [(database, store) for database in ("sqlite", "postgresql") for store in ("local", "s3")]
@@ -37,14 +38,23 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="descent-chaos-")))
         folder.chmod(0o755)  # the database server may run as another user
-        variables = stack.enter_context(object_store("chaos"))
+        bucket = stack.enter_context(running_s3())
         server = stack.enter_context(postgres(folder / "postgres"))
         quota = -(-given.kills // len(lanes))
         orders = [
-            Order(*lane, _folder(folder, lane), server, seed, quota, given.histories, given.only)
+            Order(
+                *lane,
+                _folder(folder, lane),
+                server,
+                bucket,
+                seed,
+                quota,
+                given.histories,
+                given.only,
+            )
             for lane in lanes
         ]
-        started = [stack.enter_context(_started(order, variables)) for order in orders]
+        started = [stack.enter_context(_started(order)) for order in orders]
         for process in started:
             process.wait()
         reports = {f"{order.database}, {order.store}": _report(order) for order in orders}
@@ -71,12 +81,12 @@ def _folder(parent: Path, lane: tuple[str, str]) -> str:
 
 
 @contextlib.contextmanager
-def _started(order: Order, variables: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+def _started(order: Order) -> Iterator[subprocess.Popen[bytes]]:
     own = {VARIABLE: str(Path(order.folder) / "points"), "PYTHONPATH": str(ROOT)}
     with (Path(order.folder) / "lane.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.chaos", "lane", json.dumps(asdict(order))],
-            env=os.environ | variables | own,
+            env=os.environ | own,
             cwd=ROOT,
             stdout=log,
             stderr=log,

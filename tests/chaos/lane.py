@@ -33,6 +33,8 @@ class Order:
     folder: str
     #: of a PostgreSQL server, where the lane makes a database of its own
     server: str
+    #: of an S3 server's bucket, where the lane takes a prefix of its own
+    bucket: str
     seed: int
     #: how many processes to kill at least, and at most so many histories
     kills: int
@@ -87,4 +89,6 @@ def _database(order: Order, folder: Path) -> str:
 
 
 def _store(order: Order, folder: Path) -> str:
-    return (folder / "blobs").as_uri() if order.store == "local" else f"s3://chaos/{folder.name}"
+    return (
+        (folder / "blobs").as_uri() if order.store == "local" else f"{order.bucket}/{folder.name}"
+    )
