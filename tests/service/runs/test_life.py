@@ -82,8 +82,6 @@ class Life(RuleBasedStateMachine):
         self.claim("w1", starts=True)
         self.append(0, [0.5, 2.0], 0)
 
-    # ---- clients ----
-
     @rule(key=KEYS, epochs=st.sampled_from([5, 6]))
     def submit(self, key: str | None, epochs: int) -> None:
         headers = {"Idempotency-Key": f"{self.prefix}-{key}"} if key else {}
@@ -191,15 +189,13 @@ class Life(RuleBasedStateMachine):
         assert answer.status_code == (304 if fresh.json() == body else 200)
         self.seen[run.id] = (fresh.headers["etag"], fresh.json())
 
-    # ---- workers ----
-
     @rule(owner=WORKERS, starts=st.booleans())
     def claim(self, owner: str, starts: bool) -> None:  # noqa: FBT001  drawn by name
         waiting = [r for r in self.in_queue() if r.not_before <= self.now]
         with writing(self.engine) as session:
             assert queue.has_waiting(session, now=self.now) == bool(waiting)
-            run = lifecycle.claim(session, owner, lease_s=LEASE, now=self.now)
-        assert (run.id if run else None) == (waiting[0].id if waiting else None)
+            got = lifecycle.claim(session, owner, lease_s=LEASE, now=self.now)
+        assert (got.id if got else None) == (waiting[0].id if waiting else None)
         if waiting:
             self.touched = run = waiting[0]
             run.claimed_by(owner, self.now)
@@ -309,8 +305,6 @@ class Life(RuleBasedStateMachine):
             self.leave(self.runs[run_id])
             self.runs[run_id].given_back()
 
-    # ---- what must hold ----
-
     @invariant()
     def agree(self) -> None:
         with reading(self.engine) as session:
@@ -349,8 +343,6 @@ class Life(RuleBasedStateMachine):
         for write in all_writes(run_id, attempt, seq, late):
             self.refused(write)
         assert everything_of(self.engine, run_id) == before
-
-    # ---- helpers ----
 
     def add(self, body: dict[str, Any]) -> Reference:
         run = self.runs[body["id"]] = self.touched = Reference(body["id"], next(self.places))
