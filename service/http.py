@@ -7,6 +7,8 @@ it, so each step is done here before the framework touches the request.
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import partial
 from hashlib import sha256
 from types import TracebackType
 from typing import Any, Literal, TypeVar
@@ -234,7 +236,10 @@ async def _begin(request: Request, body: bytes) -> Response | None:
     engine: Engine = request.app.state.engine
     what = f"{request.method} {request.url.path}?{request.url.query}\n".encode()
     fingerprint = sha256(what + body).hexdigest()
-    found = await run_sync(idempotency.begin, engine, await authenticate(request), key, fingerprint)
+    settings: Settings = request.app.state.settings
+    lease = timedelta(seconds=settings.idempotency_lease_s)
+    begin = partial(idempotency.begin, lease=lease)
+    found = await run_sync(begin, engine, await authenticate(request), key, fingerprint)
     if isinstance(found, Claim):
         reach("idempotency.begun")
         request.state.claim = found

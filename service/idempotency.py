@@ -91,7 +91,13 @@ def canonical(body: Any) -> bytes:  # noqa: ANN401  a JSON document
 
 
 def begin(
-    engine: Engine, caller: str, key: str, fingerprint: str, *, now: datetime | None = None
+    engine: Engine,
+    caller: str,
+    key: str,
+    fingerprint: str,
+    *,
+    lease: timedelta = LEASE,
+    now: datetime | None = None,
 ) -> Claim | Stored:
     """Return the stored response, or the right to carry the request out.
 
@@ -100,10 +106,10 @@ def begin(
     time = now or utc_now()
     try:
         with writing(engine) as session:
-            return _begin(session, Claim(engine, caller, key, time + LEASE), fingerprint, time)
+            return _begin(session, Claim(engine, caller, key, time + lease), fingerprint, time)
     except IntegrityError:
         # Another request with this key committed between our look and our insert.
-        raise _in_flight(LEASE) from None
+        raise _in_flight(lease) from None
 
 
 def _begin(session: Session, claim: Claim, fingerprint: str, time: datetime) -> Claim | Stored:

@@ -68,6 +68,9 @@ class Settings(BaseSettings):
         64 * MIB, ge=0, description="Free space in the data folder below which nothing is accepted."
     )
 
+    idempotency_lease_s: float = Field(
+        60, gt=0, description="Time after which the Idempotency-Key of a lost request is free."
+    )
     lease_s: float = Field(20, gt=0, description="Time after which a silent worker loses its run.")
     renew_s: float = Field(5, gt=0, description="Time between two renewals of a lease.")
     sweep_s: float = Field(2, gt=0, description="Time between two looks for lost runs.")

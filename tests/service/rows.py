@@ -1,12 +1,15 @@
 """Rows that tests need before they can begin: a ready dataset and runs on it."""
 
+from collections.abc import Callable
 from typing import Any
 
+from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
+from service.database import reading
 from service.ids import new_id
-from service.runs import lifecycle
-from service.tables import Dataset, DatasetVersion, Run
+from service.runs import lifecycle, metrics
+from service.tables import Checkpoint, Dataset, DatasetVersion, Event, Metric, Run
 
 COLUMNS: list[dict[str, Any]] = [
     {"name": "Quiz", "type": "number", "role": "feature", "missing": 0, "distinct": 13},
@@ -66,4 +69,42 @@ def metric_rows(first: int, last: int, value: float = 1.0) -> list[dict[str, Any
             "at_s": seq / 100,
         }
         for seq in range(first, last + 1)
+    ]
+
+
+def checkpoint_row(run_id: str, attempt: int, seq: int, **stored: Any) -> Checkpoint:
+    """Return a checkpoint that covers the rows up to `seq`."""
+    place = {"epoch": seq, "step": seq, "metric_seq": seq, "metrics": {}}
+    return Checkpoint(id=new_id("ckpt"), run_id=run_id, attempt=attempt, **place, **stored)
+
+
+def everything_of(engine: Engine, run_id: str) -> list[list[str]]:
+    """Return all rows of a run in all tables, to compare with them later."""
+    keys = {
+        Run: Run.id,
+        Metric: Metric.run_id,
+        Event: Event.run_id,
+        Checkpoint: Checkpoint.run_id,
+    }
+    with reading(engine) as session:
+        return [
+            sorted(map(str, session.execute(select(*table.__table__.c).where(key == run_id))))
+            for table, key in keys.items()
+        ]
+
+
+def all_writes(
+    run_id: str, attempt: int, seq: int, checkpoint: Checkpoint
+) -> list[Callable[[Session], object]]:
+    """Return one call of everything that an attempt can write."""
+    problem = lifecycle.problem("diverged", "It diverged.")
+    return [
+        lambda s: lifecycle.started(s, run_id, attempt, {"device": "cpu"}),
+        lambda s: metrics.append(s, run_id, attempt, metric_rows(seq, seq), {}),
+        lambda s: lifecycle.add_checkpoint(s, run_id, attempt, checkpoint, is_resumable=True),
+        lambda s: lifecycle.log(s, run_id, attempt, "late"),
+        lambda s: lifecycle.succeed(s, run_id, attempt, {}),
+        lambda s: lifecycle.fail(s, run_id, attempt, problem),
+        lambda s: lifecycle.stopped(s, run_id, attempt, {}),
+        lambda s: lifecycle.crashed(s, run_id, attempt, "gone"),
     ]
