@@ -17,6 +17,7 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 from sqlalchemy import Engine
+from sqlalchemy.orm import Session
 
 from models.failpoints import reach
 from service import idempotency
@@ -229,6 +230,16 @@ async def begin_upload(request: Request, digest: str) -> Response | None:
     if "idempotency-key" not in request.headers:
         return None
     return await _begin(request, digest.encode())
+
+
+def keep_response(request: Request, session: Session, response: Response) -> None:
+    """Store what an upload is answered if nobody is left to answer its end.
+
+    To be called in the transaction that accepts it, so that the same upload is not taken in again.
+    """
+    claim: Claim | None = getattr(request.state, "claim", None)
+    if claim is not None:
+        claim.store(session, _stored(response))
 
 
 async def _begin(request: Request, body: bytes) -> Response | None:

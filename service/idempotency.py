@@ -45,7 +45,10 @@ class Claim:
     lease_until: datetime
 
     def store(self, session: Session | None, stored: Stored) -> None:
-        """Keep the response, in the transaction of the work if there is one."""
+        """Keep the response, in the transaction of the work if there is one.
+
+        Work that goes on after its transaction stores what is true by then, and its end later.
+        """
         if session is None:
             with writing(self.engine) as own:
                 self._store(own, stored)
@@ -71,7 +74,6 @@ class Claim:
             IdempotencyKey.caller == self.caller,
             IdempotencyKey.key == self.key,
             IdempotencyKey.lease_until == self.lease_until,
-            IdempotencyKey.status.is_(None),
         )
 
 

@@ -8,7 +8,7 @@ import contextlib
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,8 +113,11 @@ class Ingester:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def accept(self, upload: Upload) -> Ticket:
-        """Store the bytes and begin to parse them. The received file may be removed after this."""
+    def accept(self, upload: Upload, note: Callable[[Session, Dataset], None]) -> Ticket:
+        """Store the bytes and begin to parse them. The received file may be removed after this.
+
+        `note` writes what belongs into the same transaction.
+        """
         received = upload.received
         reach("ingest.received")
         with (
@@ -135,6 +138,8 @@ class Ingester:
                 options=upload.options,
             )
             session.add(dataset)
+            session.flush()
+            note(session, dataset)
             references.keep(session, held)
         reach("ingest.accepted")
         return self.begin(dataset, is_waited_for=True)

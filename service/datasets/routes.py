@@ -37,14 +37,13 @@ from service.dependencies import (
     page_of,
 )
 from service.errors import Conflict, Invalid, NotFound
-from service.http import begin_upload, streams_body
+from service.http import begin_upload, keep_response, streams_body
 from service.http import router as strict_router
 from service.runs.lifecycle import unfinished_runs_of
 from service.settings import Settings
 from service.tables import Dataset, DatasetVersion, Run
 
 MAX_WAIT = 60.0  # seconds that a request may wait for a change
-IDEMPOTENT_WAIT = 45.0  # seconds; below the lease of an idempotency key
 POLL_S = 0.2  # between two looks at a dataset that another process may parse
 LIST = "datasets"
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
@@ -122,9 +121,11 @@ async def upload_dataset(  # noqa: PLR0913, PLR0917  each is a query option of t
         if (replayed := await begin_upload(request, received.sha256)) is not None:
             return replayed
         wanted = Upload(name or upload.name_of(received.filename), received, options)
-        ticket = await run_sync(parts.ingester.accept, wanted)
-    if "idempotency-key" in request.headers:
-        wait = min(wait, IDEMPOTENT_WAIT)
+
+        def note(session: Session, dataset: Dataset) -> None:
+            keep_response(request, session, _accepted(_wire(session, dataset)))
+
+        ticket = await run_sync(parts.ingester.accept, wanted, note)
     return await _ingested(parts, ticket, wait)
 
 
@@ -145,8 +146,7 @@ async def _ingested(parts: Parts, ticket: Ticket, wait: float) -> Response:
         if not ticket.leave():
             refused = ticket.done.result()
         else:
-            body = await run_sync(_body, parts, ticket.dataset_id)
-            return _json(body, 202, {"Location": _place(ticket.dataset_id)})
+            return _accepted(await run_sync(_body, parts, ticket.dataset_id))
     except asyncio.CancelledError:
         ticket.leave()
         raise
@@ -154,6 +154,10 @@ async def _ingested(parts: Parts, ticket: Ticket, wait: float) -> Response:
         raise as_error(refused)
     body = await run_sync(_body, parts, ticket.dataset_id)
     return _json(body, 201, {"Location": _place(ticket.dataset_id), "ETag": _etag(body)})
+
+
+def _accepted(body: dict[str, Any]) -> Response:
+    return _json(body, 202, {"Location": _place(body["id"])})
 
 
 def _place(dataset_id: str) -> str:

@@ -82,6 +82,7 @@ class Stage:
             blob_url=blob_url,
             port=free_port(),
             lease_s=LEASE_S,
+            idempotency_lease_s=LEASE_S,
             renew_s=LEASE_S / 5,
             sweep_s=0.1,
             poll_s=0.02,

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from anyio.to_thread import run_sync
 from fastapi import Request, Response
 from sqlalchemy import Engine, event, func, select
 from sqlalchemy.exc import OperationalError
@@ -17,7 +18,7 @@ from service.app import create_app
 from service.database import reading, writing
 from service.dependencies import PartsDep, WriteSession
 from service.errors import Conflict, Invalid, NotFound
-from service.http import begin_upload, not_idempotent, router, streams_body
+from service.http import begin_upload, keep_response, not_idempotent, router, streams_body
 from service.idempotency import KEPT, LEASE, Claim, Stored
 from service.ids import new_id
 from service.settings import Settings
@@ -96,6 +97,20 @@ async def upload(request: Request, parts: PartsDep) -> Response:
         return replayed
     with writing(parts.engine) as session:
         return Response(add_model(session), 201)
+
+
+@probes.post("/accepted")
+@streams_body
+async def accepted(request: Request, parts: PartsDep) -> Response:
+    data = b"".join([chunk async for chunk in request.stream()])
+    if (replayed := await begin_upload(request, data.hex())) is not None:
+        return replayed
+    with writing(parts.engine) as session:
+        name = add_model(session)
+        keep_response(request, session, Response(f"{name} is being read", 202))
+    gate.entered.set()
+    await run_sync(gate.opened.wait, 30)
+    return Response(f"{name} is ready", 201)
 
 
 @probes.post("/ignores")
@@ -189,6 +204,28 @@ def test_an_upload_is_told_by_its_bytes(probe: httpx.Client, engine: Engine) -> 
     other = probe.post("/probe/upload", content=b"34", headers=headers)
     assert (first.status_code, first.text) == (201, second.text)
     assert (second.headers["Idempotency-Replayed"], other.status_code) == ("true", 422)
+    assert models(engine) == 1
+
+
+def test_an_upload_that_was_accepted_is_not_accepted_again_while_it_is_read(
+    probe: httpx.Client, engine: Engine
+) -> None:
+    gate.entered.clear()
+    gate.opened.clear()
+    answers: list[httpx.Response] = []
+
+    def send() -> httpx.Response:
+        return probe.post("/probe/accepted", content=b"12", headers={"Idempotency-Key": "a"})
+
+    first = threading.Thread(target=lambda: answers.append(send()))
+    first.start()
+    assert gate.entered.wait(30)
+    meanwhile = send()
+    assert (meanwhile.status_code, "is being read" in meanwhile.text) == (202, True)
+    gate.opened.set()
+    first.join()
+    later = send()
+    assert (later.status_code, later.text) == (201, answers[0].text)
     assert models(engine) == 1
 
 
