@@ -40,6 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "service.idempotency",
         "service.telemetry",
         "service.jobs.reports",
+        "service.jobs.devices",
         "service.jobs.launch",
         "service.datasets",
         "service.runs.train",

@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -29,6 +30,7 @@ from service.database import check_schema, clock, create_database, reading, writ
 from service.datasets.ingest import ready_version
 from service.errors import BlobCorrupt, Conflict, Fenced, Invalid, NotFound, ServiceError
 from service.jobs import queue, reports
+from service.jobs.devices import found_devices
 from service.jobs.launch import Child, Launcher, LocalLauncher, Message
 from service.jobs.reports import Attempt
 from service.runs import lifecycle, metrics
@@ -63,6 +65,9 @@ class Supervisor:
         self._is_stopping = False
         self._stop_by = 0.0
         self._next: dict[str, float] = {}
+        self._storers = ThreadPoolExecutor(settings.workers, thread_name_prefix="store")
+        #: a pipe that wakes the loop when a checkpoint is stored
+        self._stored = os.pipe()
         self._locks = settings.data_dir.absolute() / "locks"
 
     # ---- the loop -----------------------------------------------------------------------------
@@ -79,6 +84,7 @@ class Supervisor:
                 self._guarded(self._keep_house)
                 if self._is_stopping and self._now() > self._stop_by:
                     self._abandon()
+            self._storers.shutdown(wait=False)
             self._guarded(self._leave)
             log.info("worker stopped", worker=self.id)
 
@@ -94,10 +100,11 @@ class Supervisor:
         """Sleep until a child speaks, somebody wakes us, or it is time to look."""
         readers: list[Any] = [a.child for a in self._attempts.values() if len(a.inbox) < INBOX]
         readers = [child for child in readers if not self._ended(child)]
-        if wake is not None:
-            readers.append(wake)
+        readers += [self._stored[0]] if wake is None else [self._stored[0], wake]
         pause = LOOK_S if self._attempts or self._is_stopping else self._settings.poll_s
         ready, _, _ = select.select(readers, [], [], pause)
+        if self._stored[0] in ready:
+            os.read(self._stored[0], 4096)
         if wake is not None and wake in ready:
             if os.read(wake, 4096) == b"":
                 self.stop()
@@ -271,10 +278,12 @@ class Supervisor:
                 attempt.has_ended = True
             else:
                 attempt.inbox.append(message)
+        if attempt.retry_at > self._now():
+            return
         try:
             while attempt.inbox:
-                if not attempt.is_settled:
-                    reports.write(self._engine, self._blobs, attempt, attempt.inbox[0])
+                if not self._write_first(attempt):
+                    return
                 attempt.inbox.popleft()
             if attempt.has_ended:
                 self._bury(attempt)
@@ -284,7 +293,29 @@ class Supervisor:
             # Nothing is lost: the message stays first in the inbox, and a full inbox is not read,
             # which in turn holds the trainer.
             log.warning("cannot write", run_id=attempt.run_id, code=error.code)
-            time.sleep(DATABASE_RETRY)
+            attempt.retry_at = self._now() + DATABASE_RETRY
+            if self._is_stopping and self._now() > self._stop_by:
+                attempt.inbox.clear()  # it goes on from the last checkpoint that was stored
+
+    def _write_first(self, attempt: Attempt) -> bool:
+        """Write the first message of the inbox; return whether that is done.
+
+        A thread stores checkpoints: storage may be slow, and leases must be renewed meanwhile.
+        """
+        if attempt.storing is None:
+            if attempt.is_settled:
+                return True
+            arguments = (self._engine, self._blobs, attempt, attempt.inbox[0])
+            if attempt.inbox[0]["type"] != "checkpoint":
+                reports.write(*arguments)
+                return True
+            attempt.storing = self._storers.submit(reports.write, *arguments)
+            attempt.storing.add_done_callback(lambda _done: os.write(self._stored[1], b"\n"))
+        if not attempt.storing.done():
+            return False
+        stored, attempt.storing = attempt.storing, None
+        stored.result()
+        return True
 
     def _bury(self, attempt: Attempt) -> None:
         """The process has ended: note an end without a word, and clear what it leaves."""
@@ -322,7 +353,7 @@ class Supervisor:
             )
             worker.capacity = self._settings.workers
             worker.is_warm = self._launcher.is_warm()
-            worker.devices = _devices()
+            worker.devices = found_devices()
             worker.seen_at = utc_now()
             session.add(worker)
             session.execute(delete(Worker).where(Worker.seen_at < utc_now() - FORGOTTEN))
@@ -346,17 +377,6 @@ def _is_unlocked(path: Path) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _devices() -> list[dict[str, Any]]:
-    """Return this machine's devices, as far as the kernel's driver tells without torch."""
-    found: list[dict[str, Any]] = [{"name": "cpu", "cores": os.cpu_count()}]
-    for index, folder in enumerate(sorted(Path("/proc/driver/nvidia/gpus").glob("*"))):
-        text = (folder / "information").read_text()
-        fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-        model = fields.get("Model", "NVIDIA GPU").strip()
-        found.append({"name": f"cuda:{index}", "model": model})
-    return found
 
 
 def main(settings: Settings, *, stdin_wake: bool) -> None:
