@@ -84,10 +84,17 @@ class Slow:
     def __init__(self, store: BlobStore, *, fails: bool) -> None:
         self._store, self._fails = store, fails
         self._lock, self._is_first = threading.Lock(), True
+        self.is_away = False  # for those who read
         self.reached, self.go = threading.Event(), threading.Event()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
+
+    def fetch(self, sha256: str, folder: Path) -> Path:
+        if self.is_away:
+            self.reached.set()
+            raise StorageUnavailable
+        return self._store.fetch(sha256, folder)
 
     def put(self, path: Path, sha256: str | None = None) -> tuple[str, int]:
         if self._fails and not self.go.is_set():
@@ -171,3 +178,19 @@ def test_an_outage_of_the_store_shorter_or_longer_than_a_lease_costs_no_attempt(
     slow.go.set()
     until(lambda: all(checkpointed(workplace, run_id) for run_id in runs))
     assert [workplace.run(run_id).attempt for run_id in runs] == [1, 1]
+
+
+def test_a_run_whose_bytes_cannot_be_had_goes_back_to_the_queue_for_a_while(
+    workplace: Workplace, engine: Engine, work: Work
+) -> None:
+    slow = Slow(LocalBlobs(workplace.folder / "blobs"), fails=False)
+    slow.go.set()
+    slow.is_away = True
+    run_id = workplace.submit(workplace.add_dataset())
+    work(engine, slow)
+    assert slow.reached.wait(30)
+    until(lambda: workplace.run(run_id).state == "queued")
+    assert workplace.run(run_id).not_before is not None
+    slow.is_away = False
+    run = workplace.wait_for(run_id, "running", "failed")
+    assert (run.state, run.error) == ("running", None)
