@@ -15,7 +15,7 @@ from service.database import reading, writing
 from service.errors import ServiceError
 
 BATCH = 100  # blobs of one look
-SHARE = 20  # a look that took a second is followed by so many of rest
+SHARE = 20  # a second that was spent in vain is followed by so many of rest
 SWEEP_S = 3600.0  # seconds between two sweeps of what killed writers left in the store
 LEAVE_S = 2.0  # seconds that a stop waits for a removal that is under way
 
@@ -69,8 +69,11 @@ def _work(engine: Engine, blobs: BlobStore, every_s: float, stop: threading.Even
             if began - swept >= SWEEP_S:
                 swept = began
                 blobs.sweep()
-            if removed := collect(engine, blobs):
-                log.info("bytes freed", blobs=len(removed))
+            removed = collect(engine, blobs)
         except (ServiceError, OSError) as error:
             log.warning("cannot collect", error=str(error))
-        took = time.monotonic() - began
+            removed = []
+        if removed:
+            log.info("bytes freed", blobs=len(removed))
+        # A look that was of use is followed by the next one soon: there may be more.
+        took = 0.0 if removed else time.monotonic() - began

@@ -21,7 +21,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from models.failpoints import reach
-from service.blobs import BlobStore, digest_of
+from service.blobs import BlobStore, check_digest, digest_of
 from service.database import boot_id, clock, is_postgres, row_count, writing
 from service.errors import Busy, ServiceError
 from service.ids import new_id
@@ -54,6 +54,7 @@ def stored(
     Where the block fails the bytes are let go, and the collector finds them.
     """
     digest, size = (sha256, path.stat().st_size) if sha256 else digest_of(path)
+    check_digest(digest)
     with writing(engine) as session:
         held = pin(session, digest, size)
     reach("blob.pinned")

@@ -52,20 +52,19 @@ class WorkerProcess:
             return  # it is full, so it will wake; or gone, so the next one looks by itself
 
     def ask_to_stop(self) -> None:
-        """Have it save its runs and end. Asked once: a second signal would have it kill them."""
-        if not self._is_stopping.is_set():
-            self._is_stopping.set()
-            self._terminate()
+        """Have it save its runs and end."""
+        self._is_stopping.set()
+        self._send(signal.SIGTERM)
 
     def hurry(self) -> None:
         """Have it end at once, without saving what it trains."""
         self._is_stopping.set()
-        self._terminate()
+        self._send(signal.SIGQUIT)
 
-    def _terminate(self) -> None:
+    def _send(self, number: signal.Signals) -> None:
         process = self._process
         if process is not None and process.poll() is None:
-            process.terminate()
+            process.send_signal(number)
 
     def join(self, timeout_s: float) -> None:
         """Wait for the end; kill what is left after `timeout_s`."""

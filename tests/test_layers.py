@@ -40,7 +40,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "service.idempotency",
         "service.telemetry",
         "service.jobs.reports",
+        "service.jobs.devices",
         "service.jobs.launch",
+        "service.jobs.owners",
+        "service.jobs.handout",
         "service.datasets",
         "service.runs.train",
         "service.inference",
@@ -202,6 +205,20 @@ def test_nothing_unpickles_or_evaluates() -> None:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
         }
         assert not called & {"eval", "exec", "compile", "__import__"}, name
+
+
+def test_nothing_forks_a_process_that_may_have_used_the_storage() -> None:
+    """Obstore's threads would be missing in the fork, which then hangs: fork servers use none."""
+    for name, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute | ast.Name):
+                used = node.attr if isinstance(node, ast.Attribute) else node.id
+                assert used not in {"fork", "forkpty", "set_start_method"}, name
+            if isinstance(node, ast.Call):
+                assert "preexec_fn" not in {keyword.arg for keyword in node.keywords}, name
+                assert "fork" not in {getattr(a, "value", None) for a in node.args}, name
+    for preloaded in ("service.runs.train", "service.datasets.parse"):
+        assert "obstore" not in loaded_by(f"import {preloaded}")
 
 
 def test_files_are_short_enough_to_be_read_at_once() -> None:

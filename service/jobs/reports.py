@@ -2,6 +2,7 @@
 
 import signal
 from collections import deque
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,10 @@ class Attempt:
     child: Child
     scratch: Path
     inbox: deque[Message] = field(default_factory=deque)
+    #: a checkpoint, the first of the inbox, that is being stored beside all else
+    storing: Future[None] | None = None
+    #: until when the first message is not tried again
+    retry_at: float = 0.0
     #: what the trainer was told to do, and when it is killed if it does not
     stop_reason: str | None = None
     kill_at: float | None = None

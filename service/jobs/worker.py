@@ -5,7 +5,6 @@ thread does everything, so a run's messages are written in the order in which th
 """
 
 import contextlib
-import fcntl
 import os
 import secrets
 import select
@@ -14,9 +13,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -28,16 +26,15 @@ from models.failpoints import reach
 from service.blobs import BlobStore
 from service.collect import collecting
 from service.database import check_schema, clock, create_database, reading, writing
-from service.datasets.versions import ready_version
 from service.errors import BlobCorrupt, Conflict, Fenced, Invalid, NotFound, ServiceError
-from service.jobs import queue, reports
-from service.jobs.launch import Child, Launcher, LocalLauncher, Message
+from service.jobs import handout, owners, queue, reports
+from service.jobs.devices import found_devices
+from service.jobs.launch import Child, Launcher, LocalLauncher
 from service.jobs.reports import Attempt
-from service.runs import lifecycle, metrics
-from service.runs.fallback import fall_back
+from service.runs import lifecycle
 from service.settings import Settings
 from service.storage import open_store
-from service.tables import Checkpoint, Run, Worker, utc_now
+from service.tables import Run, Worker, utc_now
 
 LOOK_S = 0.1  # seconds between two looks at the states of own runs: cancel must act within one
 STOP_GRACE = 3.0  # seconds that a trainer gets to obey a cancel or pause before it is killed
@@ -63,9 +60,12 @@ class Supervisor:
         self._blobs = blobs
         self._launcher = launcher
         self._attempts: dict[str, Attempt] = {}
-        self._is_stopping = False
+        self.is_stopping = False
         self._stop_by = 0.0
         self._next: dict[str, float] = {}
+        self._storers = ThreadPoolExecutor(settings.workers, thread_name_prefix="store")
+        #: a pipe that wakes the loop when a checkpoint is stored
+        self._stored = os.pipe()
         self._locks = settings.data_dir.absolute() / "locks"
 
     # ---- the loop -----------------------------------------------------------------------------
@@ -73,38 +73,46 @@ class Supervisor:
     def run(self, wake: int | None = None) -> None:
         """Work until `stop`. A byte on the descriptor `wake` means: look now; its end: stop."""
         every_s = self._settings.sweep_s
-        with self._owner_lock(), collecting(self._engine, self._blobs, every_s):
+        with (
+            owners.alive(self._locks, self.id),
+            collecting(self._engine, self._blobs, every_s),
+        ):
             log.info("worker started", worker=self.id, slots=self._settings.workers)
-            while not (self._is_stopping and not self._attempts):
+            while not (self.is_stopping and not self._attempts):
                 wake = self._wait(wake)
                 for attempt in list(self._attempts.values()):
                     self._hear(attempt)
                 self._guarded(self._keep_house)
-                if self._is_stopping and self._now() > self._stop_by:
+                if self.is_stopping and self._now() > self._stop_by:
                     self._abandon()
-                if self._is_stopping and self._now() > self._stop_by + LAST_WORDS:
+                if self.is_stopping and self._now() > self._stop_by + LAST_WORDS:
                     # The database does not answer: their leases run out, and others take over.
                     log.warning("worker stopped without a word", runs=sorted(self._attempts))
                     return
+            self._storers.shutdown(wait=False)
             self._guarded(self._leave)
             log.info("worker stopped", worker=self.id)
 
     def stop(self) -> None:
-        """Claim nothing more and have every trainer save its state; a second call kills them."""
-        if self._is_stopping:
-            self._stop_by = 0.0
-        else:
-            self._is_stopping = True
+        """Claim nothing more and have every trainer save its state; again changes nothing."""
+        if not self.is_stopping:
+            self.is_stopping = True
             self._stop_by = self._now() + self._settings.grace_s
+
+    def hurry(self) -> None:
+        """Kill the trainers and end: their runs go on from their last checkpoints."""
+        self.stop()
+        self._stop_by = 0.0
 
     def _wait(self, wake: int | None) -> int | None:
         """Sleep until a child speaks, somebody wakes us, or it is time to look."""
         readers: list[Any] = [a.child for a in self._attempts.values() if len(a.inbox) < INBOX]
         readers = [child for child in readers if not self._ended(child)]
-        if wake is not None:
-            readers.append(wake)
-        pause = LOOK_S if self._attempts or self._is_stopping else self._settings.poll_s
+        readers += [self._stored[0]] if wake is None else [self._stored[0], wake]
+        pause = LOOK_S if self._attempts or self.is_stopping else self._settings.poll_s
         ready, _, _ = select.select(readers, [], [], pause)
+        if self._stored[0] in ready:
+            os.read(self._stored[0], 4096)
         if wake is not None and wake in ready:
             if os.read(wake, 4096) == b"":
                 self.stop()
@@ -124,7 +132,7 @@ class Supervisor:
             self._sweep()
         if self._is_due("seen", SEEN if self._launcher.is_warm() else 1.0):
             self._show()
-        if not self._is_stopping and self._launcher.is_warm():
+        if not self.is_stopping and self._launcher.is_warm():
             while len(self._attempts) < self._settings.workers and self._claim():
                 pass
 
@@ -138,7 +146,7 @@ class Supervisor:
 
     def _rest(self) -> None:
         """Wait before the next try; a worker that has to end has no time for it."""
-        time.sleep(LOOK_S if self._is_stopping else DATABASE_RETRY)
+        time.sleep(LOOK_S if self.is_stopping else DATABASE_RETRY)
 
     def _is_due(self, what: str, every_s: float) -> bool:
         now = self._now()
@@ -181,48 +189,12 @@ class Supervisor:
         return True
 
     def _start(self, run: Run) -> None:
-        scratch = self._settings.scratch_dir / f"{run.id}.{run.attempt}"
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(parents=True, mode=0o700)
-        with reading(self._engine) as session:
-            version = ready_version(session, run.dataset_id, run.dataset_version)
-            newest = lifecycle.resume_checkpoint(session, run)
-        table = self._blobs.fetch(version.table_sha256, scratch)
-        checkpoint, resume = self._fetch_checkpoint(run, newest, scratch)
-        job: Message = {
-            "run_id": run.id,
-            "attempt": run.attempt,
-            "config": run.config,
-            "columns": {column["name"]: column["type"] for column in version.columns},
-            "table": str(table),
-            "scratch": str(scratch),
-            "resume": None,
-            "seq": 0,
-            "elapsed_s": 0.0,
-            "checkpoint_s": self._settings.checkpoint_s,
-        }
-        if checkpoint is not None:
-            job["resume"] = str(resume)
-            job["seq"] = lifecycle.covered_seq(run.id, checkpoint)
-            with reading(self._engine) as session:
-                job["elapsed_s"] = metrics.elapsed_s(session, run.id)
+        scratch = handout.make_scratch(self._settings, run)
+        job = handout.make_job(self._engine, self._blobs, self._settings, run, scratch)
         reach("worker.launch")
         child = self._launcher.start(job, scratch)
         self._attempts[run.id] = Attempt(run.id, run.attempt, child, scratch)
         reach("worker.launched")
-
-    def _fetch_checkpoint(
-        self, run: Run, checkpoint: Checkpoint | None, scratch: Path
-    ) -> tuple[Checkpoint | None, Path | None]:
-        """Return the newest checkpoint whose bytes are whole, as a file; None if there is none."""
-        while checkpoint is not None:
-            try:
-                return checkpoint, self._blobs.fetch(checkpoint.sha256, scratch)
-            except BlobCorrupt as error:
-                log.error("checkpoint_corrupt", run_id=run.id, reason=str(error))  # noqa: TRY400  told by its reason
-                with writing(self._engine) as session:
-                    checkpoint = fall_back(session, run.id, run.attempt, checkpoint)
-        return None, None
 
     def _beat(self) -> None:
         mine = {a.run_id: a.number for a in self._attempts.values()}
@@ -247,7 +219,7 @@ class Supervisor:
                 self._tell(attempt, "cancel", STOP_GRACE)
             elif state == "pausing":
                 self._tell(attempt, "pause", self._settings.grace_s)
-            elif self._is_stopping:
+            elif self.is_stopping:
                 self._tell(attempt, "handback", self._settings.grace_s)
             if attempt.kill_at is not None and self._now() > attempt.kill_at:
                 attempt.child.kill()
@@ -267,12 +239,13 @@ class Supervisor:
 
     def _sweep(self) -> None:
         """Give runs of silent or dead supervisors back to the queue."""
-        for owner in self._dead_owners():
+        for owner in owners.dead(self._locks):
             with writing(self._engine) as session:
                 queue.expire_now(session, owner)
             reach("worker.expired")
-            (self._locks / owner).unlink(missing_ok=True)
-        self._clear_scratch()
+            owners.forget(self._locks, owner)
+        own = {attempt.scratch for attempt in self._attempts.values()}
+        handout.clear_scratch(self._engine, self._settings, own)
         with reading(self._engine) as session:
             lost = queue.expired(session)
         for run_id, number in lost:
@@ -280,16 +253,6 @@ class Supervisor:
             with writing(self._engine) as session:
                 if lifecycle.rescue(session, run_id, number):
                     log.warning("run rescued", run_id=run_id, attempt=number)
-
-    def _clear_scratch(self) -> None:
-        """Remove what attempts that are over have left, because their supervisor died."""
-        own = {attempt.scratch for attempt in self._attempts.values()}
-        for folder in set(self._settings.scratch_dir.glob("run_*.*")) - own:
-            run_id, _, number = folder.name.rpartition(".")
-            with reading(self._engine) as session:
-                is_over = not queue.states(session, {run_id: int(number)})
-            if is_over:
-                shutil.rmtree(folder, ignore_errors=True)
 
     # ---- what trainers say --------------------------------------------------------------------
 
@@ -300,10 +263,12 @@ class Supervisor:
                 attempt.has_ended = True
             else:
                 attempt.inbox.append(message)
+        if attempt.retry_at > self._now():
+            return
         try:
             while attempt.inbox:
-                if not attempt.is_settled:
-                    reports.write(self._engine, self._blobs, attempt, attempt.inbox[0])
+                if not self._write_first(attempt):
+                    return
                 attempt.inbox.popleft()
             if attempt.has_ended:
                 self._bury(attempt)
@@ -313,7 +278,29 @@ class Supervisor:
             # Nothing is lost: the message stays first in the inbox, and a full inbox is not read,
             # which in turn holds the trainer.
             log.warning("cannot write", run_id=attempt.run_id, code=error.code)
-            self._rest()
+            attempt.retry_at = self._now() + DATABASE_RETRY
+            if self.is_stopping and self._now() > self._stop_by:
+                attempt.inbox.clear()  # it goes on from the last checkpoint that was stored
+
+    def _write_first(self, attempt: Attempt) -> bool:
+        """Write the first message of the inbox; return whether that is done.
+
+        A thread stores checkpoints: storage may be slow, and leases must be renewed meanwhile.
+        """
+        if attempt.storing is None:
+            if attempt.is_settled:
+                return True
+            arguments = (self._engine, self._blobs, attempt, attempt.inbox[0])
+            if attempt.inbox[0]["type"] != "checkpoint":
+                reports.write(*arguments)
+                return True
+            attempt.storing = self._storers.submit(reports.write, *arguments)
+            attempt.storing.add_done_callback(lambda _done: os.write(self._stored[1], b"\n"))
+        if not attempt.storing.done():
+            return False
+        stored, attempt.storing = attempt.storing, None
+        stored.result()
+        return True
 
     def _bury(self, attempt: Attempt) -> None:
         """The process has ended: note an end without a word, and clear what it leaves."""
@@ -327,23 +314,6 @@ class Supervisor:
 
     # ---- coming and going ---------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def _owner_lock(self) -> Iterator[None]:
-        """Hold a lock that the kernel frees when this process dies, however it dies."""
-        self._locks.mkdir(parents=True, exist_ok=True)
-        with (self._locks / self.id).open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
-            (self._locks / self.id).unlink(missing_ok=True)
-
-    def _dead_owners(self) -> list[str]:
-        """Return supervisors of this machine whose lock is free: they are dead."""
-        return [
-            path.name
-            for path in self._locks.iterdir()
-            if path.name != self.id and _is_unlocked(path)
-        ]
-
     def _show(self) -> None:
         """Say in the table of workers that this one is there."""
         with writing(self._engine) as session:
@@ -352,7 +322,7 @@ class Supervisor:
             )
             worker.capacity = self._settings.workers
             worker.is_warm = self._launcher.is_warm()
-            worker.devices = _devices()
+            worker.devices = found_devices()
             worker.seen_at = utc_now()
             session.add(worker)
             session.execute(delete(Worker).where(Worker.seen_at < utc_now() - FORGOTTEN))
@@ -365,28 +335,7 @@ class Supervisor:
     def _leave(self) -> None:
         with writing(self._engine) as session:
             session.execute(delete(Worker).where(Worker.id == self.id))
-
-
-def _is_unlocked(path: Path) -> bool:
-    try:
-        with path.open("r+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _devices() -> list[dict[str, Any]]:
-    """Return this machine's devices, as far as the kernel's driver tells without torch."""
-    found: list[dict[str, Any]] = [{"name": "cpu", "cores": os.cpu_count()}]
-    for index, folder in enumerate(sorted(Path("/proc/driver/nvidia/gpus").glob("*"))):
-        text = (folder / "information").read_text()
-        fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-        model = fields.get("Model", "NVIDIA GPU").strip()
-        found.append({"name": f"cuda:{index}", "model": model})
-    return found
+        owners.forget(self._locks, self.id)
 
 
 def main(settings: Settings, *, stdin_wake: bool) -> None:
@@ -400,10 +349,18 @@ def main(settings: Settings, *, stdin_wake: bool) -> None:
         del os.environ[name]
     supervisor = Supervisor(settings, engine, blobs, LocalLauncher())
 
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
+    def on_stop(_number: int, _frame: FrameType | None) -> None:
+        # A service manager may send SIGTERM to all processes of `serve`, which sends it too: there
+        # only the signal below means haste.
+        if supervisor.is_stopping and not stdin_wake:
+            supervisor.hurry()
         supervisor.stop()
 
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGINT, signal.SIG_IGN if stdin_wake else on_signal)
+    def on_hurry(_number: int, _frame: FrameType | None) -> None:
+        supervisor.hurry()
+
+    signal.signal(signal.SIGTERM, on_stop)
+    signal.signal(signal.SIGINT, signal.SIG_IGN if stdin_wake else on_stop)
+    signal.signal(signal.SIGQUIT, on_hurry)
     supervisor.run(sys.stdin.fileno() if stdin_wake else None)
     engine.dispose()

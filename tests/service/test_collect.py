@@ -143,6 +143,16 @@ def test_bytes_of_a_writer_that_failed_go_at_once(
     assert place.names() == set()
 
 
+def test_a_name_that_is_no_digest_gets_no_row(engine: Engine, store: BlobStore, file: Path) -> None:
+    with (
+        pytest.raises(ValueError, match="not a SHA-256"),
+        references.stored(engine, store, file, "../x"),
+    ):
+        raise AssertionError
+    with reading(engine) as session:
+        assert session.scalars(select(Blob)).all() == []
+
+
 def test_bytes_of_a_writer_that_was_killed_go_after_a_day(
     engine: Engine, store: BlobStore, file: Path
 ) -> None:

@@ -1,17 +1,19 @@
 """What becomes of a file when the process that parses it is gone."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine
 
-from service.blobs import LocalBlobs
+from service.blobs import BlobStore, LocalBlobs
 from service.database import clock, reading, writing
 from service.datasets.ingest import MAX_ATTEMPTS, Ingester
 from service.datasets.upload import remove_leftovers
 from service.datasets.versions import ready_version as ready
-from service.errors import Conflict, Invalid, NotFound
+from service.errors import Conflict, Invalid, NotFound, StorageUnavailable
 from service.ids import new_id
 from service.settings import Settings
 from service.tables import Dataset, DatasetVersion
@@ -50,6 +52,23 @@ def leave(engine: Engine, blobs: LocalBlobs, folder: Path, data: bytes, attempt:
             )
         )
     return dataset_id
+
+
+class Away:
+    """A store that does not answer until it is back."""
+
+    def __init__(self, store: BlobStore) -> None:
+        self._store = store
+        self.reached, self.is_back = threading.Event(), threading.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def put(self, path: Path, sha256: str | None = None) -> tuple[str, int]:
+        self.reached.set()
+        if not self.is_back.is_set():
+            raise StorageUnavailable
+        return self._store.put(path, sha256)
 
 
 def state_of(engine: Engine, dataset_id: str) -> Dataset:
@@ -99,6 +118,20 @@ def test_a_file_that_never_comes_to_an_end_is_refused(
     assert refused is not None
     assert refused.code == "dataset_unparseable"
     assert state_of(engine, dataset_id).state == "rejected"
+
+
+def test_an_outage_of_the_storage_is_waited_for_and_costs_no_attempt(
+    settings: Settings, engine: Engine, blobs: LocalBlobs, left_behind: str
+) -> None:
+    away = Away(blobs)
+    ingester = Ingester(settings, engine, away)
+    (ticket,) = ingester.resume_abandoned()
+    assert away.reached.wait(30)
+    away.is_back.set()
+    assert ticket.done.result(60) is None
+    dataset = state_of(engine, left_behind)
+    assert (dataset.state, dataset.attempt) == ("ready", 2)
+    ingester.close()
 
 
 def test_a_dataset_whose_bytes_are_lost_is_refused(

@@ -1,0 +1,39 @@
+"""Which supervisors of this machine are alive: each holds a lock that the kernel frees at its end.
+
+So the death of one is noticed at once, not when its leases run out.
+"""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def alive(folder: Path, owner: str) -> Iterator[None]:
+    """Hold the lock of `owner` for the block."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / owner).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def dead(folder: Path) -> list[str]:
+    """Return the owners whose lock is free."""
+    return [path.name for path in folder.iterdir() if _is_free(path)]
+
+
+def forget(folder: Path, owner: str) -> None:
+    """Remove the lock of an owner that has ended and holds no run."""
+    (folder / owner).unlink(missing_ok=True)
+
+
+def _is_free(path: Path) -> bool:
+    try:
+        with path.open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return False
+    return True
