@@ -49,11 +49,15 @@ def write(path: Path, tensors: Mapping[str, NDArray[Any]], document: Mapping[str
         metadata={"descent": text},
     )
     temporary = path.with_name(path.name + ".part")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)  # on a full disk its part would only be in the way
+        raise
     _sync_folder(path.parent)
     return Written(hashlib.sha256(content).hexdigest(), len(content))
 

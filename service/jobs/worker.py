@@ -36,6 +36,7 @@ from service.tables import Run, Worker, utc_now
 
 LOOK_S = 0.1  # seconds between two looks at the states of own runs: cancel must act within one
 STOP_GRACE = 3.0  # seconds that a trainer gets to obey a cancel or pause before it is killed
+LAST_WRITES = 1.0  # seconds after the grace of a stop in which killed trainers are written down
 DATABASE_RETRY = 0.5  # seconds between two tries to write while the database does not answer
 INBOX = 64  # messages of a child that are held while they cannot be written
 SEEN = 10.0  # seconds between two signs of life in the table of workers
@@ -67,23 +68,29 @@ class Supervisor:
         """Work until `stop`. A byte on the descriptor `wake` means: look now; its end: stop."""
         with self._owner_lock():
             log.info("worker started", worker=self.id, slots=self._settings.workers)
-            while not (self._is_stopping and not self._attempts):
+            while not self._is_over():
                 wake = self._wait(wake)
                 for attempt in list(self._attempts.values()):
                     self._hear(attempt)
                 self._guarded(self._keep_house)
                 if self._is_stopping and self._now() > self._stop_by:
                     self._abandon()
+            self._abandon()
             self._guarded(self._leave)
             log.info("worker stopped", worker=self.id)
 
     def stop(self) -> None:
         """Claim nothing more and have every trainer save its state; a second call kills them."""
         if self._is_stopping:
-            self._stop_by = 0.0
+            self._stop_by = self._now()
         else:
             self._is_stopping = True
             self._stop_by = self._now() + self._settings.grace_s
+
+    def _is_over(self) -> bool:
+        """Whether to end. What cannot be written by then is left to the leases to sort out."""
+        is_late = self._now() > self._stop_by + LAST_WRITES
+        return self._is_stopping and (not self._attempts or is_late)
 
     def _wait(self, wake: int | None) -> int | None:
         """Sleep until a child speaks, somebody wakes us, or it is time to look."""
@@ -107,7 +114,12 @@ class Supervisor:
         if self._is_due("look", LOOK_S):
             self._obey_states()
         if self._is_due("beat", self._settings.renew_s):
-            self._beat()
+            try:
+                self._beat()
+            except ServiceError:
+                # Before anything else once the database is back: who is late must not sweep first.
+                del self._next["beat"]
+                raise
         if self._is_due("sweep", self._settings.sweep_s):
             self._sweep()
         if self._is_due("seen", SEEN if self._launcher.is_warm() else 1.0):
