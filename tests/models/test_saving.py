@@ -1,17 +1,17 @@
 from pathlib import Path
 
 from descent.spec import RunConfig
-from models.events import Finished, Job, Noted, Saved
+from models.events import Event, Finished, Job, Noted, Saved, StopReason
 from models.train import train
 from tests.disk import fill, small_disk
-from tests.models.samples import LINE, line_table
+from tests.models.samples import LINE, scores
 
 
 def job_on(disk: Path) -> Job:
     config = RunConfig.model_validate(LINE | {"epochs": 400})
     scratch = disk / "scratch"
     scratch.mkdir()
-    return Job(config=config, table=line_table(), scratch=scratch, poll_s=0, checkpoint_s=0.001)
+    return Job(config=config, table=scores(), scratch=scratch, poll_s=0, checkpoint_s=0.001)
 
 
 def test_a_training_puts_checkpoints_off_on_a_full_disk_and_waits_for_the_last(
@@ -39,9 +39,12 @@ def test_a_cancel_ends_a_training_that_waits_for_space(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "1m") as disk:
         job = job_on(disk)
         fill(disk)
-        told = []
-        waits = False
-        for event in train(job, lambda: "cancel" if waits else None):
-            told.append(event)
-            waits = waits or (isinstance(event, Noted) and event.code == "checkpoint_waits")
+        told: list[Event] = []
+
+        def should_stop() -> StopReason | None:
+            waits = any(isinstance(e, Noted) and e.code == "checkpoint_waits" for e in told)
+            return "cancel" if waits else None
+
+        for event in train(job, should_stop):
+            told.append(event)  # noqa: PERF402  `should_stop` looks at it meanwhile
         assert told[-1] == Finished("cancel", None)

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -91,8 +92,13 @@ def test_two_apis_and_three_workers_train_each_run_once(
     ):
         runs = []
         for seed in range(30):
-            config = {"dataset": dataset, "target": "y", "model": {"type": "linear"}}
-            config |= {"epochs": 20, "seed": seed, "register_as": "line"}
+            config: dict[str, Any] = {"dataset": dataset, "target": "y"}
+            config |= {
+                "model": {"type": "linear"},
+                "epochs": 20,
+                "seed": seed,
+                "register_as": "line",
+            }
             key = {"Idempotency-Key": f"{os.getpid()}-{seed}"}
             here, there = (first, second) if seed % 2 else (second, first)
             answer = client.post(f"{here}/api/v1/runs", json=config, headers=key)
