@@ -50,15 +50,19 @@ def write(path: Path, tensors: Mapping[str, NDArray[Any]], document: Mapping[str
         metadata={"descent": text},
     )
     temporary = path.with_name(path.name + ".part")
-    reach("checkpoint.begin")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        reach("checkpoint.written")
-        os.fsync(file.fileno())
-    reach("checkpoint.synced")
-    temporary.replace(path)
-    reach("checkpoint.renamed")
+    try:
+        reach("checkpoint.begin")
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            reach("checkpoint.written")
+            os.fsync(file.fileno())
+        reach("checkpoint.synced")
+        temporary.replace(path)
+        reach("checkpoint.renamed")
+    except OSError:
+        temporary.unlink(missing_ok=True)  # on a full disk its part would only be in the way
+        raise
     _sync_folder(path.parent)
     return Written(hashlib.sha256(content).hexdigest(), len(content))
 

@@ -133,6 +133,14 @@ class Saved:
 
 
 @dataclass(frozen=True)
+class Noted:
+    """Something that went wrong and is tried again, for the run's log."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True)
 class Finished:
     """The end, for all but an error."""
 
@@ -143,4 +151,4 @@ class Finished:
     parameters: dict[str, Any] | None = field(default=None)
 
 
-Event: TypeAlias = Started | Metrics | Saved | Finished
+Event: TypeAlias = Started | Metrics | Saved | Noted | Finished

@@ -10,12 +10,13 @@ from descent.spec import Sgd
 from models.closed_form import is_small, largest_learning_rate
 from models.devices import choose_device, memory_failures, repeatable
 from models.errors import Diverged
-from models.events import EndReason, Event, Finished, Job, Metrics, Saved, Started, StopReason
+from models.events import EndReason, Event, Finished, Job, Metrics, Started, StopReason
 from models.failpoints import reach
 from models.outcome import evaluate_best, scalar_figures
 from models.pace import Pace
 from models.prepare import prepare
-from models.snapshots import linear_parameters, save
+from models.saving import save_at_last, try_to_save
+from models.snapshots import linear_parameters
 from models.training import Training
 
 
@@ -32,7 +33,7 @@ def train(job: Job, should_stop: Callable[[], StopReason | None]) -> Iterator[Ev
         training, warnings = prepare(job, device)
         yield _started(training, warnings)
         reason = yield from _learn(training, should_stop)
-        yield from _finish(training, reason)
+        yield from _finish(training, reason, should_stop)
 
 
 def _learn(
@@ -57,14 +58,14 @@ def _learn(
                     return reason
                 if wants_checkpoint:
                     with pace.measured():
-                        saved = save(training)
+                        saved = try_to_save(training)
                     yield saved
 
         epoch = training.end_epoch()
         reach("train.epoch")
         yield Metrics(epoch.rows, training.progress(), state.best)
         if not epoch.is_finite:
-            yield _save_last_finite(training)
+            yield from _save_last_finite(training, should_stop)
             raise Diverged(_explain_divergence(training, rate))
     return None
 
@@ -85,24 +86,31 @@ def _started(training: Training, warnings: list[dict[str, str]]) -> Started:
     )
 
 
-def _finish(training: Training, reason: EndReason | None) -> Iterator[Event]:
+def _finish(
+    training: Training, reason: EndReason | None, should_stop: Callable[[], StopReason | None]
+) -> Iterator[Event]:
     if reason in {"cancel", "pause", "handback"}:
-        yield save(training, is_best=True)
+        yield from save_at_last(training, should_stop, is_best=True)
         yield Finished(reason, None)
         return
     reach("train.evaluate")
     evaluation = evaluate_best(training)
     # Saved before the test rows get their numbers: a training resumed here gives them again.
-    yield save(training, is_best=True, evaluation=evaluation)
+    stop = yield from save_at_last(training, should_stop, is_best=True, evaluation=evaluation)
+    if stop is not None:
+        yield Finished(stop, None)
+        return
     if "test" in evaluation:
         rows = training.rows_of({"test": scalar_figures(evaluation["test"])})
         yield Metrics(rows, training.progress(), training.state.best)
     yield Finished(reason, evaluation, linear_parameters(training))
 
 
-def _save_last_finite(training: Training) -> Saved:
+def _save_last_finite(
+    training: Training, should_stop: Callable[[], StopReason | None]
+) -> Iterator[Event]:
     training.flat.values.copy_(training.last_finite)
-    return save(training, is_best=True, resumable=False)
+    yield from save_at_last(training, should_stop, is_best=True, resumable=False)
 
 
 def _explain_divergence(training: Training, rate: float) -> str:

@@ -178,7 +178,10 @@ class _Sink:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
+        try:
+            self._file.close()  # writes what is still in its buffer
+        except OSError as failure:
+            raise _named(failure) from failure
 
     def write(self, data: bytes) -> None:
         received = self._received
@@ -190,9 +193,11 @@ class _Sink:
         try:
             self._file.write(data)
         except OSError as failure:
-            if failure.errno in {errno.ENOSPC, errno.EDQUOT}:
-                raise StorageFull from failure
-            raise
+            raise _named(failure) from failure
+
+
+def _named(failure: OSError) -> Exception:
+    return StorageFull() if failure.errno in {errno.ENOSPC, errno.EDQUOT} else failure
 
 
 class _Plain:

@@ -38,8 +38,8 @@ from service.tables import Run, Worker, utc_now
 
 LOOK_S = 0.1  # seconds between two looks at the states of own runs: cancel must act within one
 STOP_GRACE = 3.0  # seconds that a trainer gets to obey a cancel or pause before it is killed
+LAST_WRITES = 1.0  # seconds after the grace of a stop in which killed trainers are written down
 DATABASE_RETRY = 0.5  # seconds between two tries to write while the database does not answer
-LAST_WORDS = 0.5  # seconds after the grace in which the ends of killed trainers are still written
 STORAGE_WAIT = 2.0  # seconds before a run is tried again whose bytes could not be had
 INBOX = 64  # messages of a child that are held while they cannot be written
 SEEN = 10.0  # seconds between two signs of life in the table of workers
@@ -78,17 +78,14 @@ class Supervisor:
             collecting(self._engine, self._blobs, every_s),
         ):
             log.info("worker started", worker=self.id, slots=self._settings.workers)
-            while not (self.is_stopping and not self._attempts):
+            while not self._is_over():
                 wake = self._wait(wake)
                 for attempt in list(self._attempts.values()):
                     self._hear(attempt)
                 self._guarded(self._keep_house)
                 if self.is_stopping and self._now() > self._stop_by:
                     self._abandon()
-                if self.is_stopping and self._now() > self._stop_by + LAST_WORDS:
-                    # The database does not answer: their leases run out, and others take over.
-                    log.warning("worker stopped without a word", runs=sorted(self._attempts))
-                    return
+            self._abandon()
             self._storers.shutdown(wait=False)
             self._guarded(self._leave)
             log.info("worker stopped", worker=self.id)
@@ -102,7 +99,12 @@ class Supervisor:
     def hurry(self) -> None:
         """Kill the trainers and end: their runs go on from their last checkpoints."""
         self.stop()
-        self._stop_by = 0.0
+        self._stop_by = self._now()
+
+    def _is_over(self) -> bool:
+        """Whether to end. What cannot be written by then is left to the leases to sort out."""
+        is_late = self._now() > self._stop_by + LAST_WRITES
+        return self.is_stopping and (not self._attempts or is_late)
 
     def _wait(self, wake: int | None) -> int | None:
         """Sleep until a child speaks, somebody wakes us, or it is time to look."""
@@ -127,7 +129,12 @@ class Supervisor:
         if self._is_due("look", LOOK_S):
             self._obey_states()
         if self._is_due("beat", self._settings.renew_s):
-            self._beat()
+            try:
+                self._beat()
+            except ServiceError:
+                # Before anything else once the database is back: who is late must not sweep first.
+                del self._next["beat"]
+                raise
         if self._is_due("sweep", self._settings.sweep_s):
             self._sweep()
         if self._is_due("seen", SEEN if self._launcher.is_warm() else 1.0):
@@ -335,7 +342,8 @@ class Supervisor:
     def _leave(self) -> None:
         with writing(self._engine) as session:
             session.execute(delete(Worker).where(Worker.id == self.id))
-        owners.forget(self._locks, self.id)
+        if not self._attempts:  # else the free lock has others take its runs over at once
+            owners.forget(self._locks, self.id)
 
 
 def main(settings: Settings, *, stdin_wake: bool) -> None:

@@ -20,7 +20,7 @@ from descent.spec import ColumnSplit, GroupSplit, RunConfig, TimeSplit
 from models.checkpoint import read
 from models.data import read_table
 from models.errors import LearningError
-from models.events import Event, Job, Metrics, Saved, Started, StopReason
+from models.events import Event, Job, Metrics, Noted, Saved, Started, StopReason
 from models.failpoints import reach
 from models.features import Features
 from models.train import train
@@ -73,6 +73,8 @@ class Reporter:
             if event.is_best:
                 self._signature = _signature(event.path)
             self.send("checkpoint", **asdict(event) | {"path": str(event.path)})
+        elif isinstance(event, Noted):
+            self.send("log", line=f"{event.code}: {event.detail}")
         else:
             self.send("finished", **asdict(event), signature=self._signature)
 

@@ -34,7 +34,7 @@ from tests.serving import start_service, url_of
 CLIENTS = 8
 RUNS = "/api/v1/runs"
 RETRY_S = 0.05  # seconds before a client sends again
-LIFE_S = (0.05, 0.5)  # seconds that an API lives after it listens
+AFTER_S = 0.02  # seconds after its last answer, at most, that an API is killed
 LEASE_S = "1"  # seconds after which the key of a killed request is free
 GIVE_UP_S = 300.0  # seconds after which a submit that never got its 202 is a failure
 
@@ -97,14 +97,17 @@ class Clients:
         self._keys: SimpleQueue[str] = SimpleQueue()
         for number in range(figures.submits):
             self._keys.put(f"submit-{number}")
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         #: key → the body of the 202
         self.accepted: dict[str, str] = {}
         self.failures: list[str] = []
         self.threads = [threading.Thread(target=self._work) for _ in range(CLIENTS)]
 
-    def is_done(self) -> bool:
-        return not any(thread.is_alive() for thread in self.threads)
+    def wait_for(self, count: int) -> bool:
+        """Wait until so many submits have their 202; return whether more are still to come."""
+        with self._lock:
+            self._lock.wait_for(lambda: len(self.accepted) + len(self.failures) >= count)
+            return len(self.accepted) + len(self.failures) < self._figures.submits
 
     def _work(self) -> None:
         with httpx.Client(base_url=self._url, timeout=10) as client:
@@ -125,12 +128,15 @@ class Clients:
                 if answer is not None and answer.status_code == 202:
                     self._figures.replayed += "idempotency-replayed" in answer.headers
                     self.accepted[key] = answer.text
+                    self._lock.notify_all()
                     return
                 self._figures.refusals[refusal] += 1
             if answer is not None and answer.status_code not in {409, 503}:
                 break
             pause.wait(RETRY_S)
-        self.failures.append(f"{key}: {refusal}")
+        with self._lock:
+            self.failures.append(f"{key}: {refusal}")
+            self._lock.notify_all()
 
     def send(self, client: httpx.Client, key: str) -> tuple[httpx.Response | None, str]:
         """Send the submit of a key once; return the answer, or how it failed."""
@@ -144,7 +150,7 @@ class Clients:
 
 
 def submit_under_kills(
-    folder: Path, database_url: str, *, submits: int, seed: int, least_kills: int = 0
+    folder: Path, database_url: str, *, submits: int, seed: int, kills: int
 ) -> Figures:
     """Submit, kill, send again; raise AssertionError where a run is lost or made twice."""
     engine = create_database(database_url)
@@ -157,9 +163,10 @@ def submit_under_kills(
         api.start()
         for thread in clients.threads:
             thread.start()
-        _kill_until_done(api, clients, figures, random.Random(seed))  # noqa: S311  no secret
+        _kill_now_and_then(api, clients, figures, kills, random.Random(seed))  # noqa: S311
+        for thread in clients.threads:
+            thread.join()
         figures.seconds = time.monotonic() - began
-        assert figures.kills >= least_kills, f"only {figures.kills} kills: submit more"
         assert clients.failures == []
         _check(clients, api.url, engine)
     finally:
@@ -168,13 +175,16 @@ def submit_under_kills(
     return figures
 
 
-def _kill_until_done(api: Api, clients: Clients, figures: Figures, chance: random.Random) -> None:
-    while True:
-        deadline = time.monotonic() + chance.uniform(*LIFE_S)
-        for thread in clients.threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
-        if clients.is_done():
+def _kill_now_and_then(
+    api: Api, clients: Clients, figures: Figures, kills: int, chance: random.Random
+) -> None:
+    """Kill the API after random numbers of runs, a moment after the last answer."""
+    moments = sorted(chance.sample(range(figures.submits - CLIENTS), kills))
+    pause = threading.Event()
+    for moment in moments:
+        if not clients.wait_for(moment):
             return
+        pause.wait(chance.uniform(0, AFTER_S))
         api.kill()
         figures.kills += 1
         api.start()
@@ -217,13 +227,16 @@ def _migrated(url: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--submits", type=int, default=2000)
+    parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="descent-submits-") as name:
         folder = Path(name)
         with _database(given.database, folder) as url:
-            figures = submit_under_kills(folder, url, submits=given.submits, seed=given.seed)
+            figures = submit_under_kills(
+                folder, url, submits=given.submits, seed=given.seed, kills=given.kills
+            )
     sys.stdout.write(f"{given.database}, seed {given.seed}: {figures}\n")
 
 
