@@ -1,6 +1,5 @@
 """What a trainer reports, written down: each message is one fenced transaction."""
 
-import signal
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from service.blobs import BlobStore
 from service.database import writing
 from service.ids import new_id
 from service.inference import registry
-from service.jobs import queue
+from service.jobs import deaths, queue
 from service.jobs.launch import Child, Message
 from service.runs import lifecycle, metrics
 from service.tables import Checkpoint
@@ -39,6 +38,11 @@ class Attempt:
     #: whether its end has been written, so that the end of the process means nothing more
     is_settled: bool = False
     has_ended: bool = False
+    #: seconds without a message, and after how many of them it is killed
+    silent_s: float = 0.0
+    stalled_s: float | None = None
+    #: how often the kernel had killed for want of memory when this began
+    memory_kills: int = field(default_factory=deaths.memory_kills)
 
 
 def write(engine: Engine, blobs: BlobStore, attempt: Attempt, message: Message) -> None:
@@ -55,7 +59,10 @@ def write(engine: Engine, blobs: BlobStore, attempt: Attempt, message: Message) 
         elif kind == "metrics":
             summary = {name: message[name] for name in ("progress", "best") if message[name]}
             metrics.append(session, run_id, number, message["rows"], summary)
+        elif kind == "alive":
+            metrics.append(session, run_id, number, [], {"progress": message["progress"]})
         elif checkpoint is not None:
+            metrics.append(session, run_id, number, [], {"progress": message["progress"]})
             resumable = message["resumable"]
             lifecycle.add_checkpoint(session, run_id, number, checkpoint, is_resumable=resumable)
         elif kind == "log":
@@ -63,7 +70,8 @@ def write(engine: Engine, blobs: BlobStore, attempt: Attempt, message: Message) 
         elif kind == "finished":
             _finish(session, attempt, message)
         elif kind == "failed":
-            problem = lifecycle.problem(message["code"], message["detail"])
+            where = message.get("where")
+            problem = lifecycle.problem(message["code"], message["detail"], where=where)
             lifecycle.fail(session, run_id, number, problem)
     if checkpoint is not None:
         Path(message["path"]).unlink(missing_ok=True)
@@ -80,8 +88,19 @@ def write_death(engine: Engine, attempt: Attempt, code: int | None) -> None:
         if attempt.stop_reason:  # killed because it did not obey in time
             lifecycle.stopped(session, attempt.run_id, attempt.number, {})
         else:
-            how = f"{_how(code)}; it said: {words}" if words else _how(code)
-            lifecycle.crashed(session, attempt.run_id, attempt.number, how)
+            death = deaths.explain(
+                code,
+                words,
+                stalled_s=attempt.stalled_s,
+                memory_kills=deaths.memory_kills() - attempt.memory_kills,
+            )
+            lifecycle.crashed(
+                session,
+                attempt.run_id,
+                attempt.number,
+                death.words,
+                code=death.code,
+            )
 
 
 def _store(blobs: BlobStore, attempt: Attempt, message: Message) -> Checkpoint:
@@ -125,6 +144,7 @@ def _finish(session: Session, attempt: Attempt, message: Message) -> None:
             },
         )
         values |= {"model_name": name, "model_version": version.version}
+    _add_warnings(session, attempt.run_id, message["warnings"])
     lifecycle.succeed(session, attempt.run_id, attempt.number, values)
 
 
@@ -138,9 +158,3 @@ def _last_words(path: Path) -> str:
     if not path.exists():
         return ""
     return path.read_bytes()[-LAST_WORDS:].decode(errors="replace").strip()
-
-
-def _how(code: int | None) -> str:
-    if code is None or code >= 0:
-        return f"exit status {code}"
-    return f"killed by {signal.Signals(-code).name}"

@@ -30,11 +30,13 @@ from service.errors import BlobCorrupt, Conflict, Fenced, Invalid, NotFound, Ser
 from service.jobs import queue, reports
 from service.jobs.launch import Child, Launcher, LocalLauncher, Message
 from service.jobs.reports import Attempt
-from service.runs import lifecycle, metrics
+from service.runs import lifecycle
 from service.settings import Settings
 from service.tables import Run, Worker, utc_now
 
 LOOK_S = 0.1  # seconds between two looks at the states of own runs: cancel must act within one
+LOOK_AT_MOST = 1.0  # seconds of silence that one look may find: we may have been asleep ourselves
+STACK_S = 1.0  # seconds that a stalled trainer gets to write where it is
 STOP_GRACE = 3.0  # seconds that a trainer gets to obey a cancel or pause before it is killed
 DATABASE_RETRY = 0.5  # seconds between two tries to write while the database does not answer
 INBOX = 64  # messages of a child that are held while they cannot be written
@@ -59,6 +61,7 @@ class Supervisor:
         self._is_stopping = False
         self._stop_by = 0.0
         self._next: dict[str, float] = {}
+        self._looked_at = self._now()
         self._locks = settings.data_dir.absolute() / "locks"
 
     # ---- the loop -----------------------------------------------------------------------------
@@ -105,6 +108,7 @@ class Supervisor:
 
     def _keep_house(self) -> None:
         if self._is_due("look", LOOK_S):
+            self._end_stalls()
             self._obey_states()
         if self._is_due("beat", self._settings.renew_s):
             self._beat()
@@ -166,7 +170,6 @@ class Supervisor:
         with reading(self._engine) as session:
             version = ready_version(session, run.dataset_id, run.dataset_version)
             checkpoint = lifecycle.resume_checkpoint(session, run)
-            elapsed_s = metrics.elapsed_s(session, run.id)
         job: Message = {
             "run_id": run.id,
             "attempt": run.attempt,
@@ -176,12 +179,13 @@ class Supervisor:
             "scratch": str(scratch),
             "resume": None,
             "seq": 0,
-            "elapsed_s": 0.0,
+            # What was lost since the checkpoint counts too: a budget limits what is spent.
+            "elapsed_s": (run.progress or {}).get("elapsed_s", 0.0),
+            "saving_s": (run.progress or {}).get("saving_s", 0.0),
         }
         if checkpoint is not None:
             job["resume"] = str(self._blobs.fetch(checkpoint.sha256, scratch))
             job["seq"] = checkpoint.metric_seq if checkpoint.run_id == run.id else 0
-            job["elapsed_s"] = elapsed_s
         child = self._launcher.start(job, scratch)
         self._attempts[run.id] = Attempt(run.id, run.attempt, child, scratch)
 
@@ -219,6 +223,20 @@ class Supervisor:
         attempt.kill_at = self._now() + grace_s
         attempt.child.send({"type": "stop", "reason": reason})
 
+    def _end_stalls(self) -> None:
+        """Kill trainers that are silent too long, after a look at where they stand still."""
+        now = self._now()
+        passed, self._looked_at = min(now - self._looked_at, LOOK_AT_MOST), now
+        for attempt in self._attempts.values():
+            # One whose messages wait to be written is not silent.
+            attempt.silent_s = 0.0 if attempt.inbox else attempt.silent_s + passed
+            if attempt.silent_s < self._settings.stall_s or attempt.stalled_s is not None:
+                continue
+            log.warning("trainer stalled", run_id=attempt.run_id, attempt=attempt.number)
+            attempt.stalled_s = self._settings.stall_s
+            attempt.child.show_stack()
+            attempt.kill_at = now + STACK_S
+
     def _lose(self, attempt: Attempt) -> None:
         """Stop a trainer whose run belongs to somebody else now; nothing of it is written."""
         log.warning("run lost to another worker", run_id=attempt.run_id, attempt=attempt.number)
@@ -243,6 +261,7 @@ class Supervisor:
     def _hear(self, attempt: Attempt) -> None:
         while not attempt.has_ended and len(attempt.inbox) < INBOX and attempt.child.has_message():
             message = attempt.child.receive()
+            attempt.silent_s = 0.0
             if message is None:
                 attempt.has_ended = True
             else:
