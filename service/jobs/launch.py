@@ -157,6 +157,7 @@ def _enter(connection: Connection, job: str, scratch: str) -> None:
     # Ctrl-C and SIGTERM may reach the whole group; a trainer obeys its pipe alone.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until there is an output to write the stack to
     words = os.open(Path(scratch) / "output.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(words, 1)
     os.dup2(words, 2)

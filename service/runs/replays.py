@@ -12,7 +12,6 @@ from sqlalchemy.orm import Session
 from service.runs import events
 from service.tables import Metric, Run
 
-CODE = "resume_divergence"
 POINT = ("epoch", "step", "split", "name")
 
 
@@ -46,13 +45,16 @@ def _differs(was: dict[str, Any], row: dict[str, Any]) -> bool:
 
 
 def _bits(row: dict[str, Any]) -> list[Any]:
-    value = None if row["value"] is None else float(row["value"]).hex()
+    # Adding zero takes the sign from a negative zero, which SQLite does not keep.
+    value = None if row["value"] is None else (row["value"] + 0.0).hex()
     return [*(row[name] for name in POINT), row["kind"], value]
 
 
 def _tell(session: Session, run: Run, was: dict[str, Any], row: dict[str, Any]) -> None:
     logs = events.of_kind(session, run.id, "log")
-    if any(log.attempt == run.attempt and log.data.get("code") == CODE for log in logs):
+    if any(
+        log.attempt == run.attempt and log.data.get("code") == "resume_divergence" for log in logs
+    ):
         return
     is_foreseen = any(warning["code"] == "resume_inexact" for warning in run.warnings)
     reason = "see resume_inexact" if is_foreseen else "though nothing around it is known to differ"
@@ -60,16 +62,15 @@ def _tell(session: Session, run: Run, was: dict[str, Any], row: dict[str, Any]) 
         f"Attempt {run.attempt} made step {row['step']} again and got another {row['split']}"
         f" {row['name']}: it was {_shown(was)}, is {_shown(row)}; {reason}"
     )
-    data = {"line": line, "code": CODE, "was": _point(was), "now": _point(row)}
+    data = {"line": line, "code": "resume_divergence", "was": _point(was), "now": _point(row)}
     events.append(session, run.id, run.attempt, "log", data)
-    run.warnings = [*run.warnings, {"code": CODE, "detail": line}]
+    run.warnings = [*run.warnings, {"code": "resume_divergence", "detail": line}]
 
 
 def _shown(row: dict[str, Any]) -> str:
     if row["kind"] != "finite":
         return str(row["kind"])
-    where = f" at step {row['step']}"
-    return f"{row['value']!r}{where}"
+    return f"{row['value']!r} at step {row['step']}"
 
 
 def _point(row: dict[str, Any]) -> dict[str, Any]:

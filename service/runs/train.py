@@ -29,7 +29,7 @@ from models.train import train
 
 FLUSH_S = 0.1  # seconds between two messages with rows
 FLUSH_ROWS = 2000  # rows that are held at most
-QUIET_S = 1.0  # seconds without a message after which a sign of life is one
+QUIET_S = 0.5  # seconds without a message after which a sign of life, one a second, is one
 POLL_S = 0.02  # seconds between two looks at the pipe
 
 

@@ -44,6 +44,8 @@ class Workplace:
     engine: Engine
     folder: Path
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    #: of the workers, beside the short leases
+    settings: dict[str, str] = field(default_factory=dict)
 
     def add_dataset(self, rows: int = 64) -> str:
         """Store a table `y = 2x + 1` with some noise; return the dataset's id."""
@@ -99,7 +101,8 @@ class Workplace:
             return lifecycle.submit(session, submission).id
 
     def start_worker(self) -> subprocess.Popen[bytes]:
-        settings = {"DATABASE_URL": self._url(), "DATA_DIR": str(self.folder)} | SHORT
+        settings = {"DATABASE_URL": self._url(), "DATA_DIR": str(self.folder)}
+        settings |= SHORT | self.settings
         environment = os.environ | {f"DESCENT_{name}": value for name, value in settings.items()}
         with (self.folder / "workers.log").open("ab") as words:
             return subprocess.Popen(
