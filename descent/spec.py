@@ -356,6 +356,12 @@ class RunConfig(Strict):
     early_stopping: EarlyStopping | None = EarlyStopping()
     standardize: bool = True
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda|cuda:[0-9]{1,3})$")] = "auto"
+    on_divergence: Annotated[
+        Literal["fail", "keep_best"],
+        Field(
+            description="A loss that is no longer finite fails the run, or ends it with its best."
+        ),
+    ] = "fail"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     budget: Budget | None = None
     register_as: Name | None = None

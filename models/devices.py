@@ -5,10 +5,14 @@ Knows torch and the machine, nothing of nets or data.
 
 import os
 import platform
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.utils.deterministic
 
@@ -18,6 +22,10 @@ from models.errors import DeviceUnavailable, OutOfMemory
 SERIAL_WORK = 30_000_000
 #: A switch of torch that its type stubs do not show.
 MEMORY: Any = torch.utils.deterministic
+#: What PyTorch and NumPy say when memory runs out.
+GPU_ASKED = r"Tried to allocate ([\d.]+ \w+)"
+GPU_FREE = r"total capacity of ([\d.]+ \w+) of which ([\d.]+ \w+) is free"
+HOST_ASKED = r"allocate ([\d.]+ \w+)"
 #: A fixed workspace is what makes cuBLAS repeatable; read when CUDA starts.
 CUBLAS_WORKSPACE = ":4096:8"
 
@@ -64,24 +72,57 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
         "torch": torch.__version__,
+        "numpy": np.__version__,
         "device": device.type,
         "gpu": gpu,
         "machine": platform.machine(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
+        "cpu_model": _cpu_model(),
         "threads": torch.get_num_threads(),
     }
 
 
+@cache
+def _cpu_model() -> str | None:
+    """Return the processor's name: libraries choose their kernels by it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or None
+    return next((line.partition(":")[2].strip() for line in lines if "model name" in line), None)
+
+
 @contextmanager
-def memory_failures(need: str) -> Iterator[None]:
+def memory_failures(need: str, device: torch.device) -> Iterator[None]:
     """Turn every way in which memory runs out into `OutOfMemory`; `need` says for what."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        # The CPU's allocator raises a plain RuntimeError.
-        if not is_memory and "can't allocate memory" not in str(error):
+        found = explain_memory(error, need, str(device))
+        if found is None:
             raise
-        raise OutOfMemory(
-            f"the device has too little memory for {need}; use a smaller batch_size or model"
-        ) from error
+        raise found from error
+
+
+def explain_memory(error: Exception, need: str, device: str) -> OutOfMemory | None:
+    """Say which memory ran out, how much was asked for and what helps; None for other errors."""
+    text = str(error)
+    if isinstance(error, torch.OutOfMemoryError):
+        asked, free = re.search(GPU_ASKED, text), re.search(GPU_FREE, text)
+        size = f": {asked[1]} more were asked for" if asked else ""
+        size += f", {free[2]} of {free[1]} are free" if asked and free else ""
+        return OutOfMemory(
+            f"GPU {device} has too little memory for {need}{size}; use a smaller batch_size or"
+            " model, or device 'cpu'",
+            device,
+        )
+    # The CPU's allocator raises a plain RuntimeError.
+    if isinstance(error, MemoryError) or "can't allocate memory" in text:
+        asked = re.search(HOST_ASKED, text)
+        size = f": {asked[1]} more were asked for" if asked else ""
+        return OutOfMemory(
+            f"the machine has too little memory for {need}{size}; use a smaller table, batch_size"
+            " or model, or a worker with more memory",
+            "host",
+        )
+    return None

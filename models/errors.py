@@ -3,7 +3,7 @@
 LearningError
 ├── TrainingFailed        the run ends `failed`
 │   ├── Diverged          a loss or a parameter is no longer finite
-│   ├── OutOfMemory       the device has too little memory
+│   ├── OutOfMemory       a GPU or the machine has too little memory
 │   ├── DeviceUnavailable the worker does not have the device
 │   ├── DataInvalid       the table cannot be trained on as asked
 │   └── NotResumable      the checkpoint cannot continue this run
@@ -17,6 +17,8 @@ class LearningError(Exception):
     """Something that learning cannot go on with; `detail` names the value and the remedy."""
 
     code: ClassVar[str] = "learning_failed"
+    #: which memory ran out: "host", or the GPU
+    where: str | None = None
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -35,6 +37,10 @@ class Diverged(TrainingFailed):
 
 class OutOfMemory(TrainingFailed):
     code = "out_of_memory"
+
+    def __init__(self, detail: str, where: str) -> None:
+        super().__init__(detail)
+        self.where = where
 
 
 class DataInvalid(TrainingFailed):

@@ -11,7 +11,7 @@ SplitName = Literal["train", "validation", "test"]
 #: Why a training was asked to stop.
 StopReason = Literal["cancel", "pause", "handback"]
 #: Why a training ended before its last epoch.
-EndReason = Literal["early_stopping", "budget", "cancel", "pause", "handback"]
+EndReason = Literal["early_stopping", "budget", "diverged", "cancel", "pause", "handback"]
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,14 @@ class Job:
     attempt: int = 1
     #: The last metric row that is durable at `resume`; the next row is seq + 1.
     seq: int = 0
-    #: Seconds of training that earlier attempts had spent by then. Not part of the checkpoint, so
-    #: that equal trainings make equal files.
+    #: Seconds of training that earlier attempts have spent, and how many of them on checkpoints.
+    #: Not part of the checkpoint, so that equal trainings make equal files.
     elapsed_s: float = 0.0
+    saving_s: float = 0.0
     #: Seconds between two looks at whether to stop or to save.
     poll_s: float = 0.02
+    #: Seconds between two signs of life.
+    sign_s: float = 1.0
     #: Seconds between two checkpoints; None weighs their cost against what a crash would lose.
     checkpoint_s: float | None = None
 
@@ -79,6 +82,10 @@ class Progress:
     steps: int
     fraction: float
     eta_s: float | None
+    #: Seconds of training, and how many of them it waited for checkpoints; earlier attempts
+    #: included.
+    elapsed_s: float
+    saving_s: float
 
 
 @dataclass(frozen=True)
@@ -113,6 +120,13 @@ class Metrics:
 
 
 @dataclass(frozen=True)
+class Alive:
+    """A sign that steps are made, now and then, however long an epoch takes."""
+
+    progress: Progress
+
+
+@dataclass(frozen=True)
 class Saved:
     """A checkpoint that is complete on disk; whoever reads the events may move or delete it."""
 
@@ -130,6 +144,7 @@ class Saved:
     is_best: bool
     #: Whether it is a state that training can go on from; that of a diverged run is not.
     resumable: bool
+    progress: Progress
 
 
 @dataclass(frozen=True)
@@ -149,6 +164,8 @@ class Finished:
     evaluation: dict[str, Any] | None
     #: A linear model's numbers in the columns' own units, beside the closed form; else None.
     parameters: dict[str, Any] | None = field(default=None)
+    #: `{"code", "detail"}` each.
+    warnings: list[dict[str, Any]] = field(default_factory=list)
 
 
-Event: TypeAlias = Started | Metrics | Saved | Noted | Finished
+Event: TypeAlias = Started | Metrics | Alive | Saved | Noted | Finished

@@ -167,15 +167,19 @@ class QuasiNewton(Optimizer):
 
     def scalars(self) -> dict[str, Any]:
         state = self.inner.state[self.parameter]
-        return {name: value for name, value in state.items() if isinstance(value, int | float)}
+        found = {name: value for name, value in state.items() if isinstance(value, int | float)}
+        return dict(sorted(found.items()))  # in an order that does not tell who set them first
 
     def load(self, tensors: dict[str, Tensor], scalars: dict[str, Any]) -> None:
         state = self.inner.state[self.parameter]
-        state.update(scalars)
+        # JSON has NaN and infinities as strings.
+        state.update({k: float(v) if isinstance(v, str) else v for k, v in scalars.items()})
         if scalars.get("n_iter"):
             state.update({name: [] for name in HISTORY})
         for name, tensor in tensors.items():
-            state[name] = list(tensor.clone()) if name in HISTORY else tensor.clone()
+            # Each in memory of its own, as torch aligns it: sums depend on that in the last bits.
+            rows = [row.clone() for row in tensor] if name in HISTORY else tensor.clone()
+            state[name] = rows
 
 
 def make_optimizer(spec: OptimizerSpec, flat: Flat) -> Optimizer:

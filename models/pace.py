@@ -20,7 +20,7 @@ class Pace:
     def __init__(self, training: Training, should_stop: Callable[[], StopReason | None]) -> None:
         self.training, self.should_stop = training, should_stop
         now = time.monotonic()
-        self.started_at, self.saved_at, self.looks_at = now, now, now + training.job.poll_s
+        self.saved_at, self.shown_at, self.looks_at = now, now, now + training.job.poll_s
         #: Seconds that the last checkpoint took.
         self.cost_s: float | None = None
 
@@ -30,6 +30,14 @@ class Pace:
         if now < self.looks_at:
             return False
         self.looks_at = now + self.training.job.poll_s
+        return True
+
+    def wants_sign(self) -> bool:
+        """Whether it is time to show that steps are made."""
+        now = time.monotonic()
+        if now - self.shown_at < self.training.job.sign_s:
+            return False
+        self.shown_at = now
         return True
 
     def reason_to_end(self) -> EndReason | None:
@@ -48,6 +56,7 @@ class Pace:
         yield
         self.saved_at = time.monotonic()
         self.cost_s = self.saved_at - begun
+        self.training.saving_s += self.cost_s
 
     def _interval(self) -> float:
         job, progress = self.training.job, self.training.progress()

@@ -5,12 +5,12 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any
 
-from models.events import Event, Noted, Saved, StopReason
+from models.events import Alive, Event, Noted, Saved, StopReason
 from models.snapshots import save
 from models.training import Training
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-AGAIN_S = 0.25  # seconds between two tries to write a checkpoint that cannot be done without
+AGAIN_S = 1.0  # seconds between two tries to write a checkpoint that cannot be done without
 
 
 def try_to_save(training: Training) -> Saved | Noted:
@@ -53,4 +53,5 @@ def save_at_last(
             is_noted = True
             detail = "The disk has no space for the last checkpoint: waiting until there is."
             yield Noted("checkpoint_waits", detail)
+        yield Alive(training.progress())
         time.sleep(AGAIN_S)

@@ -60,6 +60,7 @@ def save(
         metrics=state.best_metrics,
         is_best=is_best,
         resumable=resumable,
+        progress=training.progress(),
     )
 
 
@@ -99,7 +100,6 @@ class Snapshot:
         except (KeyError, RuntimeError) as error:
             raise NotResumable(f"the checkpoint's tensors do not fit: {error}") from error
         state.seq = training.job.seq
-        training.last_finite.copy_(flat.values)
         training.state = state
 
     def inexactness(self, device: torch.device) -> str | None:

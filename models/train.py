@@ -10,7 +10,16 @@ from descent.spec import Sgd
 from models.closed_form import is_small, largest_learning_rate
 from models.devices import choose_device, memory_failures, repeatable
 from models.errors import Diverged
-from models.events import EndReason, Event, Finished, Job, Metrics, Started, StopReason
+from models.events import (
+    Alive,
+    EndReason,
+    Event,
+    Finished,
+    Job,
+    Metrics,
+    Started,
+    StopReason,
+)
 from models.failpoints import reach
 from models.outcome import evaluate_best, scalar_figures
 from models.pace import Pace
@@ -19,17 +28,21 @@ from models.saving import save_at_last, try_to_save
 from models.snapshots import linear_parameters
 from models.training import Training
 
+#: After these nobody goes on with the training.
+FINAL = ("budget", "cancel")
+
 
 def train(job: Job, should_stop: Callable[[], StopReason | None]) -> Iterator[Event]:
     """Train, from the start or from `job.resume`, until the last epoch or a reason to end.
 
     `should_stop` is asked between steps, every `job.poll_s` seconds. Yields `Started`, `Metrics`
-    an epoch, `Saved` now and then and once at the end, `Finished`. Raises `TrainingFailed`; a run
-    that diverged has given its whole curve and its last finite checkpoint before.
+    an epoch, `Alive` every second, `Saved` now and then and once at the end, `Finished`. Raises
+    `TrainingFailed`; a run that diverged has given its whole curve and the checkpoint of its best
+    epoch before, and with `on_divergence` "keep_best" it finishes with that.
     """
     device = choose_device(job.config.device)
     need = f"this table with model {job.config.model.type!r}, batch_size {job.config.batch_size!r}"
-    with repeatable(device), memory_failures(need):
+    with repeatable(device), memory_failures(need, device):
         training, warnings = prepare(job, device)
         yield _started(training, warnings)
         reason = yield from _learn(training, should_stop)
@@ -50,10 +63,16 @@ def _learn(
             reach("train.step")
 
             if pace.is_due():
+                if pace.wants_sign():
+                    yield Alive(training.progress())
                 reason = pace.reason_to_end()
                 wants_checkpoint = pace.wants_checkpoint()
                 if (reason or wants_checkpoint) and not training.is_finite():
-                    break  # nothing worth keeping: the epoch's end says that it diverged
+                    # Nothing worth keeping. The epoch goes on to its end, which says that it
+                    # diverged, so that its rows do not depend on the moment of this look.
+                    if reason in FINAL:
+                        break
+                    wants_checkpoint = False
                 if reason:
                     return reason
                 if wants_checkpoint:
@@ -65,8 +84,14 @@ def _learn(
         reach("train.epoch")
         yield Metrics(epoch.rows, training.progress(), state.best)
         if not epoch.is_finite:
-            yield from _save_last_finite(training, should_stop)
-            raise Diverged(_explain_divergence(training, rate))
+            why = _explain_divergence(training, rate)
+            training.recall_best()
+            if training.config.on_divergence == "keep_best" and state.best is not None:
+                detail = f"{why}. The model is that of epoch {state.best.epoch}"
+                training.warnings.append({"code": "diverged", "detail": detail})
+                return "diverged"
+            yield from save_at_last(training, should_stop, is_best=True, resumable=False)
+            raise Diverged(why)
     return None
 
 
@@ -89,28 +114,27 @@ def _started(training: Training, warnings: list[dict[str, str]]) -> Started:
 def _finish(
     training: Training, reason: EndReason | None, should_stop: Callable[[], StopReason | None]
 ) -> Iterator[Event]:
+    if reason in FINAL and training.state.best is None:
+        training.best.copy_(training.flat.values)  # part of an epoch is all that was learned
     if reason in {"cancel", "pause", "handback"}:
-        yield from save_at_last(training, should_stop, is_best=True)
+        if training.is_finite():  # else the next attempt finds out from the checkpoint before
+            yield from save_at_last(training, should_stop, is_best=True)
         yield Finished(reason, None)
         return
     reach("train.evaluate")
     evaluation = evaluate_best(training)
     # Saved before the test rows get their numbers: a training resumed here gives them again.
-    stop = yield from save_at_last(training, should_stop, is_best=True, evaluation=evaluation)
+    resumable = reason != "diverged"
+    stop = yield from save_at_last(
+        training, should_stop, is_best=True, resumable=resumable, evaluation=evaluation
+    )
     if stop is not None:
         yield Finished(stop, None)
         return
     if "test" in evaluation:
         rows = training.rows_of({"test": scalar_figures(evaluation["test"])})
         yield Metrics(rows, training.progress(), training.state.best)
-    yield Finished(reason, evaluation, linear_parameters(training))
-
-
-def _save_last_finite(
-    training: Training, should_stop: Callable[[], StopReason | None]
-) -> Iterator[Event]:
-    training.flat.values.copy_(training.last_finite)
-    yield from save_at_last(training, should_stop, is_best=True, resumable=False)
+    yield Finished(reason, evaluation, linear_parameters(training), training.warnings)
 
 
 def _explain_divergence(training: Training, rate: float) -> str:

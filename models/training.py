@@ -39,8 +39,11 @@ class Examples:
 
     @classmethod
     def load(cls, features: Features, table: Table, rows: Rows, device: torch.device) -> "Examples":
-        x = torch.from_numpy(features.encode(table, rows)).to(device)
-        return cls(x, torch.from_numpy(features.encode_targets(table, rows)).to(device))
+        x = torch.from_numpy(features.encode(table, rows))
+        truth = torch.from_numpy(features.encode_targets(table, rows))
+        # A copy that torch has aligned: where NumPy's memory lies differs from process to process,
+        # and with it the order in which MKL adds up.
+        return cls(x.clone().to(device), truth.clone().to(device))
 
     def __len__(self) -> int:
         return self.x.shape[0]
@@ -80,7 +83,6 @@ class Training:
             torch.manual_seed(config.seed)
         self.state = State(seq=job.seq)
         self.best = self.flat.values.clone()
-        self.last_finite = self.flat.values.clone()
         self.zeros = torch.zeros_like(self.flat.values)
         # What is read back once an epoch: the sums of train and validation, hits, a check.
         width = self.loss.width
@@ -88,6 +90,10 @@ class Training:
         self.train_sums, self.validation_sums = self.report[:width], self.report[width : 2 * width]
         self.hits, self.check = self.report[-2], self.report[-1]
         self.started_at = time.monotonic()
+        #: What the run shall say at its end: `{"code", "detail"}` each.
+        self.warnings: list[dict[str, str]] = []
+        #: Seconds that went into checkpoints.
+        self.saving_s = job.saving_s
 
     # ---- shape ----
 
@@ -124,8 +130,18 @@ class Training:
     def progress(self) -> Progress:
         state, steps = self.state, self.config.epochs * self.steps_per_epoch
         fraction = min(1.0, state.step / steps)
-        eta_s = self.elapsed_s * (1 - fraction) / fraction if fraction else None
-        return Progress(state.epoch, self.config.epochs, state.step, steps, fraction, eta_s)
+        elapsed_s = self.elapsed_s
+        eta_s = elapsed_s * (1 - fraction) / fraction if fraction else None
+        return Progress(
+            state.epoch,
+            self.config.epochs,
+            state.step,
+            steps,
+            fraction,
+            eta_s,
+            elapsed_s,
+            self.saving_s,
+        )
 
     # ---- learning ----
 
@@ -161,11 +177,14 @@ class Training:
         state = self.state
         state.epoch, state.batch = state.epoch + 1, 0
         if is_finite:
-            self.last_finite.copy_(self.flat.values)
             self._note_best(figures)
         monitored = figures.get("validation") or figures["train"]
         state.plateau.note(self.config.schedule, monitored["loss"])
         return Epoch(self.rows_of(figures), is_finite)
+
+    def recall_best(self) -> None:
+        """Go back to the best epoch's parameters, as numbers to predict with."""
+        self.flat.values.copy_(self.best)
 
     def rows_of(self, figures: Mapping[str, Mapping[str, float]]) -> list[MetricRow]:
         """Number figures as the next metric rows."""

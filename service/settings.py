@@ -78,6 +78,9 @@ class Settings(BaseSettings):
     grace_s: float = Field(
         8, gt=0, description="Time that training processes get to save their state at a stop."
     )
+    stall_s: float = Field(
+        300, ge=2, description="Time without a sign of progress after which a training is killed."
+    )
 
     checkpoint_s: float | None = Field(
         None, gt=0, description="Time between two checkpoints; empty weighs their cost."

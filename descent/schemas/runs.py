@@ -60,6 +60,8 @@ class Timings(Wire):
     queued_s: float | None = None
     start_s: float | None = None
     training_s: float | None = None
+    #: how much of it went into checkpoints
+    saving_s: float | None = None
 
 
 class Run(Wire):

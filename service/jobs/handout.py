@@ -12,7 +12,7 @@ from service.datasets.versions import ready_version
 from service.errors import BlobCorrupt
 from service.jobs import queue
 from service.jobs.launch import Message
-from service.runs import lifecycle, metrics
+from service.runs import lifecycle
 from service.runs.fallback import fall_back
 from service.settings import Settings
 from service.tables import Checkpoint, Run
@@ -59,14 +59,14 @@ def make_job(
         "scratch": str(scratch),
         "resume": None,
         "seq": 0,
-        "elapsed_s": 0.0,
+        # What was lost since the checkpoint counts too: a budget limits what is spent.
+        "elapsed_s": (run.progress or {}).get("elapsed_s", 0.0),
+        "saving_s": (run.progress or {}).get("saving_s", 0.0),
         "checkpoint_s": settings.checkpoint_s,
     }
     if checkpoint is not None:
         job["resume"] = str(resume)
         job["seq"] = lifecycle.covered_seq(run.id, checkpoint)
-        with reading(engine) as session:
-            job["elapsed_s"] = metrics.elapsed_s(session, run.id)
     return job
 
 

@@ -7,6 +7,7 @@ own constants are handed over at the start; every message is JSON.
 
 import contextlib
 import ctypes
+import faulthandler
 import importlib
 import json
 import os
@@ -50,6 +51,10 @@ class Child(Protocol):
 
     def kill(self) -> None: ...
 
+    def show_stack(self) -> None:
+        """Have the process write where it is into its output, if it still can."""
+        ...
+
     def exit_code(self) -> int | None:
         """Wait for the end and return the exit status, negative for a signal."""
         ...
@@ -89,6 +94,11 @@ class LocalChild:
 
     def kill(self) -> None:
         self._process.kill()
+
+    def show_stack(self) -> None:
+        if self._process.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGUSR1)
 
     def exit_code(self) -> int | None:
         self._process.join()
@@ -147,9 +157,12 @@ def _enter(connection: Connection, job: str, scratch: str) -> None:
     # Ctrl-C and SIGTERM may reach the whole group; a trainer obeys its pipe alone.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until there is an output to write the stack to
     words = os.open(Path(scratch) / "output.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(words, 1)
     os.dup2(words, 2)
+    faulthandler.enable(words)
+    faulthandler.register(signal.SIGUSR1, words)
     importlib.import_module(TRAINER).main(connection, json.loads(job))
 
 

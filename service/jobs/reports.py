@@ -1,6 +1,5 @@
 """What a trainer reports, written down: each message is one fenced transaction."""
 
-import signal
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from service.database import writing
 from service.errors import BlobCorrupt
 from service.ids import new_id
 from service.inference import registry
-from service.jobs import queue
+from service.jobs import deaths, queue
 from service.jobs.launch import Child, Message
 from service.runs import lifecycle, metrics
 from service.tables import Checkpoint
@@ -47,6 +46,11 @@ class Attempt:
     #: whether its end has been written, so that the end of the process means nothing more
     is_settled: bool = False
     has_ended: bool = False
+    #: seconds without a message, and after how many of them it is killed
+    silent_s: float = 0.0
+    stalled_s: float | None = None
+    #: how often the kernel had killed for want of memory when this began
+    memory_kills: int = field(default_factory=deaths.memory_kills)
 
 
 def write(engine: Engine, blobs: BlobStore, attempt: Attempt, message: Message) -> None:
@@ -64,12 +68,15 @@ def write(engine: Engine, blobs: BlobStore, attempt: Attempt, message: Message) 
         elif kind == "metrics":
             summary = {name: message[name] for name in ("progress", "best") if message[name]}
             metrics.append(session, run_id, number, message["rows"], summary)
+        elif kind == "alive":
+            metrics.append(session, run_id, number, [], {"progress": message["progress"]})
         elif kind == "log":
             lifecycle.log(session, run_id, number, message["line"])
         elif kind == "finished":
             _finish(session, attempt, message)
         elif kind == "failed":
-            problem = lifecycle.problem(message["code"], message["detail"])
+            where = message.get("where")
+            problem = lifecycle.problem(message["code"], message["detail"], where=where)
             lifecycle.fail(session, run_id, number, problem)
         reach(f"report.{kind}.written")
     reach(f"report.{kind}.committed")
@@ -86,8 +93,19 @@ def write_death(engine: Engine, attempt: Attempt, code: int | None) -> None:
         if attempt.stop_reason:  # killed because it did not obey in time
             lifecycle.stopped(session, attempt.run_id, attempt.number, {})
         else:
-            how = f"{_how(code)}; it said: {words}" if words else _how(code)
-            lifecycle.crashed(session, attempt.run_id, attempt.number, how)
+            death = deaths.explain(
+                code,
+                words,
+                stalled_s=attempt.stalled_s,
+                memory_kills=deaths.memory_kills() - attempt.memory_kills,
+            )
+            lifecycle.crashed(
+                session,
+                attempt.run_id,
+                attempt.number,
+                death.words,
+                code=death.code,
+            )
 
 
 def _write_checkpoint(engine: Engine, blobs: BlobStore, attempt: Attempt, message: Message) -> None:
@@ -101,6 +119,9 @@ def _write_checkpoint(engine: Engine, blobs: BlobStore, attempt: Attempt, messag
             reach("report.checkpoint.begin")
             checkpoint = _checkpoint(attempt, message, held)
             resumable = message["resumable"]
+            metrics.append(
+                session, attempt.run_id, attempt.number, [], {"progress": message["progress"]}
+            )
             lifecycle.add_checkpoint(
                 session, attempt.run_id, attempt.number, checkpoint, is_resumable=resumable
             )
@@ -156,6 +177,7 @@ def _finish(session: Session, attempt: Attempt, message: Message) -> None:
             },
         )
         values |= {"model_name": name, "model_version": version.version}
+    _add_warnings(session, attempt.run_id, message["warnings"])
     lifecycle.succeed(session, attempt.run_id, attempt.number, values)
 
 
@@ -169,9 +191,3 @@ def _last_words(path: Path) -> str:
     if not path.exists():
         return ""
     return path.read_bytes()[-LAST_WORDS:].decode(errors="replace").strip()
-
-
-def _how(code: int | None) -> str:
-    if code is None or code >= 0:
-        return f"exit status {code}"
-    return f"killed by {signal.Signals(-code).name}"

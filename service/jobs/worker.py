@@ -37,6 +37,8 @@ from service.storage import open_store
 from service.tables import Run, Worker, utc_now
 
 LOOK_S = 0.1  # seconds between two looks at the states of own runs: cancel must act within one
+LOOK_AT_MOST = 1.0  # seconds of silence that one look may find: we may have been asleep ourselves
+STACK_S = 1.0  # seconds that a stalled trainer gets to write where it is
 STOP_GRACE = 3.0  # seconds that a trainer gets to obey a cancel or pause before it is killed
 LAST_WRITES = 1.0  # seconds after the grace of a stop in which killed trainers are written down
 DATABASE_RETRY = 0.5  # seconds between two tries to write while the database does not answer
@@ -66,6 +68,7 @@ class Supervisor:
         self._storers = ThreadPoolExecutor(settings.workers, thread_name_prefix="store")
         #: a pipe that wakes the loop when a checkpoint is stored
         self._stored = os.pipe()
+        self._looked_at = self._now()
         self._locks = settings.data_dir.absolute() / "locks"
 
     # ---- the loop -----------------------------------------------------------------------------
@@ -127,6 +130,7 @@ class Supervisor:
 
     def _keep_house(self) -> None:
         if self._is_due("look", LOOK_S):
+            self._end_stalls()
             self._obey_states()
         if self._is_due("beat", self._settings.renew_s):
             try:
@@ -238,6 +242,20 @@ class Supervisor:
         attempt.kill_at = self._now() + grace_s
         attempt.child.send({"type": "stop", "reason": reason})
 
+    def _end_stalls(self) -> None:
+        """Kill trainers that are silent too long, after a look at where they stand still."""
+        now = self._now()
+        passed, self._looked_at = min(now - self._looked_at, LOOK_AT_MOST), now
+        for attempt in self._attempts.values():
+            # One whose messages wait to be written is not silent.
+            attempt.silent_s = 0.0 if attempt.inbox else attempt.silent_s + passed
+            if attempt.silent_s < self._settings.stall_s or attempt.stalled_s is not None:
+                continue
+            log.warning("trainer stalled", run_id=attempt.run_id, attempt=attempt.number)
+            attempt.stalled_s = self._settings.stall_s
+            attempt.child.show_stack()
+            attempt.kill_at = now + STACK_S
+
     def _lose(self, attempt: Attempt) -> None:
         """Stop a trainer whose run belongs to somebody else now; nothing of it is written."""
         log.warning("run lost to another worker", run_id=attempt.run_id, attempt=attempt.number)
@@ -266,6 +284,7 @@ class Supervisor:
     def _hear(self, attempt: Attempt) -> None:
         while not attempt.has_ended and len(attempt.inbox) < INBOX and attempt.child.has_message():
             message = attempt.child.receive()
+            attempt.silent_s = 0.0
             if message is None:
                 attempt.has_ended = True
             else:

@@ -28,7 +28,8 @@ def fall_back(
     warning = {"code": "checkpoint_corrupt", "detail": _tell(damaged, older)}
     run.warnings = [*run.warnings, warning]
     events.append(session, run_id, attempt, "log", {"line": warning["detail"]} | warning)
-    metrics.rewind(session, run, lifecycle.covered_seq(run_id, older))
+    step = older.step if older else 0
+    metrics.rewind(session, run, lifecycle.covered_seq(run_id, older), step)
     return older
 
 

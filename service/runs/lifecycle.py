@@ -17,7 +17,7 @@ from models.failpoints import reach
 from service.database import boot_id, clock
 from service.errors import Conflict, Fenced, NotFound
 from service.ids import new_id
-from service.jobs import queue
+from service.jobs import deaths, queue
 from service.runs import events, metrics
 from service.tables import Checkpoint, Run, utc_now
 
@@ -34,7 +34,6 @@ TRANSITIONS: dict[str, frozenset[str]] = {
     "cancelled": frozenset(),
 }
 TERMINAL = frozenset(state for state, to in TRANSITIONS.items() if not to)
-MAX_CRASHES = 3  # unclean deaths without a new checkpoint that end a run
 KEEP_CHECKPOINTS = 2  # the newest ones that are kept beside the best
 
 
@@ -189,7 +188,9 @@ def claim(session: Session, owner: str, *, lease_s: float, now: float | None = N
     run = queue.claim(session, owner, lease_s=lease_s, now=now)
     if run is None:
         return None
-    metrics.rewind(session, run, covered_seq(run.id, resume_checkpoint(session, run)))
+    checkpoint = resume_checkpoint(session, run)
+    step = checkpoint.step if checkpoint else 0
+    metrics.rewind(session, run, covered_seq(run.id, checkpoint), step)
     reach("claim.rewound")
     events.append(session, run.id, run.attempt, "state", {"state": "starting"})
     return get(session, run.id)
@@ -278,24 +279,28 @@ def stopped(session: Session, run_id: str, attempt: int, values: dict[str, Any])
 
 
 def crashed(
-    session: Session, run_id: str, attempt: int, last_words: str, *, now: float | None = None
+    session: Session,
+    run_id: str,
+    attempt: int,
+    last_words: str,
+    *,
+    code: str = "worker_lost",
+    now: float | None = None,
 ) -> None:
     """The trainer died without a word while its supervisor lived: try again, but not for ever."""
     run = queue.fence(session, run_id, attempt)
     streak = run.crash_streak + 1
+    where = "host" if code == "out_of_memory" else None  # a GPU's lack of memory has a word
     if run.state == "cancelling":
         _finish(session, run, "cancelled", {"state_reason": "cancel"})
-    elif streak >= MAX_CRASHES:
-        error = problem(
-            "worker_lost",
-            f"The training process died {streak} times without a new checkpoint"
-            f" ({last_words}). Check the run's log, then retry the run.",
-        )
-        _finish(session, run, "failed", {"error": error, "state_reason": "worker_lost"})
+    elif streak >= deaths.MOST[code]:
+        error = problem(code, deaths.sentence(code, last_words, streak), where=where)
+        _finish(session, run, "failed", {"error": error, "state_reason": code})
     else:
         wait_s = min(300.0, math.pow(2.0, streak) - 1)
         not_before = clock(session, now) + wait_s
-        _interrupt(session, run, "crashed", {"crash_streak": streak, "not_before": not_before})
+        reason = "crashed" if code == "worker_lost" else code
+        _interrupt(session, run, reason, {"crash_streak": streak, "not_before": not_before})
 
 
 def rescue(session: Session, run_id: str, attempt: int, *, now: float | None = None) -> bool:
@@ -310,15 +315,16 @@ def rescue(session: Session, run_id: str, attempt: int, *, now: float | None = N
     return True
 
 
-def problem(code: str, detail: str) -> dict[str, Any]:
-    """Return the problem object of a run that failed."""
+def problem(code: str, detail: str, *, where: str | None = None) -> dict[str, Any]:
+    """Return the problem object of a run that failed; `where` says which memory ran out."""
+    place = {"where": where} if where else {}
     return {
         "type": f"urn:descent:error:{code}",
         "title": code.replace("_", " ").capitalize(),
-        "status": 500 if code in {"worker_lost", "internal_error"} else 422,
+        "status": 500 if code in {"worker_lost", "stalled", "internal_error"} else 422,
         "code": code,
         "detail": detail,
-    }
+    } | place
 
 
 # ---- private ------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from service.errors import Fenced
 from service.jobs import queue
-from service.runs import events
+from service.runs import events, replays
 from service.tables import Metric, Run
 
 FIELDS = ("seq", "attempt", "epoch", "step", "split", "name", "value", "at_s")
@@ -43,9 +43,9 @@ def append(
     if fresh:
         if fresh[0]["seq"] != run.metric_seq + 1 or fresh[-1]["seq"] != last:
             raise Fenced(f"rows from {fresh[0]['seq']} do not follow row {run.metric_seq}")
-        session.execute(
-            insert(Metric), [_stored(row) | {"run_id": run_id, "attempt": attempt} for row in fresh]
-        )
+        stored = [_stored(row) | {"run_id": run_id, "attempt": attempt} for row in fresh]
+        session.execute(insert(Metric), stored)
+        replays.check(session, run, stored)
     latest = _latest(run.latest, fresh)
     session.execute(
         update(Run).where(Run.id == run_id).values(metric_seq=last, latest=latest, **summary)
@@ -55,8 +55,10 @@ def append(
         events.append(session, run_id, attempt, "metrics", data)
 
 
-def rewind(session: Session, run: Run, after_seq: int) -> None:
+def rewind(session: Session, run: Run, after_seq: int, step: int) -> None:
     """Replace the live rows after `after_seq`, in the transaction of the claim.
+
+    Training goes on from `step`; the event says how many steps are known to be made again.
 
     So no reader ever sees the stale tail beside the new attempt's rows.
     """
@@ -72,7 +74,8 @@ def rewind(session: Session, run: Run, after_seq: int) -> None:
         .where(Run.id == run.id)
         .values(metric_seq=after_seq, latest=_latest_at(session, run.id))
     )
-    data = {"attempt": run.attempt, "after_seq": after_seq}
+    again = max(0, (run.progress or {}).get("step", step) - step)
+    data = {"attempt": run.attempt, "after_seq": after_seq, "steps_recomputed": again}
     events.append(session, run.id, run.attempt, "rewind", data)
 
 
@@ -137,17 +140,6 @@ def page(session: Session, run: Run, query: Query, *, is_terminal: bool) -> Page
         is_final=is_terminal and complete,
         downsampled=len(thinned) < len(rows),
     )
-
-
-def elapsed_s(session: Session, run_id: str) -> float:
-    """Return the seconds of training behind the newest live row."""
-    newest = (
-        select(Metric.at_s)
-        .where(Metric.run_id == run_id, Metric.superseded_by.is_(None))
-        .order_by(Metric.seq.desc())
-        .limit(1)
-    )
-    return session.scalar(newest) or 0.0
 
 
 def rows_between(
@@ -221,7 +213,11 @@ def _rewinds(session: Session, run_id: str, query: Query) -> list[dict[str, int]
         return []  # a reader that has no rows yet has none to drop
     newer_than = query.attempt or 0
     found = (event.data for event in events.of_kind(session, run_id, "rewind"))
-    return [dict(data) for data in found if data["attempt"] > newer_than]
+    return [
+        {"attempt": data["attempt"], "after_seq": data["after_seq"]}
+        for data in found
+        if data["attempt"] > newer_than
+    ]
 
 
 def _stored(row: dict[str, Any]) -> dict[str, Any]:

@@ -13,20 +13,24 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import torch
+
 # Imported here so that the warm parent has it: the first optimizer would load it, in two seconds.
-import torch._dynamo  # noqa: F401
+import torch._dynamo
 
 from descent.spec import ColumnSplit, GroupSplit, RunConfig, TimeSplit
 from models.checkpoint import read
 from models.data import read_table
+from models.devices import memory_failures
 from models.errors import LearningError
-from models.events import Event, Job, Metrics, Noted, Saved, Started, StopReason
+from models.events import Alive, Event, Job, Metrics, Noted, Saved, Started, StopReason
 from models.failpoints import reach
 from models.features import Features
 from models.train import train
 
 FLUSH_S = 0.1  # seconds between two messages with rows
 FLUSH_ROWS = 2000  # rows that are held at most
+QUIET_S = 0.5  # seconds without a message after which a sign of life, one a second, is one
 POLL_S = 0.02  # seconds between two looks at the pipe
 
 
@@ -38,6 +42,7 @@ class Reporter:
         self._rows: list[dict[str, Any]] = []
         self._summary: dict[str, Any] = {"progress": None, "best": None}
         self._flushed_at = 0.0
+        self._sent_at = 0.0
         self._polled_at = 0.0
         self._stop: StopReason | None = None
         self._signature: dict[str, Any] | None = None
@@ -57,18 +62,21 @@ class Reporter:
     def report(self, event: Event) -> None:
         if isinstance(event, Metrics):
             self._rows += [asdict(row) for row in event.rows]
-            elapsed = {"elapsed_s": event.rows[-1].at_s} if event.rows else {}
             self._summary = {
-                "progress": asdict(event.progress) | elapsed,
+                "progress": asdict(event.progress),
                 "best": asdict(event.best) if event.best else None,
             }
             is_due = time.monotonic() - self._flushed_at >= FLUSH_S
             if is_due or len(self._rows) >= FLUSH_ROWS:
                 self.flush()
             return
+        if isinstance(event, Alive) and time.monotonic() - self._sent_at < QUIET_S:
+            return
         self.flush()
         if isinstance(event, Started):
             self.send("started", device=event.device, warnings=event.warnings)
+        elif isinstance(event, Alive):
+            self.send("alive", progress=asdict(event.progress))
         elif isinstance(event, Saved):
             if event.is_best:
                 self._signature = _signature(event.path)
@@ -87,6 +95,7 @@ class Reporter:
     def send(self, kind: str, **fields: Any) -> None:  # noqa: ANN401  JSON
         reach(f"trainer.{kind}")
         self._connection.send_bytes(json.dumps({"type": kind} | fields).encode())
+        self._sent_at = time.monotonic()
 
 
 def _signature(path: Path) -> dict[str, Any]:
@@ -111,6 +120,7 @@ def read_job(job: dict[str, Any]) -> Job:
         seq=job["seq"],
         elapsed_s=job["elapsed_s"],
         checkpoint_s=job["checkpoint_s"],
+        saving_s=job["saving_s"],
     )
 
 
@@ -119,20 +129,14 @@ def main(connection: Connection, job: dict[str, Any]) -> None:
     reporter = Reporter(connection)
     reach("trainer.begin")
     try:
-        for event in train(read_job(job), reporter.should_stop):
+        with memory_failures("the columns of this table", torch.device("cpu")):
+            order = read_job(job)
+        for event in train(order, reporter.should_stop):
             reporter.report(event)
         reach("trainer.end")
     except LearningError as error:
         reporter.flush()
-        reporter.send("failed", code=error.code, detail=error.detail)
-    except MemoryError:
-        traceback.print_exc()
-        reporter.send(
-            "failed",
-            code="out_of_memory",
-            detail="The machine has too little memory for this run: use a smaller table, network"
-            " or batch_size.",
-        )
+        reporter.send("failed", code=error.code, detail=error.detail, where=error.where)
     except Exception:  # noqa: BLE001  whatever it was, the run must end with a sentence
         traceback.print_exc()
         reporter.flush()

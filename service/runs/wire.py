@@ -14,7 +14,7 @@ Body = dict[str, Any]
 
 def run_body(session: Session, run: Run) -> Body:
     """Return a run as `GET /runs/{id}` shows it."""
-    progress, training_s = _progress(run)
+    progress, times = _progress(run)
     return {
         "id": run.id,
         "name": run.name,
@@ -30,7 +30,7 @@ def run_body(session: Session, run: Run) -> Body:
         "evaluation": run.evaluation,
         "device": run.device,
         "queue_position": _queue_position(session, run),
-        "timings": _timings(run, training_s),
+        "timings": _timings(run, times),
         "warnings": run.warnings,
         "error": run.error,
         "model": (
@@ -75,22 +75,23 @@ def _queue_position(session: Session, run: Run) -> int | None:
     return session.execute(query).scalar_one() + 1
 
 
-def _progress(run: Run) -> tuple[Body | None, float | None]:
-    """Return the progress and the seconds of training; what has ended has nothing left to do."""
+def _progress(run: Run) -> tuple[Body | None, Body]:
+    """Return the progress, and its times apart; what has ended has nothing left to do."""
     if run.progress is None:
-        return None, None
+        return None, {}
     progress = dict(run.progress)
-    training_s = progress.pop("elapsed_s", None)
+    times = {name: progress.pop(name, None) for name in ("elapsed_s", "saving_s")}
     if run.state == "succeeded":
         progress |= {"fraction": 1.0, "eta_s": 0.0}
     elif run.state not in queue.OWNED:
         progress["eta_s"] = None
-    return progress, training_s
+    return progress, times
 
 
-def _timings(run: Run, training_s: float | None) -> Body:
+def _timings(run: Run, times: Body) -> Body:
     """Return durations; none of them ticks while nothing happens, so that ETags stay equal."""
     claimed, started, finished = run.claimed_at, run.started_at, run.finished_at
+    training_s = times.get("elapsed_s")
     if started and finished:
         training_s = (finished - started).total_seconds()
     return {
@@ -101,4 +102,5 @@ def _timings(run: Run, training_s: float | None) -> Body:
             else None
         ),
         "training_s": training_s,
+        "saving_s": times.get("saving_s"),
     }

@@ -10,7 +10,17 @@ import numpy as np
 from descent.spec import RunConfig
 from models.data import TEXTUAL, Categories, Column, ColumnType, Table
 from models.errors import TrainingFailed
-from models.events import Finished, Job, MetricRow, Metrics, Noted, Saved, Started, StopReason
+from models.events import (
+    Alive,
+    Finished,
+    Job,
+    MetricRow,
+    Metrics,
+    Noted,
+    Saved,
+    Started,
+    StopReason,
+)
 from models.train import train
 
 QUIZ = [25.2, 8.4, 4.9, 11.1, 9.0, 7.8, 3.0, 16.0, 2.5, 13.8, 9.6, 11.8, 16.9]
@@ -98,6 +108,7 @@ class Outcome:
     metrics: list[Metrics] = field(default_factory=list)
     saved: list[Saved] = field(default_factory=list)
     noted: list[Noted] = field(default_factory=list)
+    alive: list[Alive] = field(default_factory=list)
     finished: Finished | None = None
     error: TrainingFailed | None = None
 
@@ -147,6 +158,8 @@ def learn(
                 outcome.started = event
             elif isinstance(event, Noted):
                 outcome.noted.append(event)
+            elif isinstance(event, Alive):
+                outcome.alive.append(event)
             else:
                 outcome.finished = event
     except TrainingFailed as error:

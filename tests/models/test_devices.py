@@ -6,17 +6,34 @@ from models.errors import DeviceUnavailable, OutOfMemory
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("error", "where", "size"),
     [
-        MemoryError(),
-        torch.OutOfMemoryError("CUDA out of memory"),
-        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 byte"),
+        (MemoryError(), "host", ""),
+        (MemoryError("Unable to allocate 7.45 GiB for an array"), "host", "7.45 GiB more"),
+        (
+            RuntimeError(
+                "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+            ),
+            "host",
+            "9 bytes more",
+        ),
+        (torch.OutOfMemoryError("CUDA out of memory."), "cuda:0", ""),
+        (
+            torch.OutOfMemoryError(
+                "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of"
+                " 79.10 GiB of which 12.50 GiB is free. Of the allocated memory 66 GiB is …"
+            ),
+            "cuda:0",
+            "20.00 GiB more were asked for, 12.50 GiB of 79.10 GiB are free",
+        ),
     ],
-    ids=lambda error: type(error).__name__,
 )
-def test_every_way_to_run_out_of_memory_is_told_with_a_remedy(error: Exception) -> None:
-    with pytest.raises(OutOfMemory, match="for a million rows; use a smaller batch_size"):
+def test_running_out_of_memory_says_which_and_what_helps(
+    error: Exception, where: str, size: str
+) -> None:
+    with pytest.raises(OutOfMemory, match=r"for a million rows.*; use a smaller") as caught:
         raise_inside(error)
+    assert (caught.value.where, size in caught.value.detail) == (where, True)
 
 
 def test_other_errors_stay_what_they_are() -> None:
@@ -25,7 +42,7 @@ def test_other_errors_stay_what_they_are() -> None:
 
 
 def raise_inside(error: Exception) -> None:
-    with memory_failures("a million rows"):
+    with memory_failures("a million rows", torch.device("cuda:0")):
         raise error
 
 

@@ -6,28 +6,71 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from models import checkpoint
-from models.errors import NotResumable
-from models.events import StopReason
+from descent.spec import RunConfig
+from models.errors import Diverged, NotResumable
+from models.events import Job, Started, StopReason
+from models.prepare import prepare
 from tests.models.samples import LINE, SURVIVAL, learn, passengers, scores
 
+AGE: dict[str, Any] = {
+    "target": "Age",
+    "features": ["Sex", "Class", "Alone"],
+    "task": "regression",
+    "loss": "mse",
+}
 CONFIGS: dict[str, dict[str, Any]] = {
-    "adam with dropout": {
-        "optimizer": {"type": "adam"},
-        "model": {"type": "mlp", "hidden": [8], "dropout": 0.2},
+    "adam with dropout": {"model": {"type": "mlp", "hidden": [8], "dropout": 0.2}},
+    "adamw in a warm cosine": {
+        "optimizer": {"type": "adamw"},
+        "schedule": {"type": "cosine", "warmup_epochs": 2},
+    },
+    "adam stopped early": {
+        "optimizer": {"learning_rate": 0.3},
+        "early_stopping": {"patience": 1},
+        "epochs": 30,
+    },
+    "plain descent in steps": {
+        "optimizer": {"type": "sgd", "learning_rate": 0.3},
+        "schedule": {"type": "step", "every_epochs": 2},
     },
     "momentum on a plateau": {
         "optimizer": {"type": "sgd", "momentum": 0.9, "learning_rate": 0.5},
         "schedule": {"type": "plateau", "patience": 1},
     },
-    "rmsprop in one cycle": {
-        "optimizer": {"type": "rmsprop", "momentum": 0.5},
-        "schedule": {"type": "one_cycle"},
+    "nesterov on the sum of a regression": AGE
+    | {
+        "optimizer": {"type": "sgd", "momentum": 0.5, "nesterov": True, "learning_rate": 1e-3},
+        "loss": "sse",
     },
-    "lbfgs": {"optimizer": {"type": "lbfgs"}, "model": {"type": "mlp", "hidden": [2]}},
-    "adamw without validation": {"optimizer": {"type": "adamw"}, "split": {"type": "none"}},
+    "rmsprop in one cycle": {"optimizer": {"type": "rmsprop"}, "schedule": {"type": "one_cycle"}},
+    "rmsprop with momentum": AGE | {"optimizer": {"type": "rmsprop", "momentum": 0.5}},
+    "lbfgs past its memory": {
+        "optimizer": {"type": "lbfgs"},
+        "model": {"type": "mlp", "hidden": [3]},
+        "epochs": 4,
+    },
+    "lbfgs on all rows": AGE
+    | {
+        "optimizer": {"type": "lbfgs"},
+        "model": {"type": "mlp", "hidden": [5], "activation": "tanh"},
+        "batch_size": "full",
+        "epochs": 16,
+    },
+    "all rows without validation": {"split": {"type": "none"}, "batch_size": "full", "epochs": 8},
+    "huber of a line without validation": AGE
+    | {"loss": "huber", "model": {"type": "linear"}, "split": {"type": "none"}},
+    "layers with dropout on a plateau": {
+        "model": {"type": "layers", "layers": [{"linear": 7}, "gelu", {"dropout": 0.5}]},
+        "schedule": {"type": "plateau", "patience": 1, "factor": 0.5},
+        "split": {"type": "none"},
+    },
 }
+
+
+def configured(name: str) -> dict[str, Any]:
+    return SURVIVAL | {"batch_size": 20, "epochs": 5} | CONFIGS[name]
 
 
 def stop_at(step: int, reason: StopReason) -> Callable[[], StopReason | None]:
@@ -36,23 +79,98 @@ def stop_at(step: int, reason: StopReason) -> Callable[[], StopReason | None]:
     return lambda: reason if next(asked) == step else None
 
 
-def contents(path: Path) -> dict[str, bytes]:
-    return {name: tensor.tobytes() for name, tensor in checkpoint.read(path)[0].items()}
+def stops(started: Started) -> list[int]:
+    """Return steps to stop at: early, around an epoch's end, in the middle, at the very end."""
+    epoch = started.steps // started.epochs
+    return sorted({1, max(1, epoch - 1), epoch, epoch + 1, started.steps // 2, started.steps})
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_run_stopped_at_any_step_resumes_exactly(tmp_path: Path, name: str) -> None:
-    config = SURVIVAL | CONFIGS[name] | {"batch_size": 40, "epochs": 3}
-    whole = learn(passengers(), tmp_path / "whole", config)
+def test_a_run_stopped_anywhere_ends_with_the_very_same_file(tmp_path: Path, name: str) -> None:
+    config, table = configured(name), passengers()
+    whole = learn(table, tmp_path / "whole", config)
     assert whole.started is not None
-    for step in range(1, whole.started.steps + 1):
+    made = whole.saved[-1].step
+    for step in (step for step in stops(whole.started) if step <= made):
         scratch = tmp_path / str(step)
-        first = learn(passengers(), scratch, config, stop_at(step, "handback"), poll_s=0.0)
+        first = learn(table, scratch, config, stop_at(step, "handback"), poll_s=0.0)
         saved = first.saved[-1]
         assert saved.step == step
-        rest = learn(passengers(), scratch, config, resume=saved.path, seq=saved.seq, attempt=2)
+        rest = learn(table, scratch, config, resume=saved.path, seq=saved.seq, attempt=2)
         assert first.curve[: saved.seq] + rest.curve == whole.curve
-        assert contents(rest.saved[-1].path) == contents(whole.saved[-1].path)
+        assert rest.evaluation == whole.evaluation
+        assert rest.saved[-1].sha256 == whole.saved[-1].sha256
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_run_stopped_twice_ends_with_the_very_same_file(tmp_path: Path, name: str) -> None:
+    config, table = configured(name), passengers()
+    whole = learn(table, tmp_path / "whole", config)
+    first = learn(table, tmp_path, config, stop_at(2, "handback"), poll_s=0.0)
+    saved = first.saved[-1]
+    then: dict[str, Any] = {"resume": saved.path, "seq": saved.seq, "attempt": 2}
+    second = learn(table, tmp_path, config, stop_at(3, "pause"), poll_s=0.0, **then)
+    saved = second.saved[-1]
+    assert saved.step == 5
+    then = {"resume": saved.path, "seq": saved.seq, "attempt": 3}
+    third = learn(table, tmp_path, config, **then)
+    assert first.curve + second.curve + third.curve == whole.curve
+    assert third.saved[-1].sha256 == whole.saved[-1].sha256
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_run_that_died_after_its_last_checkpoint_makes_it_again(
+    tmp_path: Path, name: str
+) -> None:
+    config, table = configured(name), passengers()
+    whole = learn(table, tmp_path / "whole", config)
+    last = whole.saved[-1]
+    again = learn(table, tmp_path, config, resume=last.path, seq=last.seq, attempt=2)
+    assert whole.curve[: last.seq] + again.curve == whole.curve
+    assert (again.saved[-1].sha256, again.evaluation) == (last.sha256, whole.evaluation)
+
+
+#: Its parameters stop being numbers in the middle of an epoch.
+DIVERGING = SURVIVAL | {
+    "task": "regression",
+    "loss": "mse",
+    "target": "Age",
+    "features": ["Class"],
+    "standardize": False,
+    "model": {"type": "linear"},
+    "optimizer": {"type": "sgd", "learning_rate": 1.0},
+    "split": {"type": "none"},
+    "batch_size": 1,
+}
+
+
+def test_a_run_that_diverges_gives_the_same_rows_however_often_it_looks_up(tmp_path: Path) -> None:
+    seldom = learn(passengers(), tmp_path / "a", DIVERGING, poll_s=1e9)
+    often = learn(passengers(), tmp_path / "b", DIVERGING, poll_s=0.0, checkpoint_s=0.0)
+    assert isinstance(seldom.error, Diverged)
+    assert 1 < len(often.saved) < often.rows[-1].step  # some steps had nothing to save
+    assert often.curve == seldom.curve
+    for saved in often.saved[:-1:8]:
+        rest = learn(passengers(), tmp_path / "c", DIVERGING, resume=saved.path, seq=saved.seq)
+        assert rest.saved[-1].sha256 == often.saved[-1].sha256 == seldom.saved[-1].sha256
+
+
+def test_a_run_that_is_handed_back_when_it_has_diverged_saves_nothing(tmp_path: Path) -> None:
+    whole = learn(passengers(), tmp_path / "whole", DIVERGING, poll_s=0.0, checkpoint_s=0.0)
+    steps = {saved.step for saved in whole.saved[:-1]}
+    step = max(steps) + 1
+    first = learn(passengers(), tmp_path, DIVERGING, stop_at(step, "handback"), poll_s=0.0)
+    assert (first.saved, first.error) == ([], None)
+    assert first.finished is not None
+    assert first.finished.reason == "handback"
+
+
+def test_what_is_learned_from_lies_where_torch_would_put_it(tmp_path: Path) -> None:
+    # The order in which MKL adds up depends on it, and NumPy's memory lies elsewhere each time.
+    for rows in range(20, 30):
+        job = Job(RunConfig.model_validate(SURVIVAL), passengers(rows), tmp_path)
+        training, _ = prepare(job, torch.device("cpu"))
+        assert training.train.x.data_ptr() % 64 == training.validation.x.data_ptr() % 64 == 0
 
 
 def test_a_run_killed_after_a_checkpoint_resumes_exactly(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ DESCENT: dict[str, Any] = LINE | {
     "standardize": False,
     "early_stopping": None,
 }
+#: An optimizer that leaves the parameters where they are, to the last bit of a float32.
+STILL: dict[str, Any] = {"type": "sgd", "learning_rate": 1e-30}
 
 
 def test_gradient_descent_reaches_the_closed_form(tmp_path: Path) -> None:
@@ -181,6 +183,94 @@ def test_a_budget_ends_with_the_best_model(tmp_path: Path) -> None:
     assert outcome.finished is not None
     assert outcome.finished.reason == "budget"
     assert outcome.evaluation["test"]["accuracy"] > 0
+
+
+def test_a_budget_that_ends_before_the_first_epoch_keeps_what_was_learned(tmp_path: Path) -> None:
+    config = SURVIVAL | {"batch_size": 20, "budget": {"time_s": 1e-9}}
+    outcome = learn(passengers(), tmp_path, config, poll_s=0.0)
+    assert outcome.finished is not None
+    assert outcome.finished.reason == "budget"
+    assert outcome.evaluation["validation"]["cross_entropy"] > 0
+    assert {row.split for row in outcome.rows} == {"test"}
+    tensors, _ = checkpoint.read(outcome.saved[-1].path)
+    untrained = learn(passengers(), tmp_path / "untrained", config | {"optimizer": STILL})
+    before, _ = checkpoint.read(untrained.saved[-1].path)
+    assert np.array_equal(tensors["best.0.weight"], tensors["net.0.weight"])
+    assert not np.array_equal(tensors["best.0.weight"], before["best.0.weight"])
+
+
+def test_a_budget_counts_the_time_of_earlier_attempts(tmp_path: Path) -> None:
+    config = SURVIVAL | {"epochs": 100_000, "early_stopping": None, "budget": {"time_s": 1000.0}}
+    first = learn(passengers(), tmp_path, config, lambda: "handback", poll_s=0.0)
+    saved = first.saved[-1]
+    again = learn(
+        passengers(),
+        tmp_path,
+        config,
+        resume=saved.path,
+        seq=saved.seq,
+        elapsed_s=999.9,
+        attempt=2,
+    )
+    assert again.finished is not None
+    assert again.finished.reason == "budget"
+    assert again.saved[-1].is_best
+    assert 1000.0 <= again.saved[-1].progress.elapsed_s < 1010.0
+
+
+def test_a_long_epoch_gives_signs_of_life(tmp_path: Path) -> None:
+    config = SURVIVAL | {"batch_size": 20, "epochs": 1}
+    outcome = learn(passengers(), tmp_path, config, poll_s=0.0, sign_s=0.0)
+    assert [sign.progress.step for sign in outcome.alive] == [1, 2, 3, 4]
+
+
+def test_a_run_that_diverges_may_keep_its_best_epoch(tmp_path: Path) -> None:
+    config = DESCENT | {
+        "optimizer": {"type": "sgd", "learning_rate": 0.0067},
+        "epochs": 5000,
+        "on_divergence": "keep_best",
+    }
+    outcome = learn(scores(), tmp_path, config)
+    assert (outcome.error, outcome.finished is not None) == (None, True)
+    assert outcome.finished is not None
+    assert outcome.finished.reason == "diverged"
+    (warning,) = outcome.finished.warnings
+    assert (warning["code"], "0.0067" in warning["detail"]) == ("diverged", True)
+    losses = np.array(outcome.values("train"))
+    assert np.isfinite(losses[:-1]).all()
+    assert not np.isfinite(losses[-1])
+    best = outcome.metrics[-1].best
+    assert best is not None
+    assert best.epoch == len(losses) - 1
+    (saved,) = outcome.saved
+    assert (saved.is_best, saved.resumable) == (True, False)
+    assert np.isfinite(outcome.parameters["weights"]["Quiz"])
+    assert np.isfinite(outcome.evaluation["train"]["mse"])
+
+
+def test_what_is_kept_is_the_best_epoch_by_validation_loss(tmp_path: Path) -> None:
+    config = DESCENT | {
+        "optimizer": {"type": "sgd", "learning_rate": 0.0067},
+        "split": {"type": "random", "validation": 0.3},
+        "epochs": 5000,
+        "on_divergence": "keep_best",
+    }
+    outcome = learn(scores(), tmp_path, config)
+    losses = np.array(outcome.values("validation"))
+    best = outcome.metrics[-1].best
+    assert best is not None
+    assert best.epoch == int(np.nanargmin(losses)) + 1 < len(losses) - 1
+    assert outcome.evaluation["validation"]["mse"] == pytest.approx(best.value, rel=1e-5)
+
+
+def test_a_run_that_diverges_in_its_first_epoch_has_nothing_to_keep(tmp_path: Path) -> None:
+    config = DESCENT | {
+        "optimizer": {"type": "sgd", "learning_rate": 1e6},
+        "batch_size": 1,
+        "on_divergence": "keep_best",
+    }
+    outcome = learn(scores(), tmp_path, config)
+    assert isinstance(outcome.error, Diverged)
 
 
 def test_test_rows_are_measured_at_the_end(tmp_path: Path) -> None:

@@ -50,6 +50,9 @@ class Told:
     def kill(self) -> None:
         self._say(None)
 
+    def show_stack(self) -> None:
+        return
+
     def exit_code(self) -> int | None:
         return 0
 

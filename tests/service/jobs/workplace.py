@@ -48,6 +48,8 @@ class Workplace:
     #: what DESCENT_BLOB_URL says; empty means the data folder
     blob_url: str = ""
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    #: of the workers, beside the short leases
+    settings: dict[str, str] = field(default_factory=dict)
 
     def blobs(self) -> BlobStore:
         return open_store(Settings(data_dir=self.folder, blob_url=self.blob_url))
@@ -110,7 +112,8 @@ class Workplace:
             "DATABASE_URL": self._url(),
             "DATA_DIR": str(self.folder),
             "BLOB_URL": self.blob_url,
-        } | SHORT
+        }
+        settings |= SHORT | self.settings
         environment = os.environ | {f"DESCENT_{name}": value for name, value in settings.items()}
         with (self.folder / "workers.log").open("ab") as words:
             return subprocess.Popen(

@@ -198,16 +198,87 @@ def test_a_retry_is_a_new_run_from_the_last_checkpoint(engine: Engine) -> None:
     assert claimed.metric_seq == 0
 
 
-def test_three_deaths_without_a_checkpoint_end_the_run(engine: Engine) -> None:
+@pytest.mark.parametrize("saved", [None, 1, 2], ids=["never", "first", "second"])
+def test_three_deaths_without_a_new_checkpoint_end_the_run(
+    engine: Engine, saved: int | None
+) -> None:
+    """Deaths before the first checkpoint, after it and after the next one count alike."""
     with writing(engine) as session:
         run_id = add_run(session).id
-        for death in range(3):
-            run = start(session, run_id, now=1000.0 * death)
-            lifecycle.crashed(session, run_id, run.attempt, "killed", now=1000.0 * death)
+        deaths_in_a_row = deaths = 0
+        while lifecycle.get(session, run_id).state != "failed":
+            run = start(session, run_id, now=1000.0 * deaths)
+            deaths += 1
+            if deaths <= (saved or 0):
+                checkpoint = checkpoint_at(run, 0)
+                lifecycle.add_checkpoint(session, run_id, deaths, checkpoint, is_resumable=True)
+                deaths_in_a_row = 0
+            deaths_in_a_row += 1
+            lifecycle.crashed(session, run_id, deaths, "it said: no", now=1000.0 * deaths - 500)
         run = lifecycle.get(session, run_id)
-    assert run.state == "failed"
+    assert (deaths_in_a_row, deaths) == (3, 3 + max(0, (saved or 0) - 1))
     assert run.error is not None
-    assert run.error["code"] == "worker_lost"
+    assert (run.error["code"], run.state_reason) == ("worker_lost", "worker_lost")
+    assert "died 3 times without a new checkpoint (it said: no)" in run.error["detail"]
+
+
+def test_the_loss_of_workers_never_ends_a_run(engine: Engine) -> None:
+    """Neither of a lease that ran out nor of an owner known to be dead, nor a handback, counts."""
+    with writing(engine) as session:
+        run_id = add_run(session).id
+        for loss in range(12):
+            now = 1000.0 * (loss + 1)
+            run = start(session, run_id, now=now)
+            if loss % 3 == 0:
+                queue.expire_now(session, "w1")
+                assert lifecycle.rescue(session, run_id, run.attempt, now=now)
+            elif loss % 3 == 1:
+                assert lifecycle.rescue(session, run_id, run.attempt, now=now + LEASE + 1)
+            else:
+                lifecycle.stopped(session, run_id, run.attempt, {})
+        run = lifecycle.get(session, run_id)
+    assert (run.state, run.attempt, run.crash_streak) == ("queued", 12, 0)
+
+
+def test_the_loss_of_a_worker_does_not_forgive_deaths(engine: Engine) -> None:
+    with writing(engine) as session:
+        run_id = add_run(session).id
+        for attempt in (1, 2):
+            start(session, run_id, now=1000.0 * attempt)
+            lifecycle.crashed(session, run_id, attempt, "killed", now=1000.0 * attempt)
+        start(session, run_id, now=3000.0)
+        lifecycle.rescue(session, run_id, 3, now=3000.0 + LEASE + 1)
+        start(session, run_id, now=4000.0)
+        lifecycle.crashed(session, run_id, 4, "killed", now=4000.0)
+        assert lifecycle.get(session, run_id).state == "failed"
+
+
+def test_a_run_that_stalls_is_tried_once_more(engine: Engine) -> None:
+    with writing(engine) as session:
+        run_id = add_run(session).id
+        start(session, run_id, now=0.0)
+        lifecycle.crashed(session, run_id, 1, "no sign of progress", code="stalled", now=0.0)
+        run = lifecycle.get(session, run_id)
+        assert (run.state, run.state_reason) == ("queued", "stalled")
+        start(session, run_id, now=1000.0)
+        lifecycle.crashed(session, run_id, 2, "no sign of progress", code="stalled", now=1000.0)
+        run = lifecycle.get(session, run_id)
+    assert run.error is not None
+    assert (run.state, run.error["code"]) == ("failed", "stalled")
+    assert "(no sign of progress)" in run.error["detail"]
+
+
+def test_a_run_that_the_kernel_kills_for_its_memory_says_so(engine: Engine) -> None:
+    with writing(engine) as session:
+        run_id = add_run(session).id
+        for attempt in (1, 2, 3):
+            start(session, run_id, now=1000.0 * attempt)
+            lifecycle.crashed(
+                session, run_id, attempt, "SIGKILL", code="out_of_memory", now=1000.0 * attempt
+            )
+        run = lifecycle.get(session, run_id)
+    assert run.error is not None
+    assert (run.error["code"], run.error["where"]) == ("out_of_memory", "host")
 
 
 def test_a_crashed_run_waits_before_its_next_try(engine: Engine) -> None:

@@ -1,0 +1,81 @@
+"""Why a training process ended without a last word, as far as the machine can tell.
+
+Reads the kernel's counters and nothing else; what follows for the run is `runs.lifecycle`'s.
+"""
+
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+#: Deaths without a new checkpoint between them that end a run, by the code of the last one.
+MOST = {"worker_lost": 3, "out_of_memory": 3, "stalled": 2}
+SENTENCES = {
+    "worker_lost": "The training process died {streak} times without a new checkpoint ({words})."
+    " Check the run's log, then retry the run.",
+    "out_of_memory": "The machine ran out of memory, so its kernel killed the training process;"
+    " it died {streak} times without a new checkpoint ({words}). Use a smaller table, network or"
+    " batch_size, or a worker with more memory.",
+    "stalled": "The training process stood still, and ended {streak} times without a new checkpoint"
+    " ({words}). Check the worker and its device, then retry the run; the setting DESCENT_STALL_S"
+    " says how long it may be silent.",
+}
+
+
+@dataclass(frozen=True)
+class Death:
+    """What a run that this ends fails with."""
+
+    #: worker_lost, stalled or out_of_memory
+    code: str
+    #: how the process ended, and what it said last
+    words: str
+
+
+def sentence(code: str, words: str, streak: int) -> str:
+    """Return what the error of a run says that has ended by so many deaths."""
+    return SENTENCES[code].format(streak=streak, words=words)
+
+
+def explain(
+    status: int | None, words: str, *, stalled_s: float | None = None, memory_kills: int = 0
+) -> Death:
+    """Tell a stall, a lack of memory and other deaths apart.
+
+    `stalled_s` says after how long the supervisor killed it for making no progress, and
+    `memory_kills` how many processes the kernel killed for their memory while this one lived.
+    """
+    how = f"exit status {status}"
+    if status is not None and status < 0:
+        how = f"killed by {signal.Signals(-status).name}"
+    if stalled_s is not None:
+        how = f"no sign of progress for {stalled_s:g} s"
+    told = f"{how}; it said: {words}" if words else how
+    if stalled_s is not None:
+        return Death(code="stalled", words=told)
+    if status == -signal.SIGKILL and memory_kills > 0:
+        return Death(code="out_of_memory", words=told)
+    return Death(code="worker_lost", words=told)
+
+
+def memory_kills(root: Path = Path("/")) -> int:
+    """Return how often the kernel has killed for want of memory, in this control group if it says.
+
+    Children are in the group of their supervisor. Without control groups (version 2) the count of
+    the whole machine stands in.
+    """
+    lines = _lines(root / "proc/self/cgroup")
+    group = next((line[3:] for line in lines if line.startswith("0::")), "/")
+    folder = root / "sys/fs/cgroup" / group.lstrip("/")
+    for path in (folder / "memory.events", root / "proc/vmstat"):
+        for line in _lines(path):
+            name, _, count = line.partition(" ")
+            if name == "oom_kill":
+                return int(count)
+    return 0
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []

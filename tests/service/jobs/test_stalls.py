@@ -1,0 +1,132 @@
+"""Trainers that stand still, as real processes."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from service.database import create_database, reading
+from service.jobs.launch import LocalLauncher
+from service.runs import events
+from service.tables import Event
+from tests.service.jobs.test_worker import LONG, ask, below, started_epochs
+from tests.service.jobs.workplace import Workplace, until
+
+
+@pytest.fixture(scope="module")
+def workplace(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Workplace]:
+    """Return a workplace whose worker waits two seconds for a sign of life."""
+    folder = tmp_path_factory.mktemp("workplace")
+    with request.getfixturevalue("make_database")("sqlite", folder) as url:
+        engine = create_database(url)
+        place = Workplace(engine, folder, settings={"STALL_S": "2"})
+        place.staff(1)
+        yield place
+        place.stop()
+        engine.dispose()
+
+
+def trainers(workplace: Workplace) -> list[int]:
+    """Return the processes that train: those that the warm parent has forked."""
+    pids = below(workplace.workers[0].pid)
+    return [pid for pid in pids if not below(pid) and b"forkserver" in command_of(pid)]
+
+
+def command_of(pid: int) -> bytes:
+    try:
+        return (Path("/proc") / str(pid) / "cmdline").read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def test_a_trainer_that_stands_still_is_tried_once_more_and_then_given_up(
+    workplace: Workplace,
+) -> None:
+    run_id = workplace.submit(workplace.add_dataset(), epochs=LONG)
+
+    def trains_or_has_failed() -> bool:
+        state = workplace.run(run_id).state
+        return state == "failed" or (state == "running" and bool(trainers(workplace)))
+
+    stops = 0
+    while workplace.run(run_id).state != "failed":
+        until(trains_or_has_failed)
+        for pid in trainers(workplace):
+            os.kill(pid, signal.SIGSTOP)
+            stops += 1
+        until(lambda: workplace.run(run_id).state in {"queued", "failed"})
+    # An attempt that made a checkpoint before it was stopped, on a busy machine, starts the count.
+    assert stops >= 2
+    run = workplace.wait_for(run_id, "failed")
+    assert run.error is not None
+    assert (run.error["code"], run.state_reason) == ("stalled", "stalled")
+    assert "no sign of progress for 2 s" in run.error["detail"]
+    with reading(workplace.engine) as session:
+        states = [event.data for event in events.of_kind(session, run_id, "state")]
+    assert [data["reason"] for data in states if "reason" in data] == ["stalled"] * stops
+
+
+def test_a_long_epoch_is_no_stall(workplace: Workplace) -> None:
+    network = {"type": "mlp", "hidden": [1000, 1000]}
+    dataset = workplace.add_dataset(rows=8_000)
+    run_id = workplace.submit(dataset, epochs=1, batch_size=1, model=network)
+    steps = set()
+
+    def has_ended() -> bool:
+        run = workplace.run(run_id)
+        steps.add((run.progress or {}).get("step"))
+        return run.state in {"succeeded", "failed"}
+
+    until(has_ended, timeout_s=120)
+    run = workplace.run(run_id)
+    assert (run.state, run.attempt) == ("succeeded", 1)
+    assert run.started_at is not None
+    assert run.finished_at is not None
+    assert (run.finished_at - run.started_at).total_seconds() > 3.5  # what it takes to be killed
+    assert len(steps) > 2
+
+
+def test_a_cancelled_run_whose_trainer_stands_still_is_cancelled(workplace: Workplace) -> None:
+    run_id = workplace.submit(workplace.add_dataset(), epochs=LONG)
+    until(lambda: started_epochs(workplace, run_id) > 0)
+    os.kill(trainers(workplace)[0], signal.SIGSTOP)
+    ask(workplace, run_id, "cancel")
+    workplace.wait_for(run_id, "cancelled", timeout_s=20)
+    with reading(workplace.engine) as session:
+        ends = select(Event.data).where(Event.run_id == run_id, Event.kind == "end")
+        assert session.scalars(ends).all() == [{"state": "cancelled"}]
+
+
+def test_a_trainer_that_hangs_shows_where(tmp_path: Path) -> None:
+    launcher = LocalLauncher()
+    table = tmp_path / "table.parquet"
+    os.mkfifo(table)  # whoever opens it waits for a writer
+    job = {
+        "attempt": 1,
+        "config": {"dataset": "ds_1", "target": "y", "features": ["x"]},
+        "columns": {"x": "number", "y": "number"},
+        "table": str(table),
+        "scratch": str(tmp_path),
+        "resume": None,
+        "seq": 0,
+        "elapsed_s": 0.0,
+        "saving_s": 0.0,
+    }
+    child = launcher.start(job, tmp_path)
+    words = tmp_path / "output.log"
+    until(words.exists)
+
+    def shows() -> bool:
+        child.show_stack()
+        return "read_job" in words.read_text()
+
+    try:
+        until(shows, timeout_s=20)
+    finally:
+        child.kill()
+    assert child.exit_code() == -signal.SIGKILL
