@@ -10,7 +10,7 @@ LATE = f"{FENCING}::test_a_late_write_is_refused_and_changes_nothing"
 LIFECYCLE = "tests/service/runs/test_lifecycle.py"
 METRICS = "tests/service/runs/test_metrics.py"
 RESUME = "tests/models/test_resume.py"
-EXACT = f"{RESUME}::test_a_run_stopped_at_any_step_resumes_exactly"
+EXACT = f"{RESUME}::test_a_run_stopped_anywhere_ends_with_the_very_same_file"
 CHECKPOINT = "tests/models/test_checkpoint.py"
 DURABLE = "tests/service/test_durability.py"
 IDEMPOTENT = "tests/service/test_idempotency.py"
@@ -106,7 +106,7 @@ MUTANTS = (
     Mutant(
         "a claim does not replace the rows after its checkpoint",
         "service/runs/lifecycle.py",
-        "    metrics.rewind(session, run, covered)\n",
+        "    metrics.rewind(session, run, covered_seq(run.id, checkpoint), step)\n",
         "",
         f"{METRICS}::test_a_resumed_attempt_replaces_the_rows_after_its_checkpoint",
     ),
@@ -153,6 +153,49 @@ MUTANTS = (
         "    if False:",
         f"{CHECKPOINT}::test_an_appended_byte_is_found",
     ),
+    Mutant(
+        "a blob is not synced",
+        "service/blobs.py",
+        "        os.fsync(writer.fileno())\n",
+        "",
+        f"{SYNCED}[put_blob]",
+    ),
+    Mutant(
+        "a blob is read without a look at its digest",
+        "service/blobs.py",
+        "    if found.hexdigest() != sha256:",
+        "    if False:",
+        "tests/service/test_blobs.py::test_a_flipped_bit_is_found_on_every_read",
+    ),
+    Mutant(
+        "the collector does not look for pins",
+        "service/references.py",
+        "        exists().where(BlobPin.sha256 == sha256, pinned),\n",
+        "",
+        "tests/service/test_collect.py::test_bytes_of_a_writer_that_is_not_done_stay",
+    ),
+    Mutant(
+        "the collector does not look for checkpoints",
+        "service/references.py",
+        "        exists().where(Checkpoint.sha256 == sha256),\n",
+        "",
+        "tests/service/test_collect.py::test_every_column_that_names_a_blob_keeps_it",
+    ),
+    Mutant(
+        "a reference is made without a pin",
+        "service/references.py",
+        "    if not is_there or row_count(found) != 1:",
+        "    if not is_there:",
+        "tests/service/test_collect.py::test_a_pin_of_somebody_else_is_no_pin_of_mine",
+    ),
+    Mutant(
+        "a fall back from a damaged checkpoint keeps its rows",
+        "service/runs/fallback.py",
+        "    metrics.rewind(session, run, lifecycle.covered_seq(run_id, older), step)\n",
+        "",
+        "tests/service/runs/test_fallback.py"
+        "::test_the_checkpoint_before_is_taken_and_the_curve_goes_back_to_it",
+    ),
     # ---- exact resume -------------------------------------------------------------------------
     Mutant(
         "the random generator is not restored",
@@ -182,13 +225,20 @@ MUTANTS = (
         "_generator(seed, 0).permutation(rows)",
         "tests/models/test_data.py::test_an_epoch_has_its_own_order_of_all_rows",
     ),
+    Mutant(
+        "steps that are made again are not compared",
+        "service/runs/replays.py",
+        "        if was is not None and _differs(was, row):",
+        "        if False:",
+        "tests/service/runs/test_replays.py::test_a_single_bit_is_an_event_and_a_warning",
+    ),
     # ---- life cycle ---------------------------------------------------------------------------
     Mutant(
         "a run that kills its process is tried for ever",
-        "service/runs/lifecycle.py",
-        "MAX_CRASHES = 3 ",
-        "MAX_CRASHES = 3_000_000 ",
-        f"{LIFECYCLE}::test_three_deaths_without_a_checkpoint_end_the_run",
+        "service/jobs/deaths.py",
+        'MOST = {"worker_lost": 3,',
+        'MOST = {"worker_lost": 3_000_000,',
+        f"{LIFECYCLE}::test_three_deaths_without_a_new_checkpoint_end_the_run",
     ),
     Mutant(
         "a checkpoint forgives nothing",
@@ -207,8 +257,8 @@ MUTANTS = (
     Mutant(
         "a stop kills the trainers",
         "service/serve.py",
-        "        if not self._is_stopping.is_set():\n",
-        "        if True:\n",
+        "        self._send(signal.SIGTERM)",
+        "        self._send(signal.SIGQUIT)",
         "tests/service/test_serve.py::test_a_service_that_is_told_to_stop_saves_what_it_trains",
     ),
     # ---- requests -----------------------------------------------------------------------------
