@@ -5,12 +5,15 @@ import os
 import secrets
 import shutil
 import signal
+import sqlite3
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
+from sqlalchemy import make_url
 
 from models.failpoints import FOLDER
 from service.database import create_database, migrate
@@ -123,6 +126,19 @@ class Stage:
         if dead[1]:
             self.start_api()
         return any(dead)
+
+    def is_writable(self) -> bool:
+        """Whether somebody could write to the database now; PostgreSQL has a lock for each row."""
+        path = make_url(self.settings.resolved_database_url).database
+        if not self.settings.is_embedded or path is None:
+            return True
+        with closing(sqlite3.connect(path, timeout=0.1, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return False
+            connection.execute("ROLLBACK")
+            return True
 
     # ---- the failpoints -----------------------------------------------------------------------
 
