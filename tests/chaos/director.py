@@ -21,7 +21,7 @@ from typing import Any
 
 from models.failpoints import VARIABLE
 from tests.chaos.lane import Order
-from tests.servers import postgres
+from tests.postgres import own_server
 from tests.storage import running_s3
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -37,9 +37,8 @@ def main() -> None:
     lanes = [lane for lane in LANES if given.lanes in "-".join(lane)]
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="descent-chaos-")))
-        folder.chmod(0o755)  # the database server may run as another user
         bucket = stack.enter_context(running_s3())
-        server = stack.enter_context(postgres(folder / "postgres"))
+        server = stack.enter_context(own_server()).url
         quota = -(-given.kills // len(lanes))
         orders = [
             Order(

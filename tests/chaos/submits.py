@@ -101,7 +101,7 @@ class Clients:
         #: key → the body of the 202
         self.accepted: dict[str, str] = {}
         self.failures: list[str] = []
-        self.threads = [threading.Thread(target=self._work) for _ in range(CLIENTS)]
+        self.threads = [threading.Thread(target=self._work, daemon=True) for _ in range(CLIENTS)]
 
     def wait_for(self, count: int) -> bool:
         """Wait until so many submits have their 202; return whether more are still to come."""

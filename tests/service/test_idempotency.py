@@ -79,13 +79,14 @@ def refused(body: Body, session: WriteSession) -> None:
 
 
 @probes.post("/lost")
-def lost(body: Body, session: WriteSession, parts: PartsDep) -> dict[str, str]:
+def lost(body: Body, session: WriteSession) -> dict[str, str]:
     name = add_model(session)
 
     def lose(_connection: object) -> None:
         raise OperationalError("COMMIT", {}, Exception("the server closed the connection"))
 
-    event.listen(parts.engine, "commit", lose, once=True)
+    # On this connection alone: the service's own threads commit meanwhile.
+    event.listen(session.connection(), "commit", lose, once=True)
     return {"made": name}
 
 
