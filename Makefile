@@ -14,7 +14,7 @@ else
 TORCH := $(or $(wildcard .venv/.torch-*),.venv/.torch-default)
 endif
 
-.PHONY: help install demo serve test lint chaos mutants clean
+.PHONY: help install demo serve test lint chaos submits mutants clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -22,11 +22,12 @@ help: ## list the targets
 demo: .venv/.server ## train on two small tables and watch: one minute, stops by itself
 	@$(BIN)/descent demo
 
-test: .venv/.dev ## every check that CI runs: ruff, mypy, pytest
+test: .venv/.dev ## every check that CI runs: ruff, mypy, pytest, a sample of the chaos
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/python -m tests.chaos --seed 3 --histories 4
 
 serve: .venv/.server ## keep the service running on 127.0.0.1:8000, data in ./data
 	@exec $(BIN)/descent serve
@@ -40,6 +41,10 @@ lint: .venv/.dev ## ruff and mypy, with what ruff can repair repaired
 
 chaos: .venv/.dev ## kill, stop and starve the service while it trains; KILLS=… and SEED=… choose
 	$(BIN)/python -m tests.chaos $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))
+
+submits: .venv/.dev ## submit 2 000 runs while the API is killed again and again
+	$(BIN)/python -m tests.chaos.submits --submits 2000 --kills 40 --database sqlite
+	$(BIN)/python -m tests.chaos.submits --submits 2000 --kills 40 --database postgresql
 
 mutants: .venv/.dev ## put faults into a copy of the code: each must be found by its test
 	$(BIN)/python -m tests.mutants

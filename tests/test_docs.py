@@ -118,6 +118,17 @@ def test_the_page_of_errors_lists_every_code() -> None:
     assert sorted(listed - used - SPELLED_ELSEWHERE) == []
 
 
+# ---- the faults -------------------------------------------------------------------------------
+
+
+def test_each_fault_of_the_readme_names_a_test() -> None:
+    table = README.partition("<!-- faults -->")[2].partition("<!-- /faults -->")[0]
+    named = re.findall(r"\| `(test_\w+)` \|$", table, re.MULTILINE)
+    sources = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    assert len(named) == len(table.strip().splitlines()) - 2
+    assert [name for name in named if f"def {name}(" not in sources] == []
+
+
 # ---- the calls of the README ------------------------------------------------------------------
 
 

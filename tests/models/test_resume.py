@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from descent.spec import RunConfig
+from models import checkpoint
 from models.errors import Diverged, NotResumable
 from models.events import Job, Started, StopReason
 from models.prepare import prepare
@@ -208,6 +209,20 @@ def test_another_network_cannot_be_resumed(tmp_path: Path) -> None:
     saved = learn(scores(), tmp_path, LINE | {"epochs": 2}).saved[-1]
     config = LINE | {"epochs": 4, "model": {"type": "mlp", "hidden": [3]}}
     assert isinstance(learn(scores(), tmp_path, config, resume=saved.path).error, NotResumable)
+
+
+def test_another_environment_is_named(tmp_path: Path) -> None:
+    config = LINE | {"epochs": 50}
+    here = learn(scores(), tmp_path, config, stop_at(30, "pause"), poll_s=0.0).saved[-1]
+    tensors, document = checkpoint.read(here.path)
+    document["environment"]["torch"] = "1.0"
+    elsewhere = tmp_path / "elsewhere.safetensors"
+    checkpoint.write(elsewhere, tensors, document)
+    for path, named in ((here.path, []), (elsewhere, ["resume_inexact"])):
+        started = learn(scores(), tmp_path, config, resume=path, seq=30).started
+        assert started is not None
+        assert [warning["code"] for warning in started.warnings] == named
+    assert f"torch was 1.0, is {torch.__version__}" in started.warnings[0]["detail"]
 
 
 def test_the_time_of_earlier_attempts_counts(tmp_path: Path) -> None:
