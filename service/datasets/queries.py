@@ -89,8 +89,9 @@ def select(
     connection: duckdb.DuckDBPyConnection, table: str, expressions: Sequence[str]
 ) -> tuple[Any, ...]:
     """Return the one row of an aggregate query."""
-    row = connection.execute(f"SELECT {', '.join(expressions)} FROM {table}").fetchone()  # noqa: S608  expressions are ours
-    return tuple(row or ())
+    # All rows are fetched, though there is one: a result that has not ended blocks the connection.
+    (row,) = connection.execute(f"SELECT {', '.join(expressions)} FROM {table}").fetchall()  # noqa: S608  expressions are ours
+    return tuple(row)
 
 
 # ---- expressions ----------------------------------------------------------------------------

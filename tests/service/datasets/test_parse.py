@@ -169,6 +169,38 @@ def test_where_no_feature_would_remain_texts_stay_features(parse: Parse) -> None
     assert [w["code"] for w in parsed["warnings"]] == ["only_ids_and_text"]
 
 
+BARE = {
+    "dates": ("t\n2020-01-01\n2020-02-01\n", ["datetime"]),
+    "missing": ("a,b\n,\n,\n", ["text", "text"]),
+    "ids": ("a\n" + "".join(f"x{i}\n" for i in range(1500)), ["id"]),
+    "dates and messages": (
+        "t,m\n" + "".join(f"2020-01-01,said {i}\n" for i in range(1500)),
+        ["datetime", "id"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BARE)
+def test_a_table_without_histogram_and_top_values_is_a_table(
+    parse: Parse, tmp_path: Path, name: str
+) -> None:
+    data, wanted = BARE[name]
+    parsed = parse(data.encode())
+    assert list(types(parsed).values()) == wanted
+    assert pq.read_metadata(tmp_path / "scratch" / "table.parquet").num_rows == parsed["rows"]
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"), [(pa.array([0, 1], pa.timestamp("us")), "datetime"), (pa.nulls(2), "text")]
+)
+def test_a_parquet_file_may_have_nothing_to_count(
+    parse: Parse, tmp_path: Path, values: Any, wanted: str
+) -> None:
+    pq.write_table(pa.table({"a": values}), tmp_path / "in.parquet")
+    parsed = parse((tmp_path / "in.parquet").read_bytes(), PARQUET)
+    assert (parsed["rows"], types(parsed)) == (2, {"a": wanted})
+
+
 def test_repeated_and_empty_names_are_made_unique(parse: Parse) -> None:
     parsed = parse(b"a,,a,A\n1,2,3,4\n5,6,7,8\n")
     assert list(types(parsed)) == ["a", "column_2", "a_2", "A"]
