@@ -19,6 +19,8 @@ from service.datasets.staging import (
     staged_names,
     text_schema,
 )
+from service.errors import BadRequest
+from service.strict_json import strict_json
 
 BATCH = 10_000  # rows that are held as Python objects at a time
 BATCH_CELLS = 500_000  # and cells, which is what counts for wide rows
@@ -40,7 +42,7 @@ def stage_body(
     """Stage the body `{"name", "columns" | "rows"}`; return the stage and the name."""
     body = _body(path)
     name = body.get("name")
-    if name is not None and (not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME):
+    if name is not None and not (_is_text(name) and 1 <= len(name) <= MAX_NAME):
         raise _invalid("/name", f"name must be a text of 1 to {MAX_NAME} characters.")
     if unknown := sorted(set(body) - BODY_KEYS):
         raise _invalid(f"/{unknown[0]}", f"{shown(unknown[0])} is not a known field: remove it.")
@@ -68,6 +70,10 @@ class _Digits(str):
     """A number as it was written."""
 
     __slots__ = ()
+
+
+def _is_text(value: Any) -> bool:  # noqa: ANN401  a part of a JSON document
+    return isinstance(value, str) and not isinstance(value, _Digits)
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -113,20 +119,10 @@ def _line(line: bytes, number: int) -> Any:  # noqa: ANN401
 
 
 def _body(path: Path) -> dict[str, Any]:
-    def malformed(reason: str) -> Rejected:
-        return Rejected("malformed_json", f"The body is not strict JSON: {reason}.", status=400)
-
     try:
-        body = _loads(path.read_bytes().decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise malformed(f"byte {error.start} is not UTF-8") from error
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise malformed(f"{error.msg.lower()} at {where}") from error
-    except _Repeated as error:
-        raise malformed(str(error)) from error
-    except RecursionError as error:
-        raise malformed("it is nested too deeply") from error
+        body = strict_json(path.read_bytes(), _Digits)
+    except BadRequest as error:
+        raise Rejected(error.code, error.detail, status=error.status) from error
     if not isinstance(body, dict):
         raise _invalid("", "Send an object with `columns` or `rows`.")
     return body

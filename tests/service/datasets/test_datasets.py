@@ -147,11 +147,29 @@ def test_a_json_table_is_named_by_its_body(api: httpx.Client) -> None:
     assert (body["name"], body["columns"][0]["missing"]) == ("j", 1)
 
 
-def test_not_strict_json_is_malformed(api: httpx.Client) -> None:
-    headers = {"Content-Type": "application/json"}
-    for text in (b'{"columns":{"a":[NaN]}}', b'{"rows":[{"a":1,"a":2}]}', b"{"):
-        answer = api.post(PATH, content=text, headers=headers)
-        assert code(answer) == (400, "malformed_json")
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("{", "malformed_json"),
+        ("", "malformed_json"),
+        ('{"columns":{"a":[NaN]}}', "non_finite_number"),
+        ('{"rows":[{"a":1,"a":2}]}', "duplicate_key"),
+        ('{"columns":{"a":["\\ud800"]}}', "lone_surrogate"),
+        ('{"name":"\\u0000","columns":{"a":["x"]}}', "nul"),
+        ('{"columns":{"a":' + "[" * 40 + "]" * 40 + "}}", "too_deep"),
+    ],
+)
+def test_a_json_table_is_parsed_as_strictly_as_any_body(
+    api: httpx.Client, text: str, wanted: str
+) -> None:
+    answer = api.post(PATH, content=text.encode(), headers={"Content-Type": "application/json"})
+    assert code(answer) == (400, wanted)
+
+
+def test_a_number_is_no_name(api: httpx.Client) -> None:
+    answer = api.post(PATH, json={"name": 5, "columns": {"a": [1]}})
+    assert code(answer) == (422, "invalid")
+    assert answer.json()["errors"][0]["pointer"] == "/name"
 
 
 @pytest.mark.parametrize(

@@ -191,7 +191,8 @@ def test_a_table_without_histogram_and_top_values_is_a_table(
 
 
 @pytest.mark.parametrize(
-    ("values", "wanted"), [(pa.array([0, 1], pa.timestamp("us")), "datetime"), (pa.nulls(2), "text")]
+    ("values", "wanted"),
+    [(pa.array([0, 1], pa.timestamp("us")), "datetime"), (pa.nulls(2), "text")],
 )
 def test_a_parquet_file_may_have_nothing_to_count(
     parse: Parse, tmp_path: Path, values: Any, wanted: str
