@@ -55,9 +55,10 @@ def detect(
     delimiter = delimiter or _delimiter(text)
     rows = _rows(text, delimiter, is_whole=is_whole)
     if not rows:
-        raise Rejected(
+        raise cell_error(
             "row_too_long",
             f"The first row is longer than {SAMPLE} bytes, or its quotes are never closed.",
+            line=1,
         )
     if len(rows[0]) > max_columns:
         raise Rejected(
@@ -142,7 +143,7 @@ def _check_chunk(decoder: codecs.IncrementalDecoder, chunk: bytes, lines: int, o
         raise cell_error(
             "nul_byte",
             f"Line {line} holds a NUL byte (byte {offset + nul} of the file): remove it.{hint}",
-            row=line,
+            line=line,
         )
     held = len(decoder.getstate()[0])
     try:
@@ -154,7 +155,7 @@ def _check_chunk(decoder: codecs.IncrementalDecoder, chunk: bytes, lines: int, o
             "not_utf8",
             f"The file is not UTF-8: byte {offset - held + error.start}, in line {line}, cannot be"
             " decoded. Save the file as UTF-8 and send it again.",
-            row=line,
+            line=line,
         ) from error
 
 

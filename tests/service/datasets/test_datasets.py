@@ -41,6 +41,13 @@ def test_a_small_table_is_ready_at_once(client: httpx.Client) -> None:
     assert client.get(f"{PATH}/{body['id']}").json() == body
 
 
+@pytest.mark.parametrize("data", [b"", b"a,b\n", b"a,b\n1,\xff\n", b"a,b\n1\n"])
+def test_what_is_wrong_with_a_file_is_in_errors(api: httpx.Client, data: bytes) -> None:
+    problem = api.post(PATH, content=data, headers=CSV).json()
+    (error,) = problem["errors"]
+    assert (error["code"], "pointer" in error) == (problem["code"], True)
+
+
 def test_a_refused_file_leaves_no_dataset(client: httpx.Client) -> None:
     answer = client.post(PATH, content=b"a,b\n1,2\n3\n", headers=CSV)
     assert code(answer) == (422, "ragged_row")

@@ -272,6 +272,75 @@ def test_a_nested_column_is_refused_by_name(parse: Parse, tmp_path: Path) -> Non
 # ---- refused --------------------------------------------------------------------------------
 
 
+def refusal(parse: Parse, data: bytes, media_type: str = "text/csv") -> dict[str, Any]:
+    """Return the first item of `errors`, without its sentence."""
+    with pytest.raises(Rejected) as refused:
+        parse(data, media_type)
+    return {name: value for name, value in refused.value.errors[0].items() if name != "detail"}
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "line"),
+    [
+        (b"a,b\n1,\xff\n", "not_utf8", 2),
+        (b"a,b\n1,\xe2\x82", "not_utf8", 2),
+        ("a,b\n1,2\n".encode("utf-16"), "nul_byte", 1),
+        (b"a,b\n1,\x00\n", "nul_byte", 2),
+    ],
+)
+def test_bytes_that_are_no_text_are_refused_with_their_line(
+    parse: Parse, data: bytes, code: str, line: int
+) -> None:
+    assert refusal(parse, data) == {"code": code, "pointer": "", "line": line}
+
+
+def test_a_short_row_names_the_first_column_that_it_lacks(parse: Parse) -> None:
+    assert refusal(parse, b"a,b/c,d\n1,2,3\n\n4\n") == {
+        "code": "ragged_row",
+        "pointer": "/rows/1/b~1c",
+        "row": 2,
+        "column": "b/c",
+    }
+
+
+def test_a_long_row_names_no_column(parse: Parse) -> None:
+    assert refusal(parse, b"a,b\n1,2,3\n") == {
+        "code": "ragged_row",
+        "pointer": "/rows/0",
+        "row": 1,
+    }
+
+
+def test_a_row_of_ndjson_is_counted_without_blank_lines(parse: Parse) -> None:
+    place = {"pointer": "/rows/1", "row": 2}
+    assert refusal(parse, b'{"a":1}\n\n{"a"\n', NDJSON) == place | {
+        "code": "malformed_json",
+        "line": 3,
+    }
+    assert refusal(parse, b'{"a":1}\n\n[1]\n', NDJSON) == place | {"code": "not_an_object"}
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        (b'{"rows":[{"a":1},{"a":[1]}]}', "/rows/1/a"),
+        (b'{"columns":{"a":[1,[1]]}}', "/columns/a/1"),
+    ],
+)
+def test_a_nested_value_is_pointed_to_in_the_body(parse: Parse, body: bytes, pointer: str) -> None:
+    place = {"pointer": pointer, "row": 2, "column": "a"}
+    assert refusal(parse, body, JSON) == place | {"code": "nested_value"}
+
+
+def test_columns_of_different_lengths_are_told_by_name_and_row(parse: Parse) -> None:
+    assert refusal(parse, b'{"columns":{"a":[1,2],"b":[1]}}', JSON) == {
+        "code": "ragged_columns",
+        "pointer": "/columns/b",
+        "row": 2,
+        "column": "b",
+    }
+
+
 @pytest.mark.parametrize(
     ("data", "code", "row"),
     [
@@ -282,10 +351,6 @@ def test_a_nested_column_is_refused_by_name(parse: Parse, tmp_path: Path) -> Non
         (b"a,b\n1,2\n3\n4,5\n", "ragged_row", 2),
         (b"a,b\n1,2\n3,4,5\n", "ragged_row", 2),
         (b"1,2\n3,4,5\n", "ragged_row", 2),
-        (b"a,b\n1,\xff\n", "not_utf8", 2),
-        (b"a,b\n1,\xe2\x82", "not_utf8", 2),
-        ("a,b\n1,2\n".encode("utf-16"), "nul_byte", 1),
-        (b"a,b\n1,\x00\n", "nul_byte", 2),
         (b'a,b\n1,2\n3,"x\n4,5\n', "unclosed_quote", 2),
         (b'a,b\n1,2\n"x,3\n4,5\n', "unclosed_quote", 2),
         (b"a,b\n1," + b"x" * 6_000_000 + b"\n", "row_too_long", 1),
@@ -310,7 +375,8 @@ def test_a_broken_text_table_is_refused_with_its_row(
         (b'{"a":{"b":1}}\n', "nested_value", 1),
         (b'{"a":1} {"a":2}\n', "malformed_json", 1),
         (b"[" * 100_000 + b"\n", "malformed_json", 1),
-        (b'{"a":"\\ud800"}\n', "lone_surrogate", None),
+        (b'{"a":"\\ud800"}\n', "lone_surrogate", 1),
+        (b'{"a":1}\n' * 10_001 + b'{"a":"\\ud800"}\n', "lone_surrogate", 10_002),
     ],
 )
 def test_a_broken_line_of_ndjson_is_refused(
