@@ -29,7 +29,8 @@ class Dialect:
     """What the reader has to know."""
 
     delimiter: str
-    has_header: bool
+    #: lines above the first row of data that are its header, and empty ones above that
+    skipped: int
     names: list[str]
     #: whether some cell begins or ends with a space
     is_padded: bool
@@ -73,8 +74,9 @@ def detect(
             "The file has a header and no row below it: send at least one row of data.",
         )
     names, warnings = column_names(rows[0] if has_header else [""] * len(rows[0]), has_header)
+    skipped = _empty_lines(text) + 1 if has_header else 0
     return Dialect(
-        delimiter, has_header, names, checked.has_padding, bool(checked.quotes % 2), warnings
+        delimiter, skipped, names, checked.has_padding, bool(checked.quotes % 2), warnings
     )
 
 
@@ -157,6 +159,11 @@ def _check_chunk(decoder: codecs.IncrementalDecoder, chunk: bytes, lines: int, o
             " decoded. Save the file as UTF-8 and send it again.",
             line=line,
         ) from error
+
+
+def _empty_lines(text: str) -> int:
+    """Return how many lines at the beginning are empty: the reader skips them as rows."""
+    return len(text[: len(text) - len(text.lstrip("\r\n"))].splitlines())
 
 
 def _head(path: Path) -> tuple[str, bool]:

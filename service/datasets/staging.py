@@ -148,7 +148,7 @@ def _csv_batches(
             use_threads=False,
             block_size=BLOCK,
             column_names=names,
-            skip_rows_after_names=int(dialect.has_header),
+            skip_rows_after_names=dialect.skipped,
         ),
         parse_options=pacsv.ParseOptions(
             delimiter=dialect.delimiter, newlines_in_values=True, invalid_row_handler=note
@@ -182,7 +182,7 @@ def _ends_in_newlines(batch: pa.RecordBatch) -> bool:
 def _ragged(bad: list[Any], dialect: Dialect) -> Rejected:
     errors = []
     for row in bad[:MAX_ERRORS]:
-        number = row.number - int(dialect.has_header) if row.number else None
+        number = row.number - dialect.skipped if row.number else None
         text = row.text
         if text.count('"') % 2 and "\n" in text and number is not None:
             return _unclosed(number)
