@@ -28,7 +28,9 @@ def strict_json(data: bytes, number: Callable[[str], Any] | None = None) -> Any:
     text = _decode(data)
     del data  # a table may have the size of the memory that is left
     _check_depth(text)
-    hooks = _hooks(text) if number is None else {"parse_int": number, "parse_float": number}
+    hooks: dict[str, Any] = (
+        _hooks(text) if number is None else {"parse_int": number, "parse_float": number}
+    )
     try:
         value = json.loads(text, object_pairs_hook=_object, parse_constant=_constant, **hooks)
     except json.JSONDecodeError as error:
@@ -43,9 +45,9 @@ def strict_json(data: bytes, number: Callable[[str], Any] | None = None) -> Any:
     return value
 
 
-def _hooks(text: str) -> dict[str, Callable[[str], Any]]:
+def _hooks(text: str) -> dict[str, Any]:
     """Return what reads the numbers of this text: the decoder's own ways where they are safe."""
-    hooks: dict[str, Callable[[str], Any]] = {}
+    hooks: dict[str, Any] = {}
     if _MAYBE_HUGE_INT.search(text):
         hooks["parse_int"] = _integer
     if _MAYBE_HUGE_FLOAT.search(text):

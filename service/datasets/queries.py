@@ -103,10 +103,10 @@ def is_number(cell: str) -> str:
 
 
 def is_integer(cell: str) -> str:
-    # A cast to BIGINT alone would round 1.5 and read 1e5.
+    # A cast to BIGINT alone would round 1.5 and read 1e5, 0x10 and 0b11.
     return (
-        f"(TRY_CAST({cell} AS BIGINT) IS NOT NULL AND NOT contains({cell}, '.')"
-        f" AND NOT contains(lower({cell}), 'e') AND NOT contains({cell}, '_'))"
+        f"({is_number(cell)} AND TRY_CAST({cell} AS BIGINT) IS NOT NULL"
+        f" AND NOT contains({cell}, '.') AND NOT contains(lower({cell}), 'e'))"
     )
 
 

@@ -38,6 +38,13 @@ def test_a_table_of_words_has_no_header_where_its_cells_come_back(parse: Parse) 
     assert list(types(parse(b"m,S\nf,C\nm,S\n"))) == ["column_1", "column_2"]
 
 
+def test_a_header_is_found_below_empty_lines(parse: Parse) -> None:
+    parsed = parse(b"\xef\xbb\xbf\r\n\na,b\n1,2\n\n3,4\n")
+    assert (parsed["rows"], types(parsed)) == (2, {"a": "integer", "b": "integer"})
+    assert refusal(parse, b"\n\na,b\n1,2\n3\n")["row"] == 2
+    assert refusal(parse, b"\n\n1,2\n3\n")["row"] == 2
+
+
 def test_the_header_may_be_given(parse: Parse) -> None:
     assert parse(b"1,2\n3,4\n", header="present")["rows"] == 1
     assert parse(b"a,b\n3,4\n", header="absent")["rows"] == 2
@@ -122,6 +129,23 @@ def test_infinities_are_missing(parse: Parse, tmp_path: Path) -> None:
     assert (found["missing"], found["max"]) == (3, 1.5)
     stored = pq.read_table(tmp_path / "scratch" / "table.parquet")["x"].to_pylist()
     assert stored == [1.5, None, None, None]
+
+
+def test_numbers_that_are_not_finite_are_counted_in_the_reason(parse: Parse) -> None:
+    found = column(parse(b"x,y\n1.5,1\ninf,2\n1e999,4\n"), "x")
+    told = "every value parses as a number; 2 of 3 values are not finite and become missing"
+    assert found["why"] == told
+    parsed = parse(b'{"columns":{"a":[1e400]}}', JSON)
+    assert column(parsed, "a")["why"].endswith("; 1 of 1 values is not finite and becomes missing")
+    assert [w["code"] for w in parsed["warnings"]] == ["values_lost"]
+
+
+@pytest.mark.parametrize("cell", ["0x10", "0b11"])
+def test_numbers_of_another_base_are_texts(parse: Parse, cell: str) -> None:
+    parsed = parse(f"x,y\n{cell},1\n5,2\n6,2\n".encode())
+    assert types(parsed)["x"] == "id"
+    assert f"first in row 1: {cell!r}" in column(parsed, "x")["why"]
+    assert column(parsed, "x")["missing"] == 0
 
 
 def test_numbers_are_profiled(parse: Parse) -> None:
