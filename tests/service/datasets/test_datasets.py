@@ -67,6 +67,8 @@ def test_who_does_not_wait_finds_the_refusal_at_the_dataset(client: httpx.Client
     body = client.get(answer.headers["location"], params={"wait": 30}).json()
     assert (body["state"], body["error"]["code"]) == ("rejected", "ragged_row")
     assert body["error"]["errors"][0]["row"] == 1
+    assert body["error"]["instance"] == answer.headers["location"]
+    assert client.get(PATH).json()["data"] == [body]
 
 
 def test_a_list_goes_from_new_to_old_without_gaps(client: httpx.Client) -> None:
@@ -75,6 +77,18 @@ def test_a_list_goes_from_new_to_old_without_gaps(client: httpx.Client) -> None:
     second = client.get(PATH, params={"limit": 2, "after": first["next_cursor"]}).json()
     assert [row["id"] for row in first["data"] + second["data"]] == made[::-1]
     assert (first["has_more"], second["has_more"]) == (True, False)
+
+
+@pytest.mark.parametrize("data", [b"t\n2020-01-01\n2020-02-01\n", b"a,b\n,\n,\n", b"a\nx1\nx2\n"])
+def test_a_table_with_nothing_to_count_is_ready(api: httpx.Client, data: bytes) -> None:
+    made = upload(api, data)
+    assert api.get(f"{PATH}/{made['id']}").json() == made
+    rows = api.get(f"{PATH}/{made['id']}/rows").json()["data"]
+    assert [list(row) for row in rows] == [[c["name"] for c in made["columns"]]] * 2
+    name = made["columns"][0]["name"]
+    patch = {"columns": {name: {"type": "text"}}}
+    changed = api.patch(f"{PATH}/{made['id']}", json=patch).json()
+    assert (changed["state"], changed["columns"][0]["type"]) == ("ready", "text")
 
 
 def test_a_form_with_a_file_is_an_upload(api: httpx.Client) -> None:
