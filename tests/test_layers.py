@@ -36,7 +36,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.dependencies", "service.http", "service.middleware", "service.jobs.worker"),
     (
         "service.problems",
-        "service.strict_json",
         "service.idempotency",
         "service.telemetry",
         "service.jobs.reports",
@@ -63,7 +62,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.collect",),
     ("service.storage", "service.references"),
     ("service.s3",),
-    ("service.database", "service.blobs", "service.logs"),
+    ("service.database", "service.blobs", "service.logs", "service.strict_json"),
     (
         "service.tables",
         "service.settings",

@@ -64,8 +64,11 @@ class ErrorItem(Wire):
     pointer: str | None = None
     code: str
     detail: str
+    #: of the data, from 1
     row: int | None = None
     column: str | None = None
+    #: of the file, from 1, where the bytes tell no rows
+    line: int | None = None
 
 
 class Problem(BaseModel):

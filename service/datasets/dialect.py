@@ -29,7 +29,8 @@ class Dialect:
     """What the reader has to know."""
 
     delimiter: str
-    has_header: bool
+    #: lines above the first row of data that are its header, and empty ones above that
+    skipped: int
     names: list[str]
     #: whether some cell begins or ends with a space
     is_padded: bool
@@ -55,9 +56,10 @@ def detect(
     delimiter = delimiter or _delimiter(text)
     rows = _rows(text, delimiter, is_whole=is_whole)
     if not rows:
-        raise Rejected(
+        raise cell_error(
             "row_too_long",
             f"The first row is longer than {SAMPLE} bytes, or its quotes are never closed.",
+            line=1,
         )
     if len(rows[0]) > max_columns:
         raise Rejected(
@@ -72,8 +74,9 @@ def detect(
             "The file has a header and no row below it: send at least one row of data.",
         )
     names, warnings = column_names(rows[0] if has_header else [""] * len(rows[0]), has_header)
+    skipped = _empty_lines(text) + 1 if has_header else 0
     return Dialect(
-        delimiter, has_header, names, checked.has_padding, bool(checked.quotes % 2), warnings
+        delimiter, skipped, names, checked.has_padding, bool(checked.quotes % 2), warnings
     )
 
 
@@ -142,7 +145,7 @@ def _check_chunk(decoder: codecs.IncrementalDecoder, chunk: bytes, lines: int, o
         raise cell_error(
             "nul_byte",
             f"Line {line} holds a NUL byte (byte {offset + nul} of the file): remove it.{hint}",
-            row=line,
+            line=line,
         )
     held = len(decoder.getstate()[0])
     try:
@@ -154,8 +157,13 @@ def _check_chunk(decoder: codecs.IncrementalDecoder, chunk: bytes, lines: int, o
             "not_utf8",
             f"The file is not UTF-8: byte {offset - held + error.start}, in line {line}, cannot be"
             " decoded. Save the file as UTF-8 and send it again.",
-            row=line,
+            line=line,
         ) from error
+
+
+def _empty_lines(text: str) -> int:
+    """Return how many lines at the beginning are empty: the reader skips them as rows."""
+    return len(text[: len(text) - len(text.lstrip("\r\n"))].splitlines())
 
 
 def _head(path: Path) -> tuple[str, bool]:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from service.datasets.rejected import Rejected, cell_error, shown
+from service.datasets.rejected import Place, Rejected, cell_error, error_item, pointer, shown
 from service.datasets.staging import (
     BLOCK,
     SlabWriter,
@@ -19,6 +19,8 @@ from service.datasets.staging import (
     staged_names,
     text_schema,
 )
+from service.errors import BadRequest
+from service.strict_json import strict_json
 
 BATCH = 10_000  # rows that are held as Python objects at a time
 BATCH_CELLS = 500_000  # and cells, which is what counts for wide rows
@@ -40,10 +42,10 @@ def stage_body(
     """Stage the body `{"name", "columns" | "rows"}`; return the stage and the name."""
     body = _body(path)
     name = body.get("name")
-    if name is not None and (not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME):
+    if name is not None and not (_is_text(name) and 1 <= len(name) <= MAX_NAME):
         raise _invalid("/name", f"name must be a text of 1 to {MAX_NAME} characters.")
     if unknown := sorted(set(body) - BODY_KEYS):
-        raise _invalid(f"/{unknown[0]}", f"{shown(unknown[0])} is not a known field: remove it.")
+        raise _invalid(pointer(unknown[0]), f"{shown(unknown[0])} is not a known field: remove it.")
     if ("columns" in body) == ("rows" in body):
         raise _invalid("", "Send either `columns` or `rows`.")
     if "rows" in body:
@@ -70,6 +72,10 @@ class _Digits(str):
     __slots__ = ()
 
 
+def _is_text(value: Any) -> bool:  # noqa: ANN401  a part of a JSON document
+    return isinstance(value, str) and not isinstance(value, _Digits)
+
+
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
@@ -84,20 +90,20 @@ def _constant(name: str) -> NoReturn:
 
 
 def _objects(path: Path) -> Iterator[tuple[int, Any]]:
-    """Yield the line's number and its value; blank lines are skipped."""
+    """Yield the number of each row and its value; blank lines are skipped."""
     with path.open("rb") as file:
-        number = 0
+        number = row = 0
         while line := file.readline(BLOCK):
             number += 1
             if len(line) == BLOCK:
-                raise cell_error(
-                    "row_too_long", f"Line {number} is longer than {BLOCK} bytes.", row=number
-                )
+                detail = f"Line {number} is longer than {BLOCK} bytes."
+                raise cell_error("row_too_long", detail, row=row + 1, line=number)
             if line.strip():
-                yield number, _line(line, number)
+                row += 1
+                yield row, _line(line, number, row)
 
 
-def _line(line: bytes, number: int) -> Any:  # noqa: ANN401
+def _line(line: bytes, number: int, row: int) -> Any:  # noqa: ANN401
     code = "malformed_json"
     try:
         return _loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
@@ -109,24 +115,14 @@ def _line(line: bytes, number: int) -> Any:  # noqa: ANN401
         reason = str(error)
     except RecursionError:
         reason = "it is nested too deeply"
-    raise cell_error(code, f"Line {number} cannot be read: {reason}.", row=number)
+    raise cell_error(code, f"Line {number} cannot be read: {reason}.", row=row, line=number)
 
 
 def _body(path: Path) -> dict[str, Any]:
-    def malformed(reason: str) -> Rejected:
-        return Rejected("malformed_json", f"The body is not strict JSON: {reason}.", status=400)
-
     try:
-        body = _loads(path.read_bytes().decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise malformed(f"byte {error.start} is not UTF-8") from error
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise malformed(f"{error.msg.lower()} at {where}") from error
-    except _Repeated as error:
-        raise malformed(str(error)) from error
-    except RecursionError as error:
-        raise malformed("it is nested too deeply") from error
+        body = strict_json(path.read_bytes(), _Digits)
+    except BadRequest as error:
+        raise Rejected(error.code, error.detail, status=error.status) from error
     if not isinstance(body, dict):
         raise _invalid("", "Send an object with `columns` or `rows`.")
     return body
@@ -145,7 +141,7 @@ class _Rows:
     def __init__(self, missing: frozenset[str], max_columns: int) -> None:
         self.index: dict[str, int] = {}
         self.cells: list[list[str | None]] = []
-        self.count = 0
+        self.count = self._taken = 0
         self._missing, self._max_columns = missing, max_columns
 
     def add(self, number: int, row: Any) -> None:  # noqa: ANN401
@@ -170,21 +166,26 @@ class _Rows:
         for column in self.cells:
             column.extend([None] * (self.count - len(column)))
         arrays = [
-            _text_array(column, name) for name, column in zip(self.index, self.cells, strict=True)
+            _text_array(column, name, self._taken)
+            for name, column in zip(self.index, self.cells, strict=True)
         ]
+        self._taken += self.count
         self.cells, self.count = [[] for _ in self.cells], 0
         return pa.RecordBatch.from_arrays(arrays, schema=text_schema(len(arrays)))
 
 
-def _text_array(column: list[str | None], name: str) -> "pa.Array[Any]":
+def _text_array(column: list[str | None], name: str, before: int) -> "pa.Array[Any]":
+    """Return the cells as Arrow holds them; `before` is how many rows there were earlier."""
     try:
         return pa.array(column, pa.string())
     except UnicodeEncodeError as error:
-        raise cell_error(
-            "lone_surrogate",
-            f"A value of {shown(name)} holds half of a surrogate pair.",
-            column=name.encode(errors="replace").decode(),
-        ) from error
+        row = before + 1 + next(i for i, cell in enumerate(column) if not _is_whole(cell or ""))
+        detail = f"Row {row}, column {shown(name)} holds half of a surrogate pair."
+        raise cell_error("lone_surrogate", detail, row=row, column=name) from error
+
+
+def _is_whole(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _stage_rows(
@@ -243,20 +244,23 @@ def _stage_columns(
     for name, values in columns.items():
         _check_name(name)
         if not isinstance(values, list):
-            raise _invalid(f"/columns/{name}", f"Column {shown(name)} must be a list.")
+            raise _invalid(pointer("columns", name), f"Column {shown(name)} must be a list.")
         lengths[name] = len(values)
-        cells = [_cell(value, row, name, missing) for row, value in enumerate(values, 1)]
-        arrays.append(_text_array(cells, name))
+        cells = [
+            _cell(value, row, name, missing, is_columnar=True)
+            for row, value in enumerate(values, 1)
+        ]
+        arrays.append(_text_array(cells, name, 0))
     first = next(iter(lengths))
     for name, length in lengths.items():
         if length != lengths[first]:
-            raise cell_error(
-                "ragged_columns",
+            detail = (
                 f"Column {shown(name)} has {length} values and {shown(first)} has"
-                f" {lengths[first]}: send lists of the same length.",
-                column=name,
-                row=min(length, lengths[first]) + 1,
+                f" {lengths[first]}: send lists of the same length."
             )
+            item = error_item("ragged_columns", detail, Place(column=name))
+            row = min(length, lengths[first]) + 1
+            raise Rejected("ragged_columns", detail, [item | {"row": row}])
     if not lengths[first]:
         raise Rejected("empty_file", "There are no rows: send at least one row of data.")
     stage = Stage(folder, list(columns), ["text"] * len(columns))
@@ -266,7 +270,14 @@ def _stage_columns(
     return stage
 
 
-def _cell(value: Any, row: int, column: str, missing: frozenset[str]) -> str | None:  # noqa: ANN401
+def _cell(
+    value: Any,  # noqa: ANN401  a part of a JSON document
+    row: int,
+    column: str,
+    missing: frozenset[str],
+    *,
+    is_columnar: bool = False,
+) -> str | None:
     if isinstance(value, str):
         text = value.strip()
         if "\0" in text:
@@ -288,6 +299,7 @@ def _cell(value: Any, row: int, column: str, missing: frozenset[str]) -> str | N
         " null.",
         row=row,
         column=column,
+        is_columnar=is_columnar,
     )
 
 

@@ -81,6 +81,7 @@ def infer(
         if column.name not in overrides:
             _refine(column)
             _explain_text(connection, stage, index, column, warnings)
+            column.why += _not_finite(column)
         if column.lost:
             warnings.append(_lost(column))
     _give_roles(columns, warnings)
@@ -303,6 +304,17 @@ def _explain_text(
     column.why = f"{told}; {column.why}"
     detail = f"{told}. Give {shown(column.name)} the type number to treat {noun} as missing."
     warnings.append({"code": "mostly_numbers", "column": column.name, "detail": detail})
+
+
+def _not_finite(column: Column) -> str:
+    """Return what to add to the reason of a type that was inferred: every value spells one of it.
+
+    Those that are lost all the same are infinite, or too large for a double.
+    """
+    if not column.lost:
+        return ""
+    what = "is not finite and becomes" if column.lost == 1 else "are not finite and become"
+    return f"; {column.lost} of {column.present} values {what} missing"
 
 
 def _lost(column: Column) -> dict[str, str]:

@@ -89,8 +89,9 @@ def select(
     connection: duckdb.DuckDBPyConnection, table: str, expressions: Sequence[str]
 ) -> tuple[Any, ...]:
     """Return the one row of an aggregate query."""
-    row = connection.execute(f"SELECT {', '.join(expressions)} FROM {table}").fetchone()  # noqa: S608  expressions are ours
-    return tuple(row or ())
+    # All rows are fetched, though there is one: a result that has not ended blocks the connection.
+    (row,) = connection.execute(f"SELECT {', '.join(expressions)} FROM {table}").fetchall()  # noqa: S608  expressions are ours
+    return tuple(row)
 
 
 # ---- expressions ----------------------------------------------------------------------------
@@ -102,10 +103,10 @@ def is_number(cell: str) -> str:
 
 
 def is_integer(cell: str) -> str:
-    # A cast to BIGINT alone would round 1.5 and read 1e5.
+    # A cast to BIGINT alone would round 1.5 and read 1e5, 0x10 and 0b11.
     return (
-        f"(TRY_CAST({cell} AS BIGINT) IS NOT NULL AND NOT contains({cell}, '.')"
-        f" AND NOT contains(lower({cell}), 'e') AND NOT contains({cell}, '_'))"
+        f"({is_number(cell)} AND TRY_CAST({cell} AS BIGINT) IS NOT NULL"
+        f" AND NOT contains({cell}, '.') AND NOT contains(lower({cell}), 'e'))"
     )
 
 

@@ -1,6 +1,6 @@
 """Why a file is refused after it was received, in words for its client."""
 
-from service.datasets.rejected import Rejected
+from service.datasets.rejected import Place, Rejected, error_item, pointer
 from service.errors import BadRequest, Invalid, ServiceError, StorageFull
 
 
@@ -8,13 +8,16 @@ def as_error(refused: Rejected) -> ServiceError:
     """Return the error that a client sees for a file that was refused."""
     kinds: dict[int, type[ServiceError]] = {400: BadRequest, 507: StorageFull}
     kind = kinds.get(refused.status, Invalid)
-    return kind(refused.detail, code=refused.code, errors=refused.errors)
+    errors = refused.errors
+    if kind is Invalid and not errors:
+        errors = [error_item(refused.code, refused.detail, Place())]
+    return kind(refused.detail, code=refused.code, errors=errors)
 
 
 def unknown_columns(names: list[str]) -> Invalid:
     errors = [
         {
-            "pointer": "/columns/" + name.replace("~", "~0").replace("/", "~1"),
+            "pointer": pointer("columns", name),
             "code": "unknown_column",
             "detail": f"There is no column {name[:80]!r}.",
         }

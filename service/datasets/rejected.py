@@ -1,5 +1,6 @@
 """The one way in which a file is refused. Knows nothing of HTTP or of the database."""
 
+from dataclasses import dataclass
 from typing import Any
 
 MAX_ERRORS = 10  # items of one refusal that are spelled out
@@ -29,16 +30,53 @@ class Rejected(Exception):
         }
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where in a file something is wrong, as far as it is known."""
+
+    #: of the data, from 1: neither a header nor an empty line is counted
+    row: int | None = None
+    column: str | None = None
+    #: of the file, from 1, as editors count
+    line: int | None = None
+    #: whether the file gives one list for each column, as JSON may
+    is_columnar: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        known = {"row": self.row, "column": self.column, "line": self.line}
+        return {"pointer": self._pointer()} | {
+            name: value for name, value in known.items() if value is not None
+        }
+
+    def _pointer(self) -> str:
+        index = [] if self.row is None else [self.row - 1]
+        name = [] if self.column is None else [self.column]
+        if self.is_columnar or not index:
+            return pointer("columns", *name, *index) if name else ""
+        return pointer("rows", *index, *name)
+
+
+def pointer(*parts: str | int) -> str:
+    """Return the JSON pointer to a part of the table."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
+
+
+def error_item(code: str, detail: str, place: Place) -> dict[str, Any]:
+    return {"code": code, "detail": detail} | place.to_json()
+
+
 def cell_error(
-    code: str, detail: str, *, row: int | None = None, column: str | None = None
+    code: str,
+    detail: str,
+    *,
+    row: int | None = None,
+    column: str | None = None,
+    line: int | None = None,
+    is_columnar: bool = False,
 ) -> Rejected:
     """Return a refusal that points to one cell, row or column."""
-    item: dict[str, Any] = {"code": code, "detail": detail}
-    if row is not None:
-        item["row"] = row
-    if column is not None:
-        item["column"] = column
-    return Rejected(code, detail, [item])
+    place = Place(row, column, line, is_columnar)
+    return Rejected(code, detail, [error_item(code, detail, place)])
 
 
 def shown(text: str) -> str:

@@ -225,7 +225,7 @@ def _wire(session: Session, dataset: Dataset) -> dict[str, Any]:
         "sha256": dataset.sha256,
         "columns": [],
         "warnings": [],
-        "error": dataset.error if dataset.state == "rejected" else None,
+        "error": _problem(dataset),
         "created_at": dataset.created_at,
     }
     version = session.get(DatasetVersion, (dataset.id, dataset.version))
@@ -236,6 +236,13 @@ def _wire(session: Session, dataset: Dataset) -> dict[str, Any]:
             "warnings": version.warnings,
         }
     return body
+
+
+def _problem(dataset: Dataset) -> dict[str, Any] | None:
+    """Return why a file was rejected. It belongs to no request: who sent the file has left."""
+    if dataset.state != "rejected" or dataset.error is None:
+        return None
+    return dataset.error | {"instance": _place(dataset.id), "request_id": None}
 
 
 def _etag(body: dict[str, Any]) -> str:

@@ -15,7 +15,14 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from service.datasets.dialect import Dialect
-from service.datasets.rejected import MAX_ERRORS, Rejected, cell_error, shown
+from service.datasets.rejected import (
+    MAX_ERRORS,
+    Place,
+    Rejected,
+    cell_error,
+    error_item,
+    shown,
+)
 
 BLOCK = 2 * 1024 * 1024  # bytes of text that are split at a time, and the longest row
 BUFFER = 8 * 1024 * 1024  # bytes of a staged row group
@@ -116,7 +123,7 @@ def stage_csv(path: Path, folder: Path, dialect: Dialect, missing: frozenset[str
                 break
         writer.close()
     except pa.ArrowInvalid as error:
-        raise _unreadable(error, stage.rows) from error
+        raise _unreadable(error, stage.rows + len(bad)) from error
     if bad:
         raise _ragged(bad, dialect)
     if stage.rows == 0:
@@ -141,7 +148,7 @@ def _csv_batches(
             use_threads=False,
             block_size=BLOCK,
             column_names=names,
-            skip_rows_after_names=int(dialect.has_header),
+            skip_rows_after_names=dialect.skipped,
         ),
         parse_options=pacsv.ParseOptions(
             delimiter=dialect.delimiter, newlines_in_values=True, invalid_row_handler=note
@@ -175,7 +182,7 @@ def _ends_in_newlines(batch: pa.RecordBatch) -> bool:
 def _ragged(bad: list[Any], dialect: Dialect) -> Rejected:
     errors = []
     for row in bad[:MAX_ERRORS]:
-        number = row.number - int(dialect.has_header) if row.number else None
+        number = row.number - dialect.skipped if row.number else None
         text = row.text
         if text.count('"') % 2 and "\n" in text and number is not None:
             return _unclosed(number)
@@ -183,7 +190,10 @@ def _ragged(bad: list[Any], dialect: Dialect) -> Rejected:
             f"Row {number} has {row.actual_columns} cells where {row.expected_columns} are"
             f" expected: {shown(text)}"
         )
-        errors.append({"row": number, "code": "ragged_row", "detail": detail})
+        # A row that is too short lacks this column; one that is too long has more than have names.
+        lacking = dialect.names[row.actual_columns : row.actual_columns + 1]
+        place = Place(number, lacking[0] if lacking else None)
+        errors.append(error_item("ragged_row", detail, place))
     more = f" ({len(bad) - 1} more rows are wrong too)" if len(bad) > 1 else ""
     return Rejected("ragged_row", f"{errors[0]['detail']}{more}.", errors)
 
@@ -205,4 +215,6 @@ def _unreadable(error: pa.ArrowInvalid, rows: int) -> Rejected:
             " closed.",
             row=rows + 1,
         )
-    return Rejected("unreadable", f"The file cannot be read as a table after row {rows}.")
+    return cell_error(
+        "unreadable", f"The file cannot be read as a table after row {rows}.", row=rows + 1
+    )

@@ -33,8 +33,10 @@ def ready_version(session: Session, dataset_id: str, version: int | None) -> Dat
     if 1 <= wanted <= dataset.version:
         found = session.get(DatasetVersion, (dataset_id, wanted))
     if found is None:
-        raise Invalid(
-            f"The dataset {dataset_id} has no version {wanted}: its newest is {dataset.version}.",
-            code="unknown_version",
+        detail = (
+            f"The dataset {dataset_id} has no version {wanted}: its newest is {dataset.version}."
         )
+        # A run is the only thing that may ask for another one than the newest.
+        error = {"pointer": "/dataset/version", "code": "unknown_version", "detail": detail}
+        raise Invalid(detail, code="unknown_version", errors=[error])
     return found

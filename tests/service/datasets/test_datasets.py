@@ -41,6 +41,13 @@ def test_a_small_table_is_ready_at_once(client: httpx.Client) -> None:
     assert client.get(f"{PATH}/{body['id']}").json() == body
 
 
+@pytest.mark.parametrize("data", [b"", b"a,b\n", b"a,b\n1,\xff\n", b"a,b\n1\n"])
+def test_what_is_wrong_with_a_file_is_in_errors(api: httpx.Client, data: bytes) -> None:
+    problem = api.post(PATH, content=data, headers=CSV).json()
+    (error,) = problem["errors"]
+    assert (error["code"], "pointer" in error) == (problem["code"], True)
+
+
 def test_a_refused_file_leaves_no_dataset(client: httpx.Client) -> None:
     answer = client.post(PATH, content=b"a,b\n1,2\n3\n", headers=CSV)
     assert code(answer) == (422, "ragged_row")
@@ -60,6 +67,8 @@ def test_who_does_not_wait_finds_the_refusal_at_the_dataset(client: httpx.Client
     body = client.get(answer.headers["location"], params={"wait": 30}).json()
     assert (body["state"], body["error"]["code"]) == ("rejected", "ragged_row")
     assert body["error"]["errors"][0]["row"] == 1
+    assert body["error"]["instance"] == answer.headers["location"]
+    assert client.get(PATH).json()["data"] == [body]
 
 
 def test_a_list_goes_from_new_to_old_without_gaps(client: httpx.Client) -> None:
@@ -68,6 +77,18 @@ def test_a_list_goes_from_new_to_old_without_gaps(client: httpx.Client) -> None:
     second = client.get(PATH, params={"limit": 2, "after": first["next_cursor"]}).json()
     assert [row["id"] for row in first["data"] + second["data"]] == made[::-1]
     assert (first["has_more"], second["has_more"]) == (True, False)
+
+
+@pytest.mark.parametrize("data", [b"t\n2020-01-01\n2020-02-01\n", b"a,b\n,\n,\n", b"a\nx1\nx2\n"])
+def test_a_table_with_nothing_to_count_is_ready(api: httpx.Client, data: bytes) -> None:
+    made = upload(api, data)
+    assert api.get(f"{PATH}/{made['id']}").json() == made
+    rows = api.get(f"{PATH}/{made['id']}/rows").json()["data"]
+    assert [list(row) for row in rows] == [[c["name"] for c in made["columns"]]] * 2
+    name = made["columns"][0]["name"]
+    patch = {"columns": {name: {"type": "text"}}}
+    changed = api.patch(f"{PATH}/{made['id']}", json=patch).json()
+    assert (changed["state"], changed["columns"][0]["type"]) == ("ready", "text")
 
 
 def test_a_form_with_a_file_is_an_upload(api: httpx.Client) -> None:
@@ -147,11 +168,29 @@ def test_a_json_table_is_named_by_its_body(api: httpx.Client) -> None:
     assert (body["name"], body["columns"][0]["missing"]) == ("j", 1)
 
 
-def test_not_strict_json_is_malformed(api: httpx.Client) -> None:
-    headers = {"Content-Type": "application/json"}
-    for text in (b'{"columns":{"a":[NaN]}}', b'{"rows":[{"a":1,"a":2}]}', b"{"):
-        answer = api.post(PATH, content=text, headers=headers)
-        assert code(answer) == (400, "malformed_json")
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("{", "malformed_json"),
+        ("", "malformed_json"),
+        ('{"columns":{"a":[NaN]}}', "non_finite_number"),
+        ('{"rows":[{"a":1,"a":2}]}', "duplicate_key"),
+        ('{"columns":{"a":["\\ud800"]}}', "lone_surrogate"),
+        ('{"name":"\\u0000","columns":{"a":["x"]}}', "nul"),
+        ('{"columns":{"a":' + "[" * 40 + "]" * 40 + "}}", "too_deep"),
+    ],
+)
+def test_a_json_table_is_parsed_as_strictly_as_any_body(
+    api: httpx.Client, text: str, wanted: str
+) -> None:
+    answer = api.post(PATH, content=text.encode(), headers={"Content-Type": "application/json"})
+    assert code(answer) == (400, wanted)
+
+
+def test_a_number_is_no_name(api: httpx.Client) -> None:
+    answer = api.post(PATH, json={"name": 5, "columns": {"a": [1]}})
+    assert code(answer) == (422, "invalid")
+    assert answer.json()["errors"][0]["pointer"] == "/name"
 
 
 @pytest.mark.parametrize(

@@ -154,8 +154,9 @@ def test_only_a_ready_version_is_given_out(
     ticket.done.result(60)
     with writing(engine) as session:
         assert ready(session, left_behind, None).version == ready(session, left_behind, 1).version
-        with pytest.raises(Invalid, match="no version 2"):
+        with pytest.raises(Invalid, match="no version 2") as refused:
             ready(session, left_behind, 2)
+        assert refused.value.errors[0]["pointer"] == "/dataset/version"
         with pytest.raises(NotFound):
             ready(session, "ds_nothing", None)
 

@@ -38,6 +38,13 @@ def test_a_table_of_words_has_no_header_where_its_cells_come_back(parse: Parse) 
     assert list(types(parse(b"m,S\nf,C\nm,S\n"))) == ["column_1", "column_2"]
 
 
+def test_a_header_is_found_below_empty_lines(parse: Parse) -> None:
+    parsed = parse(b"\xef\xbb\xbf\r\n\na,b\n1,2\n\n3,4\n")
+    assert (parsed["rows"], types(parsed)) == (2, {"a": "integer", "b": "integer"})
+    assert refusal(parse, b"\n\na,b\n1,2\n3\n")["row"] == 2
+    assert refusal(parse, b"\n\n1,2\n3\n")["row"] == 2
+
+
 def test_the_header_may_be_given(parse: Parse) -> None:
     assert parse(b"1,2\n3,4\n", header="present")["rows"] == 1
     assert parse(b"a,b\n3,4\n", header="absent")["rows"] == 2
@@ -124,6 +131,23 @@ def test_infinities_are_missing(parse: Parse, tmp_path: Path) -> None:
     assert stored == [1.5, None, None, None]
 
 
+def test_numbers_that_are_not_finite_are_counted_in_the_reason(parse: Parse) -> None:
+    found = column(parse(b"x,y\n1.5,1\ninf,2\n1e999,4\n"), "x")
+    told = "every value parses as a number; 2 of 3 values are not finite and become missing"
+    assert found["why"] == told
+    parsed = parse(b'{"columns":{"a":[1e400]}}', JSON)
+    assert column(parsed, "a")["why"].endswith("; 1 of 1 values is not finite and becomes missing")
+    assert [w["code"] for w in parsed["warnings"]] == ["values_lost"]
+
+
+@pytest.mark.parametrize("cell", ["0x10", "0b11"])
+def test_numbers_of_another_base_are_texts(parse: Parse, cell: str) -> None:
+    parsed = parse(f"x,y\n{cell},1\n5,2\n6,2\n".encode())
+    assert types(parsed)["x"] == "id"
+    assert f"first in row 1: {cell!r}" in column(parsed, "x")["why"]
+    assert column(parsed, "x")["missing"] == 0
+
+
 def test_numbers_are_profiled(parse: Parse) -> None:
     found = column(parse(b"x,y\n1,a\n2,b\n3,a\n4.5,b\n"), "x")
     assert found["mean"] == pytest.approx(2.625)
@@ -167,6 +191,39 @@ def test_where_no_feature_would_remain_texts_stay_features(parse: Parse) -> None
     parsed = parse(b"a,b\nx1,y1\nx2,y2\nx3,y3\n")
     assert {c["role"] for c in parsed["columns"]} == {"feature"}
     assert [w["code"] for w in parsed["warnings"]] == ["only_ids_and_text"]
+
+
+BARE = {
+    "dates": ("t\n2020-01-01\n2020-02-01\n", ["datetime"]),
+    "missing": ("a,b\n,\n,\n", ["text", "text"]),
+    "ids": ("a\n" + "".join(f"x{i}\n" for i in range(1500)), ["id"]),
+    "dates and messages": (
+        "t,m\n" + "".join(f"2020-01-01,said {i}\n" for i in range(1500)),
+        ["datetime", "id"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BARE)
+def test_a_table_without_histogram_and_top_values_is_a_table(
+    parse: Parse, tmp_path: Path, name: str
+) -> None:
+    data, wanted = BARE[name]
+    parsed = parse(data.encode())
+    assert list(types(parsed).values()) == wanted
+    assert pq.read_metadata(tmp_path / "scratch" / "table.parquet").num_rows == parsed["rows"]
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [(pa.array([0, 1], pa.timestamp("us")), "datetime"), (pa.nulls(2), "text")],
+)
+def test_a_parquet_file_may_have_nothing_to_count(
+    parse: Parse, tmp_path: Path, values: Any, wanted: str
+) -> None:
+    pq.write_table(pa.table({"a": values}), tmp_path / "in.parquet")
+    parsed = parse((tmp_path / "in.parquet").read_bytes(), PARQUET)
+    assert (parsed["rows"], types(parsed)) == (2, {"a": wanted})
 
 
 def test_repeated_and_empty_names_are_made_unique(parse: Parse) -> None:
@@ -239,6 +296,75 @@ def test_a_nested_column_is_refused_by_name(parse: Parse, tmp_path: Path) -> Non
 # ---- refused --------------------------------------------------------------------------------
 
 
+def refusal(parse: Parse, data: bytes, media_type: str = "text/csv") -> dict[str, Any]:
+    """Return the first item of `errors`, without its sentence."""
+    with pytest.raises(Rejected) as refused:
+        parse(data, media_type)
+    return {name: value for name, value in refused.value.errors[0].items() if name != "detail"}
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "line"),
+    [
+        (b"a,b\n1,\xff\n", "not_utf8", 2),
+        (b"a,b\n1,\xe2\x82", "not_utf8", 2),
+        ("a,b\n1,2\n".encode("utf-16"), "nul_byte", 1),
+        (b"a,b\n1,\x00\n", "nul_byte", 2),
+    ],
+)
+def test_bytes_that_are_no_text_are_refused_with_their_line(
+    parse: Parse, data: bytes, code: str, line: int
+) -> None:
+    assert refusal(parse, data) == {"code": code, "pointer": "", "line": line}
+
+
+def test_a_short_row_names_the_first_column_that_it_lacks(parse: Parse) -> None:
+    assert refusal(parse, b"a,b/c,d\n1,2,3\n\n4\n") == {
+        "code": "ragged_row",
+        "pointer": "/rows/1/b~1c",
+        "row": 2,
+        "column": "b/c",
+    }
+
+
+def test_a_long_row_names_no_column(parse: Parse) -> None:
+    assert refusal(parse, b"a,b\n1,2,3\n") == {
+        "code": "ragged_row",
+        "pointer": "/rows/0",
+        "row": 1,
+    }
+
+
+def test_a_row_of_ndjson_is_counted_without_blank_lines(parse: Parse) -> None:
+    place = {"pointer": "/rows/1", "row": 2}
+    assert refusal(parse, b'{"a":1}\n\n{"a"\n', NDJSON) == place | {
+        "code": "malformed_json",
+        "line": 3,
+    }
+    assert refusal(parse, b'{"a":1}\n\n[1]\n', NDJSON) == place | {"code": "not_an_object"}
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        (b'{"rows":[{"a":1},{"a":[1]}]}', "/rows/1/a"),
+        (b'{"columns":{"a":[1,[1]]}}', "/columns/a/1"),
+    ],
+)
+def test_a_nested_value_is_pointed_to_in_the_body(parse: Parse, body: bytes, pointer: str) -> None:
+    place = {"pointer": pointer, "row": 2, "column": "a"}
+    assert refusal(parse, body, JSON) == place | {"code": "nested_value"}
+
+
+def test_columns_of_different_lengths_are_told_by_name_and_row(parse: Parse) -> None:
+    assert refusal(parse, b'{"columns":{"a":[1,2],"b":[1]}}', JSON) == {
+        "code": "ragged_columns",
+        "pointer": "/columns/b",
+        "row": 2,
+        "column": "b",
+    }
+
+
 @pytest.mark.parametrize(
     ("data", "code", "row"),
     [
@@ -249,10 +375,6 @@ def test_a_nested_column_is_refused_by_name(parse: Parse, tmp_path: Path) -> Non
         (b"a,b\n1,2\n3\n4,5\n", "ragged_row", 2),
         (b"a,b\n1,2\n3,4,5\n", "ragged_row", 2),
         (b"1,2\n3,4,5\n", "ragged_row", 2),
-        (b"a,b\n1,\xff\n", "not_utf8", 2),
-        (b"a,b\n1,\xe2\x82", "not_utf8", 2),
-        ("a,b\n1,2\n".encode("utf-16"), "nul_byte", 1),
-        (b"a,b\n1,\x00\n", "nul_byte", 2),
         (b'a,b\n1,2\n3,"x\n4,5\n', "unclosed_quote", 2),
         (b'a,b\n1,2\n"x,3\n4,5\n', "unclosed_quote", 2),
         (b"a,b\n1," + b"x" * 6_000_000 + b"\n", "row_too_long", 1),
@@ -277,7 +399,8 @@ def test_a_broken_text_table_is_refused_with_its_row(
         (b'{"a":{"b":1}}\n', "nested_value", 1),
         (b'{"a":1} {"a":2}\n', "malformed_json", 1),
         (b"[" * 100_000 + b"\n", "malformed_json", 1),
-        (b'{"a":"\\ud800"}\n', "lone_surrogate", None),
+        (b'{"a":"\\ud800"}\n', "lone_surrogate", 1),
+        (b'{"a":1}\n' * 10_001 + b'{"a":"\\ud800"}\n', "lone_surrogate", 10_002),
     ],
 )
 def test_a_broken_line_of_ndjson_is_refused(
