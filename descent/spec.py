@@ -10,9 +10,7 @@ from operator import itemgetter
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
@@ -20,6 +18,8 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+
+from descent.strict import Integer, Strict
 
 MAX_EPOCHS = 1_000_000
 MAX_LAYERS = 64
@@ -33,13 +33,7 @@ ColumnName = Annotated[str, Field(min_length=1, max_length=1024)]
 Rate = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 Decay = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
-Width = Annotated[int, Field(ge=1, le=MAX_WIDTH)]
-
-
-class Strict(BaseModel):
-    """A configuration class: unknown fields are an error, values never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+Width = Annotated[Integer, Field(ge=1, le=MAX_WIDTH)]
 
 
 def _with_type(default: str) -> BeforeValidator:
@@ -104,7 +98,7 @@ class Mlp(Strict):
     """Hidden layers of the given widths, each followed by the activation and dropout."""
 
     type: Literal["mlp"] = "mlp"
-    hidden: Annotated[list[Width], Field(min_length=1, max_length=MAX_LAYERS)] = [64, 64]
+    hidden: Annotated[list[Width], Field(min_length=1, max_length=MAX_LAYERS)] = [64, 64]  # noqa: RUF012  pydantic copies it
     activation: Activation = "relu"
     dropout: Fraction = 0.0
 
@@ -207,7 +201,7 @@ OptimizerSpec = Annotated[
     _with_type("adam"),
 ]
 
-WarmupEpochs = Annotated[int, Field(ge=0, le=MAX_EPOCHS)]
+WarmupEpochs = Annotated[Integer, Field(ge=0, le=MAX_EPOCHS)]
 
 
 class Constant(Strict):
@@ -238,7 +232,7 @@ class Step(Strict):
 
     type: Literal["step"] = "step"
     warmup_epochs: WarmupEpochs = 0
-    every_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] = 30
+    every_epochs: Annotated[Integer, Field(ge=1, le=MAX_EPOCHS)] = 30
     factor: Annotated[float, Field(gt=0, le=1)] = 0.1
 
 
@@ -247,7 +241,7 @@ class Plateau(Strict):
 
     type: Literal["plateau"] = "plateau"
     warmup_epochs: WarmupEpochs = 0
-    patience: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] = 10
+    patience: Annotated[Integer, Field(ge=1, le=MAX_EPOCHS)] = 10
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
 
 
@@ -320,7 +314,7 @@ SplitSpec = Annotated[
 class EarlyStopping(Strict):
     """Stop after `patience` epochs in which the validation loss set no new minimum."""
 
-    patience: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] = 20
+    patience: Annotated[Integer, Field(ge=1, le=MAX_EPOCHS)] = 20
 
 
 class Budget(Strict):
@@ -333,7 +327,7 @@ class DatasetRef(Strict):
     """One version of a dataset."""
 
     id: str
-    version: Annotated[int, Field(ge=1)] | None = None
+    version: Annotated[Integer, Field(ge=1)] | None = None
 
 
 # ---- the run ------------------------------------------------------------------------------------
@@ -350,8 +344,8 @@ class RunConfig(Strict):
     loss: Literal["auto"] | LossName = "auto"
     optimizer: OptimizerSpec = Adam()
     schedule: ScheduleSpec = Constant()
-    epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] = 200
-    batch_size: Annotated[int, Field(ge=1, le=10_000_000)] | Literal["full"] = 32
+    epochs: Annotated[Integer, Field(ge=1, le=MAX_EPOCHS)] = 200
+    batch_size: Annotated[Integer, Field(ge=1, le=10_000_000)] | Literal["full"] = 32
     split: SplitSpec = RandomSplit()
     early_stopping: EarlyStopping | None = EarlyStopping()
     standardize: bool = True
@@ -362,7 +356,7 @@ class RunConfig(Strict):
             description="A loss that is no longer finite fails the run, or ends it with its best."
         ),
     ] = "fail"
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Annotated[Integer, Field(ge=0, lt=2**32)] = 0
     budget: Budget | None = None
     register_as: Name | None = None
     name: Annotated[str, Field(max_length=256)] | None = None
@@ -372,7 +366,7 @@ class RunConfig(Strict):
             Annotated[str, Field(max_length=256)],
         ],
         Field(max_length=64),
-    ] = {}
+    ] = {}  # noqa: RUF012  pydantic copies it
 
     @property
     def targets(self) -> list[str]:

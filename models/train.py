@@ -5,6 +5,7 @@ queues, databases or HTTP.
 """
 
 from collections.abc import Callable, Generator, Iterator
+from decimal import ROUND_FLOOR, Context
 
 from descent.spec import Sgd
 from models.closed_form import is_small, largest_learning_rate
@@ -150,5 +151,12 @@ def _explain_divergence(training: Training, rate: float) -> str:
         largest = largest_learning_rate(x, training.job.loss, config.optimizer, outputs)
         if largest is not None:
             whole = "" if training.steps_per_epoch == 1 else " with batch_size 'full'"
-            return f"{message}; the largest that converges here{whole} is {largest:.4g}"
+            return (
+                f"{message}; the largest that converges here{whole} is {_rounded_down(largest):g}"
+            )
     return f"{message}; try a learning_rate of {rate / 10:g} or standardize: true"
+
+
+def _rounded_down(rate: float) -> float:
+    """Return a rate of 4 digits that converges where `rate` is the largest that does."""
+    return float(Context(prec=4, rounding=ROUND_FLOOR).create_decimal_from_float(rate))

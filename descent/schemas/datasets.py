@@ -16,7 +16,8 @@ from descent.schemas.wire import (
     Scalar,
     Wire,
 )
-from descent.spec import ColumnName, Strict
+from descent.spec import ColumnName
+from descent.strict import Strict
 
 
 class Histogram(Wire):

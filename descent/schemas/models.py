@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from descent.schemas.datasets import TopValue
 from descent.schemas.runs import DatasetVersionRef
 from descent.schemas.wire import CheckpointId, ColumnType, Notice, RunId, Scalar, Wire
-from descent.spec import Strict
+from descent.strict import Integer, Strict
 
 
 class Model(Wire):
@@ -97,7 +97,7 @@ class Alias(Wire):
 class AliasPut(Strict):
     """The version that the alias shall point to."""
 
-    version: Annotated[int, Field(ge=1, lt=2**31)]
+    version: Annotated[Integer, Field(ge=1, lt=2**31)]
 
 
 class PredictRequest(Strict):

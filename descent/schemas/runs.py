@@ -17,7 +17,8 @@ from descent.schemas.wire import (
     Split,
     Wire,
 )
-from descent.spec import Name, Strict
+from descent.spec import Name
+from descent.strict import Strict
 
 
 class DatasetVersionRef(Wire):

@@ -3,10 +3,21 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, ConfigDict, Field
+from pydantic import AwareDatetime, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticKnownError
 
 from descent.schemas.wire import KeyId, Wire
-from descent.spec import Strict
+from descent.strict import Strict
+
+
+def _text(value: Any) -> Any:  # noqa: ANN401  what a client sent, not yet validated
+    if isinstance(value, int | float):
+        raise PydanticKnownError("datetime_type")
+    return value
+
+
+# JSON has no times, so this one is read from text; a number would be taken for seconds.
+Time = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_text)]
 
 
 class KeyCreate(Strict):
@@ -14,7 +25,7 @@ class KeyCreate(Strict):
 
     name: Annotated[str, Field(min_length=1, max_length=256)]
     #: RFC 3339 with a zone; never, if absent
-    expires_at: AwareDatetime | None = None
+    expires_at: Time | None = None
 
 
 class Key(Wire):

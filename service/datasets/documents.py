@@ -129,7 +129,9 @@ def _body(path: Path) -> dict[str, Any]:
 
 
 def _invalid(pointer: str, detail: str) -> Rejected:
-    return Rejected("invalid", detail, [{"pointer": pointer, "code": "invalid", "detail": detail}])
+    return Rejected(
+        "invalid", detail, [{"pointer": pointer, "code": "invalid_value", "detail": detail}]
+    )
 
 
 # ---- rows -----------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
 
 from descent.spec import Name
+from descent.strict import Integer
 from models.features import Features
 from models.predict import Prediction, Predictor
 from models.targets import ClassTarget
@@ -41,11 +42,11 @@ Tensor = dict[str, Any]
 class InputTensor(BaseModel):
     """The values of one column."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, strict=True)
 
     name: str
     #: `[rows]` or `[rows, 1]`
-    shape: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=2)]
+    shape: Annotated[list[Annotated[Integer, Field(ge=0)]], Field(min_length=1, max_length=2)]
     datatype: str
     data: list[Any]
 
@@ -53,7 +54,7 @@ class InputTensor(BaseModel):
 class WantedTensor(BaseModel):
     """A tensor that the answer shall hold."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, strict=True)
 
     name: str
 
@@ -61,7 +62,7 @@ class WantedTensor(BaseModel):
 class InferRequest(BaseModel):
     """What to predict; fields that the protocol leaves to servers are ignored."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, strict=True)
 
     id: str | None = None
     inputs: Annotated[list[InputTensor], Field(max_length=MAX_TENSORS)]

@@ -101,7 +101,7 @@ class Query:
     names: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()
     max_points: int | None = None
-    #: the newest attempt whose rows the reader has
+    #: the newest attempt whose rows the reader has; None where it does not say
     attempt: int | None = None
 
 
@@ -121,9 +121,12 @@ def page(session: Session, run: Run, query: Query, *, is_terminal: bool) -> Page
     """Return the rows that a reader does not have yet.
 
     A reader that holds rows which a newer attempt has replaced gets no rows, only the `rewinds`
-    that say which ones to drop; `next_after` is where it reads on.
+    that say which ones to drop; `next_after` is where it reads on. Who always sends the `attempt`
+    of the answer before is told of every replaced row. One that sends none cannot be told apart
+    from one that has the rows which are live now, so it counts as that one where row `after` is
+    live: following `next_after` it comes to the end. Where it is not, all rewinds are news to it.
     """
-    rewinds = _rewinds(session, run.id, query)
+    rewinds = _rewinds(session, run, query)
     stale = [r["after_seq"] for r in rewinds if r["after_seq"] < query.after]
     if stale:
         return Page([], min(stale), run.attempt, rewinds, is_final=False, downsampled=False)
@@ -208,15 +211,14 @@ def _live(run_id: str, query: Query) -> Any:  # noqa: ANN401  a Select of Metric
     return statement
 
 
-def _rewinds(session: Session, run_id: str, query: Query) -> list[dict[str, int]]:
-    if query.after == 0 and query.attempt is None:
-        return []  # a reader that has no rows yet has none to drop
-    newer_than = query.attempt or 0
-    found = (event.data for event in events.of_kind(session, run_id, "rewind"))
+def _rewinds(session: Session, run: Run, query: Query) -> list[dict[str, int]]:
+    if query.attempt is None and query.after <= run.metric_seq:
+        return []  # no row yet, or one that is live
+    found = (event.data for event in events.of_kind(session, run.id, "rewind"))
     return [
         {"attempt": data["attempt"], "after_seq": data["after_seq"]}
         for data in found
-        if data["attempt"] > newer_than
+        if data["attempt"] > (query.attempt or 0)
     ]
 
 

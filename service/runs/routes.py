@@ -239,7 +239,13 @@ class MetricsParams(BaseModel):
         None, ge=2, le=100_000, description="Thin each curve to about so many rows."
     )
     attempt: int | None = Field(
-        None, ge=0, lt=2**31, description="The newest attempt of the rows that the reader has."
+        None,
+        ge=0,
+        lt=2**31,
+        description=(
+            "The `attempt` of the answer before, to be told of all rows that were replaced since."
+            " Without it the row at `after` is taken for the one that is live now."
+        ),
     )
     layout: Literal["rows", "columns"] = "rows"
 

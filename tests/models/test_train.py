@@ -47,11 +47,21 @@ def test_a_learning_rate_that_is_too_large_diverges_with_its_whole_curve(tmp_pat
     outcome = learn(scores(), tmp_path, config)
     assert isinstance(outcome.error, Diverged)
     assert "0.0067" in outcome.error.detail
-    assert "0.006555" in outcome.error.detail
     losses = np.array(outcome.values("train"))
     assert np.isfinite(losses[:-1]).all()
     assert not np.isfinite(losses[-1])
     assert [row.seq for row in outcome.rows] == list(range(1, len(losses) + 1))
+
+
+def test_the_learning_rate_that_a_diverged_run_names_converges(tmp_path: Path) -> None:
+    config = DESCENT | {"optimizer": {"type": "sgd", "learning_rate": 0.0067}, "epochs": 5000}
+    error = learn(scores(), tmp_path, config).error
+    assert error is not None
+    named = float(error.detail.rpartition(" is ")[2])
+    assert named == 0.006554  # of at most 0.0065547066
+    optimizer = {"type": "sgd", "learning_rate": named}
+    losses = learn(scores(), tmp_path, config | {"optimizer": optimizer}).values("train")
+    assert losses[-1] < losses[0]
 
 
 def test_a_diverged_run_keeps_its_last_finite_parameters(tmp_path: Path) -> None:

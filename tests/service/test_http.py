@@ -14,7 +14,9 @@ from pydantic import Field, SecretStr
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
-from descent.spec import RunConfig, Strict
+from descent.spec import RunConfig
+from descent.strict import Strict
+from service import problems
 from service.app import create_app
 from service.dependencies import (
     PageParams,
@@ -139,7 +141,7 @@ def test_what_does_not_fit_the_schema_is_named_with_its_value(probe: httpx.Clien
     assert problem["errors"] == [
         {
             "pointer": "/count",
-            "code": "greater_than_equal",
+            "code": "out_of_range",
             "detail": "count: it should be greater than or equal to 0, got -1.",
         },
         {
@@ -159,8 +161,63 @@ def test_an_error_inside_a_union_points_to_what_the_client_wrote(probe: httpx.Cl
 
 def test_a_missing_field_is_pointed_to(probe: httpx.Client) -> None:
     assert probe.post("/probe", json={}).json()["errors"] == [
-        {"pointer": "/name", "code": "missing", "detail": "name is required."}
+        {"pointer": "/name", "code": "missing_field", "detail": "name is required."}
     ]
+
+
+RUN = {"dataset": "ds", "target": "y"}
+
+
+@pytest.mark.parametrize(
+    ("change", "pointer", "code"),
+    [
+        ({"epochs": "5"}, "/epochs", "wrong_type"),
+        ({"epochs": True}, "/epochs", "wrong_type"),
+        ({"epochs": 5.5}, "/epochs", "wrong_type"),
+        ({"epochs": 0}, "/epochs", "out_of_range"),
+        ({"batch_size": "16"}, "/batch_size", "wrong_type"),
+        ({"standardize": "yes"}, "/standardize", "wrong_type"),
+        ({"standardize": 1}, "/standardize", "wrong_type"),
+        ({"optimizer": {"learning_rate": "1"}}, "/optimizer/learning_rate", "wrong_type"),
+        ({"optimizer": {"learning_rate": True}}, "/optimizer/learning_rate", "wrong_type"),
+        ({"optimizer": "adam"}, "/optimizer", "wrong_type"),
+        ({"model": {"type": "forest"}}, "/model", "not_allowed"),
+        ({"model": {"type": "layers", "layers": ["sine"]}}, "/model/layers/0", "not_allowed"),
+        ({"loss": "l2"}, "/loss", "not_allowed"),
+        ({"features": []}, "/features", "too_short"),
+        ({"name": "x" * 300}, "/name", "too_long"),
+        ({"device": "tpu"}, "/device", "invalid_value"),
+        ({"features": ["a", "a"]}, "/features", "invalid_value"),
+        ({"target": None}, "/target", "wrong_type"),
+        ({"target": ["y", 1]}, "/target/1", "wrong_type"),
+        ({"dataset": {}}, "/dataset/id", "missing_field"),
+        ({"budget": {"time_s": 1, "steps": 2}}, "/budget/steps", "unknown_field"),
+    ],
+)
+def test_each_wrong_place_is_named_once_with_a_code_of_ours(
+    probe: httpx.Client, change: dict[str, Any], pointer: str, code: str
+) -> None:
+    (error,) = probe.post("/probe/run", json=RUN | change).json()["errors"]
+    assert (error["pointer"], error["code"]) == (pointer, code)
+
+
+def test_what_a_field_may_be_is_said_in_one_sentence(probe: httpx.Client) -> None:
+    problem = probe.post("/probe/run", json=RUN | {"batch_size": "16"}).json()
+    sentence = "batch_size: it should be a valid integer, or be 'full', got \"16\"."
+    assert problem["detail"] == sentence
+
+
+def test_a_whole_number_is_an_integer_and_an_integer_a_number(probe: httpx.Client) -> None:
+    config = RUN | {"epochs": 5.0, "batch_size": 16.0, "optimizer": {"learning_rate": 1}}
+    answer = probe.post("/probe/run", json=config).json()
+    assert (answer["epochs"], answer["batch_size"]) == (5, 16)
+    assert answer["optimizer"]["learning_rate"] == 1.0
+
+
+def test_a_rule_that_pydantic_adds_gets_the_code_of_all_others() -> None:
+    error = {"type": "new_in_the_next_version", "loc": ("body", "x"), "msg": "Input should be y"}
+    (item,) = problems.from_validation([error | {"input": 1}], {"x": 1}).errors
+    assert item["code"] == "invalid_value"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from fastapi import Request, Response
 from sqlalchemy import Engine, event, func, select
 from sqlalchemy.exc import OperationalError
 
-from descent.spec import Strict
+from descent.strict import Strict
 from service import idempotency
 from service.app import create_app
 from service.database import reading, writing

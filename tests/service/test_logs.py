@@ -10,7 +10,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from descent.spec import Strict
+from descent.strict import Strict
 from service import logs
 from service.app import create_app
 from service.http import router

@@ -116,6 +116,51 @@ def test_a_reader_with_replaced_rows_is_told_which_to_drop(engine: Engine) -> No
     assert after.rewinds == []
 
 
+def read_to_the_end(session: Session, run_id: str, after: int) -> list[int]:
+    """Follow `next_after` as one who knows nothing of attempts; return the numbers of the rows."""
+    seen: list[int] = []
+    for _page in range(20):
+        page = read(session, run_id, metrics.Query(after=after, limit=2))
+        seen += [row["seq"] for row in page.rows]
+        if not page.rows and page.next_after == after:
+            return seen
+        after = page.next_after
+    pytest.fail(f"next_after leads in a circle: {seen}")
+
+
+def test_a_reader_that_tells_no_attempt_comes_to_the_end(engine: Engine) -> None:
+    with writing(engine) as session:
+        run = running(session)
+        metrics.append(session, run.id, 1, metric_rows(1, 3), {})
+        run = resumed_from(session, run, 3)
+        metrics.append(session, run.id, 2, metric_rows(4, 9), {})
+        for after in (0, 2, 3, 5):
+            assert read_to_the_end(session, run.id, after) == list(range(after + 1, 10))
+
+
+def test_a_reader_that_tells_no_attempt_learns_that_its_last_row_is_gone(engine: Engine) -> None:
+    with writing(engine) as session:
+        run = running(session)
+        metrics.append(session, run.id, 1, metric_rows(1, 3), {})
+        run = resumed_from(session, run, 3)
+        metrics.append(session, run.id, 2, metric_rows(4, 5), {})
+        page = read(session, run.id, metrics.Query(after=7))
+        rest = read_to_the_end(session, run.id, page.next_after)
+    assert (page.rows, page.next_after) == ([], 3)
+    assert page.rewinds == [{"attempt": 2, "after_seq": 3}]
+    assert rest == [4, 5]
+
+
+def test_a_reader_of_the_newest_attempt_is_told_of_no_rewind(engine: Engine) -> None:
+    with writing(engine) as session:
+        run = running(session)
+        metrics.append(session, run.id, 1, metric_rows(1, 3), {})
+        run = resumed_from(session, run, 3)
+        metrics.append(session, run.id, 2, metric_rows(4, 9), {})
+        page = read(session, run.id, metrics.Query(after=6, attempt=2))
+    assert (page.rewinds, [row["seq"] for row in page.rows]) == ([], [7, 8, 9])
+
+
 def test_pages_follow_each_other_without_a_gap(engine: Engine) -> None:
     with writing(engine) as session:
         run = running(session)
