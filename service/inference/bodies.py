@@ -227,15 +227,15 @@ def _unreadable(detail: str) -> Invalid:
 def _check_header(header: list[str], inputs: Inputs) -> None:
     if not header:
         raise Invalid(
-            f"The text is empty: its first line names the columns {_told(inputs)}.",
+            f"The text is empty: its first line names the columns {told(inputs)}.",
             code="header_missing",
         )
     twice = sorted(name for name, count in Counter(header).items() if count > 1)
     if twice:
-        raise Invalid(f"The header names {_told(twice)} more than once.", code="duplicate_column")
+        raise Invalid(f"The header names {told(twice)} more than once.", code="duplicate_column")
     if not any(name in inputs for name in header):
         raise Invalid(
-            f"The first line must name the model's columns {_told(inputs)}, got {_told(header)}.",
+            f"The first line must name the model's columns {told(inputs)}, got {told(header)}.",
             code="header_missing",
         )
 
@@ -275,13 +275,13 @@ def _wrong_shape(found: list[tuple[str, str, Any]]) -> Invalid:
 
 def _shape(value: Any) -> str:  # noqa: ANN401  what a client sent
     if isinstance(value, dict):
-        return f"an object with {_told(value)}" if value else "an empty object"
+        return f"an object with {told(value)}" if value else "an empty object"
     if isinstance(value, list):
         return f"a list of {len(value)}"
     return f"the value {str(value)[:60]!r}"
 
 
-def _told(names: Mapping[str, Any] | Sequence[str]) -> str:
+def told(names: Mapping[str, Any] | Sequence[str]) -> str:
     shown = ", ".join(repr(str(name)[:60]) for name in list(names)[:MAX_ERRORS])
     return f"{shown}, …" if len(names) > MAX_ERRORS else shown
 
