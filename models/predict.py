@@ -19,6 +19,9 @@ from models.values import Problem, Problems, RawValue, read_column, unknown_colu
 
 #: What of a value is an error where the client asked for errors; the rest always warns.
 STRICT = frozenset({"unknown_category", "wrong_type", "non_finite"})
+NOT_FINITE = Problem(
+    "", "non_finite", "the net's output is not finite; check this row for extreme numbers"
+)
 
 Value: TypeAlias = Label | dict[str, float] | None
 
@@ -92,10 +95,14 @@ class Predictor:
         broken = set(np.flatnonzero(~np.isfinite(outputs).all(axis=1)).tolist())
         for row in sorted(problems.rows.keys() | broken):
             found = problems.rows.get(row, [])
-            error = self._error(found, on_problem, finite=row not in broken)
-            answer = values[row] if error is None else Prediction(None)
-            warnings = [problem for problem in found if problem is not error]
-            values[row] = Prediction(answer.value, answer.probabilities, warnings, error)
+            refused = self._refused(found) if on_problem == "error" else None
+            if refused is not None:
+                causes = [problem.cause for problem in found if problem is not refused]
+                values[row] = Prediction(None, None, causes, refused.cause)
+            elif row in broken:
+                values[row] = Prediction(None, None, found, NOT_FINITE)
+            else:
+                values[row] = Prediction(values[row].value, values[row].probabilities, found)
         return values
 
     def outputs(self, encoded: Matrix) -> NDArray[np.float32]:
@@ -139,19 +146,14 @@ class Predictor:
             Prediction(dict(zip(target.names, values, strict=True))) for values in decoded.tolist()
         ]
 
-    def _error(
-        self, found: list[Problem], on_problem: Literal["warn", "error"], *, finite: bool
-    ) -> Problem | None:
-        if on_problem == "error":
-            required = {column.name for column in self.features.inputs if not column.missing}
-            for problem in found:
-                missing = problem.code == "missing" and problem.column in required
-                if missing or problem.code in STRICT:
-                    return problem
-        if finite:
-            return None
-        detail = "the net's output is not finite; check this row for extreme numbers"
-        return Problem("", "non_finite", detail)
+    def _refused(self, found: list[Problem]) -> Problem | None:
+        """Return the first problem for which a row has no answer where errors are asked for."""
+        required = {column.name for column in self.features.inputs if not column.missing}
+        for problem in found:
+            missing = problem.code == "missing" and problem.column in required
+            if missing or problem.code in STRICT:
+                return problem
+        return None
 
 
 def _class_predictions(target: ClassTarget, shares: Floats) -> list[Prediction]:

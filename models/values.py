@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -43,7 +43,18 @@ class Problem:
 
     column: str
     code: Code
-    detail: str
+    fact: str
+    #: What was done about it, for a row that is answered all the same.
+    effect: str = ""
+
+    @property
+    def detail(self) -> str:
+        return f"{self.fact}; {self.effect}" if self.effect else self.fact
+
+    @cached_property
+    def cause(self) -> "Problem":
+        """The problem in a row that has no answer, where nothing was done about it."""
+        return Problem(self.column, self.code, self.fact)
 
     def to_json(self) -> dict[str, str]:
         return {"column": self.column, "code": self.code, "detail": self.detail}
@@ -120,8 +131,8 @@ def _read_one(
     except (ValueError, OverflowError):
         return None, _wrong_type(column, value)
     if not math.isfinite(number):
-        detail = f"{_show(value)} is not finite; it is taken as missing"
-        return None, Problem(column.name, "non_finite", detail)
+        fact = f"{_show(value)} is not finite"
+        return None, Problem(column.name, "non_finite", fact, "it is taken as missing")
     if exact or (from_text and isinstance(value, str)):
         return number, None
     detail = f"{_show(value)} was read as the {column.type} {number:g}"
@@ -231,12 +242,12 @@ def _list(known: list[str]) -> str:
 
 
 def _missing(column: Input) -> Problem:
-    return Problem(column.name, "missing", f"no value; {_stand_in(column)}")
+    return Problem(column.name, "missing", "no value", _stand_in(column))
 
 
 def _wrong_type(column: Input, value: RawValue) -> Problem:
-    detail = f"{_show(value)} is no {column.type}; it is taken as missing"
-    return Problem(column.name, "wrong_type", detail)
+    fact = f"{_show(value)} is no {column.type}"
+    return Problem(column.name, "wrong_type", fact, "it is taken as missing")
 
 
 def _stand_in(column: Input) -> str:

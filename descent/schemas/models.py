@@ -135,9 +135,10 @@ class Prediction(Wire):
 class Predictions(Wire):
     """One prediction for each row, in order."""
 
+    #: null where a run was asked that made no version
     model: str | None = None
     version: int | None = None
-    #: instead of model and version where a run was asked
+    #: only where a run was asked
     run: str | None = None
     checkpoint: str | None = None
     predictions: list[Prediction]

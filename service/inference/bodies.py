@@ -15,6 +15,7 @@ from service.strict_json import strict_json
 
 MAX_CELLS = 10_000_000  # rows times columns: sparse rows with ever new names would fill the memory
 MAX_ERRORS = 10  # of one kind that a problem lists
+END = "end"  # the line that is added to a CSV
 #: what an upload reads as a missing value by default; see datasets
 MISSING = frozenset({"", "NA", "N/A", "NaN", "null", "?"})
 #: What a model reads: the categories of each of its columns, none where it holds numbers.
@@ -38,32 +39,54 @@ class Rows:
 # ---- JSON ----------------------------------------------------------------------------------------
 
 
-def from_json(document: Any, max_rows: int) -> Rows:  # noqa: ANN401  what a client sent
-    """Read `{"rows": [{…}, …]}` or `{"columns": {"name": […], …}}`."""
+def from_json(document: Any, max_rows: int, *, is_strict: bool = False) -> Rows:  # noqa: ANN401  what a client sent
+    """Read `{"rows": [{…}, …]}` or `{"columns": {"name": […], …}}`.
+
+    A row that is no object costs only itself, unless `is_strict`: then it fails the request.
+    """
     if isinstance(document, dict):
         document = {name: value for name, value in document.items() if value is not None}
     if not isinstance(document, dict) or document.keys() not in ({"rows"}, {"columns"}):
-        raise Invalid(
-            'Send an object with either "rows", a list of objects, or "columns", an object of '
-            f"lists; got {_shape(document)}."
-        )
+        raise _no_table(document)
     if "rows" in document:
-        return _from_rows(document["rows"], max_rows)
+        return _from_rows(document["rows"], max_rows, is_strict=is_strict)
     return _from_columns(document["columns"], max_rows)
 
 
-def _from_rows(rows: Any, max_rows: int) -> Rows:  # noqa: ANN401  what a client sent
+def _no_table(document: Any) -> Invalid:  # noqa: ANN401  what a client sent
+    detail = (
+        'Send an object with either "rows", a list of objects, or "columns", an object of '
+        f"lists; got {_shape(document)}."
+    )
+    names = document if isinstance(document, dict) else {}
+    errors = [
+        {
+            "pointer": f"/{_escaped(name)}",
+            "code": "unknown_field",
+            "detail": f"{name[:60]} is not a known field: remove it or check its spelling.",
+        }
+        for name in names
+        if name not in ("rows", "columns")
+    ]
+    errors = errors or [{"pointer": "", "code": "invalid", "detail": detail}]
+    return Invalid(detail, errors=errors[:MAX_ERRORS])
+
+
+def _from_rows(rows: Any, max_rows: int, *, is_strict: bool) -> Rows:  # noqa: ANN401  what a client sent
     if not isinstance(rows, list):
         raise _wrong_shape([("/rows", "rows must be a list of objects", rows)])
     check_count(len(rows), max_rows)
-    wrong = [
-        (f"/rows/{at}", "a row must be an object", row)
-        for at, row in enumerate(rows)
-        if not isinstance(row, dict)
-    ]
-    if wrong:
-        raise _wrong_shape(wrong)
-    return Rows(_gathered(rows), len(rows))
+    wrong = {at: row for at, row in enumerate(rows) if not isinstance(row, dict)}
+    if wrong and is_strict:
+        raise _wrong_shape(
+            [(f"/rows/{at}", "a row must be an object", row) for at, row in wrong.items()]
+        )
+    unreadable = {
+        at: _error("malformed_row", f"The row must be an object, got {_shape(row)}.")
+        for at, row in wrong.items()
+    }
+    readable = [{} if at in wrong else row for at, row in enumerate(rows)]
+    return Rows(_gathered(readable), len(rows), unreadable)
 
 
 def _gathered(rows: Sequence[Mapping[str, Any]]) -> Columns:
@@ -93,13 +116,25 @@ def _from_columns(columns: Any, max_rows: int) -> Rows:  # noqa: ANN401  what a 
         raise _wrong_shape(wrong)
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
-        told = ", ".join(
-            f"{name!r} {length}" for name, length in list(lengths.items())[:MAX_ERRORS]
-        )
-        raise Invalid(f"All columns must have the same number of values, got {told}.")
+        raise _ragged(lengths)
     count = max(lengths.values(), default=0)
     check_count(count, max_rows)
     return Rows({name: _scalars(values) for name, values in columns.items()}, count)
+
+
+def _ragged(lengths: dict[str, int]) -> Invalid:
+    first, count = next(iter(lengths.items()))
+    errors = [
+        {
+            "pointer": f"/columns/{_escaped(name)}",
+            "code": "ragged_columns",
+            "detail": f"{name[:60]!r} has {length} values where {first[:60]!r} has {count}",
+        }
+        for name, length in lengths.items()
+        if length != count
+    ]
+    detail = f"All columns must have the same number of values: {errors[0]['detail']}."
+    return Invalid(detail, errors=errors[:MAX_ERRORS])
 
 
 def from_ndjson(content: bytes, max_rows: int) -> Rows:
@@ -167,27 +202,40 @@ def _lines(content: bytes, delimiter: str) -> Iterator[list[str]]:
     first = text.partition("\n")[0]
     if delimiter not in first and ";" in first:
         delimiter = ";"
+    # A line of our own at the end: a quote that is never closed would swallow it.
+    text += END if text.endswith("\n") else f"\n{END}"
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    last: list[str] | None = None
+    begins, ends = 1, 0
     try:
-        yield from reader
+        for cells in reader:
+            if last is not None:
+                yield last
+            last, begins, ends = cells, ends + 1, reader.line_num
     except csv.Error as error:
-        raise Invalid(
-            f"The text cannot be read near line {reader.line_num}: {error}.", code="malformed_csv"
+        raise _unreadable(
+            f"The text cannot be read near line {reader.line_num}: {error}."
         ) from error
+    if last != [END]:
+        raise _unreadable(f"A quoted cell of the row that begins in line {begins} is never closed.")
+
+
+def _unreadable(detail: str) -> Invalid:
+    return Invalid(detail, code="malformed_csv")
 
 
 def _check_header(header: list[str], inputs: Inputs) -> None:
     if not header:
         raise Invalid(
-            f"The text is empty: its first line names the columns {_told(inputs)}.",
+            f"The text is empty: its first line names the columns {told(inputs)}.",
             code="header_missing",
         )
     twice = sorted(name for name, count in Counter(header).items() if count > 1)
     if twice:
-        raise Invalid(f"The header names {_told(twice)} more than once.", code="duplicate_column")
+        raise Invalid(f"The header names {told(twice)} more than once.", code="duplicate_column")
     if not any(name in inputs for name in header):
         raise Invalid(
-            f"The first line must name the model's columns {_told(inputs)}, got {_told(header)}.",
+            f"The first line must name the model's columns {told(inputs)}, got {told(header)}.",
             code="header_missing",
         )
 
@@ -227,13 +275,13 @@ def _wrong_shape(found: list[tuple[str, str, Any]]) -> Invalid:
 
 def _shape(value: Any) -> str:  # noqa: ANN401  what a client sent
     if isinstance(value, dict):
-        return f"an object with {_told(value)}" if value else "an empty object"
+        return f"an object with {told(value)}" if value else "an empty object"
     if isinstance(value, list):
         return f"a list of {len(value)}"
     return f"the value {str(value)[:60]!r}"
 
 
-def _told(names: Mapping[str, Any] | Sequence[str]) -> str:
+def told(names: Mapping[str, Any] | Sequence[str]) -> str:
     shown = ", ".join(repr(str(name)[:60]) for name in list(names)[:MAX_ERRORS])
     return f"{shown}, …" if len(names) > MAX_ERRORS else shown
 

@@ -1,34 +1,32 @@
 """The Open Inference Protocol, version 2, in JSON: one tensor for each column.
 
 Datatypes: FP64 for numbers, BOOL, and BYTES for categories and datetimes (ISO 8601). JSON `null`
-is a missing value, and the answer of a row that has none: the tensor `error` then says why.
+is a missing value, and the answer of a row that has none: the tensor `error` then says why. What
+else there is to say of rows is in the answer's parameters, as JSON text: they are scalars.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import metadata
-from math import prod
+from itertools import islice
 from typing import Annotated, Any
 
 import orjson
 from fastapi import Path, Response
-from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
 
 from descent.spec import Name
-from descent.strict import Integer
 from models.features import Features
 from models.predict import Prediction, Predictor
 from models.targets import ClassTarget
+from models.values import Problem
 from service import http
 from service.database import reading
 from service.dependencies import Parts, PartsDep
-from service.errors import Invalid
-from service.inference import bodies, registry
+from service.inference import bodies, registry, tensors
 from service.inference.cache import Predictors
+from service.inference.tensors import DATATYPES, InferRequest, WantedTensor
 
-#: type of a column → datatype of its tensor
-DATATYPES = {"number": "FP64", "integer": "FP64", "boolean": "BOOL"}
-MAX_TENSORS = 10_000  # of one request; a body of wrong ones would get a far longer answer
+MAX_TOLD = 50  # different problems of one answer; each names all its rows
 #: datatype of a tensor of classes that are numbers
 CLASS_DATATYPES = {"number": "FP64", "integer": "INT64", "boolean": "BOOL"}
 
@@ -37,37 +35,6 @@ router = http.router("/v2", tags=["open inference protocol"])
 ModelName = Annotated[Name, Path(description="The name of a model.")]
 Number = Annotated[int, Path(ge=1, lt=2**31, description="The number of a version.")]
 Tensor = dict[str, Any]
-
-
-class InputTensor(BaseModel):
-    """The values of one column."""
-
-    model_config = ConfigDict(frozen=True, strict=True)
-
-    name: str
-    #: `[rows]` or `[rows, 1]`
-    shape: Annotated[list[Annotated[Integer, Field(ge=0)]], Field(min_length=1, max_length=2)]
-    datatype: str
-    data: list[Any]
-
-
-class WantedTensor(BaseModel):
-    """A tensor that the answer shall hold."""
-
-    model_config = ConfigDict(frozen=True, strict=True)
-
-    name: str
-
-
-class InferRequest(BaseModel):
-    """What to predict; fields that the protocol leaves to servers are ignored."""
-
-    model_config = ConfigDict(frozen=True, strict=True)
-
-    id: str | None = None
-    inputs: Annotated[list[InputTensor], Field(max_length=MAX_TENSORS)]
-    #: all where it is absent
-    outputs: Annotated[list[WantedTensor], Field(max_length=MAX_TENSORS)] | None = None
 
 
 # ---- the server ----------------------------------------------------------------------------------
@@ -130,7 +97,11 @@ def version_ready(parts: PartsDep, name: ModelName, version: Number) -> dict[str
 @http.not_idempotent
 @http.body_limit("predict")
 def infer(parts: PartsDep, name: ModelName, asked: InferRequest) -> Response:
-    """Predict with the latest version of a model."""
+    """Predict with the latest version of a model.
+
+    The warnings and errors of rows are in the answer's `parameters.warnings` and
+    `parameters.errors`: each is JSON text, a list of objects with code, column, detail and rows.
+    """
     return _inferred(parts, _target(parts, name), asked)
 
 
@@ -140,7 +111,7 @@ def infer(parts: PartsDep, name: ModelName, asked: InferRequest) -> Response:
 def version_infer(
     parts: PartsDep, name: ModelName, version: Number, asked: InferRequest
 ) -> Response:
-    """Predict with a version."""
+    """Predict with a version; the answer is that of the latest one's route."""
     return _inferred(parts, _target(parts, name, version), asked)
 
 
@@ -189,14 +160,12 @@ def _described(parts: Parts, target: registry.Target) -> dict[str, Any]:
 
 def _inferred(parts: Parts, target: registry.Target, asked: InferRequest) -> Response:
     predictor = _predictor(parts, target)
-    columns = {tensor.name: _values(tensor) for tensor in asked.inputs}
-    if len(columns) < len(asked.inputs):
-        raise Invalid("Two input tensors have the same name.", code="duplicate_column")
-    rows = bodies.from_json({"columns": columns}, parts.settings.max_predict_rows)
+    rows = tensors.read(asked.inputs, predictor.features, parts.settings.max_predict_rows)
     bodies.check_cells(rows.count, len(predictor.features.inputs))
-    found = list(_tensors(predictor.features, predictor.predict(rows.columns, rows.count)))
+    predictions = predictor.predict(rows.columns, rows.count)
+    found = list(_tensors(predictor.features, predictions))
     if asked.outputs is not None:
-        found = _wanted(found, [tensor.name for tensor in asked.outputs])
+        found = _wanted(found, asked.outputs)
     answer = {
         "model_name": target.named["model"],
         "model_version": str(target.named["version"]),
@@ -204,29 +173,36 @@ def _inferred(parts: Parts, target: registry.Target, asked: InferRequest) -> Res
     }
     if asked.id is not None:
         answer["id"] = asked.id
+    told = {
+        "warnings": _told([row.warnings for row in predictions]),
+        "errors": _told([[row.error] if row.error else [] for row in predictions]),
+    }
+    if parameters := {name: text for name, text in told.items() if text}:
+        answer["parameters"] = parameters
     return Response(orjson.dumps(answer), media_type="application/json")
 
 
-def _values(tensor: InputTensor) -> list[Any]:
-    """Return one value for each row of a tensor, whose data may be nested or flat."""
-    values = tensor.data
-    if len(tensor.shape) == 2:
-        values = [
-            value[0] if isinstance(value, list) and len(value) == 1 else value for value in values
-        ]
-    if tensor.shape[1:] not in ([], [1]) or len(values) != prod(tensor.shape):
-        raise Invalid(
-            f"The tensor {tensor.name[:60]!r} has the shape {tensor.shape} and {len(values)} "
-            "values: send [rows] or [rows, 1] and one value for each row."
-        )
-    return values
+def _told(problems: list[Sequence[Problem]]) -> str:
+    """Return each problem with the rows that have it, as JSON text; empty where there is none."""
+    rows: dict[Problem, list[int]] = {}
+    for row, found in enumerate(problems):
+        for problem in found:
+            rows.setdefault(problem, []).append(row)
+    told: list[dict[str, Any]] = [
+        problem.to_json() | {"rows": places} for problem, places in islice(rows.items(), MAX_TOLD)
+    ]
+    if len(rows) > MAX_TOLD:
+        rest = len(rows) - MAX_TOLD
+        told.append({"code": "more", "detail": f"{rest} further problems are not shown"})
+    return orjson.dumps(told).decode() if told else ""
 
 
-def _wanted(found: list[Tensor], names: list[str]) -> list[Tensor]:
+def _wanted(found: list[Tensor], wanted: list[WantedTensor]) -> list[Tensor]:
     known = [tensor["name"] for tensor in found]
-    for name in names:
-        if name not in known:
-            raise Invalid(f"There is no output {name[:60]!r}: there are {', '.join(known)}.")
+    for place, tensor in enumerate(wanted):
+        if tensor.name not in known:
+            raise tensors.unknown(tensor.name, known, f"/outputs/{place}/name")
+    names = {tensor.name for tensor in wanted}
     return [tensor for tensor in found if tensor["name"] in names]
 
 

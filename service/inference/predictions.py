@@ -184,7 +184,8 @@ def _rows(asked: Asked, predictor: Predictor, max_rows: int) -> bodies.Rows:
     if not asked.content:
         raise BadRequest("The body is empty: send the rows to predict.")
     if asked.media_type == JSON:
-        return bodies.from_json(http.strict_json(asked.content), max_rows)
+        document = http.strict_json(asked.content)
+        return bodies.from_json(document, max_rows, is_strict=asked.on_problem == "error")
     if asked.media_type == NDJSON:
         return bodies.from_ndjson(asked.content, max_rows)
     # Only a category can be spelled like a missing value.

@@ -27,7 +27,7 @@ class Target:
 
     #: the blob of the checkpoint
     sha256: str
-    #: how the answer names it: model and version, or run and checkpoint
+    #: how the answer names it: model and version, and where a run was asked run and checkpoint
     named: dict[str, Any]
 
 
@@ -206,7 +206,9 @@ def target_of_run(session: Session, run_id: str) -> Target:
             "wait until it has one.",
             code="no_checkpoint",
         )
-    return Target(best.sha256, {"run": run_id, "checkpoint": best.id})
+    name = run.model_name if run.model_version else None
+    named = {"model": name, "version": run.model_version, "run": run_id, "checkpoint": best.id}
+    return Target(best.sha256, named)
 
 
 def find_run(session: Session, run_id: str) -> Run:

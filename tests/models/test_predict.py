@@ -152,6 +152,28 @@ def test_on_request_a_problem_is_that_rows_error_alone(survival: Predictor) -> N
     assert (required.error.column, required.error.code) == ("Class", "missing")
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "detail"),
+    [
+        ("Class", "first", "'first' is no integer"),
+        ("Class", "inf", "'inf' is not finite"),
+        ("Class", None, "no value"),
+        ("Port", ["S"], "['S'] is no category"),
+    ],
+)
+def test_a_row_in_error_does_not_say_that_anything_was_used_instead(
+    survival: Predictor, name: str, value: RawValue, detail: str
+) -> None:
+    row = ADULT | {"Age": None, name: value}
+    columns = {column: [cell] for column, cell in row.items()}
+    (warned,) = survival.predict(columns, 1)
+    assert all("; " in warning.detail for warning in warned.warnings)
+    (refused,) = survival.predict(columns, 1, on_problem="error")
+    assert refused.error is not None
+    assert (refused.error.column, refused.error.detail) == (name, detail)
+    assert [warning.detail for warning in refused.warnings] == ["no value"]
+
+
 def test_an_output_that_is_not_finite_is_an_error_and_no_number(line: Predictor) -> None:
     bad, good = line.predict({"Quiz": [1e300, 10.0]}, 2)
     assert bad.value is None

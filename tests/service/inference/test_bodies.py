@@ -37,7 +37,6 @@ def test_no_rows_are_no_rows() -> None:
         {"rows": [], "columns": {}},
         {"rows": [], "extra": 1},
         {"rows": "x"},
-        {"rows": [1]},
         {"rows": {"a": 1}},
         {"columns": []},
         {"columns": {"a": 1}},
@@ -49,10 +48,36 @@ def test_another_shape_is_invalid(document: object) -> None:
         bodies.from_json(document, 10)
 
 
-def test_a_wrong_row_is_pointed_at() -> None:
+def test_a_row_that_is_no_object_costs_only_itself() -> None:
+    rows = bodies.from_json({"rows": [{"a": 1}, 5, {"a": 3}]}, 10)
+    assert rows.columns == {"a": [1, None, 3]}
+    assert rows.count == 3
+    assert {row: error["code"] for row, error in rows.unreadable.items()} == {1: "malformed_row"}
+    assert "'5'" in rows.unreadable[1]["detail"]
+
+
+def test_a_row_that_is_no_object_is_pointed_at_where_the_client_asks_for_errors() -> None:
     with pytest.raises(Invalid) as caught:
-        bodies.from_json({"rows": [{}, 5]}, 10)
+        bodies.from_json({"rows": [{}, 5]}, 10, is_strict=True)
     assert caught.value.errors[0]["pointer"] == "/rows/1"
+
+
+@pytest.mark.parametrize(
+    ("document", "pointers"),
+    [
+        (None, [""]),
+        ({}, [""]),
+        ({"rows": None}, [""]),
+        ({"rows": [], "columns": {}}, [""]),
+        ({"row": []}, ["/row"]),
+        ({"rows": [], "a/b": 1, "c": 2}, ["/a~1b", "/c"]),
+        ({"columns": {"a": [1], "b": [1, 2], "c": [1], "d": []}}, ["/columns/b", "/columns/d"]),
+    ],
+)
+def test_what_is_wrong_with_a_document_is_pointed_at(document: object, pointers: list[str]) -> None:
+    with pytest.raises(Invalid) as caught:
+        bodies.from_json(document, 10)
+    assert [error["pointer"] for error in caught.value.errors] == pointers
 
 
 def test_a_list_in_a_cell_becomes_text_for_its_row_alone() -> None:
@@ -124,6 +149,18 @@ def test_a_csv_without_a_usable_header_is_invalid(content: bytes, code: str) -> 
 def test_a_csv_that_is_not_utf8_names_the_byte() -> None:
     with pytest.raises(BadRequest, match="0xff"):
         bodies.from_csv(b"Age\n\xff\n", INPUTS, 10)
+
+
+@pytest.mark.parametrize("content", [b'Age\n"1\n', b'Age\n1\n"', b'Age,Port\n1,"S\n2,S\n'])
+def test_a_quote_that_is_never_closed_is_invalid_and_names_its_line(content: bytes) -> None:
+    with pytest.raises(Invalid, match=r"begins in line [23] ") as caught:
+        bodies.from_csv(content, INPUTS, 10)
+    assert caught.value.code == "malformed_csv"
+
+
+@pytest.mark.parametrize("content", [b'Age\n"1"\n2', b'Age\r\n"1"\r\n"2"', b'Age\n"1"\n"2"\n'])
+def test_quotes_that_are_closed_are_no_part_of_the_value(content: bytes) -> None:
+    assert bodies.from_csv(content, INPUTS, 10).columns == {"Age": ["1", "2"]}
 
 
 def test_a_cell_beyond_the_limit_of_a_csv_is_invalid() -> None:

@@ -1,5 +1,6 @@
 """The Open Inference Protocol, as its clients speak it."""
 
+import json
 from typing import Any
 
 import httpx
@@ -79,6 +80,15 @@ def test_a_row_that_cannot_be_predicted_is_null_and_says_why(
     assert "not finite" in error["data"][1]
 
 
+def test_a_rows_error_is_in_the_parameters_though_only_other_outputs_are_wanted(
+    client: httpx.Client, scores: Trained
+) -> None:
+    body = {"inputs": [_tensor("Quiz", "FP64", [10.0, 1e308])], "outputs": [{"name": "Final"}]}
+    answer = client.post("/v2/models/scores/infer", json=body).json()
+    (error,) = json.loads(answer["parameters"]["errors"])
+    assert (error["code"], error["rows"]) == ("non_finite", [1])
+
+
 def test_only_the_outputs_that_are_wanted_come_back(client: httpx.Client, boats: Trained) -> None:
     body: dict[str, Any] = {"inputs": [_tensor("Age", "FP64", [1.0])]}
     wanted = body | {"outputs": [{"name": "probabilities"}]}
@@ -86,6 +96,137 @@ def test_only_the_outputs_that_are_wanted_come_back(client: httpx.Client, boats:
     assert [tensor["name"] for tensor in answer["outputs"]] == ["probabilities"]
     unknown = body | {"outputs": [{"name": "x"}]}
     assert client.post("/v2/models/boats/infer", json=unknown).status_code == 422
+
+
+def _infer(client: httpx.Client, **body: Any) -> httpx.Response:
+    return client.post("/v2/models/scores/infer", json=body)
+
+
+QUIZ = {"name": "Quiz", "shape": [1], "datatype": "FP64", "data": [1.0]}
+
+
+@pytest.mark.usefixtures("scores")
+def test_parameters_are_accepted_wherever_the_protocol_has_them(client: httpx.Client) -> None:
+    given = {"parameters": {"a": "x", "b": 1, "c": 1.5, "d": True}}
+    outputs = [{"name": "Final"} | given]
+    assert _infer(client, inputs=[QUIZ | given], outputs=outputs, **given).status_code == 200
+
+
+@pytest.mark.usefixtures("scores")
+@pytest.mark.parametrize(
+    ("body", "pointer", "code"),
+    [
+        ({"inputs": [QUIZ], "x": 1}, "/x", "unknown_field"),
+        ({"inputs": [QUIZ | {"x": 1}]}, "/inputs/0/x", "unknown_field"),
+        ({"inputs": [QUIZ], "outputs": [{"name": "Final", "x": 1}]}, "/outputs/0/x", None),
+        ({"inputs": [QUIZ | {"datatype": "FOO"}]}, "/inputs/0/datatype", None),
+        ({"inputs": [QUIZ | {"datatype": "BYTES", "data": ["1"]}]}, "/inputs/0/datatype", None),
+        ({"inputs": [QUIZ, QUIZ | {"name": "x"}]}, "/inputs/1/name", "unknown_tensor"),
+        ({"inputs": [QUIZ, QUIZ]}, "/inputs/1/name", "duplicate_column"),
+        ({"inputs": [QUIZ], "outputs": [{"name": "x"}]}, "/outputs/0/name", "unknown_tensor"),
+        ({"inputs": [QUIZ | {"shape": [2]}]}, "/inputs/0/shape", "wrong_shape"),
+        ({"inputs": [QUIZ | {"shape": [1, 2], "data": [1, 2]}]}, "/inputs/0/shape", None),
+        ({"inputs": [QUIZ | {"data": [[1.0]]}]}, "/inputs/0/data/0", "wrong_type"),
+    ],
+)
+def test_what_the_protocol_does_not_know_is_pointed_at(
+    client: httpx.Client, body: dict[str, Any], pointer: str, code: str | None
+) -> None:
+    answer = _infer(client, **body)
+    assert answer.status_code == 422
+    (error,) = answer.json()["errors"]
+    assert error["pointer"] == pointer
+    assert code in {None, error["code"]}
+
+
+@pytest.mark.usefixtures("scores")
+def test_an_unknown_tensor_is_told_the_known_ones(client: httpx.Client) -> None:
+    assert "Quiz" in _infer(client, inputs=[QUIZ | {"name": "quiz"}]).json()["detail"]
+
+
+@pytest.mark.usefixtures("scores")
+@pytest.mark.parametrize(
+    ("datatype", "value"),
+    [
+        ("INT64", 1.5),
+        ("INT64", True),
+        ("INT8", -129),
+        ("UINT8", 300),
+        ("UINT8", -1),
+        ("UINT16", 65536),
+        ("INT32", 2**31),
+        ("FP16", 65536),
+        ("FP32", 1e39),
+        ("FP64", "abc"),
+        ("FP64", "1"),
+        ("FP64", True),
+    ],
+)
+def test_a_value_that_its_datatype_cannot_hold_is_an_error(
+    client: httpx.Client, datatype: str, value: object
+) -> None:
+    tensor = {"name": "Quiz", "shape": [2, 1], "datatype": datatype, "data": [[1], [value]]}
+    answer = _infer(client, inputs=[tensor])
+    assert answer.status_code == 422
+    (error,) = answer.json()["errors"]
+    assert (error["pointer"], error["code"]) == ("/inputs/0/data/1", "wrong_type")
+    assert datatype in error["detail"]
+
+
+@pytest.mark.usefixtures("scores")
+@pytest.mark.parametrize(
+    ("datatype", "values"),
+    [
+        ("INT8", [-128, 127]),
+        ("UINT64", [0, 2**63 - 1]),
+        ("INT64", [1.0]),
+        ("FP16", [65504]),
+        ("BF16", [1e38]),
+        ("FP64", [1, None]),
+    ],
+)
+def test_a_value_that_its_datatype_holds_is_predicted(
+    client: httpx.Client, datatype: str, values: list[float]
+) -> None:
+    answer = _infer(client, inputs=[_tensor("Quiz", datatype, values)])
+    assert answer.status_code == 200
+    assert len(answer.json()["outputs"][0]["data"]) == len(values)
+
+
+def test_the_datatypes_of_other_columns_are_checked_too(
+    client: httpx.Client, boats: Trained
+) -> None:
+    for datatype, data in (("BYTES", [1]), ("FP64", [1.0]), ("BOOL", [True])):
+        body = {"inputs": [_tensor("Port", datatype, data)]}
+        assert client.post("/v2/models/boats/infer", json=body).status_code == 422
+
+
+def test_the_warnings_of_rows_are_in_the_parameters_of_the_answer(
+    client: httpx.Client, boats: Trained
+) -> None:
+    inputs = [
+        _tensor("Age", "FP64", [30.0, None, None]),
+        _tensor("Port", "BYTES", ["NA", "x", "NA"]),
+    ]
+    answer = client.post("/v2/models/boats/infer", json={"inputs": inputs}).json()
+    missing, unknown = json.loads(answer["parameters"]["warnings"])
+    assert (missing["column"], missing["code"], missing["rows"]) == ("Age", "missing", [1, 2])
+    assert (unknown["column"], unknown["code"], unknown["rows"]) == (
+        "Port",
+        "unknown_category",
+        [1],
+    )
+    quiet = {"inputs": [_tensor("Age", "FP64", [30.0]), _tensor("Port", "BYTES", ["NA"])]}
+    assert "parameters" not in client.post("/v2/models/boats/infer", json=quiet).json()
+
+
+@pytest.mark.usefixtures("scores")
+def test_many_warnings_get_a_short_answer(client: httpx.Client) -> None:
+    values = [1000.0 + row for row in range(500)]
+    answer = _infer(client, inputs=[_tensor("Quiz", "FP64", values)]).json()
+    *told, more = json.loads(answer["parameters"]["warnings"])
+    assert len(told) < 100
+    assert more == {"code": "more", "detail": f"{500 - len(told)} further problems are not shown"}
 
 
 @pytest.mark.parametrize(

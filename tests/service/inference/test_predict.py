@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 
 from service.blobs import LocalBlobs
 from service.database import writing
+from service.inference import registry
 from service.settings import Settings
 from tests.service.inference import trained
 from tests.service.inference.trained import Trained
@@ -62,6 +63,8 @@ def test_versions_and_aliases_predict_as_what_they_are(
 def test_a_run_predicts_with_its_best_checkpoint(client: httpx.Client, scores: Trained) -> None:
     answer = client.post(f"/api/v1/runs/{scores.run_id}/predict", json={"rows": [{"Quiz": 10}]})
     assert answer.json() == {
+        "model": None,
+        "version": None,
         "run": scores.run_id,
         "checkpoint": scores.checkpoint_id,
         "predictions": [{"value": 13.0}],
@@ -171,6 +174,35 @@ def test_a_ragged_csv_row_is_that_rows_error(client: httpx.Client, scores: Train
     first, ragged, last = answer["predictions"]
     assert (first, last) == ({"value": 13.0}, {"value": 5.5})
     assert (ragged["value"], ragged["error"]["code"]) == (None, "ragged_row")
+
+
+def test_a_row_that_is_no_object_is_that_rows_error(client: httpx.Client, scores: Trained) -> None:
+    answer = client.post(SCORES, json={"rows": [{"Quiz": 10}, 5, [], None]}).json()
+    first, *others = answer["predictions"]
+    assert first == {"value": 13.0}
+    assert [(row["value"], row["error"]["code"]) for row in others] == [(None, "malformed_row")] * 3
+
+
+def test_a_row_that_is_no_object_fails_the_request_where_the_client_asks_for_errors(
+    client: httpx.Client, scores: Trained
+) -> None:
+    rows = {"rows": [{"Quiz": 10}, 5]}
+    answer = client.post(SCORES, json=rows, params={"on_problem": "error"})
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/rows/1")
+
+
+def test_a_run_names_the_version_that_it_made(
+    client: httpx.Client, engine: Engine, scores: Trained
+) -> None:
+    url = f"/api/v1/runs/{scores.run_id}/predict"
+    body = client.post(url, json={"rows": []}).json()
+    assert (body["model"], body["version"]) == (None, None)
+    with writing(engine) as session:
+        run = registry.find_run(session, scores.run_id)
+        run.model_name, run.model_version = "scores", 1
+    body = client.post(url, json={"rows": []}).json()
+    assert (body["model"], body["version"]) == ("scores", 1)
+    assert (body["run"], body["checkpoint"]) == (scores.run_id, scores.checkpoint_id)
 
 
 @pytest.mark.parametrize(
