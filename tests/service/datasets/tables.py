@@ -4,10 +4,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from service.datasets.parse import parse
+from service.datasets.rejected import Rejected
 from service.datasets.sandbox import Task
 
 Parse = Callable[..., dict[str, Any]]
+NDJSON = "application/x-ndjson"
+JSON = "application/json"
+PARQUET = "application/vnd.apache.parquet"
+ARROW = "application/vnd.apache.arrow.file"
 MEMORY = 128 * 1024 * 1024
 
 
@@ -33,3 +40,10 @@ def types(parsed: dict[str, Any]) -> dict[str, str]:
 def column(parsed: dict[str, Any], name: str) -> dict[str, Any]:
     found: dict[str, Any] = next(c for c in parsed["columns"] if c["name"] == name)
     return found
+
+
+def refusal(parse: Parse, data: bytes, media_type: str = "text/csv") -> dict[str, Any]:
+    """Return the first item of `errors`, without its sentence."""
+    with pytest.raises(Rejected) as refused:
+        parse(data, media_type)
+    return {name: value for name, value in refused.value.errors[0].items() if name != "detail"}
