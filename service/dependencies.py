@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Query, Request, Response
+from pydantic import BaseModel
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
@@ -23,6 +24,7 @@ from service.settings import Settings
 
 MAX_PAGE = 200  # rows of one page
 Row = TypeVar("Row")
+Body = TypeVar("Body", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,17 @@ def etag_of(*parts: object) -> str:
 def not_modified(request: Request, etag: str) -> bool:
     """Return whether the client has this representation; then answer `Response(304)`."""
     return _names(request.headers.getlist("if-none-match"), etag)
+
+
+def cached(
+    request: Request, response: Response, body: Body, etag: str | None = None
+) -> Body | Response:
+    """Return what to answer: 304 where the client has this body already, else the body."""
+    etag = etag or etag_of(body.model_dump(mode="json"))
+    if not_modified(request, etag):
+        return Response(status_code=304, headers={"ETag": etag})
+    response.headers["ETag"] = etag
+    return body
 
 
 def check_match(request: Request, etag: str, *, is_required: bool = False) -> None:

@@ -4,7 +4,8 @@ It knows nothing of what the routes are for. FastAPI would read a body before it
 it, so each step is done here before the framework touches the request.
 """
 
-from collections.abc import Callable, Coroutine
+import json
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -32,10 +33,13 @@ __all__ = [
     "authenticate",
     "begin_upload",
     "body_limit",
+    "has_etag",
+    "heeds_match",
     "not_idempotent",
     "open_route",
     "read_body",
     "router",
+    "shown_once",
     "streams_body",
     "strict_json",
 ]
@@ -59,6 +63,12 @@ class Marks:
     #: a POST that makes or changes something, so it heeds Idempotency-Key
     is_idempotent: bool = True
     limit: Limit = "json"
+    #: answers with an ETag, so 304 where If-None-Match names it
+    has_etag: bool = False
+    #: heeds If-Match, so that nobody changes what he has not seen
+    heeds_match: bool = False
+    #: fields of the answer that are not kept for a replay: null stands there then
+    secrets: tuple[str, ...] = ()
 
 
 _MARKS: dict[Callable[..., Any], Marks] = {}
@@ -93,6 +103,21 @@ def body_limit(limit: Limit) -> Callable[[Endpoint], Endpoint]:
     return lambda endpoint: _mark(endpoint, limit=limit)
 
 
+def has_etag(endpoint: Endpoint) -> Endpoint:
+    """Mark a GET that answers with an ETag, and 304 to a client that has it."""
+    return _mark(endpoint, has_etag=True)
+
+
+def heeds_match(endpoint: Endpoint) -> Endpoint:
+    """Mark a route that checks If-Match."""
+    return _mark(endpoint, heeds_match=True)
+
+
+def shown_once(*fields: str) -> Callable[[Endpoint], Endpoint]:
+    """Name fields of an answer that must not be stored, so that a replay has null there."""
+    return lambda endpoint: _mark(endpoint, secrets=fields)
+
+
 def router(prefix: str = "", *, tags: list[str | Any] | None = None) -> APIRouter:
     """Return a router whose routes are strict. The marks go below the route's decorator."""
     return APIRouter(prefix=prefix, tags=tags, route_class=StrictRoute)
@@ -124,7 +149,7 @@ class StrictRoute(APIRoute):
             if not marks.streams_body:
                 request = await _checked(request, marks, reads_body=reads_body)
             if request.method == "POST" and marks.is_idempotent:
-                return await _once(request, handle, is_upload=marks.streams_body)
+                return await _once(request, handle, marks)
             return await handle(request)
 
         return answer
@@ -199,11 +224,11 @@ def _check_content_type(request: Request) -> None:
 # ---- idempotency ----------------------------------------------------------------------------
 
 
-async def _once(request: Request, handle: Handler, *, is_upload: bool) -> Response:
+async def _once(request: Request, handle: Handler, marks: Marks) -> Response:
     """Answer a POST, at most once for each Idempotency-Key."""
     if "idempotency-key" not in request.headers:
         return await handle(request)
-    if is_upload:
+    if marks.streams_body:
         idempotency.checked_key(request.headers["idempotency-key"])
     elif (
         replayed := await _begin(request, idempotency.canonical(await request.json()))
@@ -217,7 +242,7 @@ async def _once(request: Request, handle: Handler, *, is_upload: bool) -> Respon
     claim: Claim | None = getattr(request.state, "claim", None)
     if claim is not None and response.status_code < 400:
         session = getattr(request.state, "session", None)
-        await run_sync(claim.store, session, _stored(response))
+        await run_sync(claim.store, session, _stored(response, marks.secrets))
         request.state.is_stored = True
     return response
 
@@ -259,13 +284,16 @@ async def _begin(request: Request, body: bytes) -> Response | None:
     return Response(found.body, found.status, headers)
 
 
-def _stored(response: Response) -> Stored:
+def _stored(response: Response, secrets: Sequence[str] = ()) -> Stored:
     headers = {
         name: value
         for name, value in response.headers.items()
         if name in idempotency.STORED_HEADERS
     }
-    return Stored(response.status_code, headers, bytes(getattr(response, "body", b"")).decode())
+    body = bytes(getattr(response, "body", b"")).decode()
+    if secrets:
+        body = json.dumps(json.loads(body) | dict.fromkeys(secrets))
+    return Stored(response.status_code, headers, body)
 
 
 class _Release:

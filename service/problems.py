@@ -54,7 +54,7 @@ Place = tuple[Any, ...]
 logger = structlog.get_logger(__name__)
 
 
-def render(error: ServiceError, *, instance: str, request_id: str | None) -> Response:
+def render(error: ServiceError, *, instance: str | None, request_id: str | None) -> Response:
     body = error.problem() | {"instance": instance, "request_id": request_id}
     # ASCII, because a detail may repeat what no encoding can carry, such as half a surrogate pair.
     text = json.dumps(body, ensure_ascii=True, default=str)

@@ -5,15 +5,23 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
+import structlog
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from service import problems
 from service.dependencies import Parts
+from service.errors import BadRequest
+from service.ids import new_id
+from service.middleware import HEADERS
 from service.settings import Settings
 
 STOP_S = 3  # seconds that requests get to end once the server stops
 IDLE_S = 30  # seconds after which an idle connection is closed
 BACKLOG = 2048  # connections that wait to be accepted
+
+logger = structlog.get_logger("service.access")
 
 
 def _nothing() -> None:
@@ -70,6 +78,33 @@ class Server(uvicorn.Server):
         return 0.0 if self._stopped_at is None else time.monotonic() - self._stopped_at
 
 
+class Protocol(HttpToolsProtocol):
+    """Tells who sends what is no HTTP so with a problem, as every other error is told."""
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  uvicorn's sentence
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or not cycle.response_started:
+            self.transport.write(_malformed())
+        self.transport.close()  # what follows cannot be told from the rest of this request
+
+
+def _malformed() -> bytes:
+    """Return the answer to a request that never reaches the app, to be written as it is."""
+    request_id = new_id("req")
+    logger.info("malformed", status=400, request_id=request_id)
+    error = BadRequest("The request is not HTTP: its first line, a header or a chunk is malformed.")
+    answer = problems.render(error, instance=None, request_id=request_id)
+    headers = {
+        **dict(answer.raw_headers),
+        **HEADERS,
+        b"cache-control": b"no-store",
+        b"x-request-id": request_id.encode(),
+        b"connection": b"close",
+    }
+    lines = [b"HTTP/1.1 400 Bad Request", *(b"%s: %s" % pair for pair in headers.items())]
+    return b"\r\n".join([*lines, b"", bytes(answer.body)])
+
+
 def listen(host: str, port: int) -> socket.socket:
     """Return a listening socket. Raises OSError that names the address."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -92,6 +127,7 @@ def url_of(listener: socket.socket, settings: Settings) -> str:
 def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
+        http=Protocol,
         log_config=None,
         access_log=False,
         server_header=False,

@@ -19,13 +19,14 @@ from service.dependencies import (
     PartsDep,
     ReadSession,
     WriteSession,
+    cached,
     decode_cursor,
     encode_cursor,
     link_next,
     page_of,
 )
 from service.errors import Invalid, NotFound, ServiceError
-from service.http import not_idempotent, open_route, router
+from service.http import has_etag, open_route, router, shown_once
 from service.tables import Key, Worker, utc_now
 from service.telemetry import CONTENT_TYPE, Telemetry, run_states
 
@@ -136,12 +137,15 @@ def metrics(request: Request) -> Response:
     return Response(telemetry.text(), media_type=CONTENT_TYPE)
 
 
-@api.get("/system", operation_id="get_system")
-def system(parts: PartsDep, session: ReadSession) -> schemas.System:
+@api.get("/system", response_model=schemas.System, operation_id="get_system")
+@has_etag
+def system(
+    parts: PartsDep, session: ReadSession, request: Request, response: Response
+) -> schemas.System | Response:
     """Say what runs here."""
     found, states = workers(session), run_states(session)
     devices = {str(device): device for worker in found for device in worker.devices}
-    return schemas.System(
+    body = schemas.System(
         version=version(),
         database="sqlite" if parts.engine.dialect.name == "sqlite" else "postgresql",
         devices=list(devices.values()),
@@ -149,6 +153,7 @@ def system(parts: PartsDep, session: ReadSession) -> schemas.System:
         queue=schemas.QueueInfo(queued=states.get("queued", 0), states=states),
         limits={name: getattr(parts.settings, name) for name in LIMITS},
     )
+    return cached(request, response, body)
 
 
 def version() -> str:
@@ -176,13 +181,16 @@ def architectures() -> schemas.Page[schemas.Architecture]:
 # ---- keys -----------------------------------------------------------------------------------
 
 
-# A replay would need the secret to be stored; a second key, should an answer be lost, is harmless.
 @api.post("/keys", status_code=201)
-@not_idempotent
+@shown_once("secret")
 def create_key(
     body: schemas.KeyCreate, session: WriteSession, response: Response
 ) -> schemas.KeyCreated:
-    """Make an API key. Its secret is shown this once."""
+    """Make an API key. Its secret is shown this once.
+
+    A replay under the same `Idempotency-Key` has `"secret": null`, because no secret is stored:
+    if the first answer was lost, delete the key that the replay names and make another.
+    """
     key, secret = keys.create(session, body.name, _checked_end(body.expires_at))
     response.headers["Location"] = f"/api/v1/keys/{key.id}"
     return schemas.KeyCreated(**_wire(key).model_dump(), secret=secret)

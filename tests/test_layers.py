@@ -48,6 +48,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "service.inference",
     ),
     (
+        "service.runs.params",
         "service.runs.plan",
         "service.runs.wire",
         "service.runs.fallback",

@@ -42,7 +42,8 @@ class Key(Wire):
 class KeyCreated(Key):
     """An API key with its secret, which is shown this once."""
 
-    secret: str
+    #: null in a replay under an `Idempotency-Key`, because it is not stored
+    secret: str | None
 
 
 class Health(Wire):

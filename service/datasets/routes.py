@@ -37,7 +37,7 @@ from service.dependencies import (
     page_of,
 )
 from service.errors import Conflict, Invalid, NotFound
-from service.http import begin_upload, keep_response, streams_body
+from service.http import begin_upload, has_etag, heeds_match, keep_response, streams_body
 from service.http import router as strict_router
 from service.runs.lifecycle import unfinished_runs_of
 from service.settings import Settings
@@ -184,6 +184,7 @@ def list_datasets(request: Request, page: PageParams, session: ReadSession) -> R
 
 
 @router.get("/{dataset_id}", response_model=schemas.Dataset, operation_id="get_dataset")
+@has_etag
 async def get_dataset(
     request: Request, dataset_id: str, parts: PartsDep, wait: Wait = 0.0
 ) -> Response:
@@ -259,6 +260,7 @@ def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -
 
 
 @router.patch("/{dataset_id}", response_model=schemas.Dataset, operation_id="retype_dataset")
+@heeds_match
 def retype_dataset(
     request: Request, dataset_id: str, patch: schemas.DatasetPatch, parts: PartsDep
 ) -> Response:
@@ -270,6 +272,7 @@ def retype_dataset(
 
 
 @router.delete("/{dataset_id}", status_code=204, operation_id="delete_dataset")
+@heeds_match
 def delete_dataset(request: Request, dataset_id: str, session: WriteSession) -> Response:
     """Delete a dataset; 409 while an unfinished run needs it."""
     dataset = session.get(Dataset, dataset_id, with_for_update=True)
@@ -347,6 +350,7 @@ def _wanted(given: list[str] | None, names: list[str]) -> list[str]:
     responses={200: {"content": {"application/octet-stream": {}}}},
     operation_id="get_dataset_content",
 )
+@has_etag
 def get_dataset_content(request: Request, dataset_id: str, parts: PartsDep) -> Response:
     """Return the bytes as they were uploaded, after decompression."""
     with reading(parts.engine) as session:

@@ -1,7 +1,7 @@
 """The routes of models, their versions and aliases. How rows are predicted is not known here."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from fastapi import Path, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -16,6 +16,7 @@ from service.dependencies import (
     PartsDep,
     ReadSession,
     WriteSession,
+    cached,
     check_match,
     decode_cursor,
     encode_cursor,
@@ -33,7 +34,6 @@ router = http.router(tags=["models"])
 router.include_router(predictions.router)
 
 ModelName = Annotated[Name, Path(description="The name of a model.")]
-Body = TypeVar("Body", bound=schemas.Wire)
 AliasName = Annotated[Name, Path(description="A name such as `champion`.")]
 Number = Annotated[int, Path(ge=1, lt=2**31, description="The number of a version.")]
 
@@ -57,6 +57,7 @@ def list_models(
 
 
 @router.get("/models/{name}", response_model=schemas.Model, operation_id="get_model")
+@http.has_etag
 def get_model(
     request: Request, response: Response, session: ReadSession, name: ModelName
 ) -> schemas.Model | Response:
@@ -64,7 +65,7 @@ def get_model(
     row = registry.find_model(session, name)
     newest = registry.newest_versions(session, [name])
     body = _model(row, newest.get(name), registry.aliases_of(session, [name])[name])
-    return _cached(request, response, body)
+    return cached(request, response, body)
 
 
 @router.delete("/models/{name}", status_code=204, operation_id="delete_model")
@@ -99,13 +100,14 @@ def list_versions(
     response_model=schemas.ModelVersion,
     operation_id="get_model_version",
 )
+@http.has_etag
 def get_version(
     request: Request, response: Response, session: ReadSession, name: ModelName, version: Number
 ) -> schemas.ModelVersion | Response:
     """Read a version: its signature, metrics and lineage."""
     row = registry.find_version(session, name, version)
     aliases = registry.aliases_of(session, [name])[name]
-    return _cached(request, response, _version(row, aliases))
+    return cached(request, response, _version(row, aliases))
 
 
 @router.delete(
@@ -121,6 +123,7 @@ def delete_version(session: WriteSession, name: ModelName, version: Number) -> N
     response_model=schemas.Parameters | dict[str, schemas.Parameters],
     operation_id="get_model_parameters",
 )
+@http.has_etag
 def get_parameters(
     request: Request, session: ReadSession, name: ModelName, version: Number
 ) -> Response:
@@ -148,6 +151,7 @@ def get_parameters(
     responses={200: {"content": {"application/octet-stream": {}}}},
     operation_id="get_model_artifact",
 )
+@http.has_etag
 def get_artifact(
     request: Request,
     parts: PartsDep,
@@ -181,12 +185,13 @@ def get_artifact(
 @router.get(
     "/models/{name}/aliases/{alias}", response_model=schemas.Alias, operation_id="get_model_alias"
 )
+@http.has_etag
 def get_alias(
     request: Request, response: Response, session: ReadSession, name: ModelName, alias: AliasName
 ) -> schemas.Alias | Response:
     """Read the version that an alias points to."""
     row = registry.find_alias(session, name, alias)
-    return _cached(request, response, _alias(row), _alias_etag(row))
+    return cached(request, response, _alias(row), _alias_etag(row))
 
 
 @router.put(
@@ -195,6 +200,7 @@ def get_alias(
     responses={201: {"model": schemas.Alias}},
     operation_id="put_model_alias",
 )
+@http.heeds_match
 def put_alias(
     request: Request,
     response: Response,
@@ -215,6 +221,7 @@ def put_alias(
 
 
 @router.delete("/models/{name}/aliases/{alias}", status_code=204, operation_id="delete_model_alias")
+@http.heeds_match
 def delete_alias(
     request: Request, session: WriteSession, name: ModelName, alias: AliasName
 ) -> None:
@@ -311,14 +318,3 @@ def _alias_etag(row: Alias) -> str:
 
 def _place(row: Model) -> tuple[datetime, str]:
     return row.created_at, row.name
-
-
-def _cached(
-    request: Request, response: Response, body: Body, etag: str | None = None
-) -> Body | Response:
-    """Answer 304 where the client has this body already."""
-    etag = etag or etag_of(body.model_dump(mode="json"))
-    if not_modified(request, etag):
-        return Response(status_code=304, headers={"ETag": etag})
-    response.headers["ETag"] = etag
-    return body

@@ -1,17 +1,17 @@
 """Runs over HTTP: submit, look, ask, follow."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from time import monotonic
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import orjson
 from anyio.to_thread import run_sync
 from fastapi import Header, Query, Request, Response
+from fastapi.responses import PlainTextResponse
 from fastapi.sse import EventSourceResponse
-from pydantic import BaseModel, Field
-from sqlalchemy import ColumnElement, select, tuple_
 from sqlalchemy import event as sql_event
+from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
 from descent import schemas
@@ -32,9 +32,10 @@ from service.dependencies import (
     page_of,
 )
 from service.errors import Invalid
-from service.http import not_idempotent
+from service.http import has_etag, not_idempotent
 from service.http import router as strict_router
 from service.runs import events, lifecycle, metrics, streams, wire
+from service.runs.params import MetricsParams, RunFilter
 from service.runs.plan import Plan, make_plan
 from service.tables import Checkpoint, DatasetVersion, Run
 
@@ -99,27 +100,6 @@ def _accepted(session: Session, run: Run, parts: Parts, status: int = 202) -> Re
 # ---- look ---------------------------------------------------------------------------------------
 
 
-class RunFilter(BaseModel):
-    """Which runs a list shows."""
-
-    state: list[schemas.RunState] = Field([], description="Only runs in one of these states.")
-    dataset: str | None = Field(None, description="Only runs on the dataset with this id.")
-    model: str | None = Field(None, description="Only runs that made a version of this model.")
-    tag: list[str] = Field([], description="Only runs with this tag: `name` or `name:value`.")
-
-    def conditions(self) -> Iterator[ColumnElement[bool]]:
-        if self.state:
-            yield Run.state.in_(self.state)
-        if self.dataset is not None:
-            yield Run.dataset_id == self.dataset
-        if self.model is not None:
-            yield Run.model_name == self.model
-        for text in self.tag:
-            name, colon, value = text.partition(":")
-            stored = Run.tags[name].as_string()
-            yield stored == value if colon else stored.is_not(None)
-
-
 @router.get("", response_model=schemas.Page[schemas.Run], operation_id="list_runs")
 def list_runs(
     session: ReadSession,
@@ -141,6 +121,7 @@ def list_runs(
 
 
 @router.get("/{run_id}", response_model=schemas.Run, operation_id="get_run")
+@has_etag
 async def get_run(run_id: str, parts: PartsDep, request: Request, wait: Wait = 0) -> Response:
     """Return a run; with `wait`, as soon as its state changes or the time is up."""
     body, seen = await run_sync(_look, parts, run_id)
@@ -183,6 +164,10 @@ def delete(run_id: str, session: WriteSession) -> Response:
 
 # ---- ask ----------------------------------------------------------------------------------------
 
+REPEATED: dict[int | str, dict[str, Any]] = {
+    200: {"model": schemas.Run, "description": "It was asked for already, or is reached."}
+}
+
 
 def _asked(
     ask: Callable[[Session, str], tuple[Run, bool]], session: Session, run_id: str, parts: Parts
@@ -192,7 +177,11 @@ def _asked(
 
 
 @router.post(
-    "/{run_id}/cancel", status_code=202, response_model=schemas.Run, operation_id="cancel_run"
+    "/{run_id}/cancel",
+    status_code=202,
+    response_model=schemas.Run,
+    responses=REPEATED,
+    operation_id="cancel_run",
 )
 def cancel(run_id: str, session: WriteSession, parts: PartsDep) -> Response:
     """End a run; its best checkpoint is kept."""
@@ -200,7 +189,11 @@ def cancel(run_id: str, session: WriteSession, parts: PartsDep) -> Response:
 
 
 @router.post(
-    "/{run_id}/pause", status_code=202, response_model=schemas.Run, operation_id="pause_run"
+    "/{run_id}/pause",
+    status_code=202,
+    response_model=schemas.Run,
+    responses=REPEATED,
+    operation_id="pause_run",
 )
 def pause(run_id: str, session: WriteSession, parts: PartsDep) -> Response:
     """Stop a run at its next step; `resume` goes on from there."""
@@ -208,7 +201,11 @@ def pause(run_id: str, session: WriteSession, parts: PartsDep) -> Response:
 
 
 @router.post(
-    "/{run_id}/resume", status_code=202, response_model=schemas.Run, operation_id="resume_run"
+    "/{run_id}/resume",
+    status_code=202,
+    response_model=schemas.Run,
+    responses=REPEATED,
+    operation_id="resume_run",
 )
 def resume(run_id: str, session: WriteSession, parts: PartsDep) -> Response:
     """Queue a paused run again."""
@@ -228,39 +225,13 @@ def retry(run_id: str, session: WriteSession, parts: PartsDep) -> Response:
 # ---- follow -------------------------------------------------------------------------------------
 
 
-class MetricsParams(BaseModel):
-    """Which rows of the curves, and how they are written."""
-
-    after: int = Field(0, ge=0, lt=2**63, description="Only rows after this `seq`.")
-    limit: int | None = Field(None, ge=1, le=metrics.MAX_ROWS, description="At most so many rows.")
-    names: str = Field("", max_length=1024, description="Only these names, comma-separated.")
-    splits: str = Field("", max_length=256, description="Only these splits, comma-separated.")
-    max_points: int | None = Field(
-        None, ge=2, le=100_000, description="Thin each curve to about so many rows."
-    )
-    attempt: int | None = Field(
-        None,
-        ge=0,
-        lt=2**31,
-        description=(
-            "The `attempt` of the answer before, to be told of all rows that were replaced since."
-            " Without it the row at `after` is taken for the one that is live now."
-        ),
-    )
-    layout: Literal["rows", "columns"] = "rows"
-
-    def query(self) -> metrics.Query:
-        return metrics.Query(
-            self.after,
-            self.limit,
-            tuple(filter(None, self.names.split(","))),
-            tuple(filter(None, self.splits.split(","))),
-            self.max_points,
-            self.attempt,
-        )
-
-
-@router.get("/{run_id}/metrics", response_model=schemas.MetricsPage, operation_id="get_metrics")
+@router.get(
+    "/{run_id}/metrics",
+    response_model=schemas.MetricsPage,
+    responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}},
+    operation_id="get_metrics",
+)
+@has_etag
 def get_metrics(
     run_id: str,
     session: ReadSession,
@@ -335,27 +306,15 @@ def _event_page(parts: Parts, run_id: str, after: int, limit: int) -> Response:
         return _json(page | {"data": [wire.event_body(session, row) for row in page["data"]]})
 
 
-@router.get("/{run_id}/log", operation_id="get_log", response_class=Response)
-def get_log(run_id: str, session: ReadSession) -> Response:
+@router.get("/{run_id}/log", operation_id="get_log", response_class=PlainTextResponse)
+@has_etag
+def get_log(run_id: str, session: ReadSession, request: Request) -> Response:
     """Return what happened, a line each, as text."""
-    lifecycle.get(session, run_id)
-    kinds = ("state", "log", "checkpoint", "rewind")
-    found = [row for kind in kinds for row in events.of_kind(session, run_id, kind)]
-    lines = [_line(row.at, row.kind, row.data) for row in sorted(found, key=lambda row: row.seq)]
-    return Response("".join(lines), media_type="text/plain; charset=utf-8")
-
-
-def _line(at: datetime, kind: str, data: dict[str, Any]) -> str:
-    if kind == "log":
-        text = data["line"]
-    elif kind == "state":
-        text = data["state"] + (f": {data['reason']}" if "reason" in data else "")
-        text += f" ({data['error']['detail']})" if "error" in data else ""
-    elif kind == "checkpoint":
-        text = f"checkpoint at epoch {data['epoch']}, step {data['step']}"
-    else:
-        text = f"attempt {data['attempt']} goes on after row {data['after_seq']}"
-    return f"{at.isoformat(timespec='milliseconds')} {text}\n"
+    run = lifecycle.get(session, run_id)
+    etag = etag_of(run.id, run.event_seq)
+    if not_modified(request, etag):
+        return Response(status_code=304, headers={"ETag": etag})
+    return PlainTextResponse(wire.log_text(session, run_id), headers={"ETag": etag})
 
 
 @router.get(

@@ -1,12 +1,13 @@
 """Rows of a run as bodies of the contract."""
 
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from service.jobs import queue
-from service.runs import metrics
+from service.runs import events, metrics
 from service.tables import Checkpoint, Event, Run
 
 Body = dict[str, Any]
@@ -104,3 +105,24 @@ def _timings(run: Run, times: Body) -> Body:
         "training_s": training_s,
         "saving_s": times.get("saving_s"),
     }
+
+
+def log_text(session: Session, run_id: str) -> str:
+    """Return what happened to a run, a line each."""
+    kinds = ("state", "log", "checkpoint", "rewind")
+    found = [row for kind in kinds for row in events.of_kind(session, run_id, kind)]
+    found.sort(key=lambda row: row.seq)
+    return "".join(_line(row.at, row.kind, row.data) for row in found)
+
+
+def _line(at: datetime, kind: str, data: dict[str, Any]) -> str:
+    if kind == "log":
+        text = data["line"]
+    elif kind == "state":
+        text = data["state"] + (f": {data['reason']}" if "reason" in data else "")
+        text += f" ({data['error']['detail']})" if "error" in data else ""
+    elif kind == "checkpoint":
+        text = f"checkpoint at epoch {data['epoch']}, step {data['step']}"
+    else:
+        text = f"attempt {data['attempt']} goes on after row {data['after_seq']}"
+    return f"{at.isoformat(timespec='milliseconds')} {text}\n"

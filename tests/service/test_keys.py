@@ -72,6 +72,24 @@ def test_a_secret_is_shown_once(client: httpx.Client) -> None:
     assert listed.json()["data"] == [{k: v for k, v in made.items() if k != "secret"}]
 
 
+def test_a_request_for_a_key_that_is_sent_again_makes_none_and_keeps_no_secret(
+    settings: Settings, serve: Serve, engine: Engine
+) -> None:
+    client = serve(settings.model_copy(update={"api_key": Settings(api_key=SETTING).api_key}))
+    headers = bearer(SETTING) | {"Idempotency-Key": "once"}
+    first, again = (
+        client.post("/api/v1/keys", json={"name": "laptop"}, headers=headers) for _ in range(2)
+    )
+    assert (again.status_code, again.headers["Idempotency-Replayed"]) == (201, "true")
+    assert again.json() == first.json() | {"secret": None}
+    assert again.headers["Location"] == first.headers["Location"]
+    with engine.connect() as connection:
+        (stored,) = connection.execute(text("SELECT * FROM idempotency_keys")).all()
+        assert connection.execute(text("SELECT count(*) FROM keys")).scalar_one() == 1
+    assert first.json()["secret"] not in str(stored)
+    assert client.get("/api/v1/keys", headers=bearer(first.json()["secret"])).status_code == 200
+
+
 def test_a_deleted_key_stops_working_within_a_second(client: httpx.Client) -> None:
     admin = make_key(client)
     other = client.post("/api/v1/keys", json={"name": "b"}, headers=bearer(admin["secret"])).json()
