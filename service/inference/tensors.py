@@ -44,7 +44,7 @@ Parameters = dict[str, bool | int | float | str]
 
 
 class _Said(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     parameters: Parameters | None = None
 
