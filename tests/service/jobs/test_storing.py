@@ -72,6 +72,7 @@ class Launcher:
             "step": 0,
             "seq": 0,
             "metrics": {},
+            "metrics_epoch": None,
             "is_best": False,
             "resumable": True,
         }
