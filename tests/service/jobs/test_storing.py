@@ -75,6 +75,7 @@ class Launcher:
             "metrics_epoch": None,
             "is_best": False,
             "resumable": True,
+            "progress": None,
         }
         return Told(started, saved)
 
