@@ -133,13 +133,15 @@ class Saved:
     path: Path
     sha256: str
     bytes: int
-    #: Epochs done; a checkpoint in the middle of an epoch has steps beyond them.
+    #: Epochs done by the state; a checkpoint in the middle of an epoch has steps beyond them.
     epoch: int
     step: int
     #: The last metric row that a training resumed from here does not give again.
     seq: int
     #: By split, the figures of the parameters that predict; empty before the first epoch's end.
     metrics: dict[str, dict[str, float]]
+    #: The epoch whose parameters predict; None before the first epoch's end.
+    metrics_epoch: int | None
     #: The last one of an attempt: its parameters to predict with are the run's best.
     is_best: bool
     #: Whether it is a state that training can go on from; that of a diverged run is not.

@@ -50,14 +50,17 @@ def save(
     }
     tensors = {name: _to_numpy(tensor) for name, tensor in _tensors(training).items()}
     written = checkpoint.write(path, tensors, document)
+    # A training that diverged has gone back to its best epoch: that is the state it leaves.
+    epoch, step = (state.epoch, state.step) if resumable else training.best_place()
     return Saved(
         path=path,
         sha256=written.sha256,
         bytes=written.bytes,
-        epoch=state.epoch,
-        step=state.step,
+        epoch=epoch,
+        step=step,
         seq=state.seq,
         metrics=state.best_metrics,
+        metrics_epoch=state.best.epoch if state.best else None,
         is_best=is_best,
         resumable=resumable,
         progress=training.progress(),

@@ -186,6 +186,11 @@ class Training:
         """Go back to the best epoch's parameters, as numbers to predict with."""
         self.flat.values.copy_(self.best)
 
+    def best_place(self) -> tuple[int, int]:
+        """Return the best epoch and the steps that were made at its end; zeros before the first."""
+        epoch = self.state.best.epoch if self.state.best else 0
+        return epoch, epoch * self.steps_per_epoch
+
     def rows_of(self, figures: Mapping[str, Mapping[str, float]]) -> list[MetricRow]:
         """Number figures as the next metric rows."""
         state, at_s = self.state, self.elapsed_s

@@ -23,6 +23,7 @@ from service.http import authenticate, router
 from service.inference import oip
 from service.inference import routes as inference
 from service.inference.cache import Predictors
+from service.inference.files import Files
 from service.keys import KeyRing
 from service.middleware import Gate
 from service.runs import routes as runs
@@ -44,13 +45,15 @@ def create_app(settings: Settings, wake: Callable[[], None] = _nobody) -> FastAP
     """Return the service. Its database must have the newest schema."""
     engine = create_database(settings.resolved_database_url)
     blobs = open_store(settings)
+    ingester = Ingester(settings, engine, blobs)
     parts = Parts(
         settings=settings,
         engine=engine,
         blobs=blobs,
         watcher=Watcher(engine),
         predictors=Predictors(blobs),
-        ingester=Ingester(settings, engine, blobs),
+        files=Files(settings, ingester.folder),
+        ingester=ingester,
         wake=wake,
     )
     app = FastAPI(

@@ -36,6 +36,7 @@ class Parts:
     blobs: BlobStore
     watcher: Watcher
     predictors: Any
+    files: Any
     ingester: Ingester
     #: tells the supervisor on this machine, if there is one, that the queue has something for it
     wake: Callable[[], None]

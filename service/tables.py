@@ -223,6 +223,8 @@ class Checkpoint(Table):
     #: the last metric row that the state covers
     metric_seq: Mapped[int]
     metrics: Mapped[Json]
+    #: the epoch that `metrics` are of, and whose parameters predict
+    metrics_epoch: Mapped[int | None]
     sha256: Mapped[str] = mapped_column(String(64), index=True)
     bytes: Mapped[int]
     is_best: Mapped[bool]

@@ -186,7 +186,11 @@ class RunEvent(Wire):
 
 
 class Checkpoint(Wire):
-    """The state of a run at one step."""
+    """The state of a run at one step, with the parameters of the best epoch until then.
+
+    `epoch` and `step` are where training goes on from; `metrics` and predictions are those of
+    `metrics_epoch`, which is null before the first epoch has ended.
+    """
 
     id: CheckpointId
     run_id: RunId
@@ -194,6 +198,7 @@ class Checkpoint(Wire):
     epoch: int
     step: int
     metrics: dict[str, Any]
+    metrics_epoch: int | None = None
     bytes: int
     sha256: str
     is_best: bool

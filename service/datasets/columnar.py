@@ -4,6 +4,7 @@ A forged file can make its reader allocate or crash: this runs in the parser's p
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,32 +28,59 @@ _ARROW: dict[Kind, pa.DataType] = {
 }
 
 
+#: A file's schema, and its rows from the first to the last.
+Opened = tuple[pa.Schema, Iterator[pa.RecordBatch]]
+
+
 def stage_parquet(path: Path, folder: Path, max_columns: int) -> Stage:
-    try:
-        file = pq.ParquetFile(path)
-        schema = file.schema_arrow
-        size = max(1, min(ROWS, CELLS // max(1, len(schema))))
-        return _stage(schema, file.iter_batches(size), folder, max_columns)
-    except pa.ArrowMemoryError:
-        raise  # what the limit is for
-    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-        raise _unreadable("Parquet") from error
+    with open_parquet(path) as (schema, batches):
+        return _stage(schema, batches, folder, max_columns)
 
 
 def stage_arrow(path: Path, folder: Path, max_columns: int) -> Stage:
+    with open_arrow(path) as (schema, batches):
+        return _stage(schema, batches, folder, max_columns)
+
+
+@contextmanager
+def open_parquet(path: Path) -> Iterator[Opened]:
+    """Give what is in a file; raise Rejected where it cannot be read, now or later."""
+    with _readable("Parquet"):
+        file = pq.ParquetFile(path)
+        schema = file.schema_arrow
+        size = max(1, min(ROWS, CELLS // max(1, len(schema))))
+        yield schema, map(_validated, file.iter_batches(size))
+
+
+@contextmanager
+def open_arrow(path: Path) -> Iterator[Opened]:
+    """Give what is in a file; raise Rejected where it cannot be read, now or later."""
+    with (
+        _readable("Arrow"),
+        pa.OSFile(str(path), "rb") as source,
+        pyarrow.ipc.open_file(source) as file,
+    ):
+        batches = (file.get_batch(index) for index in range(file.num_record_batches))
+        yield file.schema, map(_validated, batches)
+
+
+@contextmanager
+def _readable(what: str) -> Iterator[None]:
     try:
-        with pa.OSFile(str(path), "rb") as source, pyarrow.ipc.open_file(source) as file:
-            batches = (file.get_batch(index) for index in range(file.num_record_batches))
-            return _stage(file.schema, batches, folder, max_columns)
+        yield
     except pa.ArrowMemoryError:
         raise  # what the limit is for
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-        raise _unreadable("Arrow") from error
+        raise _unreadable(what) from error
 
 
-def _stage(
-    schema: pa.Schema, batches: Iterator[pa.RecordBatch], folder: Path, max_columns: int
-) -> Stage:
+def _validated(batch: pa.RecordBatch) -> pa.RecordBatch:
+    # Offsets of a forged file may point anywhere: look before they are used.
+    batch.validate(full=True)
+    return batch
+
+
+def check_columns(schema: pa.Schema, max_columns: int) -> None:
     if not len(schema):
         raise Rejected("no_columns", "The file has no columns.")
     if len(schema) > max_columns:
@@ -61,7 +89,13 @@ def _stage(
             f"The file has {len(schema)} columns; at most {max_columns} are read: send fewer, or"
             " raise DESCENT_MAX_COLUMNS.",
         )
-    kinds = [_kind(field) for field in schema]
+
+
+def _stage(
+    schema: pa.Schema, batches: Iterator[pa.RecordBatch], folder: Path, max_columns: int
+) -> Stage:
+    check_columns(schema, max_columns)
+    kinds = [kind_of(field) for field in schema]
     names, warnings = column_names(list(schema.names), is_header=True)
     stage = Stage(folder, names, kinds, warnings=warnings)
     staged = pa.schema(
@@ -69,10 +103,8 @@ def _stage(
     )
     writer = SlabWriter(stage, staged)
     for batch in batches:
-        # Offsets of a forged file may point anywhere: look before they are used.
-        batch.validate(full=True)
         columns = [
-            _cast(column, kind, name)
+            _finite(cast(column, kind, name), kind)
             for column, kind, name in zip(batch.columns, kinds, names, strict=True)
         ]
         writer.write(pa.RecordBatch.from_arrays(columns, schema=staged))
@@ -82,7 +114,7 @@ def _stage(
     return stage
 
 
-def _kind(field: "pa.Field[Any]") -> Kind:
+def kind_of(field: "pa.Field[Any]") -> Kind:
     kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
     types = pa.types
     if types.is_boolean(kind):
@@ -105,21 +137,24 @@ def _kind(field: "pa.Field[Any]") -> Kind:
     )
 
 
-def _cast(column: Any, kind: Kind, name: str) -> Any:  # noqa: ANN401  an array of any type
+def cast(column: Any, kind: Kind, name: str) -> Any:  # noqa: ANN401  an array of any type
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pa.types.is_timestamp(column.type) and column.type.tz:
         column = column.cast(pa.timestamp(column.type.unit))
     try:
         # safe=False only rounds: nanoseconds to microseconds, decimals to doubles.
-        found = column.cast(_ARROW[kind], safe=kind not in {"datetime", "number"})
+        return column.cast(_ARROW[kind], safe=kind not in {"datetime", "number"})
     except pa.ArrowInvalid as error:
         raise cell_error(
             "unreadable", f"The values of column {shown(name)} cannot be read.", column=name
         ) from error
+
+
+def _finite(column: Any, kind: Kind) -> Any:  # noqa: ANN401  an array of any type
     if kind == "number":
-        return pc.if_else(pc.is_finite(found), found, pa.scalar(None, pa.float64()))
-    return found
+        return pc.if_else(pc.is_finite(column), column, pa.scalar(None, pa.float64()))
+    return column
 
 
 def _unreadable(what: str) -> Rejected:

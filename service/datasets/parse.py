@@ -65,7 +65,7 @@ def _stage(task: Task, path: Path, folder: Path) -> tuple[Stage, str | None]:
     given = task.options.get("missing_values")
     missing = frozenset(MISSING if given is None else [*given, ""])
     if task.media_type in MAGIC:
-        _check_magic(path, *MAGIC[task.media_type])
+        check_magic(path, task.media_type)
         if task.media_type.endswith("parquet"):
             return stage_parquet(path, folder, task.max_columns), None
         return stage_arrow(path, folder, task.max_columns), None
@@ -83,7 +83,8 @@ def _stage(task: Task, path: Path, folder: Path) -> tuple[Stage, str | None]:
     return stage_csv(path, folder, dialect, missing), None
 
 
-def _check_magic(path: Path, magic: bytes, what: str) -> None:
+def check_magic(path: Path, media_type: str) -> None:
+    magic, what = MAGIC[media_type]
     with path.open("rb") as file:
         if file.read(len(magic)) != magic:
             raise Rejected(

@@ -28,6 +28,7 @@ from service.datasets.rejected import Rejected
 CONTEXT = multiprocessing.get_context("forkserver")
 #: the module that parses; named, not imported, because it loads DuckDB and this process need not
 PARSER = "service.datasets.parse"
+READER = "service.datasets.cells"  # the one that reads the rows of a prediction
 TABLE = "table.parquet"  # what the parser leaves in its folder
 POLL_S = 0.5  # between two looks at the deadline and at the caller's lease
 END_S = 5.0  # for a process to end once it has answered
@@ -59,6 +60,7 @@ class Task:
     max_columns: int
     #: DuckDB's share of the process's memory
     memory_bytes: int
+    parser: str = PARSER
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,10 @@ class Limits:
 
     memory_bytes: int
     timeout_s: float
+    #: of what it answers, as JSON
+    answer_bytes: int = MAX_ANSWER
+    #: what allows more time, where anything does
+    timeout_setting: str | None = "DESCENT_PARSE_TIMEOUT_S"
 
 
 class Stopped(Exception):
@@ -75,14 +81,14 @@ class Stopped(Exception):
 
 def warm() -> None:
     """Start the server that parsers are forked from, so that the first upload need not wait."""
-    CONTEXT.set_forkserver_preload([PARSER])
+    CONTEXT.set_forkserver_preload([PARSER, READER])
     with contextlib.suppress(RuntimeError, OSError):
         _start(_nothing, ()).join(END_S)
 
 
 def run(task: Task, limits: Limits, is_wanted: Callable[[], bool] = lambda: True) -> dict[str, Any]:
     """Parse in a fresh process; raise Rejected, also where the process dies, or Stopped."""
-    CONTEXT.set_forkserver_preload([PARSER])
+    CONTEXT.set_forkserver_preload([PARSER, READER])
     receiver, sender = multiprocessing.Pipe(duplex=False)
     with receiver:
         with sender:
@@ -122,17 +128,17 @@ def _answer(
         if time.monotonic() >= deadline:
             raise _late(limits)
     try:
-        answer: dict[str, Any] = json.loads(receiver.recv_bytes(MAX_ANSWER))
+        answer: dict[str, Any] = json.loads(receiver.recv_bytes(limits.answer_bytes))
     except (EOFError, OSError):
         return None
     return answer
 
 
 def _late(limits: Limits) -> Rejected:
+    raised = f", or raise {limits.timeout_setting}" if limits.timeout_setting else ""
     return Rejected(
         "parse_timeout",
-        f"The file was not parsed within {limits.timeout_s:g} s: send a smaller one, or raise"
-        " DESCENT_PARSE_TIMEOUT_S.",
+        f"The file was not parsed within {limits.timeout_s:g} s: send a smaller one{raised}.",
     )
 
 
@@ -167,12 +173,15 @@ def _child(sender: Connection, text: str, limits: Limits) -> None:
     task = Task(**json.loads(text))
     keep_to(Path(task.folder))
     try:
-        answer = {"result": importlib.import_module(PARSER).parse(task)}
+        answer = {"result": importlib.import_module(task.parser).parse(task)}
     except Rejected as refused:
         answer = {"rejected": refused.to_json()}
     except Exception as error:  # noqa: BLE001  whatever a file provokes is its rejection
         answer = {"rejected": _provoked(error, limits).to_json()}
-    sender.send_bytes(json.dumps(answer).encode())
+    content = json.dumps(answer).encode()
+    if len(content) > limits.answer_bytes:
+        content = json.dumps({"rejected": _too_long(limits).to_json()}).encode()
+    sender.send_bytes(content)
     sender.close()
     # Nothing here needs to be torn down, and what a file did to the heap may bite while it is.
     os._exit(0)
@@ -194,6 +203,15 @@ def _provoked(error: Exception, limits: Limits) -> Rejected:
         "dataset_unparseable",
         f"The file cannot be read as a table ({kind}): it is damaged, or not what its content"
         " type says.",
+    )
+
+
+def _too_long(limits: Limits) -> Rejected:
+    return Rejected(
+        "too_large",
+        f"What the file holds takes more than {limits.answer_bytes} bytes: send fewer rows, or"
+        " shorter texts.",
+        status=413,
     )
 
 

@@ -14,7 +14,7 @@ from service import http
 from service.database import reading
 from service.dependencies import Parts, PartsDep
 from service.errors import BadRequest, UnsupportedMedia
-from service.inference import bodies, registry
+from service.inference import bodies, files, registry
 from service.inference.answers import Answer, answers, to_csv, to_json
 from service.inference.cache import Predictors
 
@@ -24,7 +24,7 @@ JSON, CSV, TSV, NDJSON = (
     "text/tab-separated-values",
     "application/x-ndjson",
 )
-READ = (JSON, CSV, TSV, NDJSON)
+READ = (JSON, CSV, TSV, NDJSON, *files.MEDIA_TYPES)
 
 router = http.router()
 
@@ -79,6 +79,10 @@ BODY: dict[str, Any] = {
         "content": {
             JSON: {"schema": schemas.PredictRequest.model_json_schema()},
             **{text: {"schema": {"type": "string"}} for text in (CSV, TSV, NDJSON)},
+            **{
+                file: {"schema": {"type": "string", "format": "binary"}}
+                for file in files.MEDIA_TYPES
+            },
         },
     }
 }
@@ -161,7 +165,7 @@ def answer(parts: Parts, target: registry.Target, asked: Asked) -> Response:
     """Predict the rows of a request and write the answer as the client wants it."""
     predictors: Predictors = parts.predictors
     predictor = predictors.get(target.sha256)
-    found = answered(predictor, asked, parts.settings.max_predict_rows)
+    found = answered(predictor, asked, _read(parts, predictor, asked))
     if not asked.wants_csv:
         return Response(to_json(target.named, found), media_type=JSON)
     goal = predictor.features.target
@@ -170,9 +174,16 @@ def answer(parts: Parts, target: registry.Target, asked: Asked) -> Response:
     return Response(to_csv(found, goal.names, []), media_type=CSV)
 
 
-def answered(predictor: Predictor, asked: Asked, max_rows: int) -> list[Answer]:
+def _read(parts: Parts, predictor: Predictor, asked: Asked) -> bodies.Rows:
+    if asked.content and asked.media_type in files.MEDIA_TYPES:
+        reader: files.Files = parts.files
+        known = [column.name for column in predictor.features.inputs]
+        return reader.read(asked.content, asked.media_type, known)
+    return read_text(predictor, asked, parts.settings.max_predict_rows)
+
+
+def answered(predictor: Predictor, asked: Asked, rows: bodies.Rows) -> list[Answer]:
     """Return one answer for each row of a request, in order."""
-    rows = _rows(asked, predictor, max_rows)
     bodies.check_cells(rows.count, len(predictor.features.inputs))
     predictions = predictor.predict(
         rows.columns, rows.count, on_problem=asked.on_problem, from_text=rows.is_text
@@ -180,7 +191,8 @@ def answered(predictor: Predictor, asked: Asked, max_rows: int) -> list[Answer]:
     return answers(predictions, rows.unreadable)
 
 
-def _rows(asked: Asked, predictor: Predictor, max_rows: int) -> bodies.Rows:
+def read_text(predictor: Predictor, asked: Asked, max_rows: int) -> bodies.Rows:
+    """Return the rows of a body that is JSON, NDJSON or CSV."""
     if not asked.content:
         raise BadRequest("The body is empty: send the rows to predict.")
     if asked.media_type == JSON:

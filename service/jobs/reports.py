@@ -146,6 +146,7 @@ def _checkpoint(attempt: Attempt, message: Message, held: references.Stored) -> 
         step=message["step"],
         metric_seq=message["seq"],
         metrics=message["metrics"],
+        metrics_epoch=message["metrics_epoch"],
         sha256=held.sha256,
         bytes=held.bytes,
         is_best=message["is_best"],

@@ -45,8 +45,9 @@ def run_body(session: Session, run: Run) -> Body:
 
 
 def checkpoint_body(checkpoint: Checkpoint) -> Body:
-    fields = ("id", "run_id", "attempt", "epoch", "step", "metrics", "bytes", "sha256", "is_best")
-    return {name: getattr(checkpoint, name) for name in (*fields, "created_at")}
+    fields = ("id", "run_id", "attempt", "epoch", "step", "metrics", "metrics_epoch")
+    rest = ("bytes", "sha256", "is_best", "created_at")
+    return {name: getattr(checkpoint, name) for name in (*fields, *rest)}
 
 
 def event_body(session: Session, event: Event) -> Body:

@@ -72,6 +72,34 @@ def test_a_diverged_run_keeps_its_last_finite_parameters(tmp_path: Path) -> None
     assert all(np.isfinite(tensors[name]).all() for name in tensors if name.startswith("net."))
 
 
+def test_the_checkpoint_of_a_diverged_run_stands_where_its_parameters_are(tmp_path: Path) -> None:
+    config = DESCENT | {
+        "optimizer": {"type": "sgd", "learning_rate": 0.02},
+        "epochs": 500,
+        "batch_size": 5,
+    }
+    outcome = learn(scores(), tmp_path, config)
+    saved = outcome.saved[-1]
+    assert not saved.resumable
+    last = [row for row in outcome.rows if np.isfinite(row.value)][-1]
+    assert (saved.epoch, saved.metrics_epoch, saved.step) == (last.epoch, last.epoch, last.step)
+    assert saved.metrics == {"train": {"loss": last.value}}
+
+
+def test_a_checkpoint_names_the_epoch_that_its_metrics_are_of(tmp_path: Path) -> None:
+    config = LINE | {"epochs": 60, "split": {"type": "random", "validation": 0.3}}
+    outcome = learn(scores(), tmp_path, config)
+    saved, best = outcome.saved[-1], outcome.metrics[-1].best
+    assert best is not None
+    assert (saved.epoch, saved.metrics_epoch) == (outcome.rows[-1].epoch, best.epoch)
+    figures = {
+        row.split: row.value
+        for row in outcome.rows
+        if (row.epoch, row.name) == (saved.metrics_epoch, "loss")
+    }
+    assert figures == {split: values["loss"] for split, values in saved.metrics.items()}
+
+
 def test_the_sum_of_squares_is_reported_as_a_sum(tmp_path: Path) -> None:
     config = DESCENT | {
         "loss": "sse",
@@ -270,6 +298,8 @@ def test_what_is_kept_is_the_best_epoch_by_validation_loss(tmp_path: Path) -> No
     best = outcome.metrics[-1].best
     assert best is not None
     assert best.epoch == int(np.nanargmin(losses)) + 1 < len(losses) - 1
+    (saved,) = outcome.saved
+    assert (saved.metrics_epoch, saved.epoch) == (best.epoch, best.epoch)
     assert outcome.evaluation["validation"]["mse"] == pytest.approx(best.value, rel=1e-5)
 
 

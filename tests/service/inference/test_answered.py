@@ -16,8 +16,9 @@ from models import checkpoint
 from models.data import Categories, Table
 from models.features import Features
 from models.predict import Predictor
-from service.inference.answers import to_csv, to_json
-from service.inference.predictions import CSV, JSON, NDJSON, Asked, answered
+from service.inference import predictions
+from service.inference.answers import Answer, to_csv, to_json
+from service.inference.predictions import CSV, JSON, NDJSON, Asked
 from tests.service.inference import trained
 
 #: A busy machine is no failure.
@@ -90,8 +91,12 @@ def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
     return Predictor.load(path)
 
 
+def answered(predictor: Predictor, asked: Asked) -> list[Answer]:
+    return predictions.answered(predictor, asked, predictions.read_text(predictor, asked, 100))
+
+
 def _check(predictor: Predictor, media_type: str, content: bytes, rows: int) -> None:
-    found = answered(predictor, Asked(media_type, content), 100)
+    found = answered(predictor, Asked(media_type, content))
     sent = orjson.loads(to_json({}, found))["predictions"]
     assert len(sent) == rows
     for row in sent:
@@ -121,8 +126,8 @@ def test_any_csv_is_answered(predictor: Predictor, rows: list[list[Any]]) -> Non
 @given(value=SCALARS.filter(lambda value: isinstance(value, float | bool)))
 def test_rows_do_not_touch_each_other(predictor: Predictor, value: object) -> None:
     alone = [{"number": 1.5, "word": "a"}]
-    (expected,) = answered(predictor, Asked(JSON, orjson.dumps({"rows": alone})), 100)
+    (expected,) = answered(predictor, Asked(JSON, orjson.dumps({"rows": alone})))
     rows = [{"number": value, "day": value}, *alone, {"word": value, "integer": value}]
-    found = answered(predictor, Asked(JSON, orjson.dumps({"rows": rows})), 100)
+    found = answered(predictor, Asked(JSON, orjson.dumps({"rows": rows})))
     assert found[1]["value"] == pytest.approx(expected["value"], rel=1e-6)
     assert found[1]["warnings"] == expected["warnings"]

@@ -254,3 +254,8 @@ def test_under_a_prefix_the_location_of_a_version_carries_it_once(
     path = f"/api/v1/runs/{scores.run_id}/checkpoints/{scores.checkpoint_id}/register"
     answer = client.post(path, json={"model": "scores"})
     assert answer.headers["location"] == "/descent/api/v1/models/scores/versions/2"
+
+
+def test_a_checkpoint_says_which_epoch_predicts(client: httpx.Client, scores: Trained) -> None:
+    (body,) = client.get(f"/api/v1/runs/{scores.run_id}/checkpoints").json()["data"]
+    assert (body["metrics_epoch"], body["metrics"]) == (1, {"train": {"loss": 1.0}})

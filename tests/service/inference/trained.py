@@ -125,6 +125,7 @@ def store(engine: Engine, blobs: BlobStore, folder: Path, saved: dict[str, Any])
             step=1,
             metric_seq=1,
             metrics={"train": {"loss": 1.0}},
+            metrics_epoch=1,
             sha256=sha256,
             bytes=size,
             is_best=True,

@@ -72,8 +72,10 @@ class Launcher:
             "step": 0,
             "seq": 0,
             "metrics": {},
+            "metrics_epoch": None,
             "is_best": False,
             "resumable": True,
+            "progress": None,
         }
         return Told(started, saved)
 

@@ -106,7 +106,11 @@ def test_a_diverged_run_keeps_its_curve_and_says_why(workplace: Workplace) -> No
     assert run.state == "failed"
     assert run.error is not None
     assert (run.error["code"], "5" in run.error["detail"]) == ("diverged", True)
-    assert run.best_checkpoint_id is not None
+    assert run.best is not None
+    with reading(workplace.engine) as session:
+        kept = session.get_one(Checkpoint, run.best_checkpoint_id)
+    assert kept.is_best
+    assert (kept.epoch, kept.metrics_epoch) == (run.best["epoch"], run.best["epoch"])
     assert {"NaN", "Infinity"} & {row["value"] for row in workplace.curve(run_id)[-2:]}
 
 
