@@ -256,9 +256,11 @@ class Stage:
         return found
 
     def leftovers(self) -> list[str]:
-        """Return what should be gone once nothing runs: files, locks, processes."""
-        scratch = self.settings.scratch_dir
-        files = [*scratch.glob("run_*"), *(scratch / "uploads").glob("*")]
+        """Return what should be gone once nothing runs: files, locks, processes.
+
+        What a killed API was receiving is not among it: that is kept for a day.
+        """
+        files = self.settings.scratch_dir.glob("run_*")
         locks = [*(self.settings.data_dir / "locks").iterdir()]
         found = [str(path.relative_to(self.folder)) for path in files]
         if len(locks) > 1:

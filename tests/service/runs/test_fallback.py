@@ -40,7 +40,8 @@ def trained(session: Session, *seqs: int) -> tuple[Run, list[Checkpoint]]:
     """Return a run in its second attempt that left checkpoints at these rows."""
     add_run(session)
     run = claim(session)
-    metrics.append(session, run.id, 1, metric_rows(1, seqs[-1]), {})
+    summary = {"progress": {"step": seqs[-1]}}
+    metrics.append(session, run.id, 1, metric_rows(1, seqs[-1]), summary)
     made = [checkpoint_at(run, seq, is_best=seq == seqs[-1]) for seq in seqs]
     for checkpoint in made:
         lifecycle.add_checkpoint(session, run.id, 1, checkpoint, is_resumable=True)
@@ -61,7 +62,8 @@ def test_the_checkpoint_before_is_taken_and_the_curve_goes_back_to_it(engine: En
         assert [row["seq"] for row in rows] == [1, 2, 3]
         assert run.metric_seq == 3
         rewinds = events.of_kind(session, run.id, "rewind")
-        assert [event.data for event in rewinds] == [{"attempt": 2, "after_seq": 3}]
+        again = {"attempt": 2, "after_seq": 3, "steps_recomputed": 2}
+        assert [event.data for event in rewinds] == [again]
 
 
 def test_a_damaged_best_checkpoint_predicts_no_more(engine: Engine) -> None:
