@@ -232,6 +232,9 @@ def upgrade() -> None:
             "metric_seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
         ),
         sa.Column("metrics", sa.JSON(), nullable=False),
+        sa.Column(
+            "metrics_epoch", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True
+        ),
         sa.Column("sha256", sa.String(length=64), nullable=False),
         sa.Column("bytes", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("is_best", sa.Boolean(), nullable=False),

@@ -124,7 +124,7 @@ def test_migrate_says_what_it_did(
 ) -> None:
     monkeypatch.setenv("DESCENT_DATA_DIR", str(tmp_path))
     main(["migrate"])
-    assert "from nothing to 0002" in capsys.readouterr().out
+    assert "from nothing to 0001" in capsys.readouterr().out
     main(["migrate"])
     assert "already the newest" in capsys.readouterr().out
 
