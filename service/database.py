@@ -1,5 +1,6 @@
 """The engine, sessions, clocks and the schema's version. No query about a noun is made here."""
 
+import errno
 import shutil
 import sqlite3
 import time
@@ -17,6 +18,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, Float, cast, create_engine, event, func, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -130,15 +132,19 @@ def translated_errors() -> Iterator[None]:
     """Turn what a database says about itself into errors that a client understands."""
     try:
         yield
-    except (DBAPIError, TimeoutError) as error:
+    except (DBAPIError, PoolTimeout) as error:
         raise _translate(error) from error
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise StorageFull from error
+        raise
 
 
 def _translate(error: Exception) -> Exception:
     text = str(getattr(error, "orig", error)).lower()
     if "disk is full" in text or "no space left" in text or "disk full" in text:
         return StorageFull("The database has no space left: free some and try again.")
-    if "locked" in text or "lock timeout" in text or "queuepool" in text:
+    if "locked" in text or "lock timeout" in text or isinstance(error, PoolTimeout):
         return Busy("The database is busy: try again in a moment.", code="database_busy")
     is_gone = isinstance(error, DBAPIError) and error.connection_invalidated
     if is_gone or isinstance(error, OperationalError):

@@ -51,7 +51,7 @@ def plan(seed: int) -> list[History]:
     found += [some("service", point, 2) for point in chance.sample(repeated, 10)]
     found += [some("zombie", point) for point in points.SITES]
     found += [some("orphan", point) for point in ("train.step", "trainer.checkpoint")]
-    found += [some("full", point) for point in points.WRITES]
+    found += [some("full", point, times) for point in points.WRITES for times in (1, 2)]
     chance.shuffle(found)
     return found
 

@@ -83,8 +83,19 @@ REPEATED = frozenset(
         "collect.deleted",
     }
 )
-#: where a full disk may show itself
-WRITES = ("checkpoint.begin", "checkpoint.written", "blob.copied")
+#: where a full disk may show itself: every write of a file and of the database
+WRITES = (
+    "checkpoint.begin",
+    "checkpoint.written",
+    "checkpoint.synced",
+    "blob.copied",
+    "blob.published",
+    "claim.rewound",
+    *(f"report.{kind}.written" for kind in KINDS),
+    "collect.forgotten",
+    "database.commit",
+    "api.commit",
+)
 
 
 def times_of(point: str) -> tuple[int, ...]:

@@ -202,7 +202,7 @@ class Stage:
                     answer = client.request(method, f"{self.url}/api/v1{path}", **request)
                     if answer.status_code < 300:
                         return answer.json()
-                    assert answer.status_code in {409, 503}, answer.text
+                    assert answer.status_code in {409, 503, 507}, answer.text
                 except httpx.TransportError:
                     self.note_deaths()
                 time.sleep(0.02)

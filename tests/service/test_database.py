@@ -1,12 +1,13 @@
 """Sessions, clocks and the errors of databases, on both of them."""
 
+import errno
 import sqlite3
 import threading
 from pathlib import Path
 
 import pytest
 from alembic import command
-from sqlalchemy import Engine, func, insert, select, text
+from sqlalchemy import Engine, create_engine, func, insert, select, text
 from sqlalchemy.exc import IntegrityError
 
 from service import database
@@ -19,7 +20,7 @@ from service.database import (
     reading,
     writing,
 )
-from service.errors import Busy
+from service.errors import Busy, StorageFull
 from service.tables import Model, utc_now
 
 
@@ -32,6 +33,12 @@ def add_twice(engine: Engine, name: str) -> None:
     with writing(engine) as session:
         for _ in range(2):
             session.execute(insert(Model).values(name=name, last_version=0, created_at=utc_now()))
+
+
+def run_out_of_space(engine: Engine) -> None:
+    with writing(engine) as session:
+        session.add(Model(name="half"))
+        raise OSError(errno.ENOSPC, "no space")
 
 
 def ask(engine: Engine) -> None:
@@ -113,6 +120,20 @@ def test_a_database_that_does_not_answer_is_a_503() -> None:
         ask(engine)
     assert caught.value.code == "database_unavailable"
     engine.dispose()
+
+
+def test_a_pool_without_a_free_connection_is_a_503(sqlite_url: str) -> None:
+    engine = create_engine(sqlite_url, pool_size=1, max_overflow=0, pool_timeout=0.01)
+    with engine.connect(), pytest.raises(Busy) as refused:
+        ask(engine)
+    assert refused.value.code == "database_busy"
+    engine.dispose()
+
+
+def test_a_full_disk_in_a_transaction_is_a_507_and_leaves_nothing(engine: Engine) -> None:
+    with pytest.raises(StorageFull):
+        run_out_of_space(engine)
+    assert count(engine) == 0
 
 
 def test_the_clock_moves_forward_and_can_be_given(engine: Engine) -> None:
