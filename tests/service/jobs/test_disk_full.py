@@ -13,7 +13,7 @@ from tests.serving import running_service
 
 API = "/api/v1"
 SIZE = "24m"  # of the disk
-LEASE_S = 1.5
+LEASE_S = float(SHORT["LEASE_S"])
 TABLE = {"columns": {"x": [n / 50 for n in range(100)], "y": [n / 25 + 1 for n in range(100)]}}
 
 

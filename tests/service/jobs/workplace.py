@@ -27,7 +27,7 @@ from service.tables import Dataset, DatasetVersion, Run, Worker
 
 TICK = 0.02  # seconds between two looks at what another process does
 #: short leases, so that a lost worker is noticed while a test waits
-SHORT = {"LEASE_S": "1.5", "RENEW_S": "0.3", "SWEEP_S": "0.2", "POLL_S": "0.05"}
+SHORT = {"LEASE_S": "3", "RENEW_S": "0.5", "SWEEP_S": "0.2", "POLL_S": "0.05"}
 
 
 def until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
