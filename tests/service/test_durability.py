@@ -32,21 +32,21 @@ def calls_of(work: Callable[[], object]) -> list[str]:
     return made
 
 
-def write_checkpoint(folder: Path) -> None:
-    checkpoint.write(folder / "a.safetensors", {"w": np.zeros(3)}, {})
+def write_checkpoint(folder: Path) -> Callable[[], object]:
+    return lambda: checkpoint.write(folder / "a.safetensors", {"w": np.zeros(3)}, {})
 
 
-def put_blob(folder: Path) -> None:
-    source = folder / "source"
+def put_blob(folder: Path) -> Callable[[], object]:
+    source, store = folder / "source", LocalBlobs(folder / "blobs")
     source.write_bytes(b"bytes")
-    LocalBlobs(folder / "blobs").put(source)
+    return lambda: store.put(source)
 
 
 @pytest.mark.parametrize("write", [write_checkpoint, put_blob])
 def test_a_file_is_synced_before_it_has_its_name_and_its_folder_after(
-    tmp_path: Path, write: Callable[[Path], None]
+    tmp_path: Path, write: Callable[[Path], Callable[[], object]]
 ) -> None:
-    made = calls_of(lambda: write(tmp_path))
+    made = calls_of(write(tmp_path))
     published = made.index("publish")
     assert "sync" in made[:published]
     assert "sync" in made[published:]
