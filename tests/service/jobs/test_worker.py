@@ -17,7 +17,7 @@ from tests.service.jobs.workplace import Workplace, until
 
 LONG = 200_000  # epochs: tens of seconds
 #: a run that is worth disturbing, and that ends
-LONG_ENOUGH: dict[str, Any] = {"epochs": 6_000, "batch_size": 16}
+LONG_ENOUGH: dict[str, Any] = {"epochs": 10_000, "batch_size": 16}
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -28,7 +28,8 @@ def shared(
     folder = tmp_path_factory.mktemp("workplace")
     with request.getfixturevalue("make_database")(request.param, folder) as url:
         engine = create_database(url)
-        place = Workplace(engine, folder)
+        # Checkpoints soon, so that a run is disturbed long before its end on a fast machine too.
+        place = Workplace(engine, folder, settings={"CHECKPOINT_S": "0.2"})
         yield place
         place.stop()
         engine.dispose()
@@ -84,8 +85,7 @@ def test_cancel_stops_a_trainer_within_a_second_and_keeps_its_best(workplace: Wo
 
 
 def test_a_paused_run_goes_on_where_it_stopped(workplace: Workplace) -> None:
-    epochs = 4_000
-    run_id = workplace.submit(workplace.add_dataset(), epochs=epochs)
+    run_id = workplace.submit(workplace.add_dataset(), **LONG_ENOUGH)
     until(lambda: started_epochs(workplace, run_id) > 0)
     ask(workplace, run_id, "pause")
     workplace.wait_for(run_id, "paused")
@@ -93,8 +93,8 @@ def test_a_paused_run_goes_on_where_it_stopped(workplace: Workplace) -> None:
     ask(workplace, run_id, "resume")
     run = workplace.wait_for(run_id, "succeeded", "failed")
     assert (run.state, run.attempt) == ("succeeded", 2)
-    assert 0 < at < epochs
-    assert_whole_curve(workplace, run_id, epochs)
+    assert 0 < at < LONG_ENOUGH["epochs"]
+    assert_whole_curve(workplace, run_id, LONG_ENOUGH["epochs"])
 
 
 def test_a_diverged_run_keeps_its_curve_and_says_why(workplace: Workplace) -> None:
