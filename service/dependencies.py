@@ -1,4 +1,4 @@
-"""What every route shares: the parts of the service, sessions, the caller, pages and ETags."""
+"""What every route shares: the parts of the service, sessions, pages and ETags."""
 
 import base64
 import binascii
@@ -69,14 +69,6 @@ def write_session(parts: PartsDep, request: Request) -> Iterator[Session]:
 ReadSession = Annotated[Session, Depends(read_session, scope="function")]
 WriteSession = Annotated[Session, Depends(write_session, scope="function")]
 
-
-def caller(request: Request) -> str:
-    """Return the id of the key, or `open` or `setting` (see `keys`)."""
-    found: str = request.state.caller
-    return found
-
-
-Caller = Annotated[str, Depends(caller)]
 
 # ---- pages ----------------------------------------------------------------------------------
 

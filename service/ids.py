@@ -4,7 +4,6 @@ import secrets
 import time
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32
-PATTERN = r"^{prefix}_[0-9a-hjkmnp-tv-z]{{26}}$"
 
 
 def new_id(prefix: str) -> str:

@@ -3,7 +3,6 @@
 import json
 import os
 import secrets
-import shutil
 import signal
 import sqlite3
 import time
@@ -267,9 +266,6 @@ class Stage:
             found.append(f"{len(locks)} locks")
         found += [f"process {pid}" for pid in self.warm.trainers()]
         return found
-
-    def remove(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def kill_children(pids: list[int]) -> None:

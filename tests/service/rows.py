@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from service.database import reading
 from service.ids import new_id
 from service.runs import lifecycle, metrics
-from service.tables import Checkpoint, Dataset, DatasetVersion, Event, Metric, Run
+from service.tables import Checkpoint, Dataset, DatasetVersion, Event, Metric, ModelVersion, Run
 
 COLUMNS: list[dict[str, Any]] = [
     {"name": "Quiz", "type": "number", "role": "feature", "missing": 0, "distinct": 13},
@@ -78,6 +78,12 @@ def checkpoint_row(run_id: str, attempt: int, seq: int, **stored: Any) -> Checkp
     return Checkpoint(id=new_id("ckpt"), run_id=run_id, attempt=attempt, **place, **stored)
 
 
+def checkpoint_at(run: Run, seq: int, *, is_best: bool = False) -> Checkpoint:
+    """Return a checkpoint of the run's attempt whose bytes are nowhere."""
+    stored = {"sha256": str(seq % 10) * 64, "bytes": 10, "is_best": is_best}
+    return checkpoint_row(run.id, run.attempt, seq, **stored)
+
+
 def everything_of(engine: Engine, run_id: str) -> list[list[str]]:
     """Return all rows of a run in all tables, to compare with them later."""
     keys = {
@@ -85,6 +91,7 @@ def everything_of(engine: Engine, run_id: str) -> list[list[str]]:
         Metric: Metric.run_id,
         Event: Event.run_id,
         Checkpoint: Checkpoint.run_id,
+        ModelVersion: ModelVersion.run_id,
     }
     with reading(engine) as session:
         return [

@@ -6,17 +6,17 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from service.database import reading, writing
+from service.database import writing
 from service.errors import Fenced
 from service.inference import registry
 from service.jobs import queue, reports, worker
 from service.runs import lifecycle, metrics
-from service.tables import Checkpoint, Event, Metric, ModelVersion, Run
-from tests.service.rows import add_run, metric_rows
-from tests.service.runs.test_lifecycle import LEASE, checkpoint_at, start
+from service.tables import Run
+from tests.service.rows import add_run, checkpoint_at, everything_of, metric_rows
+from tests.service.runs.test_lifecycle import LEASE, start
 
 #: what a worker calls without an attempt, with the reason
 UNFENCED = {
@@ -76,10 +76,10 @@ def test_a_late_write_is_refused_and_changes_nothing(engine: Engine, what: str) 
         run = start(session, add_run(session).id, now=0.0)
         lifecycle.rescue(session, run.id, 1, now=LEASE + 1)
         run = start(session, run.id, owner="w2", now=LEASE + 2)
-    before = everything(engine)
+    before = everything_of(engine, run.id)
     with pytest.raises(Fenced), writing(engine) as session:
         STALE[what](session, run)
-    assert everything(engine) == before
+    assert everything_of(engine, run.id) == before
 
 
 def test_an_owner_whose_run_has_ended_is_refused(engine: Engine) -> None:
@@ -88,12 +88,3 @@ def test_an_owner_whose_run_has_ended_is_refused(engine: Engine) -> None:
         lifecycle.succeed(session, run.id, 1, {})
     with pytest.raises(Fenced), writing(engine) as session:
         metrics.append(session, run.id, 1, metric_rows(1, 1), {})
-
-
-def everything(engine: Engine) -> list[str]:
-    with reading(engine) as session:
-        return [
-            repr(tuple(row))
-            for table in (Run, Metric, Event, Checkpoint, ModelVersion)
-            for row in session.execute(select(*table.__table__.columns))
-        ]

@@ -6,11 +6,10 @@ from sqlalchemy.orm import Session
 
 from service.database import reading, writing
 from service.errors import Fenced
-from service.ids import new_id
 from service.runs import events, lifecycle, metrics
 from service.runs.fallback import fall_back
 from service.tables import Checkpoint, Run
-from tests.service.rows import add_run, metric_rows
+from tests.service.rows import add_run, checkpoint_at, metric_rows
 
 LEASE = 20.0
 
@@ -19,21 +18,6 @@ def claim(session: Session) -> Run:
     run = lifecycle.claim(session, "w1", lease_s=LEASE)
     assert run is not None
     return run
-
-
-def checkpoint_at(run: Run, seq: int, *, is_best: bool = False) -> Checkpoint:
-    return Checkpoint(
-        id=new_id("ckpt"),
-        run_id=run.id,
-        attempt=run.attempt,
-        epoch=seq,
-        step=seq,
-        metric_seq=seq,
-        metrics={},
-        sha256=str(seq) * 64,
-        bytes=10,
-        is_best=is_best,
-    )
 
 
 def trained(session: Session, *seqs: int) -> tuple[Run, list[Checkpoint]]:

@@ -4,11 +4,10 @@ from sqlalchemy.orm import Session
 
 from service.database import reading, writing
 from service.errors import Conflict, NotFound
-from service.ids import new_id
 from service.jobs import queue
 from service.runs import events, lifecycle, metrics
 from service.tables import Checkpoint, Run
-from tests.service.rows import add_dataset, add_run, metric_rows
+from tests.service.rows import add_dataset, add_run, checkpoint_at, metric_rows
 
 LEASE = 20.0
 
@@ -19,21 +18,6 @@ def start(session: Session, run_id: str, owner: str = "w1", now: float = 0.0) ->
     assert run.id == run_id
     lifecycle.started(session, run.id, run.attempt, {"device": "cpu"})
     return lifecycle.get(session, run_id)
-
-
-def checkpoint_at(run: Run, seq: int, *, is_best: bool = False) -> Checkpoint:
-    return Checkpoint(
-        id=new_id("ckpt"),
-        run_id=run.id,
-        attempt=run.attempt,
-        epoch=seq,
-        step=seq,
-        metric_seq=seq,
-        metrics={},
-        sha256="1" * 64,
-        bytes=10,
-        is_best=is_best,
-    )
 
 
 def test_terminal_states_lead_nowhere() -> None:
