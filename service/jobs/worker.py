@@ -300,10 +300,10 @@ class Supervisor:
                 self._bury(attempt)
         except Fenced:
             self._lose(attempt)
-        except ServiceError as error:
+        except (ServiceError, OSError) as error:
             # Nothing is lost: the message stays first in the inbox, and a full inbox is not read,
             # which in turn holds the trainer.
-            log.warning("cannot write", run_id=attempt.run_id, code=error.code)
+            log.warning("cannot write", run_id=attempt.run_id, error=str(error))
             attempt.retry_at = self._now() + DATABASE_RETRY
             if self.is_stopping and self._now() > self._stop_by:
                 attempt.inbox.clear()  # it goes on from the last checkpoint that was stored
