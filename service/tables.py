@@ -136,7 +136,9 @@ class Run(Table):
     boot_id: Mapped[str | None] = mapped_column(String(40))
     #: unclean deaths since the last checkpoint of a child whose supervisor outlived it
     crash_streak: Mapped[int] = mapped_column(default=0)
+    #: when it may be tried again, by the clock of leases, and for people by the wall's
     not_before: Mapped[float | None]
+    waits_until: Mapped[datetime | None]
     retry_of: Mapped[str | None] = mapped_column(Id)
     #: the checkpoint to go on from, and the one to predict with
     resume_checkpoint_id: Mapped[str | None] = mapped_column(Id)

@@ -184,6 +184,7 @@ def upgrade() -> None:
             "crash_streak", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
         ),
         sa.Column("not_before", sa.Float(precision=53), nullable=True),
+        sa.Column("waits_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("retry_of", sa.String(length=40), nullable=True),
         sa.Column("resume_checkpoint_id", sa.String(length=40), nullable=True),
         sa.Column("best_checkpoint_id", sa.String(length=40), nullable=True),

@@ -48,6 +48,7 @@ def claim(session: Session, owner: str, *, lease_s: float, now: float | None = N
             lease_expires=time + lease_s,
             boot_id=boot,
             not_before=None,
+            waits_until=None,
             claimed_at=utc_now(),
         )
         .returning(Run),

@@ -91,7 +91,7 @@ def write_death(engine: Engine, attempt: Attempt, code: int | None) -> None:
     log.warning("trainer died", run_id=attempt.run_id, exit_code=code, last_words=words)
     with writing(engine) as session:
         if attempt.stop_reason:  # killed because it did not obey in time
-            lifecycle.stopped(session, attempt.run_id, attempt.number, {})
+            lifecycle.stopped(session, attempt.run_id, attempt.number)
         else:
             death = deaths.explain(
                 code,
@@ -156,7 +156,7 @@ def _checkpoint(attempt: Attempt, message: Message, held: references.Stored) -> 
 def _finish(session: Session, attempt: Attempt, message: Message) -> None:
     """Write the end of the work: a model and `succeeded`, or what a stop led to."""
     if message["reason"] in {"cancel", "pause", "handback"}:
-        lifecycle.stopped(session, attempt.run_id, attempt.number, {})
+        lifecycle.stopped(session, attempt.run_id, attempt.number)
         return
     run = queue.fence(session, attempt.run_id, attempt.number)
     values: dict[str, Any] = {

@@ -25,7 +25,7 @@ from models import failpoints
 from models.failpoints import reach
 from service.blobs import BlobStore
 from service.collect import collecting
-from service.database import check_schema, clock, create_database, reading, writing
+from service.database import check_schema, create_database, reading, writing
 from service.errors import BlobCorrupt, Conflict, Fenced, Invalid, NotFound, ServiceError
 from service.jobs import handout, owners, queue, reports
 from service.jobs.devices import found_devices
@@ -70,6 +70,7 @@ class Supervisor:
         self._stored = os.pipe()
         self._looked_at = self._now()
         self._locks = settings.data_dir.absolute() / "locks"
+        self._lock: int | None = None
 
     # ---- the loop -----------------------------------------------------------------------------
 
@@ -77,7 +78,7 @@ class Supervisor:
         """Work until `stop`. A byte on the descriptor `wake` means: look now; its end: stop."""
         every_s = self._settings.sweep_s
         with (
-            owners.alive(self._locks, self.id),
+            owners.alive(self._locks, self.id) as self._lock,
             collecting(self._engine, self._blobs, every_s),
         ):
             log.info("worker started", worker=self.id, slots=self._settings.workers)
@@ -194,8 +195,7 @@ class Supervisor:
             # Given back, so that it does not wait for its lease to run out; but not at once, or
             # an outage of the storage would be one attempt after the other.
             with writing(self._engine) as session, contextlib.suppress(Fenced):
-                wait = {"not_before": clock(session) + STORAGE_WAIT}
-                lifecycle.stopped(session, run.id, run.attempt, wait)
+                lifecycle.stopped(session, run.id, run.attempt, wait_s=STORAGE_WAIT)
             raise
         return True
 
@@ -203,7 +203,7 @@ class Supervisor:
         scratch = handout.make_scratch(self._settings, run)
         job = handout.make_job(self._engine, self._blobs, self._settings, run, scratch)
         reach("worker.launch")
-        child = self._launcher.start(job, scratch)
+        child = self._launcher.start(job, scratch, self._lock)
         self._attempts[run.id] = Attempt(run.id, run.attempt, child, scratch)
         reach("worker.launched")
 
@@ -300,10 +300,10 @@ class Supervisor:
                 self._bury(attempt)
         except Fenced:
             self._lose(attempt)
-        except ServiceError as error:
+        except (ServiceError, OSError) as error:
             # Nothing is lost: the message stays first in the inbox, and a full inbox is not read,
             # which in turn holds the trainer.
-            log.warning("cannot write", run_id=attempt.run_id, code=error.code)
+            log.warning("cannot write", run_id=attempt.run_id, error=str(error))
             attempt.retry_at = self._now() + DATABASE_RETRY
             if self.is_stopping and self._now() > self._stop_by:
                 attempt.inbox.clear()  # it goes on from the last checkpoint that was stored

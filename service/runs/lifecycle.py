@@ -8,6 +8,7 @@ pause) is a state that the supervisor honours, never a write over a running atte
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import select, update
@@ -267,15 +268,18 @@ def fail(session: Session, run_id: str, attempt: int, error: dict[str, Any]) -> 
         _finish(session, run, "failed", {"error": error, "state_reason": error["code"]})
 
 
-def stopped(session: Session, run_id: str, attempt: int, values: dict[str, Any]) -> None:
-    """The trainer obeyed: end a cancelled run, park a paused one, requeue one handed back."""
+def stopped(session: Session, run_id: str, attempt: int, *, wait_s: float | None = None) -> None:
+    """The trainer obeyed: end a cancelled run, park a paused one, requeue one handed back.
+
+    One that is requeued is not tried again for `wait_s` seconds.
+    """
     run = queue.fence(session, run_id, attempt)
     if run.state == "cancelling":
-        _finish(session, run, "cancelled", values | {"state_reason": "cancel"})
+        _finish(session, run, "cancelled", {"state_reason": "cancel"})
     elif run.state == "pausing":
-        _move(session, run, "paused", owner=None, lease_expires=None, **values)
+        _move(session, run, "paused", owner=None, lease_expires=None)
     else:
-        _interrupt(session, run, "handed_back", values)
+        _interrupt(session, run, "handed_back", _waiting(session, wait_s) if wait_s else {})
 
 
 def crashed(
@@ -298,9 +302,9 @@ def crashed(
         _finish(session, run, "failed", {"error": error, "state_reason": code})
     else:
         wait_s = min(300.0, math.pow(2.0, streak) - 1)
-        not_before = clock(session, now) + wait_s
+        waiting = _waiting(session, wait_s, now)
         reason = "crashed" if code == "worker_lost" else code
-        _interrupt(session, run, reason, {"crash_streak": streak, "not_before": not_before})
+        _interrupt(session, run, reason, {"crash_streak": streak} | waiting)
 
 
 def rescue(session: Session, run_id: str, attempt: int, *, now: float | None = None) -> bool:
@@ -344,8 +348,16 @@ def _interrupt(session: Session, run: Run, reason: str, values: dict[str, Any]) 
         _move(session, run, "paused", **free, **values)
         return
     _move(session, run, "interrupted", **free)
-    waits = {"boot_id": boot_id(session)} if "not_before" in values else {}
-    _move(session, get(session, run.id), "queued", **values, **waits)
+    _move(session, get(session, run.id), "queued", **values)
+
+
+def _waiting(session: Session, wait_s: float, now: float | None = None) -> dict[str, Any]:
+    """Return the columns of a run that is not tried again for `wait_s` seconds."""
+    return {
+        "not_before": clock(session, now) + wait_s,
+        "boot_id": boot_id(session),
+        "waits_until": utc_now() + timedelta(seconds=wait_s),
+    }
 
 
 def _finish(session: Session, run: Run, to: str, values: dict[str, Any]) -> None:

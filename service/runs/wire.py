@@ -31,6 +31,7 @@ def run_body(session: Session, run: Run) -> Body:
         "evaluation": run.evaluation,
         "device": run.device,
         "queue_position": _queue_position(session, run),
+        "not_before": run.waits_until if run.state == "queued" else None,
         "timings": _timings(run, times),
         "warnings": run.warnings,
         "error": run.error,

@@ -112,6 +112,6 @@ def all_writes(
         lambda s: lifecycle.log(s, run_id, attempt, "late"),
         lambda s: lifecycle.succeed(s, run_id, attempt, {}),
         lambda s: lifecycle.fail(s, run_id, attempt, problem),
-        lambda s: lifecycle.stopped(s, run_id, attempt, {}),
+        lambda s: lifecycle.stopped(s, run_id, attempt),
         lambda s: lifecycle.crashed(s, run_id, attempt, "gone"),
     ]

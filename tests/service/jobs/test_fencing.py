@@ -65,7 +65,7 @@ STALE: dict[str, Callable[[Session, Run], object]] = {
     "the start": lambda s, run: lifecycle.started(s, run.id, 1, {}),
     "a success": lambda s, run: lifecycle.succeed(s, run.id, 1, {}),
     "a failure": lambda s, run: lifecycle.fail(s, run.id, 1, lifecycle.problem("diverged", "x")),
-    "a stop": lambda s, run: lifecycle.stopped(s, run.id, 1, {}),
+    "a stop": lambda s, run: lifecycle.stopped(s, run.id, 1),
     "a crash": lambda s, run: lifecycle.crashed(s, run.id, 1, "x"),
 }
 

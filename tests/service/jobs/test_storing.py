@@ -1,5 +1,6 @@
 """A slow or absent store holds up one run's checkpoint, and nothing else."""
 
+import errno
 import json
 import os
 import threading
@@ -60,7 +61,7 @@ class Told:
 class Launcher:
     """Starts children that have a checkpoint at once."""
 
-    def start(self, job: Message, scratch: Path) -> Told:
+    def start(self, job: Message, scratch: Path, lock: int | None = None) -> Told:  # noqa: ARG002
         path = scratch / "checkpoint"
         path.write_text(json.dumps(job["run_id"]))
         started = {"type": "started", "device": "cpu", "warnings": []}
@@ -86,7 +87,7 @@ class Launcher:
 class Slow:
     """A store whose first put stands still until it is let go, or fails for as long."""
 
-    def __init__(self, store: BlobStore, *, fails: bool) -> None:
+    def __init__(self, store: BlobStore, *, fails: Exception | None = None) -> None:
         self._store, self._fails = store, fails
         self._lock, self._is_first = threading.Lock(), True
         self.is_away = False  # for those who read
@@ -104,7 +105,7 @@ class Slow:
     def put(self, path: Path, sha256: str | None = None) -> tuple[str, int]:
         if self._fails and not self.go.is_set():
             self.reached.set()
-            raise StorageUnavailable
+            raise self._fails
         with self._lock:
             is_first, self._is_first = self._is_first, False
         if is_first and not self._fails:
@@ -153,7 +154,7 @@ def lease_of(engine: Engine, run_id: str) -> float:
 def test_while_a_checkpoint_is_stored_leases_are_kept_and_other_runs_go_on(
     workplace: Workplace, engine: Engine, work: Work
 ) -> None:
-    slow = Slow(LocalBlobs(workplace.folder / "blobs"), fails=False)
+    slow = Slow(LocalBlobs(workplace.folder / "blobs"))
     dataset = workplace.add_dataset()
     work(engine, slow)
     first = workplace.submit(dataset)
@@ -169,10 +170,13 @@ def test_while_a_checkpoint_is_stored_leases_are_kept_and_other_runs_go_on(
     assert workplace.run(first).attempt == 1
 
 
+@pytest.mark.parametrize(
+    "fault", [StorageUnavailable(), OSError(errno.EIO, "the disk does not answer")], ids=repr
+)
 def test_an_outage_of_the_store_shorter_or_longer_than_a_lease_costs_no_attempt(
-    workplace: Workplace, engine: Engine, work: Work
+    workplace: Workplace, engine: Engine, work: Work, fault: Exception
 ) -> None:
-    slow = Slow(LocalBlobs(workplace.folder / "blobs"), fails=True)
+    slow = Slow(LocalBlobs(workplace.folder / "blobs"), fails=fault)
     dataset = workplace.add_dataset()
     work(engine, slow)
     runs = [workplace.submit(dataset) for _ in range(2)]
@@ -188,7 +192,7 @@ def test_an_outage_of_the_store_shorter_or_longer_than_a_lease_costs_no_attempt(
 def test_a_run_whose_bytes_cannot_be_had_goes_back_to_the_queue_for_a_while(
     workplace: Workplace, engine: Engine, work: Work
 ) -> None:
-    slow = Slow(LocalBlobs(workplace.folder / "blobs"), fails=False)
+    slow = Slow(LocalBlobs(workplace.folder / "blobs"))
     slow.go.set()
     slow.is_away = True
     run_id = workplace.submit(workplace.add_dataset())

@@ -29,7 +29,7 @@ def trained(session: Session, *seqs: int) -> tuple[Run, list[Checkpoint]]:
     made = [checkpoint_at(run, seq, is_best=seq == seqs[-1]) for seq in seqs]
     for checkpoint in made:
         lifecycle.add_checkpoint(session, run.id, 1, checkpoint, is_resumable=True)
-    lifecycle.stopped(session, run.id, 1, {})
+    lifecycle.stopped(session, run.id, 1)
     return claim(session), made
 
 

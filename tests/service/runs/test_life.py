@@ -243,7 +243,7 @@ class Life(RuleBasedStateMachine):
         self.stop_run(self.an_owned(pick))
 
     def stop_run(self, run: Reference) -> None:
-        self.write(lambda s: lifecycle.stopped(s, run.id, run.attempt, {}))
+        self.write(lambda s: lifecycle.stopped(s, run.id, run.attempt))
         self.leave(run)
         run.given_back()
 

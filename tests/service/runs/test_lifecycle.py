@@ -1,3 +1,5 @@
+from datetime import timedelta
+
 import pytest
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
@@ -6,7 +8,8 @@ from service.database import reading, writing
 from service.errors import Conflict, NotFound
 from service.jobs import queue
 from service.runs import events, lifecycle, metrics
-from service.tables import Checkpoint, Run
+from service.runs.wire import run_body
+from service.tables import Checkpoint, Run, utc_now
 from tests.service.rows import add_dataset, add_run, checkpoint_at, metric_rows
 
 LEASE = 20.0
@@ -105,7 +108,7 @@ def test_a_running_run_is_asked_to_cancel(engine: Engine) -> None:
         run = start(session, add_run(session).id)
         run, changed = lifecycle.cancel(session, run.id)
         assert (run.state, changed) == ("cancelling", True)
-        lifecycle.stopped(session, run.id, run.attempt, {})
+        lifecycle.stopped(session, run.id, run.attempt)
         assert lifecycle.get(session, run.id).state == "cancelled"
 
 
@@ -145,7 +148,7 @@ def test_a_pause_parks_the_run_and_resume_queues_it(engine: Engine) -> None:
     with writing(engine) as session:
         run = start(session, add_run(session).id)
         assert lifecycle.pause(session, run.id)[0].state == "pausing"
-        lifecycle.stopped(session, run.id, run.attempt, {})
+        lifecycle.stopped(session, run.id, run.attempt)
         assert lifecycle.get(session, run.id).state == "paused"
         assert lifecycle.resume(session, run.id)[0].state == "queued"
 
@@ -219,7 +222,7 @@ def test_the_loss_of_workers_never_ends_a_run(engine: Engine) -> None:
             elif loss % 3 == 1:
                 assert lifecycle.rescue(session, run_id, run.attempt, now=now + LEASE + 1)
             else:
-                lifecycle.stopped(session, run_id, run.attempt, {})
+                lifecycle.stopped(session, run_id, run.attempt)
         run = lifecycle.get(session, run_id)
     assert (run.state, run.attempt, run.crash_streak) == ("queued", 12, 0)
 
@@ -272,6 +275,15 @@ def test_a_crashed_run_waits_before_its_next_try(engine: Engine) -> None:
         assert not queue.has_waiting(session, now=100.5)
         assert lifecycle.claim(session, "w1", lease_s=LEASE, now=100.5) is None
         assert queue.has_waiting(session, now=102.0)
+
+
+def test_a_run_that_waits_for_its_next_try_says_until_when(engine: Engine) -> None:
+    with writing(engine) as session:
+        run = start(session, add_run(session).id, now=100.0)
+        assert run_body(session, run)["not_before"] is None
+        lifecycle.crashed(session, run.id, run.attempt, "killed", now=100.0)
+        until = run_body(session, lifecycle.get(session, run.id))["not_before"]
+        assert timedelta(0) < until - utc_now() <= timedelta(seconds=1)
 
 
 def test_a_checkpoint_forgives_earlier_deaths(engine: Engine) -> None:
