@@ -3,6 +3,7 @@
 An input encodes the same way while training and while predicting. Knows NumPy only.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -20,6 +21,10 @@ DAY = 86_400.0  # seconds
 PERIODS = {"hour": DAY, "weekday": 7 * DAY, "day_of_year": 365.2425 * DAY}
 #: A part of a datetime that moves less than this over the training rows says nothing.
 CONSTANT = 1e-6
+#: How far beyond the training rows' range a value is used as it is, in widths of that range: a
+#: line may well be drawn far out, but numbers such as 1e300 must not overflow the net's float32.
+REACH = 1e6
+LARGEST = float(np.finfo(np.float64).max)
 
 Matrix: TypeAlias = NDArray[np.floating[Any]]
 
@@ -38,6 +43,9 @@ class Scalar:
     #: None where every training row is missing.
     min: float | None
     max: float | None
+    #: What values are clipped to before they are encoded.
+    least: float
+    most: float
     #: What is subtracted and divided by: mean and std, or 0 and 1 where values stay as they are.
     center: float
     scale: float
@@ -51,8 +59,9 @@ class Scalar:
         return [self.name, f"{self.name} is missing"][: self.width]
 
     def encode(self, column: Column, out: Matrix) -> None:
-        values = _numbers(column)
+        values = np.clip(_numbers(column), self.least, self.most)
         gaps = np.isnan(values)
+        # In float64 up to here; `out` rounds, once.
         out[:, 0] = (np.where(gaps, self.mean, values) - self.center) / self.scale
         if self.missing:
             out[:, 1] = gaps
@@ -62,8 +71,7 @@ class Scalar:
         return [(self.center, self.scale), (0.0, 1.0)][: self.width]
 
     def signature(self) -> dict[str, Any]:
-        limits = {} if self.type == "boolean" else {"min": self.min, "max": self.max}
-        return _signature(self, limits)
+        return _signature(self, {} if self.type == "boolean" else _limits(self))
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,9 @@ class Moment:
     std: float
     min: float | None
     max: float | None
+    #: What values are clipped to before they are encoded.
+    least: float
+    most: float
     #: The names in `PERIODS` whose phase varied over the training rows.
     parts: tuple[str, ...]
 
@@ -95,7 +106,7 @@ class Moment:
         return [self.name, *parts, f"{self.name} is missing"][: self.width]
 
     def encode(self, column: Column, out: Matrix) -> None:
-        values = _numbers(column)
+        values = np.clip(_numbers(column), self.least, self.most)
         gaps = np.isnan(values)
         seconds = np.where(gaps, self.mean, values)
         out[:, 0] = (seconds - self.mean) / (self.std or 1.0)
@@ -110,7 +121,7 @@ class Moment:
         return [(self.mean, self.std or 1.0), *[(0.0, 1.0)] * (self.width - 1)]
 
     def signature(self) -> dict[str, Any]:
-        return _signature(self, {"min": self.min, "max": self.max})
+        return _signature(self, _limits(self))
 
 
 @dataclass(frozen=True)
@@ -189,14 +200,15 @@ def fit_input(table: Table, name: str, rows: Rows, *, standardize: bool) -> Inpu
         return _fit_choice(table.categories(name), name, column_type, rows)
     values = table.numbers(name)[rows]
     values = values[~np.isnan(values)]
-    mean, std = (float(values.mean()), float(values.std())) if len(values) else (0.0, 0.0)
+    mean, std = _mean_and_std(values) if len(values) else (0.0, 0.0)
     low, high = (float(values.min()), float(values.max())) if len(values) else (None, None)
     missing = len(rows) - len(values)
+    seen = (name, column_type, missing, mean, std, low, high, *_reach(low, high))
     if column_type == "datetime":
-        return Moment(name, column_type, missing, mean, std, low, high, _moving_parts(values))
+        return Moment(*seen, _moving_parts(values))
     scaled = standardize and column_type != "boolean"
     center, scale = (mean, std or 1.0) if scaled else (0.0, 1.0)
-    return Scalar(name, column_type, missing, mean, std, low, high, center, scale)
+    return Scalar(*seen, center, scale)
 
 
 def input_to_json(column: Input) -> dict[str, Any]:
@@ -244,6 +256,25 @@ def _fit_choice(column: Categories, name: str, column_type: ColumnType, rows: Ro
     )
 
 
+def _mean_and_std(values: Floats) -> tuple[float, float]:
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, std = float(values.mean()), float(values.std())
+    if math.isfinite(mean) and math.isfinite(std):
+        return mean, std
+    # Their sum or their squares are beyond float64, they are not.
+    size = float(np.abs(values).max())
+    return float((values / size).mean()) * size, float((values / size).std()) * size
+
+
+def _reach(low: float | None, high: float | None) -> tuple[float, float]:
+    """Return the least and the greatest value that are encoded as they are."""
+    if low is None or high is None:
+        return -REACH, REACH
+    # A constant column has no width: its size stands in.
+    margin = REACH * ((high - low) or abs(high) or 1.0)
+    return max(low - margin, -LARGEST), min(high + margin, LARGEST)
+
+
 def _moving_parts(seconds: Floats) -> tuple[str, ...]:
     if len(seconds) == 0:
         return ()
@@ -264,6 +295,14 @@ def _numbers(column: Column) -> Floats:
     if isinstance(column, Categories):
         raise TypeError("expected numbers, got categories")
     return column
+
+
+def _limits(column: Scalar | Moment) -> dict[str, Any]:
+    return {
+        "min": column.min,
+        "max": column.max,
+        "clip": {"min": column.least, "max": column.most},
+    }
 
 
 def _signature(column: Input, details: dict[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ Code = Literal[
     "wrong_type",
     "coerced",
     "out_of_range",
+    "clipped",
     "unknown_column",
     "non_finite",
 ]
@@ -173,13 +174,17 @@ def _check_range(column: Scalar | Moment, numbers: Floats, problems: Problems) -
     if column.min is None or column.max is None:
         return
     outside = np.flatnonzero((numbers < column.min) | (numbers > column.max))
-    for row in outside.tolist():
-        number, low, high = (
-            _moment_text(seconds) if column.type == "datetime" else f"{seconds:g}"
-            for seconds in (float(numbers[row]), column.min, column.max)
-        )
-        detail = f"{number} is outside the training rows' range, {low} to {high}"
-        problems.add([row], Problem(column.name, "out_of_range", detail))
+    if len(outside) == 0:
+        return
+    told = _moment_text if column.type == "datetime" else "{:g}".format
+    seen = f"{told(column.min)} to {told(column.max)}"
+    for row, number in zip(outside.tolist(), numbers[outside].tolist(), strict=True):
+        fact = f"{told(number)} is outside the training rows' range, {seen}"
+        problems.add([row], Problem(column.name, "out_of_range", fact))
+        used = min(max(number, column.least), column.most)
+        if used != number:
+            fact = f"{told(number)} is too far outside of it to compute with"
+            problems.add([row], Problem(column.name, "clipped", fact, f"{told(used)} is used"))
 
 
 def _moment_text(seconds: float) -> str:

@@ -21,6 +21,13 @@ class Model(Wire):
     created_at: datetime
 
 
+class Limits(Wire):
+    """The least and the greatest value."""
+
+    min: float
+    max: float
+
+
 class InputColumn(Wire):
     """A column that the model reads."""
 
@@ -30,6 +37,8 @@ class InputColumn(Wire):
     missing: int = 0
     min: float | str | None = None
     max: float | str | None = None
+    #: beyond these, values are clipped, with a warning
+    clip: Limits | None = None
     #: the categories of the training rows, most frequent first
     categories: list[TopValue] | None = None
 

@@ -1,4 +1,5 @@
 import json
+import math
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import pytest
 from models.data import ColumnType, Table
 from models.errors import DataInvalid
 from models.features import Features, estimate_width
-from models.inputs import MAX_CATEGORIES
+from models.inputs import MAX_CATEGORIES, Choice
 from models.targets import ClassTarget
 from tests.models.samples import PASSENGER_FEATURES, Cells, make_table, passengers
 
@@ -103,6 +104,35 @@ def test_a_constant_column_is_warned_of_and_encodes_to_zero() -> None:
 def test_a_column_without_any_value_still_encodes() -> None:
     table = one_column("number", [None, None])
     assert np.isfinite(fit(table, "x").encode(table)).all()
+
+
+@pytest.mark.parametrize("column_type", ["number", "datetime"])
+@pytest.mark.parametrize(
+    "cells", [[1, 2, 4], [5, 5], [None, None], [0, 0], [-1.7e308, 1.7e308, 3], [1e-300, 2e-300]]
+)
+def test_no_training_row_is_clipped_and_every_number_is_encoded_finitely(
+    column_type: ColumnType, cells: Cells
+) -> None:
+    table = one_column(column_type, cells)
+    column = fit(table, "x", standardize=False).inputs[0]
+    assert not isinstance(column, Choice)
+    values = table.numbers("x")
+    assert np.array_equal(np.clip(values, column.least, column.most), values, equal_nan=True)
+    assert math.isfinite(column.least)
+    assert math.isfinite(column.most)
+
+
+def test_numbers_are_standardised_in_float64_and_rounded_once() -> None:
+    table = one_column("number", [1e9, 1e9 + 1, 1e9 + 3])
+    values = table.numbers("x")
+    exact = (values - values.mean()) / values.std()
+    assert fit(table, "x").encode(table)[:, 0].tolist() == exact.astype(np.float32).tolist()
+
+
+def test_a_number_far_beyond_the_training_rows_is_clipped() -> None:
+    features = fit(one_column("number", [0, 1]), "x", standardize=False)
+    far = one_column("number", [1e300, -1e300, 2e5])
+    assert features.encode(far)[:, 0].tolist() == [np.float32(1e6 + 1), -1e6, 2e5]
 
 
 def test_features_survive_json_bit_for_bit() -> None:

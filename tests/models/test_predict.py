@@ -174,12 +174,34 @@ def test_a_row_in_error_does_not_say_that_anything_was_used_instead(
     assert [warning.detail for warning in refused.warnings] == ["no value"]
 
 
-def test_an_output_that_is_not_finite_is_an_error_and_no_number(line: Predictor) -> None:
-    bad, good = line.predict({"Quiz": [1e300, 10.0]}, 2)
+def test_an_output_that_is_not_finite_is_an_error_and_no_number(
+    line: Predictor, tmp_path: Path
+) -> None:
+    tensors, document = read(learn(scores(), tmp_path, LINE | {"epochs": 1}).saved[-1].path)
+    weight = np.array([[3e38]], dtype=np.float32)
+    checkpoint.write(tmp_path / "steep", tensors | {"best.0.weight": weight}, document)
+    bad, good = Predictor.load(tmp_path / "steep").predict({"Quiz": [1000.0, 10.0]}, 2)
     assert bad.value is None
     assert bad.error is not None
     assert bad.error.code == "non_finite"
     assert isinstance(good.value, float)
+
+
+@pytest.mark.parametrize("extreme", [1e300, -1e300, 1.7976931348623157e308, 10**300])
+def test_an_extreme_number_is_clipped_with_a_warning(line: Predictor, extreme: float) -> None:
+    (quiz,) = line.features.signature()["inputs"]
+    limit = quiz["clip"]["max" if extreme > 0 else "min"]
+    odd, edge = line.predict({"Quiz": [extreme, limit]}, 2)
+    assert codes(odd) == [("Quiz", "out_of_range"), ("Quiz", "clipped")]
+    assert odd.value == edge.value
+    assert odd.warnings[1].detail.endswith(f"; {limit:g} is used")
+    assert codes(edge) == [("Quiz", "out_of_range")]
+
+
+def test_a_line_is_drawn_far_out_before_anything_is_clipped(line: Predictor) -> None:
+    (far,) = line.predict({"Quiz": [10_000_000.0]}, 1)
+    assert codes(far) == [("Quiz", "out_of_range")]
+    assert far.value == pytest.approx(1.31196727e7, rel=1e-3)
 
 
 def test_ten_thousand_rows_are_in_order(line: Predictor) -> None:

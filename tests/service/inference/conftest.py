@@ -24,6 +24,14 @@ def scores(engine: Engine, store: Store) -> Trained:
 
 
 @pytest.fixture
+def steep(engine: Engine, store: Store) -> Trained:
+    """The model `steep` with one version, whose answers soon are no numbers."""
+    run = store(trained.steep())
+    trained.publish(engine, run, "steep")
+    return run
+
+
+@pytest.fixture
 def boats(engine: Engine, store: Store) -> Trained:
     """The model `boats` with one version."""
     run = store(trained.boats())

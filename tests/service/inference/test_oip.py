@@ -71,20 +71,20 @@ def test_it_predicts_what_the_native_route_predicts(client: httpx.Client, boats:
 
 
 def test_a_row_that_cannot_be_predicted_is_null_and_says_why(
-    client: httpx.Client, scores: Trained
+    client: httpx.Client, steep: Trained
 ) -> None:
-    body = {"inputs": [_tensor("Quiz", "FP64", [10.0, 1e308])]}
-    value, error = client.post("/v2/models/scores/infer", json=body).json()["outputs"]
-    assert value["data"] == [13.0, None]
+    body = {"inputs": [_tensor("Quiz", "FP64", [10.0, 1000.0])]}
+    value, error = client.post("/v2/models/steep/infer", json=body).json()["outputs"]
+    assert value["data"] == [pytest.approx(1e37), None]
     assert error["data"][0] == ""
     assert "not finite" in error["data"][1]
 
 
 def test_a_rows_error_is_in_the_parameters_though_only_other_outputs_are_wanted(
-    client: httpx.Client, scores: Trained
+    client: httpx.Client, steep: Trained
 ) -> None:
-    body = {"inputs": [_tensor("Quiz", "FP64", [10.0, 1e308])], "outputs": [{"name": "Final"}]}
-    answer = client.post("/v2/models/scores/infer", json=body).json()
+    body = {"inputs": [_tensor("Quiz", "FP64", [10.0, 1000.0])], "outputs": [{"name": "Final"}]}
+    answer = client.post("/v2/models/steep/infer", json=body).json()
     (error,) = json.loads(answer["parameters"]["errors"])
     assert (error["code"], error["rows"]) == ("non_finite", [1])
 

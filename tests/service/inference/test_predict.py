@@ -90,13 +90,23 @@ def test_what_is_not_there_does_not_predict(client: httpx.Client, scores: Traine
 
 
 def test_one_bad_row_never_fails_the_others(client: httpx.Client, scores: Trained) -> None:
-    found = _predict(
-        client, SCORES, {"Quiz": 10}, {"Quiz": "ten"}, {"Quiz": [1]}, {"Quiz": 1e308}, {"Quiz": 4}
-    )
-    assert (found[0], found[4]) == ({"value": 13.0}, {"value": 5.5})
+    found = _predict(client, SCORES, {"Quiz": 10}, {"Quiz": "ten"}, {"Quiz": [1]}, {"Quiz": 4})
+    assert (found[0], found[3]) == ({"value": 13.0}, {"value": 5.5})
     assert _codes(found[1]) == _codes(found[2]) == ["wrong_type"]
-    assert found[3]["value"] is None
-    assert found[3]["error"]["code"] == "non_finite"
+
+
+def test_a_value_that_is_no_number_is_its_rows_error(client: httpx.Client, steep: Trained) -> None:
+    path = SCORES.replace("scores", "steep")
+    good, bad, last = _predict(client, path, {"Quiz": 10}, {"Quiz": 1000}, {"Quiz": 10})
+    assert bad["value"] is None
+    assert bad["error"]["code"] == "non_finite"
+    assert good == last == {"value": pytest.approx(1e37)}
+
+
+def test_an_extreme_number_is_clipped(client: httpx.Client, scores: Trained) -> None:
+    (row,) = _predict(client, SCORES, {"Quiz": 1e308})
+    assert row["value"] == pytest.approx(1.25 * (12.5 + 1e7), rel=1e-5)
+    assert _codes(row) == ["out_of_range", "clipped"]
 
 
 def test_a_missing_value_is_imputed_as_in_training(client: httpx.Client, scores: Trained) -> None:
