@@ -106,7 +106,36 @@ class DatasetVersion(Table):
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
-class Run(Table):
+class Job:
+    """What every kind of work has in the queue: its state, its owner, and its times."""
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    #: see `jobs.life`
+    state: Mapped[str] = mapped_column(String(16))
+    state_reason: Mapped[str | None]
+    #: the fencing token: it grows by one with each claim
+    attempt: Mapped[int] = mapped_column(default=0)
+    #: the supervisor that holds the lease
+    owner: Mapped[str | None] = mapped_column(String(64))
+    lease_expires: Mapped[float | None]
+    boot_id: Mapped[str | None] = mapped_column(String(40))
+    #: unclean deaths, since it was last saved, of a child whose supervisor outlived it
+    crash_streak: Mapped[int] = mapped_column(default=0)
+    #: when it may be tried again, by the clock of leases, and for people by the wall's
+    not_before: Mapped[float | None]
+    waits_until: Mapped[datetime | None]
+    #: the number of the last event: whoever waits for news waits for it to grow
+    event_seq: Mapped[int] = mapped_column(default=0)
+    progress: Mapped[Json | None]
+    error: Mapped[Json | None]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    queued_at: Mapped[datetime] = mapped_column(default=utc_now)
+    claimed_at: Mapped[datetime | None]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class Run(Job, Table):
     """One training job, and its place in the queue."""
 
     __tablename__ = "runs"
@@ -119,48 +148,25 @@ class Run(Table):
         Index("ix_runs_queue", "state", "queued_at", "id"),
     )
 
-    id: Mapped[str] = mapped_column(Id, primary_key=True)
     name: Mapped[str | None]
     tags: Mapped[Json]
     config: Mapped[Json]
     dataset_id: Mapped[str] = mapped_column(Id, index=True)
     dataset_version: Mapped[int]
-    #: see `runs.lifecycle`
-    state: Mapped[str] = mapped_column(String(16))
-    state_reason: Mapped[str | None]
-    #: the fencing token: it grows by one with each claim
-    attempt: Mapped[int] = mapped_column(default=0)
-    #: the supervisor that holds the lease
-    owner: Mapped[str | None] = mapped_column(String(64))
-    lease_expires: Mapped[float | None]
-    boot_id: Mapped[str | None] = mapped_column(String(40))
-    #: unclean deaths since the last checkpoint of a child whose supervisor outlived it
-    crash_streak: Mapped[int] = mapped_column(default=0)
-    #: when it may be tried again, by the clock of leases, and for people by the wall's
-    not_before: Mapped[float | None]
-    waits_until: Mapped[datetime | None]
     retry_of: Mapped[str | None] = mapped_column(Id)
     #: the checkpoint to go on from, and the one to predict with
     resume_checkpoint_id: Mapped[str | None] = mapped_column(Id)
     best_checkpoint_id: Mapped[str | None] = mapped_column(Id)
-    #: the last live metric row and the last event
+    #: the last live metric row
     metric_seq: Mapped[int] = mapped_column(default=0)
-    event_seq: Mapped[int] = mapped_column(default=0)
-    progress: Mapped[Json | None]
     latest: Mapped[Json | None]
     best: Mapped[Json | None]
     evaluation: Mapped[Json | None]
     device: Mapped[str | None]
     warnings: Mapped[list[Any]]
-    error: Mapped[Json | None]
     #: the version that the run made
     model_name: Mapped[str | None] = mapped_column(String(128), index=True)
     model_version: Mapped[int | None]
-    created_at: Mapped[datetime] = mapped_column(default=utc_now)
-    queued_at: Mapped[datetime] = mapped_column(default=utc_now)
-    claimed_at: Mapped[datetime | None]
-    started_at: Mapped[datetime | None]
-    finished_at: Mapped[datetime | None]
 
 
 class Metric(Table):

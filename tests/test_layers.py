@@ -57,6 +57,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.runs.lifecycle",),
     ("service.runs.metrics",),
     ("service.runs.replays",),
+    ("service.jobs.life",),
     ("service.runs.events",),
     ("service.jobs.queue",),
     ("service.keys",),
@@ -70,6 +71,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "service.errors",
         "service.ids",
         "service.jobs.deaths",
+        "service.jobs.tables",
     ),
     ("models.train",),
     ("models",),
@@ -230,7 +232,11 @@ def test_nothing_forks_a_process_that_may_have_used_the_storage() -> None:
 
 def test_files_are_short_enough_to_be_read_at_once() -> None:
     tests = {str(path.relative_to(ROOT)): path for path in (ROOT / "tests").rglob("*.py")}
-    lengths = {name: len(path.read_text().splitlines()) for name, path in (MODULES | tests).items()}
+    lengths = {
+        name: len(path.read_text().splitlines())
+        for name, path in (MODULES | tests).items()
+        if not is_in(name, "migrations.versions")  # generated
+    }
     assert {name: lines for name, lines in lengths.items() if lines > MAX_FILE} == {}
 
 

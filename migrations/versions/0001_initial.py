@@ -11,6 +11,78 @@ depends_on = None
 
 def upgrade() -> None:
     op.create_table(
+        "batch_predictions",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("on_problem", sa.String(length=8), nullable=False),
+        sa.Column("dataset_id", sa.String(length=40), nullable=False),
+        sa.Column(
+            "dataset_version", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
+        ),
+        sa.Column("model_name", sa.String(length=128), nullable=False),
+        sa.Column(
+            "model_version", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
+        ),
+        sa.Column("alias", sa.String(length=128), nullable=True),
+        sa.Column("added", sa.JSON(), nullable=False),
+        sa.Column("ignored", sa.JSON(), nullable=False),
+        sa.Column("counts", sa.JSON(), nullable=False),
+        sa.Column("result_id", sa.String(length=40), nullable=True),
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("state_reason", sa.Text(), nullable=True),
+        sa.Column("attempt", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("owner", sa.String(length=64), nullable=True),
+        sa.Column("lease_expires", sa.Float(precision=53), nullable=True),
+        sa.Column("boot_id", sa.String(length=40), nullable=True),
+        sa.Column(
+            "crash_streak", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
+        ),
+        sa.Column("not_before", sa.Float(precision=53), nullable=True),
+        sa.Column("waits_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column(
+            "event_seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
+        ),
+        sa.Column("progress", sa.JSON(), nullable=True),
+        sa.Column("error", sa.JSON(), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("queued_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("claimed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_batch_predictions")),
+    )
+    with op.batch_alter_table("batch_predictions", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_batch_predictions_queue", ["state", "queued_at", "id"], unique=False
+        )
+        batch_op.create_index(
+            batch_op.f("ix_batch_predictions_dataset_id"), ["dataset_id"], unique=False
+        )
+        batch_op.create_index(
+            batch_op.f("ix_batch_predictions_model_name"), ["model_name"], unique=False
+        )
+
+    op.create_table(
+        "batch_chunks",
+        sa.Column("batch_id", sa.String(length=40), nullable=False),
+        sa.Column("number", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("attempt", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("rows", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("counts", sa.JSON(), nullable=False),
+        sa.Column("sha256", sa.String(length=64), nullable=False),
+        sa.Column("bytes", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["batch_id"],
+            ["batch_predictions.id"],
+            name=op.f("fk_batch_chunks_batch_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("batch_id", "number", name=op.f("pk_batch_chunks")),
+    )
+    with op.batch_alter_table("batch_chunks", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_batch_chunks_sha256"), ["sha256"], unique=False)
+
+    op.create_table(
         "blob_pins",
         sa.Column("id", sa.String(length=40), nullable=False),
         sa.Column("sha256", sa.String(length=64), nullable=False),
@@ -303,6 +375,8 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.drop_table("batch_chunks")
+    op.drop_table("batch_predictions")
     with op.batch_alter_table("metrics", schema=None) as batch_op:
         batch_op.drop_index(
             "uq_metrics_live",
