@@ -65,6 +65,11 @@ class Model:
             raise DescentError("several_targets", f"{targets}: name one of them")
         raise NotFound("not_found", f"{targets}, none of {name!r}")
 
+    def reference(self) -> dict[str, Any]:
+        """Return how a request names this model."""
+        chosen = {"version": self._version, "alias": self._alias}
+        return {"name": self.name} | {key: value for key, value in chosen.items() if value}
+
     def _version_path(self) -> str:
         version = self._version
         if version is None:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -16,6 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from models.data import Categories, Column, ColumnType, Floats, Rows, Table, take
+from models.features import Features
 from models.inputs import Choice, Input, Moment, Scalar
 from models.predict import NOT_FINITE, STRICT, Predictor
 from models.targets import ClassTarget
@@ -57,13 +59,20 @@ class Bulk:
         self._required = {column.name for column in predictor.features.inputs if not column.missing}
 
     @property
-    def widest(self) -> int:
-        """How many numbers the widest layer has for a row."""
+    def features(self) -> Features:
+        return self._predictor.features
+
+    @property
+    def multiplications(self) -> int:
+        """How many of them the net needs for a row, about."""
+        widths = [self.features.width, *self._widths()]
+        return max(1, sum(before * after for before, after in pairwise(widths)))
+
+    def _widths(self) -> list[int]:
         layers = self._predictor.document["net"]["layers"]
-        widths: list[int] = [
+        return [
             layer["linear"] for layer in layers if isinstance(layer, dict) and "linear" in layer
         ]
-        return max(self._predictor.features.width, *widths)
 
     def predict(self, batch: pa.RecordBatch, pulse: Pulse) -> Answers:
         """Answer the rows of a batch, whose columns are looked up by their names."""
@@ -118,7 +127,8 @@ class Bulk:
         types = {column.name: column.type for column in features.inputs}
         outputs = np.empty((rows, features.outputs), np.float32)
         least, most = BLOCK_ROWS
-        step = min(most, max(least, BLOCK_CELLS // self.widest))
+        widest = max(features.width, *self._widths())
+        step = min(most, max(least, BLOCK_CELLS // widest))
         for start in range(0, rows, step):
             pulse()
             part = slice(start, start + step)

@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 
 from service import openapi, pages, problems, system
+from service.batch import routes as batch
 from service.database import create_database
 from service.datasets import routes as datasets
 from service.datasets.ingest import Ingester
@@ -103,7 +104,7 @@ def _add_routes(app: FastAPI) -> None:
 
     for each in (system.root, pages.pages, oip.router, described):
         app.include_router(each)
-    for each in (system.api, datasets.router, runs.router, inference.router):
+    for each in (system.api, datasets.router, runs.router, batch.router, inference.router):
         app.include_router(each, prefix=API)
     app.routes.extend(pages.assets())
 

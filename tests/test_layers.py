@@ -32,19 +32,24 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "service.inference.routes",
         "service.inference.predictions",
         "service.inference.oip",
+        "service.batch.routes",
     ),
     ("service.dependencies", "service.http", "service.middleware", "service.jobs.worker"),
+    ("service.jobs.kinds",),
     (
         "service.problems",
         "service.idempotency",
         "service.telemetry",
         "service.jobs.reports",
+        "service.jobs.channel",
+        "service.jobs.work",
         "service.jobs.devices",
         "service.jobs.launch",
         "service.jobs.owners",
         "service.jobs.handout",
         "service.datasets",
         "service.runs.train",
+        "service.batch",
         "service.inference",
     ),
     (
@@ -54,7 +59,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "service.runs.fallback",
         "service.inference.registry",
     ),
-    ("service.runs.lifecycle",),
+    ("service.runs.lifecycle", "service.batch.lifecycle"),
     ("service.runs.metrics",),
     ("service.runs.replays",),
     ("service.jobs.life",),
@@ -98,6 +103,7 @@ RESERVED = {
         "service.inference.answers",
         "service.inference.bodies",
         "service.inference.oip",
+        "service.batch.routes",
     ),
     # Which of these the API may load is proved below, by loading it.
     "torch": ("models", "service.runs.train"),
@@ -226,7 +232,7 @@ def test_nothing_forks_a_process_that_may_have_used_the_storage() -> None:
             if isinstance(node, ast.Call):
                 assert "preexec_fn" not in {keyword.arg for keyword in node.keywords}, name
                 assert "fork" not in {getattr(a, "value", None) for a in node.args}, name
-    for preloaded in ("service.runs.train", "service.datasets.parse"):
+    for preloaded in ("service.runs.train", "service.batch.predict", "service.datasets.parse"):
         assert "obstore" not in loaded_by(f"import {preloaded}")
 
 

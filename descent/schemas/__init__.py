@@ -3,6 +3,14 @@
 Requests refuse unknown fields. Responses may gain fields, so readers ignore what they do not know.
 """
 
+from descent.schemas.batch import (
+    AddedColumn,
+    BatchPrediction,
+    BatchPredictionRequest,
+    BatchProgress,
+    ModelRef,
+    PredictingVersion,
+)
 from descent.schemas.datasets import (
     Column,
     ColumnOverride,
@@ -61,6 +69,7 @@ from descent.schemas.system import (
 )
 from descent.schemas.wire import (
     TERMINAL_STATES,
+    BatchId,
     CheckpointId,
     ColumnRole,
     ColumnType,
@@ -82,9 +91,14 @@ from descent.schemas.wire import (
 
 __all__ = [
     "TERMINAL_STATES",
+    "AddedColumn",
     "Alias",
     "AliasPut",
     "Architecture",
+    "BatchId",
+    "BatchPrediction",
+    "BatchPredictionRequest",
+    "BatchProgress",
     "Best",
     "Checkpoint",
     "CheckpointId",
@@ -116,6 +130,7 @@ __all__ = [
     "MetricRow",
     "MetricsPage",
     "Model",
+    "ModelRef",
     "ModelVersion",
     "ModelVersionRef",
     "Notice",
@@ -125,6 +140,7 @@ __all__ = [
     "Parameters",
     "Part",
     "PredictRequest",
+    "PredictingVersion",
     "Prediction",
     "PredictionError",
     "Predictions",

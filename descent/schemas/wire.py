@@ -39,6 +39,7 @@ def _pattern(prefix: str) -> Any:  # noqa: ANN401  what pydantic's Field returns
 DatasetId = Annotated[str, _pattern("ds")]
 RunId = Annotated[str, _pattern("run")]
 KeyId = Annotated[str, _pattern("key")]
+BatchId = Annotated[str, _pattern("batch")]
 CheckpointId = Annotated[str, _pattern("ckpt")]
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from service import references
+from service.batch.lifecycle import unfinished_of_model
 from service.database import is_postgres
 from service.errors import Conflict, NotFound
 from service.tables import Alias, Checkpoint, Model, ModelChange, ModelVersion, Run, Table, utc_now
@@ -281,6 +282,7 @@ def unregister(session: Session, name: str, number: int) -> None:
             code="in_use",
             aliases=aliases,
         )
+    _check_unused(session, name, number)
     session.execute(
         delete(ModelVersion).where(ModelVersion.model_name == name, ModelVersion.version == number)
     )
@@ -290,10 +292,22 @@ def unregister(session: Session, name: str, number: int) -> None:
 def unregister_model(session: Session, name: str) -> None:
     """Delete a model with its versions and aliases."""
     find_model(session, name, lock=True)
+    _check_unused(session, name)
     session.execute(delete(Alias).where(Alias.model_name == name))
     session.execute(delete(ModelVersion).where(ModelVersion.model_name == name))
     session.execute(delete(Model).where(Model.name == name))
     changed(session, name)
+
+
+def _check_unused(session: Session, name: str, number: int | None = None) -> None:
+    """Raise where a batch prediction is to be made, or is being made, with the model."""
+    if batches := unfinished_of_model(session, name, number):
+        raise Conflict(
+            f"{len(batches)} unfinished batch predictions need it, such as {batches[0]}: cancel"
+            " them or wait until they are finished.",
+            code="in_use",
+            batch_predictions=list(batches[:100]),
+        )
 
 
 # ---- telling others ------------------------------------------------------------------------------
