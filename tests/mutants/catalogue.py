@@ -81,6 +81,22 @@ MUTANTS = (
         "",
         f"{LIFECYCLE}::test_a_claim_starts_a_new_attempt",
     ),
+    Mutant(
+        "chunks of predictions are not fenced",
+        "service/batch/lifecycle.py",
+        "    job = queue.hold(session, BatchPrediction, job_id, attempt)\n    last =",
+        "    job = life.get(session, BatchPrediction, job_id)\n    last =",
+        "tests/service/batch/test_lifecycle.py"
+        "::test_a_late_write_is_refused_and_changes_nothing[sqlite-a chunk]",
+    ),
+    Mutant(
+        "a chunk that was sent twice is stored twice",
+        "service/batch/lifecycle.py",
+        "    if chunk.number == done + 1:",
+        "    if True:",
+        "tests/service/batch/test_lifecycle.py"
+        "::test_a_chunk_whose_commit_was_not_heard_of_is_stored_once",
+    ),
     # ---- leases -------------------------------------------------------------------------------
     Mutant(
         "a beat renews what another owner holds",
@@ -179,6 +195,13 @@ MUTANTS = (
         "the collector does not look for checkpoints",
         "service/references.py",
         "        exists().where(Checkpoint.sha256 == sha256),\n",
+        "",
+        "tests/service/test_collect.py::test_every_column_that_names_a_blob_keeps_it",
+    ),
+    Mutant(
+        "the collector does not look for chunks",
+        "service/references.py",
+        "        exists().where(BatchChunk.sha256 == sha256),\n",
         "",
         "tests/service/test_collect.py::test_every_column_that_names_a_blob_keeps_it",
     ),

@@ -5,6 +5,9 @@ from typing import Any
 import httpx
 import pytest
 
+from descent import Client
+from descent.errors import NotFound
+
 API = "/api/v1"
 TABLE: dict[str, list[Any]] = {
     "Age": [22.0, 38.0, None, 35.0, 54.0, 300.0, 30.0, 41.0] * 5,
@@ -183,6 +186,18 @@ def test_the_same_key_makes_one_job(service: httpx.Client, boats: str) -> None:
     )
     assert first.json() == second.json()
     assert second.headers["Idempotency-Replayed"] == "true"
+
+
+def test_the_client_waits_for_the_dataset_and_takes_it(url: str, boats: str) -> None:
+    with Client(url) as client:
+        dataset = client.upload(TABLE, "passengers")
+        job = client.predict_dataset(client.model(boats, version=1), dataset, name="told").wait(60)
+        assert (job.result().name, job.result().rows) == ("told", 40)
+        assert client.batch_prediction(job.id).info == job.info
+        assert job.id in [each.id for each in client.batch_predictions(dataset=dataset.id)]
+        job.delete()
+        with pytest.raises(NotFound):
+            job.refresh()
 
 
 def test_jobs_are_listed_filtered_and_deleted(service: httpx.Client, boats: str) -> None:
