@@ -23,6 +23,7 @@ from service.http import authenticate, router
 from service.inference import oip
 from service.inference import routes as inference
 from service.inference.cache import Predictors
+from service.inference.directory import Directory
 from service.inference.files import Files
 from service.keys import KeyRing
 from service.middleware import Gate
@@ -46,12 +47,14 @@ def create_app(settings: Settings, wake: Callable[[], None] = _nobody) -> FastAP
     engine = create_database(settings.resolved_database_url)
     blobs = open_store(settings)
     ingester = Ingester(settings, engine, blobs)
+    predictors = Predictors(blobs)
     parts = Parts(
         settings=settings,
         engine=engine,
         blobs=blobs,
         watcher=Watcher(engine),
-        predictors=Predictors(blobs),
+        predictors=predictors,
+        directory=Directory(engine, predictors),
         files=Files(settings, ingester.folder),
         ingester=ingester,
         wake=wake,
@@ -79,11 +82,13 @@ def create_app(settings: Settings, wake: Callable[[], None] = _nobody) -> FastAP
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     parts: Parts = app.state.parts
     parts.ingester.start()
+    parts.directory.start()
     try:
         async with parts.watcher.running():
             yield
     finally:
         await run_sync(parts.ingester.close)
+        await run_sync(parts.directory.close)
     parts.engine.dispose()
 
 

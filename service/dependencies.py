@@ -19,10 +19,12 @@ from service.blobs import BlobStore
 from service.database import reading, writing
 from service.datasets.ingest import Ingester
 from service.errors import Invalid, PreconditionFailed, PreconditionRequired
+from service.inference.directory import Directory
 from service.runs.events import Watcher
 from service.settings import Settings
 
 MAX_PAGE = 200  # rows of one page
+AFTER_COMMIT = "after_commit"  # where a session keeps what is to be called then
 Row = TypeVar("Row")
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -36,6 +38,7 @@ class Parts:
     blobs: BlobStore
     watcher: Watcher
     predictors: Any
+    directory: Directory
     files: Any
     ingester: Ingester
     #: tells the supervisor on this machine, if there is one, that the queue has something for it
@@ -62,6 +65,13 @@ def write_session(parts: PartsDep, request: Request) -> Iterator[Session]:
         yield session
         reach("api.commit")
     reach("api.committed")
+    for call in session.info.get(AFTER_COMMIT, ()):
+        call()
+
+
+def after_commit(session: Session, call: Callable[[], None]) -> None:
+    """Have something done once a WriteSession is committed and has given its connection back."""
+    session.info.setdefault(AFTER_COMMIT, []).append(call)
 
 
 # scope="function": closed, and so committed, before the response is sent. A COMMIT that fails is

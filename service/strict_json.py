@@ -8,7 +8,10 @@ import json
 import math
 import re
 from collections.abc import Callable
+from itertools import chain
 from typing import Any, NoReturn
+
+import orjson
 
 from service.errors import BadRequest
 
@@ -18,6 +21,9 @@ INT64 = 2**63
 _TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
 _MAYBE_HUGE_FLOAT = re.compile(r"[eE]\+?[0-9]{3}|[0-9]{300}")
 _MAYBE_HUGE_INT = re.compile(r"[0-9]{19}")
+#: makes one sign of all digits, and one of all that an integer inside a document can follow
+_SHAPE = bytes.maketrans(b"0123456789:[ \t\r\n-", b"0" * 10 + b"," * 7)
+_MAYBE_HUGE = b"," + b"0" * 19
 
 
 def strict_json(data: bytes, number: Callable[[str], Any] | None = None) -> Any:  # noqa: ANN401  JSON may hold anything
@@ -25,6 +31,8 @@ def strict_json(data: bytes, number: Callable[[str], Any] | None = None) -> Any:
 
     Numbers become what `number` makes of their digits; without it, floats and 64-bit integers.
     """
+    if number is None and (quick := _quick(data)) is not _UNSURE:
+        return quick
     text = _decode(data)
     del data  # a table may have the size of the memory that is left
     _check_depth(text)
@@ -43,6 +51,60 @@ def strict_json(data: bytes, number: Callable[[str], Any] | None = None) -> Any:
     if "\\u0000" in lowered or "\\ud" in lowered:
         _check_strings(value)
     return value
+
+
+#: what `_quick` returns where it cannot prove that a document is strict
+_UNSURE = object()
+
+
+def _quick(data: bytes) -> Any:  # noqa: ANN401  JSON may hold anything
+    """Return the value of a document that is provably strict, else `_UNSURE`: ten times faster.
+
+    orjson refuses NaN, infinite numbers, lone surrogates and what is not UTF-8, but it takes the
+    last of two equal keys, and depth and integers that are not ours.
+    """
+    # Behind these escapes are NUL, half surrogates, and the signs that `_is_distinct` counts.
+    if b"\\u" in data or _MAYBE_HUGE in data.translate(_SHAPE):
+        return _UNSURE
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return _UNSURE
+    is_sure = isinstance(value, dict | list) and _is_flat_and_distinct(value, data)
+    return value if is_sure else _UNSURE
+
+
+def _is_flat_and_distinct(value: Any, data: bytes) -> bool:  # noqa: ANN401  JSON may hold anything
+    """Return whether no key is given twice and nothing nests too deep; False if in doubt.
+
+    A value holds as many keys as its text has colons, and as many arrays and objects as opening
+    brackets, or fewer: a repeated key is one colon without a key. Equal counts prove that nothing
+    got lost and that there is nothing below. Colons inside strings, as in times, are counted too;
+    brackets inside strings leave a doubt.
+    """
+    colons = data.count(b":")
+    brackets = data.count(b"[") + data.count(b"{")
+    level = [value]
+    for _depth in range(MAX_DEPTH):
+        objects = [item for item in level if type(item) is dict]
+        brackets -= len(level)
+        colons -= sum(map(len, objects))
+        if not brackets:
+            return colons == 0 or colons == _colons(value)
+        lists = (item for item in level if type(item) is list)
+        below = chain(chain.from_iterable(lists), *(item.values() for item in objects))
+        level = [item for item in below if type(item) in (dict, list)]
+    return False
+
+
+def _colons(value: Any) -> int:  # noqa: ANN401  a part of a JSON document
+    if isinstance(value, str):
+        return value.count(":")
+    if isinstance(value, list):
+        return sum(map(_colons, value))
+    if isinstance(value, dict):
+        return sum(map(_colons, value)) + sum(map(_colons, value.values()))
+    return 0
 
 
 def _hooks(text: str) -> dict[str, Any]:

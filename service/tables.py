@@ -290,6 +290,18 @@ class Alias(Table):
     updated_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
+class ModelChange(Table):
+    """When a model, its versions or its aliases changed last; the row stays when the model goes.
+
+    The row of no name holds the newest revision of all (see `registry.changed`).
+    """
+
+    __tablename__ = "model_changes"
+
+    model_name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    revision: Mapped[int] = mapped_column(index=True)
+
+
 class Blob(Table):
     """An object in the blob store, or one that is about to be there; see `references`."""
 

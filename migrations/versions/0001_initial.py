@@ -165,6 +165,15 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("model_name", "alias", name=op.f("pk_aliases")),
     )
     op.create_table(
+        "model_changes",
+        sa.Column("model_name", sa.String(length=128), nullable=False),
+        sa.Column("revision", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.PrimaryKeyConstraint("model_name", name=op.f("pk_model_changes")),
+    )
+    with op.batch_alter_table("model_changes", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_model_changes_revision"), ["revision"], unique=False)
+
+    op.create_table(
         "runs",
         sa.Column("id", sa.String(length=40), nullable=False),
         sa.Column("name", sa.Text(), nullable=True),
@@ -314,6 +323,10 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_runs_dataset_id"))
 
     op.drop_table("runs")
+    with op.batch_alter_table("model_changes", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_model_changes_revision"))
+
+    op.drop_table("model_changes")
     op.drop_table("aliases")
     with op.batch_alter_table("model_versions", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_model_versions_sha256"))

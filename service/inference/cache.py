@@ -76,6 +76,9 @@ class Predictors:
     def __len__(self) -> int:
         return len(self._kept)
 
+    def __contains__(self, sha256: str) -> bool:
+        return sha256 in self._kept
+
     def get(self, sha256: str) -> Predictor:
         """Return the predictor of a checkpoint. Raises CheckpointDamaged."""
         with self._lock:

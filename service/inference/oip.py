@@ -116,10 +116,8 @@ def version_infer(
 
 
 def _target(parts: Parts, name: str, number: int | None = None) -> registry.Target:
-    with reading(parts.engine) as session:
-        if number is None:
-            return registry.target_of_model(session, name)
-        return registry.target_of_version(session, name, number)
+    directory = parts.directory
+    return directory.of_model(name) if number is None else directory.of_version(name, number)
 
 
 def _predictor(parts: Parts, target: registry.Target) -> Predictor:

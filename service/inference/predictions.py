@@ -101,9 +101,7 @@ ANSWER: dict[int | str, dict[str, Any]] = {
 @http.streams_body
 def predict_with_model(parts: PartsDep, name: ModelName, asked: AskedDep) -> Response:
     """Predict with the latest version of a model."""
-    with reading(parts.engine) as session:
-        target = registry.target_of_model(session, name)
-    return answer(parts, target, asked)
+    return answer(parts, parts.directory.of_model(name), asked)
 
 
 @router.post(
@@ -121,9 +119,7 @@ def predict_with_version(
     asked: AskedDep,
 ) -> Response:
     """Predict with one version of a model."""
-    with reading(parts.engine) as session:
-        target = registry.target_of_version(session, name, version)
-    return answer(parts, target, asked)
+    return answer(parts, parts.directory.of_version(name, version), asked)
 
 
 @router.post(
@@ -141,9 +137,7 @@ def predict_with_alias(
     asked: AskedDep,
 ) -> Response:
     """Predict with the version that an alias points to."""
-    with reading(parts.engine) as session:
-        target = registry.target_of_alias(session, name, alias)
-    return answer(parts, target, asked)
+    return answer(parts, parts.directory.of_alias(name, alias), asked)
 
 
 @router.post(

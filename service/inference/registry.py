@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from service import references
 from service.database import is_postgres
 from service.errors import Conflict, NotFound
-from service.tables import Alias, Checkpoint, Model, ModelVersion, Run, utc_now
+from service.tables import Alias, Checkpoint, Model, ModelChange, ModelVersion, Run, Table, utc_now
 
 #: Raises where the caller's precondition does not hold for an alias, or for its absence.
 Check = Callable[[Alias | None], None]
@@ -29,6 +29,10 @@ class Target:
     sha256: str
     #: how the answer names it: model and version, and where a run was asked run and checkpoint
     named: dict[str, Any]
+
+
+def target(name: str, number: int, sha256: str) -> Target:
+    return Target(sha256, {"model": name, "version": number})
 
 
 class Moved(NamedTuple):
@@ -73,15 +77,15 @@ def register(
     )
     session.add(version)
     session.flush()
+    changed(session, model)
     return version
 
 
 def _next_version(session: Session, model: str) -> int:
     # One statement makes the model or counts up, and holds its row until the transaction ends:
     # two runs that end at the same moment get two numbers, and none is given twice.
-    insert = postgresql.insert if is_postgres(session) else sqlite.insert
     statement = (
-        insert(Model)
+        _insert(session, Model)
         .values(name=model, last_version=1)
         .on_conflict_do_update(
             index_elements=[Model.name], set_={"last_version": Model.last_version + 1}
@@ -177,7 +181,7 @@ def target_of_model(session: Session, name: str) -> Target:
     if row is None:
         find_model(session, name)
         raise NotFound(f"The model {name!r} has no version: train a run with register_as.")
-    return _target(name, row.version, row.sha256)
+    return target(name, row.version, row.sha256)
 
 
 def target_of_version(session: Session, name: str, number: int) -> Target:
@@ -187,7 +191,7 @@ def target_of_version(session: Session, name: str, number: int) -> Target:
     sha256 = session.scalar(query)
     if sha256 is None:
         raise _no_version(session, name, number)
-    return _target(name, number, sha256)
+    return target(name, number, sha256)
 
 
 def target_of_alias(session: Session, name: str, alias: str) -> Target:
@@ -238,10 +242,12 @@ def point_alias(session: Session, name: str, alias: str, version: int, check: Ch
         created = Alias(model_name=name, alias=alias, version=version)
         session.add(created)
         session.flush()
+        changed(session, name)
         return Moved(created, is_new=True)
     if found.version != version:
         found.version, found.revision, found.updated_at = version, found.revision + 1, utc_now()
         session.flush()
+        changed(session, name)
     return Moved(found, is_new=False)
 
 
@@ -251,6 +257,7 @@ def remove_alias(session: Session, name: str, alias: str, check: Check) -> None:
     check(found)
     session.delete(found)
     session.flush()
+    changed(session, name)
 
 
 # ---- taking back ---------------------------------------------------------------------------------
@@ -277,6 +284,7 @@ def unregister(session: Session, name: str, number: int) -> None:
     session.execute(
         delete(ModelVersion).where(ModelVersion.model_name == name, ModelVersion.version == number)
     )
+    changed(session, name)
 
 
 def unregister_model(session: Session, name: str) -> None:
@@ -285,13 +293,43 @@ def unregister_model(session: Session, name: str) -> None:
     session.execute(delete(Alias).where(Alias.model_name == name))
     session.execute(delete(ModelVersion).where(ModelVersion.model_name == name))
     session.execute(delete(Model).where(Model.name == name))
+    changed(session, name)
+
+
+# ---- telling others ------------------------------------------------------------------------------
+
+
+def changed(session: Session, name: str) -> None:
+    """Have every process look at this model again: part of each transaction that changes it.
+
+    Whoever holds the row of no name keeps the next one waiting until he commits, so a reader that
+    has seen a revision has missed none before it.
+    """
+    revision = _counted_up(session)
+    session.execute(
+        _insert(session, ModelChange)
+        .values(model_name=name, revision=revision)
+        .on_conflict_do_update(index_elements=[ModelChange.model_name], set_={"revision": revision})
+    )
+
+
+def _counted_up(session: Session) -> int:
+    statement = (
+        _insert(session, ModelChange)
+        .values(model_name="", revision=1)
+        .on_conflict_do_update(
+            index_elements=[ModelChange.model_name], set_={"revision": ModelChange.revision + 1}
+        )
+        .returning(ModelChange.revision)
+    )
+    return session.execute(statement).scalar_one()
 
 
 # ---- private -------------------------------------------------------------------------------------
 
 
-def _target(name: str, number: int, sha256: str) -> Target:
-    return Target(sha256, {"model": name, "version": number})
+def _insert(session: Session, table: type[Table]) -> postgresql.Insert | sqlite.Insert:
+    return postgresql.insert(table) if is_postgres(session) else sqlite.insert(table)
 
 
 def _no_version(session: Session, name: str, number: int) -> NotFound:

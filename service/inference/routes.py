@@ -1,9 +1,9 @@
 """The routes of models, their versions and aliases. How rows are predicted is not known here."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
-from fastapi import Path, Query, Request, Response
+from fastapi import Depends, Path, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from sqlalchemy.orm import Session
 
@@ -13,9 +13,11 @@ from service import http
 from service.blobs import BlobStore, begun
 from service.dependencies import (
     PageParams,
+    Parts,
     PartsDep,
     ReadSession,
     WriteSession,
+    after_commit,
     cached,
     check_match,
     decode_cursor,
@@ -36,6 +38,20 @@ router.include_router(predictions.router)
 ModelName = Annotated[Name, Path(description="The name of a model.")]
 AliasName = Annotated[Name, Path(description="A name such as `champion`.")]
 Number = Annotated[int, Path(ge=1, lt=2**31, description="The number of a version.")]
+
+
+class Pointer(NamedTuple):
+    """An alias as a path names it."""
+
+    model: str
+    alias: str
+
+
+def _pointer(name: ModelName, alias: AliasName) -> Pointer:
+    return Pointer(name, alias)
+
+
+PointerDep = Annotated[Pointer, Depends(_pointer)]
 
 # ---- models --------------------------------------------------------------------------------------
 
@@ -69,9 +85,10 @@ def get_model(
 
 
 @router.delete("/models/{name}", status_code=204, operation_id="delete_model")
-def delete_model(session: WriteSession, name: ModelName) -> None:
+def delete_model(parts: PartsDep, session: WriteSession, name: ModelName) -> None:
     """Delete a model with all its versions and aliases."""
     registry.unregister_model(session, name)
+    _follow(parts, session, name)
 
 
 # ---- versions ------------------------------------------------------------------------------------
@@ -113,9 +130,12 @@ def get_version(
 @router.delete(
     "/models/{name}/versions/{version}", status_code=204, operation_id="delete_model_version"
 )
-def delete_version(session: WriteSession, name: ModelName, version: Number) -> None:
+def delete_version(
+    parts: PartsDep, session: WriteSession, name: ModelName, version: Number
+) -> None:
     """Delete a version that no alias points to."""
     registry.unregister(session, name, version)
+    _follow(parts, session, name)
 
 
 @router.get(
@@ -204,9 +224,9 @@ def get_alias(
 def put_alias(
     request: Request,
     response: Response,
+    parts: PartsDep,
     session: WriteSession,
-    name: ModelName,
-    alias: AliasName,
+    pointer: PointerDep,
     body: schemas.AliasPut,
 ) -> schemas.Alias:
     """Make an alias, or move it: then send its ETag as `If-Match`."""
@@ -214,7 +234,8 @@ def put_alias(
     def check(found: Alias | None) -> None:
         _check_alias(request, found, is_required=True)
 
-    row, is_new = registry.point_alias(session, name, alias, body.version, check)
+    row, is_new = registry.point_alias(session, *pointer, body.version, check)
+    _follow(parts, session, pointer.model)
     response.status_code = 201 if is_new else 200
     response.headers["ETag"] = _alias_etag(row)
     return _alias(row)
@@ -223,10 +244,11 @@ def put_alias(
 @router.delete("/models/{name}/aliases/{alias}", status_code=204, operation_id="delete_model_alias")
 @http.heeds_match
 def delete_alias(
-    request: Request, session: WriteSession, name: ModelName, alias: AliasName
+    request: Request, parts: PartsDep, session: WriteSession, name: ModelName, alias: AliasName
 ) -> None:
     """Delete an alias; the version stays. `If-Match` is heeded where it is sent."""
     registry.remove_alias(session, name, alias, lambda found: _check_alias(request, found))
+    _follow(parts, session, name)
 
 
 def _check_alias(request: Request, found: Alias | None, *, is_required: bool = False) -> None:
@@ -260,6 +282,7 @@ def register_checkpoint(
     row = registry.register(
         session, run=run, checkpoint=checkpoint, model=body.model, document=document
     )
+    _follow(parts, session, body.model)
     response.headers["Location"] = f"/api/v1/models/{body.model}/versions/{row.version}"
     return _version(row, {})
 
@@ -273,6 +296,11 @@ def _document(
     is_result = checkpoint.id == run.best_checkpoint_id and run.evaluation is not None
     metrics = run.evaluation if is_result else checkpoint.metrics
     return describe(blobs, checkpoint.sha256) | {"metrics": metrics}
+
+
+def _follow(parts: Parts, session: Session, name: str) -> None:
+    """Have this process answer by the change as soon as it is committed."""
+    after_commit(session, lambda: parts.directory.follow(name))
 
 
 # ---- bodies --------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ Reads the kernel's counters and nothing else; what follows for the run is `runs.
 import signal
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 #: Deaths without a new checkpoint between them that end a run, by the code of the last one.
 MOST = {"worker_lost": 3, "out_of_memory": 3, "stalled": 2}
@@ -29,6 +30,18 @@ class Death:
     code: str
     #: how the process ended, and what it said last
     words: str
+
+
+def problem(code: str, detail: str, *, where: str | None = None) -> dict[str, Any]:
+    """Return the problem object of a run that failed; `where` says which memory ran out."""
+    place = {"where": where} if where else {}
+    return {
+        "type": f"urn:descent:error:{code}",
+        "title": code.replace("_", " ").capitalize(),
+        "status": 500 if code in {"worker_lost", "stalled", "internal_error"} else 422,
+        "code": code,
+        "detail": detail,
+    } | place
 
 
 def sentence(code: str, words: str, streak: int) -> str:

@@ -76,7 +76,7 @@ def write(engine: Engine, blobs: BlobStore, attempt: Attempt, message: Message) 
             _finish(session, attempt, message)
         elif kind == "failed":
             where = message.get("where")
-            problem = lifecycle.problem(message["code"], message["detail"], where=where)
+            problem = deaths.problem(message["code"], message["detail"], where=where)
             lifecycle.fail(session, run_id, number, problem)
         reach(f"report.{kind}.written")
     reach(f"report.{kind}.committed")

@@ -27,7 +27,7 @@ from service.blobs import BlobStore
 from service.collect import collecting
 from service.database import check_schema, create_database, reading, writing
 from service.errors import BlobCorrupt, Conflict, Fenced, Invalid, NotFound, ServiceError
-from service.jobs import handout, owners, queue, reports
+from service.jobs import deaths, handout, owners, queue, reports
 from service.jobs.devices import found_devices
 from service.jobs.launch import Child, Launcher, LocalLauncher
 from service.jobs.reports import Attempt
@@ -186,7 +186,7 @@ class Supervisor:
         try:
             self._start(run)
         except (BlobCorrupt, NotFound, Conflict, Invalid) as error:
-            problem = lifecycle.problem("dataset_unavailable", f"{error} Upload the dataset again.")
+            problem = deaths.problem("dataset_unavailable", f"{error} Upload the dataset again.")
             with writing(self._engine) as session, contextlib.suppress(Fenced):
                 lifecycle.fail(session, run.id, run.attempt, problem)
         except Fenced:

@@ -118,7 +118,7 @@ def resume(session: Session, run_id: str) -> tuple[Run, bool]:
 
 def retry(session: Session, run_id: str) -> Run:
     """Make a new run from one that failed or was cancelled; it starts at its last checkpoint."""
-    old = get(session, run_id)
+    old = _lock(session, run_id)  # or its checkpoints could be deleted meanwhile
     if old.state not in {"failed", "cancelled"}:
         raise _not_allowed(old, "retry")
     return submit(
@@ -144,8 +144,18 @@ def delete(session: Session, run_id: str) -> None:
             state=run.state,
             allowed=["cancel"],
         )
+    if heir := _heir(session, run_id):
+        needs = f"The run {heir} goes on from a checkpoint of this one"
+        raise Conflict(f"{needs}: wait until it has its own.", code="in_use", run=heir)
     session.delete(run)
     session.flush()
+
+
+def _heir(session: Session, run_id: str) -> str | None:
+    """Return an unfinished run that would start over without a checkpoint of this one."""
+    query = select(Run.id).join(Checkpoint, Checkpoint.id == Run.resume_checkpoint_id)
+    others = query.where(Checkpoint.run_id == run_id, Run.id != run_id)
+    return session.scalar(others.where(Run.state.not_in(TERMINAL)).limit(1))
 
 
 def _ask(session: Session, run_id: str, at_once: dict[str, str], request: str) -> tuple[Run, bool]:
@@ -298,7 +308,7 @@ def crashed(
     if run.state == "cancelling":
         _finish(session, run, "cancelled", {"state_reason": "cancel"})
     elif streak >= deaths.MOST[code]:
-        error = problem(code, deaths.sentence(code, last_words, streak), where=where)
+        error = deaths.problem(code, deaths.sentence(code, last_words, streak), where=where)
         _finish(session, run, "failed", {"error": error, "state_reason": code})
     else:
         wait_s = min(300.0, math.pow(2.0, streak) - 1)
@@ -317,18 +327,6 @@ def rescue(session: Session, run_id: str, attempt: int, *, now: float | None = N
     else:
         _interrupt(session, run, "worker_lost", {})
     return True
-
-
-def problem(code: str, detail: str, *, where: str | None = None) -> dict[str, Any]:
-    """Return the problem object of a run that failed; `where` says which memory ran out."""
-    place = {"where": where} if where else {}
-    return {
-        "type": f"urn:descent:error:{code}",
-        "title": code.replace("_", " ").capitalize(),
-        "status": 500 if code in {"worker_lost", "stalled", "internal_error"} else 422,
-        "code": code,
-        "detail": detail,
-    } | place
 
 
 # ---- private ------------------------------------------------------------------------------------

@@ -140,7 +140,10 @@ async def get_run(run_id: str, parts: PartsDep, request: Request, wait: Wait = 0
 def _look(parts: Parts, run_id: str) -> tuple[dict[str, Any], int]:
     with reading(parts.engine) as session:
         run = lifecycle.get(session, run_id)
-        return wire.run_body(session, run), run.event_seq
+        body = wire.run_body(session, run)
+    if made := body["model"]:
+        parts.directory.told(made["name"], made["version"])
+    return body, run.event_seq
 
 
 @router.patch("/{run_id}", response_model=schemas.Run, operation_id="rename_run")

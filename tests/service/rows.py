@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from service.database import reading
 from service.ids import new_id
+from service.jobs import deaths
 from service.runs import lifecycle, metrics
 from service.tables import Checkpoint, Dataset, DatasetVersion, Event, Metric, ModelVersion, Run
 
@@ -104,7 +105,7 @@ def all_writes(
     run_id: str, attempt: int, seq: int, checkpoint: Checkpoint
 ) -> list[Callable[[Session], object]]:
     """Return one call of everything that an attempt can write."""
-    problem = lifecycle.problem("diverged", "It diverged.")
+    problem = deaths.problem("diverged", "It diverged.")
     return [
         lambda s: lifecycle.started(s, run_id, attempt, {"device": "cpu"}),
         lambda s: metrics.append(s, run_id, attempt, metric_rows(seq, seq), {}),

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from service.database import writing
 from service.errors import Fenced
 from service.inference import registry
-from service.jobs import queue, reports, worker
+from service.jobs import deaths, queue, reports, worker
 from service.runs import lifecycle, metrics
 from service.tables import Run
 from tests.service.rows import add_run, checkpoint_at, everything_of, metric_rows
@@ -64,7 +64,7 @@ STALE: dict[str, Callable[[Session, Run], object]] = {
     "a line of the log": lambda s, run: lifecycle.log(s, run.id, 1, "late"),
     "the start": lambda s, run: lifecycle.started(s, run.id, 1, {}),
     "a success": lambda s, run: lifecycle.succeed(s, run.id, 1, {}),
-    "a failure": lambda s, run: lifecycle.fail(s, run.id, 1, lifecycle.problem("diverged", "x")),
+    "a failure": lambda s, run: lifecycle.fail(s, run.id, 1, deaths.problem("diverged", "x")),
     "a stop": lambda s, run: lifecycle.stopped(s, run.id, 1),
     "a crash": lambda s, run: lifecycle.crashed(s, run.id, 1, "x"),
 }

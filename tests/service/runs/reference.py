@@ -1,6 +1,6 @@
 """What api.md promises about a run's life, written down again: knows nothing of the service."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -72,6 +72,8 @@ class Reference:
     name: str | None = None
     tags: dict[str, str] = field(default_factory=dict)
     retry_of: str | None = None
+    #: the run whose checkpoint the next attempt starts from
+    checkpoint_of: str | None = None
 
     @property
     def is_owned(self) -> bool:
@@ -83,6 +85,9 @@ class Reference:
         self.lease_until = now + LEASE
         self.not_before = 0.0
         del self.rows[self.covered :]
+
+    def goes_on_from(self, old: "Reference") -> None:
+        self.retry_of, self.checkpoint_of = old.id, old.checkpoint_of
 
     def started(self) -> None:
         if self.state == "starting":
@@ -104,6 +109,12 @@ class Reference:
         if self.state != "cancelling":
             self.crashes, self.not_before = crashes, now + 2.0**crashes - 1
         self.given_back()
+
+
+def heirs(run: Reference, runs: Iterable[Reference]) -> list[Reference]:
+    """Return the unfinished runs that would start over without a checkpoint of this one."""
+    unfinished = [other for other in runs if other is not run and other.state not in TERMINAL]
+    return [other for other in unfinished if other.checkpoint_of == run.id]
 
 
 def replay(events: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ from service.blobs import LocalBlobs
 from service.database import reading, writing
 from service.errors import Fenced
 from service.ids import new_id
-from service.jobs import queue
+from service.jobs import deaths, queue
 from service.runs import lifecycle, metrics
 from service.tables import Checkpoint, Run
 from tests.service.rows import (
@@ -51,7 +51,7 @@ WORKERS = st.sampled_from(["w1", "w2"])
 VALUES = st.lists(st.sampled_from([0.5, 2.0, float("nan"), float("-inf")]), min_size=1, max_size=4)
 NAMED = {"nan": "NaN", "-inf": "-Infinity"}
 PICK = st.integers(0, 99)
-DIVERGED = lifecycle.problem("diverged", "It diverged.")
+DIVERGED = deaths.problem("diverged", "It diverged.")
 
 
 def an_attempt(life: Any) -> bool:
@@ -134,7 +134,7 @@ class Life(RuleBasedStateMachine):
         answer = self.client.post(f"{RUNS}/{old.id}/retry")
         if old.state in {"failed", "cancelled"}:
             assert answer.status_code == 202
-            self.add(answer.json()).retry_of = old.id
+            self.add(answer.json()).goes_on_from(old)
         else:
             assert answer.status_code == 409
             assert set(answer.json()["allowed"]) == reference.allowed(old.state)
@@ -144,9 +144,9 @@ class Life(RuleBasedStateMachine):
     def remove(self, pick: int) -> None:
         run = self.any_run(pick)
         answer = self.client.delete(f"{RUNS}/{run.id}")
-        if run.state not in TERMINAL:
+        if run.state not in TERMINAL or reference.heirs(run, self.runs.values()):
             assert (answer.status_code, answer.json()["code"]) == (409, "in_use")
-            assert "allowed" in answer.json()
+            assert ("allowed" in answer.json()) == (run.state not in TERMINAL)
             return
         assert answer.status_code == 204
         del self.runs[run.id]
@@ -235,7 +235,7 @@ class Life(RuleBasedStateMachine):
         self.write(
             lambda s: lifecycle.add_checkpoint(s, run.id, run.attempt, row, is_resumable=True)
         )
-        run.covered, run.crashes = len(run.rows), 0
+        run.covered, run.crashes, run.checkpoint_of = len(run.rows), 0, run.id
 
     @precondition(an_attempt)
     @rule(pick=PICK)

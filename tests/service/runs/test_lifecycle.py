@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 
 from service.database import reading, writing
 from service.errors import Conflict, NotFound
-from service.jobs import queue
+from service.jobs import deaths, queue
 from service.runs import events, lifecycle, metrics
 from service.runs.wire import run_body
 from service.tables import Checkpoint, Run, utc_now
@@ -175,7 +175,7 @@ def test_a_retry_is_a_new_run_from_the_last_checkpoint(engine: Engine) -> None:
         metrics.append(session, run.id, 1, metric_rows(1, 3), {})
         checkpoint = checkpoint_at(run, 3)
         lifecycle.add_checkpoint(session, run.id, 1, checkpoint, is_resumable=True)
-        lifecycle.fail(session, run.id, 1, lifecycle.problem("out_of_memory", "x"))
+        lifecycle.fail(session, run.id, 1, deaths.problem("out_of_memory", "x"))
         again = lifecycle.retry(session, run.id)
         claimed = lifecycle.claim(session, "w1", lease_s=LEASE)
     assert again.id != run.id
@@ -312,6 +312,19 @@ def test_a_running_run_cannot_be_deleted(engine: Engine) -> None:
         run = start(session, add_run(session).id)
         with pytest.raises(Conflict):
             lifecycle.delete(session, run.id)
+
+
+def test_a_run_whose_retry_needs_its_checkpoint_cannot_be_deleted(engine: Engine) -> None:
+    with writing(engine) as session:
+        run = start(session, add_run(session).id)
+        lifecycle.add_checkpoint(session, run.id, 1, checkpoint_at(run, 0), is_resumable=True)
+        lifecycle.fail(session, run.id, 1, {"code": "diverged"})
+        retry = lifecycle.retry(session, run.id)
+        with pytest.raises(Conflict, match=retry.id):
+            lifecycle.delete(session, run.id)
+        retry = start(session, retry.id)
+        lifecycle.add_checkpoint(session, retry.id, 1, checkpoint_at(retry, 0), is_resumable=True)
+        lifecycle.delete(session, run.id)
 
 
 def test_a_deleted_run_leaves_no_rows(engine: Engine) -> None:
