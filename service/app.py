@@ -25,6 +25,7 @@ from service.inference import routes as inference
 from service.inference.cache import Predictors
 from service.inference.directory import Directory
 from service.inference.files import Files
+from service.inference.transfers import Transfers
 from service.keys import KeyRing
 from service.middleware import Gate
 from service.runs import routes as runs
@@ -56,6 +57,7 @@ def create_app(settings: Settings, wake: Callable[[], None] = _nobody) -> FastAP
         predictors=predictors,
         directory=Directory(engine, predictors),
         files=Files(settings, ingester.folder),
+        transfers=Transfers(settings, ingester.folder),
         ingester=ingester,
         wake=wake,
     )

@@ -40,6 +40,7 @@ class Parts:
     predictors: Any
     directory: Directory
     files: Any
+    transfers: Any
     ingester: Ingester
     #: tells the supervisor on this machine, if there is one, that the queue has something for it
     wake: Callable[[], None]

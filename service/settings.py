@@ -52,6 +52,9 @@ class Settings(BaseSettings):
         16 * MIB, ge=1024, description="Largest body of a prediction request."
     )
     max_predict_rows: int = Field(10_000, ge=1, description="Most rows of a prediction request.")
+    max_bundle_bytes: int = Field(
+        256 * MIB, ge=1024, description="Largest bundle of a model that is imported, unpacked too."
+    )
     max_upload_bytes: int = Field(
         5 * 1024 * MIB, ge=1024, description="Largest dataset, after decompression."
     )
