@@ -4,6 +4,7 @@ For people who find a bundle without the service that made it. Knows NumPy only.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from models.features import Features
@@ -114,14 +115,26 @@ def _range(column: Input) -> str:
         return "no value"
     if column.type == "boolean":
         return f"true in {column.mean:.1%}"
-    unit = " s since 1970 (UTC)" if column.type == "datetime" else ""
-    return f"{column.min:g} to {column.max:g}{unit}, mean {column.mean:g}, deviation {column.std:g}"
+    shown = (_told(column, number) for number in (column.min, column.max, column.mean))
+    low, high, mean = shown
+    unit = " s" if column.type == "datetime" else ""
+    return f"{low} to {high}, mean {mean}, deviation {column.std:.6g}{unit}"
 
 
 def _gap(column: Input) -> str:
     if isinstance(column, Choice):
         return "other" if column.has_other else "the mix of all categories"
-    return f"{column.mean:g}{' and `is missing`' if column.missing else ''}"
+    told = _told(column, column.mean)
+    return f"{told}, and `is missing`" if column.missing else told
+
+
+def _told(column: Input, number: float) -> str:
+    if column.type == "datetime":
+        try:
+            return datetime.fromtimestamp(number, UTC).isoformat(timespec="seconds")
+        except (OverflowError, ValueError, OSError):  # beyond the years 1 to 9999
+            return f"{number:.9g} s since 1970"
+    return f"{number:.9g}"
 
 
 def _limits(features: Features) -> Iterator[str]:

@@ -9,10 +9,13 @@ import numpy as np
 from descent.spec import Task
 from models.data import Table
 from models.features import Features
+from models.golden import TOLERANCE
 from models.portable import Portable
 from models.predict import Prediction, Predictor
 from tests.models.samples import make_table, passengers
 
+#: What the standalone script prints, one object for each row.
+Answers = list[dict[str, Any]]
 ABOUT: dict[str, Any] = {
     "model": "boats",
     "version": 3,
@@ -114,3 +117,21 @@ def predict(model: Portable, rows: Sequence[dict[str, Any]], folder: Path) -> li
         column.name: [row.get(column.name) for row in rows] for column in model.features.inputs
     }
     return Predictor.load(path).predict(columns, len(rows))
+
+
+def agree(found: Answers, golden: dict[str, Any]) -> bool:
+    """Whether all numbers of the answers are equal, but for rounding."""
+    assert len(found) == len(golden["predictions"])
+    for ours, theirs in zip(found, golden["predictions"], strict=True):
+        if "probabilities" in theirs:
+            pairs = [
+                (ours["probabilities"][label], p) for label, p in theirs["probabilities"].items()
+            ]
+            assert ours["value"] == theirs["value"]
+        elif isinstance(theirs["value"], dict):
+            pairs = [(ours["value"][name], value) for name, value in theirs["value"].items()]
+        else:
+            pairs = [(ours["value"], theirs["value"])]
+        if any(abs(a - b) > TOLERANCE * max(abs(b), 1) for a, b in pairs):
+            return False
+    return True

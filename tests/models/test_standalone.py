@@ -10,10 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from models import bundle, standalone
-from models.golden import TOLERANCE
-from tests.models.portables import ABOUT, portable, portables
-
-Answers = list[dict[str, Any]]
+from tests.models.portables import ABOUT, Answers, agree, portable, portables
 
 
 def run(folder: Path, *arguments: str) -> Answers:
@@ -51,24 +48,6 @@ def make(folder: Path, task: str, net: str) -> dict[str, Any]:
     with zipfile.ZipFile(folder / "bundle.zip") as archive:
         golden: dict[str, Any] = json.loads(archive.read("golden.json"))
     return golden
-
-
-def agree(found: Answers, golden: dict[str, Any]) -> bool:
-    """Whether all numbers of the answers are equal, but for rounding."""
-    assert len(found) == len(golden["predictions"])
-    for ours, theirs in zip(found, golden["predictions"], strict=True):
-        if "probabilities" in theirs:
-            pairs = [
-                (ours["probabilities"][label], p) for label, p in theirs["probabilities"].items()
-            ]
-            assert ours["value"] == theirs["value"]
-        elif isinstance(theirs["value"], dict):
-            pairs = [(ours["value"][name], value) for name, value in theirs["value"].items()]
-        else:
-            pairs = [(ours["value"], theirs["value"])]
-        if any(abs(a - b) > TOLERANCE * max(abs(b), 1) for a, b in pairs):
-            return False
-    return True
 
 
 def test_the_golden_rows_are_predicted_from_json(tmp_path: Path) -> None:
