@@ -146,6 +146,15 @@ def test_names_that_the_graph_uses_itself_may_be_columns(tmp_path: Path) -> None
     assert max(differences(renamed, wanted, {"value": answer["value_"]})) <= 1
 
 
+def test_a_boolean_that_is_neither_0_nor_1_counts_as_missing() -> None:
+    model = portable("number", "relu")
+    row = golden_rows(model.features)[0]
+    rows = [row | {"Alone": value} for value in (None, 2, -1, 0.5, 1)]
+    *missing, given = ask(model, rows)["value"][:, 0].tolist()
+    assert missing == [missing[0]] * 4
+    assert given != missing[0]
+
+
 def test_the_file_says_what_it_is_and_is_the_same_each_time() -> None:
     model = portable("numbers", "gelu")
     meta = session(model).get_modelmeta()

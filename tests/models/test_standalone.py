@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from models import bundle, standalone
-from tests.models.portables import ABOUT, Answers, agree, portable, portables
+from tests.models.portables import ABOUT, Answers, agree, portable, portables, predict
 
 
 def run(folder: Path, *arguments: str) -> Answers:
@@ -73,6 +73,15 @@ def test_every_kind_of_model_is_predicted_as_the_service_does(tmp_path: Path) ->
         bundle.write(file, source, ABOUT)
         golden = bundle.read(file).golden.model_dump()
         assert agree(standalone.predict(file, golden["rows"]), golden), name
+
+
+def test_numbers_far_outside_the_training_rows_are_clipped_alike(tmp_path: Path) -> None:
+    model = portable("number", "linear")
+    row = make(tmp_path, "number", "linear")["rows"][0]
+    rows = [row | {"Age": far} for far in (1e300, -1e300, 1e9)]
+    found = standalone.predict(tmp_path / "bundle.zip", rows)
+    wanted = [{"value": each.value} for each in predict(model, rows, tmp_path)]
+    assert agree(found, {"predictions": wanted})
 
 
 def test_cells_that_are_no_value_count_as_missing(tmp_path: Path) -> None:
