@@ -9,6 +9,7 @@ from typing import Annotated, BinaryIO
 from anyio.to_thread import run_sync
 from fastapi import Path, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from descent import schemas
@@ -17,7 +18,7 @@ from service import http, references
 from service.database import writing
 from service.datasets.upload import check_disk
 from service.dependencies import Parts, PartsDep, ReadSession, etag_of, not_modified
-from service.errors import StorageFull, UnsupportedMedia
+from service.errors import Invalid, StorageFull, UnsupportedMedia
 from service.inference import registry
 from service.inference.transfers import Format, Imported, Transfers, options_of
 from service.inference.wire import version_body
@@ -158,6 +159,12 @@ def _store(request: Request, parts: Parts, name: str, found: Imported) -> Respon
 
 
 def _created(session: Session, name: str, number: int) -> JSONResponse:
-    body = version_body(registry.find_version(session, name, number), {})
+    try:
+        body = version_body(registry.find_version(session, name, number), {})
+    except ValidationError as error:  # its metrics, say; nothing is kept that cannot be told
+        raise Invalid(
+            f"The bundle's training.json cannot be read at {error.errors()[0]['loc']}.",
+            code="bundle_invalid",
+        ) from error
     location = f"/api/v1/models/{name}/versions/{number}"
     return JSONResponse(body.model_dump(mode="json"), 201, {"Location": location})
