@@ -1,7 +1,7 @@
 """The bodies of models and predictions."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -29,18 +29,28 @@ class Limits(Wire):
 
 
 class InputColumn(Wire):
-    """A column that the model reads."""
+    """A column that the model reads; datetimes are told in seconds since 1970, UTC."""
 
     name: str
     type: ColumnType
+    #: whether every training row had a value
     required: bool = False
+    #: how many training rows had none
     missing: int = 0
-    min: float | str | None = None
-    max: float | str | None = None
+    #: what stands in for a missing value: the training rows' mean, the column of those that were
+    #: missing or rare in training, or the training rows' share of each category
+    missing_as: Literal["mean", "other", "shares"] | None = None
+    mean: float | None = None
+    std: float | None = None
+    #: of the training rows; a value outside gets a warning
+    min: float | None = None
+    max: float | None = None
     #: beyond these, values are clipped, with a warning
     clip: Limits | None = None
     #: the categories of the training rows, most frequent first
     categories: list[TopValue] | None = None
+    #: how many training rows had a category that is not listed
+    rare: int | None = None
 
 
 class OutputColumn(Wire):
@@ -49,6 +59,9 @@ class OutputColumn(Wire):
     name: str
     type: ColumnType
     classes: list[Scalar] | None = None
+    #: of the training rows
+    min: float | None = None
+    max: float | None = None
 
 
 class Signature(Wire):

@@ -189,7 +189,14 @@ def test_a_checkpoint_becomes_a_version(client: httpx.Client, store: Store) -> N
     made = client.post(path, json={"model": "copy"})
     assert made.status_code == 201
     assert made.headers["location"] == f"{MODELS}/copy/versions/1"
-    assert made.json()["signature"]["inputs"][0]["name"] == "Quiz"
+    (quiz,) = made.json()["signature"]["inputs"]
+    assert (quiz["name"], quiz["min"], quiz["max"], quiz["missing_as"]) == (
+        "Quiz",
+        2.5,
+        12.5,
+        "mean",
+    )
+    assert quiz["clip"] == {"min": 2.5 - 1e7, "max": 12.5 + 1e7}
     parameters = client.get(f"{MODELS}/copy/versions/1/parameters").json()
     assert parameters == {"weights": {"Quiz": 1.25}, "bias": 0.5, "sse": None}
 
