@@ -71,6 +71,27 @@ class Signature(Wire):
     outputs: list[OutputColumn]
 
 
+class ColumnImportance(Wire):
+    """What shuffling a column costs the predictions, over several shuffles."""
+
+    column: str
+    mean: float
+    std: float
+
+
+class Importance(Wire):
+    """How much each column is worth to the model: its permutation importance."""
+
+    #: where the rows come from; `train` where none were held out
+    split: str
+    #: what shuffling costs: the fall of `r2`, or the rise of `cross_entropy` for classes
+    metric: Literal["r2", "cross_entropy"]
+    rows: int
+    shuffles: int
+    #: the most important one first
+    columns: list[ColumnImportance]
+
+
 class ModelVersion(Wire):
     """An immutable trained model with its lineage."""
 
@@ -83,6 +104,8 @@ class ModelVersion(Wire):
     config: dict[str, Any]
     signature: Signature
     metrics: dict[str, Any]
+    #: null for a checkpoint that is not its run's result, or where it would have taken too long
+    importance: Importance | None = None
     bytes: int
     sha256: str
     created_at: datetime
