@@ -43,7 +43,7 @@ class Explanation:
 def most_rows(features: Features, stack: Stack) -> int:
     """Return how many rows one request may have explained."""
     goals = 1 if isinstance(features.target, ClassTarget) else features.outputs
-    return MAX_WORK // max(1, goals * PASSES * _points(features, stack) * stack.weights)
+    return MAX_WORK // max(1, goals * PASSES * _points(features, stack) * stack.parameters)
 
 
 def explain(features: Features, stack: Stack, table: Table) -> list[dict[str, Explanation]]:

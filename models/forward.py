@@ -29,11 +29,8 @@ class Stack:
     operations: tuple[Operation, ...]
     #: What the operations do, one by one, for whoever wants more than the outputs.
     layers: tuple[Layer, ...]
-
-    @property
-    def weights(self) -> int:
-        """How many multiplications a row takes."""
-        return sum(layer[0].size for layer in self.layers if not isinstance(layer, str))
+    #: how many numbers were learned
+    parameters: int
 
     def forward(self, x: Activations) -> Activations:
         """(rows, inputs) to (rows, outputs)."""
@@ -50,6 +47,7 @@ def load_stack(net: Mapping[str, Any], parameters: Mapping[str, NDArray[Any]]) -
         width = net["inputs"]
         operations: list[Operation] = []
         layers: list[Layer] = []
+        count = 0
         for place, layer in enumerate(net["layers"]):
             if isinstance(layer, str):
                 operations.append(ACTIVATIONS[layer])
@@ -60,7 +58,8 @@ def load_stack(net: Mapping[str, Any], parameters: Mapping[str, NDArray[Any]]) -
                 operations.append(_linear(weight, bias))
                 layers.append((weight, bias))
                 width = layer["linear"]
-        return Stack(net["inputs"], net["outputs"], tuple(operations), tuple(layers))
+                count += weight.size + bias.size
+        return Stack(net["inputs"], net["outputs"], tuple(operations), tuple(layers), count)
     except (KeyError, TypeError) as error:
         raise CheckpointCorrupt(f"the net does not fit its tensors: {error}") from error
 

@@ -63,7 +63,7 @@ def _affordable(features: Features, stack: Stack, rows: int, work: int) -> tuple
     """Return how many shuffles of how many rows may be spent."""
     for shuffles, most in ((SHUFFLES, MAX_ROWS), (SHUFFLES, 200), (2, 200), (1, 100)):
         count = min(rows, most)
-        if len(features.inputs) * shuffles * (OVERHEAD + count * stack.weights) <= work:
+        if len(features.inputs) * shuffles * (OVERHEAD + count * stack.parameters) <= work:
             return shuffles, count
     return 0, 0
 

@@ -15,7 +15,7 @@ from models.errors import CheckpointCorrupt
 from models.features import Features
 from models.forward import Stack, load_stack
 from models.inputs import Matrix
-from models.plain import Plain
+from models.plain import PlainRows
 from models.targets import ClassTarget, Label
 from models.values import Problem, Problems, RawValue, read_column, unknown_column
 
@@ -90,10 +90,6 @@ class Predictor:
         missing in every row. `from_text` says that all values are text, as in CSV: a number given
         as text is then nothing to warn of.
         """
-        if (plain := self._plain.encode(columns, rows)) is not None:
-            decoded, is_finite = self._decode(self.outputs(plain))
-            if is_finite.all():
-                return self._values(decoded)
         problems = Problems()
         table = self.read(columns, rows, problems, from_text=from_text)
         decoded, is_finite = self._decode(self.outputs(self.features.encode(table)))
@@ -112,8 +108,14 @@ class Predictor:
         return values
 
     @cached_property
-    def _plain(self) -> Plain:
-        return Plain(self.features.inputs)
+    def plain(self) -> PlainRows:
+        """What reads rows that nothing is to be said about."""
+        return PlainRows(self.features)
+
+    def plain_predictions(self, outputs: NDArray[np.float32]) -> list[Prediction] | None:
+        """Return the answers to plain rows, or None where one of them has none."""
+        decoded, is_finite = self._decode(outputs)
+        return self._values(decoded) if is_finite.all() else None
 
     def read(
         self,

@@ -83,7 +83,7 @@ def test_its_work_is_bounded(tmp_path: Path) -> None:
         stack = predictor.stack
         weights = np.tile(np.ones((1, 3), dtype=np.float32), columns)
         layers = ((weights, np.zeros(1, dtype=np.float32)),)
-        wide_stack = type(stack)(3 * columns, 1, (lambda x: x @ weights.T,), layers)
+        wide_stack = type(stack)(3 * columns, 1, (lambda x: x @ weights.T,), layers, weights.size)
         rows = np.arange(table.rows)
         return permutation_importance(wide, wide_stack, table, rows, seed=0, work=work)
 
