@@ -43,6 +43,7 @@ __all__ = [
     "shown_once",
     "streams_body",
     "strict_json",
+    "too_large",
 ]
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -184,22 +185,22 @@ async def read_body(request: Request, limit: Limit = "json") -> bytes:
 async def body_chunks(request: Request, limit: Limit) -> AsyncIterator[bytes]:
     """Yield the body as it comes; raise TooLarge as soon as it is known to be too large."""
     settings: Settings = request.app.state.settings
-    name = LIMITS[limit]
-    most: int = getattr(settings, name)
+    most: int = getattr(settings, LIMITS[limit])
     announced = request.headers.get("content-length", "0")
     if len(announced) > 18 or (announced.isdigit() and int(announced) > most):
-        raise _too_large(name, most)
+        raise too_large(limit, most)
     size = 0
     async for chunk in request.stream():
         size += len(chunk)
         if size > most:
-            raise _too_large(name, most)
+            raise too_large(limit, most)
         yield chunk
 
 
-def _too_large(name: str, most: int) -> TooLarge:
+def too_large(limit: Limit, most: int) -> TooLarge:
+    name = LIMITS[limit].upper()
     return TooLarge(
-        f"The body is larger than {most} bytes: send less, or raise DESCENT_{name.upper()}.",
+        f"The body is larger than {most} bytes: send less, or raise DESCENT_{name}.",
         limit=most,
     )
 

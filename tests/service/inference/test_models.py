@@ -142,6 +142,24 @@ def test_an_alias_to_a_version_that_is_not_there_is_not_made(
     assert client.put(CHAMPION, json={"version": 0}).status_code == 422
 
 
+def test_a_version_tells_what_its_columns_are_worth(
+    client: httpx.Client, engine: Engine, scores: Trained
+) -> None:
+    importance = {
+        "split": "validation",
+        "metric": "r2",
+        "rows": 3,
+        "shuffles": 5,
+        "columns": [{"column": "Quiz", "mean": 1.5, "std": 0.1}],
+    }
+    metrics = {"train": {"r2": 1.0}, "importance": importance}
+    trained.publish(engine, scores, "scores", metrics=metrics)
+    body = client.get(f"{SCORES}/versions/2").json()
+    assert body["importance"] == importance
+    assert body["metrics"] == {"train": {"r2": 1.0}}
+    assert client.get(f"{SCORES}/versions/1").json()["importance"] is None
+
+
 def test_a_version_with_an_alias_is_not_deleted(client: httpx.Client, scores: Trained) -> None:
     client.put(CHAMPION, json={"version": 1})
     answer = client.delete(f"{SCORES}/versions/1")
@@ -175,7 +193,14 @@ def test_a_checkpoint_becomes_a_version(client: httpx.Client, store: Store) -> N
     made = client.post(path, json={"model": "copy"})
     assert made.status_code == 201
     assert made.headers["location"] == f"{MODELS}/copy/versions/1"
-    assert made.json()["signature"]["inputs"][0]["name"] == "Quiz"
+    (quiz,) = made.json()["signature"]["inputs"]
+    assert (quiz["name"], quiz["min"], quiz["max"], quiz["missing_as"]) == (
+        "Quiz",
+        2.5,
+        12.5,
+        "mean",
+    )
+    assert quiz["clip"] == {"min": 2.5 - 1e7, "max": 12.5 + 1e7}
     parameters = client.get(f"{MODELS}/copy/versions/1/parameters").json()
     assert parameters == {"weights": {"Quiz": 1.25}, "bias": 0.5, "sse": None}
 
