@@ -13,6 +13,7 @@ from models.targets import ClassTarget
 
 MAX_CATEGORIES = 12  # of a column that the card spells out
 MAX_COLUMNS = 500  # that the table of columns has
+MAX_IMPORTANT = 20  # columns whose importance is told
 USE = """\
 ## How to use it
 
@@ -44,6 +45,7 @@ def write_card(features: Features, about: Mapping[str, Any]) -> str:
         f"{_purpose(features)}\n",
         *_lineage(about),
         *_metrics(about["metrics"]),
+        *_importance(about["metrics"].get("importance")),
         *_columns(features),
         *_limits(features),
         USE.format(file=file),
@@ -84,7 +86,7 @@ def _metrics(metrics: Mapping[str, Any]) -> Iterator[str]:
     rows = [
         (split, name, value)
         for split, values in metrics.items()
-        if isinstance(values, Mapping)
+        if isinstance(values, Mapping) and split != "importance"
         for name, value in values.items()
         if isinstance(value, int | float | str)
     ]
@@ -92,6 +94,19 @@ def _metrics(metrics: Mapping[str, Any]) -> Iterator[str]:
         return
     yield "## How good it is\n"
     yield from _table(("Rows", "Metric", "Value"), rows)
+
+
+def _importance(importance: Mapping[str, Any] | None) -> Iterator[str]:
+    if not importance:
+        return
+    yield "## What each column is worth to it\n"
+    yield (
+        f"What shuffling a column costs: `{importance['metric']}` over {importance['rows']} rows "
+        f"of the `{importance['split']}` split, {importance['shuffles']} times.\n"
+    )
+    shown = importance["columns"][:MAX_IMPORTANT]
+    rows = [(f"`{_inline(each['column'])}`", each["mean"], each["std"]) for each in shown]
+    yield from _table(("Column", "Mean", "Deviation"), rows)
 
 
 def _columns(features: Features) -> Iterator[str]:

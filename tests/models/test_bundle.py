@@ -253,6 +253,17 @@ def test_the_card_tells_lineage_metrics_columns_and_limits(file: Path) -> None:
         assert told in card
 
 
+def test_the_card_tells_what_the_columns_are_worth(tmp_path: Path) -> None:
+    columns = [{"column": "Age", "mean": 0.25, "std": 0.01}]
+    told = {"metric": "r2", "rows": 24, "split": "test", "shuffles": 5, "columns": columns}
+    portable("number", "linear").save(tmp_path / "source", {})
+    about = ABOUT | {"metrics": {"importance": told, "test": {"r2": 0.5}}}
+    bundle.write(tmp_path / "bundle.zip", tmp_path / "source", about)
+    card = members_of(tmp_path / "bundle.zip")["model_card.md"].decode()
+    assert "| `Age` | 0.25 | 0.01 |" in card
+    assert "| importance |" not in card
+
+
 def test_nothing_of_the_optimizer_leaves(tmp_path: Path) -> None:
     file = write(tmp_path, "number", "linear")
     shutil.unpack_archive(file, tmp_path / "unpacked")

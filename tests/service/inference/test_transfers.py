@@ -47,6 +47,13 @@ def packed(members: dict[str, bytes]) -> bytes:
     return file.getvalue()
 
 
+def sealed(members: dict[str, bytes]) -> dict[str, bytes]:
+    """Return the members with a manifest that fits them, as a forger would make it."""
+    rest = {name: content for name, content in members.items() if name != "manifest.json"}
+    manifest = bundle._manifest(rest)  # noqa: SLF001  the forger has our sources
+    return {**rest, "manifest.json": json.dumps(manifest).encode()}
+
+
 def predicted(client: httpx.Client, model: str) -> list[dict[str, Any]]:
     answer = client.post(f"{MODELS}/{model}/predict", json={"rows": ROWS})
     found: list[dict[str, Any]] = answer.json()["predictions"]
@@ -196,10 +203,19 @@ def test_a_model_that_answers_something_else_is_refused(
     shares = golden["predictions"][0]["probabilities"]
     golden["predictions"][0]["probabilities"] = dict.fromkeys(shares, 0.5)
     members["golden.json"] = json.dumps(golden).encode()
-    del members["manifest.json"]
-    manifest = json.dumps(bundle._manifest(members)).encode()  # noqa: SLF001  as a forger would
-    answer = client.post(COPY, content=packed({**members, "manifest.json": manifest}), headers=ZIP)
+    answer = client.post(COPY, content=packed(sealed(members)), headers=ZIP)
     assert (answer.status_code, answer.json()["code"]) == (422, "golden_mismatch")
+
+
+def test_metrics_that_no_answer_could_tell_are_refused(
+    client: httpx.Client, boats: Trained
+) -> None:
+    members = members_of(exported(client))
+    training = json.loads(members["training.json"]) | {"metrics": {"importance": "much"}}
+    forged = sealed({**members, "training.json": json.dumps(training).encode()})
+    answer = client.post(COPY, content=packed(forged), headers=ZIP)
+    assert (answer.status_code, answer.json()["code"]) == (422, "bundle_invalid")
+    assert client.get(f"{MODELS}/copy").status_code == 404
 
 
 def test_another_content_type_is_refused(client: httpx.Client) -> None:
