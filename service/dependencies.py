@@ -22,6 +22,7 @@ from service.database import reading, writing
 from service.datasets.ingest import Ingester
 from service.errors import Invalid, PreconditionFailed, PreconditionRequired
 from service.inference.directory import Directory
+from service.inference.queue import Queue
 from service.jobs.life import TERMINAL
 from service.runs.events import Watcher
 from service.settings import Settings
@@ -44,6 +45,8 @@ class Parts:
     predictors: Any
     directory: Directory
     files: Any
+    transfers: Any
+    queue: Queue
     ingester: Ingester
     #: tells the supervisor on this machine, if there is one, that the queue has something for it
     wake: Callable[[], None]

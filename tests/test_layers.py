@@ -23,6 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.server",),
     ("service.app",),
     ("service.openapi",),
+    ("service.inference.hot",),
     (
         "service.system",
         "service.pages",
@@ -33,6 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "service.inference.predictions",
         "service.inference.oip",
         "service.batch.routes",
+        "service.inference.transfer_routes",
     ),
     ("service.dependencies", "service.http", "service.middleware", "service.jobs.worker"),
     ("service.jobs.kinds",),
@@ -104,6 +106,7 @@ RESERVED = {
         "service.inference.bodies",
         "service.inference.oip",
         "service.batch.routes",
+        "service.inference.transfer_routes",
     ),
     # Which of these the API may load is proved below, by loading it.
     "torch": ("models", "service.runs.train"),
