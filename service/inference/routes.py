@@ -28,12 +28,13 @@ from service.dependencies import (
     page_of,
 )
 from service.errors import Conflict, Invalid, PreconditionFailed
-from service.inference import predictions, registry
+from service.inference import contract_routes, predictions, registry
 from service.inference.cache import damage_named, describe
 from service.tables import Alias, Checkpoint, Model, ModelVersion, Run
 
 router = http.router(tags=["models"])
 router.include_router(predictions.router)
+router.include_router(contract_routes.router)
 
 ModelName = Annotated[Name, Path(description="The name of a model.")]
 AliasName = Annotated[Name, Path(description="A name such as `champion`.")]
