@@ -199,7 +199,7 @@ def _check_range(column: Scalar | Moment, numbers: Floats, problems: Problems) -
     outside = np.flatnonzero((numbers < column.min) | (numbers > column.max))
     if len(outside) == 0:
         return
-    told = _moment_text if column.type == "datetime" else "{:g}".format
+    told = moment_text if column.type == "datetime" else "{:g}".format
     seen = f"{told(column.min)} to {told(column.max)}"
     for row, number in zip(outside.tolist(), numbers[outside].tolist(), strict=True):
         fact = f"{told(number)} is outside the training rows' range, {seen}"
@@ -210,7 +210,8 @@ def _check_range(column: Scalar | Moment, numbers: Floats, problems: Problems) -
             problems.add([row], Problem(column.name, "clipped", fact, f"{told(used)} is used"))
 
 
-def _moment_text(seconds: float) -> str:
+def moment_text(seconds: float) -> str:
+    """Return seconds since 1970 as a datetime, where there is one."""
     try:
         return datetime.fromtimestamp(seconds, UTC).isoformat()
     except (OverflowError, ValueError, OSError):  # beyond the years 1 to 9999
@@ -283,7 +284,7 @@ def _stand_in(column: Input) -> str:
             return "it is treated like the missing and rare ones of the training rows"
         return "the training rows' mix of categories is used"
     if column.type == "datetime":
-        return f"the training rows' mean, {_moment_text(column.mean)}, is used"
+        return f"the training rows' mean, {moment_text(column.mean)}, is used"
     return f"the training rows' mean, {column.mean:.4g}, is used"
 
 

@@ -183,6 +183,17 @@ class PredictionError(Wire):
     column: str | None = None
 
 
+class Explanation(Wire):
+    """How the columns led to a number: base and contributions add up to it.
+
+    The number is the value of a regression, and the log-odds, log(p / (1 - p)), of the class that
+    was predicted. The base is that number for a row of which nothing is known.
+    """
+
+    base: float
+    contributions: dict[str, float]
+
+
 class Prediction(Wire):
     """The answer to one row."""
 
@@ -190,6 +201,8 @@ class Prediction(Wire):
     value: Scalar | dict[str, Scalar]
     #: class → probability
     probabilities: dict[str, float] | dict[str, dict[str, float]] | None = None
+    #: with `explain=true`; by target where there are several
+    explanation: Explanation | dict[str, Explanation] | None = None
     warnings: list[Notice] | None = None
     error: PredictionError | None = None
 

@@ -24,7 +24,8 @@ from service.ids import new_id
 from service.inference.answers import answers, to_json
 from service.inference.batches import Batches
 from service.inference.cache import Predictors
-from service.inference.predictions import CSV, JSON, READ, Asked, answer
+from service.inference.formats import wanted
+from service.inference.predictions import JSON, READ, Asked, answer
 from service.inference.queue import Queue
 from service.inference.registry import Target
 from service.keys import KeyRing, bearer
@@ -82,10 +83,10 @@ class Call:
     caller: str
     media_type: str
     on_problem: Literal["warn", "error"]
-    wants_csv: bool
+    wants: str
 
     def asked(self, content: bytes) -> Asked:
-        return Asked(self.media_type, content, self.on_problem, self.wants_csv)
+        return Asked(self.media_type, content, self.on_problem, self.wants)
 
 
 class HotRoutes:
@@ -129,13 +130,12 @@ class HotRoutes:
         if caller is None:
             return None
         name, _, version, _, alias = place.groups()
-        accept = headers.get(b"accept", b"")
         return Call(
             place=Place(name, int(version) if version else None, alias),
             caller=caller,
             media_type=media_type,
             on_problem=on_problem,
-            wants_csv=CSV.encode() in accept and JSON.encode() not in accept,
+            wants=wanted(headers.get(b"accept", b"").decode("latin-1")),
         )
 
     def _is_usual(self, scope: Scope, headers: dict[bytes, bytes]) -> bool:
@@ -215,7 +215,7 @@ class HotRoutes:
             rows = _rows_of(strict_json(content))
             if 0 < len(rows) <= self._few:
                 is_few = len(rows) * predictor.features.width <= FEW_NUMBERS
-                if not call.wants_csv:
+                if call.wants == JSON:
                     predictions = await self._predicted(predictor, rows)
                     if predictions is not None:
                         return to_json(target.named, answers(predictions, {}))

@@ -1,4 +1,4 @@
-"""The routes that predict: read the rows, ask the predictor, answer JSON or CSV."""
+"""The routes that predict: read the rows, ask the predictor, answer in the format wanted."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,13 +11,12 @@ from descent import schemas
 from descent.spec import Name
 from models.inputs import Choice
 from models.predict import Predictor
-from models.targets import ClassTarget
 from service import http
 from service.database import reading
 from service.dependencies import Parts, PartsDep
 from service.errors import BadRequest, UnsupportedMedia
-from service.inference import bodies, files, registry
-from service.inference.answers import Answer, answers, to_csv, to_json
+from service.inference import bodies, explanations, files, formats, registry
+from service.inference.answers import Answer, answers
 from service.inference.cache import Predictors
 
 JSON, CSV, TSV, NDJSON = (
@@ -38,7 +37,9 @@ class Asked:
     media_type: str
     content: bytes
     on_problem: Literal["warn", "error"] = "warn"
-    wants_csv: bool = False
+    #: the media type of the answer
+    wants: str = JSON
+    explain: bool = False
 
 
 async def asked(
@@ -50,11 +51,19 @@ async def asked(
             "is treated as training treated missing values, or is the row's error."
         ),
     ] = "warn",
+    *,
+    explain: Annotated[
+        bool,
+        Query(
+            description="Whether each prediction tells what each column contributed to it. How "
+            "many rows a request may have then depends on the size of the model."
+        ),
+    ] = False,
 ) -> Asked:
     media_type = _media_type(request)
     content = await http.read_body(request, "predict")
-    accept = request.headers.get("accept", "")
-    return Asked(media_type, content, on_problem, CSV in accept and JSON not in accept)
+    wants = formats.wanted(request.headers.get("accept", ""))
+    return Asked(media_type, content, on_problem, wants, explain)
 
 
 def _media_type(request: Request) -> str:
@@ -89,7 +98,16 @@ BODY: dict[str, Any] = {
     }
 }
 ANSWER: dict[int | str, dict[str, Any]] = {
-    200: {"model": schemas.Predictions, "content": {CSV: {"schema": {"type": "string"}}}}
+    200: {
+        "model": schemas.Predictions,
+        "content": {
+            **{text: {"schema": {"type": "string"}} for text in (CSV, NDJSON)},
+            **{
+                file: {"schema": {"type": "string", "format": "binary"}}
+                for file in (*files.MEDIA_TYPES, formats.ARROW_STREAM)
+            },
+        },
+    }
 }
 
 
@@ -169,12 +187,8 @@ def answer(parts: Parts, target: registry.Target, asked: Asked) -> Response:
     predictors: Predictors = parts.predictors
     predictor = predictors.get(target.sha256)
     found = answered(predictor, asked, _read(parts, predictor, asked))
-    if not asked.wants_csv:
-        return Response(to_json(target.named, found), media_type=JSON)
-    goal = predictor.features.target
-    if isinstance(goal, ClassTarget):
-        return Response(to_csv(found, [goal.name], goal.labels), media_type=CSV)
-    return Response(to_csv(found, goal.names, []), media_type=CSV)
+    content = formats.written(asked.wants, target.named, found, predictor.features)
+    return Response(content, media_type=asked.wants)
 
 
 def _read(parts: Parts, predictor: Predictor, asked: Asked) -> bodies.Rows:
@@ -188,10 +202,15 @@ def _read(parts: Parts, predictor: Predictor, asked: Asked) -> bodies.Rows:
 def answered(predictor: Predictor, asked: Asked, rows: bodies.Rows) -> list[Answer]:
     """Return one answer for each row of a request, in order."""
     bodies.check_cells(rows.count, len(predictor.features.inputs))
+    if asked.explain:
+        explanations.check(predictor, rows.count)
     predictions = predictor.predict(
         rows.columns, rows.count, on_problem=asked.on_problem, from_text=rows.is_text
     )
-    return answers(predictions, rows.unreadable)
+    found = answers(predictions, rows.unreadable)
+    if asked.explain:
+        explanations.add(found, predictor, rows)
+    return found
 
 
 def read_text(predictor: Predictor, asked: Asked, max_rows: int) -> bodies.Rows:

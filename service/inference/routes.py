@@ -28,13 +28,14 @@ from service.dependencies import (
     page_of,
 )
 from service.errors import Conflict, PreconditionFailed
-from service.inference import predictions, registry, transfer_routes
+from service.inference import contract_routes, predictions, registry, transfer_routes
 from service.inference.cache import describe
 from service.inference.wire import version_body
 from service.tables import Alias, Checkpoint, Model, Run
 
 router = http.router(tags=["models"])
 router.include_router(predictions.router)
+router.include_router(contract_routes.router)
 router.include_router(transfer_routes.router)
 
 ModelName = Annotated[Name, Path(description="The name of a model.")]

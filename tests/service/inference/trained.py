@@ -61,6 +61,21 @@ def steep() -> dict[str, Any]:
     return flat
 
 
+def large() -> dict[str, Any]:
+    """A net of half a million parameters that predicts `Final` from `Quiz`."""
+    width, random = 700, np.random.default_rng(0)
+    found = scores()
+    shapes = {"0": (width, 1), "2": (width, width), "4": (1, width)}
+    found["tensors"] = {
+        f"net.{place}.{name}": random.normal(size=size).astype(np.float32) / width
+        for place, shape in shapes.items()
+        for name, size in (("weight", shape), ("bias", shape[:1]))
+    }
+    layers = [{"linear": width}, "relu", {"linear": width}, "tanh", {"linear": 1}]
+    found["document"]["net"]["layers"] = layers
+    return found
+
+
 def both() -> dict[str, Any]:
     """`A = Quiz` and `B = 2 · Quiz`."""
     quiz = np.array(QUIZ)
