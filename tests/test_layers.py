@@ -32,6 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "service.inference.routes",
         "service.inference.predictions",
         "service.inference.oip",
+        "service.inference.invocations",
     ),
     ("service.dependencies", "service.http", "service.middleware", "service.jobs.worker"),
     (
@@ -96,6 +97,7 @@ RESERVED = {
         "service.inference.answers",
         "service.inference.bodies",
         "service.inference.oip",
+        "service.inference.invocations",
     ),
     # Which of these the API may load is proved below, by loading it.
     "torch": ("models", "service.runs.train"),

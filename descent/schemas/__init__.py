@@ -14,6 +14,7 @@ from descent.schemas.datasets import (
     Histogram,
     TopValue,
 )
+from descent.schemas.mlflow import RowsNotice, Scores, ScoringRequest, SplitTable
 from descent.schemas.models import (
     Alias,
     AliasPut,
@@ -147,6 +148,7 @@ __all__ = [
     "QueueInfo",
     "Readiness",
     "Rewind",
+    "RowsNotice",
     "Run",
     "RunEvent",
     "RunId",
@@ -154,8 +156,11 @@ __all__ = [
     "RunPlan",
     "RunState",
     "Scalar",
+    "Scores",
+    "ScoringRequest",
     "Signature",
     "Split",
+    "SplitTable",
     "System",
     "TensorParameters",
     "Timings",

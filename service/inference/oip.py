@@ -21,6 +21,7 @@ from descent.spec import Name
 from models.features import Features
 from models.predict import Prediction, Predictor
 from models.targets import ClassTarget
+from models.values import Problem
 from service import http
 from service.database import reading
 from service.dependencies import Parts, PartsDep
@@ -228,8 +229,10 @@ def _inferred(parts: Parts, target: registry.Target, asked: Asked) -> Response:
     if asked.request.id is not None:
         answer["id"] = asked.request.id
     told = {
-        "warnings": remarks([row.warnings for row in predictions]),
-        "errors": remarks([[row.error] if row.error else [] for row in predictions]),
+        "warnings": remarks([row.warnings for row in predictions], Problem.to_json),
+        "errors": remarks(
+            [[row.error] if row.error else [] for row in predictions], Problem.to_json
+        ),
     }
     if parameters := {name: orjson.dumps(rows).decode() for name, rows in told.items() if rows}:
         answer["parameters"] = parameters

@@ -14,7 +14,7 @@ from service import http
 from service.database import reading
 from service.dependencies import Parts, PartsDep
 from service.errors import BadRequest, UnsupportedMedia
-from service.inference import bodies, files, registry
+from service.inference import bodies, files, mlflow, registry
 from service.inference.answers import Answer, answers, to_csv, to_json
 from service.inference.cache import Predictors
 
@@ -37,6 +37,8 @@ class Asked:
     content: bytes
     on_problem: Literal["warn", "error"] = "warn"
     wants_csv: bool = False
+    #: whether MLflow's server was asked for, so that the answer has the shape of its answers
+    is_invocation: bool = False
 
 
 async def asked(
@@ -77,7 +79,14 @@ BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            JSON: {"schema": schemas.PredictRequest.model_json_schema()},
+            JSON: {
+                "schema": {
+                    "anyOf": [
+                        schemas.PredictRequest.model_json_schema(),
+                        {"$ref": "#/components/schemas/ScoringRequest"},
+                    ]
+                }
+            },
             **{text: {"schema": {"type": "string"}} for text in (CSV, TSV, NDJSON)},
             **{
                 file: {"schema": {"type": "string", "format": "binary"}}
@@ -87,7 +96,10 @@ BODY: dict[str, Any] = {
     }
 }
 ANSWER: dict[int | str, dict[str, Any]] = {
-    200: {"model": schemas.Predictions, "content": {CSV: {"schema": {"type": "string"}}}}
+    200: {
+        "model": schemas.Predictions | schemas.Scores,
+        "content": {CSV: {"schema": {"type": "string"}}},
+    }
 }
 
 
@@ -159,7 +171,10 @@ def answer(parts: Parts, target: registry.Target, asked: Asked) -> Response:
     """Predict the rows of a request and write the answer as the client wants it."""
     predictors: Predictors = parts.predictors
     predictor = predictors.get(target.sha256)
-    found = answered(predictor, asked, _read(parts, predictor, asked))
+    rows = _read(parts, predictor, asked)
+    found = answered(predictor, asked, rows)
+    if not asked.wants_csv and (rows.is_mlflow or asked.is_invocation):
+        return Response(mlflow.to_json(target.named, found, rows.notes), media_type=JSON)
     if not asked.wants_csv:
         return Response(to_json(target.named, found), media_type=JSON)
     goal = predictor.features.target
@@ -190,8 +205,11 @@ def read_text(predictor: Predictor, asked: Asked, max_rows: int) -> bodies.Rows:
     if not asked.content:
         raise BadRequest("The body is empty: send the rows to predict.")
     if asked.media_type == JSON:
-        document = http.strict_json(asked.content)
-        return bodies.from_json(document, max_rows, is_strict=asked.on_problem == "error")
+        document = mlflow.parse(asked.content)
+        if not mlflow.is_body(document):
+            return bodies.from_json(document, max_rows)
+        inputs = [column.name for column in predictor.features.inputs]
+        return mlflow.read(document, inputs, max_rows)
     if asked.media_type == NDJSON:
         return bodies.from_ndjson(asked.content, max_rows)
     # Only a category can be spelled like a missing value.

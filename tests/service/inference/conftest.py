@@ -60,5 +60,5 @@ def served_url(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) 
     with writing(engine) as session:
         registry.point_alias(session, "scores", "champion", 1, lambda _found: None)
     engine.dispose()
-    with running_service(folder, "--no-worker") as url:
+    with running_service(folder, "--no-worker", DESCENT_INVOCATIONS_MODEL="scores@champion") as url:
         yield url
