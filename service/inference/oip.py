@@ -220,7 +220,8 @@ def _inferred(parts: Parts, target: registry.Target, asked: Asked) -> Response:
     rows = tensors.read(asked, predictor.features, parts.settings.max_predict_rows)
     bodies.check_cells(rows.count, len(predictor.features.inputs))
     predictions = predictor.predict(rows.columns, rows.count)
-    found = _wanted(list(_tensors(predictor.features, predictions)), asked.request)
+    values = list(_tensors(predictor.features, predictions))
+    found = _wanted(values, _errors(predictions), asked.request)
     answer = {
         "model_name": target.named["model"],
         "model_version": str(target.named["version"]),
@@ -252,12 +253,17 @@ def _sent(answer: dict[str, Any], raw: list[Tensor]) -> Response:
     return Response(b"".join([document, *parts]), media_type=RAW, headers=headers)
 
 
-def _wanted(found: list[Tensor], request: InferRequest) -> list[tuple[Tensor, bool]]:
-    """Return the tensors that the answer shall hold, each with whether as raw bytes."""
+def _wanted(
+    found: list[Tensor], errors: Tensor, request: InferRequest
+) -> list[tuple[Tensor, bool]]:
+    """Return the tensors that the answer shall hold, each with whether as raw bytes.
+
+    The errors are there where a row has one, and where a client asks for them.
+    """
     as_raw = (request.parameters or {}).get("binary_data_output") is True
     if request.outputs is None:
-        return [(tensor, as_raw) for tensor in found]
-    known = [tensor["name"] for tensor in found]
+        return [(tensor, as_raw) for tensor in ([*found, errors] if any(errors["data"]) else found)]
+    known = [tensor["name"] for tensor in (*found, errors)]
     for place, tensor in enumerate(request.outputs):
         if tensor.name not in known:
             raise tensors.unknown(tensor.name, known, f"/outputs/{place}/name")
@@ -265,7 +271,8 @@ def _wanted(found: list[Tensor], request: InferRequest) -> list[tuple[Tensor, bo
         tensor.name: (tensor.parameters or {}).get("binary_data", as_raw) is True
         for tensor in request.outputs
     }
-    return [(tensor, wanted[tensor["name"]]) for tensor in found if tensor["name"] in wanted]
+    everything = (*found, errors)
+    return [(tensor, wanted[tensor["name"]]) for tensor in everything if tensor["name"] in wanted]
 
 
 def _tensors(features: Features, predictions: list[Prediction]) -> Iterator[Tensor]:
@@ -285,9 +292,10 @@ def _tensors(features: Features, predictions: list[Prediction]) -> Iterator[Tens
                 row.value.get(name) if isinstance(row.value, dict) else None for row in predictions
             ]
             yield _tensor(name, "FP64", values)
-    if any(row.error for row in predictions):
-        errors = [row.error.detail if row.error else "" for row in predictions]
-        yield _tensor("error", "BYTES", errors)
+
+
+def _errors(predictions: list[Prediction]) -> Tensor:
+    return _tensor("error", "BYTES", [row.error.detail if row.error else "" for row in predictions])
 
 
 def _tensor(name: str, datatype: str, data: list[Any], width: int | None = None) -> Tensor:

@@ -91,6 +91,14 @@ def test_a_rows_error_is_in_the_parameters_though_only_other_outputs_are_wanted(
     assert (error["code"], error["rows"]) == ("non_finite", [1])
 
 
+def test_the_errors_of_rows_may_be_asked_for_where_there_are_none(
+    client: httpx.Client, scores: Trained
+) -> None:
+    body = {"inputs": [_tensor("Quiz", "FP64", [10.0])], "outputs": [{"name": "error"}]}
+    (error,) = client.post("/v2/models/scores/infer", json=body).json()["outputs"]
+    assert error["data"] == [""]
+
+
 def test_only_the_outputs_that_are_wanted_come_back(client: httpx.Client, boats: Trained) -> None:
     body: dict[str, Any] = {"inputs": [_tensor("Age", "FP64", [1.0])]}
     wanted = body | {"outputs": [{"name": "probabilities"}]}
