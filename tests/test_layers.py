@@ -36,6 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "service.inference.oip",
         "service.batch.routes",
         "service.inference.transfer_routes",
+        "service.inference.invocations",
     ),
     ("service.dependencies", "service.http", "service.middleware", "service.jobs.worker"),
     ("service.jobs.kinds",),
@@ -109,6 +110,7 @@ RESERVED = {
         "service.inference.oip",
         "service.batch.routes",
         "service.inference.transfer_routes",
+        "service.inference.invocations",
     ),
     # Which of these the API may load is proved below, by loading it.
     "torch": ("models", "service.runs.train"),

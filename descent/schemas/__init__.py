@@ -22,6 +22,7 @@ from descent.schemas.datasets import (
     Histogram,
     TopValue,
 )
+from descent.schemas.mlflow import RowsNotice, Scores, ScoringRequest, SplitTable
 from descent.schemas.models import (
     Alias,
     AliasPut,
@@ -71,6 +72,15 @@ from descent.schemas.system import (
     Readiness,
     System,
     WorkerInfo,
+)
+from descent.schemas.tensors import (
+    Datatype,
+    InferAnswer,
+    InferRequest,
+    InputTensor,
+    OutputTensor,
+    TensorParameters,
+    WantedTensor,
 )
 from descent.schemas.wire import (
     TERMINAL_STATES,
@@ -122,6 +132,7 @@ __all__ = [
     "DatasetRowsPage",
     "DatasetState",
     "DatasetVersionRef",
+    "Datatype",
     "ErrorItem",
     "Estimate",
     "EventKind",
@@ -130,7 +141,10 @@ __all__ = [
     "Histogram",
     "Importance",
     "Imported",
+    "InferAnswer",
+    "InferRequest",
     "InputColumn",
+    "InputTensor",
     "Key",
     "KeyCreate",
     "KeyCreated",
@@ -146,6 +160,7 @@ __all__ = [
     "Notice",
     "Number",
     "OutputColumn",
+    "OutputTensor",
     "Page",
     "Parameters",
     "Part",
@@ -159,6 +174,7 @@ __all__ = [
     "QueueInfo",
     "Readiness",
     "Rewind",
+    "RowsNotice",
     "Run",
     "RunEvent",
     "RunId",
@@ -166,11 +182,16 @@ __all__ = [
     "RunPlan",
     "RunState",
     "Scalar",
+    "Scores",
+    "ScoringRequest",
     "Signature",
     "Split",
+    "SplitTable",
     "System",
+    "TensorParameters",
     "Timings",
     "TopValue",
+    "WantedTensor",
     "Wire",
     "WorkerInfo",
 ]
