@@ -74,6 +74,11 @@ def after_commit(session: Session, call: Callable[[], None]) -> None:
     session.info.setdefault(AFTER_COMMIT, []).append(call)
 
 
+def follow_change(parts: Parts, session: Session, model: str) -> None:
+    """Have this process answer by a change of a model as soon as it is committed."""
+    after_commit(session, lambda: parts.directory.follow(model))
+
+
 # scope="function": closed, and so committed, before the response is sent. A COMMIT that fails is
 # an error that the client sees, not a 202 that was never true.
 ReadSession = Annotated[Session, Depends(read_session, scope="function")]

@@ -16,7 +16,10 @@ from descent.schemas.datasets import (
 )
 from descent.schemas.models import (
     Alias,
+    AliasMove,
     AliasPut,
+    Canary,
+    CanaryPut,
     ClosedForm,
     InputColumn,
     Model,
@@ -27,6 +30,8 @@ from descent.schemas.models import (
     PredictionError,
     Predictions,
     PredictRequest,
+    Shadow,
+    ShadowPut,
     Signature,
 )
 from descent.schemas.runs import (
@@ -83,9 +88,12 @@ from descent.schemas.wire import (
 __all__ = [
     "TERMINAL_STATES",
     "Alias",
+    "AliasMove",
     "AliasPut",
     "Architecture",
     "Best",
+    "Canary",
+    "CanaryPut",
     "Checkpoint",
     "CheckpointId",
     "CheckpointRegister",
@@ -140,6 +148,8 @@ __all__ = [
     "RunPlan",
     "RunState",
     "Scalar",
+    "Shadow",
+    "ShadowPut",
     "Signature",
     "Split",
     "System",

@@ -7,7 +7,9 @@ that made it follows at once. While the database does not answer, what is known 
 
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import count
+from random import randrange
 from threading import Event, Lock, Thread
 
 import structlog
@@ -26,6 +28,7 @@ POLL = 0.25  # seconds between two looks at what changed
 #: a change is live within 1 s of its commit, loaded or not
 PATIENCE = 0.4
 LOADERS = 2  # threads that load replacements
+GOLDEN = (5**0.5 - 1) / 2
 MAX_MODELS = 10_000  # names that are kept; beyond it all are forgotten
 
 logger = structlog.get_logger(__name__)
@@ -40,13 +43,35 @@ class Entry:
     last_version: int = 0
     latest: Target | None = None
     versions: Mapping[int, Target] = field(default_factory=dict)
-    aliases: Mapping[str, Target] = field(default_factory=dict)
+    aliases: Mapping[str, "Share"] = field(default_factory=dict)
 
-    def served(self) -> Iterable[tuple[str, Target]]:
-        """Yield each name that may move, and what it stands for."""
+    def served(self) -> Iterable[tuple[str, list[Target]]]:
+        """Yield each name that may move, and who may answer it; `""` is the model itself."""
         if self.latest is not None:
-            yield "", self.latest
-        yield from self.aliases.items()
+            yield "", [self.latest]
+        for alias, share in self.aliases.items():
+            yield alias, share.targets()
+
+
+class Share:
+    """Who answers the requests to an alias."""
+
+    def __init__(self, live: Target, canary: Target | None = None, percent: float = 0.0) -> None:
+        self._live, self._canary, self._share = live, canary, percent / 100
+        # An entry that is read again must not begin with the same requests each time.
+        self._count = count(randrange(1_000_000))  # noqa: S311  no secret
+
+    def next(self) -> Target:
+        """Return who answers one request: the canary gets its share, evenly spread."""
+        if self._canary is None:
+            return self._live
+        # Multiples of the golden ratio fill the circle evenly and repeat no pattern, which a
+        # client that sends its requests in a pattern would else meet.
+        return self._canary if next(self._count) * GOLDEN % 1.0 < self._share else self._live
+
+    def targets(self) -> list[Target]:
+        named = (self._live, self._canary, self._live.shadow)
+        return [target for target in named if target is not None]
 
 
 class Directory:
@@ -95,7 +120,8 @@ class Directory:
 
     def known_alias(self, name: str, alias: str) -> Target | None:
         entry = self._entries.get(name)
-        return entry.aliases.get(alias) if entry is not None else None
+        share = entry.aliases.get(alias) if entry is not None else None
+        return share.next() if share is not None else None
 
     # ---- with it, where a name is not known ------------------------------------------------------
 
@@ -201,11 +227,9 @@ class Directory:
     def _replacements(self, name: str, fresh: Entry) -> Iterable[Target]:
         known = self._entries.get(name)
         old = dict(known.served()) if known is not None else {}
-        for served, target in fresh.served():
-            was = old.get(served)
-            is_warm = was is not None and was.sha256 in self._predictors
-            if is_warm and target.sha256 not in self._predictors:
-                yield target
+        for served, targets in fresh.served():
+            if any(was.sha256 in self._predictors for was in old.get(served, ())):
+                yield from (each for each in targets if each.sha256 not in self._predictors)
 
     def _read_again(self, name: str) -> None:
         with reading(self._engine) as session:
@@ -240,11 +264,22 @@ def _read(session: Session, name: str) -> Entry:
         .order_by(ModelVersion.version)
     )
     versions = {number: registry.target(name, number, sha256) for number, sha256 in rows}
-    aliases = session.execute(select(Alias.alias, Alias.version).where(Alias.model_name == name))
+    rows_of_aliases = session.scalars(select(Alias).where(Alias.model_name == name))
     return Entry(
         revision=revision or 0,
         last_version=last,
         latest=versions[max(versions)] if versions else None,
         versions=versions,
-        aliases={alias: versions[number] for alias, number in aliases},
+        aliases={row.alias: _share(row, versions) for row in rows_of_aliases},
     )
+
+
+def _share(row: Alias, versions: Mapping[int, Target]) -> Share:
+    shadow = None
+    if row.shadow_version is not None:
+        shadow = replace(versions[row.shadow_version], role="shadow")
+    live = replace(versions[row.version], shadow=shadow)
+    if row.canary_version is None:
+        return Share(live)
+    canary = replace(versions[row.canary_version], role="canary")
+    return Share(live, canary, row.canary_percent or 0.0)

@@ -10,7 +10,8 @@ from sqlalchemy import Engine, event
 from service.blobs import LocalBlobs
 from service.database import writing
 from service.errors import NotFound
-from service.inference import registry
+from service.inference import aliases, registry
+from service.inference.aliases import Pointer, Pointing
 from service.inference.cache import Predictors
 from service.inference.directory import Directory
 from tests.service.inference import trained
@@ -37,7 +38,7 @@ def directory(engine: Engine, predictors: Predictors) -> Iterator[Directory]:
 def point(engine: Engine, version: int, alias: str = "champion") -> None:
     """Move an alias as another process would."""
     with writing(engine) as session:
-        registry.point_alias(session, "scores", alias, version, allow)
+        aliases.point(session, Pointer("scores", alias), Pointing(version), allow)
 
 
 def damage(folder: Path, run: Trained) -> None:
