@@ -25,6 +25,7 @@ from service.inference import routes as inference
 from service.inference.cache import Predictors
 from service.inference.directory import Directory
 from service.inference.files import Files
+from service.inference.traffic import Traffic
 from service.keys import KeyRing
 from service.middleware import Gate
 from service.runs import routes as runs
@@ -55,6 +56,7 @@ def create_app(settings: Settings, wake: Callable[[], None] = _nobody) -> FastAP
         watcher=Watcher(engine),
         predictors=predictors,
         directory=Directory(engine, predictors),
+        traffic=Traffic(),
         files=Files(settings, ingester.folder),
         ingester=ingester,
         wake=wake,
@@ -71,7 +73,7 @@ def create_app(settings: Settings, wake: Callable[[], None] = _nobody) -> FastAP
     app.state.parts = parts
     app.state.settings, app.state.engine = settings, engine
     app.state.keys = KeyRing(engine, settings)
-    app.state.telemetry = Telemetry(engine)
+    app.state.telemetry = Telemetry(engine, parts.traffic)
     app.add_middleware(Gate, settings=settings, observe=app.state.telemetry.observe)
     _add_handlers(app)
     _add_routes(app)
@@ -89,6 +91,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     finally:
         await run_sync(parts.ingester.close)
         await run_sync(parts.directory.close)
+        parts.traffic.close()
     parts.engine.dispose()
 
 
