@@ -25,6 +25,8 @@ class Stack:
     inputs: int
     outputs: int
     operations: tuple[Operation, ...]
+    #: how many numbers were learned
+    parameters: int
 
     def forward(self, x: Activations) -> Activations:
         """(rows, inputs) to (rows, outputs)."""
@@ -40,6 +42,7 @@ def load_stack(net: Mapping[str, Any], parameters: Mapping[str, NDArray[Any]]) -
     try:
         width = net["inputs"]
         operations: list[Operation] = []
+        count = 0
         for place, layer in enumerate(net["layers"]):
             if isinstance(layer, str):
                 operations.append(ACTIVATIONS[layer])
@@ -48,7 +51,8 @@ def load_stack(net: Mapping[str, Any], parameters: Mapping[str, NDArray[Any]]) -
                 _check_shapes(place, weight, bias, (layer["linear"], width))
                 operations.append(_linear(weight, bias))
                 width = layer["linear"]
-        return Stack(net["inputs"], net["outputs"], tuple(operations))
+                count += weight.size + bias.size
+        return Stack(net["inputs"], net["outputs"], tuple(operations), count)
     except (KeyError, TypeError) as error:
         raise CheckpointCorrupt(f"the net does not fit its tensors: {error}") from error
 

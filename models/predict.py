@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -14,6 +15,7 @@ from models.errors import CheckpointCorrupt
 from models.features import Features
 from models.forward import Stack, load_stack
 from models.inputs import Matrix
+from models.plain import PlainRows
 from models.targets import ClassTarget, Label
 from models.values import Problem, Problems, RawValue, read_column, unknown_column
 
@@ -104,6 +106,15 @@ class Predictor:
             else:
                 values[row] = Prediction(values[row].value, values[row].probabilities, found)
         return values
+
+    @cached_property
+    def plain(self) -> PlainRows:
+        """What reads rows that nothing is to be said about."""
+        return PlainRows(self.features)
+
+    def plain_predictions(self, outputs: NDArray[np.float32]) -> list[Prediction] | None:
+        """Return the answers to plain rows, or None where one of them has none."""
+        return self._values(outputs) if np.isfinite(outputs).all() else None
 
     def outputs(self, encoded: Matrix) -> NDArray[np.float32]:
         """Run the net: (rows, width) to (rows, outputs)."""

@@ -20,6 +20,7 @@ from service.database import reading, writing
 from service.datasets.ingest import Ingester
 from service.errors import Invalid, PreconditionFailed, PreconditionRequired
 from service.inference.directory import Directory
+from service.inference.queue import Queue
 from service.inference.traffic import Traffic
 from service.runs.events import Watcher
 from service.settings import Settings
@@ -42,6 +43,7 @@ class Parts:
     directory: Directory
     traffic: Traffic
     files: Any
+    queue: Queue
     ingester: Ingester
     #: tells the supervisor on this machine, if there is one, that the queue has something for it
     wake: Callable[[], None]

@@ -42,6 +42,7 @@ __all__ = [
     "shown_once",
     "streams_body",
     "strict_json",
+    "too_large",
 ]
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -171,22 +172,22 @@ async def authenticate(request: Request) -> str:
 async def read_body(request: Request, limit: Limit = "json") -> bytes:
     """Return the body; raise TooLarge, before reading it where its length is announced."""
     settings: Settings = request.app.state.settings
-    name = LIMITS[limit]
-    most: int = getattr(settings, name)
+    most: int = getattr(settings, LIMITS[limit])
     announced = request.headers.get("content-length", "0")
     if len(announced) > 18 or (announced.isdigit() and int(announced) > most):
-        raise _too_large(name, most)
+        raise too_large(limit, most)
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > most:
-            raise _too_large(name, most)
+            raise too_large(limit, most)
     return bytes(body)
 
 
-def _too_large(name: str, most: int) -> TooLarge:
+def too_large(limit: Limit, most: int) -> TooLarge:
+    name = LIMITS[limit].upper()
     return TooLarge(
-        f"The body is larger than {most} bytes: send less, or raise DESCENT_{name.upper()}.",
+        f"The body is larger than {most} bytes: send less, or raise DESCENT_{name}.",
         limit=most,
     )
 

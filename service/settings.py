@@ -52,6 +52,21 @@ class Settings(BaseSettings):
         16 * MIB, ge=1024, description="Largest body of a prediction request."
     )
     max_predict_rows: int = Field(10_000, ge=1, description="Most rows of a prediction request.")
+    predict_threads: int = Field(
+        4, ge=1, le=64, description="Large prediction requests that are computed at a time."
+    )
+    predict_queue: int = Field(
+        256, ge=0, description="Prediction requests that may wait for one of these threads."
+    )
+    predict_timeout_s: float = Field(
+        30, gt=0, description="Time from the whole request within which a prediction is answered."
+    )
+    predict_cache_models: int = Field(
+        1000, ge=1, description="Models that are kept in memory to predict with."
+    )
+    predict_cache_bytes: int = Field(
+        256 * MIB, ge=0, description="Memory of the models that are kept to predict with."
+    )
     max_upload_bytes: int = Field(
         5 * 1024 * MIB, ge=1024, description="Largest dataset, after decompression."
     )

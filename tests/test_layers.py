@@ -23,6 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.server",),
     ("service.app",),
     ("service.openapi",),
+    ("service.inference.hot",),
     (
         "service.system",
         "service.pages",

@@ -1,6 +1,8 @@
 """The routes that predict: read the rows, ask the predictor, answer JSON or CSV."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Annotated, Any, Literal
 
@@ -104,9 +106,9 @@ ANSWER: dict[int | str, dict[str, Any]] = {
 )
 @http.not_idempotent
 @http.streams_body
-def predict_with_model(parts: PartsDep, name: ModelName, asked: AskedDep) -> Response:
+async def predict_with_model(parts: PartsDep, name: ModelName, asked: AskedDep) -> Response:
     """Predict with the latest version of a model."""
-    return answer(parts, parts.directory.of_model(name), asked)
+    return await _queued(parts, partial(parts.directory.of_model, name), asked)
 
 
 @router.post(
@@ -117,14 +119,14 @@ def predict_with_model(parts: PartsDep, name: ModelName, asked: AskedDep) -> Res
 )
 @http.not_idempotent
 @http.streams_body
-def predict_with_version(
+async def predict_with_version(
     parts: PartsDep,
     name: ModelName,
     version: Annotated[int, Path(ge=1, lt=2**31, description="The number of a version.")],
     asked: AskedDep,
 ) -> Response:
     """Predict with one version of a model."""
-    return answer(parts, parts.directory.of_version(name, version), asked)
+    return await _queued(parts, partial(parts.directory.of_version, name, version), asked)
 
 
 @router.post(
@@ -135,14 +137,14 @@ def predict_with_version(
 )
 @http.not_idempotent
 @http.streams_body
-def predict_with_alias(
+async def predict_with_alias(
     parts: PartsDep,
     name: ModelName,
     alias: Annotated[Name, Path(description="A name such as `champion`.")],
     asked: AskedDep,
 ) -> Response:
     """Predict with the version that an alias points to."""
-    return answer(parts, parts.directory.of_alias(name, alias), asked)
+    return await _queued(parts, partial(parts.directory.of_alias, name, alias), asked)
 
 
 @router.post(
@@ -153,11 +155,18 @@ def predict_with_alias(
 )
 @http.not_idempotent
 @http.streams_body
-def predict_with_run(parts: PartsDep, run_id: schemas.RunId, asked: AskedDep) -> Response:
+async def predict_with_run(parts: PartsDep, run_id: schemas.RunId, asked: AskedDep) -> Response:
     """Predict with the best checkpoint of a run."""
-    with reading(parts.engine) as session:
-        target = registry.target_of_run(session, run_id)
-    return answer(parts, target, asked)
+
+    def best() -> registry.Target:
+        with reading(parts.engine) as session:
+            return registry.target_of_run(session, run_id)
+
+    return await _queued(parts, best, asked)
+
+
+async def _queued(parts: Parts, resolve: Callable[[], registry.Target], asked: Asked) -> Response:
+    return await parts.queue.run(lambda: answer(parts, resolve(), asked))
 
 
 def answer(parts: Parts, target: registry.Target, asked: Asked) -> Response:
