@@ -21,7 +21,7 @@ from service import http, problems
 from service.dependencies import Parts
 from service.errors import ServiceError
 from service.ids import new_id
-from service.inference.answers import Answer, answers, to_json
+from service.inference.answers import answers, to_json
 from service.inference.batches import Batches
 from service.inference.cache import Predictors
 from service.inference.predictions import CSV, JSON, READ, Asked, answer, computed_again
@@ -58,6 +58,8 @@ SAME: list[tuple[bytes, bytes]] = [
 ]
 
 logger = structlog.get_logger("service.access")
+
+Row = dict[str, Any]
 
 
 class Place(NamedTuple):
@@ -236,9 +238,9 @@ class HotRoutes:
         return predictor.plain_predictions(await self._batches.outputs(predictor, encoded))
 
     def _count(
-        self, call: Call, content: bytes, target: Target, found: list[Answer], seconds: float
+        self, call: Call, content: bytes, target: Target, found: list[Row], seconds: float
     ) -> None:
-        def again(other: Target) -> list[Answer] | None:
+        def again(other: Target) -> list[Row] | None:
             return computed_again(self._parts, other, call.asked(content), None)
 
         self._parts.traffic.answered(target, found, seconds, len(content), again)
