@@ -147,6 +147,15 @@ def test_a_damaged_replacement_does_not_keep_the_old_version_answering(
     assert directory.of_model("scores").sha256 == other.sha256
 
 
+def test_who_is_told_of_a_version_is_answered_by_it(
+    engine: Engine, directory: Directory, scores: Trained
+) -> None:
+    directory.of_model("scores")
+    trained.publish(engine, scores, "scores")
+    directory.told("scores", 2)
+    assert directory.of_model("scores").named["version"] == 2
+
+
 def test_a_database_that_went_back_in_time_is_read_again(
     engine: Engine, directory: Directory, scores: Trained
 ) -> None:
