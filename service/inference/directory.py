@@ -5,7 +5,7 @@ have changed, so that a change is live in all of them within a second of its com
 that made it follows at once. While the database does not answer, what is known stays true.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -29,6 +29,7 @@ POLL = 0.25  # seconds between two looks at what changed
 PATIENCE = 0.4
 LOADERS = 2  # threads that load replacements
 GOLDEN = (5**0.5 - 1) / 2
+LAST = 2**62  # a revision after which there is none
 MAX_MODELS = 10_000  # names that are kept; beyond it all are forgotten
 
 logger = structlog.get_logger(__name__)
@@ -174,33 +175,27 @@ class Directory:
             self._look()
 
     def _look(self) -> None:
-        newest, changes = self._changes()
-        with self._lock:
-            if newest < self._seen:  # the database was replaced by an older copy
-                self._entries.clear()
-            # From here on nobody adds an entry that is older than this look.
-            self._seen = newest
-            for name, revision in changes.items():
-                known = self._entries.get(name)
-                if known is not None and known.revision < revision:
-                    self._stale.add(name)
-        if not self._stale:
-            return
-        # What fails here stays stale, so the next look tries it again.
+        # One transaction, so one moment: what it reads is as new as the newest change it has seen.
         with reading(self._engine) as session:
-            fresh = {name: _read(session, name) for name in self._stale}
+            newest, changes = _changes(session, self._seen)
+            self._note(newest, changes)
+            fresh = _read(session, self._stale, newest) if self._stale else {}
         self._warm(fresh)
         for name, entry in fresh.items():
             self._keep(name, entry)
             self._stale.discard(name)
 
-    def _changes(self) -> tuple[int, dict[str, int]]:
-        query = select(ModelChange.model_name, ModelChange.revision).where(
-            or_(ModelChange.revision > self._seen, ModelChange.model_name == "")
-        )
-        with reading(self._engine) as session:
-            found = {name: revision for name, revision in session.execute(query)}  # noqa: C416  a Row is no plain pair to mypy
-        return found.pop("", 0), found
+    def _note(self, newest: int, changes: Mapping[str, int]) -> None:
+        with self._lock:
+            if newest < self._seen:  # the database was replaced by an older copy
+                self._entries.clear()
+            # From here on nobody adds an entry that is older than this look.
+            self._seen = newest
+            # What fails after this stays stale, so the next look tries it again.
+            for name, revision in changes.items():
+                known = self._entries.get(name)
+                if known is not None and known.revision < revision:
+                    self._stale.add(name)
 
     def _look_on(self) -> None:
         is_away = False
@@ -233,7 +228,8 @@ class Directory:
 
     def _read_again(self, name: str) -> None:
         with reading(self._engine) as session:
-            entry = _read(session, name)
+            newest, _ = _changes(session, LAST)
+            entry = _read(session, [name], newest)[name]
         self._keep(name, entry)
 
     def _keep(self, name: str, entry: Entry) -> None:
@@ -253,25 +249,36 @@ class Directory:
             self._entries[name] = entry
 
 
-def _read(session: Session, name: str) -> Entry:
-    revision = session.scalar(select(ModelChange.revision).where(ModelChange.model_name == ""))
-    last = session.scalar(select(Model.last_version).where(Model.name == name))
-    if last is None:
-        return Entry(revision or 0)
-    rows = session.execute(
-        select(ModelVersion.version, ModelVersion.sha256)
-        .where(ModelVersion.model_name == name)
-        .order_by(ModelVersion.version)
+def _changes(session: Session, seen: int) -> tuple[int, dict[str, int]]:
+    """Return the newest revision, and for what changed after `seen` the revision of its change."""
+    query = select(ModelChange.model_name, ModelChange.revision).where(
+        or_(ModelChange.revision > seen, ModelChange.model_name == "")
     )
-    versions = {number: registry.target(name, number, sha256) for number, sha256 in rows}
-    rows_of_aliases = session.scalars(select(Alias).where(Alias.model_name == name))
-    return Entry(
-        revision=revision or 0,
-        last_version=last,
-        latest=versions[max(versions)] if versions else None,
-        versions=versions,
-        aliases={row.alias: _share(row, versions) for row in rows_of_aliases},
-    )
+    found = {name: revision for name, revision in session.execute(query)}  # noqa: C416  a Row is no plain pair to mypy
+    return found.pop("", 0), found
+
+
+def _read(session: Session, names: Collection[str], revision: int) -> dict[str, Entry]:
+    """Return what there is of each of these models."""
+    last = select(Model.name, Model.last_version).where(Model.name.in_(names))
+    lasts = {name: version for name, version in session.execute(last)}  # noqa: C416  as above
+    versions: dict[str, dict[int, Target]] = {name: {} for name in names}
+    query = select(ModelVersion.model_name, ModelVersion.version, ModelVersion.sha256)
+    for name, number, sha256 in session.execute(query.where(ModelVersion.model_name.in_(names))):
+        versions[name][number] = registry.target(name, number, sha256)
+    aliases: dict[str, dict[str, Share]] = {name: {} for name in names}
+    for row in session.scalars(select(Alias).where(Alias.model_name.in_(names))):
+        aliases[row.model_name][row.alias] = _share(row, versions[row.model_name])
+    return {
+        name: Entry(
+            revision=revision,
+            last_version=lasts.get(name, 0),
+            latest=found[max(found)] if found else None,
+            versions=found,
+            aliases=aliases[name],
+        )
+        for name, found in versions.items()
+    }
 
 
 def _share(row: Alias, versions: Mapping[int, Target]) -> Share:

@@ -110,11 +110,11 @@ def move_under_load(
         ]
         figures = Figures([], [[], []])
         _load_and_move(urls, figures, moves, clients, random.Random(seed))  # noqa: S311
-    assert figures.failures == []
-    assert figures.early() == []
+    assert figures.failures == [], str(figures)
+    assert figures.early() == [], str(figures)
     # Who asks after the move was answered asks the new version, where the move was made.
-    assert figures.late(0) <= 0
-    assert figures.late(1) <= LATEST_S
+    assert figures.late(0) <= 0, str(figures)
+    assert figures.late(1) <= LATEST_S, str(figures)
     return figures
 
 
