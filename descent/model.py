@@ -88,6 +88,43 @@ class Model:
         target.write_bytes(self._transport.send(call).content)
         return target
 
+    def set_alias(
+        self,
+        alias: str,
+        version: int,
+        *,
+        canary: int | None = None,
+        percent: float = 5.0,
+        shadow: int | None = None,
+    ) -> schemas.Alias:
+        """Let an alias of this model point to a version; it is made if there is none.
+
+        `percent` of the requests are answered by the version `canary`; `shadow` computes along
+        unheard. Raises Conflict where somebody else moves the alias at the same time, or where the
+        bytes of a version are damaged.
+        """
+        path = f"{API}/models/{part(self.name)}/aliases/{part(alias)}"
+        try:
+            headers = {"If-Match": self._transport.send(Call("GET", path)).headers["etag"]}
+        except NotFound:
+            headers = {}
+        body: dict[str, Any] = {"version": version}
+        if canary is not None:
+            body["canary"] = {"version": canary, "percent": percent}
+        if shadow is not None:
+            body["shadow"] = {"version": shadow}
+        answer = self._transport.send(Call("PUT", path, json=body, headers=headers))
+        return schemas.Alias.model_validate_json(answer.content)
+
+    def rollback(self, alias: str) -> schemas.Alias:
+        """Let an alias point to what it pointed to before; each further call goes one back.
+
+        Raises Conflict where there is nothing to go back to.
+        """
+        path = f"{API}/models/{part(self.name)}/aliases/{part(alias)}/rollback"
+        answer = self._transport.send(Call("POST", path))
+        return schemas.Alias.model_validate_json(answer.content)
+
     def _version_path(self) -> str:
         version = self._version
         if version is None:

@@ -29,6 +29,7 @@ from service.inference.directory import Directory
 from service.inference.files import Files
 from service.inference.hot import HotRoutes
 from service.inference.queue import Queue
+from service.inference.traffic import Traffic
 from service.inference.transfers import Transfers
 from service.keys import KeyRing
 from service.middleware import Gate
@@ -77,6 +78,7 @@ def create_app(settings: Settings, wake: Callable[[], None] = _nobody) -> FastAP
         watcher=Watcher(engine),
         predictors=predictors,
         directory=Directory(engine, predictors),
+        traffic=Traffic(),
         files=Files(settings, ingester.folder),
         transfers=Transfers(settings, ingester.folder),
         queue=Queue(
@@ -99,7 +101,7 @@ def create_app(settings: Settings, wake: Callable[[], None] = _nobody) -> FastAP
     app.state.parts = parts
     app.state.settings, app.state.engine = settings, engine
     app.state.keys = KeyRing(engine, settings)
-    app.state.telemetry = Telemetry(engine)
+    app.state.telemetry = Telemetry(engine, parts.traffic)
     app.hot = HotRoutes(parts, app.state.keys, app.state.telemetry.observe)
     app.add_middleware(Gate, settings=settings, observe=app.state.telemetry.observe)
     _add_handlers(app)
@@ -118,6 +120,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     finally:
         await run_sync(parts.ingester.close)
         await run_sync(parts.directory.close)
+        parts.traffic.close()
         await run_sync(parts.queue.close)
         await run_sync(app.state.keys.close)
     parts.engine.dispose()

@@ -23,6 +23,7 @@ from service.datasets.ingest import Ingester
 from service.errors import Invalid, PreconditionFailed, PreconditionRequired
 from service.inference.directory import Directory
 from service.inference.queue import Queue
+from service.inference.traffic import Traffic
 from service.jobs.life import TERMINAL
 from service.runs.events import Watcher
 from service.settings import Settings
@@ -44,6 +45,7 @@ class Parts:
     watcher: Watcher
     predictors: Any
     directory: Directory
+    traffic: Traffic
     files: Any
     transfers: Any
     queue: Queue
@@ -79,6 +81,11 @@ def write_session(parts: PartsDep, request: Request) -> Iterator[Session]:
 def after_commit(session: Session, call: Callable[[], None]) -> None:
     """Have something done once a WriteSession is committed and has given its connection back."""
     session.info.setdefault(AFTER_COMMIT, []).append(call)
+
+
+def follow_change(parts: Parts, session: Session, model: str) -> None:
+    """Have this process answer by a change of a model as soon as it is committed."""
+    after_commit(session, lambda: parts.directory.follow(model))
 
 
 # scope="function": closed, and so committed, before the response is sent. A COMMIT that fails is

@@ -1,60 +1,40 @@
 """Every SQL table. Nothing here knows what the rows are for; the module of each noun does."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
-    JSON,
-    BigInteger,
-    DateTime,
-    Dialect,
-    Float,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
-    Integer,
-    MetaData,
     String,
-    Text,
-    TypeDecorator,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 
-Json = dict[str, Any]
+from service.columns import Json, Table, utc_now
 
-
-class Utc(TypeDecorator[datetime]):
-    """A time in UTC; SQLite forgets the zone, so it is put back when read."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002  SQLAlchemy's signature
-        return value if value is None or value.tzinfo else value.replace(tzinfo=UTC)
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
-class Table(DeclarativeBase):
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-    type_annotation_map = {  # noqa: RUF012  SQLAlchemy reads it from the class
-        dict[str, Any]: JSON,
-        list[Any]: JSON,
-        datetime: Utc,
-        int: BigInteger().with_variant(Integer, "sqlite"),
-        float: Float(53),
-        str: Text,
-    }
-
+__all__ = [
+    "Alias",
+    "AliasMove",
+    "Blob",
+    "BlobPin",
+    "Checkpoint",
+    "Dataset",
+    "DatasetVersion",
+    "Event",
+    "Id",
+    "IdempotencyKey",
+    "Json",
+    "Key",
+    "Metric",
+    "Model",
+    "ModelChange",
+    "ModelVersion",
+    "Run",
+    "Table",
+    "Worker",
+    "utc_now",
+]
 
 Id = String(40)
 
@@ -282,21 +262,56 @@ class Alias(Table):
     """A name such as `champion` that points to a version of a model."""
 
     __tablename__ = "aliases"
-    __table_args__ = (
+    __table_args__ = tuple(
         ForeignKeyConstraint(
-            ["model_name", "version"],
+            ["model_name", column],
             ["model_versions.model_name", "model_versions.version"],
-            name="fk_aliases_version",
-        ),
+            name=f"fk_aliases_{column}",
+        )
+        for column in ("version", "canary_version", "shadow_version")
     )
 
     model_name: Mapped[str] = mapped_column(String(128), primary_key=True)
     alias: Mapped[str] = mapped_column(String(128), primary_key=True)
     version: Mapped[int]
+    #: who answers `canary_percent` of the requests in its place
+    canary_version: Mapped[int | None]
+    canary_percent: Mapped[float | None]
+    #: who computes the same answers and is not heard
+    shadow_version: Mapped[int | None]
     #: grows with each move; the ETag of the alias
     revision: Mapped[int] = mapped_column(default=1)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     updated_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class AliasMove(Table):
+    """What an alias was made to point to at one of its revisions."""
+
+    __tablename__ = "alias_moves"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["model_name", "alias"],
+            ["aliases.model_name", "aliases.alias"],
+            name="fk_alias_moves_alias",
+            ondelete="CASCADE",
+        ),
+    )
+
+    model_name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    alias: Mapped[str] = mapped_column(String(128), primary_key=True)
+    revision: Mapped[int] = mapped_column(primary_key=True)
+    #: put, rollback
+    how: Mapped[str] = mapped_column(String(16))
+    version: Mapped[int]
+    canary_version: Mapped[int | None]
+    canary_percent: Mapped[float | None]
+    shadow_version: Mapped[int | None]
+    #: the revision that a rollback from here looks at first
+    before: Mapped[int | None]
+    #: the API key that did it, where there was one
+    key_id: Mapped[str | None] = mapped_column(Id)
+    moved_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
 class ModelChange(Table):

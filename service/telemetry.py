@@ -28,7 +28,7 @@ def run_states(session: Session) -> dict[str, int]:
 class Telemetry:
     """The numbers of one process, in a registry of its own so that two services do not mix."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *others: Collector) -> None:
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "descent_requests",
@@ -43,7 +43,8 @@ class Telemetry:
             buckets=BUCKETS,
             registry=self._registry,
         )
-        self._registry.register(_Runs(engine))
+        for each in (_Runs(engine), *others):
+            self._registry.register(each)
         #: what `labels` would look up anew for each request
         self._known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 

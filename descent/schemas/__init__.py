@@ -25,7 +25,10 @@ from descent.schemas.datasets import (
 from descent.schemas.mlflow import RowsNotice, Scores, ScoringRequest, SplitTable
 from descent.schemas.models import (
     Alias,
+    AliasMove,
     AliasPut,
+    Canary,
+    CanaryPut,
     ClosedForm,
     ColumnImportance,
     Explanation,
@@ -41,6 +44,8 @@ from descent.schemas.models import (
     PredictionError,
     Predictions,
     PredictRequest,
+    Shadow,
+    ShadowPut,
     Signature,
 )
 from descent.schemas.runs import (
@@ -108,6 +113,7 @@ __all__ = [
     "TERMINAL_STATES",
     "AddedColumn",
     "Alias",
+    "AliasMove",
     "AliasPut",
     "Architecture",
     "BatchId",
@@ -115,6 +121,8 @@ __all__ = [
     "BatchPredictionRequest",
     "BatchProgress",
     "Best",
+    "Canary",
+    "CanaryPut",
     "Checkpoint",
     "CheckpointId",
     "CheckpointRegister",
@@ -184,6 +192,8 @@ __all__ = [
     "Scalar",
     "Scores",
     "ScoringRequest",
+    "Shadow",
+    "ShadowPut",
     "Signature",
     "Split",
     "SplitTable",

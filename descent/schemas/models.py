@@ -146,20 +146,74 @@ class Parameters(Wire):
     closed_form: ClosedForm | None = None
 
 
+class Canary(Wire):
+    """The version that answers a share of an alias's requests in its place."""
+
+    version: int
+    percent: float
+
+
+class Shadow(Wire):
+    """The version that computes an alias's answers too, and is only compared."""
+
+    version: int
+
+
 class Alias(Wire):
     """A name such as `champion` that points to a version."""
 
     model: str
     alias: str
     version: int
+    canary: Canary | None = None
+    shadow: Shadow | None = None
     created_at: datetime
     updated_at: datetime
 
 
-class AliasPut(Strict):
-    """The version that the alias shall point to."""
+class AliasMove(Wire):
+    """What an alias was made to point to, when, and by whom."""
 
-    version: Annotated[Integer, Field(ge=1, lt=2**31)]
+    #: counts the moves of the alias
+    revision: int
+    how: Literal["put", "rollback"]
+    version: int
+    canary: Canary | None = None
+    shadow: Shadow | None = None
+    #: the API key that did it; null without one, or with that of DESCENT_API_KEY
+    key_id: str | None = None
+    moved_at: datetime
+
+
+VersionNumber = Annotated[Integer, Field(ge=1, lt=2**31)]
+
+
+class CanaryPut(Strict):
+    """The version that shall answer this share of the requests, and how large it is."""
+
+    version: VersionNumber
+    percent: Annotated[float, Field(gt=0, lt=100)]
+
+
+class ShadowPut(Strict):
+    """The version that shall compute the same answers, to be compared."""
+
+    version: VersionNumber
+
+
+class AliasPut(Strict):
+    """What the alias shall point to; a canary or shadow that is not named ends."""
+
+    version: VersionNumber
+    canary: CanaryPut | None = None
+    shadow: ShadowPut | None = None
+
+    @model_validator(mode="after")
+    def _others(self) -> "AliasPut":
+        for name, other in (("canary", self.canary), ("shadow", self.shadow)):
+            if other is not None and other.version == self.version:
+                raise ValueError(f"the {name} must be another version than {self.version}")
+        return self
 
 
 class PredictRequest(Strict):

@@ -227,6 +227,13 @@ def upgrade() -> None:
         sa.Column("model_name", sa.String(length=128), nullable=False),
         sa.Column("alias", sa.String(length=128), nullable=False),
         sa.Column("version", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column(
+            "canary_version", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True
+        ),
+        sa.Column("canary_percent", sa.Float(precision=53), nullable=True),
+        sa.Column(
+            "shadow_version", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True
+        ),
         sa.Column("revision", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
@@ -235,7 +242,42 @@ def upgrade() -> None:
             ["model_versions.model_name", "model_versions.version"],
             name="fk_aliases_version",
         ),
+        sa.ForeignKeyConstraint(
+            ["model_name", "canary_version"],
+            ["model_versions.model_name", "model_versions.version"],
+            name="fk_aliases_canary_version",
+        ),
+        sa.ForeignKeyConstraint(
+            ["model_name", "shadow_version"],
+            ["model_versions.model_name", "model_versions.version"],
+            name="fk_aliases_shadow_version",
+        ),
         sa.PrimaryKeyConstraint("model_name", "alias", name=op.f("pk_aliases")),
+    )
+    op.create_table(
+        "alias_moves",
+        sa.Column("model_name", sa.String(length=128), nullable=False),
+        sa.Column("alias", sa.String(length=128), nullable=False),
+        sa.Column("revision", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("how", sa.String(length=16), nullable=False),
+        sa.Column("version", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column(
+            "canary_version", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True
+        ),
+        sa.Column("canary_percent", sa.Float(precision=53), nullable=True),
+        sa.Column(
+            "shadow_version", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True
+        ),
+        sa.Column("before", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.Column("key_id", sa.String(length=40), nullable=True),
+        sa.Column("moved_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["model_name", "alias"],
+            ["aliases.model_name", "aliases.alias"],
+            name="fk_alias_moves_alias",
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("model_name", "alias", "revision", name=op.f("pk_alias_moves")),
     )
     op.create_table(
         "model_changes",
@@ -402,6 +444,7 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_model_changes_revision"))
 
     op.drop_table("model_changes")
+    op.drop_table("alias_moves")
     op.drop_table("aliases")
     with op.batch_alter_table("model_versions", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_model_versions_sha256"))

@@ -98,6 +98,13 @@ class Predictors:
             self._fill(future, sha256)
         return future.result()
 
+    def warm(self, sha256: str) -> None:
+        """Load a checkpoint after its bytes were checked. Raises CheckpointDamaged."""
+        if sha256 in self:  # its bytes may have been damaged since they were read
+            with damage_named():
+                read_blob(self._blobs, sha256)
+        self.get(sha256)
+
     def _fill(self, future: Future[Predictor], sha256: str) -> None:
         try:
             predictor, size = self._read(sha256)

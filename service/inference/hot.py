@@ -21,16 +21,16 @@ from service import http, problems
 from service.dependencies import Parts
 from service.errors import ServiceError
 from service.ids import new_id
+from service.inference import mlflow
 from service.inference.answers import answers, to_json
 from service.inference.batches import Batches
 from service.inference.cache import Predictors
 from service.inference.formats import wanted
-from service.inference.predictions import JSON, READ, Asked, answer
+from service.inference.predictions import JSON, READ, Asked, answer, computed_again
 from service.inference.queue import Queue
 from service.inference.registry import Target
 from service.keys import KeyRing, bearer
 from service.middleware import HEADERS, MAX_HEAD, Answer, Observe, allowed_hosts, check_host, report
-from service.strict_json import strict_json
 
 START = "/api/v1/models/"
 ROUTE = START + "{name}"
@@ -59,6 +59,8 @@ SAME: list[tuple[bytes, bytes]] = [
 ]
 
 logger = structlog.get_logger("service.access")
+
+Row = dict[str, Any]
 
 
 class Place(NamedTuple):
@@ -206,19 +208,23 @@ class HotRoutes:
         return content
 
     async def _answer(self, call: Call, content: bytes) -> bytes | Response:
+        began = time.perf_counter()
         target = self._target(call.place)
         predictor = None if target is None else self._predictors.known(target.sha256)
         if target is None or predictor is None:
             return await self._queue.run(partial(self._long_way, call, content))
         is_few = False
         if len(content) <= SMALL and call.media_type == JSON and content:
-            rows = _rows_of(strict_json(content))
+            rows = _rows_of(mlflow.parse(content))
             if 0 < len(rows) <= self._few:
                 is_few = len(rows) * predictor.features.width <= FEW_NUMBERS
                 if call.wants == JSON:
                     predictions = await self._predicted(predictor, rows)
                     if predictions is not None:
-                        return to_json(target.named, answers(predictions, {}))
+                        found = answers(predictions, {})
+                        seconds = time.perf_counter() - began
+                        self._count(call, content, target, found, seconds)
+                        return to_json(target.named, found)
         work = partial(answer, self._parts, target, call.asked(content))
         return work() if is_few and _is_light(predictor, 1) else await self._queue.run(work)
 
@@ -230,6 +236,14 @@ class HotRoutes:
         if _is_light(predictor, len(rows)):
             return predictor.plain_predictions(predictor.outputs(encoded))
         return predictor.plain_predictions(await self._batches.outputs(predictor, encoded))
+
+    def _count(
+        self, call: Call, content: bytes, target: Target, found: list[Row], seconds: float
+    ) -> None:
+        def again(other: Target) -> list[Row] | None:
+            return computed_again(self._parts, other, call.asked(content), None)
+
+        self._parts.traffic.answered(target, found, seconds, len(content), again)
 
     def _target(self, place: Place) -> Target | None:
         """Return who answers a call, if that is known without asking the database."""

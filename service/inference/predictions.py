@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from time import perf_counter
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Path, Query, Request, Response
@@ -17,7 +18,7 @@ from service.dependencies import Parts, PartsDep
 from service.errors import BadRequest, UnsupportedMedia
 from service.inference import bodies, explanations, files, formats, mlflow, registry
 from service.inference.answers import Answer, answers
-from service.inference.cache import Predictors
+from service.inference.cache import CheckpointDamaged, Predictors
 
 JSON, CSV, TSV, NDJSON = (
     "application/json",
@@ -42,6 +43,10 @@ class Asked:
     explain: bool = False
     #: whether MLflow's server was asked for, so that the answer has the shape of its answers
     is_invocation: bool = False
+
+    @property
+    def is_file(self) -> bool:
+        return self.media_type in files.MEDIA_TYPES
 
 
 async def asked(
@@ -193,18 +198,50 @@ async def _queued(parts: Parts, resolve: Callable[[], registry.Target], asked: A
 
 def answer(parts: Parts, target: registry.Target, asked: Asked) -> Response:
     """Predict the rows of a request and write the answer as the client wants it."""
-    predictors: Predictors = parts.predictors
-    predictor = predictors.get(target.sha256)
+    began = perf_counter()
+    predictor = predictor_of(parts, target)
     rows = _read(parts, predictor, asked)
     found = answered(predictor, asked, rows)
+
+    def again(other: registry.Target) -> list[Answer] | None:
+        return computed_again(parts, other, asked, (predictor, rows) if asked.is_file else None)
+
+    seconds = perf_counter() - began
+    parts.traffic.answered(target, found, seconds, len(asked.content), again)
     if asked.wants == JSON and (rows.is_mlflow or asked.is_invocation):
         return Response(mlflow.to_json(target.named, found, rows.notes), media_type=JSON)
     content = formats.written(asked.wants, target.named, found, predictor.features)
     return Response(content, media_type=asked.wants)
 
 
+def predictor_of(parts: Parts, target: registry.Target) -> Predictor:
+    """Return who answers for a version. Raises CheckpointDamaged."""
+    predictors: Predictors = parts.predictors
+    try:
+        return predictors.get(target.sha256)
+    except CheckpointDamaged:
+        parts.traffic.failed(target)
+        raise
+
+
+def computed_again(
+    parts: Parts, target: registry.Target, asked: Asked, read: tuple[Predictor, bodies.Rows] | None
+) -> list[Answer] | None:
+    """Return what another version makes of a request, or None where it cannot read it.
+
+    `read` is what was read of a file, and for whom: its reader has no time to read it again.
+    """
+    predictor = parts.predictors.get(target.sha256)
+    if read is None:
+        return answered(predictor, asked, _read(parts, predictor, asked))
+    first, rows = read
+    known = {column.name for column in first.features.inputs}
+    is_known = all(column.name in known for column in predictor.features.inputs)
+    return answered(predictor, asked, rows) if is_known else None
+
+
 def _read(parts: Parts, predictor: Predictor, asked: Asked) -> bodies.Rows:
-    if asked.content and asked.media_type in files.MEDIA_TYPES:
+    if asked.content and asked.is_file:
         reader: files.Files = parts.files
         known = [column.name for column in predictor.features.inputs]
         return reader.read(asked.content, asked.media_type, known)

@@ -1,9 +1,9 @@
-"""The routes of models, their versions and aliases. How rows are predicted is not known here."""
+"""The routes of models and their versions. How rows are predicted is not known here."""
 
 from datetime import datetime
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
-from fastapi import Depends, Path, Request, Response
+from fastapi import Path, Request, Response
 from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
 
@@ -13,48 +13,38 @@ from service import http
 from service.blobs import BlobStore
 from service.dependencies import (
     PageParams,
-    Parts,
     PartsDep,
     ReadSession,
     WriteSession,
-    after_commit,
     cached,
-    check_match,
     decode_cursor,
     encode_cursor,
     etag_of,
+    follow_change,
     link_next,
     not_modified,
     page_of,
 )
-from service.errors import Conflict, PreconditionFailed
-from service.inference import contract_routes, predictions, registry, transfer_routes
+from service.errors import Conflict
+from service.inference import (
+    alias_routes,
+    contract_routes,
+    predictions,
+    registry,
+    transfer_routes,
+)
 from service.inference.cache import describe
 from service.inference.wire import version_body
-from service.tables import Alias, Checkpoint, Model, Run
+from service.tables import Checkpoint, Model, Run
 
 router = http.router(tags=["models"])
 router.include_router(predictions.router)
+router.include_router(alias_routes.router)
 router.include_router(contract_routes.router)
 router.include_router(transfer_routes.router)
 
 ModelName = Annotated[Name, Path(description="The name of a model.")]
-AliasName = Annotated[Name, Path(description="A name such as `champion`.")]
 Number = Annotated[int, Path(ge=1, lt=2**31, description="The number of a version.")]
-
-
-class Pointer(NamedTuple):
-    """An alias as a path names it."""
-
-    model: str
-    alias: str
-
-
-def _pointer(name: ModelName, alias: AliasName) -> Pointer:
-    return Pointer(name, alias)
-
-
-PointerDep = Annotated[Pointer, Depends(_pointer)]
 
 # ---- models --------------------------------------------------------------------------------------
 
@@ -91,7 +81,7 @@ def get_model(
 def delete_model(parts: PartsDep, session: WriteSession, name: ModelName) -> None:
     """Delete a model with all its versions and aliases."""
     registry.unregister_model(session, name)
-    _follow(parts, session, name)
+    follow_change(parts, session, name)
 
 
 # ---- versions ------------------------------------------------------------------------------------
@@ -136,9 +126,9 @@ def get_version(
 def delete_version(
     parts: PartsDep, session: WriteSession, name: ModelName, version: Number
 ) -> None:
-    """Delete a version that no alias points to."""
+    """Delete a version that no alias names."""
     registry.unregister(session, name, version)
-    _follow(parts, session, name)
+    follow_change(parts, session, name)
 
 
 @router.get(
@@ -168,65 +158,6 @@ def get_parameters(
     return JSONResponse(row.parameters, headers={"ETag": etag})
 
 
-# ---- aliases -------------------------------------------------------------------------------------
-
-
-@router.get(
-    "/models/{name}/aliases/{alias}", response_model=schemas.Alias, operation_id="get_model_alias"
-)
-@http.has_etag
-def get_alias(
-    request: Request, response: Response, session: ReadSession, name: ModelName, alias: AliasName
-) -> schemas.Alias | Response:
-    """Read the version that an alias points to."""
-    row = registry.find_alias(session, name, alias)
-    return cached(request, response, _alias(row), _alias_etag(row))
-
-
-@router.put(
-    "/models/{name}/aliases/{alias}",
-    response_model=schemas.Alias,
-    responses={201: {"model": schemas.Alias}},
-    operation_id="put_model_alias",
-)
-@http.heeds_match
-def put_alias(
-    request: Request,
-    response: Response,
-    parts: PartsDep,
-    session: WriteSession,
-    pointer: PointerDep,
-    body: schemas.AliasPut,
-) -> schemas.Alias:
-    """Make an alias, or move it: then send its ETag as `If-Match`."""
-
-    def check(found: Alias | None) -> None:
-        _check_alias(request, found, is_required=True)
-
-    row, is_new = registry.point_alias(session, *pointer, body.version, check)
-    _follow(parts, session, pointer.model)
-    response.status_code = 201 if is_new else 200
-    response.headers["ETag"] = _alias_etag(row)
-    return _alias(row)
-
-
-@router.delete("/models/{name}/aliases/{alias}", status_code=204, operation_id="delete_model_alias")
-@http.heeds_match
-def delete_alias(
-    request: Request, parts: PartsDep, session: WriteSession, name: ModelName, alias: AliasName
-) -> None:
-    """Delete an alias; the version stays. `If-Match` is heeded where it is sent."""
-    registry.remove_alias(session, name, alias, lambda found: _check_alias(request, found))
-    _follow(parts, session, name)
-
-
-def _check_alias(request: Request, found: Alias | None, *, is_required: bool = False) -> None:
-    if found is not None:
-        check_match(request, _alias_etag(found), is_required=is_required)
-    elif "if-match" in request.headers:
-        raise PreconditionFailed("There is no such alias any more.")
-
-
 # ---- registering ---------------------------------------------------------------------------------
 
 
@@ -251,7 +182,7 @@ def register_checkpoint(
     row = registry.register(
         session, run=run, checkpoint=checkpoint, model=body.model, document=document
     )
-    _follow(parts, session, body.model)
+    follow_change(parts, session, body.model)
     response.headers["Location"] = f"/api/v1/models/{body.model}/versions/{row.version}"
     return version_body(row, {})
 
@@ -267,11 +198,6 @@ def _document(
     return describe(blobs, checkpoint.sha256) | {"metrics": metrics}
 
 
-def _follow(parts: Parts, session: Session, name: str) -> None:
-    """Have this process answer by the change as soon as it is committed."""
-    after_commit(session, lambda: parts.directory.follow(name))
-
-
 # ---- bodies --------------------------------------------------------------------------------------
 
 
@@ -279,21 +205,6 @@ def _model(row: Model, newest: int | None, aliases: dict[str, int]) -> schemas.M
     return schemas.Model(
         name=row.name, latest_version=newest, aliases=aliases, created_at=row.created_at
     )
-
-
-def _alias(row: Alias) -> schemas.Alias:
-    return schemas.Alias(
-        model=row.model_name,
-        alias=row.alias,
-        version=row.version,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-    )
-
-
-def _alias_etag(row: Alias) -> str:
-    # The times too: an alias that was deleted and made again begins with revision 1 again.
-    return etag_of(row.alias, row.revision, row.created_at, row.updated_at)
 
 
 def _place(row: Model) -> tuple[datetime, str]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from descent import Client
-from descent.errors import DatasetRejected, InvalidRequest, NotFound, RunFailed, TimedOut
+from descent.errors import Conflict, DatasetRejected, InvalidRequest, NotFound, RunFailed, TimedOut
 
 SCORES = Path(__file__).parents[2] / "descent" / "data" / "scores.csv"
 LINEAR = {"model": {"type": "linear"}, "epochs": 20}
@@ -145,6 +145,21 @@ def test_a_model_is_taken_elsewhere_and_comes_back(descent: Client, tmp_path: Pa
     assert descent.model("returns").parameters() == model.parameters()
     with pytest.raises(InvalidRequest, match="bundle"):
         descent.import_model(SCORES, "returns")
+
+
+def test_an_alias_is_moved_and_rolled_back(descent: Client) -> None:
+    dataset = descent.upload(SCORES)
+    for _ in range(2):
+        descent.train(dataset, "Final", **LINEAR, register_as="moved").wait(60)
+    model = descent.model("moved")
+    assert model.set_alias("champion", 1).canary is None
+    moved = model.set_alias("champion", 1, canary=2, percent=50)
+    assert moved.canary is not None
+    assert (moved.canary.version, moved.canary.percent) == (2, 50)
+    assert model.set_alias("champion", 2).version == 2
+    assert model.rollback("champion").version == 1
+    with pytest.raises(Conflict, match="nothing_to_roll_back"):
+        model.rollback("champion")
 
 
 def test_names_are_quoted_in_the_path(descent: Client) -> None:

@@ -54,6 +54,7 @@ def test_what_if_match_protects_is_named(document: dict[str, Any]) -> None:
     assert protected == {
         ("put", "/api/v1/models/{name}/aliases/{alias}"),
         ("delete", "/api/v1/models/{name}/aliases/{alias}"),
+        ("post", "/api/v1/models/{name}/aliases/{alias}/rollback"),
         ("patch", "/api/v1/datasets/{dataset_id}"),
         ("delete", "/api/v1/datasets/{dataset_id}"),
     }

@@ -9,7 +9,8 @@ from sqlalchemy import Engine
 
 from service.blobs import LocalBlobs
 from service.database import create_database, writing
-from service.inference import registry
+from service.inference import aliases
+from service.inference.aliases import Pointer, Pointing
 from tests.service.inference import trained
 from tests.service.inference.trained import Store, Trained
 from tests.serving import running_service
@@ -58,7 +59,7 @@ def served_url(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) 
         trained.publish(engine, trained.store(engine, kept, folder, make()), model)
     trained.publish(engine, trained.store(engine, kept, folder, trained.steeper()), "scores")
     with writing(engine) as session:
-        registry.point_alias(session, "scores", "champion", 1, lambda _found: None)
+        aliases.point(session, Pointer("scores", "champion"), Pointing(1), lambda _found: None)
     engine.dispose()
     with running_service(folder, "--no-worker", DESCENT_INVOCATIONS_MODEL="scores@champion") as url:
         yield url
