@@ -14,7 +14,7 @@ else
 TORCH := $(or $(wildcard .venv/.torch-*),.venv/.torch-default)
 endif
 
-.PHONY: help install demo serve test lint chaos submits mutants clean
+.PHONY: help install demo serve test lint chaos submits alias-moves mutants clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -45,6 +45,10 @@ chaos: .venv/.dev ## kill, stop and starve the service while it trains; KILLS=â€
 submits: .venv/.dev ## submit 2 000 runs while the API is killed again and again
 	$(BIN)/python -m tests.chaos.submits --submits 2000 --kills 40 --database sqlite
 	$(BIN)/python -m tests.chaos.submits --submits 2000 --kills 40 --database postgresql
+
+alias-moves: .venv/.dev ## move an alias 1 000 times under 64 clients, with two processes
+	$(BIN)/python -m tests.chaos.alias_moves --database sqlite
+	$(BIN)/python -m tests.chaos.alias_moves --database postgresql
 
 mutants: .venv/.dev ## put faults into a copy of the code: each must be found by its test
 	$(BIN)/python -m tests.mutants

@@ -20,6 +20,7 @@ from typing import Any, Self, TypeVar
 from pydantic import BaseModel
 
 from descent import schemas
+from descent.batch import BatchPrediction
 from descent.errors import DatasetRejected, Unavailable, Unreachable
 from descent.model import Model, Table, table_body
 from descent.run import Run
@@ -178,6 +179,52 @@ class Client:
     def models(self) -> Iterator[schemas.Model]:
         """Yield all models, newest first."""
         return self._pages("/models", {}, schemas.Model)
+
+    # ---- batch predictions -----------------------------------------------------------------------
+
+    def predict_dataset(
+        self,
+        model: str | Model,
+        dataset: str | schemas.Dataset,
+        *,
+        name: str | None = None,
+        on_problem: str = "warn",
+    ) -> BatchPrediction:
+        """Start predictions for all rows of a dataset, which become a new dataset called `name`."""
+        body = {
+            "model": model if isinstance(model, str) else model.reference(),
+            "dataset": dataset if isinstance(dataset, str) else dataset.id,
+            "on_problem": on_problem,
+        }
+        call = Call(
+            "POST", f"{API}/batch_predictions", json=body | ({"name": name} if name else {})
+        )
+        info = schemas.BatchPrediction.model_validate_json(self._transport.send(call).content)
+        return BatchPrediction(self._transport, info)
+
+    def batch_prediction(self, batch_id: str) -> BatchPrediction:
+        """Return a batch prediction that exists."""
+        content = self._get(f"/batch_predictions/{part(batch_id)}")
+        return BatchPrediction(
+            self._transport, schemas.BatchPrediction.model_validate_json(content)
+        )
+
+    def batch_predictions(self, **filters: str) -> Iterator[BatchPrediction]:
+        """Yield all batch predictions, newest first; `filters` are `state, dataset, model`."""
+        for info in self._pages("/batch_predictions", filters, schemas.BatchPrediction):
+            yield BatchPrediction(self._transport, info)
+
+    def import_model(self, source: str | Path | bytes, name: str) -> schemas.ModelVersion:
+        """Import a bundle as the next version of the model `name`.
+
+        `source` is a path or the bytes of the file. Raises DescentError with the code
+        `golden_mismatch` where the model does not predict what the bundle says.
+        """
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+        headers = {"Content-Type": "application/zip"}
+        path = f"{API}/models/{part(name)}/versions"
+        call = Call("POST", path, content=lambda: data, headers=headers)
+        return schemas.ModelVersion.model_validate_json(self._transport.send(call).content)
 
     def _get(self, path: str, params: Mapping[str, str | int | None] | None = None) -> bytes:
         return self._transport.send(Call("GET", f"{API}{path}", params=params or {})).content

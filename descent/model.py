@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
@@ -64,6 +65,65 @@ class Model:
         if name is None:
             raise DescentError("several_targets", f"{targets}: name one of them")
         raise NotFound("not_found", f"{targets}, none of {name!r}")
+
+    def reference(self) -> dict[str, Any]:
+        """Return how a request names this model."""
+        chosen = {"version": self._version, "alias": self._alias}
+        return {"name": self.name} | {key: value for key, value in chosen.items() if value}
+
+    def export(
+        self, path: str | Path | None = None, *, kind: Literal["bundle", "onnx"] = "bundle"
+    ) -> Path:
+        """Download the version to take it elsewhere; returns where it lies.
+
+        A bundle is a ZIP file that `Client.import_model` and another Descent read, and that holds
+        a script which predicts without Descent. `path` is a file, or a folder for its usual name.
+        """
+        version_path = self._version_path()
+        suffix = {"bundle": "zip", "onnx": "onnx"}[kind]
+        name = f"{self.name}-{version_path.rpartition('/')[2]}.{suffix}"
+        target = Path(path or ".")
+        target = target / name if target.is_dir() else target
+        call = Call("GET", f"{version_path}/artifact", params={"format": kind})
+        target.write_bytes(self._transport.send(call).content)
+        return target
+
+    def set_alias(
+        self,
+        alias: str,
+        version: int,
+        *,
+        canary: int | None = None,
+        percent: float = 5.0,
+        shadow: int | None = None,
+    ) -> schemas.Alias:
+        """Let an alias of this model point to a version; it is made if there is none.
+
+        `percent` of the requests are answered by the version `canary`; `shadow` computes along
+        unheard. Raises Conflict where somebody else moves the alias at the same time, or where the
+        bytes of a version are damaged.
+        """
+        path = f"{API}/models/{part(self.name)}/aliases/{part(alias)}"
+        try:
+            headers = {"If-Match": self._transport.send(Call("GET", path)).headers["etag"]}
+        except NotFound:
+            headers = {}
+        body: dict[str, Any] = {"version": version}
+        if canary is not None:
+            body["canary"] = {"version": canary, "percent": percent}
+        if shadow is not None:
+            body["shadow"] = {"version": shadow}
+        answer = self._transport.send(Call("PUT", path, json=body, headers=headers))
+        return schemas.Alias.model_validate_json(answer.content)
+
+    def rollback(self, alias: str) -> schemas.Alias:
+        """Let an alias point to what it pointed to before; each further call goes one back.
+
+        Raises Conflict where there is nothing to go back to.
+        """
+        path = f"{API}/models/{part(self.name)}/aliases/{part(alias)}/rollback"
+        answer = self._transport.send(Call("POST", path))
+        return schemas.Alias.model_validate_json(answer.content)
 
     def _version_path(self) -> str:
         version = self._version

@@ -21,6 +21,8 @@ API = "/api/v1"
 TIMEOUT = httpx.Timeout(90, connect=5)
 FIRST_PAUSE = 0.2  # seconds before the second try; doubles with every further one
 LONGEST_PAUSE = 5.0  # seconds
+#: Methods of calls that may be refused where they arrive a second time.
+UNSAFE = frozenset({"PATCH", "PUT"})
 #: Answers that another try may turn into a success.
 TEMPORARY = frozenset({429, 502, 503, 504})
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -76,7 +78,7 @@ class Transport:
         """Send the request, again if need be, and return its success. Raises DescentError.
 
         A POST carries an Idempotency-Key, so the service does its work once however often it
-        arrives. A PATCH has no such key and is repeated only if it cannot have arrived.
+        arrives. A PATCH or PUT has no such key and is repeated only if it cannot have arrived.
         """
         headers = dict(call.headers)
         if call.method == "POST":
@@ -87,7 +89,7 @@ class Transport:
                 response = self._once(call, headers)
             except httpx.TransportError as error:
                 failure: DescentError = self._unreachable(error)
-                wait_s, again = None, call.method != "PATCH" or _never_arrived(error)
+                wait_s, again = None, call.method not in UNSAFE or _never_arrived(error)
                 cause: Exception | None = error
             else:
                 if response.is_success or response.status_code == httpx.codes.NOT_MODIFIED:

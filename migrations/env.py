@@ -2,6 +2,7 @@
 
 from alembic import context
 
+import service.jobs.tables  # noqa: F401  its tables are to be known too
 from service.tables import Table
 
 connection = context.config.attributes["connection"]

@@ -120,7 +120,7 @@ def split_rows(
     if isinstance(split, TimeSplit):
         latest_first = _by_time(table, split.column, rows)[::-1]
         return _take(latest_first, split.validation, split.test)
-    order = _generator(seed, SPLIT_STREAM).permutation(rows)
+    order = generator(seed, SPLIT_STREAM).permutation(rows)
     if labels is not None and split.validation + split.test > 0:
         order = _interleave_classes(order, labels)
     result = _take(order, split.validation, split.test)
@@ -131,10 +131,11 @@ def split_rows(
 
 def epoch_order(seed: int, epoch: int, rows: int) -> Rows:
     """Return the order of an epoch's rows: a permutation that depends on nothing else."""
-    return _generator(seed, epoch).permutation(rows)
+    return generator(seed, epoch).permutation(rows)
 
 
-def _generator(seed: int, stream: int) -> np.random.Generator:
+def generator(seed: int, stream: int) -> np.random.Generator:
+    """Return random numbers that depend on nothing else; epochs are the streams from 0."""
     # Philox is counter-based: any key gives an independent stream without a warm-up.
     return np.random.Generator(np.random.Philox(key=np.array([seed, stream], dtype=np.uint64)))
 
@@ -231,7 +232,7 @@ def _split_by_group(split: GroupSplit, table: Table, rows: Rows, seed: int) -> S
             f"split 'group' needs more than {len(shares)} distinct values in {split.column!r}, "
             f"found {len(sizes)}"
         )
-    left = list(_generator(seed, SPLIT_STREAM).permutation(len(sizes)))
+    left = list(generator(seed, SPLIT_STREAM).permutation(len(sizes)))
     parts = []
     for later, share in ((int(split.validation > 0) + 1, split.test), (1, split.validation)):
         wanted = _count(share, len(rows))

@@ -121,6 +121,12 @@ class Features:
             return self.target.encode(table, rows)
         return self.target.encode(table, rows).astype(np.float32)
 
+    def truth(self, table: Table, rows: Rows) -> Floats | Rows:
+        """Return what is to be predicted: float64 (rows, outputs), or int64 class numbers."""
+        if isinstance(self.target, ClassTarget):
+            return self.target.encode(table, rows)
+        return self.target.truth(table, rows)
+
     def decode(self, outputs: Outputs) -> Floats:
         """Turn a net's outputs into numbers in the targets' units, or into class probabilities.
 

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from models.errors import CheckpointCorrupt
 
 Activations: TypeAlias = NDArray[np.float32]
+#: Weights (outputs, inputs) and biases of a linear layer, or the name of an activation.
+Layer: TypeAlias = "tuple[Activations, Activations] | str"
 #: One step of the stack: a function of the activations.
 Operation: TypeAlias = Callable[[Activations], Activations]
 
@@ -25,6 +27,10 @@ class Stack:
     inputs: int
     outputs: int
     operations: tuple[Operation, ...]
+    #: What the operations do, one by one, for whoever wants more than the outputs.
+    layers: tuple[Layer, ...]
+    #: how many numbers were learned
+    parameters: int
 
     def forward(self, x: Activations) -> Activations:
         """(rows, inputs) to (rows, outputs)."""
@@ -40,15 +46,20 @@ def load_stack(net: Mapping[str, Any], parameters: Mapping[str, NDArray[Any]]) -
     try:
         width = net["inputs"]
         operations: list[Operation] = []
+        layers: list[Layer] = []
+        count = 0
         for place, layer in enumerate(net["layers"]):
             if isinstance(layer, str):
                 operations.append(ACTIVATIONS[layer])
+                layers.append(layer)
             elif "linear" in layer:
                 weight, bias = parameters[f"{place}.weight"], parameters[f"{place}.bias"]
                 _check_shapes(place, weight, bias, (layer["linear"], width))
                 operations.append(_linear(weight, bias))
+                layers.append((weight, bias))
                 width = layer["linear"]
-        return Stack(net["inputs"], net["outputs"], tuple(operations))
+                count += weight.size + bias.size
+        return Stack(net["inputs"], net["outputs"], tuple(operations), tuple(layers), count)
     except (KeyError, TypeError) as error:
         raise CheckpointCorrupt(f"the net does not fit its tensors: {error}") from error
 

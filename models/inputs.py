@@ -71,7 +71,8 @@ class Scalar:
         return [(self.center, self.scale), (0.0, 1.0)][: self.width]
 
     def signature(self) -> dict[str, Any]:
-        return _signature(self, {} if self.type == "boolean" else _limits(self))
+        limits = {} if self.type == "boolean" else _limits(self)
+        return _signature(self, _average(self) | limits)
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class Moment:
         return [(self.mean, self.std or 1.0), *[(0.0, 1.0)] * (self.width - 1)]
 
     def signature(self) -> dict[str, Any]:
-        return _signature(self, _limits(self))
+        return _signature(self, _average(self) | _limits(self))
 
 
 @dataclass(frozen=True)
@@ -182,9 +183,12 @@ class Choice:
 
     def signature(self) -> dict[str, Any]:
         pairs = zip(self.categories, self.counts, strict=True)
-        return _signature(
-            self, {"categories": [{"value": value, "count": count} for value, count in pairs]}
-        )
+        details = {
+            "missing_as": "other" if self.has_other else "shares",
+            "categories": [{"value": value, "count": count} for value, count in pairs],
+            "rare": self.rare,
+        }
+        return _signature(self, details)
 
 
 Input: TypeAlias = Scalar | Moment | Choice
@@ -303,6 +307,10 @@ def _limits(column: Scalar | Moment) -> dict[str, Any]:
         "max": column.max,
         "clip": {"min": column.least, "max": column.most},
     }
+
+
+def _average(column: Scalar | Moment) -> dict[str, Any]:
+    return {"missing_as": "mean", "mean": column.mean, "std": column.std}
 
 
 def _signature(column: Input, details: dict[str, Any]) -> dict[str, Any]:

@@ -8,15 +8,21 @@ from models.closed_form import Line
 from models.data import Floats, Rows
 from models.evaluate import Figures, evaluate, evaluate_baseline
 from models.events import SplitName
-from models.targets import ClassTarget
+from models.importance import permutation_importance
 from models.training import Training
+
+#: What the importance of the columns may cost, in shares of what the training did …
+SHARE = 0.02
+#: … which passed forward once and backward twice.
+PASSES = 3
 
 
 def evaluate_best(training: Training) -> dict[str, Any]:
     """Evaluate the best parameters on every split that has rows, and the baselines on one.
 
     `baseline` holds the split it was computed on, `constant` (the training rows' mean, or their
-    classes' shares) and for a regression `linear` (least squares).
+    classes' shares) and for a regression `linear` (least squares). `importance` holds what each
+    column is worth, on the same split; it is absent where that would take too long to learn.
     """
     split = training.split
     parts: dict[SplitName, Rows] = {
@@ -31,7 +37,10 @@ def evaluate_best(training: Training) -> dict[str, Any]:
             for name, rows in parts.items()
         }
     held_out = next(reversed(parts))
-    return figures | {"baseline": {"split": held_out} | _baseline(training, parts[held_out])}
+    figures["baseline"] = {"split": held_out} | _baseline(training, parts[held_out])
+    if importance := _importance(training, parts[held_out]):
+        figures["importance"] = {"split": held_out} | importance
+    return figures
 
 
 def scalar_figures(figures: Figures) -> dict[str, float]:
@@ -52,13 +61,22 @@ def _baseline(training: Training, rows: Rows) -> dict[str, Figures]:
     return found
 
 
+def _importance(training: Training, rows: Rows) -> dict[str, Any] | None:
+    spent = training.state.step * training.batch_size * training.parameters * PASSES
+    return permutation_importance(
+        training.features,
+        training.best_stack(),
+        training.job.table,
+        rows,
+        seed=training.config.seed,
+        work=int(SHARE * spent),
+    )
+
+
 def _predict(training: Training, line: Line, rows: Rows) -> Floats:
     x = training.features.encode(training.job.table, rows, dtype=np.float64)
     return training.features.decode(x @ line.weights.T + line.biases)
 
 
 def _truth(training: Training, rows: Rows) -> Floats | Rows:
-    target = training.features.target
-    if isinstance(target, ClassTarget):
-        return target.encode(training.job.table, rows)
-    return target.truth(training.job.table, rows)
+    return training.features.truth(training.job.table, rows)

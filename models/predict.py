@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -14,6 +15,7 @@ from models.errors import CheckpointCorrupt
 from models.features import Features
 from models.forward import Stack, load_stack
 from models.inputs import Matrix
+from models.plain import PlainRows
 from models.targets import ClassTarget, Label
 from models.values import Problem, Problems, RawValue, read_column, unknown_column
 
@@ -89,10 +91,10 @@ class Predictor:
         as text is then nothing to warn of.
         """
         problems = Problems()
-        table = self._read(columns, rows, problems, from_text=from_text)
-        outputs = self.outputs(self.features.encode(table))
-        values = self._values(outputs)
-        broken = set(np.flatnonzero(~np.isfinite(outputs).all(axis=1)).tolist())
+        table = self.read(columns, rows, problems, from_text=from_text)
+        decoded, is_finite = self._decode(self.outputs(self.features.encode(table)))
+        values = self._values(decoded)
+        broken = set(np.flatnonzero(~is_finite).tolist())
         for row in sorted(problems.rows.keys() | broken):
             found = problems.rows.get(row, [])
             refused = self._refused(found) if on_problem == "error" else None
@@ -105,18 +107,25 @@ class Predictor:
                 values[row] = Prediction(values[row].value, values[row].probabilities, found)
         return values
 
-    def outputs(self, encoded: Matrix) -> NDArray[np.float32]:
-        """Run the net: (rows, width) to (rows, outputs)."""
-        return self.stack.forward(encoded.astype(np.float32, copy=False))
+    @cached_property
+    def plain(self) -> PlainRows:
+        """What reads rows that nothing is to be said about."""
+        return PlainRows(self.features)
 
-    def _read(
+    def plain_predictions(self, outputs: NDArray[np.float32]) -> list[Prediction] | None:
+        """Return the answers to plain rows, or None where one of them has none."""
+        decoded, is_finite = self._decode(outputs)
+        return self._values(decoded) if is_finite.all() else None
+
+    def read(
         self,
         columns: Mapping[str, Sequence[RawValue]],
         rows: int,
         problems: Problems,
         *,
-        from_text: bool,
+        from_text: bool = False,
     ) -> Table:
+        """Return the inputs of a request as training had them; what is odd goes to `problems`."""
         inputs = {column.name: column for column in self.features.inputs}
         absent: Sequence[RawValue] = [None] * rows
         table = Table(
@@ -133,10 +142,21 @@ class Predictor:
                 unknown_column(name, columns[name], targets, problems)
         return table
 
-    def _values(self, outputs: NDArray[np.float32]) -> list[Prediction]:
-        # Non-finite outputs are found by the caller; here they only must not warn.
+    def outputs(self, encoded: Matrix) -> NDArray[np.float32]:
+        """Run the net: (rows, width) to (rows, outputs)."""
+        return self.stack.forward(encoded.astype(np.float32, copy=False))
+
+    def _decode(self, outputs: NDArray[np.float32]) -> tuple[Floats, NDArray[np.bool_]]:
+        """Return the outputs in the targets' units, and whether each row has nothing but numbers.
+
+        A finite output may still be too large for the target's units.
+        """
         with np.errstate(all="ignore"):
             decoded = self.features.decode(outputs)
+        is_finite: NDArray[np.bool_] = np.isfinite(np.hstack([outputs, decoded])).all(axis=1)
+        return decoded, is_finite
+
+    def _values(self, decoded: Floats) -> list[Prediction]:
         target = self.features.target
         if isinstance(target, ClassTarget):
             return _class_predictions(target, decoded)

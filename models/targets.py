@@ -6,6 +6,7 @@ reads. Knows NumPy only.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, ClassVar, TypeAlias, cast
 
 import numpy as np
@@ -55,9 +56,14 @@ class NumberTargets:
 
     def decode(self, outputs: Outputs) -> Floats:
         """Turn a net's outputs into float64 (rows, outputs) in the targets' own units."""
-        values: Floats = outputs.astype(np.float64) * np.array(self.scale)
-        values += np.array(self.center)
+        center, scale = self._units
+        values: Floats = outputs.astype(np.float64) * scale
+        values += center
         return values
+
+    @cached_property
+    def _units(self) -> tuple[Floats, Floats]:
+        return np.array(self.center), np.array(self.scale)
 
     def signature(self) -> list[dict[str, Any]]:
         return [

@@ -18,8 +18,9 @@ from models.closed_form import Line, least_squares
 from models.data import Floats, Rows, Split, Table, epoch_order
 from models.events import Best, Job, MetricRow, Progress, SplitName
 from models.features import Features
+from models.forward import Stack, load_stack
 from models.losses import Loss, choose_loss
-from models.nets import Flat, build, flatten
+from models.nets import Flat, build, describe, flatten
 from models.optimizers import make_optimizer
 from models.schedules import factor
 from models.state import State
@@ -258,6 +259,12 @@ class Training:
         with self._evaluating():
             outputs = [self.net(chunk.x).cpu().numpy() for chunk in examples.chunks()]
         return self.features.decode(np.concatenate(outputs))
+
+    def best_stack(self) -> Stack:
+        """Return the net with the best epoch's parameters as it will predict, in NumPy."""
+        named = self.flat.named(self.best).items()
+        net = describe(self.config.model, self.features.width, self.features.outputs)
+        return load_stack(net, {name: tensor.cpu().numpy() for name, tensor in named})
 
     @contextmanager
     def best_parameters(self) -> Iterator[None]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property, partial
+from types import NoneType
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -99,23 +100,45 @@ def unknown_column(
 def _read_numbers(
     column: Scalar | Moment, values: Sequence[RawValue], problems: Problems, *, from_text: bool
 ) -> Floats:
-    if column.type in {"number", "integer"} and {int, float}.issuperset(map(type, values)):
-        try:
-            numbers = np.array(values, dtype=np.float64)
-        except OverflowError:  # an integer beyond float64
-            numbers = np.array([np.inf])
-        if np.isfinite(numbers).all():
-            return numbers
     reader = {"boolean": _boolean, "datetime": _moment}.get(column.type, _number)
     read = _remember(partial(_read_one, column, reader, from_text=from_text))
-    numbers = np.full(len(values), np.nan)
-    for row, value in enumerate(values):
-        number, problem = read(value)
-        if isinstance(number, float):
-            numbers[row] = number
+    numbers = _all_at_once(column, values, from_text=from_text)
+    if numbers is None:
+        numbers = np.full(len(values), np.nan)
+        odd: Iterable[int] = range(len(values))
+    else:
+        odd = np.flatnonzero(~np.isfinite(numbers)).tolist()
+    for row in odd:
+        number, problem = read(values[row])
+        numbers[row] = number if isinstance(number, float) else np.nan
         if problem:
             problems.add([row], problem)
     return numbers
+
+
+def _all_at_once(
+    column: Scalar | Moment, values: Sequence[RawValue], *, from_text: bool
+) -> Floats | None:
+    """Read a column of plain values; what is not finite then must be looked at one by one.
+
+    None where the values need to be looked at one by one from the start.
+    """
+    kinds = set(map(type, values))
+    plain = {bool} if column.type == "boolean" else {int, float}
+    try:
+        if column.type != "datetime" and kinds <= plain | {NoneType}:
+            return np.array(values, dtype=np.float64)
+        if column.type in {"number", "integer"} and from_text and kinds <= {str, NoneType}:
+            return np.array([_text_number(value) for value in values])  # type: ignore[arg-type]
+    except (ValueError, OverflowError):  # no number, or an integer beyond float64
+        pass
+    return None
+
+
+def _text_number(text: str | None) -> float:
+    if not text or "_" in text:  # which float() would skip
+        return math.nan
+    return float(text)
 
 
 def _read_one(
@@ -176,7 +199,7 @@ def _check_range(column: Scalar | Moment, numbers: Floats, problems: Problems) -
     outside = np.flatnonzero((numbers < column.min) | (numbers > column.max))
     if len(outside) == 0:
         return
-    told = _moment_text if column.type == "datetime" else "{:g}".format
+    told = moment_text if column.type == "datetime" else "{:g}".format
     seen = f"{told(column.min)} to {told(column.max)}"
     for row, number in zip(outside.tolist(), numbers[outside].tolist(), strict=True):
         fact = f"{told(number)} is outside the training rows' range, {seen}"
@@ -187,7 +210,8 @@ def _check_range(column: Scalar | Moment, numbers: Floats, problems: Problems) -
             problems.add([row], Problem(column.name, "clipped", fact, f"{told(used)} is used"))
 
 
-def _moment_text(seconds: float) -> str:
+def moment_text(seconds: float) -> str:
+    """Return seconds since 1970 as a datetime, where there is one."""
     try:
         return datetime.fromtimestamp(seconds, UTC).isoformat()
     except (OverflowError, ValueError, OSError):  # beyond the years 1 to 9999
@@ -200,12 +224,11 @@ def _moment_text(seconds: float) -> str:
 def _read_choice(column: Choice, values: Sequence[RawValue], problems: Problems) -> Categories:
     places = column.index
     read = _remember(partial(_read_category, column, comparisons=iter(range(COMPARED))))
-    codes = np.full(len(values), -1, dtype=np.int32)
-    for row, value in enumerate(values):
-        if type(value) is str and value in places:
-            codes[row] = places[value]
-            continue
-        word, problem = read(value)
+    # No value but text equals a category.
+    found = (places.get(value, -1) if type(value) is str else -1 for value in values)
+    codes = np.fromiter(found, dtype=np.int32, count=len(values))
+    for row in np.flatnonzero(codes < 0).tolist():
+        word, problem = read(values[row])
         if isinstance(word, str):
             codes[row] = places[word]
         if problem:
@@ -261,7 +284,7 @@ def _stand_in(column: Input) -> str:
             return "it is treated like the missing and rare ones of the training rows"
         return "the training rows' mix of categories is used"
     if column.type == "datetime":
-        return f"the training rows' mean, {_moment_text(column.mean)}, is used"
+        return f"the training rows' mean, {moment_text(column.mean)}, is used"
     return f"the training rows' mean, {column.mean:.4g}, is used"
 
 

@@ -12,19 +12,25 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import iter_route_contexts
 from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from service import openapi, pages, problems, system
+from service.batch import routes as batch
 from service.database import create_database
 from service.datasets import routes as datasets
 from service.datasets.ingest import Ingester
 from service.dependencies import Parts
-from service.errors import BlobCorrupt, Conflict, Invalid, ServiceError
+from service.errors import BlobCorrupt, ServiceError
 from service.http import authenticate, router
-from service.inference import oip
+from service.inference import invocations, oip
 from service.inference import routes as inference
 from service.inference.cache import Predictors
 from service.inference.directory import Directory
 from service.inference.files import Files
+from service.inference.hot import HotRoutes
+from service.inference.queue import Queue
+from service.inference.traffic import Traffic
+from service.inference.transfers import Transfers
 from service.keys import KeyRing
 from service.middleware import Gate
 from service.runs import routes as runs
@@ -42,12 +48,29 @@ def _nobody() -> None:
     """Wake no supervisor: there is none on this machine, and others look for themselves."""
 
 
+class Service(FastAPI):
+    """The framework's application, behind the routes that are answered without it."""
+
+    hot: HotRoutes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        call = self.hot.call_of(scope) if scope["type"] == "http" else None
+        if call is None:
+            await super().__call__(scope, receive, send)
+        else:
+            await self.hot.respond(call, scope, receive, send)
+
+
 def create_app(settings: Settings, wake: Callable[[], None] = _nobody) -> FastAPI:
     """Return the service. Its database must have the newest schema."""
     engine = create_database(settings.resolved_database_url)
     blobs = open_store(settings)
     ingester = Ingester(settings, engine, blobs)
-    predictors = Predictors(blobs)
+    predictors = Predictors(
+        blobs,
+        max_bytes=settings.predict_cache_bytes,
+        max_entries=settings.predict_cache_models,
+    )
     parts = Parts(
         settings=settings,
         engine=engine,
@@ -55,11 +78,18 @@ def create_app(settings: Settings, wake: Callable[[], None] = _nobody) -> FastAP
         watcher=Watcher(engine),
         predictors=predictors,
         directory=Directory(engine, predictors),
+        traffic=Traffic(),
         files=Files(settings, ingester.folder),
+        transfers=Transfers(settings, ingester.folder),
+        queue=Queue(
+            threads=settings.predict_threads,
+            length=settings.predict_queue,
+            timeout_s=settings.predict_timeout_s,
+        ),
         ingester=ingester,
         wake=wake,
     )
-    app = FastAPI(
+    app = Service(
         title="descent",
         lifespan=_lifespan,
         openapi_url=None,
@@ -71,7 +101,8 @@ def create_app(settings: Settings, wake: Callable[[], None] = _nobody) -> FastAP
     app.state.parts = parts
     app.state.settings, app.state.engine = settings, engine
     app.state.keys = KeyRing(engine, settings)
-    app.state.telemetry = Telemetry(engine)
+    app.state.telemetry = Telemetry(engine, parts.traffic)
+    app.hot = HotRoutes(parts, app.state.keys, app.state.telemetry.observe)
     app.add_middleware(Gate, settings=settings, observe=app.state.telemetry.observe)
     _add_handlers(app)
     _add_routes(app)
@@ -89,6 +120,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     finally:
         await run_sync(parts.ingester.close)
         await run_sync(parts.directory.close)
+        parts.traffic.close()
+        await run_sync(parts.queue.close)
+        await run_sync(app.state.keys.close)
     parts.engine.dispose()
 
 
@@ -101,9 +135,9 @@ def _add_routes(app: FastAPI) -> None:
             app.openapi_schema = openapi.describe(app, system.version())
         return JSONResponse(app.openapi_schema)
 
-    for each in (system.root, pages.pages, oip.router, described):
+    for each in (system.root, pages.pages, oip.router, invocations.router, described):
         app.include_router(each)
-    for each in (system.api, datasets.router, runs.router, inference.router):
+    for each in (system.api, datasets.router, runs.router, batch.router, inference.router):
         app.include_router(each, prefix=API)
     app.routes.extend(pages.assets())
 
@@ -113,19 +147,19 @@ def _add_routes(app: FastAPI) -> None:
 
 def _add_handlers(app: FastAPI) -> None:
     handlers: dict[Any, Any] = {
-        ServiceError: _on_service_error,
         HTTPException: _on_http_exception,
         RequestValidationError: _on_invalid,
-        DBAPIError: _on_database_error,
-        OverflowError: _on_overflow,
-        BlobCorrupt: _on_lost_bytes,
+        **dict.fromkeys((ServiceError, DBAPIError, OverflowError, BlobCorrupt), _on_fault),
     }
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)
 
 
-async def _on_service_error(request: Request, error: ServiceError) -> Response:
-    return problems.respond(request, error)
+async def _on_fault(request: Request, error: Exception) -> Response:
+    problem = problems.of_fault(error)
+    if problem is None:
+        raise error
+    return problems.respond(request, problem)
 
 
 async def _on_http_exception(request: Request, error: HTTPException) -> Response:
@@ -151,21 +185,3 @@ def _methods(request: Request) -> set[str]:
 
 async def _on_invalid(request: Request, error: RequestValidationError) -> Response:
     return problems.respond(request, problems.from_validation(error.errors(), error.body))
-
-
-async def _on_database_error(request: Request, error: DBAPIError) -> Response:
-    if type(error).__name__ != "DataError":
-        raise error
-    detail = "The database cannot hold a value of this request: it is too large or malformed."
-    return problems.respond(request, Invalid(detail, code="value_out_of_range"))
-
-
-async def _on_overflow(request: Request, _error: OverflowError) -> Response:
-    detail = "A number of this request is larger than 64 bits can hold."
-    return problems.respond(request, Invalid(detail, code="value_out_of_range"))
-
-
-async def _on_lost_bytes(request: Request, error: BlobCorrupt) -> Response:
-    # The client cannot mend it; who runs the service must learn of it.
-    logger.error("bytes_lost", reason=str(error))
-    return problems.respond(request, Conflict(f"{error} Upload it again.", code="bytes_lost"))

@@ -7,8 +7,10 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from time import monotonic
 from typing import Annotated, Any, TypeVar
 
+from anyio.to_thread import run_sync
 from fastapi import Depends, Query, Request, Response
 from pydantic import BaseModel
 from sqlalchemy import Engine
@@ -20,10 +22,14 @@ from service.database import reading, writing
 from service.datasets.ingest import Ingester
 from service.errors import Invalid, PreconditionFailed, PreconditionRequired
 from service.inference.directory import Directory
+from service.inference.queue import Queue
+from service.inference.traffic import Traffic
+from service.jobs.life import TERMINAL
 from service.runs.events import Watcher
 from service.settings import Settings
 
 MAX_PAGE = 200  # rows of one page
+MAX_WAIT = 60.0  # seconds that a request may wait for a change
 AFTER_COMMIT = "after_commit"  # where a session keeps what is to be called then
 Row = TypeVar("Row")
 Body = TypeVar("Body", bound=BaseModel)
@@ -39,7 +45,10 @@ class Parts:
     watcher: Watcher
     predictors: Any
     directory: Directory
+    traffic: Traffic
     files: Any
+    transfers: Any
+    queue: Queue
     ingester: Ingester
     #: tells the supervisor on this machine, if there is one, that the queue has something for it
     wake: Callable[[], None]
@@ -72,6 +81,11 @@ def write_session(parts: PartsDep, request: Request) -> Iterator[Session]:
 def after_commit(session: Session, call: Callable[[], None]) -> None:
     """Have something done once a WriteSession is committed and has given its connection back."""
     session.info.setdefault(AFTER_COMMIT, []).append(call)
+
+
+def follow_change(parts: Parts, session: Session, model: str) -> None:
+    """Have this process answer by a change of a model as soon as it is committed."""
+    after_commit(session, lambda: parts.directory.follow(model))
 
 
 # scope="function": closed, and so committed, before the response is sent. A COMMIT that fails is
@@ -173,6 +187,24 @@ def etag_of(*parts: object) -> str:
 def not_modified(request: Request, etag: str) -> bool:
     """Return whether the client has this representation; then answer `Response(304)`."""
     return _names(request.headers.getlist("if-none-match"), etag)
+
+
+#: Returns the body of a job and the number of its last event.
+Look = Callable[[Parts, str], tuple[dict[str, Any], int]]
+
+
+async def when_changed(
+    request: Request, parts: Parts, job_id: str, look: Look, wait_s: float
+) -> dict[str, Any]:
+    """Return the body of a job as soon as its state changes, the client lacks it, or it is time."""
+    body, seen = await run_sync(look, parts, job_id)
+    first, deadline = body["state"], monotonic() + wait_s
+    has_this = "if-none-match" not in request.headers or not_modified(request, etag_of(body))
+    while has_this and body["state"] == first and first not in TERMINAL:
+        if not await parts.watcher.wait(job_id, seen, deadline - monotonic()):
+            break
+        body, seen = await run_sync(look, parts, job_id)
+    return body
 
 
 def cached(

@@ -13,7 +13,9 @@
     ├── Invalid 422             invalid, and one code per rule that was broken
     ├── PreconditionRequired 428  precondition_required
     ├── Busy 503                busy, database_unavailable, shutting_down
-    │   └── StorageUnavailable  storage_unavailable
+    │   ├── StorageUnavailable  storage_unavailable
+    │   ├── Overloaded          overloaded
+    │   └── DeadlineExceeded    deadline_exceeded
     └── StorageFull 507         storage_full
 
     Fenced                      not for clients: the attempt that writes is no longer the owner
@@ -152,6 +154,18 @@ class StorageUnavailable(Busy):
     """The storage of datasets and checkpoints does not answer: try again in a moment."""
 
     code = "storage_unavailable"
+
+
+class Overloaded(Busy):
+    """More predictions are waiting than may wait: try again in a moment."""
+
+    code = "overloaded"
+
+
+class DeadlineExceeded(Busy):
+    """The prediction took longer than it may: try again, or send fewer rows at a time."""
+
+    code = "deadline_exceeded"
 
 
 class StorageFull(ServiceError):

@@ -4,10 +4,11 @@ import secrets
 import time
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32
+_PAIRS = [first + second for first in ALPHABET for second in ALPHABET]
+_SHIFTS = range(120, -1, -10)
 
 
 def new_id(prefix: str) -> str:
     """Return a fresh id such as `run_01k…`: 48 bits of milliseconds and 80 random bits."""
     number = (time.time_ns() // 1_000_000 << 80) | secrets.randbits(80)
-    digits = (ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
-    return f"{prefix}_{''.join(digits)}"
+    return f"{prefix}_{''.join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])}"

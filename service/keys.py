@@ -1,4 +1,4 @@
-"""API keys: made once, kept as SHA-256, looked up with a cache that forgets within half a second.
+"""API keys: made once, kept as SHA-256, known to each process by a table that is read anew.
 
 A secret is `dsc_`, 30 random characters and a checksum, so that a typo needs no database and a
 scanner can tell it from other text. It has 178 bits, so a fast hash is the right one.
@@ -8,8 +8,11 @@ import hashlib
 import hmac
 import secrets
 import string
+import threading
 import time
 import zlib
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -17,7 +20,7 @@ from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
 from service.database import reading
-from service.errors import Unauthorized
+from service.errors import ServiceError, Unauthorized
 from service.ids import new_id
 from service.settings import Settings
 from service.tables import Key, utc_now
@@ -27,8 +30,8 @@ RANDOM = 30  # characters of base 62
 CHECK = 6  # characters that a CRC-32 needs in base 62
 SHOWN = 8  # characters of the secret that are kept to recognise it by
 ALPHABET = string.digits + string.ascii_letters
-FRESH = 0.5  # seconds that a look-up is believed; a deleted key stops working within 1 s
-CACHED = 10_000  # look-ups that are kept; beyond it all are forgotten
+FRESH = 0.8  # seconds that the table is believed: a deleted key stops working within 1 s
+RENEWED = 0.3  # seconds after which a request has the table read again, without waiting for it
 
 OPEN = "open"  # the caller where no key is configured
 SETTING = "setting"  # the caller who holds DESCENT_API_KEY
@@ -88,68 +91,101 @@ def count(session: Session) -> int:
 
 
 @dataclass(frozen=True)
-class _LookUp:
-    caller: str | None
+class _Known:
+    """A key as it was in the database."""
+
+    id: str
     expires_at: datetime | None
-    until: float
 
 
 class KeyRing:
-    """Says who a caller is. One per process."""
+    """Says who a caller is. One per process; `clock` counts seconds."""
 
-    def __init__(self, engine: Engine, settings: Settings) -> None:
+    def __init__(
+        self, engine: Engine, settings: Settings, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._engine = engine
+        self._clock = clock
         self._setting = settings.api_key.get_secret_value() if settings.api_key else None
         #: only a service that nobody else can reach may be open, and only while it has no key
         self._may_be_open = settings.is_loopback and self._setting is None
-        self._found: dict[str, _LookUp] = {}
-        self._is_open: tuple[bool, float] = (False, 0.0)
+        #: all keys by their SHA-256, as of a time
+        self._table: dict[str, _Known] = {}
+        self._read_at = -FRESH
+        self._reading = threading.Lock()
+        self._reader: threading.Thread | None = None
+
+    def close(self) -> None:
+        """Wait for the reading of the table that may be going on."""
+        if (reader := self._reader) is not None:
+            reader.join()
 
     def known(self, secret: str | None) -> str | None:
         """Return the caller if that is known without asking the database."""
-        if secret is None:
-            is_open, until = self._is_open
-            return OPEN if is_open and until > time.monotonic() else None
-        if self._setting and hmac.compare_digest(secret.encode(), self._setting.encode()):
+        if secret is not None and self._setting and _is_same(secret, self._setting):
             return SETTING
-        found = self._found.get(digest(secret))
-        if found is None or found.until <= time.monotonic() or _is_over(found.expires_at):
+        age = self._clock() - self._read_at
+        if age >= FRESH:
             return None
-        return found.caller
+        if age >= RENEWED:
+            self._renew()
+        if secret is None:
+            return OPEN if self._may_be_open and not self._table else None
+        found = self._table.get(digest(secret))
+        return found.id if found is not None and not _is_over(found.expires_at) else None
 
     def caller(self, secret: str | None) -> str:
         """Return the caller; raise Unauthorized. May ask the database."""
         if (known := self.known(secret)) is not None:
             return known
         if secret is None:
-            if self._may_be_open and self._look_whether_open():
+            if self._may_be_open and not self._fresh_table():
                 return OPEN
             raise _unauthorized("This needs an API key")
         if not is_well_formed(secret):
             raise _unauthorized("This API key is not valid")
-        found = self._look_up(secret)
-        if found.caller is None:
+        found = self._fresh_table().get(digest(secret)) or self._look_up(secret)
+        if found is None:
             raise _unauthorized("This API key is not valid, or it was deleted")
         if _is_over(found.expires_at):
             raise _unauthorized(f"This API key expired at {found.expires_at:%Y-%m-%dT%H:%M:%SZ}")
-        return found.caller
+        return found.id
 
-    def _look_whether_open(self) -> bool:
-        until = time.monotonic() + FRESH
-        with reading(self._engine) as session:
-            self._is_open = (count(session) == 0, until)
-        return self._is_open[0]
+    def _fresh_table(self) -> dict[str, _Known]:
+        with self._reading:
+            if self._clock() - self._read_at >= FRESH:
+                self._read()
+            return self._table
 
-    def _look_up(self, secret: str) -> _LookUp:
-        until, sha256 = time.monotonic() + FRESH, digest(secret)
+    def _read(self) -> None:
+        began = self._clock()
         with reading(self._engine) as session:
-            key = session.scalars(select(Key).where(Key.sha256 == sha256)).one_or_none()
+            rows = session.execute(select(Key.sha256, Key.id, Key.expires_at)).all()
+        self._table = {sha256: _Known(id_, expires_at) for sha256, id_, expires_at in rows}
+        self._read_at = began
+
+    def _look_up(self, secret: str) -> _Known | None:
+        """Look for a key that may be younger than the table."""
+        table = self._table  # not a younger one, which may know that the key was deleted meanwhile
+        with reading(self._engine) as session:
+            key = session.scalars(select(Key).where(Key.sha256 == digest(secret))).one_or_none()
         if key is None:
-            return _LookUp(None, None, until)
-        if len(self._found) >= CACHED:
-            self._found.clear()
-        found = self._found[sha256] = _LookUp(key.id, key.expires_at, until)
+            return None
+        found = table[key.sha256] = _Known(key.id, key.expires_at)
         return found
+
+    def _renew(self) -> None:
+        if self._reading.acquire(blocking=False):
+            self._reader = threading.Thread(target=self._read_and_release, name="keys")
+            self._reader.start()
+
+    def _read_and_release(self) -> None:
+        try:
+            # Where it fails, the table gets too old and the next request is told why.
+            with suppress(ServiceError):
+                self._read()
+        finally:
+            self._reading.release()
 
 
 def bearer(headers: list[str]) -> str | None:
@@ -169,6 +205,10 @@ def check_reachable(engine: Engine, settings: Settings) -> None:
     with reading(engine) as session:
         if count(session) == 0:
             raise ValueError(NO_KEY.format(host=settings.host))
+
+
+def _is_same(secret: str, other: str) -> bool:
+    return hmac.compare_digest(secret.encode(), other.encode())
 
 
 def _is_over(expires_at: datetime | None) -> bool:

@@ -1,7 +1,9 @@
 """Logs: one JSON object a line on stderr, ours and the libraries' alike. Never a key or a body."""
 
+import json
 import logging
 import sys
+from datetime import UTC, datetime
 from typing import Any, TextIO
 
 import structlog
@@ -16,6 +18,29 @@ _SHARED: list[Any] = [
     structlog.processors.format_exc_info,
 ]
 
+_access = logging.getLogger("service.access")
+
+
+class _Line(str):
+    """A line that is rendered already."""
+
+    __slots__ = ()
+
+
+class _Formatter(structlog.stdlib.ProcessorFormatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return record.msg if isinstance(record.msg, _Line) else super().format(record)
+
+
+def access(request_id: str, **fields: Any) -> None:  # noqa: ANN401  what JSON can say
+    """Log a request. There is one such line for each, so it is written without structlog."""
+    if not _access.isEnabledFor(logging.INFO):
+        return
+    now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    end = {"level": "info", "logger": _access.name, "timestamp": now}
+    line = _Line(json.dumps({**fields, "event": "request", "request_id": request_id, **end}))
+    _access.handle(logging.LogRecord(_access.name, logging.INFO, "", 0, line, None, None))
+
 
 def configure(level: str, stream: TextIO | None = None) -> None:
     """Send all logs of this process to stderr, or to `stream`. To be called once, at its start."""
@@ -27,7 +52,7 @@ def configure(level: str, stream: TextIO | None = None) -> None:
     )
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
+        _Formatter(
             foreign_pre_chain=_SHARED,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,

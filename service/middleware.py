@@ -12,7 +12,7 @@ import structlog
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service import problems
+from service import logs, problems
 from service.errors import BadRequest, Forbidden, ServiceError
 from service.ids import new_id
 from service.settings import LOOPBACK, Settings
@@ -50,13 +50,14 @@ class Gate:
         scope["root_path"] = self._prefix
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        answer = _Answer(send, request_id, self._prefix.encode())
+        answer = Answer(send, request_id, self._prefix.encode())
         try:
             await self._pass(scope, receive, answer)
         finally:
-            self._report(scope, answer.status, time.perf_counter() - began)
+            route, seconds = _route_of(scope), time.perf_counter() - began
+            report(self._observe, scope, route, answer.status, seconds)
 
-    async def _pass(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
+    async def _pass(self, scope: Scope, receive: Receive, answer: "Answer") -> None:
         request = Request(scope)
         try:
             check_size(scope)
@@ -73,19 +74,20 @@ class Gate:
             response = problems.respond(request, problems.unexpected())
             await response(scope, receive, answer)
 
-    def _report(self, scope: Scope, status: int, seconds: float) -> None:
-        path = _route_of(scope)
-        self._observe(scope["method"], path, status, seconds)
-        state: MutableMapping[str, Any] = scope["state"]
-        logger.info(
-            "request",
-            method=scope["method"],
-            route=path,
-            path=scope["path"][:500],
-            status=status,
-            caller=state.get("caller"),
-            duration_ms=round(seconds * 1000, 2),
-        )
+
+def report(observe: Observe, scope: Scope, route: str, status: int, seconds: float) -> None:
+    """Count and log an answer. What happens to each request is told in this one place."""
+    observe(scope["method"], route, status, seconds)
+    state: MutableMapping[str, Any] = scope["state"]
+    logs.access(
+        state["request_id"],
+        method=scope["method"],
+        route=route,
+        path=scope["path"][:500],
+        status=status,
+        caller=state.get("caller"),
+        duration_ms=round(seconds * 1000, 2),
+    )
 
 
 def _route_of(scope: Scope) -> str:
@@ -97,7 +99,7 @@ def _route_of(scope: Scope) -> str:
     return str(getattr(route, "path", None) or "unmatched")
 
 
-class _Answer:
+class Answer:
     """Sends an answer with the headers that all answers have."""
 
     def __init__(
@@ -154,14 +156,7 @@ def check_origin(request: Request, hosts: frozenset[str]) -> None:
     given = request.headers.getlist("host")
     if len(given) != 1:
         raise BadRequest(f"Send one Host header, got {len(given)}.", code="malformed_header")
-    if not _HOST.fullmatch(given[0]):
-        raise BadRequest("The Host header is no host name.", code="malformed_header")
-    host = _name_of(given[0])
-    if "*" not in hosts and host not in hosts:
-        raise Forbidden(
-            f"The host {host[:100]!r} is not served here: name it in DESCENT_ALLOWED_HOSTS.",
-            code="forbidden_host",
-        )
+    check_host(given[0], hosts)
     origin = request.headers.get("origin")
     if origin is not None and not _is_same(origin, given[0]):
         raise Forbidden(
@@ -171,6 +166,18 @@ def check_origin(request: Request, hosts: frozenset[str]) -> None:
         raise Forbidden("Requests of pages of other sites are refused.", code="forbidden_origin")
     if b"%00" in request.scope["query_string"] or b"%00" in request.scope.get("raw_path", b""):
         raise BadRequest("The URL holds the NUL character (%00): remove it.", code="nul")
+
+
+def check_host(given: str, hosts: frozenset[str]) -> None:
+    """Raise BadRequest or Forbidden for a Host header that is not ours."""
+    if not _HOST.fullmatch(given):
+        raise BadRequest("The Host header is no host name.", code="malformed_header")
+    host = _name_of(given)
+    if "*" not in hosts and host not in hosts:
+        raise Forbidden(
+            f"The host {host[:100]!r} is not served here: name it in DESCENT_ALLOWED_HOSTS.",
+            code="forbidden_host",
+        )
 
 
 def _name_of(host: str) -> str:

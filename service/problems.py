@@ -5,12 +5,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
+from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service.errors import (
     BadRequest,
+    BlobCorrupt,
+    Conflict,
     Invalid,
     MethodNotAllowed,
     NotFound,
@@ -20,6 +23,7 @@ from service.errors import (
 )
 
 MEDIA_TYPE = "application/problem+json"
+TENSORS = "/v2"  # the Open Inference Protocol, whose clients read the member `error`
 SHOWN = 80  # characters of a wrong value that a message repeats
 LISTED = 100  # errors of one request that are spelled out; a body can hold 100 000
 _BY_STATUS: dict[int, type[ServiceError]] = {
@@ -65,7 +69,28 @@ def respond(request: Request, error: ServiceError) -> Response:
     if error.status >= 500:
         logger.warning("problem", code=error.code, detail=error.detail, exc_info=error.__cause__)
     request_id = getattr(request.state, "request_id", None)
-    return render(error, instance=request.scope["path"], request_id=request_id)
+    path: str = request.scope["path"]
+    own = path.removeprefix(request.scope.get("root_path", ""))
+    if own == TENSORS or own.startswith(f"{TENSORS}/"):
+        error.fields["error"] = error.detail
+    return render(error, instance=path, request_id=request_id)
+
+
+def of_fault(error: Exception) -> ServiceError | None:
+    """Return what a client is told about an error, None where it is a fault of ours."""
+    if isinstance(error, ServiceError):
+        return error
+    if isinstance(error, DBAPIError) and type(error).__name__ == "DataError":
+        detail = "The database cannot hold a value of this request: it is too large or malformed."
+        return Invalid(detail, code="value_out_of_range")
+    if isinstance(error, OverflowError):
+        detail = "A number of this request is larger than 64 bits can hold."
+        return Invalid(detail, code="value_out_of_range")
+    if isinstance(error, BlobCorrupt):
+        # The client cannot mend it; who runs the service must learn of it.
+        logger.error("bytes_lost", reason=str(error))
+        return Conflict(f"{error} Upload it again.", code="bytes_lost")
+    return None
 
 
 def unexpected() -> ServiceError:

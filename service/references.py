@@ -25,6 +25,7 @@ from service.blobs import BlobStore, check_digest, digest_of
 from service.database import boot_id, clock, is_postgres, row_count, writing
 from service.errors import Busy, ServiceError
 from service.ids import new_id
+from service.jobs.tables import BatchChunk
 from service.tables import Blob, BlobPin, Checkpoint, Dataset, DatasetVersion, ModelVersion
 
 PIN_S = 24 * 3600.0  # seconds that the bytes of a killed writer stay; far more than any put takes
@@ -130,4 +131,5 @@ def _is_needed(session: Session, sha256: Column, now: float | None) -> ColumnEle
         exists().where(DatasetVersion.table_sha256 == sha256, has_bytes),
         exists().where(Checkpoint.sha256 == sha256),
         exists().where(ModelVersion.sha256 == sha256),
+        exists().where(BatchChunk.sha256 == sha256),
     )

@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MIB = 1024 * 1024
+NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"  # of a model or an alias
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -52,6 +53,29 @@ class Settings(BaseSettings):
         16 * MIB, ge=1024, description="Largest body of a prediction request."
     )
     max_predict_rows: int = Field(10_000, ge=1, description="Most rows of a prediction request.")
+    max_bundle_bytes: int = Field(
+        256 * MIB, ge=1024, description="Largest bundle of a model that is imported, unpacked too."
+    )
+    predict_threads: int = Field(
+        4, ge=1, le=64, description="Large prediction requests that are computed at a time."
+    )
+    predict_queue: int = Field(
+        256, ge=0, description="Prediction requests that may wait for one of these threads."
+    )
+    predict_timeout_s: float = Field(
+        30, gt=0, description="Time from the whole request within which a prediction is answered."
+    )
+    predict_cache_models: int = Field(
+        1000, ge=1, description="Models that are kept in memory to predict with."
+    )
+    predict_cache_bytes: int = Field(
+        256 * MIB, ge=0, description="Memory of the models that are kept to predict with."
+    )
+    invocations_model: str = Field(
+        "",
+        pattern=f"^({NAME}(@{NAME}|/[1-9][0-9]{{0,8}})?)?$",
+        description="What `/invocations` asks: `model`, `model@alias` or `model/version`.",
+    )
     max_upload_bytes: int = Field(
         5 * 1024 * MIB, ge=1024, description="Largest dataset, after decompression."
     )
@@ -128,6 +152,13 @@ class Settings(BaseSettings):
         if self.blob_url.startswith("file:///"):
             return Path(self.blob_url.removeprefix("file://"))
         return None
+
+    @property
+    def invocations(self) -> tuple[str, str, int]:
+        """The model that `/invocations` asks, with its alias or the number of its version."""
+        name, _, alias = self.invocations_model.partition("@")
+        name, _, number = name.partition("/")
+        return name, alias, int(number or 0)
 
     @property
     def scratch_dir(self) -> Path:

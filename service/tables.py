@@ -1,60 +1,40 @@
 """Every SQL table. Nothing here knows what the rows are for; the module of each noun does."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
-    JSON,
-    BigInteger,
-    DateTime,
-    Dialect,
-    Float,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
-    Integer,
-    MetaData,
     String,
-    Text,
-    TypeDecorator,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 
-Json = dict[str, Any]
+from service.columns import Json, Table, utc_now
 
-
-class Utc(TypeDecorator[datetime]):
-    """A time in UTC; SQLite forgets the zone, so it is put back when read."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002  SQLAlchemy's signature
-        return value if value is None or value.tzinfo else value.replace(tzinfo=UTC)
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
-class Table(DeclarativeBase):
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-    type_annotation_map = {  # noqa: RUF012  SQLAlchemy reads it from the class
-        dict[str, Any]: JSON,
-        list[Any]: JSON,
-        datetime: Utc,
-        int: BigInteger().with_variant(Integer, "sqlite"),
-        float: Float(53),
-        str: Text,
-    }
-
+__all__ = [
+    "Alias",
+    "AliasMove",
+    "Blob",
+    "BlobPin",
+    "Checkpoint",
+    "Dataset",
+    "DatasetVersion",
+    "Event",
+    "Id",
+    "IdempotencyKey",
+    "Json",
+    "Key",
+    "Metric",
+    "Model",
+    "ModelChange",
+    "ModelVersion",
+    "Run",
+    "Table",
+    "Worker",
+    "utc_now",
+]
 
 Id = String(40)
 
@@ -106,7 +86,36 @@ class DatasetVersion(Table):
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
-class Run(Table):
+class Job:
+    """What every kind of work has in the queue: its state, its owner, and its times."""
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    #: see `jobs.life`
+    state: Mapped[str] = mapped_column(String(16))
+    state_reason: Mapped[str | None]
+    #: the fencing token: it grows by one with each claim
+    attempt: Mapped[int] = mapped_column(default=0)
+    #: the supervisor that holds the lease
+    owner: Mapped[str | None] = mapped_column(String(64))
+    lease_expires: Mapped[float | None]
+    boot_id: Mapped[str | None] = mapped_column(String(40))
+    #: unclean deaths, since it was last saved, of a child whose supervisor outlived it
+    crash_streak: Mapped[int] = mapped_column(default=0)
+    #: when it may be tried again, by the clock of leases, and for people by the wall's
+    not_before: Mapped[float | None]
+    waits_until: Mapped[datetime | None]
+    #: the number of the last event: whoever waits for news waits for it to grow
+    event_seq: Mapped[int] = mapped_column(default=0)
+    progress: Mapped[Json | None]
+    error: Mapped[Json | None]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    queued_at: Mapped[datetime] = mapped_column(default=utc_now)
+    claimed_at: Mapped[datetime | None]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class Run(Job, Table):
     """One training job, and its place in the queue."""
 
     __tablename__ = "runs"
@@ -119,48 +128,25 @@ class Run(Table):
         Index("ix_runs_queue", "state", "queued_at", "id"),
     )
 
-    id: Mapped[str] = mapped_column(Id, primary_key=True)
     name: Mapped[str | None]
     tags: Mapped[Json]
     config: Mapped[Json]
     dataset_id: Mapped[str] = mapped_column(Id, index=True)
     dataset_version: Mapped[int]
-    #: see `runs.lifecycle`
-    state: Mapped[str] = mapped_column(String(16))
-    state_reason: Mapped[str | None]
-    #: the fencing token: it grows by one with each claim
-    attempt: Mapped[int] = mapped_column(default=0)
-    #: the supervisor that holds the lease
-    owner: Mapped[str | None] = mapped_column(String(64))
-    lease_expires: Mapped[float | None]
-    boot_id: Mapped[str | None] = mapped_column(String(40))
-    #: unclean deaths since the last checkpoint of a child whose supervisor outlived it
-    crash_streak: Mapped[int] = mapped_column(default=0)
-    #: when it may be tried again, by the clock of leases, and for people by the wall's
-    not_before: Mapped[float | None]
-    waits_until: Mapped[datetime | None]
     retry_of: Mapped[str | None] = mapped_column(Id)
     #: the checkpoint to go on from, and the one to predict with
     resume_checkpoint_id: Mapped[str | None] = mapped_column(Id)
     best_checkpoint_id: Mapped[str | None] = mapped_column(Id)
-    #: the last live metric row and the last event
+    #: the last live metric row
     metric_seq: Mapped[int] = mapped_column(default=0)
-    event_seq: Mapped[int] = mapped_column(default=0)
-    progress: Mapped[Json | None]
     latest: Mapped[Json | None]
     best: Mapped[Json | None]
     evaluation: Mapped[Json | None]
     device: Mapped[str | None]
     warnings: Mapped[list[Any]]
-    error: Mapped[Json | None]
     #: the version that the run made
     model_name: Mapped[str | None] = mapped_column(String(128), index=True)
     model_version: Mapped[int | None]
-    created_at: Mapped[datetime] = mapped_column(default=utc_now)
-    queued_at: Mapped[datetime] = mapped_column(default=utc_now)
-    claimed_at: Mapped[datetime | None]
-    started_at: Mapped[datetime | None]
-    finished_at: Mapped[datetime | None]
 
 
 class Metric(Table):
@@ -255,15 +241,18 @@ class ModelVersion(Table):
         String(128), ForeignKey("models.name", ondelete="CASCADE"), primary_key=True
     )
     version: Mapped[int] = mapped_column(primary_key=True)
-    run_id: Mapped[str] = mapped_column(Id, index=True)
-    checkpoint_id: Mapped[str] = mapped_column(Id)
+    #: where it was trained; NULL where it was imported
+    run_id: Mapped[str | None] = mapped_column(Id, index=True)
+    checkpoint_id: Mapped[str | None] = mapped_column(Id)
     sha256: Mapped[str] = mapped_column(String(64), index=True)
     bytes: Mapped[int]
     signature: Mapped[Json]
     metrics: Mapped[Json]
     config: Mapped[Json]
-    dataset_id: Mapped[str] = mapped_column(Id)
-    dataset_version: Mapped[int]
+    dataset_id: Mapped[str | None] = mapped_column(Id)
+    dataset_version: Mapped[int | None]
+    #: which bundle it came from, and what that said of its origin
+    imported: Mapped[Json | None]
     #: trained and closed-form parameters of a linear model
     parameters: Mapped[Json | None]
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
@@ -273,21 +262,56 @@ class Alias(Table):
     """A name such as `champion` that points to a version of a model."""
 
     __tablename__ = "aliases"
-    __table_args__ = (
+    __table_args__ = tuple(
         ForeignKeyConstraint(
-            ["model_name", "version"],
+            ["model_name", column],
             ["model_versions.model_name", "model_versions.version"],
-            name="fk_aliases_version",
-        ),
+            name=f"fk_aliases_{column}",
+        )
+        for column in ("version", "canary_version", "shadow_version")
     )
 
     model_name: Mapped[str] = mapped_column(String(128), primary_key=True)
     alias: Mapped[str] = mapped_column(String(128), primary_key=True)
     version: Mapped[int]
+    #: who answers `canary_percent` of the requests in its place
+    canary_version: Mapped[int | None]
+    canary_percent: Mapped[float | None]
+    #: who computes the same answers and is not heard
+    shadow_version: Mapped[int | None]
     #: grows with each move; the ETag of the alias
     revision: Mapped[int] = mapped_column(default=1)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     updated_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class AliasMove(Table):
+    """What an alias was made to point to at one of its revisions."""
+
+    __tablename__ = "alias_moves"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["model_name", "alias"],
+            ["aliases.model_name", "aliases.alias"],
+            name="fk_alias_moves_alias",
+            ondelete="CASCADE",
+        ),
+    )
+
+    model_name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    alias: Mapped[str] = mapped_column(String(128), primary_key=True)
+    revision: Mapped[int] = mapped_column(primary_key=True)
+    #: put, rollback
+    how: Mapped[str] = mapped_column(String(16))
+    version: Mapped[int]
+    canary_version: Mapped[int | None]
+    canary_percent: Mapped[float | None]
+    shadow_version: Mapped[int | None]
+    #: the revision that a rollback from here looks at first
+    before: Mapped[int | None]
+    #: the API key that did it, where there was one
+    key_id: Mapped[str | None] = mapped_column(Id)
+    moved_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
 class ModelChange(Table):

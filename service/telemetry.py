@@ -28,7 +28,7 @@ def run_states(session: Session) -> dict[str, int]:
 class Telemetry:
     """The numbers of one process, in a registry of its own so that two services do not mix."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *others: Collector) -> None:
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "descent_requests",
@@ -43,13 +43,21 @@ class Telemetry:
             buckets=BUCKETS,
             registry=self._registry,
         )
-        self._registry.register(_Runs(engine))
+        for each in (_Runs(engine), *others):
+            self._registry.register(each)
+        #: what `labels` would look up anew for each request
+        self._known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:
         # Anybody can send any method, and a label's values are kept for ever.
         method = method if method in METHODS else "other"
-        self._requests.labels(method, route, str(status)).inc()
-        self._seconds.labels(method, route).observe(seconds)
+        known = self._known.get((method, route, status))
+        if known is None:
+            counter = self._requests.labels(method, route, str(status))
+            known = counter, self._seconds.labels(method, route)
+            self._known[method, route, status] = known
+        known[0].inc()
+        known[1].observe(seconds)
 
     def text(self) -> bytes:
         return generate_latest(self._registry)

@@ -39,6 +39,7 @@ def _pattern(prefix: str) -> Any:  # noqa: ANN401  what pydantic's Field returns
 DatasetId = Annotated[str, _pattern("ds")]
 RunId = Annotated[str, _pattern("run")]
 KeyId = Annotated[str, _pattern("key")]
+BatchId = Annotated[str, _pattern("batch")]
 CheckpointId = Annotated[str, _pattern("ckpt")]
 
 
@@ -85,6 +86,8 @@ class Problem(BaseModel):
     instance: str | None = None
     request_id: str | None = None
     errors: list[ErrorItem] | None = None
+    #: the detail once more, where the Open Inference Protocol asks for it
+    error: str | None = None
     #: with 409: the states from which this is possible, or what is possible now
     allowed: list[str] | None = None
 

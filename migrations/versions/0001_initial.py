@@ -11,6 +11,78 @@ depends_on = None
 
 def upgrade() -> None:
     op.create_table(
+        "batch_predictions",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("on_problem", sa.String(length=8), nullable=False),
+        sa.Column("dataset_id", sa.String(length=40), nullable=False),
+        sa.Column(
+            "dataset_version", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
+        ),
+        sa.Column("model_name", sa.String(length=128), nullable=False),
+        sa.Column(
+            "model_version", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
+        ),
+        sa.Column("alias", sa.String(length=128), nullable=True),
+        sa.Column("added", sa.JSON(), nullable=False),
+        sa.Column("ignored", sa.JSON(), nullable=False),
+        sa.Column("counts", sa.JSON(), nullable=False),
+        sa.Column("result_id", sa.String(length=40), nullable=True),
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("state_reason", sa.Text(), nullable=True),
+        sa.Column("attempt", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("owner", sa.String(length=64), nullable=True),
+        sa.Column("lease_expires", sa.Float(precision=53), nullable=True),
+        sa.Column("boot_id", sa.String(length=40), nullable=True),
+        sa.Column(
+            "crash_streak", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
+        ),
+        sa.Column("not_before", sa.Float(precision=53), nullable=True),
+        sa.Column("waits_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column(
+            "event_seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
+        ),
+        sa.Column("progress", sa.JSON(), nullable=True),
+        sa.Column("error", sa.JSON(), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("queued_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("claimed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_batch_predictions")),
+    )
+    with op.batch_alter_table("batch_predictions", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_batch_predictions_queue", ["state", "queued_at", "id"], unique=False
+        )
+        batch_op.create_index(
+            batch_op.f("ix_batch_predictions_dataset_id"), ["dataset_id"], unique=False
+        )
+        batch_op.create_index(
+            batch_op.f("ix_batch_predictions_model_name"), ["model_name"], unique=False
+        )
+
+    op.create_table(
+        "batch_chunks",
+        sa.Column("batch_id", sa.String(length=40), nullable=False),
+        sa.Column("number", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("attempt", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("rows", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("counts", sa.JSON(), nullable=False),
+        sa.Column("sha256", sa.String(length=64), nullable=False),
+        sa.Column("bytes", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["batch_id"],
+            ["batch_predictions.id"],
+            name=op.f("fk_batch_chunks_batch_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("batch_id", "number", name=op.f("pk_batch_chunks")),
+    )
+    with op.batch_alter_table("batch_chunks", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_batch_chunks_sha256"), ["sha256"], unique=False)
+
+    op.create_table(
         "blob_pins",
         sa.Column("id", sa.String(length=40), nullable=False),
         sa.Column("sha256", sa.String(length=64), nullable=False),
@@ -124,17 +196,18 @@ def upgrade() -> None:
         "model_versions",
         sa.Column("model_name", sa.String(length=128), nullable=False),
         sa.Column("version", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.Column("run_id", sa.String(length=40), nullable=False),
-        sa.Column("checkpoint_id", sa.String(length=40), nullable=False),
+        sa.Column("run_id", sa.String(length=40), nullable=True),
+        sa.Column("checkpoint_id", sa.String(length=40), nullable=True),
         sa.Column("sha256", sa.String(length=64), nullable=False),
         sa.Column("bytes", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("signature", sa.JSON(), nullable=False),
         sa.Column("metrics", sa.JSON(), nullable=False),
         sa.Column("config", sa.JSON(), nullable=False),
-        sa.Column("dataset_id", sa.String(length=40), nullable=False),
+        sa.Column("dataset_id", sa.String(length=40), nullable=True),
         sa.Column(
-            "dataset_version", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
+            "dataset_version", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True
         ),
+        sa.Column("imported", sa.JSON(), nullable=True),
         sa.Column("parameters", sa.JSON(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(
@@ -154,6 +227,13 @@ def upgrade() -> None:
         sa.Column("model_name", sa.String(length=128), nullable=False),
         sa.Column("alias", sa.String(length=128), nullable=False),
         sa.Column("version", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column(
+            "canary_version", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True
+        ),
+        sa.Column("canary_percent", sa.Float(precision=53), nullable=True),
+        sa.Column(
+            "shadow_version", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True
+        ),
         sa.Column("revision", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
@@ -162,7 +242,42 @@ def upgrade() -> None:
             ["model_versions.model_name", "model_versions.version"],
             name="fk_aliases_version",
         ),
+        sa.ForeignKeyConstraint(
+            ["model_name", "canary_version"],
+            ["model_versions.model_name", "model_versions.version"],
+            name="fk_aliases_canary_version",
+        ),
+        sa.ForeignKeyConstraint(
+            ["model_name", "shadow_version"],
+            ["model_versions.model_name", "model_versions.version"],
+            name="fk_aliases_shadow_version",
+        ),
         sa.PrimaryKeyConstraint("model_name", "alias", name=op.f("pk_aliases")),
+    )
+    op.create_table(
+        "alias_moves",
+        sa.Column("model_name", sa.String(length=128), nullable=False),
+        sa.Column("alias", sa.String(length=128), nullable=False),
+        sa.Column("revision", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("how", sa.String(length=16), nullable=False),
+        sa.Column("version", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column(
+            "canary_version", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True
+        ),
+        sa.Column("canary_percent", sa.Float(precision=53), nullable=True),
+        sa.Column(
+            "shadow_version", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True
+        ),
+        sa.Column("before", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.Column("key_id", sa.String(length=40), nullable=True),
+        sa.Column("moved_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["model_name", "alias"],
+            ["aliases.model_name", "aliases.alias"],
+            name="fk_alias_moves_alias",
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("model_name", "alias", "revision", name=op.f("pk_alias_moves")),
     )
     op.create_table(
         "model_changes",
@@ -303,6 +418,8 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.drop_table("batch_chunks")
+    op.drop_table("batch_predictions")
     with op.batch_alter_table("metrics", schema=None) as batch_op:
         batch_op.drop_index(
             "uq_metrics_live",
@@ -327,6 +444,7 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_model_changes_revision"))
 
     op.drop_table("model_changes")
+    op.drop_table("alias_moves")
     op.drop_table("aliases")
     with op.batch_alter_table("model_versions", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_model_versions_sha256"))

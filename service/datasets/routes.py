@@ -15,6 +15,7 @@ from sqlalchemy import delete, func, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from descent import schemas
+from service.batch.lifecycle import unfinished_of_dataset
 from service.blobs import begun
 from service.database import reading
 from service.datasets import upload
@@ -274,7 +275,7 @@ def retype_dataset(
 @router.delete("/{dataset_id}", status_code=204, operation_id="delete_dataset")
 @heeds_match
 def delete_dataset(request: Request, dataset_id: str, session: WriteSession) -> Response:
-    """Delete a dataset; 409 while an unfinished run needs it."""
+    """Delete a dataset; 409 while an unfinished run or batch prediction needs it."""
     dataset = session.get(Dataset, dataset_id, with_for_update=True)
     if dataset is None or dataset.state == GONE:
         raise NotFound(f"There is no dataset {dataset_id[:60]!r}.")
@@ -285,6 +286,13 @@ def delete_dataset(request: Request, dataset_id: str, session: WriteSession) -> 
             " wait until they are finished.",
             code="in_use",
             runs=runs[:100],
+        )
+    if batches := list(unfinished_of_dataset(session, dataset_id)):
+        raise Conflict(
+            f"{len(batches)} unfinished batch predictions need this dataset, such as {batches[0]}:"
+            " cancel them or wait until they are finished.",
+            code="in_use",
+            batch_predictions=batches[:100],
         )
     uses = select(func.count()).select_from(Run).where(Run.dataset_id == dataset_id)
     if session.execute(uses).scalar_one():

@@ -35,21 +35,28 @@ def to_json(named: Mapping[str, Any], rows: Iterable[Answer]) -> bytes:
     return orjson.dumps({**named, "predictions": rows})
 
 
-def to_csv(rows: Sequence[Answer], targets: Sequence[str], labels: Sequence[str]) -> bytes:
-    """Write a line for each row: its values, probabilities, warnings and error.
+def to_csv(
+    rows: Sequence[Answer],
+    targets: Sequence[str],
+    labels: Sequence[str],
+    further: Mapping[str, Sequence[Any]] | None = None,
+) -> bytes:
+    """Write a line for each row: its values, probabilities, further columns, warnings and error.
 
     One target has the column `value`, several have one `value.<target>` each.
     """
+    further = further or {}
     out = io.StringIO()
     write = csv.writer(out, lineterminator="\r\n").writerow
     several = len(targets) > 1
     values = [f"value.{name}" for name in targets] if several else ["value"]
-    head = [*values, *(f"probability.{label}" for label in labels), "warnings", "error"]
-    write(map(_inert, head))
-    for row in rows:
+    shares_of = [f"probability.{label}" for label in labels]
+    write(map(_inert, [*values, *shares_of, *further, "warnings", "error"]))
+    for place, row in enumerate(rows):
         value, shares = row["value"], row.get("probabilities") or {}
         cells = [(value or {}).get(name) for name in targets] if several else [value]
         cells += [shares.get(label) for label in labels]
+        cells += [column[place] for column in further.values()]
         warnings = "; ".join(map(_sentence, row.get("warnings", ())))
         error = _sentence(row["error"]) if "error" in row else None
         write(map(_inert, [*cells, warnings, error]))

@@ -19,9 +19,6 @@ from service.errors import BlobCorrupt, Conflict
 
 logger = structlog.get_logger(__name__)
 
-MAX_BYTES = 256 * 1024 * 1024  # of checkpoints; a predictor is never larger than its checkpoint
-MAX_ENTRIES = 1000  # a small net costs more in objects than in bytes
-
 
 class CheckpointDamaged(Conflict):
     """The stored checkpoint is damaged and is not used: predict with another one or train again."""
@@ -56,8 +53,8 @@ class Predictors:
         self,
         blobs: BlobStore,
         *,
-        max_bytes: int = MAX_BYTES,
-        max_entries: int = MAX_ENTRIES,
+        max_bytes: int = 256 * 2**20,
+        max_entries: int = 1000,
         load: Callable[[bytes], Predictor] = Predictor.load,
     ) -> None:
         self._blobs = blobs
@@ -79,6 +76,14 @@ class Predictors:
     def __contains__(self, sha256: str) -> bool:
         return sha256 in self._kept
 
+    def known(self, sha256: str) -> Predictor | None:
+        """Return the predictor of a checkpoint if it is loaded: never waits for a load."""
+        with self._lock:
+            if kept := self._kept.get(sha256):
+                self._kept.move_to_end(sha256)
+                return kept.predictor
+        return None
+
     def get(self, sha256: str) -> Predictor:
         """Return the predictor of a checkpoint. Raises CheckpointDamaged."""
         with self._lock:
@@ -92,6 +97,13 @@ class Predictors:
         if is_first:
             self._fill(future, sha256)
         return future.result()
+
+    def warm(self, sha256: str) -> None:
+        """Load a checkpoint after its bytes were checked. Raises CheckpointDamaged."""
+        if sha256 in self:  # its bytes may have been damaged since they were read
+            with damage_named():
+                read_blob(self._blobs, sha256)
+        self.get(sha256)
 
     def _fill(self, future: Future[Predictor], sha256: str) -> None:
         try:

@@ -5,9 +5,11 @@ have changed, so that a change is live in all of them within a second of its com
 that made it follows at once. While the database does not answer, what is known stays true.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import count
+from random import randrange
 from threading import Event, Lock, Thread
 
 import structlog
@@ -26,6 +28,8 @@ POLL = 0.25  # seconds between two looks at what changed
 #: a change is live within 1 s of its commit, loaded or not
 PATIENCE = 0.4
 LOADERS = 2  # threads that load replacements
+GOLDEN = (5**0.5 - 1) / 2
+LAST = 2**62  # a revision after which there is none
 MAX_MODELS = 10_000  # names that are kept; beyond it all are forgotten
 
 logger = structlog.get_logger(__name__)
@@ -40,13 +44,35 @@ class Entry:
     last_version: int = 0
     latest: Target | None = None
     versions: Mapping[int, Target] = field(default_factory=dict)
-    aliases: Mapping[str, Target] = field(default_factory=dict)
+    aliases: Mapping[str, "Share"] = field(default_factory=dict)
 
-    def served(self) -> Iterable[tuple[str, Target]]:
-        """Yield each name that may move, and what it stands for."""
+    def served(self) -> Iterable[tuple[str, list[Target]]]:
+        """Yield each name that may move, and who may answer it; `""` is the model itself."""
         if self.latest is not None:
-            yield "", self.latest
-        yield from self.aliases.items()
+            yield "", [self.latest]
+        for alias, share in self.aliases.items():
+            yield alias, share.targets()
+
+
+class Share:
+    """Who answers the requests to an alias."""
+
+    def __init__(self, live: Target, canary: Target | None = None, percent: float = 0.0) -> None:
+        self._live, self._canary, self._share = live, canary, percent / 100
+        # An entry that is read again must not begin with the same requests each time.
+        self._count = count(randrange(1_000_000))  # noqa: S311  no secret
+
+    def next(self) -> Target:
+        """Return who answers one request: the canary gets its share, evenly spread."""
+        if self._canary is None:
+            return self._live
+        # Multiples of the golden ratio fill the circle evenly and repeat no pattern, which a
+        # client that sends its requests in a pattern would else meet.
+        return self._canary if next(self._count) * GOLDEN % 1.0 < self._share else self._live
+
+    def targets(self) -> list[Target]:
+        named = (self._live, self._canary, self._live.shadow)
+        return [target for target in named if target is not None]
 
 
 class Directory:
@@ -95,7 +121,8 @@ class Directory:
 
     def known_alias(self, name: str, alias: str) -> Target | None:
         entry = self._entries.get(name)
-        return entry.aliases.get(alias) if entry is not None else None
+        share = entry.aliases.get(alias) if entry is not None else None
+        return share.next() if share is not None else None
 
     # ---- with it, where a name is not known ------------------------------------------------------
 
@@ -148,33 +175,27 @@ class Directory:
             self._look()
 
     def _look(self) -> None:
-        newest, changes = self._changes()
-        with self._lock:
-            if newest < self._seen:  # the database was replaced by an older copy
-                self._entries.clear()
-            # From here on nobody adds an entry that is older than this look.
-            self._seen = newest
-            for name, revision in changes.items():
-                known = self._entries.get(name)
-                if known is not None and known.revision < revision:
-                    self._stale.add(name)
-        if not self._stale:
-            return
-        # What fails here stays stale, so the next look tries it again.
+        # One transaction, so one moment: what it reads is as new as the newest change it has seen.
         with reading(self._engine) as session:
-            fresh = {name: _read(session, name) for name in self._stale}
+            newest, changes = _changes(session, self._seen)
+            self._note(newest, changes)
+            fresh = _read(session, self._stale, newest) if self._stale else {}
         self._warm(fresh)
         for name, entry in fresh.items():
             self._keep(name, entry)
             self._stale.discard(name)
 
-    def _changes(self) -> tuple[int, dict[str, int]]:
-        query = select(ModelChange.model_name, ModelChange.revision).where(
-            or_(ModelChange.revision > self._seen, ModelChange.model_name == "")
-        )
-        with reading(self._engine) as session:
-            found = {name: revision for name, revision in session.execute(query)}  # noqa: C416  a Row is no plain pair to mypy
-        return found.pop("", 0), found
+    def _note(self, newest: int, changes: Mapping[str, int]) -> None:
+        with self._lock:
+            if newest < self._seen:  # the database was replaced by an older copy
+                self._entries.clear()
+            # From here on nobody adds an entry that is older than this look.
+            self._seen = newest
+            # What fails after this stays stale, so the next look tries it again.
+            for name, revision in changes.items():
+                known = self._entries.get(name)
+                if known is not None and known.revision < revision:
+                    self._stale.add(name)
 
     def _look_on(self) -> None:
         is_away = False
@@ -201,15 +222,14 @@ class Directory:
     def _replacements(self, name: str, fresh: Entry) -> Iterable[Target]:
         known = self._entries.get(name)
         old = dict(known.served()) if known is not None else {}
-        for served, target in fresh.served():
-            was = old.get(served)
-            is_warm = was is not None and was.sha256 in self._predictors
-            if is_warm and target.sha256 not in self._predictors:
-                yield target
+        for served, targets in fresh.served():
+            if any(was.sha256 in self._predictors for was in old.get(served, ())):
+                yield from (each for each in targets if each.sha256 not in self._predictors)
 
     def _read_again(self, name: str) -> None:
         with reading(self._engine) as session:
-            entry = _read(session, name)
+            newest, _ = _changes(session, LAST)
+            entry = _read(session, [name], newest)[name]
         self._keep(name, entry)
 
     def _keep(self, name: str, entry: Entry) -> None:
@@ -229,22 +249,44 @@ class Directory:
             self._entries[name] = entry
 
 
-def _read(session: Session, name: str) -> Entry:
-    revision = session.scalar(select(ModelChange.revision).where(ModelChange.model_name == ""))
-    last = session.scalar(select(Model.last_version).where(Model.name == name))
-    if last is None:
-        return Entry(revision or 0)
-    rows = session.execute(
-        select(ModelVersion.version, ModelVersion.sha256)
-        .where(ModelVersion.model_name == name)
-        .order_by(ModelVersion.version)
+def _changes(session: Session, seen: int) -> tuple[int, dict[str, int]]:
+    """Return the newest revision, and for what changed after `seen` the revision of its change."""
+    query = select(ModelChange.model_name, ModelChange.revision).where(
+        or_(ModelChange.revision > seen, ModelChange.model_name == "")
     )
-    versions = {number: registry.target(name, number, sha256) for number, sha256 in rows}
-    aliases = session.execute(select(Alias.alias, Alias.version).where(Alias.model_name == name))
-    return Entry(
-        revision=revision or 0,
-        last_version=last,
-        latest=versions[max(versions)] if versions else None,
-        versions=versions,
-        aliases={alias: versions[number] for alias, number in aliases},
-    )
+    found = {name: revision for name, revision in session.execute(query)}  # noqa: C416  a Row is no plain pair to mypy
+    return found.pop("", 0), found
+
+
+def _read(session: Session, names: Collection[str], revision: int) -> dict[str, Entry]:
+    """Return what there is of each of these models."""
+    last = select(Model.name, Model.last_version).where(Model.name.in_(names))
+    lasts = {name: version for name, version in session.execute(last)}  # noqa: C416  as above
+    versions: dict[str, dict[int, Target]] = {name: {} for name in names}
+    query = select(ModelVersion.model_name, ModelVersion.version, ModelVersion.sha256)
+    for name, number, sha256 in session.execute(query.where(ModelVersion.model_name.in_(names))):
+        versions[name][number] = registry.target(name, number, sha256)
+    aliases: dict[str, dict[str, Share]] = {name: {} for name in names}
+    for row in session.scalars(select(Alias).where(Alias.model_name.in_(names))):
+        aliases[row.model_name][row.alias] = _share(row, versions[row.model_name])
+    return {
+        name: Entry(
+            revision=revision,
+            last_version=lasts.get(name, 0),
+            latest=found[max(found)] if found else None,
+            versions=found,
+            aliases=aliases[name],
+        )
+        for name, found in versions.items()
+    }
+
+
+def _share(row: Alias, versions: Mapping[int, Target]) -> Share:
+    shadow = None
+    if row.shadow_version is not None:
+        shadow = replace(versions[row.shadow_version], role="shadow")
+    live = replace(versions[row.version], shadow=shadow)
+    if row.canary_version is None:
+        return Share(live)
+    canary = replace(versions[row.canary_version], role="canary")
+    return Share(live, canary, row.canary_percent or 0.0)

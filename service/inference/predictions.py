@@ -1,6 +1,9 @@
-"""The routes that predict: read the rows, ask the predictor, answer JSON or CSV."""
+"""The routes that predict: read the rows, ask the predictor, answer in the format wanted."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Path, Query, Request, Response
@@ -9,14 +12,13 @@ from descent import schemas
 from descent.spec import Name
 from models.inputs import Choice
 from models.predict import Predictor
-from models.targets import ClassTarget
 from service import http
 from service.database import reading
 from service.dependencies import Parts, PartsDep
 from service.errors import BadRequest, UnsupportedMedia
-from service.inference import bodies, files, registry
-from service.inference.answers import Answer, answers, to_csv, to_json
-from service.inference.cache import Predictors
+from service.inference import bodies, explanations, files, formats, mlflow, registry
+from service.inference.answers import Answer, answers
+from service.inference.cache import CheckpointDamaged, Predictors
 
 JSON, CSV, TSV, NDJSON = (
     "application/json",
@@ -36,7 +38,15 @@ class Asked:
     media_type: str
     content: bytes
     on_problem: Literal["warn", "error"] = "warn"
-    wants_csv: bool = False
+    #: the media type of the answer
+    wants: str = JSON
+    explain: bool = False
+    #: whether MLflow's server was asked for, so that the answer has the shape of its answers
+    is_invocation: bool = False
+
+    @property
+    def is_file(self) -> bool:
+        return self.media_type in files.MEDIA_TYPES
 
 
 async def asked(
@@ -48,11 +58,19 @@ async def asked(
             "is treated as training treated missing values, or is the row's error."
         ),
     ] = "warn",
+    *,
+    explain: Annotated[
+        bool,
+        Query(
+            description="Whether each prediction tells what each column contributed to it. How "
+            "many rows a request may have then depends on the size of the model."
+        ),
+    ] = False,
 ) -> Asked:
     media_type = _media_type(request)
     content = await http.read_body(request, "predict")
-    accept = request.headers.get("accept", "")
-    return Asked(media_type, content, on_problem, CSV in accept and JSON not in accept)
+    wants = formats.wanted(request.headers.get("accept", ""))
+    return Asked(media_type, content, on_problem, wants, explain)
 
 
 def _media_type(request: Request) -> str:
@@ -77,7 +95,14 @@ BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            JSON: {"schema": schemas.PredictRequest.model_json_schema()},
+            JSON: {
+                "schema": {
+                    "anyOf": [
+                        schemas.PredictRequest.model_json_schema(),
+                        {"$ref": "#/components/schemas/ScoringRequest"},
+                    ]
+                }
+            },
             **{text: {"schema": {"type": "string"}} for text in (CSV, TSV, NDJSON)},
             **{
                 file: {"schema": {"type": "string", "format": "binary"}}
@@ -87,7 +112,16 @@ BODY: dict[str, Any] = {
     }
 }
 ANSWER: dict[int | str, dict[str, Any]] = {
-    200: {"model": schemas.Predictions, "content": {CSV: {"schema": {"type": "string"}}}}
+    200: {
+        "model": schemas.Predictions | schemas.Scores,
+        "content": {
+            **{text: {"schema": {"type": "string"}} for text in (CSV, NDJSON)},
+            **{
+                file: {"schema": {"type": "string", "format": "binary"}}
+                for file in (*files.MEDIA_TYPES, formats.ARROW_STREAM)
+            },
+        },
+    }
 }
 
 
@@ -99,9 +133,9 @@ ANSWER: dict[int | str, dict[str, Any]] = {
 )
 @http.not_idempotent
 @http.streams_body
-def predict_with_model(parts: PartsDep, name: ModelName, asked: AskedDep) -> Response:
+async def predict_with_model(parts: PartsDep, name: ModelName, asked: AskedDep) -> Response:
     """Predict with the latest version of a model."""
-    return answer(parts, parts.directory.of_model(name), asked)
+    return await _queued(parts, partial(parts.directory.of_model, name), asked)
 
 
 @router.post(
@@ -112,14 +146,14 @@ def predict_with_model(parts: PartsDep, name: ModelName, asked: AskedDep) -> Res
 )
 @http.not_idempotent
 @http.streams_body
-def predict_with_version(
+async def predict_with_version(
     parts: PartsDep,
     name: ModelName,
     version: Annotated[int, Path(ge=1, lt=2**31, description="The number of a version.")],
     asked: AskedDep,
 ) -> Response:
     """Predict with one version of a model."""
-    return answer(parts, parts.directory.of_version(name, version), asked)
+    return await _queued(parts, partial(parts.directory.of_version, name, version), asked)
 
 
 @router.post(
@@ -130,14 +164,14 @@ def predict_with_version(
 )
 @http.not_idempotent
 @http.streams_body
-def predict_with_alias(
+async def predict_with_alias(
     parts: PartsDep,
     name: ModelName,
     alias: Annotated[Name, Path(description="A name such as `champion`.")],
     asked: AskedDep,
 ) -> Response:
     """Predict with the version that an alias points to."""
-    return answer(parts, parts.directory.of_alias(name, alias), asked)
+    return await _queued(parts, partial(parts.directory.of_alias, name, alias), asked)
 
 
 @router.post(
@@ -148,28 +182,66 @@ def predict_with_alias(
 )
 @http.not_idempotent
 @http.streams_body
-def predict_with_run(parts: PartsDep, run_id: schemas.RunId, asked: AskedDep) -> Response:
+async def predict_with_run(parts: PartsDep, run_id: schemas.RunId, asked: AskedDep) -> Response:
     """Predict with the best checkpoint of a run."""
-    with reading(parts.engine) as session:
-        target = registry.target_of_run(session, run_id)
-    return answer(parts, target, asked)
+
+    def best() -> registry.Target:
+        with reading(parts.engine) as session:
+            return registry.target_of_run(session, run_id)
+
+    return await _queued(parts, best, asked)
+
+
+async def _queued(parts: Parts, resolve: Callable[[], registry.Target], asked: Asked) -> Response:
+    return await parts.queue.run(lambda: answer(parts, resolve(), asked))
 
 
 def answer(parts: Parts, target: registry.Target, asked: Asked) -> Response:
     """Predict the rows of a request and write the answer as the client wants it."""
+    began = perf_counter()
+    predictor = predictor_of(parts, target)
+    rows = _read(parts, predictor, asked)
+    found = answered(predictor, asked, rows)
+
+    def again(other: registry.Target) -> list[Answer] | None:
+        return computed_again(parts, other, asked, (predictor, rows) if asked.is_file else None)
+
+    seconds = perf_counter() - began
+    parts.traffic.answered(target, found, seconds, len(asked.content), again)
+    if asked.wants == JSON and (rows.is_mlflow or asked.is_invocation):
+        return Response(mlflow.to_json(target.named, found, rows.notes), media_type=JSON)
+    content = formats.written(asked.wants, target.named, found, predictor.features)
+    return Response(content, media_type=asked.wants)
+
+
+def predictor_of(parts: Parts, target: registry.Target) -> Predictor:
+    """Return who answers for a version. Raises CheckpointDamaged."""
     predictors: Predictors = parts.predictors
-    predictor = predictors.get(target.sha256)
-    found = answered(predictor, asked, _read(parts, predictor, asked))
-    if not asked.wants_csv:
-        return Response(to_json(target.named, found), media_type=JSON)
-    goal = predictor.features.target
-    if isinstance(goal, ClassTarget):
-        return Response(to_csv(found, [goal.name], goal.labels), media_type=CSV)
-    return Response(to_csv(found, goal.names, []), media_type=CSV)
+    try:
+        return predictors.get(target.sha256)
+    except CheckpointDamaged:
+        parts.traffic.failed(target)
+        raise
+
+
+def computed_again(
+    parts: Parts, target: registry.Target, asked: Asked, read: tuple[Predictor, bodies.Rows] | None
+) -> list[Answer] | None:
+    """Return what another version makes of a request, or None where it cannot read it.
+
+    `read` is what was read of a file, and for whom: its reader has no time to read it again.
+    """
+    predictor = parts.predictors.get(target.sha256)
+    if read is None:
+        return answered(predictor, asked, _read(parts, predictor, asked))
+    first, rows = read
+    known = {column.name for column in first.features.inputs}
+    is_known = all(column.name in known for column in predictor.features.inputs)
+    return answered(predictor, asked, rows) if is_known else None
 
 
 def _read(parts: Parts, predictor: Predictor, asked: Asked) -> bodies.Rows:
-    if asked.content and asked.media_type in files.MEDIA_TYPES:
+    if asked.content and asked.is_file:
         reader: files.Files = parts.files
         known = [column.name for column in predictor.features.inputs]
         return reader.read(asked.content, asked.media_type, known)
@@ -179,10 +251,15 @@ def _read(parts: Parts, predictor: Predictor, asked: Asked) -> bodies.Rows:
 def answered(predictor: Predictor, asked: Asked, rows: bodies.Rows) -> list[Answer]:
     """Return one answer for each row of a request, in order."""
     bodies.check_cells(rows.count, len(predictor.features.inputs))
+    if asked.explain:
+        explanations.check(predictor, rows.count)
     predictions = predictor.predict(
         rows.columns, rows.count, on_problem=asked.on_problem, from_text=rows.is_text
     )
-    return answers(predictions, rows.unreadable)
+    found = answers(predictions, rows.unreadable)
+    if asked.explain:
+        explanations.add(found, predictor, rows)
+    return found
 
 
 def read_text(predictor: Predictor, asked: Asked, max_rows: int) -> bodies.Rows:
@@ -190,8 +267,11 @@ def read_text(predictor: Predictor, asked: Asked, max_rows: int) -> bodies.Rows:
     if not asked.content:
         raise BadRequest("The body is empty: send the rows to predict.")
     if asked.media_type == JSON:
-        document = http.strict_json(asked.content)
-        return bodies.from_json(document, max_rows, is_strict=asked.on_problem == "error")
+        document = mlflow.parse(asked.content)
+        if not mlflow.is_body(document):
+            return bodies.from_json(document, max_rows)
+        inputs = [column.name for column in predictor.features.inputs]
+        return mlflow.read(document, inputs, max_rows)
     if asked.media_type == NDJSON:
         return bodies.from_ndjson(asked.content, max_rows)
     # Only a category can be spelled like a missing value.

@@ -1,24 +1,25 @@
-"""Models, their versions and the aliases that point to them.
+"""Models and their versions.
 
 Knows which stored checkpoint a name, a version, an alias or a run stands for; opens none.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
-from sqlalchemy import delete, func, select, tuple_
+from sqlalchemy import ColumnElement, delete, func, or_, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from service import references
+from service.batch.lifecycle import unfinished_of_model
 from service.database import is_postgres
 from service.errors import Conflict, NotFound
-from service.tables import Alias, Checkpoint, Model, ModelChange, ModelVersion, Run, Table, utc_now
+from service.tables import Alias, Checkpoint, Model, ModelChange, ModelVersion, Run, Table
 
-#: Raises where the caller's precondition does not hold for an alias, or for its absence.
-Check = Callable[[Alias | None], None]
+#: live: what was asked for; canary: answers in its place; shadow: is compared with it
+Role = Literal["live", "canary", "shadow"]
 
 
 @dataclass(frozen=True)
@@ -29,17 +30,13 @@ class Target:
     sha256: str
     #: how the answer names it: model and version, and where a run was asked run and checkpoint
     named: dict[str, Any]
+    role: Role = "live"
+    #: who computes the same answers, unheard
+    shadow: "Target | None" = None
 
 
 def target(name: str, number: int, sha256: str) -> Target:
     return Target(sha256, {"model": name, "version": number})
-
-
-class Moved(NamedTuple):
-    """What became of an alias."""
-
-    alias: Alias
-    is_new: bool
 
 
 # ---- making versions -----------------------------------------------------------------------------
@@ -74,6 +71,30 @@ def register(
         dataset_id=run.dataset_id,
         dataset_version=run.dataset_version,
         parameters=document.get("parameters"),
+    )
+    session.add(version)
+    session.flush()
+    changed(session, model)
+    return version
+
+
+def adopt(
+    session: Session, held: references.Stored, model: str, document: Mapping[str, Any]
+) -> ModelVersion:
+    """Publish an imported checkpoint, whose bytes this transaction keeps, as the next version.
+
+    `document` holds `signature`, `metrics`, `config`, `parameters` and, in `imported`, where it
+    came from.
+    """
+    version = ModelVersion(
+        model_name=model,
+        version=_next_version(session, model),
+        sha256=held.sha256,
+        bytes=held.bytes,
+        **{
+            name: document[name]
+            for name in ("signature", "metrics", "config", "parameters", "imported")
+        },
     )
     session.add(version)
     session.flush()
@@ -145,6 +166,12 @@ def list_versions(
     if before is not None:
         query = query.where(ModelVersion.version < before)
     return list(session.scalars(query.order_by(ModelVersion.version.desc()).limit(limit)))
+
+
+def version_numbers(session: Session, name: str) -> list[int]:
+    """Return the numbers of all versions of a model, oldest first."""
+    query = select(ModelVersion.version).where(ModelVersion.model_name == name)
+    return list(session.scalars(query.order_by(ModelVersion.version)))
 
 
 def newest_versions(session: Session, names: list[str]) -> dict[str, int]:
@@ -229,48 +256,17 @@ def find_checkpoint(session: Session, run: Run, checkpoint_id: str) -> Checkpoin
     return checkpoint
 
 
-# ---- aliases -------------------------------------------------------------------------------------
-
-
-def point_alias(session: Session, name: str, alias: str, version: int, check: Check) -> Moved:
-    """Let an alias point to a version. `check` sees the alias as it is now, or None."""
-    find_model(session, name, lock=True)
-    find_version(session, name, version)
-    found = session.get(Alias, (name, alias))
-    check(found)
-    if found is None:
-        created = Alias(model_name=name, alias=alias, version=version)
-        session.add(created)
-        session.flush()
-        changed(session, name)
-        return Moved(created, is_new=True)
-    if found.version != version:
-        found.version, found.revision, found.updated_at = version, found.revision + 1, utc_now()
-        session.flush()
-        changed(session, name)
-    return Moved(found, is_new=False)
-
-
-def remove_alias(session: Session, name: str, alias: str, check: Check) -> None:
-    find_model(session, name, lock=True)
-    found = find_alias(session, name, alias)
-    check(found)
-    session.delete(found)
-    session.flush()
-    changed(session, name)
-
-
 # ---- taking back ---------------------------------------------------------------------------------
 
 
 def unregister(session: Session, name: str, number: int) -> None:
-    """Delete a version that no alias points to. Its number is never given again."""
+    """Delete a version that no alias names. Its number is never given again."""
     find_model(session, name, lock=True)
     find_version(session, name, number)
     aliases = list(
         session.scalars(
             select(Alias.alias)
-            .where(Alias.model_name == name, Alias.version == number)
+            .where(Alias.model_name == name, _names(number))
             .order_by(Alias.alias)
         )
     )
@@ -281,6 +277,7 @@ def unregister(session: Session, name: str, number: int) -> None:
             code="in_use",
             aliases=aliases,
         )
+    _check_unused(session, name, number)
     session.execute(
         delete(ModelVersion).where(ModelVersion.model_name == name, ModelVersion.version == number)
     )
@@ -290,10 +287,22 @@ def unregister(session: Session, name: str, number: int) -> None:
 def unregister_model(session: Session, name: str) -> None:
     """Delete a model with its versions and aliases."""
     find_model(session, name, lock=True)
+    _check_unused(session, name)
     session.execute(delete(Alias).where(Alias.model_name == name))
     session.execute(delete(ModelVersion).where(ModelVersion.model_name == name))
     session.execute(delete(Model).where(Model.name == name))
     changed(session, name)
+
+
+def _check_unused(session: Session, name: str, number: int | None = None) -> None:
+    """Raise where a batch prediction is to be made, or is being made, with the model."""
+    if batches := unfinished_of_model(session, name, number):
+        raise Conflict(
+            f"{len(batches)} unfinished batch predictions need it, such as {batches[0]}: cancel"
+            " them or wait until they are finished.",
+            code="in_use",
+            batch_predictions=list(batches[:100]),
+        )
 
 
 # ---- telling others ------------------------------------------------------------------------------
@@ -326,6 +335,12 @@ def _counted_up(session: Session) -> int:
 
 
 # ---- private -------------------------------------------------------------------------------------
+
+
+def _names(number: int) -> ColumnElement[bool]:
+    """Return the condition that an alias cannot do without this version."""
+    columns = (Alias.version, Alias.canary_version, Alias.shadow_version)
+    return or_(*(column == number for column in columns))
 
 
 def _insert(session: Session, table: type[Table]) -> postgresql.Insert | sqlite.Insert:

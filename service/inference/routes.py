@@ -1,57 +1,50 @@
-"""The routes of models, their versions and aliases. How rows are predicted is not known here."""
+"""The routes of models and their versions. How rows are predicted is not known here."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any
 
-from fastapi import Depends, Path, Query, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi import Path, Request, Response
+from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
 
 from descent import schemas
 from descent.spec import Name
 from service import http
-from service.blobs import BlobStore, begun
+from service.blobs import BlobStore
 from service.dependencies import (
     PageParams,
-    Parts,
     PartsDep,
     ReadSession,
     WriteSession,
-    after_commit,
     cached,
-    check_match,
     decode_cursor,
     encode_cursor,
     etag_of,
+    follow_change,
     link_next,
     not_modified,
     page_of,
 )
-from service.errors import Conflict, Invalid, PreconditionFailed
-from service.inference import predictions, registry
-from service.inference.cache import damage_named, describe
-from service.tables import Alias, Checkpoint, Model, ModelVersion, Run
+from service.errors import Conflict
+from service.inference import (
+    alias_routes,
+    contract_routes,
+    predictions,
+    registry,
+    transfer_routes,
+)
+from service.inference.cache import describe
+from service.inference.wire import version_body
+from service.tables import Checkpoint, Model, Run
 
 router = http.router(tags=["models"])
 router.include_router(predictions.router)
+router.include_router(alias_routes.router)
+router.include_router(contract_routes.router)
+router.include_router(transfer_routes.router)
 
 ModelName = Annotated[Name, Path(description="The name of a model.")]
-AliasName = Annotated[Name, Path(description="A name such as `champion`.")]
 Number = Annotated[int, Path(ge=1, lt=2**31, description="The number of a version.")]
-
-
-class Pointer(NamedTuple):
-    """An alias as a path names it."""
-
-    model: str
-    alias: str
-
-
-def _pointer(name: ModelName, alias: AliasName) -> Pointer:
-    return Pointer(name, alias)
-
-
-PointerDep = Annotated[Pointer, Depends(_pointer)]
 
 # ---- models --------------------------------------------------------------------------------------
 
@@ -88,7 +81,7 @@ def get_model(
 def delete_model(parts: PartsDep, session: WriteSession, name: ModelName) -> None:
     """Delete a model with all its versions and aliases."""
     registry.unregister_model(session, name)
-    _follow(parts, session, name)
+    follow_change(parts, session, name)
 
 
 # ---- versions ------------------------------------------------------------------------------------
@@ -109,7 +102,7 @@ def list_versions(
     envelope = page_of(found, page.limit, lambda row: encode_cursor(kind, [row.version]))
     aliases = registry.aliases_of(session, [name])[name]
     link_next(request, response, envelope["next_cursor"])
-    return envelope | {"data": [_version(row, aliases) for row in envelope["data"]]}
+    return envelope | {"data": [version_body(row, aliases) for row in envelope["data"]]}
 
 
 @router.get(
@@ -124,7 +117,7 @@ def get_version(
     """Read a version: its signature, metrics and lineage."""
     row = registry.find_version(session, name, version)
     aliases = registry.aliases_of(session, [name])[name]
-    return cached(request, response, _version(row, aliases))
+    return cached(request, response, version_body(row, aliases))
 
 
 @router.delete(
@@ -133,9 +126,9 @@ def get_version(
 def delete_version(
     parts: PartsDep, session: WriteSession, name: ModelName, version: Number
 ) -> None:
-    """Delete a version that no alias points to."""
+    """Delete a version that no alias names."""
     registry.unregister(session, name, version)
-    _follow(parts, session, name)
+    follow_change(parts, session, name)
 
 
 @router.get(
@@ -165,99 +158,6 @@ def get_parameters(
     return JSONResponse(row.parameters, headers={"ETag": etag})
 
 
-@router.get(
-    "/models/{name}/versions/{version}/artifact",
-    response_class=StreamingResponse,
-    responses={200: {"content": {"application/octet-stream": {}}}},
-    operation_id="get_model_artifact",
-)
-@http.has_etag
-def get_artifact(
-    request: Request,
-    parts: PartsDep,
-    session: ReadSession,
-    name: ModelName,
-    version: Number,
-    kind: Annotated[Literal["bundle", "onnx"], Query(alias="format")] = "bundle",
-) -> Response:
-    """Download the checkpoint of a version: a safetensors file with a JSON document."""
-    row = registry.find_version(session, name, version)
-    if kind == "onnx":
-        raise Invalid(
-            "format=onnx is not supported yet: download format=bundle.", code="not_supported"
-        )
-    etag = f'"{row.sha256}"'
-    if not_modified(request, etag):
-        return Response(status_code=304, headers={"ETag": etag})
-    with damage_named():
-        chunks = begun(parts.blobs.open(row.sha256))
-    headers = {
-        "Content-Disposition": f'attachment; filename="{name}-{version}.safetensors"',
-        "Content-Length": str(row.bytes),
-        "ETag": etag,
-    }
-    return StreamingResponse(chunks, media_type="application/octet-stream", headers=headers)
-
-
-# ---- aliases -------------------------------------------------------------------------------------
-
-
-@router.get(
-    "/models/{name}/aliases/{alias}", response_model=schemas.Alias, operation_id="get_model_alias"
-)
-@http.has_etag
-def get_alias(
-    request: Request, response: Response, session: ReadSession, name: ModelName, alias: AliasName
-) -> schemas.Alias | Response:
-    """Read the version that an alias points to."""
-    row = registry.find_alias(session, name, alias)
-    return cached(request, response, _alias(row), _alias_etag(row))
-
-
-@router.put(
-    "/models/{name}/aliases/{alias}",
-    response_model=schemas.Alias,
-    responses={201: {"model": schemas.Alias}},
-    operation_id="put_model_alias",
-)
-@http.heeds_match
-def put_alias(
-    request: Request,
-    response: Response,
-    parts: PartsDep,
-    session: WriteSession,
-    pointer: PointerDep,
-    body: schemas.AliasPut,
-) -> schemas.Alias:
-    """Make an alias, or move it: then send its ETag as `If-Match`."""
-
-    def check(found: Alias | None) -> None:
-        _check_alias(request, found, is_required=True)
-
-    row, is_new = registry.point_alias(session, *pointer, body.version, check)
-    _follow(parts, session, pointer.model)
-    response.status_code = 201 if is_new else 200
-    response.headers["ETag"] = _alias_etag(row)
-    return _alias(row)
-
-
-@router.delete("/models/{name}/aliases/{alias}", status_code=204, operation_id="delete_model_alias")
-@http.heeds_match
-def delete_alias(
-    request: Request, parts: PartsDep, session: WriteSession, name: ModelName, alias: AliasName
-) -> None:
-    """Delete an alias; the version stays. `If-Match` is heeded where it is sent."""
-    registry.remove_alias(session, name, alias, lambda found: _check_alias(request, found))
-    _follow(parts, session, name)
-
-
-def _check_alias(request: Request, found: Alias | None, *, is_required: bool = False) -> None:
-    if found is not None:
-        check_match(request, _alias_etag(found), is_required=is_required)
-    elif "if-match" in request.headers:
-        raise PreconditionFailed("There is no such alias any more.")
-
-
 # ---- registering ---------------------------------------------------------------------------------
 
 
@@ -282,9 +182,9 @@ def register_checkpoint(
     row = registry.register(
         session, run=run, checkpoint=checkpoint, model=body.model, document=document
     )
-    _follow(parts, session, body.model)
+    follow_change(parts, session, body.model)
     response.headers["Location"] = f"/api/v1/models/{body.model}/versions/{row.version}"
-    return _version(row, {})
+    return version_body(row, {})
 
 
 def _document(
@@ -298,11 +198,6 @@ def _document(
     return describe(blobs, checkpoint.sha256) | {"metrics": metrics}
 
 
-def _follow(parts: Parts, session: Session, name: str) -> None:
-    """Have this process answer by the change as soon as it is committed."""
-    after_commit(session, lambda: parts.directory.follow(name))
-
-
 # ---- bodies --------------------------------------------------------------------------------------
 
 
@@ -310,38 +205,6 @@ def _model(row: Model, newest: int | None, aliases: dict[str, int]) -> schemas.M
     return schemas.Model(
         name=row.name, latest_version=newest, aliases=aliases, created_at=row.created_at
     )
-
-
-def _version(row: ModelVersion, aliases: dict[str, int]) -> schemas.ModelVersion:
-    return schemas.ModelVersion(
-        model=row.model_name,
-        version=row.version,
-        aliases=[alias for alias, version in aliases.items() if version == row.version],
-        run_id=row.run_id,
-        checkpoint_id=row.checkpoint_id,
-        dataset=schemas.DatasetVersionRef(id=row.dataset_id, version=row.dataset_version),
-        config=row.config,
-        signature=schemas.Signature.model_validate(row.signature),
-        metrics=row.metrics,
-        bytes=row.bytes,
-        sha256=row.sha256,
-        created_at=row.created_at,
-    )
-
-
-def _alias(row: Alias) -> schemas.Alias:
-    return schemas.Alias(
-        model=row.model_name,
-        alias=row.alias,
-        version=row.version,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-    )
-
-
-def _alias_etag(row: Alias) -> str:
-    # The times too: an alias that was deleted and made again begins with revision 1 again.
-    return etag_of(row.alias, row.revision, row.created_at, row.updated_at)
 
 
 def _place(row: Model) -> tuple[datetime, str]:

@@ -1,6 +1,6 @@
 """Why a training process ended without a last word, as far as the machine can tell.
 
-Reads the kernel's counters and nothing else; what follows for the run is `runs.lifecycle`'s.
+Reads the kernel's counters and nothing else; what follows for the job is `life`'s.
 """
 
 import signal
@@ -20,6 +20,17 @@ SENTENCES = {
     " ({words}). Check the worker and its device, then retry the run; the setting DESCENT_STALL_S"
     " says how long it may be silent.",
 }
+#: the same where predictions are made
+OTHER_SENTENCES = {
+    "worker_lost": "The predicting process died {streak} times and got no further ({words}). Check"
+    " the worker's log, then ask again.",
+    "out_of_memory": "The machine ran out of memory, so its kernel killed the predicting process;"
+    " it died {streak} times and got no further ({words}). Use a smaller model, or a worker with"
+    " more memory.",
+    "stalled": "The predicting process stood still, and ended {streak} times and got no further"
+    " ({words}). Check the worker, then ask again; the setting DESCENT_STALL_S says how long it may"
+    " be silent.",
+}
 
 
 @dataclass(frozen=True)
@@ -33,7 +44,7 @@ class Death:
 
 
 def problem(code: str, detail: str, *, where: str | None = None) -> dict[str, Any]:
-    """Return the problem object of a run that failed; `where` says which memory ran out."""
+    """Return the problem object of a job that failed; `where` says which memory ran out."""
     place = {"where": where} if where else {}
     return {
         "type": f"urn:descent:error:{code}",
@@ -44,9 +55,10 @@ def problem(code: str, detail: str, *, where: str | None = None) -> dict[str, An
     } | place
 
 
-def sentence(code: str, words: str, streak: int) -> str:
-    """Return what the error of a run says that has ended by so many deaths."""
-    return SENTENCES[code].format(streak=streak, words=words)
+def sentence(code: str, words: str, streak: int, *, is_training: bool = True) -> str:
+    """Return what the error of a job says that has ended by so many deaths."""
+    sentences = SENTENCES if is_training else OTHER_SENTENCES
+    return sentences[code].format(streak=streak, words=words)
 
 
 def explain(

@@ -1,7 +1,8 @@
-"""What a trainer is given: its job and the files for it, in a scratch folder of the attempt."""
+"""What a process is given: its job and the files for it, in a scratch folder of the attempt."""
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import structlog
 from sqlalchemy import Engine
@@ -9,20 +10,27 @@ from sqlalchemy import Engine
 from service.blobs import BlobStore
 from service.database import reading, writing
 from service.datasets.versions import ready_version
-from service.errors import BlobCorrupt
-from service.jobs import queue
+from service.errors import BlobCorrupt, Conflict
+from service.jobs import deaths, queue
 from service.jobs.launch import Message
 from service.runs import lifecycle
 from service.runs.fallback import fall_back
 from service.settings import Settings
-from service.tables import Checkpoint, Run
+from service.tables import Checkpoint, Job, Run
+
+
+class ModelDamaged(Conflict):
+    """The stored model is damaged and is not used: predict with another one or train again."""
+
+    code = "checkpoint_corrupt"
+
 
 log = structlog.get_logger("worker")
 
 
-def make_scratch(settings: Settings, run: Run) -> Path:
+def make_scratch(settings: Settings, job: Job) -> Path:
     """Make the folder that this attempt alone writes in."""
-    scratch = settings.scratch_dir / f"{run.id}.{run.attempt}"
+    scratch = settings.scratch_dir / f"{job.id}.{job.attempt}"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True, mode=0o700)
     return scratch
@@ -30,12 +38,20 @@ def make_scratch(settings: Settings, run: Run) -> Path:
 
 def clear_scratch(engine: Engine, settings: Settings, own: set[Path]) -> None:
     """Remove what attempts that are over have left, because their supervisor died."""
-    for folder in set(settings.scratch_dir.glob("run_*.*")) - own:
-        run_id, _, number = folder.name.rpartition(".")
+    left = {f for kind in queue.TABLES for f in settings.scratch_dir.glob(f"{kind}_*.*")}
+    for folder in left - own:
+        job_id, _, number = folder.name.rpartition(".")
         with reading(engine) as session:
-            is_over = not queue.states(session, {run_id: int(number)})
+            is_over = not queue.states(session, {job_id: int(number)})
         if is_over:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def refusal(error: Exception) -> dict[str, Any]:
+    """Return the problem object of a job whose files cannot be had."""
+    if isinstance(error, ModelDamaged):
+        return deaths.problem(error.code, error.detail)
+    return deaths.problem("dataset_unavailable", f"{error} Upload the dataset again.")
 
 
 def make_job(
@@ -51,6 +67,7 @@ def make_job(
     table = blobs.fetch(version.table_sha256, scratch)
     checkpoint, resume = _fetch_checkpoint(engine, blobs, run, newest, scratch)
     job: Message = {
+        "work": "run",
         "run_id": run.id,
         "attempt": run.attempt,
         "config": run.config,

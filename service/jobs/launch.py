@@ -1,4 +1,4 @@
-"""Starting training processes: the Launcher protocol, and warm processes on this machine.
+"""Starting the processes that work: the Launcher protocol, and warm processes on this machine.
 
 A warm parent has torch imported (about two seconds) and forks each attempt from itself in
 milliseconds. It imports and never computes: torch's threads would not survive the fork. Only our
@@ -25,8 +25,8 @@ from multiprocessing.context import (
 from pathlib import Path
 from typing import Any, Protocol
 
-#: the module that trains; named, not imported, because it imports torch and this process must not
-TRAINER = "service.runs.train"
+#: the module of each kind of work; named, not imported: one imports torch, which we must not
+MODULES = {"run": "service.runs.train", "batch": "service.batch.predict"}
 PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
 
 Message = dict[str, Any]
@@ -119,7 +119,7 @@ class LocalLauncher:
         if sys.platform == "darwin":
             self._warm.set()
             return
-        self._context.set_forkserver_preload([TRAINER])
+        self._context.set_forkserver_preload(list(MODULES.values()))
         # The warm parent must outlive a SIGTERM that the whole group receives: its children save
         # their state first. An ignored signal stays ignored across exec.
         before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -183,7 +183,8 @@ def _enter(connection: Connection, job: str, scratch: str, _lock: Inherited | No
     os.dup2(words, 2)
     faulthandler.enable(words)
     faulthandler.register(signal.SIGUSR1, words)
-    importlib.import_module(TRAINER).main(connection, json.loads(job))
+    told = json.loads(job)
+    importlib.import_module(MODULES[told["work"]]).main(connection, told)
 
 
 def _die_with_parent() -> None:

@@ -1,7 +1,7 @@
-"""The supervisor: claims runs, starts a training process for each, and writes what they report.
+"""The supervisor: claims jobs, starts a process for each, and writes what these report.
 
 It holds the database and the storage; its children hold neither. It never imports torch. One
-thread does everything, so a run's messages are written in the order in which they were sent.
+thread does everything, so a job's messages are written in the order in which they were sent.
 """
 
 import contextlib
@@ -27,14 +27,14 @@ from service.blobs import BlobStore
 from service.collect import collecting
 from service.database import check_schema, create_database, reading, writing
 from service.errors import BlobCorrupt, Conflict, Fenced, Invalid, NotFound, ServiceError
-from service.jobs import deaths, handout, owners, queue, reports
+from service.jobs import handout, life, owners, queue
 from service.jobs.devices import found_devices
+from service.jobs.kinds import WORKS
 from service.jobs.launch import Child, Launcher, LocalLauncher
-from service.jobs.reports import Attempt
-from service.runs import lifecycle
+from service.jobs.work import Attempt, Work, write_death
 from service.settings import Settings
 from service.storage import open_store
-from service.tables import Run, Worker, utc_now
+from service.tables import Job, Worker, utc_now
 
 LOOK_S = 0.1  # seconds between two looks at the states of own runs: cancel must act within one
 LOOK_AT_MOST = 1.0  # seconds of silence that one look may find: we may have been asleep ourselves
@@ -51,7 +51,7 @@ log = structlog.get_logger("worker")
 
 
 class Supervisor:
-    """Trains the queue's runs until it is told to stop."""
+    """Does the queue's work until it is told to stop."""
 
     def __init__(
         self, settings: Settings, engine: Engine, blobs: BlobStore, launcher: Launcher
@@ -65,7 +65,8 @@ class Supervisor:
         self.is_stopping = False
         self._stop_by = 0.0
         self._next: dict[str, float] = {}
-        self._storers = ThreadPoolExecutor(settings.workers, thread_name_prefix="store")
+        slots = sum(work.slots(settings) for work in WORKS)
+        self._storers = ThreadPoolExecutor(slots, thread_name_prefix="store")
         #: a pipe that wakes the loop when a checkpoint is stored
         self._stored = os.pipe()
         self._looked_at = self._now()
@@ -145,8 +146,9 @@ class Supervisor:
         if self._is_due("seen", SEEN if self._launcher.is_warm() else 1.0):
             self._show()
         if not self.is_stopping and self._launcher.is_warm():
-            while len(self._attempts) < self._settings.workers and self._claim():
-                pass
+            for work in WORKS:
+                while self._is_free(work) and self._claim(work):
+                    pass
 
     def _guarded(self, step: Any) -> None:  # noqa: ANN401  any function without arguments
         """Run a step that may find the database away; it is tried again at the next look."""
@@ -173,57 +175,61 @@ class Supervisor:
 
     # ---- claiming and leases ------------------------------------------------------------------
 
-    def _claim(self) -> bool:
+    def _is_free(self, work: Work) -> bool:
+        busy = sum(attempt.work is work for attempt in self._attempts.values())
+        return busy < work.slots(self._settings)
+
+    def _claim(self, work: Work) -> bool:
         with reading(self._engine) as session:  # an idle queue costs no write lock
-            if not queue.has_waiting(session):
+            if not queue.has_waiting(session, work.table):
                 return False
         with writing(self._engine) as session:
-            run = lifecycle.claim(session, self.id, lease_s=self._settings.lease_s)
-        if run is None:
+            job = work.claim(session, self.id, self._settings.lease_s)
+        if job is None:
             return False
-        log.info("run claimed", run_id=run.id, attempt=run.attempt)
+        log.info("job claimed", job_id=job.id, attempt=job.attempt)
         reach("worker.claimed")
         try:
-            self._start(run)
+            self._start(work, job)
         except (BlobCorrupt, NotFound, Conflict, Invalid) as error:
-            problem = deaths.problem("dataset_unavailable", f"{error} Upload the dataset again.")
+            problem = handout.refusal(error)
             with writing(self._engine) as session, contextlib.suppress(Fenced):
-                lifecycle.fail(session, run.id, run.attempt, problem)
+                life.fail(session, job.id, job.attempt, problem)
         except Fenced:
-            log.warning("run lost before it was started", run_id=run.id, attempt=run.attempt)
+            log.warning("job lost before it was started", job_id=job.id, attempt=job.attempt)
         except (ServiceError, OSError):
             # Given back, so that it does not wait for its lease to run out; but not at once, or
             # an outage of the storage would be one attempt after the other.
             with writing(self._engine) as session, contextlib.suppress(Fenced):
-                lifecycle.stopped(session, run.id, run.attempt, wait_s=STORAGE_WAIT)
+                life.stopped(session, job.id, job.attempt, wait_s=STORAGE_WAIT)
             raise
         return True
 
-    def _start(self, run: Run) -> None:
-        scratch = handout.make_scratch(self._settings, run)
-        job = handout.make_job(self._engine, self._blobs, self._settings, run, scratch)
+    def _start(self, work: Work, job: Job) -> None:
+        scratch = handout.make_scratch(self._settings, job)
+        told = work.make_job(self._engine, self._blobs, self._settings, job, scratch)
         reach("worker.launch")
-        child = self._launcher.start(job, scratch, self._lock)
-        self._attempts[run.id] = Attempt(run.id, run.attempt, child, scratch)
+        child = self._launcher.start(told, scratch, self._lock)
+        self._attempts[job.id] = Attempt(work, job.id, job.attempt, child, scratch)
         reach("worker.launched")
 
     def _beat(self) -> None:
-        mine = {a.run_id: a.number for a in self._attempts.values()}
+        mine = {a.job_id: a.number for a in self._attempts.values()}
         reach("worker.beat")
         with writing(self._engine) as session:
             held = queue.beat(session, self.id, mine, lease_s=self._settings.lease_s)
-        for run_id in mine.keys() - held.keys():
-            self._lose(self._attempts[run_id])
+        for job_id in mine.keys() - held.keys():
+            self._lose(self._attempts[job_id])
 
     def _obey_states(self) -> None:
         """Tell trainers of cancels, pauses and the end of this supervisor; kill the deaf."""
-        mine = {a.run_id: a.number for a in self._attempts.values()}
+        mine = {a.job_id: a.number for a in self._attempts.values()}
         if not mine:
             return
         with reading(self._engine) as session:
             states = queue.states(session, mine)
         for attempt in list(self._attempts.values()):
-            state = states.get(attempt.run_id)
+            state = states.get(attempt.job_id)
             if state is None and not attempt.is_settled:
                 self._lose(attempt)
             elif state == "cancelling":
@@ -251,14 +257,14 @@ class Supervisor:
             attempt.silent_s = 0.0 if attempt.inbox else attempt.silent_s + passed
             if attempt.silent_s < self._settings.stall_s or attempt.stalled_s is not None:
                 continue
-            log.warning("trainer stalled", run_id=attempt.run_id, attempt=attempt.number)
+            log.warning("process stalled", job_id=attempt.job_id, attempt=attempt.number)
             attempt.stalled_s = self._settings.stall_s
             attempt.child.show_stack()
             attempt.kill_at = now + STACK_S
 
     def _lose(self, attempt: Attempt) -> None:
         """Stop a trainer whose run belongs to somebody else now; nothing of it is written."""
-        log.warning("run lost to another worker", run_id=attempt.run_id, attempt=attempt.number)
+        log.warning("job lost to another worker", job_id=attempt.job_id, attempt=attempt.number)
         attempt.is_settled = True
         attempt.child.kill()
 
@@ -273,11 +279,11 @@ class Supervisor:
         handout.clear_scratch(self._engine, self._settings, own)
         with reading(self._engine) as session:
             lost = queue.expired(session)
-        for run_id, number in lost:
+        for job_id, number in lost:
             reach("worker.rescue")
             with writing(self._engine) as session:
-                if lifecycle.rescue(session, run_id, number):
-                    log.warning("run rescued", run_id=run_id, attempt=number)
+                if life.rescue(session, job_id, number):
+                    log.warning("job rescued", job_id=job_id, attempt=number)
 
     # ---- what trainers say --------------------------------------------------------------------
 
@@ -303,7 +309,7 @@ class Supervisor:
         except (ServiceError, OSError) as error:
             # Nothing is lost: the message stays first in the inbox, and a full inbox is not read,
             # which in turn holds the trainer.
-            log.warning("cannot write", run_id=attempt.run_id, error=str(error))
+            log.warning("cannot write", job_id=attempt.job_id, error=str(error))
             attempt.retry_at = self._now() + DATABASE_RETRY
             if self.is_stopping and self._now() > self._stop_by:
                 attempt.inbox.clear()  # it goes on from the last checkpoint that was stored
@@ -311,16 +317,16 @@ class Supervisor:
     def _write_first(self, attempt: Attempt) -> bool:
         """Write the first message of the inbox; return whether that is done.
 
-        A thread stores checkpoints: storage may be slow, and leases must be renewed meanwhile.
+        A thread stores what has a file: storage may be slow, and leases must be renewed meanwhile.
         """
         if attempt.storing is None:
             if attempt.is_settled:
                 return True
             arguments = (self._engine, self._blobs, attempt, attempt.inbox[0])
-            if attempt.inbox[0]["type"] != "checkpoint":
-                reports.write(*arguments)
+            if attempt.inbox[0]["type"] not in attempt.work.stored:
+                attempt.work.write(*arguments)
                 return True
-            attempt.storing = self._storers.submit(reports.write, *arguments)
+            attempt.storing = self._storers.submit(attempt.work.write, *arguments)
             attempt.storing.add_done_callback(lambda _done: os.write(self._stored[1], b"\n"))
         if not attempt.storing.done():
             return False
@@ -333,8 +339,8 @@ class Supervisor:
         code = attempt.child.exit_code()
         if not attempt.is_settled:
             reach("worker.bury")
-            reports.write_death(self._engine, attempt, code)
-        del self._attempts[attempt.run_id]
+            write_death(self._engine, attempt, code)
+        del self._attempts[attempt.job_id]
         shutil.rmtree(attempt.scratch, ignore_errors=True)
         self._next.clear()
 

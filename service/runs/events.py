@@ -15,23 +15,29 @@ from sqlalchemy.orm import Session
 
 from service.database import reading
 from service.errors import ServiceError
+from service.jobs import queue
 from service.tables import Event, Run
 
 POLL = 0.05  # seconds between two looks at the runs that somebody watches
 KINDS = ("state", "metrics", "checkpoint", "log", "rewind", "end")
 
 
-def append(session: Session, run_id: str, attempt: int, kind: str, data: dict[str, Any]) -> int:
-    """Add one event to a run whose row the caller has locked; return its number."""
+def append(session: Session, job_id: str, attempt: int, kind: str, data: dict[str, Any]) -> int:
+    """Add one event to a job whose row the caller has locked; return its number.
+
+    Only a run's events are kept. Those of other work are but counted, for whoever waits for news.
+    """
+    table = queue.table_of(job_id)
     seq = session.execute(
-        update(Run)
-        .where(Run.id == run_id)
-        .values(event_seq=Run.event_seq + 1)
-        .returning(Run.event_seq),
+        update(table)
+        .where(table.id == job_id)
+        .values(event_seq=table.event_seq + 1)
+        .returning(table.event_seq),
         execution_options={"synchronize_session": False},
     ).scalar_one()
-    session.add(Event(run_id=run_id, seq=seq, attempt=attempt, kind=kind, data=data))
-    session.flush()
+    if table is Run:
+        session.add(Event(run_id=job_id, seq=seq, attempt=attempt, kind=kind, data=data))
+        session.flush()
     return seq
 
 
@@ -52,7 +58,7 @@ def of_kind(session: Session, run_id: str, kind: str) -> Sequence[Event]:
 
 
 class Watcher:
-    """Wakes those who wait for a run to change: one query for all of them, not one each."""
+    """Wakes those who wait for a job to change: one query for all of them, not one each."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -106,10 +112,13 @@ class Watcher:
                 self._wake(await run_sync(self._numbers, list(self._waiting)))
             await asyncio.sleep(POLL)
 
-    def _numbers(self, runs: list[str]) -> dict[str, int]:
+    def _numbers(self, jobs: list[str]) -> dict[str, int]:
+        found: dict[str, int] = {}
         with reading(self._engine) as session:
-            rows = session.execute(select(Run.id, Run.event_seq).where(Run.id.in_(runs)))
-            return dict(rows.all())
+            for table in {queue.table_of(job) for job in jobs}:
+                rows = session.execute(select(table.id, table.event_seq).where(table.id.in_(jobs)))
+                found |= dict(rows.all())
+        return found
 
     def _wake(self, numbers: dict[str, int]) -> None:
         for run_id, waiters in self._waiting.items():

@@ -1,53 +1,49 @@
-"""The life of a run: the one table of transitions, and every change of state.
+"""The life of a run: what it has in common with other jobs (`jobs.life`), and what is its own.
 
-Each transition is one UPDATE that names the states it may start from, plus one event, in one
-transaction. What a supervisor does is fenced by the attempt; what a client asks for (cancel,
-pause) is a state that the supervisor honours, never a write over a running attempt.
+What a supervisor does is fenced by the attempt; what a client asks for (cancel, pause) is a state
+that the supervisor honours, never a write over a running attempt.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from models.failpoints import reach
-from service.database import boot_id, clock
-from service.errors import Conflict, Fenced, NotFound
+from service.errors import Conflict, Fenced
 from service.ids import new_id
-from service.jobs import deaths, queue
+from service.jobs import life, queue
+from service.jobs.life import (
+    TERMINAL,
+    TRANSITIONS,
+    crashed,
+    fail,
+    rescue,
+    started,
+    stopped,
+    succeed,
+)
 from service.runs import events, metrics
 from service.tables import Checkpoint, Run, utc_now
 
-TRANSITIONS: dict[str, frozenset[str]] = {
-    "queued": frozenset({"starting", "cancelled"}),
-    "starting": frozenset({"running", "interrupted", "failed", "cancelling"}),
-    "running": frozenset({"pausing", "cancelling", "interrupted", "succeeded", "failed"}),
-    "pausing": frozenset({"paused", "cancelling", "interrupted", "succeeded", "failed"}),
-    "paused": frozenset({"queued", "cancelled"}),
-    "cancelling": frozenset({"cancelled", "succeeded"}),
-    "interrupted": frozenset({"queued", "failed", "cancelled"}),
-    "succeeded": frozenset(),
-    "failed": frozenset(),
-    "cancelled": frozenset(),
-}
-TERMINAL = frozenset(state for state, to in TRANSITIONS.items() if not to)
+__all__ = [
+    "TERMINAL",
+    "TRANSITIONS",
+    "crashed",
+    "fail",
+    "rescue",
+    "started",
+    "stopped",
+    "succeed",
+]
+
 KEEP_CHECKPOINTS = 2  # the newest ones that are kept beside the best
 
 
-def from_states(to: str) -> frozenset[str]:
-    """Return the states from which `to` can be reached."""
-    return frozenset(state for state, targets in TRANSITIONS.items() if to in targets)
-
-
 def get(session: Session, run_id: str) -> Run:
-    run = session.get(Run, run_id, populate_existing=True)
-    if run is None:
-        raise NotFound(f"There is no run {run_id!r}.")
-    return run
+    return life.get(session, Run, run_id)
 
 
 def unfinished_runs_of(session: Session, dataset_id: str) -> Sequence[str]:
@@ -97,30 +93,30 @@ def submit(session: Session, submission: Submission) -> Run:
 
 def cancel(session: Session, run_id: str) -> tuple[Run, bool]:
     """Ask for the end of a run; return it and whether anything was changed."""
-    return _ask(session, run_id, {"queued": "cancelled", "paused": "cancelled"}, "cancelling")
+    return life.cancel(session, Run, run_id)
 
 
 def pause(session: Session, run_id: str) -> tuple[Run, bool]:
     """Ask the run to stop at its next step boundary and to keep its place."""
-    return _ask(session, run_id, {}, "pausing")
+    return life.ask(session, Run, run_id, "pausing")
 
 
 def resume(session: Session, run_id: str) -> tuple[Run, bool]:
     """Put a paused run back into the queue; it goes on from its last checkpoint."""
-    run = _lock(session, run_id)
+    run = life.lock(session, Run, run_id)
     if run.state != "paused":
         if run.state in {"queued", "starting", "running"}:
             return run, False
-        raise _not_allowed(run, "resume")
-    _move(session, run, "queued", queued_at=utc_now())
+        raise life.not_allowed(run, "resume")
+    life.move(session, run, "queued", queued_at=utc_now())
     return get(session, run_id), True
 
 
 def retry(session: Session, run_id: str) -> Run:
     """Make a new run from one that failed or was cancelled; it starts at its last checkpoint."""
-    old = _lock(session, run_id)  # or its checkpoints could be deleted meanwhile
+    old = life.lock(session, Run, run_id)  # or its checkpoints could be deleted meanwhile
     if old.state not in {"failed", "cancelled"}:
-        raise _not_allowed(old, "retry")
+        raise life.not_allowed(old, "retry")
     return submit(
         session,
         Submission(
@@ -136,14 +132,7 @@ def retry(session: Session, run_id: str) -> Run:
 
 def delete(session: Session, run_id: str) -> None:
     """Remove a finished run with its curve and checkpoints; its model versions stay."""
-    run = _lock(session, run_id)
-    if run.state not in TERMINAL:
-        raise Conflict(
-            f"The run is {run.state}: cancel it first.",
-            code="in_use",
-            state=run.state,
-            allowed=["cancel"],
-        )
+    run = life.lock_ended(session, Run, run_id)
     if heir := _heir(session, run_id):
         needs = f"The run {heir} goes on from a checkpoint of this one"
         raise Conflict(f"{needs}: wait until it has its own.", code="in_use", run=heir)
@@ -158,45 +147,12 @@ def _heir(session: Session, run_id: str) -> str | None:
     return session.scalar(others.where(Run.state.not_in(TERMINAL)).limit(1))
 
 
-def _ask(session: Session, run_id: str, at_once: dict[str, str], request: str) -> tuple[Run, bool]:
-    """Move to the state that asks for something, or straight to its end where nobody runs it."""
-    run = _lock(session, run_id)
-    reached = {"cancelling": {"cancelling", "cancelled"}, "pausing": {"pausing", "paused"}}
-    if run.state in reached[request]:
-        return run, False
-    to = at_once.get(run.state, request)
-    if to not in TRANSITIONS[run.state]:
-        raise _not_allowed(run, "cancel" if request == "cancelling" else "pause")
-    if to in TERMINAL:
-        _finish(session, run, to, {"state_reason": "cancel"})
-    else:
-        _move(session, run, to)
-    return get(session, run_id), True
-
-
-def _not_allowed(run: Run, verb: str) -> Conflict:
-    verbs = {
-        "queued": ["cancel"],
-        "starting": ["cancel"],
-        "running": ["cancel", "pause"],
-        "pausing": ["cancel"],
-        "paused": ["cancel", "resume"],
-        "failed": ["retry"],
-        "cancelled": ["retry"],
-    }
-    allowed = verbs.get(run.state, [])
-    detail = f"A {run.state} run cannot {verb}."
-    if allowed:
-        detail += f" It can {' or '.join(allowed)}."
-    return Conflict(detail, code="state_conflict", state=run.state, allowed=allowed)
-
-
 # ---- what supervisors do ------------------------------------------------------------------------
 
 
 def claim(session: Session, owner: str, *, lease_s: float, now: float | None = None) -> Run | None:
     """Start a new attempt of the oldest queued run, replacing rows that no checkpoint covers."""
-    run = queue.claim(session, owner, lease_s=lease_s, now=now)
+    run = queue.claim(session, Run, owner, lease_s=lease_s, now=now)
     if run is None:
         return None
     checkpoint = resume_checkpoint(session, run)
@@ -217,16 +173,6 @@ def resume_checkpoint(session: Session, run: Run) -> Checkpoint | None:
 def covered_seq(run_id: str, checkpoint: Checkpoint | None) -> int:
     """Return the last metric row of the run that an attempt from this checkpoint keeps."""
     return checkpoint.metric_seq if checkpoint and checkpoint.run_id == run_id else 0
-
-
-def started(session: Session, run_id: str, attempt: int, values: dict[str, Any]) -> None:
-    """The trainer computes its first step. A request that came meanwhile stands."""
-    run = queue.fence(session, run_id, attempt)
-    values["started_at"] = run.started_at or utc_now()
-    if run.state == "starting":
-        _move(session, run, "running", **values)
-    else:
-        session.execute(update(Run).where(Run.id == run_id).values(**values))
 
 
 def add_checkpoint(
@@ -260,127 +206,7 @@ def log(session: Session, run_id: str, attempt: int, line: str) -> None:
     events.append(session, run_id, attempt, "log", {"line": line})
 
 
-def succeed(session: Session, run_id: str, attempt: int, values: dict[str, Any]) -> None:
-    """End the run with its model. A pause or cancel that came too late is overruled."""
-    run = queue.fence(session, run_id, attempt)
-    if run.state == "starting":  # a run that resumes after its last step
-        _move(session, run, "running")
-        run = get(session, run_id)
-    _finish(session, run, "succeeded", values)
-
-
-def fail(session: Session, run_id: str, attempt: int, error: dict[str, Any]) -> None:
-    """End the run with a problem object; where a cancel was asked for, it is cancelled instead."""
-    run = queue.fence(session, run_id, attempt)
-    if run.state == "cancelling":
-        _finish(session, run, "cancelled", {"state_reason": "cancel"})
-    else:
-        _finish(session, run, "failed", {"error": error, "state_reason": error["code"]})
-
-
-def stopped(session: Session, run_id: str, attempt: int, *, wait_s: float | None = None) -> None:
-    """The trainer obeyed: end a cancelled run, park a paused one, requeue one handed back.
-
-    One that is requeued is not tried again for `wait_s` seconds.
-    """
-    run = queue.fence(session, run_id, attempt)
-    if run.state == "cancelling":
-        _finish(session, run, "cancelled", {"state_reason": "cancel"})
-    elif run.state == "pausing":
-        _move(session, run, "paused", owner=None, lease_expires=None)
-    else:
-        _interrupt(session, run, "handed_back", _waiting(session, wait_s) if wait_s else {})
-
-
-def crashed(
-    session: Session,
-    run_id: str,
-    attempt: int,
-    last_words: str,
-    *,
-    code: str = "worker_lost",
-    now: float | None = None,
-) -> None:
-    """The trainer died without a word while its supervisor lived: try again, but not for ever."""
-    run = queue.fence(session, run_id, attempt)
-    streak = run.crash_streak + 1
-    where = "host" if code == "out_of_memory" else None  # a GPU's lack of memory has a word
-    if run.state == "cancelling":
-        _finish(session, run, "cancelled", {"state_reason": "cancel"})
-    elif streak >= deaths.MOST[code]:
-        error = deaths.problem(code, deaths.sentence(code, last_words, streak), where=where)
-        _finish(session, run, "failed", {"error": error, "state_reason": code})
-    else:
-        wait_s = min(300.0, math.pow(2.0, streak) - 1)
-        waiting = _waiting(session, wait_s, now)
-        reason = "crashed" if code == "worker_lost" else code
-        _interrupt(session, run, reason, {"crash_streak": streak} | waiting)
-
-
-def rescue(session: Session, run_id: str, attempt: int, *, now: float | None = None) -> bool:
-    """Take a run from a supervisor that has been silent too long; return whether it was taken."""
-    run = queue.take_expired(session, run_id, attempt, now=now)
-    if run is None:
-        return False
-    if run.state == "cancelling":
-        _finish(session, run, "cancelled", {"state_reason": "cancel"})
-    else:
-        _interrupt(session, run, "worker_lost", {})
-    return True
-
-
 # ---- private ------------------------------------------------------------------------------------
-
-
-def _lock(session: Session, run_id: str) -> Run:
-    run = session.get(Run, run_id, with_for_update=True, populate_existing=True)
-    if run is None:
-        raise NotFound(f"There is no run {run_id!r}.")
-    return run
-
-
-def _interrupt(session: Session, run: Run, reason: str, values: dict[str, Any]) -> None:
-    """Give a run back to the queue; one that was being paused keeps its place and is parked."""
-    free = {"owner": None, "lease_expires": None, "state_reason": reason}
-    if run.state == "pausing":
-        _move(session, run, "paused", **free, **values)
-        return
-    _move(session, run, "interrupted", **free)
-    _move(session, get(session, run.id), "queued", **values)
-
-
-def _waiting(session: Session, wait_s: float, now: float | None = None) -> dict[str, Any]:
-    """Return the columns of a run that is not tried again for `wait_s` seconds."""
-    return {
-        "not_before": clock(session, now) + wait_s,
-        "boot_id": boot_id(session),
-        "waits_until": utc_now() + timedelta(seconds=wait_s),
-    }
-
-
-def _finish(session: Session, run: Run, to: str, values: dict[str, Any]) -> None:
-    _move(session, run, to, owner=None, lease_expires=None, finished_at=utc_now(), **values)
-    events.append(session, run.id, run.attempt, "end", {"state": to})
-
-
-def _move(session: Session, run: Run, to: str, **values: Any) -> None:  # noqa: ANN401  columns
-    """Write one transition and its event. The caller has locked the row."""
-    done = session.execute(
-        update(Run)
-        .where(Run.id == run.id, Run.attempt == run.attempt, Run.state.in_(from_states(to)))
-        .values(state=to, **values)
-        .returning(Run.id),
-        execution_options={"synchronize_session": False},
-    ).scalar_one_or_none()
-    if done is None:
-        raise Fenced(f"{run.id} cannot go from {run.state} to {to}")
-    data: dict[str, Any] = {"state": to}
-    if values.get("state_reason"):
-        data["reason"] = values["state_reason"]
-    if values.get("error"):
-        data["error"] = values["error"]
-    events.append(session, run.id, run.attempt, "state", data)
-    session.expire(run)
 
 
 def _drop_old_checkpoints(session: Session, run_id: str) -> None:

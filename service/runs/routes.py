@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from datetime import datetime
-from time import monotonic
 from typing import Annotated, Any
 
 import orjson
@@ -19,6 +18,7 @@ from descent.spec import RunConfig
 from service.database import reading
 from service.datasets.versions import ready_version
 from service.dependencies import (
+    MAX_WAIT,
     PageParams,
     Parts,
     PartsDep,
@@ -30,6 +30,7 @@ from service.dependencies import (
     link_next,
     not_modified,
     page_of,
+    when_changed,
 )
 from service.errors import Invalid
 from service.http import has_etag, not_idempotent
@@ -38,8 +39,6 @@ from service.runs import events, lifecycle, metrics, streams, wire
 from service.runs.params import MetricsParams, RunFilter
 from service.runs.plan import Plan, make_plan
 from service.tables import Checkpoint, DatasetVersion, Run
-
-MAX_WAIT = 60.0  # seconds that a request may wait for a change
 
 router = strict_router("/runs", tags=["runs"])
 
@@ -124,13 +123,7 @@ def list_runs(
 @has_etag
 async def get_run(run_id: str, parts: PartsDep, request: Request, wait: Wait = 0) -> Response:
     """Return a run; with `wait`, as soon as its state changes or the time is up."""
-    body, seen = await run_sync(_look, parts, run_id)
-    first, deadline = body["state"], monotonic() + wait
-    has_this = "if-none-match" not in request.headers or not_modified(request, etag_of(body))
-    while has_this and body["state"] == first and first not in lifecycle.TERMINAL:
-        if not await parts.watcher.wait(run_id, seen, deadline - monotonic()):
-            break
-        body, seen = await run_sync(_look, parts, run_id)
+    body = await when_changed(request, parts, run_id, _look, wait)
     etag = etag_of(body)
     if not_modified(request, etag):
         return Response(status_code=304, headers={"ETag": etag})

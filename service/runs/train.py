@@ -4,8 +4,6 @@ It holds no credentials and opens no connection; whatever it makes is a message 
 in its scratch folder.
 """
 
-import json
-import os
 import time
 import traceback
 from dataclasses import asdict
@@ -23,41 +21,26 @@ from models.checkpoint import read
 from models.data import read_table
 from models.devices import memory_failures
 from models.errors import LearningError
-from models.events import Alive, Event, Job, Metrics, Noted, Saved, Started, StopReason
+from models.events import Alive, Event, Job, Metrics, Noted, Saved, Started
 from models.failpoints import reach
 from models.features import Features
 from models.train import train
+from service.jobs.channel import Channel
 
 FLUSH_S = 0.1  # seconds between two messages with rows
 FLUSH_ROWS = 2000  # rows that are held at most
 QUIET_S = 0.5  # seconds without a message after which a sign of life, one a second, is one
-POLL_S = 0.02  # seconds between two looks at the pipe
 
 
-class Reporter:
+class Reporter(Channel):
     """Sends what training yields; rows are gathered so that a fast run is no flood of messages."""
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+        super().__init__(connection)
         self._rows: list[dict[str, Any]] = []
         self._summary: dict[str, Any] = {"progress": None, "best": None}
         self._flushed_at = 0.0
-        self._sent_at = 0.0
-        self._polled_at = 0.0
-        self._stop: StopReason | None = None
         self._signature: dict[str, Any] | None = None
-
-    def should_stop(self) -> StopReason | None:
-        """Return what the supervisor asked for. Without a supervisor nothing can be kept: end."""
-        now = time.monotonic()
-        if self._stop is None and now - self._polled_at >= POLL_S:
-            self._polled_at = now
-            try:
-                if self._connection.poll():
-                    self._stop = json.loads(self._connection.recv_bytes())["reason"]
-            except (EOFError, OSError):
-                os._exit(1)
-        return self._stop
 
     def report(self, event: Event) -> None:
         if isinstance(event, Metrics):
@@ -70,7 +53,7 @@ class Reporter:
             if is_due or len(self._rows) >= FLUSH_ROWS:
                 self.flush()
             return
-        if isinstance(event, Alive) and time.monotonic() - self._sent_at < QUIET_S:
+        if isinstance(event, Alive) and time.monotonic() - self.sent_at < QUIET_S:
             return
         self.flush()
         if isinstance(event, Started):
@@ -94,8 +77,7 @@ class Reporter:
 
     def send(self, kind: str, **fields: Any) -> None:  # noqa: ANN401  JSON
         reach(f"trainer.{kind}")
-        self._connection.send_bytes(json.dumps({"type": kind} | fields).encode())
-        self._sent_at = time.monotonic()
+        super().send(kind, **fields)
 
 
 def _signature(path: Path) -> dict[str, Any]:
@@ -145,4 +127,4 @@ def main(connection: Connection, job: dict[str, Any]) -> None:
         reporter.send(
             "failed", code="internal_error", detail=f"The training stopped unexpectedly: {last}"
         )
-    connection.close()
+    reporter.close()

@@ -52,6 +52,24 @@ UPLOAD = (
     "ingest.parsed",
     "ingest.ready",
 )
+#: in the process that predicts a table, and in its supervisor; tests/service/batch kills at each
+PREDICTOR = (
+    "predictor.begin",
+    "predictor.predicted",
+    "predictor.chunk",
+    "predictor.profile",
+    "predictor.finished",
+)
+BATCH = tuple(
+    f"batch.{kind}{rest}"
+    for kind, rests in {
+        "started": ("", ".written", ".committed"),
+        "chunk": ("", ".begin", ".written", ".committed"),
+        "finished": ("", ".begin", ".written", ".committed"),
+        "succeed": (".made",),
+    }.items()
+    for rest in rests
+)
 #: what is reached while a run is being recovered
 RECOVERY = (
     "worker.expired",

@@ -208,7 +208,7 @@ def _check(clients: Clients, url: str, engine: Any) -> None:
 
 
 @contextmanager
-def _database(kind: str, folder: Path) -> Iterator[str]:
+def fresh_database(kind: str, folder: Path) -> Iterator[str]:
     """Give a fresh, migrated database; a PostgreSQL server is started for it and stopped."""
     if kind == "sqlite":
         yield _migrated(f"sqlite:///{folder / 'descent.sqlite3'}")
@@ -233,7 +233,7 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="descent-submits-") as name:
         folder = Path(name)
-        with _database(given.database, folder) as url:
+        with fresh_database(given.database, folder) as url:
             figures = submit_under_kills(
                 folder, url, submits=given.submits, seed=given.seed, kills=given.kills
             )

@@ -11,6 +11,8 @@ LISTED = {
     *points.API,
     *points.UPLOAD,
     *points.RECOVERY,
+    *points.PREDICTOR,
+    *points.BATCH,
     "worker.bury",
 }
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from descent import Client
-from descent.errors import DatasetRejected, InvalidRequest, NotFound, RunFailed, TimedOut
+from descent.errors import Conflict, DatasetRejected, InvalidRequest, NotFound, RunFailed, TimedOut
 
 SCORES = Path(__file__).parents[2] / "descent" / "data" / "scores.csv"
 LINEAR = {"model": {"type": "linear"}, "epochs": 20}
@@ -129,6 +129,37 @@ def test_a_wrong_configuration_names_the_field(descent: Client) -> None:
     dataset = descent.upload(SCORES)
     with pytest.raises(InvalidRequest, match="learning_rate"):
         descent.train(dataset, "Final", optimizer={"type": "sgd", "learning_rate": -1})
+
+
+def test_a_model_is_taken_elsewhere_and_comes_back(descent: Client, tmp_path: Path) -> None:
+    descent.train(descent.upload(SCORES), "Final", **LINEAR, register_as="leaves").wait(60)
+    model = descent.model("leaves")
+    bundle = model.export(tmp_path)
+    assert (bundle.name, bundle.read_bytes()[:2]) == (f"leaves-{model.info().version}.zip", b"PK")
+    assert model.export(tmp_path / "graph.onnx", kind="onnx").stat().st_size > 0
+    made = descent.import_model(bundle, "returns")
+    assert made.imported is not None
+    assert (made.run_id, made.imported.model) == (None, "leaves")
+    assert descent.import_model(bundle.read_bytes(), "returns").version == made.version + 1
+    assert descent.model("returns").predict({"Quiz": 10}) == model.predict({"Quiz": 10})
+    assert descent.model("returns").parameters() == model.parameters()
+    with pytest.raises(InvalidRequest, match="bundle"):
+        descent.import_model(SCORES, "returns")
+
+
+def test_an_alias_is_moved_and_rolled_back(descent: Client) -> None:
+    dataset = descent.upload(SCORES)
+    for _ in range(2):
+        descent.train(dataset, "Final", **LINEAR, register_as="moved").wait(60)
+    model = descent.model("moved")
+    assert model.set_alias("champion", 1).canary is None
+    moved = model.set_alias("champion", 1, canary=2, percent=50)
+    assert moved.canary is not None
+    assert (moved.canary.version, moved.canary.percent) == (2, 50)
+    assert model.set_alias("champion", 2).version == 2
+    assert model.rollback("champion").version == 1
+    with pytest.raises(Conflict, match="nothing_to_roll_back"):
+        model.rollback("champion")
 
 
 def test_names_are_quoted_in_the_path(descent: Client) -> None:

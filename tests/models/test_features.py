@@ -158,6 +158,18 @@ def test_the_signature_tells_what_a_client_needs() -> None:
     assert inputs["Age"]["missing"] == 2
     assert inputs["Alone"]["required"] is True
     assert {entry["value"] for entry in inputs["Port"]["categories"]} == {"C", "Q", "S"}
+    assert sum(entry["count"] for entry in inputs["Port"]["categories"]) == table.rows - 1
+    assert inputs["Age"]["clip"]["min"] < inputs["Age"]["min"] < inputs["Age"]["mean"]
+    assert "clip" not in inputs["Alone"]
+    stand_ins = {name: column["missing_as"] for name, column in inputs.items()}
+    assert stand_ins == {"Age": "mean", "Port": "other", "Alone": "mean"}
+    assert features.signature()["outputs"][0] | {"min": 1, "max": 3} == {
+        "name": "Class",
+        "type": "number",
+        "classes": None,
+        "min": 1.0,
+        "max": 3.0,
+    }
 
 
 def test_classes_keep_their_own_type() -> None:

@@ -33,16 +33,17 @@ MUTANTS = (
     Mutant(
         "the fence does not look at the attempt",
         "service/jobs/queue.py",
-        "        .where(Run.id == run_id, Run.attempt == attempt, Run.state.in_(OWNED))\n"
+        "        .where(table.id == job_id, table.attempt == attempt, table.state.in_(OWNED))\n"
         "        .values(attempt=attempt)",
-        "        .where(Run.id == run_id, Run.state.in_(OWNED))\n        .values(owner=Run.owner)",
+        "        .where(table.id == job_id, table.state.in_(OWNED))\n"
+        "        .values(owner=table.owner)",
         LATE,
     ),
     Mutant(
         "the fence does not look at the state",
         "service/jobs/queue.py",
-        "Run.attempt == attempt, Run.state.in_(OWNED))\n        .values(attempt=attempt)",
-        "Run.attempt == attempt)\n        .values(attempt=attempt)",
+        "table.attempt == attempt, table.state.in_(OWNED))\n        .values(attempt=attempt)",
+        "table.attempt == attempt)\n        .values(attempt=attempt)",
         f"{FENCING}::test_an_owner_whose_run_has_ended_is_refused",
     ),
     Mutant(
@@ -68,38 +69,54 @@ MUTANTS = (
     ),
     Mutant(
         "the start is not fenced",
-        "service/runs/lifecycle.py",
-        '    run = queue.fence(session, run_id, attempt)\n    values["started_at"]',
-        '    run = get(session, run_id)\n    values["started_at"]',
+        "service/jobs/life.py",
+        '    job = queue.hold(session, table, job_id, attempt)\n    values["started_at"]',
+        '    job = get(session, table, job_id)\n    values["started_at"]',
         f"{LATE}[sqlite-the start]",
     ),
     Mutant(
         "a claim is no new attempt",
         "service/jobs/queue.py",
-        "            attempt=Run.attempt + 1,\n",
+        "            attempt=table.attempt + 1,\n",
         "",
         f"{LIFECYCLE}::test_a_claim_starts_a_new_attempt",
+    ),
+    Mutant(
+        "chunks of predictions are not fenced",
+        "service/batch/lifecycle.py",
+        "    job = queue.hold(session, BatchPrediction, job_id, attempt)\n    last =",
+        "    job = life.get(session, BatchPrediction, job_id)\n    last =",
+        "tests/service/batch/test_lifecycle.py"
+        "::test_a_late_write_is_refused_and_changes_nothing[sqlite-a chunk]",
+    ),
+    Mutant(
+        "a chunk that was sent twice is stored twice",
+        "service/batch/lifecycle.py",
+        "    if chunk.number == done + 1:",
+        "    if True:",
+        "tests/service/batch/test_lifecycle.py"
+        "::test_a_chunk_whose_commit_was_not_heard_of_is_stored_once",
     ),
     # ---- leases -------------------------------------------------------------------------------
     Mutant(
         "a beat renews what another owner holds",
         "service/jobs/queue.py",
-        "        .where(mine, Run.owner == owner, Run.state.in_(OWNED))",
-        "        .where(mine, Run.state.in_(OWNED))",
+        "            .where(mine, table.owner == owner, table.state.in_(OWNED))",
+        "            .where(mine, table.state.in_(OWNED))",
         f"{LIFECYCLE}::test_a_beat_of_a_stranger_renews_nothing",
     ),
     Mutant(
         "a rescue does not wait for the lease to end",
         "service/jobs/queue.py",
-        "        .where(_is_expired(session, now))\n        .values(owner=None",
+        "        .where(_is_expired(table, session, now))\n        .values(owner=None",
         "        .values(owner=None",
         f"{LIFECYCLE}::test_a_beat_keeps_the_lease",
     ),
     Mutant(
         "a lease of an earlier boot still counts",
         "service/jobs/queue.py",
-        "    return or_(Run.lease_expires < clock(session, now), Run.boot_id != boot_id(session))",
-        "    return or_(Run.lease_expires < clock(session, now))",
+        "(table.lease_expires < clock(session, now), table.boot_id != boot_id(session))",
+        "(table.lease_expires < clock(session, now))",
         f"{LIFECYCLE}::test_a_lease_of_an_earlier_boot_is_void",
     ),
     # ---- curves -------------------------------------------------------------------------------
@@ -178,6 +195,13 @@ MUTANTS = (
         "the collector does not look for checkpoints",
         "service/references.py",
         "        exists().where(Checkpoint.sha256 == sha256),\n",
+        "",
+        "tests/service/test_collect.py::test_every_column_that_names_a_blob_keeps_it",
+    ),
+    Mutant(
+        "the collector does not look for chunks",
+        "service/references.py",
+        "        exists().where(BatchChunk.sha256 == sha256),\n",
         "",
         "tests/service/test_collect.py::test_every_column_that_names_a_blob_keeps_it",
     ),

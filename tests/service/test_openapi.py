@@ -40,7 +40,7 @@ def operations(document: dict[str, Any], method: str) -> dict[str, Any]:
 
 def test_every_post_that_makes_something_takes_an_idempotency_key(document: dict[str, Any]) -> None:
     for path, operation in operations(document, "post").items():
-        makes_nothing = path.endswith(("/predict", "/infer", "/validate"))
+        makes_nothing = path.endswith(("/predict", "/infer", "/validate", "/invocations"))
         assert ("Idempotency-Key" in headers_of(operation)) != makes_nothing, path
 
 
@@ -54,6 +54,7 @@ def test_what_if_match_protects_is_named(document: dict[str, Any]) -> None:
     assert protected == {
         ("put", "/api/v1/models/{name}/aliases/{alias}"),
         ("delete", "/api/v1/models/{name}/aliases/{alias}"),
+        ("post", "/api/v1/models/{name}/aliases/{alias}/rollback"),
         ("patch", "/api/v1/datasets/{dataset_id}"),
         ("delete", "/api/v1/datasets/{dataset_id}"),
     }

@@ -10,7 +10,8 @@ from sqlalchemy import Engine, event
 from service.blobs import LocalBlobs
 from service.database import writing
 from service.errors import NotFound
-from service.inference import registry
+from service.inference import aliases, registry
+from service.inference.aliases import Pointer, Pointing
 from service.inference.cache import Predictors
 from service.inference.directory import Directory
 from tests.service.inference import trained
@@ -37,7 +38,7 @@ def directory(engine: Engine, predictors: Predictors) -> Iterator[Directory]:
 def point(engine: Engine, version: int, alias: str = "champion") -> None:
     """Move an alias as another process would."""
     with writing(engine) as session:
-        registry.point_alias(session, "scores", alias, version, allow)
+        aliases.point(session, Pointer("scores", alias), Pointing(version), allow)
 
 
 def damage(folder: Path, run: Trained) -> None:
@@ -144,6 +145,15 @@ def test_a_damaged_replacement_does_not_keep_the_old_version_answering(
     trained.publish(engine, other, "scores")
     directory.look()
     assert directory.of_model("scores").sha256 == other.sha256
+
+
+def test_who_is_told_of_a_version_is_answered_by_it(
+    engine: Engine, directory: Directory, scores: Trained
+) -> None:
+    directory.of_model("scores")
+    trained.publish(engine, scores, "scores")
+    directory.told("scores", 2)
+    assert directory.of_model("scores").named["version"] == 2
 
 
 def test_a_database_that_went_back_in_time_is_read_again(

@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 from sqlalchemy import Engine
 
-from models import checkpoint
 from service.database import writing
 from service.inference import registry
 from service.settings import Settings
@@ -143,6 +142,24 @@ def test_an_alias_to_a_version_that_is_not_there_is_not_made(
     assert client.put(CHAMPION, json={"version": 0}).status_code == 422
 
 
+def test_a_version_tells_what_its_columns_are_worth(
+    client: httpx.Client, engine: Engine, scores: Trained
+) -> None:
+    importance = {
+        "split": "validation",
+        "metric": "r2",
+        "rows": 3,
+        "shuffles": 5,
+        "columns": [{"column": "Quiz", "mean": 1.5, "std": 0.1}],
+    }
+    metrics = {"train": {"r2": 1.0}, "importance": importance}
+    trained.publish(engine, scores, "scores", metrics=metrics)
+    body = client.get(f"{SCORES}/versions/2").json()
+    assert body["importance"] == importance
+    assert body["metrics"] == {"train": {"r2": 1.0}}
+    assert client.get(f"{SCORES}/versions/1").json()["importance"] is None
+
+
 def test_a_version_with_an_alias_is_not_deleted(client: httpx.Client, scores: Trained) -> None:
     client.put(CHAMPION, json={"version": 1})
     answer = client.delete(f"{SCORES}/versions/1")
@@ -170,26 +187,20 @@ def test_a_model_that_is_not_linear_has_no_parameters(client: httpx.Client, boat
     assert (answer.status_code, answer.json()["code"]) == (409, "not_linear")
 
 
-def test_the_artifact_is_the_checkpoint(client: httpx.Client, scores: Trained) -> None:
-    answer = client.get(f"{SCORES}/versions/1/artifact")
-    assert answer.headers["content-type"] == "application/octet-stream"
-    assert "scores-1.safetensors" in answer.headers["content-disposition"]
-    tensors, _document = checkpoint.read(answer.content)
-    assert tensors["net.0.weight"].tolist() == [[1.25]]
-
-
-def test_a_format_that_is_not_there_yet_says_so(client: httpx.Client, scores: Trained) -> None:
-    answer = client.get(f"{SCORES}/versions/1/artifact", params={"format": "onnx"})
-    assert (answer.status_code, answer.json()["code"]) == (422, "not_supported")
-
-
 def test_a_checkpoint_becomes_a_version(client: httpx.Client, store: Store) -> None:
     run = store(trained.scores())
     path = f"/api/v1/runs/{run.run_id}/checkpoints/{run.checkpoint_id}/register"
     made = client.post(path, json={"model": "copy"})
     assert made.status_code == 201
     assert made.headers["location"] == f"{MODELS}/copy/versions/1"
-    assert made.json()["signature"]["inputs"][0]["name"] == "Quiz"
+    (quiz,) = made.json()["signature"]["inputs"]
+    assert (quiz["name"], quiz["min"], quiz["max"], quiz["missing_as"]) == (
+        "Quiz",
+        2.5,
+        12.5,
+        "mean",
+    )
+    assert quiz["clip"] == {"min": 2.5 - 1e7, "max": 12.5 + 1e7}
     parameters = client.get(f"{MODELS}/copy/versions/1/parameters").json()
     assert parameters == {"weights": {"Quiz": 1.25}, "bias": 0.5, "sse": None}
 
@@ -236,15 +247,6 @@ def test_versions_of_a_run_survive_its_checkpoints(
         session.delete(registry.find_checkpoint(session, run, scores.checkpoint_id))
     answer = client.post(f"{SCORES}/predict", json={"rows": [{"Quiz": 10}]})
     assert answer.json()["predictions"] == [{"value": 13.0}]
-
-
-def test_an_artifact_that_the_client_has_is_not_sent_again(
-    client: httpx.Client, scores: Trained
-) -> None:
-    artifact = f"{SCORES}/versions/1/artifact"
-    etag = client.get(artifact).headers["etag"]
-    answer = client.get(artifact, headers={"If-None-Match": etag})
-    assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", etag)
 
 
 def test_under_a_prefix_the_location_of_a_version_carries_it_once(

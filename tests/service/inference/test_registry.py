@@ -7,7 +7,8 @@ from sqlalchemy import Engine
 
 from service.database import reading, writing
 from service.errors import Conflict, NotFound
-from service.inference import registry
+from service.inference import aliases, registry
+from service.inference.aliases import Pointer, Pointing
 from service.tables import Alias
 from tests.service.inference import trained
 from tests.service.inference.trained import Trained
@@ -51,14 +52,14 @@ def test_a_model_without_versions_says_so(engine: Engine, scores: Trained) -> No
 
 def test_an_alias_keeps_its_version_from_deletion(engine: Engine, scores: Trained) -> None:
     with writing(engine) as session:
-        registry.point_alias(session, "scores", "champion", 1, allow)
+        aliases.point(session, Pointer("scores", "champion"), Pointing(1), allow)
     with writing(engine) as session, pytest.raises(Conflict, match="champion"):
         registry.unregister(session, "scores", 1)
 
 
 def test_a_model_takes_its_versions_and_aliases_with_it(engine: Engine, scores: Trained) -> None:
     with writing(engine) as session:
-        registry.point_alias(session, "scores", "champion", 1, allow)
+        aliases.point(session, Pointer("scores", "champion"), Pointing(1), allow)
     with writing(engine) as session:
         registry.unregister_model(session, "scores")
     with reading(engine) as session, pytest.raises(NotFound, match="no model 'scores'"):

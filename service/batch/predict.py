@@ -1,0 +1,193 @@
+"""The process of a batch prediction: reads the table in batches, predicts, writes the result.
+
+It holds no credentials and opens no connection; what it makes is a file in its scratch folder. A
+chunk is a pure function of its rows and of the model, and the result one of the table and of all
+chunks: so it is the same to the last byte, however often somebody else had to go on.
+"""
+
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from models.bulk import Bulk
+from models.errors import LearningError
+from models.failpoints import reach
+from models.predict import Predictor
+from service.blobs import digest_of
+from service.datasets.infer import Column
+from service.datasets.profile import describe
+from service.datasets.queries import connect
+from service.datasets.staging import SlabWriter, Stage, staged_names
+from service.jobs.channel import Channel
+
+CHUNK_ROWS = (256, 100_000)
+CHUNK_CELLS = 4_000_000  # of one chunk, input and result
+CHUNK_WORK = 10_000_000_000  # multiplications of one chunk: about a second
+ALIVE_S = 1.0  # seconds between two signs of life
+ARROW: dict[str, pa.DataType] = {
+    "number": pa.float64(),
+    "integer": pa.int64(),
+    "boolean": pa.bool_(),
+}
+
+
+class Stopped(Exception):
+    """The supervisor wants the work to end here."""
+
+
+@dataclass
+class Work:
+    """One attempt of a batch prediction."""
+
+    channel: Channel
+    job: dict[str, Any]
+    predictor: Predictor
+
+    @property
+    def scratch(self) -> Path:
+        return Path(self.job["scratch"])
+
+    def pulse(self) -> None:
+        """Show a sign of life; raise Stopped where the supervisor asks for the end."""
+        if self.channel.should_stop():
+            raise Stopped
+        if time.monotonic() - self.channel.sent_at > ALIVE_S:
+            self.channel.send("alive")
+
+    def run(self) -> None:
+        """Make the chunks that are not done, the result of all, and its profile."""
+        added = pa.schema(
+            [
+                (column["name"], ARROW.get(column["type"], pa.string()))
+                for column in self.job["added"]
+            ]
+        )
+        stage = Stage(
+            self.scratch, staged_names(len(added)), [c["type"] for c in self.job["added"]]
+        )
+        staged = pa.schema(
+            [(name, field.type) for name, field in zip(stage.names, added, strict=True)]
+        )
+        slabs = SlabWriter(stage, staged)
+        path = self.scratch / "result.parquet"
+        with pq.ParquetFile(self.job["table"]) as table:
+            schema = pa.schema([*table.schema_arrow.remove_metadata(), *added])
+            with pq.ParquetWriter(path, schema, **_writing(schema)) as writer:
+                for batch, made in self._chunks(table, added):
+                    columns = [*batch.columns, *made.columns]
+                    writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
+                    slabs.write(pa.RecordBatch.from_arrays(made.columns, schema=staged))
+        slabs.close()
+        reach("predictor.profile")
+        profiles = self._profile(stage)
+        self.send("finished", path=str(path), sha256=digest_of(path)[0], columns=profiles)
+
+    def _chunks(
+        self, table: pq.ParquetFile, added: pa.Schema
+    ) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
+        """Yield the rows of the table chunk by chunk, and the new columns of them."""
+        bulk = Bulk(self.predictor, self.job["types"], self.job["on_problem"])
+        done = self.job["done"]
+        rows = _chunk_rows(bulk, len(table.schema_arrow) + len(added))
+        batches = table.iter_batches(rows, use_threads=False)
+        for number, batch in enumerate(batches, start=1):
+            self.pulse()
+            if number <= len(done):
+                with pa.ipc.open_file(done[number - 1]) as reader:
+                    yield batch, reader.get_batch(0)
+                continue
+            answers = bulk.predict(batch, self.pulse)
+            made = pa.RecordBatch.from_arrays(
+                [_fitting(a, field.type) for a, field in zip(answers.columns, added, strict=True)],
+                schema=added,
+            )
+            reach("predictor.predicted")
+            counts = {"errors": answers.errors, "warnings": answers.warnings}
+            self._report(number, made, counts)
+            yield batch, made
+
+    def _report(self, number: int, made: pa.RecordBatch, counts: dict[str, Any]) -> None:
+        path = self.scratch / f"chunk-{number}.arrow"
+        with pa.ipc.new_file(str(path), made.schema) as writer:
+            writer.write_batch(made)
+        digest, _size = digest_of(path)
+        fields = {"number": number, "rows": made.num_rows, "counts": counts}
+        self.send("chunk", path=str(path), sha256=digest, **fields)
+
+    def _profile(self, stage: Stage) -> list[dict[str, Any]]:
+        """Describe the new columns as an upload's are."""
+        with connect(self.scratch, self.job["memory_bytes"], stage.rows) as connection:
+            columns = []
+            for place, column in enumerate(self.job["added"]):
+                self.pulse()
+                columns.append(_column(connection, stage, place, column))
+            return describe(connection, stage, columns)
+
+    def send(self, kind: str, **fields: Any) -> None:  # noqa: ANN401  JSON
+        reach(f"predictor.{kind}")
+        self.channel.send(kind, **fields)
+
+
+def _chunk_rows(bulk: Bulk, columns: int) -> int:
+    least, most = CHUNK_ROWS
+    wide = CHUNK_CELLS // max(columns, bulk.features.width)
+    return max(least, min(most, wide, CHUNK_WORK // bulk.multiplications))
+
+
+def _fitting(values: "pa.Array[Any]", wanted: pa.DataType) -> "pa.Array[Any]":
+    return values if values.type == wanted else values.cast(wanted)
+
+
+def _writing(schema: pa.Schema) -> dict[str, Any]:
+    texts = [field.name for field in schema if pa.types.is_string(field.type)]
+    return {"compression": "zstd", "compression_level": 1, "use_dictionary": texts}
+
+
+def _column(connection: Any, stage: Stage, place: int, column: dict[str, Any]) -> Column:  # noqa: ANN401  DuckDB's
+    slab = next(path for path, places in stage.slabs() if place in places)
+    cell = stage.names[place]
+    found = connection.execute(
+        f"SELECT count({cell}), count(DISTINCT {cell}) FROM read_parquet(?)",  # noqa: S608  ours
+        [str(slab)],
+    ).fetchall()
+    present, distinct = found[0]
+    kind = column["type"] if column["type"] in ARROW else "text"
+    role = "ignored" if column["type"] in {"text", "id"} else "feature"
+    return Column(
+        name=column["name"],
+        kind=kind,
+        type=column["type"],
+        role=role,
+        why=column["why"],
+        present=present,
+        distinct=distinct,
+    )
+
+
+def main(connection: Connection, job: dict[str, Any]) -> None:
+    """Run one attempt to its end."""
+    channel = Channel(connection)
+    pa.set_cpu_count(1)
+    reach("predictor.begin")
+    try:
+        channel.send("started")
+        work = Work(channel, job, Predictor.load(Path(job["model"])))
+        work.run()
+    except Stopped:
+        channel.send("finished", reason=channel.should_stop())
+    except LearningError as error:
+        channel.send("failed", code=error.code, detail=error.detail)
+    except Exception:  # noqa: BLE001  whatever it was, the job must end with a sentence
+        traceback.print_exc()
+        last = traceback.format_exc().splitlines()[-1]
+        channel.send(
+            "failed", code="internal_error", detail=f"The prediction stopped unexpectedly: {last}"
+        )
+    channel.close()

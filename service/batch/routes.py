@@ -1,0 +1,167 @@
+"""Batch predictions over HTTP: ask for one, look, cancel, remove."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import orjson
+from fastapi import Path, Query, Request, Response
+from sqlalchemy import event, select, tuple_
+from sqlalchemy.orm import Session
+
+from descent import schemas
+from descent.schemas import BatchPredictionRequest
+from service.batch import lifecycle
+from service.batch.plan import make_order
+from service.database import reading
+from service.dependencies import (
+    MAX_WAIT,
+    PageParams,
+    Parts,
+    PartsDep,
+    ReadSession,
+    WriteSession,
+    decode_cursor,
+    encode_cursor,
+    etag_of,
+    link_next,
+    not_modified,
+    page_of,
+    when_changed,
+)
+from service.http import has_etag
+from service.http import router as strict_router
+from service.jobs import life
+from service.jobs.tables import BatchPrediction
+
+LIST = "batch_predictions"
+
+router = strict_router("/batch_predictions", tags=["batch predictions"])
+
+BatchId = Annotated[schemas.BatchId, Path(description="The id of a batch prediction.")]
+Wait = Annotated[float, Query(ge=0, le=MAX_WAIT, description="Seconds to wait for a change.")]
+
+
+@router.post(
+    "", status_code=202, response_model=schemas.BatchPrediction, operation_id="submit_batch"
+)
+def submit(asked: BatchPredictionRequest, session: WriteSession, parts: PartsDep) -> Response:
+    """Queue predictions for all rows of a dataset; they become a new dataset."""
+    order = make_order(session, asked, parts.settings.max_columns)
+    return _accepted(lifecycle.submit(session, order), session, parts)
+
+
+def _accepted(job: BatchPrediction, session: Session, parts: Parts, status: int = 202) -> Response:
+    """Answer with the job, and wake the supervisor once the row is committed."""
+    event.listen(session, "after_commit", lambda _session: parts.wake(), once=True)
+    location = f"{parts.settings.root_path}/api/v1/batch_predictions/{job.id}"
+    return _json(_body(job), status, {"Location": location})
+
+
+@router.get("", response_model=schemas.Page[schemas.BatchPrediction], operation_id="list_batches")
+def list_batches(
+    session: ReadSession,
+    page: PageParams,
+    request: Request,
+    state: Annotated[
+        list[schemas.RunState] | None, Query(description="Only those in one of these states.")
+    ] = None,
+    model: Annotated[str | None, Query(description="Only those by the model of this name.")] = None,
+    dataset: Annotated[
+        str | None, Query(description="Only those for the dataset with this id.")
+    ] = None,
+) -> Response:
+    """List batch predictions, newest first."""
+    table = BatchPrediction
+    query = select(table).order_by(table.created_at.desc(), table.id.desc()).limit(page.limit + 1)
+    if state:
+        query = query.where(table.state.in_(state))
+    if model is not None:
+        query = query.where(table.model_name == model)
+    if dataset is not None:
+        query = query.where(table.dataset_id == dataset)
+    if page.after:
+        place = decode_cursor(LIST, page.after, datetime, str)
+        query = query.where(tuple_(table.created_at, table.id) < tuple_(*place))
+    found = session.scalars(query).all()
+    body = page_of(found, page.limit, lambda job: encode_cursor(LIST, [job.created_at, job.id]))
+    response = _json(body | {"data": [_body(job) for job in body["data"]]})
+    link_next(request, response, body["next_cursor"])
+    return response
+
+
+@router.get("/{batch_id}", response_model=schemas.BatchPrediction, operation_id="get_batch")
+@has_etag
+async def get_batch(
+    batch_id: BatchId, parts: PartsDep, request: Request, wait: Wait = 0
+) -> Response:
+    """Return a batch prediction; with `wait`, as soon as its state changes or the time is up."""
+    body = await when_changed(request, parts, batch_id, _look, wait)
+    etag = etag_of(body)
+    if not_modified(request, etag):
+        return Response(status_code=304, headers={"ETag": etag})
+    return _json(body, headers={"ETag": etag})
+
+
+def _look(parts: Parts, batch_id: str) -> tuple[dict[str, Any], int]:
+    with reading(parts.engine) as session:
+        job = life.get(session, BatchPrediction, batch_id)
+        return _body(job), job.event_seq
+
+
+@router.post(
+    "/{batch_id}/cancel",
+    status_code=202,
+    response_model=schemas.BatchPrediction,
+    responses={
+        200: {
+            "model": schemas.BatchPrediction,
+            "description": "It was asked for already, or is reached.",
+        }
+    },
+    operation_id="cancel_batch",
+)
+def cancel(batch_id: BatchId, session: WriteSession, parts: PartsDep) -> Response:
+    """End a batch prediction; nothing is kept of it."""
+    job, is_new = life.cancel(session, BatchPrediction, batch_id)
+    return _accepted(job, session, parts, 202 if is_new else 200)
+
+
+@router.delete("/{batch_id}", status_code=204, operation_id="delete_batch")
+def delete(batch_id: BatchId, session: WriteSession) -> Response:
+    """Remove a batch prediction that has ended; the dataset that it made stays."""
+    session.delete(life.lock_ended(session, BatchPrediction, batch_id))
+    session.flush()
+    return Response(status_code=204)
+
+
+def _body(job: BatchPrediction) -> dict[str, Any]:
+    progress = job.progress or {}
+    return {
+        "id": job.id,
+        "name": job.name,
+        "state": job.state,
+        "state_reason": job.state_reason,
+        "attempt": job.attempt,
+        "model": {"name": job.model_name, "version": job.model_version, "alias": job.alias},
+        "dataset": {"id": job.dataset_id, "version": job.dataset_version},
+        "on_problem": job.on_problem,
+        "result": {"id": job.result_id, "version": 1} if job.result_id else None,
+        "added_columns": [
+            {name: column.get(name) for name in ("name", "holds", "target", "class")}
+            for column in job.added
+        ],
+        "ignored_columns": job.ignored,
+        "progress": progress,
+        "rows": progress.get("rows"),
+        **job.counts,
+        "error": job.error,
+        "not_before": job.waits_until if job.state == "queued" else None,
+        "created_at": job.created_at,
+        "started_at": job.started_at,
+        "finished_at": job.finished_at,
+    }
+
+
+def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:  # noqa: ANN401  JSON
+    content = orjson.dumps(body, option=orjson.OPT_UTC_Z)
+    return Response(content, status, headers, media_type="application/json")

@@ -1,0 +1,256 @@
+"""The routes of aliases: read, moved once their versions are loaded, and rolled back."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import Depends, Path, Request, Response
+
+from descent import schemas
+from descent.spec import Name
+from service import http
+from service.database import reading
+from service.dependencies import (
+    PageParams,
+    Parts,
+    PartsDep,
+    ReadSession,
+    WriteSession,
+    cached,
+    check_match,
+    decode_cursor,
+    encode_cursor,
+    etag_of,
+    follow_change,
+    link_next,
+    page_of,
+)
+from service.errors import PreconditionFailed
+from service.inference import aliases, registry
+from service.inference.aliases import Pointer, Pointing
+from service.inference.cache import Predictors
+from service.tables import Alias, AliasMove
+
+router = http.router()
+
+ModelName = Annotated[Name, Path(description="The name of a model.")]
+AliasName = Annotated[Name, Path(description="A name such as `champion`.")]
+KEY = "key_"  # how the ids of API keys begin
+
+
+def _pointer(name: ModelName, alias: AliasName) -> Pointer:
+    return Pointer(name, alias)
+
+
+PointerDep = Annotated[Pointer, Depends(_pointer)]
+
+
+# ---- reading -------------------------------------------------------------------------------------
+
+
+@router.get(
+    "/models/{name}/aliases",
+    response_model=schemas.Page[schemas.Alias],
+    operation_id="list_model_aliases",
+)
+def list_aliases(
+    request: Request, response: Response, session: ReadSession, page: PageParams, name: ModelName
+) -> dict[str, Any]:
+    """List the aliases of a model, newest first."""
+    kind = f"aliases {name}"
+    after = decode_cursor(kind, page.after, datetime, str) if page.after else None
+    found = aliases.list_aliases(
+        session, name, page.limit + 1, (after[0], after[1]) if after else None
+    )
+    envelope = page_of(
+        found, page.limit, lambda row: encode_cursor(kind, [row.created_at, row.alias])
+    )
+    link_next(request, response, envelope["next_cursor"])
+    return envelope | {"data": [_alias(row) for row in envelope["data"]]}
+
+
+@router.get(
+    "/models/{name}/aliases/{alias}", response_model=schemas.Alias, operation_id="get_model_alias"
+)
+@http.has_etag
+def get_alias(
+    request: Request, response: Response, session: ReadSession, pointer: PointerDep
+) -> schemas.Alias | Response:
+    """Read what an alias points to."""
+    row = registry.find_alias(session, *pointer)
+    return cached(request, response, _alias(row), _etag(row))
+
+
+@router.get(
+    "/models/{name}/aliases/{alias}/history",
+    response_model=schemas.Page[schemas.AliasMove],
+    operation_id="list_model_alias_moves",
+)
+def list_moves(
+    request: Request,
+    response: Response,
+    session: ReadSession,
+    page: PageParams,
+    pointer: PointerDep,
+) -> dict[str, Any]:
+    """List the moves of an alias, newest first. They go when the alias is deleted."""
+    kind = f"moves {pointer.model} {pointer.alias}"
+    below = decode_cursor(kind, page.after, int)[0] if page.after else None
+    found = aliases.history(session, pointer, page.limit + 1, below)
+    envelope = page_of(found, page.limit, lambda row: encode_cursor(kind, [row.revision]))
+    link_next(request, response, envelope["next_cursor"])
+    return envelope | {"data": [_move(row) for row in envelope["data"]]}
+
+
+# ---- moving --------------------------------------------------------------------------------------
+
+
+def _wanted(parts: PartsDep, pointer: PointerDep, body: schemas.AliasPut) -> Pointing:
+    """Load what the alias shall point to, before the transaction that moves it."""
+    wanted = Pointing(
+        version=body.version,
+        canary_version=body.canary.version if body.canary else None,
+        canary_percent=body.canary.percent if body.canary else None,
+        shadow_version=body.shadow.version if body.shadow else None,
+    )
+    _warm(parts, pointer.model, wanted.versions())
+    return wanted
+
+
+@router.put(
+    "/models/{name}/aliases/{alias}",
+    response_model=schemas.Alias,
+    responses={201: {"model": schemas.Alias}},
+    operation_id="put_model_alias",
+)
+@http.heeds_match
+def put_alias(
+    request: Request,
+    response: Response,
+    parts: PartsDep,
+    pointer: PointerDep,
+    wanted: Annotated[Pointing, Depends(_wanted)],
+    session: WriteSession,
+) -> schemas.Alias:
+    """Make an alias, or move it: then send its ETag as `If-Match`.
+
+    A canary answers its share of the requests; a shadow is only compared. Both end with the next
+    move that does not name them.
+    """
+
+    def check(found: Alias | None) -> None:
+        _check(request, found, is_required=True)
+
+    row, is_new = aliases.point(session, pointer, wanted, check, _key_of(request))
+    follow_change(parts, session, pointer.model)
+    response.status_code = 201 if is_new else 200
+    response.headers["ETag"] = _etag(row)
+    return _alias(row)
+
+
+def _before(parts: PartsDep, pointer: PointerDep) -> int:
+    """Load what the alias goes back to, before the transaction that moves it."""
+    with reading(parts.engine) as session:
+        goal = aliases.before(session, pointer)
+        aliases.check_exists(session, goal)
+    _warm(parts, pointer.model, [goal.version])
+    return goal.version
+
+
+@router.post(
+    "/models/{name}/aliases/{alias}/rollback",
+    response_model=schemas.Alias,
+    operation_id="roll_back_model_alias",
+)
+@http.heeds_match
+def roll_back(
+    request: Request,
+    response: Response,
+    parts: PartsDep,
+    pointer: PointerDep,
+    version: Annotated[int, Depends(_before)],
+    session: WriteSession,
+) -> schemas.Alias:
+    """Undo the last move of an alias that is not undone yet; each further call goes one back.
+
+    The alias points to the version of before, without a canary and a shadow. `If-Match` is heeded
+    where it is sent.
+    """
+    row = aliases.rollback(
+        session, pointer, version, lambda found: _check(request, found), _key_of(request)
+    )
+    follow_change(parts, session, pointer.model)
+    response.headers["ETag"] = _etag(row)
+    return _alias(row)
+
+
+@router.delete("/models/{name}/aliases/{alias}", status_code=204, operation_id="delete_model_alias")
+@http.heeds_match
+def delete_alias(
+    request: Request, parts: PartsDep, session: WriteSession, pointer: PointerDep
+) -> None:
+    """Delete an alias and its history; the version stays. `If-Match` is heeded where sent."""
+    aliases.remove(session, pointer, lambda found: _check(request, found))
+    follow_change(parts, session, pointer.model)
+
+
+def _warm(parts: Parts, model: str, versions: list[int]) -> None:
+    """Have these versions ready to answer. Raises NotFound and CheckpointDamaged."""
+    predictors: Predictors = parts.predictors
+    with reading(parts.engine) as session:
+        found = [registry.target_of_version(session, model, number) for number in versions]
+    for target in found:
+        predictors.warm(target.sha256)
+
+
+def _check(request: Request, found: Alias | None, *, is_required: bool = False) -> None:
+    if found is not None:
+        check_match(request, _etag(found), is_required=is_required)
+    elif "if-match" in request.headers:
+        raise PreconditionFailed("There is no such alias any more.")
+
+
+def _key_of(request: Request) -> str | None:
+    caller: str = request.state.caller
+    return caller if caller.startswith(KEY) else None
+
+
+# ---- bodies --------------------------------------------------------------------------------------
+
+
+def _alias(row: Alias) -> schemas.Alias:
+    return schemas.Alias(
+        model=row.model_name,
+        alias=row.alias,
+        version=row.version,
+        canary=_canary(row),
+        shadow=_shadow(row),
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )
+
+
+def _move(row: AliasMove) -> schemas.AliasMove:
+    return schemas.AliasMove(
+        revision=row.revision,
+        how=row.how,
+        version=row.version,
+        canary=_canary(row),
+        shadow=_shadow(row),
+        key_id=row.key_id,
+        moved_at=row.moved_at,
+    )
+
+
+def _canary(row: Alias | AliasMove) -> schemas.Canary | None:
+    if row.canary_version is None or row.canary_percent is None:
+        return None
+    return schemas.Canary(version=row.canary_version, percent=row.canary_percent)
+
+
+def _shadow(row: Alias | AliasMove) -> schemas.Shadow | None:
+    return None if row.shadow_version is None else schemas.Shadow(version=row.shadow_version)
+
+
+def _etag(row: Alias) -> str:
+    # The times too: an alias that was deleted and made again begins with revision 1 again.
+    return etag_of(row.alias, row.revision, row.created_at, row.updated_at)

@@ -1,0 +1,248 @@
+"""The life of a job, whatever its kind: the one table of transitions, and every change of state.
+
+Each transition is one UPDATE that names the states it may start from, plus one event, in one
+transaction. What a supervisor does is fenced by the attempt; what a client asks for is a state
+that the supervisor honours, never a write over a running attempt.
+"""
+
+import math
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import update
+from sqlalchemy.orm import Session
+
+from service.database import boot_id, clock
+from service.errors import Conflict, Fenced, NotFound
+from service.jobs import deaths, queue
+from service.jobs.queue import Kind
+from service.jobs.tables import BatchPrediction
+from service.runs import events
+from service.tables import Job, Run, utc_now
+
+TRANSITIONS: dict[str, frozenset[str]] = {
+    "queued": frozenset({"starting", "cancelled"}),
+    "starting": frozenset({"running", "interrupted", "failed", "cancelling"}),
+    "running": frozenset({"pausing", "cancelling", "interrupted", "succeeded", "failed"}),
+    "pausing": frozenset({"paused", "cancelling", "interrupted", "succeeded", "failed"}),
+    "paused": frozenset({"queued", "cancelled"}),
+    "cancelling": frozenset({"cancelled", "succeeded"}),
+    "interrupted": frozenset({"queued", "failed", "cancelled"}),
+    "succeeded": frozenset(),
+    "failed": frozenset(),
+    "cancelled": frozenset(),
+}
+TERMINAL = frozenset(state for state, to in TRANSITIONS.items() if not to)
+#: state → what a client may ask of a run in it; other work knows neither pause nor retry
+VERBS = {
+    "queued": ["cancel"],
+    "starting": ["cancel"],
+    "running": ["cancel", "pause"],
+    "pausing": ["cancel"],
+    "paused": ["cancel", "resume"],
+    "failed": ["retry"],
+    "cancelled": ["retry"],
+}
+#: what a sentence calls a job
+NOUNS: dict[type[Job], str] = {Run: "run", BatchPrediction: "batch prediction"}
+
+
+def from_states(to: str) -> frozenset[str]:
+    """Return the states from which `to` can be reached."""
+    return frozenset(state for state, targets in TRANSITIONS.items() if to in targets)
+
+
+def get(session: Session, table: type[Kind], job_id: str) -> Kind:
+    job = session.get(table, job_id, populate_existing=True)
+    if job is None:
+        raise NotFound(f"There is no {NOUNS[table]} {job_id!r}.")
+    return job
+
+
+def lock(session: Session, table: type[Kind], job_id: str) -> Kind:
+    job = session.get(table, job_id, with_for_update=True, populate_existing=True)
+    if job is None:
+        raise NotFound(f"There is no {NOUNS[table]} {job_id!r}.")
+    return job
+
+
+# ---- what clients do ----------------------------------------------------------------------------
+
+
+def cancel(session: Session, table: type[Kind], job_id: str) -> tuple[Kind, bool]:
+    """Ask for the end of a job; return it and whether anything was changed."""
+    return ask(session, table, job_id, "cancelling")
+
+
+def ask(session: Session, table: type[Kind], job_id: str, request: str) -> tuple[Kind, bool]:
+    """Move to the state that asks for something, or straight to its end where nobody runs it."""
+    job = lock(session, table, job_id)
+    reached = {"cancelling": {"cancelling", "cancelled"}, "pausing": {"pausing", "paused"}}
+    if job.state in reached[request]:
+        return job, False
+    is_idle = request == "cancelling" and job.state in {"queued", "paused"}
+    to = "cancelled" if is_idle else request
+    if to not in TRANSITIONS[job.state]:
+        raise not_allowed(job, "cancel" if request == "cancelling" else "pause")
+    if to in TERMINAL:
+        finish(session, job, to, {"state_reason": "cancel"})
+    else:
+        move(session, job, to)
+    return get(session, table, job_id), True
+
+
+def lock_ended(session: Session, table: type[Kind], job_id: str) -> Kind:
+    """Lock a job that has ended and return it, so that it can be removed."""
+    job = lock(session, table, job_id)
+    if job.state not in TERMINAL:
+        raise Conflict(
+            f"The {NOUNS[table]} is {job.state}: cancel it first.",
+            code="in_use",
+            state=job.state,
+            allowed=["cancel"],
+        )
+    return job
+
+
+def not_allowed(job: Job, verb: str) -> Conflict:
+    allowed = VERBS.get(job.state, [])
+    if not isinstance(job, Run):
+        allowed = [verb for verb in allowed if verb == "cancel"]
+    detail = f"A {job.state} {NOUNS[type(job)]} cannot {verb}."
+    if allowed:
+        detail += f" It can {' or '.join(allowed)}."
+    return Conflict(detail, code="state_conflict", state=job.state, allowed=allowed)
+
+
+# ---- what supervisors do ------------------------------------------------------------------------
+
+
+def started(session: Session, job_id: str, attempt: int, values: dict[str, Any]) -> None:
+    """The process begins to compute. A request that came meanwhile stands."""
+    table = queue.table_of(job_id)
+    job = queue.hold(session, table, job_id, attempt)
+    values["started_at"] = job.started_at or utc_now()
+    if job.state == "starting":
+        move(session, job, "running", **values)
+    else:
+        session.execute(update(table).where(table.id == job_id).values(**values))
+
+
+def succeed(session: Session, job_id: str, attempt: int, values: dict[str, Any]) -> None:
+    """End the job with its result. A pause or cancel that came too late is overruled."""
+    table = queue.table_of(job_id)
+    job = queue.hold(session, table, job_id, attempt)
+    if job.state == "starting":  # a run that resumes after its last step
+        move(session, job, "running")
+        job = get(session, table, job_id)
+    finish(session, job, "succeeded", values)
+
+
+def fail(session: Session, job_id: str, attempt: int, error: dict[str, Any]) -> None:
+    """End the job with a problem object; where a cancel was asked for, it is cancelled instead."""
+    job = queue.hold(session, queue.table_of(job_id), job_id, attempt)
+    if job.state == "cancelling":
+        finish(session, job, "cancelled", {"state_reason": "cancel"})
+    else:
+        finish(session, job, "failed", {"error": error, "state_reason": error["code"]})
+
+
+def stopped(session: Session, job_id: str, attempt: int, *, wait_s: float | None = None) -> None:
+    """The process obeyed: end a cancelled job, park a paused one, requeue one handed back.
+
+    One that is requeued is not tried again for `wait_s` seconds.
+    """
+    job = queue.hold(session, queue.table_of(job_id), job_id, attempt)
+    if job.state == "cancelling":
+        finish(session, job, "cancelled", {"state_reason": "cancel"})
+    elif job.state == "pausing":
+        move(session, job, "paused", owner=None, lease_expires=None)
+    else:
+        _interrupt(session, job, "handed_back", _waiting(session, wait_s) if wait_s else {})
+
+
+def crashed(
+    session: Session,
+    job_id: str,
+    attempt: int,
+    last_words: str,
+    *,
+    code: str = "worker_lost",
+    now: float | None = None,
+) -> None:
+    """The process died without a word while its supervisor lived: try again, but not for ever."""
+    table = queue.table_of(job_id)
+    job = queue.hold(session, table, job_id, attempt)
+    streak = job.crash_streak + 1
+    where = "host" if code == "out_of_memory" else None  # a GPU's lack of memory has a word
+    if job.state == "cancelling":
+        finish(session, job, "cancelled", {"state_reason": "cancel"})
+    elif streak >= deaths.MOST[code]:
+        sentence = deaths.sentence(code, last_words, streak, is_training=table is Run)
+        error = deaths.problem(code, sentence, where=where)
+        finish(session, job, "failed", {"error": error, "state_reason": code})
+    else:
+        wait_s = min(300.0, math.pow(2.0, streak) - 1)
+        waiting = _waiting(session, wait_s, now)
+        reason = "crashed" if code == "worker_lost" else code
+        _interrupt(session, job, reason, {"crash_streak": streak} | waiting)
+
+
+def rescue(session: Session, job_id: str, attempt: int, *, now: float | None = None) -> bool:
+    """Take a job from a supervisor that has been silent too long; return whether it was taken."""
+    job = queue.take_expired(session, job_id, attempt, now=now)
+    if job is None:
+        return False
+    if job.state == "cancelling":
+        finish(session, job, "cancelled", {"state_reason": "cancel"})
+    else:
+        _interrupt(session, job, "worker_lost", {})
+    return True
+
+
+# ---- transitions --------------------------------------------------------------------------------
+
+
+def finish(session: Session, job: Job, to: str, values: dict[str, Any]) -> None:
+    move(session, job, to, owner=None, lease_expires=None, finished_at=utc_now(), **values)
+    events.append(session, job.id, job.attempt, "end", {"state": to})
+
+
+def move(session: Session, job: Job, to: str, **values: Any) -> None:  # noqa: ANN401  columns
+    """Write one transition and its event. The caller has locked the row."""
+    table = type(job)
+    done = session.execute(
+        update(table)
+        .where(table.id == job.id, table.attempt == job.attempt, table.state.in_(from_states(to)))
+        .values(state=to, **values)
+        .returning(table.id),
+        execution_options={"synchronize_session": False},
+    ).scalar_one_or_none()
+    if done is None:
+        raise Fenced(f"{job.id} cannot go from {job.state} to {to}")
+    data: dict[str, Any] = {"state": to}
+    if values.get("state_reason"):
+        data["reason"] = values["state_reason"]
+    if values.get("error"):
+        data["error"] = values["error"]
+    events.append(session, job.id, job.attempt, "state", data)
+    session.expire(job)
+
+
+def _interrupt(session: Session, job: Job, reason: str, values: dict[str, Any]) -> None:
+    """Give a job back to the queue; one that was being paused keeps its place and is parked."""
+    free = {"owner": None, "lease_expires": None, "state_reason": reason}
+    if job.state == "pausing":
+        move(session, job, "paused", **free, **values)
+        return
+    move(session, job, "interrupted", **free)
+    move(session, get(session, type(job), job.id), "queued", **values)
+
+
+def _waiting(session: Session, wait_s: float, now: float | None = None) -> dict[str, Any]:
+    """Return the columns of a job that is not tried again for `wait_s` seconds."""
+    return {
+        "not_before": clock(session, now) + wait_s,
+        "boot_id": boot_id(session),
+        "waits_until": utc_now() + timedelta(seconds=wait_s),
+    }
