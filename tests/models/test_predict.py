@@ -331,3 +331,36 @@ def test_an_odd_value_does_not_take_the_short_way(short_way: Predictor, odd: Raw
         if (name, odd) == ("Alone", True):
             continue
         assert short_way.plain.encode([row]) is None, name
+
+
+def test_far_out_no_digit_is_lost_where_large_numbers_cancel(tmp_path: Path) -> None:
+    types: dict[str, Any] = dict.fromkeys("abcy", "number")
+    table = make_table(types, a=[0, 1], b=[0, 1], c=[0, 1], y=[0, 1])
+    config = LINE | {"features": list("abc"), "target": "y", "standardize": False, "epochs": 1}
+    tensors, document = read(learn(table, tmp_path, config).saved[-1].path)
+    tensors |= {
+        "best.0.weight": np.ones((1, 3), dtype=np.float32),
+        "best.0.bias": np.zeros(1, dtype=np.float32),
+    }
+    checkpoint.write(tmp_path / "sum", tensors, document)
+    for place in range(3):
+        cells = {
+            name: [(1e5 + 1 / 3, -1e5, 1.0)[(place + at) % 3]] for at, name in enumerate("abc")
+        }
+        (prediction,) = Predictor.load(tmp_path / "sum").predict(cells, 1)
+        exact = float(np.float32(1e5 + 1 / 3)) - 1e5 + 1.0
+        assert prediction.value == np.float32(exact)
+
+
+def test_the_precise_forward_pass_equals_pytorchs_in_float64() -> None:
+    for activation in ("relu", "sigmoid", "tanh", "gelu"):
+        spec = MODELS.validate_python({"type": "mlp", "hidden": [32, 16], "activation": activation})
+        net = build(spec, 5, 3, seed=1).eval()
+        parameters = {name: value.numpy() for name, value in net.state_dict().items()}
+        x = torch.randn(200, 5, generator=torch.Generator().manual_seed(1)) * 1e5
+        stack = load_stack(describe(spec, 5, 3), parameters)
+        with torch.no_grad():
+            expected = net.double()(x.double()).numpy()
+        np.testing.assert_allclose(
+            stack.forward_precisely(x.numpy()), expected, rtol=3e-7, atol=1e-6, err_msg=activation
+        )
