@@ -12,7 +12,7 @@ from descent.spec import ModelSpec
 from models import checkpoint
 from models.checkpoint import read
 from models.errors import CheckpointCorrupt
-from models.forward import load_stack
+from models.forward import Stack, load_stack
 from models.nets import build, describe
 from models.predict import Prediction, Predictor
 from models.values import Problems, RawValue
@@ -333,23 +333,21 @@ def test_an_odd_value_does_not_take_the_short_way(short_way: Predictor, odd: Raw
         assert short_way.plain.encode([row]) is None, name
 
 
-def test_far_out_no_digit_is_lost_where_large_numbers_cancel(tmp_path: Path) -> None:
-    types: dict[str, Any] = dict.fromkeys("abcy", "number")
-    table = make_table(types, a=[0, 1], b=[0, 1], c=[0, 1], y=[0, 1])
-    config = LINE | {"features": list("abc"), "target": "y", "standardize": False, "epochs": 1}
-    tensors, document = read(learn(table, tmp_path, config).saved[-1].path)
-    tensors |= {
-        "best.0.weight": np.ones((1, 3), dtype=np.float32),
-        "best.0.bias": np.zeros(1, dtype=np.float32),
-    }
-    checkpoint.write(tmp_path / "sum", tensors, document)
-    for place in range(3):
-        cells = {
-            name: [(1e5 + 1 / 3, -1e5, 1.0)[(place + at) % 3]] for at, name in enumerate("abc")
-        }
-        (prediction,) = Predictor.load(tmp_path / "sum").predict(cells, 1)
-        exact = float(np.float32(1e5 + 1 / 3)) - 1e5 + 1.0
-        assert prediction.value == np.float32(exact)
+def test_far_out_no_digit_is_lost_where_large_numbers_cancel(survival: Predictor) -> None:
+    random = np.random.default_rng(0)
+    near = random.normal(size=(40, survival.features.width)).astype(np.float32)
+    far = near * np.float32(1e5)
+    far[:, 0] += np.float32(17.3)
+    weights = np.repeat([1.0, -1.0], 32)
+    stack = Stack(64, 1, (lambda x: (x @ weights.astype(x.dtype))[:, None],), (), 64)
+    x = np.tile(random.normal(size=(30, 32)) * 1e6, 2).astype(np.float32)
+    exact = x.astype(np.float64) @ weights
+    assert np.abs(stack.forward(x)[:, 0] - exact).max() > 1e-4
+    assert np.abs(stack.forward_precisely(x)[:, 0] - exact).max() < 1e-6
+    # Where a predictor takes which.
+    outputs = survival.outputs_with_care(np.concatenate([near, far]))
+    assert np.array_equal(outputs[40:], survival.stack.forward_precisely(far))
+    assert np.array_equal(outputs[:40], survival.stack.forward(np.concatenate([near, far]))[:40])
 
 
 def test_the_precise_forward_pass_equals_pytorchs_in_float64() -> None:
