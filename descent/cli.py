@@ -246,6 +246,29 @@ def show_model(name: str, version: int | None = None, *, as_json: AsJson = False
         print_one(client.model(name, version=version).info(), as_json=as_json)
 
 
+@models.command("export")
+def export_model(
+    name: str,
+    file: Annotated[Path | None, typer.Argument(help="Where to; else NAME-VERSION.zip.")] = None,
+    version: int | None = None,
+    *,
+    onnx: Annotated[bool, typer.Option("--onnx", help="An ONNX file, no bundle.")] = False,
+) -> None:
+    """Download a version to take it elsewhere, and print where it lies."""
+    with _client() as client:
+        model = client.model(name, version=version)
+        print(model.export(file, kind="onnx" if onnx else "bundle"))
+
+
+@models.command("import")
+def import_model(name: str, file: Path, *, as_json: AsJson = False) -> None:
+    """Import a bundle as the next version of a model."""
+    if not file.is_file():
+        raise typer.BadParameter(f"there is no file {str(file)!r}")
+    with _client() as client:
+        print_one(client.import_model(file, name), as_json=as_json)
+
+
 @app.command()
 def predict(
     model: str,

@@ -179,6 +179,18 @@ class Client:
         """Yield all models, newest first."""
         return self._pages("/models", {}, schemas.Model)
 
+    def import_model(self, source: str | Path | bytes, name: str) -> schemas.ModelVersion:
+        """Import a bundle as the next version of the model `name`.
+
+        `source` is a path or the bytes of the file. Raises DescentError with the code
+        `golden_mismatch` where the model does not predict what the bundle says.
+        """
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+        headers = {"Content-Type": "application/zip"}
+        path = f"{API}/models/{part(name)}/versions"
+        call = Call("POST", path, content=lambda: data, headers=headers)
+        return schemas.ModelVersion.model_validate_json(self._transport.send(call).content)
+
     def _get(self, path: str, params: Mapping[str, str | int | None] | None = None) -> bytes:
         return self._transport.send(Call("GET", f"{API}{path}", params=params or {})).content
 

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
@@ -64,6 +65,23 @@ class Model:
         if name is None:
             raise DescentError("several_targets", f"{targets}: name one of them")
         raise NotFound("not_found", f"{targets}, none of {name!r}")
+
+    def export(
+        self, path: str | Path | None = None, *, kind: Literal["bundle", "onnx"] = "bundle"
+    ) -> Path:
+        """Download the version to take it elsewhere; returns where it lies.
+
+        A bundle is a ZIP file that `Client.import_model` and another Descent read, and that holds
+        a script which predicts without Descent. `path` is a file, or a folder for its usual name.
+        """
+        version_path = self._version_path()
+        suffix = {"bundle": "zip", "onnx": "onnx"}[kind]
+        name = f"{self.name}-{version_path.rpartition('/')[2]}.{suffix}"
+        target = Path(path or ".")
+        target = target / name if target.is_dir() else target
+        call = Call("GET", f"{version_path}/artifact", params={"format": kind})
+        target.write_bytes(self._transport.send(call).content)
+        return target
 
     def _version_path(self) -> str:
         version = self._version

@@ -7,7 +7,8 @@ LearningError
 │   ├── DeviceUnavailable the worker does not have the device
 │   ├── DataInvalid       the table cannot be trained on as asked
 │   └── NotResumable      the checkpoint cannot continue this run
-└── CheckpointCorrupt     a file is not what `checkpoint.write` wrote
+├── CheckpointCorrupt     a file is not what `checkpoint.write` wrote
+└── BundleInvalid         a file is no bundle of a model, or was changed since it was sealed
 """
 
 from typing import ClassVar
@@ -57,3 +58,12 @@ class NotResumable(TrainingFailed):
 
 class CheckpointCorrupt(LearningError):
     code = "checkpoint_corrupt"
+
+
+class BundleInvalid(LearningError):
+    code = "bundle_invalid"
+
+    def __init__(self, detail: str, *, code: str = "bundle_invalid") -> None:
+        super().__init__(detail)
+        #: more exactly: what of the bundle is wrong
+        self.reason = code

@@ -28,6 +28,7 @@ from service.inference.directory import Directory
 from service.inference.files import Files
 from service.inference.hot import HotRoutes
 from service.inference.queue import Queue
+from service.inference.transfers import Transfers
 from service.keys import KeyRing
 from service.middleware import Gate
 from service.runs import routes as runs
@@ -76,6 +77,7 @@ def create_app(settings: Settings, wake: Callable[[], None] = _nobody) -> FastAP
         predictors=predictors,
         directory=Directory(engine, predictors),
         files=Files(settings, ingester.folder),
+        transfers=Transfers(settings, ingester.folder),
         queue=Queue(
             threads=settings.predict_threads,
             length=settings.predict_queue,

@@ -41,6 +41,7 @@ class Parts:
     predictors: Any
     directory: Directory
     files: Any
+    transfers: Any
     queue: Queue
     ingester: Ingester
     #: tells the supervisor on this machine, if there is one, that the queue has something for it

@@ -5,7 +5,7 @@ it, so each step is done here before the framework touches the request.
 """
 
 import json
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -32,6 +32,7 @@ __all__ = [
     "StrictRoute",
     "authenticate",
     "begin_upload",
+    "body_chunks",
     "body_limit",
     "has_etag",
     "heeds_match",
@@ -47,9 +48,13 @@ __all__ = [
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
-Limit = Literal["json", "predict"]
+Limit = Literal["json", "predict", "bundle"]
 #: kind of body → the setting that limits it
-LIMITS: dict[Limit, str] = {"json": "max_json_bytes", "predict": "max_predict_bytes"}
+LIMITS: dict[Limit, str] = {
+    "json": "max_json_bytes",
+    "predict": "max_predict_bytes",
+    "bundle": "max_bundle_bytes",
+}
 PARSED_INLINE = 64 * 1024  # bytes; a larger document is parsed off the event loop
 
 
@@ -171,17 +176,25 @@ async def authenticate(request: Request) -> str:
 
 async def read_body(request: Request, limit: Limit = "json") -> bytes:
     """Return the body; raise TooLarge, before reading it where its length is announced."""
+    body = bytearray()
+    async for chunk in body_chunks(request, limit):
+        body += chunk
+    return bytes(body)
+
+
+async def body_chunks(request: Request, limit: Limit) -> AsyncIterator[bytes]:
+    """Yield the body as it comes; raise TooLarge as soon as it is known to be too large."""
     settings: Settings = request.app.state.settings
     most: int = getattr(settings, LIMITS[limit])
     announced = request.headers.get("content-length", "0")
     if len(announced) > 18 or (announced.isdigit() and int(announced) > most):
         raise too_large(limit, most)
-    body = bytearray()
+    size = 0
     async for chunk in request.stream():
-        body += chunk
-        if len(body) > most:
+        size += len(chunk)
+        if size > most:
             raise too_large(limit, most)
-    return bytes(body)
+        yield chunk
 
 
 def too_large(limit: Limit, most: int) -> TooLarge:

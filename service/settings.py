@@ -52,6 +52,9 @@ class Settings(BaseSettings):
         16 * MIB, ge=1024, description="Largest body of a prediction request."
     )
     max_predict_rows: int = Field(10_000, ge=1, description="Most rows of a prediction request.")
+    max_bundle_bytes: int = Field(
+        256 * MIB, ge=1024, description="Largest bundle of a model that is imported, unpacked too."
+    )
     predict_threads: int = Field(
         4, ge=1, le=64, description="Large prediction requests that are computed at a time."
     )

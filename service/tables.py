@@ -255,15 +255,18 @@ class ModelVersion(Table):
         String(128), ForeignKey("models.name", ondelete="CASCADE"), primary_key=True
     )
     version: Mapped[int] = mapped_column(primary_key=True)
-    run_id: Mapped[str] = mapped_column(Id, index=True)
-    checkpoint_id: Mapped[str] = mapped_column(Id)
+    #: where it was trained; NULL where it was imported
+    run_id: Mapped[str | None] = mapped_column(Id, index=True)
+    checkpoint_id: Mapped[str | None] = mapped_column(Id)
     sha256: Mapped[str] = mapped_column(String(64), index=True)
     bytes: Mapped[int]
     signature: Mapped[Json]
     metrics: Mapped[Json]
     config: Mapped[Json]
-    dataset_id: Mapped[str] = mapped_column(Id)
-    dataset_version: Mapped[int]
+    dataset_id: Mapped[str | None] = mapped_column(Id)
+    dataset_version: Mapped[int | None]
+    #: which bundle it came from, and what that said of its origin
+    imported: Mapped[Json | None]
     #: trained and closed-form parameters of a linear model
     parameters: Mapped[Json | None]
     created_at: Mapped[datetime] = mapped_column(default=utc_now)

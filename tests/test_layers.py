@@ -34,6 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "service.inference.contract_routes",
         "service.inference.predictions",
         "service.inference.oip",
+        "service.inference.transfer_routes",
     ),
     ("service.dependencies", "service.http", "service.middleware", "service.jobs.worker"),
     (
@@ -99,6 +100,7 @@ RESERVED = {
         "service.inference.answers",
         "service.inference.bodies",
         "service.inference.oip",
+        "service.inference.transfer_routes",
     ),
     # Which of these the API may load is proved below, by loading it.
     "torch": ("models", "service.runs.train"),

@@ -71,6 +71,21 @@ class Signature(Wire):
     outputs: list[OutputColumn]
 
 
+class Imported(Wire):
+    """Which bundle a version came from, and what that said of its origin."""
+
+    #: of the bundle
+    sha256: str
+    #: the version of Descent that exported it
+    descent: str
+    #: what it was called there
+    model: str
+    version: int
+    run: str | None = None
+    dataset: dict[str, Any] | None = None
+    created_at: str
+
+
 class ColumnImportance(Wire):
     """What shuffling a column costs the predictions, over several shuffles."""
 
@@ -98,9 +113,11 @@ class ModelVersion(Wire):
     model: str
     version: int
     aliases: list[str] = Field(default_factory=list)
-    run_id: RunId
-    checkpoint_id: CheckpointId
-    dataset: DatasetVersionRef
+    #: these three are null where the version was imported
+    run_id: RunId | None = None
+    checkpoint_id: CheckpointId | None = None
+    dataset: DatasetVersionRef | None = None
+    imported: Imported | None = None
     config: dict[str, Any]
     signature: Signature
     metrics: dict[str, Any]

@@ -124,17 +124,18 @@ def upgrade() -> None:
         "model_versions",
         sa.Column("model_name", sa.String(length=128), nullable=False),
         sa.Column("version", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.Column("run_id", sa.String(length=40), nullable=False),
-        sa.Column("checkpoint_id", sa.String(length=40), nullable=False),
+        sa.Column("run_id", sa.String(length=40), nullable=True),
+        sa.Column("checkpoint_id", sa.String(length=40), nullable=True),
         sa.Column("sha256", sa.String(length=64), nullable=False),
         sa.Column("bytes", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("signature", sa.JSON(), nullable=False),
         sa.Column("metrics", sa.JSON(), nullable=False),
         sa.Column("config", sa.JSON(), nullable=False),
-        sa.Column("dataset_id", sa.String(length=40), nullable=False),
+        sa.Column("dataset_id", sa.String(length=40), nullable=True),
         sa.Column(
-            "dataset_version", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
+            "dataset_version", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True
         ),
+        sa.Column("imported", sa.JSON(), nullable=True),
         sa.Column("parameters", sa.JSON(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(

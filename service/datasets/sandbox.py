@@ -29,6 +29,8 @@ CONTEXT = multiprocessing.get_context("forkserver")
 #: the module that parses; named, not imported, because it loads DuckDB and this process need not
 PARSER = "service.datasets.parse"
 READER = "service.datasets.cells"  # the one that reads the rows of a prediction
+PACKER = "service.inference.packing"  # the one that exports and imports models
+WARM = [PARSER, READER, PACKER]
 TABLE = "table.parquet"  # what the parser leaves in its folder
 POLL_S = 0.5  # between two looks at the deadline and at the caller's lease
 END_S = 5.0  # for a process to end once it has answered
@@ -81,14 +83,14 @@ class Stopped(Exception):
 
 def warm() -> None:
     """Start the server that parsers are forked from, so that the first upload need not wait."""
-    CONTEXT.set_forkserver_preload([PARSER, READER])
+    CONTEXT.set_forkserver_preload(WARM)
     with contextlib.suppress(RuntimeError, OSError):
         _start(_nothing, ()).join(END_S)
 
 
 def run(task: Task, limits: Limits, is_wanted: Callable[[], bool] = lambda: True) -> dict[str, Any]:
     """Parse in a fresh process; raise Rejected, also where the process dies, or Stopped."""
-    CONTEXT.set_forkserver_preload([PARSER, READER])
+    CONTEXT.set_forkserver_preload(WARM)
     receiver, sender = multiprocessing.Pipe(duplex=False)
     with receiver:
         with sender:

@@ -81,6 +81,30 @@ def register(
     return version
 
 
+def adopt(
+    session: Session, held: references.Stored, model: str, document: Mapping[str, Any]
+) -> ModelVersion:
+    """Publish an imported checkpoint, whose bytes this transaction keeps, as the next version.
+
+    `document` holds `signature`, `metrics`, `config`, `parameters` and, in `imported`, where it
+    came from.
+    """
+    version = ModelVersion(
+        model_name=model,
+        version=_next_version(session, model),
+        sha256=held.sha256,
+        bytes=held.bytes,
+        **{
+            name: document[name]
+            for name in ("signature", "metrics", "config", "parameters", "imported")
+        },
+    )
+    session.add(version)
+    session.flush()
+    changed(session, model)
+    return version
+
+
 def _next_version(session: Session, model: str) -> int:
     # One statement makes the model or counts up, and holds its row until the transaction ends:
     # two runs that end at the same moment get two numbers, and none is given twice.

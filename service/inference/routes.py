@@ -1,16 +1,16 @@
 """The routes of models, their versions and aliases. How rows are predicted is not known here."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from fastapi import Depends, Path, Query, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi import Depends, Path, Request, Response
+from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
 
 from descent import schemas
 from descent.spec import Name
 from service import http
-from service.blobs import BlobStore, begun
+from service.blobs import BlobStore
 from service.dependencies import (
     PageParams,
     Parts,
@@ -27,14 +27,16 @@ from service.dependencies import (
     not_modified,
     page_of,
 )
-from service.errors import Conflict, Invalid, PreconditionFailed
-from service.inference import contract_routes, predictions, registry
-from service.inference.cache import damage_named, describe
-from service.tables import Alias, Checkpoint, Model, ModelVersion, Run
+from service.errors import Conflict, PreconditionFailed
+from service.inference import contract_routes, predictions, registry, transfer_routes
+from service.inference.cache import describe
+from service.inference.wire import version_body
+from service.tables import Alias, Checkpoint, Model, Run
 
 router = http.router(tags=["models"])
 router.include_router(predictions.router)
 router.include_router(contract_routes.router)
+router.include_router(transfer_routes.router)
 
 ModelName = Annotated[Name, Path(description="The name of a model.")]
 AliasName = Annotated[Name, Path(description="A name such as `champion`.")]
@@ -110,7 +112,7 @@ def list_versions(
     envelope = page_of(found, page.limit, lambda row: encode_cursor(kind, [row.version]))
     aliases = registry.aliases_of(session, [name])[name]
     link_next(request, response, envelope["next_cursor"])
-    return envelope | {"data": [_version(row, aliases) for row in envelope["data"]]}
+    return envelope | {"data": [version_body(row, aliases) for row in envelope["data"]]}
 
 
 @router.get(
@@ -125,7 +127,7 @@ def get_version(
     """Read a version: its signature, metrics and lineage."""
     row = registry.find_version(session, name, version)
     aliases = registry.aliases_of(session, [name])[name]
-    return cached(request, response, _version(row, aliases))
+    return cached(request, response, version_body(row, aliases))
 
 
 @router.delete(
@@ -164,40 +166,6 @@ def get_parameters(
     if not_modified(request, etag):
         return Response(status_code=304, headers={"ETag": etag})
     return JSONResponse(row.parameters, headers={"ETag": etag})
-
-
-@router.get(
-    "/models/{name}/versions/{version}/artifact",
-    response_class=StreamingResponse,
-    responses={200: {"content": {"application/octet-stream": {}}}},
-    operation_id="get_model_artifact",
-)
-@http.has_etag
-def get_artifact(
-    request: Request,
-    parts: PartsDep,
-    session: ReadSession,
-    name: ModelName,
-    version: Number,
-    kind: Annotated[Literal["bundle", "onnx"], Query(alias="format")] = "bundle",
-) -> Response:
-    """Download the checkpoint of a version: a safetensors file with a JSON document."""
-    row = registry.find_version(session, name, version)
-    if kind == "onnx":
-        raise Invalid(
-            "format=onnx is not supported yet: download format=bundle.", code="not_supported"
-        )
-    etag = f'"{row.sha256}"'
-    if not_modified(request, etag):
-        return Response(status_code=304, headers={"ETag": etag})
-    with damage_named():
-        chunks = begun(parts.blobs.open(row.sha256))
-    headers = {
-        "Content-Disposition": f'attachment; filename="{name}-{version}.safetensors"',
-        "Content-Length": str(row.bytes),
-        "ETag": etag,
-    }
-    return StreamingResponse(chunks, media_type="application/octet-stream", headers=headers)
 
 
 # ---- aliases -------------------------------------------------------------------------------------
@@ -285,7 +253,7 @@ def register_checkpoint(
     )
     _follow(parts, session, body.model)
     response.headers["Location"] = f"/api/v1/models/{body.model}/versions/{row.version}"
-    return _version(row, {})
+    return version_body(row, {})
 
 
 def _document(
@@ -310,24 +278,6 @@ def _follow(parts: Parts, session: Session, name: str) -> None:
 def _model(row: Model, newest: int | None, aliases: dict[str, int]) -> schemas.Model:
     return schemas.Model(
         name=row.name, latest_version=newest, aliases=aliases, created_at=row.created_at
-    )
-
-
-def _version(row: ModelVersion, aliases: dict[str, int]) -> schemas.ModelVersion:
-    return schemas.ModelVersion(
-        model=row.model_name,
-        version=row.version,
-        aliases=[alias for alias, version in aliases.items() if version == row.version],
-        run_id=row.run_id,
-        checkpoint_id=row.checkpoint_id,
-        dataset=schemas.DatasetVersionRef(id=row.dataset_id, version=row.dataset_version),
-        config=row.config,
-        signature=schemas.Signature.model_validate(row.signature),
-        metrics={name: value for name, value in row.metrics.items() if name != "importance"},
-        importance=row.metrics.get("importance"),
-        bytes=row.bytes,
-        sha256=row.sha256,
-        created_at=row.created_at,
     )
 
 

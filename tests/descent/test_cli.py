@@ -98,6 +98,21 @@ def test_an_address_without_a_scheme_is_wrong_usage() -> None:
     assert "Traceback" not in result.stderr
 
 
+def test_a_model_is_exported_and_imported(
+    service_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with Client(service_url) as client:
+        config = {"model": {"type": "linear"}, "epochs": 5, "register_as": "by-shell"}
+        client.train(client.upload(SCORES), "Final", **config).wait(60)
+    monkeypatch.setenv("DESCENT_URL", service_url)
+    file = str(tmp_path / "model.zip")
+    exported = CliRunner().invoke(app, ["models", "export", "by-shell", file])
+    assert (exported.exit_code, exported.stdout.split()) == (0, [file])
+    imported = CliRunner().invoke(app, ["models", "import", "came-back", file, "--json"])
+    assert json.loads(imported.stdout)["imported"]["model"] == "by-shell"
+    assert CliRunner().invoke(app, ["models", "import", "came-back", "no.zip"]).exit_code == 2
+
+
 def test_rows_to_predict_may_come_from_standard_input(
     service_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

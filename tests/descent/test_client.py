@@ -131,6 +131,22 @@ def test_a_wrong_configuration_names_the_field(descent: Client) -> None:
         descent.train(dataset, "Final", optimizer={"type": "sgd", "learning_rate": -1})
 
 
+def test_a_model_is_taken_elsewhere_and_comes_back(descent: Client, tmp_path: Path) -> None:
+    descent.train(descent.upload(SCORES), "Final", **LINEAR, register_as="leaves").wait(60)
+    model = descent.model("leaves")
+    bundle = model.export(tmp_path)
+    assert (bundle.name, bundle.read_bytes()[:2]) == (f"leaves-{model.info().version}.zip", b"PK")
+    assert model.export(tmp_path / "graph.onnx", kind="onnx").stat().st_size > 0
+    made = descent.import_model(bundle, "returns")
+    assert made.imported is not None
+    assert (made.run_id, made.imported.model) == (None, "leaves")
+    assert descent.import_model(bundle.read_bytes(), "returns").version == made.version + 1
+    assert descent.model("returns").predict({"Quiz": 10}) == model.predict({"Quiz": 10})
+    assert descent.model("returns").parameters() == model.parameters()
+    with pytest.raises(InvalidRequest, match="bundle"):
+        descent.import_model(SCORES, "returns")
+
+
 def test_names_are_quoted_in_the_path(descent: Client) -> None:
     with pytest.raises((NotFound, InvalidRequest)):
         descent.model("../runs?x=").info()

@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 from sqlalchemy import Engine
 
-from models import checkpoint
 from service.database import writing
 from service.inference import registry
 from service.settings import Settings
@@ -188,19 +187,6 @@ def test_a_model_that_is_not_linear_has_no_parameters(client: httpx.Client, boat
     assert (answer.status_code, answer.json()["code"]) == (409, "not_linear")
 
 
-def test_the_artifact_is_the_checkpoint(client: httpx.Client, scores: Trained) -> None:
-    answer = client.get(f"{SCORES}/versions/1/artifact")
-    assert answer.headers["content-type"] == "application/octet-stream"
-    assert "scores-1.safetensors" in answer.headers["content-disposition"]
-    tensors, _document = checkpoint.read(answer.content)
-    assert tensors["net.0.weight"].tolist() == [[1.25]]
-
-
-def test_a_format_that_is_not_there_yet_says_so(client: httpx.Client, scores: Trained) -> None:
-    answer = client.get(f"{SCORES}/versions/1/artifact", params={"format": "onnx"})
-    assert (answer.status_code, answer.json()["code"]) == (422, "not_supported")
-
-
 def test_a_checkpoint_becomes_a_version(client: httpx.Client, store: Store) -> None:
     run = store(trained.scores())
     path = f"/api/v1/runs/{run.run_id}/checkpoints/{run.checkpoint_id}/register"
@@ -261,15 +247,6 @@ def test_versions_of_a_run_survive_its_checkpoints(
         session.delete(registry.find_checkpoint(session, run, scores.checkpoint_id))
     answer = client.post(f"{SCORES}/predict", json={"rows": [{"Quiz": 10}]})
     assert answer.json()["predictions"] == [{"value": 13.0}]
-
-
-def test_an_artifact_that_the_client_has_is_not_sent_again(
-    client: httpx.Client, scores: Trained
-) -> None:
-    artifact = f"{SCORES}/versions/1/artifact"
-    etag = client.get(artifact).headers["etag"]
-    answer = client.get(artifact, headers={"If-None-Match": etag})
-    assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", etag)
 
 
 def test_under_a_prefix_the_location_of_a_version_carries_it_once(
