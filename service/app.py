@@ -21,7 +21,7 @@ from service.datasets.ingest import Ingester
 from service.dependencies import Parts
 from service.errors import BlobCorrupt, ServiceError
 from service.http import authenticate, router
-from service.inference import oip
+from service.inference import invocations, oip
 from service.inference import routes as inference
 from service.inference.cache import Predictors
 from service.inference.directory import Directory
@@ -131,7 +131,7 @@ def _add_routes(app: FastAPI) -> None:
             app.openapi_schema = openapi.describe(app, system.version())
         return JSONResponse(app.openapi_schema)
 
-    for each in (system.root, pages.pages, oip.router, described):
+    for each in (system.root, pages.pages, oip.router, invocations.router, described):
         app.include_router(each)
     for each in (system.api, datasets.router, runs.router, inference.router):
         app.include_router(each, prefix=API)

@@ -23,6 +23,7 @@ from service.errors import (
 )
 
 MEDIA_TYPE = "application/problem+json"
+TENSORS = "/v2"  # the Open Inference Protocol, whose clients read the member `error`
 SHOWN = 80  # characters of a wrong value that a message repeats
 LISTED = 100  # errors of one request that are spelled out; a body can hold 100 000
 _BY_STATUS: dict[int, type[ServiceError]] = {
@@ -68,7 +69,11 @@ def respond(request: Request, error: ServiceError) -> Response:
     if error.status >= 500:
         logger.warning("problem", code=error.code, detail=error.detail, exc_info=error.__cause__)
     request_id = getattr(request.state, "request_id", None)
-    return render(error, instance=request.scope["path"], request_id=request_id)
+    path: str = request.scope["path"]
+    own = path.removeprefix(request.scope.get("root_path", ""))
+    if own == TENSORS or own.startswith(f"{TENSORS}/"):
+        error.fields["error"] = error.detail
+    return render(error, instance=path, request_id=request_id)
 
 
 def of_fault(error: Exception) -> ServiceError | None:

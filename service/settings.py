@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MIB = 1024 * 1024
+NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"  # of a model or an alias
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -69,6 +70,11 @@ class Settings(BaseSettings):
     )
     predict_cache_bytes: int = Field(
         256 * MIB, ge=0, description="Memory of the models that are kept to predict with."
+    )
+    invocations_model: str = Field(
+        "",
+        pattern=f"^({NAME}(@{NAME}|/[1-9][0-9]{{0,8}})?)?$",
+        description="What `/invocations` asks: `model`, `model@alias` or `model/version`.",
     )
     max_upload_bytes: int = Field(
         5 * 1024 * MIB, ge=1024, description="Largest dataset, after decompression."
@@ -146,6 +152,13 @@ class Settings(BaseSettings):
         if self.blob_url.startswith("file:///"):
             return Path(self.blob_url.removeprefix("file://"))
         return None
+
+    @property
+    def invocations(self) -> tuple[str, str, int]:
+        """The model that `/invocations` asks, with its alias or the number of its version."""
+        name, _, alias = self.invocations_model.partition("@")
+        name, _, number = name.partition("/")
+        return name, alias, int(number or 0)
 
     @property
     def scratch_dir(self) -> Path:

@@ -26,10 +26,16 @@ _SHAPE = bytes.maketrans(b"0123456789:[ \t\r\n-", b"0" * 10 + b"," * 7)
 _MAYBE_HUGE = b"," + b"0" * 19
 
 
-def strict_json(data: bytes, number: Callable[[str], Any] | None = None) -> Any:  # noqa: ANN401  JSON may hold anything
+def strict_json(
+    data: bytes,
+    number: Callable[[str], Any] | None = None,
+    constant: Callable[[str], Any] | None = None,
+) -> Any:  # noqa: ANN401  JSON may hold anything
     """Return the value of a JSON document; raise BadRequest with a code for what is not strict.
 
     Numbers become what `number` makes of their digits; without it, floats and 64-bit integers.
+    `NaN`, `Infinity` and `-Infinity` become what `constant` makes of them; without it they are
+    refused.
     """
     if number is None and (quick := _quick(data)) is not _UNSURE:
         return quick
@@ -40,7 +46,9 @@ def strict_json(data: bytes, number: Callable[[str], Any] | None = None) -> Any:
         _hooks(text) if number is None else {"parse_int": number, "parse_float": number}
     )
     try:
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=_constant, **hooks)
+        value = json.loads(
+            text, object_pairs_hook=_object, parse_constant=constant or refuse_constant, **hooks
+        )
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise BadRequest(
@@ -161,7 +169,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _constant(name: str) -> NoReturn:
+def refuse_constant(name: str) -> NoReturn:
+    """Raise BadRequest for a literal of a number that is not finite."""
     raise BadRequest(
         f"{name} is not JSON: send null where a value is missing.", code="non_finite_number"
     )

@@ -35,6 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "service.inference.predictions",
         "service.inference.oip",
         "service.inference.transfer_routes",
+        "service.inference.invocations",
     ),
     ("service.dependencies", "service.http", "service.middleware", "service.jobs.worker"),
     (
@@ -101,6 +102,7 @@ RESERVED = {
         "service.inference.bodies",
         "service.inference.oip",
         "service.inference.transfer_routes",
+        "service.inference.invocations",
     ),
     # Which of these the API may load is proved below, by loading it.
     "torch": ("models", "service.runs.train"),

@@ -14,6 +14,7 @@ from descent.schemas.datasets import (
     Histogram,
     TopValue,
 )
+from descent.schemas.mlflow import RowsNotice, Scores, ScoringRequest, SplitTable
 from descent.schemas.models import (
     Alias,
     AliasPut,
@@ -64,6 +65,15 @@ from descent.schemas.system import (
     System,
     WorkerInfo,
 )
+from descent.schemas.tensors import (
+    Datatype,
+    InferAnswer,
+    InferRequest,
+    InputTensor,
+    OutputTensor,
+    TensorParameters,
+    WantedTensor,
+)
 from descent.schemas.wire import (
     TERMINAL_STATES,
     CheckpointId,
@@ -108,6 +118,7 @@ __all__ = [
     "DatasetRowsPage",
     "DatasetState",
     "DatasetVersionRef",
+    "Datatype",
     "ErrorItem",
     "Estimate",
     "EventKind",
@@ -116,7 +127,10 @@ __all__ = [
     "Histogram",
     "Importance",
     "Imported",
+    "InferAnswer",
+    "InferRequest",
     "InputColumn",
+    "InputTensor",
     "Key",
     "KeyCreate",
     "KeyCreated",
@@ -131,6 +145,7 @@ __all__ = [
     "Notice",
     "Number",
     "OutputColumn",
+    "OutputTensor",
     "Page",
     "Parameters",
     "Part",
@@ -143,6 +158,7 @@ __all__ = [
     "QueueInfo",
     "Readiness",
     "Rewind",
+    "RowsNotice",
     "Run",
     "RunEvent",
     "RunId",
@@ -150,11 +166,16 @@ __all__ = [
     "RunPlan",
     "RunState",
     "Scalar",
+    "Scores",
+    "ScoringRequest",
     "Signature",
     "Split",
+    "SplitTable",
     "System",
+    "TensorParameters",
     "Timings",
     "TopValue",
+    "WantedTensor",
     "Wire",
     "WorkerInfo",
 ]

@@ -85,6 +85,8 @@ class Problem(BaseModel):
     instance: str | None = None
     request_id: str | None = None
     errors: list[ErrorItem] | None = None
+    #: the detail once more, where the Open Inference Protocol asks for it
+    error: str | None = None
     #: with 409: the states from which this is possible, or what is possible now
     allowed: list[str] | None = None
 

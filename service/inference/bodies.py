@@ -34,23 +34,24 @@ class Rows:
     unreadable: dict[int, dict[str, str]] = field(default_factory=dict)
     #: whether even numbers are text, as in CSV
     is_text: bool = False
+    #: whether the answer shall have the shape that MLflow's clients expect, and what it tells
+    #: beside the rows
+    is_mlflow: bool = False
+    notes: tuple[dict[str, str], ...] = ()
 
 
 # ---- JSON ----------------------------------------------------------------------------------------
 
 
-def from_json(document: Any, max_rows: int, *, is_strict: bool = False) -> Rows:  # noqa: ANN401  what a client sent
-    """Read `{"rows": [{…}, …]}` or `{"columns": {"name": […], …}}`.
-
-    A row that is no object costs only itself, unless `is_strict`: then it fails the request.
-    """
+def from_json(document: Any, max_rows: int) -> Rows:  # noqa: ANN401  what a client sent
+    """Read `{"rows": [{…}, …]}` or `{"columns": {"name": […], …}}`."""
     if isinstance(document, dict):
         document = {name: value for name, value in document.items() if value is not None}
     if not isinstance(document, dict) or document.keys() not in ({"rows"}, {"columns"}):
         raise _no_table(document)
     if "rows" in document:
-        return _from_rows(document["rows"], max_rows, is_strict=is_strict)
-    return _from_columns(document["columns"], max_rows)
+        return from_rows(document["rows"], max_rows, "rows")
+    return from_columns(document["columns"], max_rows, "columns")
 
 
 def _no_table(document: Any) -> Invalid:  # noqa: ANN401  what a client sent
@@ -61,7 +62,7 @@ def _no_table(document: Any) -> Invalid:  # noqa: ANN401  what a client sent
     names = document if isinstance(document, dict) else {}
     errors = [
         {
-            "pointer": f"/{_escaped(name)}",
+            "pointer": pointer(name),
             "code": "unknown_field",
             "detail": f"{name[:60]} is not a known field: remove it or check its spelling.",
         }
@@ -72,15 +73,12 @@ def _no_table(document: Any) -> Invalid:  # noqa: ANN401  what a client sent
     return Invalid(detail, errors=errors[:MAX_ERRORS])
 
 
-def _from_rows(rows: Any, max_rows: int, *, is_strict: bool) -> Rows:  # noqa: ANN401  what a client sent
+def from_rows(rows: Any, max_rows: int, field: str) -> Rows:  # noqa: ANN401  what a client sent
+    """Read a list of objects. A row that is none costs only itself."""
     if not isinstance(rows, list):
-        raise _wrong_shape([("/rows", "rows must be a list of objects", rows)])
+        raise _wrong_shape([(f"/{field}", f"{field} must be a list of objects", rows)])
     check_count(len(rows), max_rows)
     wrong = {at: row for at, row in enumerate(rows) if not isinstance(row, dict)}
-    if wrong and is_strict:
-        raise _wrong_shape(
-            [(f"/rows/{at}", "a row must be an object", row) for at, row in wrong.items()]
-        )
     unreadable = {
         at: _error("malformed_row", f"The row must be an object, got {_shape(row)}.")
         for at, row in wrong.items()
@@ -97,11 +95,12 @@ def _gathered(rows: Sequence[Mapping[str, Any]]) -> Columns:
     return {name: [row.get(name) for row in rows] for name in names}
 
 
-def _from_columns(columns: Any, max_rows: int) -> Rows:  # noqa: ANN401  what a client sent
+def from_columns(columns: Any, max_rows: int, field: str) -> Rows:  # noqa: ANN401  what a client sent
+    """Read an object of lists, one for each column."""
     if not isinstance(columns, dict):
-        raise _wrong_shape([("/columns", "columns must be an object of lists", columns)])
+        raise _wrong_shape([(f"/{field}", f"{field} must be an object of lists", columns)])
     wrong = [
-        (f"/columns/{_escaped(name)}", "a column must be a list", values)
+        (f"/{field}{pointer(name)}", "a column must be a list", values)
         for name, values in columns.items()
         if not isinstance(values, list)
     ]
@@ -109,17 +108,17 @@ def _from_columns(columns: Any, max_rows: int) -> Rows:  # noqa: ANN401  what a 
         raise _wrong_shape(wrong)
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
-        raise _ragged(lengths)
+        raise _ragged(lengths, field)
     count = max(lengths.values(), default=0)
     check_count(count, max_rows)
     return Rows(columns, count)
 
 
-def _ragged(lengths: dict[str, int]) -> Invalid:
+def _ragged(lengths: dict[str, int], field: str) -> Invalid:
     first, count = next(iter(lengths.items()))
     errors = [
         {
-            "pointer": f"/columns/{_escaped(name)}",
+            "pointer": f"/{field}{pointer(name)}",
             "code": "ragged_columns",
             "detail": f"{name[:60]!r} has {length} values where {first[:60]!r} has {count}",
         }
@@ -137,20 +136,20 @@ def from_ndjson(content: bytes, max_rows: int) -> Rows:
     for line in content.splitlines():
         if not line.strip():
             continue
-        row = _object(line)
-        if row is None:
-            unreadable[len(rows)] = _error("malformed_row", "The line is no JSON object.")
-        rows.append(row or {})
+        try:
+            rows.append(_object(line))
+        except BadRequest as error:
+            unreadable[len(rows)] = _error(error.code, error.detail)
+            rows.append({})
         check_count(len(rows), max_rows)
     return Rows(_gathered(rows), len(rows), unreadable)
 
 
-def _object(line: bytes) -> dict[str, Any] | None:
-    try:
-        row = strict_json(line)
-    except BadRequest:
-        return None
-    return row if isinstance(row, dict) else None
+def _object(line: bytes) -> dict[str, Any]:
+    row = strict_json(line)
+    if not isinstance(row, dict):
+        raise BadRequest(f"The line must be an object, got {_shape(row)}.", code="malformed_row")
+    return row
 
 
 # ---- CSV -----------------------------------------------------------------------------------------
@@ -258,10 +257,15 @@ def check_cells(rows: int, columns: int) -> None:
         )
 
 
+def pointer(name: str) -> str:
+    """Return the JSON pointer to a member of the body."""
+    return "/" + name.replace("~", "~0").replace("/", "~1")
+
+
 def _wrong_shape(found: list[tuple[str, str, Any]]) -> Invalid:
     errors = [
-        {"pointer": pointer, "code": "wrong_type", "detail": f"{rule}, got {_shape(value)}"}
-        for pointer, rule, value in found[:MAX_ERRORS]
+        {"pointer": at, "code": "wrong_type", "detail": f"{rule}, got {_shape(value)}"}
+        for at, rule, value in found[:MAX_ERRORS]
     ]
     return Invalid(f"{errors[0]['pointer']}: {errors[0]['detail']}.", errors=errors)
 
@@ -281,7 +285,3 @@ def told(names: Mapping[str, Any] | Sequence[str]) -> str:
 
 def _error(code: str, detail: str) -> dict[str, str]:
     return {"code": code, "detail": detail}
-
-
-def _escaped(name: str) -> str:
-    return name.replace("~", "~0").replace("/", "~1")

@@ -1,19 +1,22 @@
-"""The Open Inference Protocol, version 2, in JSON: one tensor for each column.
+"""The Open Inference Protocol, version 2: one tensor for each column, in JSON or as raw bytes.
 
-Datatypes: FP64 for numbers, BOOL, and BYTES for categories and datetimes (ISO 8601). JSON `null`
-is a missing value, and the answer of a row that has none: the tensor `error` then says why. What
-else there is to say of rows is in the answer's parameters, as JSON text: they are scalars.
+Datatypes: FP64 for numbers, BOOL, and BYTES for categories and datetimes (ISO 8601). JSON `null`,
+NaN and an empty text are a missing value. The answer of a row that has none is `null`, or in raw
+bytes NaN, empty, 0 or false: the tensor `error` then says why. What else there is to say of rows
+is in the answer's parameters, as JSON text: they are scalars.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib import metadata
-from itertools import islice
 from typing import Annotated, Any
 
 import orjson
-from fastapi import Path, Response
+from anyio.to_thread import run_sync
+from fastapi import Depends, Header, Path, Request, Response
 from sqlalchemy import select
 
+from descent import schemas
+from descent.schemas import InferRequest
 from descent.spec import Name
 from models.features import Features
 from models.predict import Prediction, Predictor
@@ -22,19 +25,36 @@ from models.values import Problem
 from service import http
 from service.database import reading
 from service.dependencies import Parts, PartsDep
-from service.inference import bodies, registry, tensors
+from service.errors import UnsupportedMedia
+from service.inference import binary, bodies, registry, tensors
 from service.inference.cache import Predictors
-from service.inference.tensors import DATATYPES, InferRequest, WantedTensor
+from service.inference.remarks import remarks
+from service.inference.tensors import DATATYPES, Asked
 
-MAX_TOLD = 50  # different problems of one answer; each names all its rows
+JSON, RAW = "application/json", "application/octet-stream"
+MAX_DIGITS = 9  # of the number of a version; a longer one can only be an alias
 #: datatype of a tensor of classes that are numbers
 CLASS_DATATYPES = {"number": "FP64", "integer": "INT64", "boolean": "BOOL"}
 
 router = http.router("/v2", tags=["open inference protocol"])
 
 ModelName = Annotated[Name, Path(description="The name of a model.")]
-Number = Annotated[int, Path(ge=1, lt=2**31, description="The number of a version.")]
+Version = Annotated[Name, Path(description="The number of a version, or an alias.")]
 Tensor = dict[str, Any]
+
+_FILE = {"schema": {"type": "string", "format": "binary"}}
+BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            JSON: {"schema": {"$ref": "#/components/schemas/InferRequest"}},
+            RAW: _FILE,
+        },
+    }
+}
+ANSWER: dict[int | str, dict[str, Any]] = {
+    200: {"model": schemas.InferAnswer, "content": {RAW: _FILE}}
+}
 
 
 # ---- the server ----------------------------------------------------------------------------------
@@ -47,7 +67,7 @@ def server() -> dict[str, Any]:
         release = metadata.version("descent")
     except metadata.PackageNotFoundError:
         release = "0+unknown"  # run from a source tree that was never installed
-    return {"name": "descent", "version": release, "extensions": []}
+    return {"name": "descent", "version": release, "extensions": ["binary_tensor_data"]}
 
 
 @router.get("/health/live", operation_id="oip_live")
@@ -76,7 +96,7 @@ def model(parts: PartsDep, name: ModelName) -> dict[str, Any]:
 
 
 @router.get("/models/{name}/versions/{version}", operation_id="oip_version")
-def version(parts: PartsDep, name: ModelName, version: Number) -> dict[str, Any]:
+def version(parts: PartsDep, name: ModelName, version: Version) -> dict[str, Any]:
     """Describe the tensors of a version."""
     return _described(parts, _target(parts, name, version))
 
@@ -88,15 +108,35 @@ def model_ready(parts: PartsDep, name: ModelName) -> dict[str, Any]:
 
 
 @router.get("/models/{name}/versions/{version}/ready", operation_id="oip_version_ready")
-def version_ready(parts: PartsDep, name: ModelName, version: Number) -> dict[str, Any]:
+def version_ready(parts: PartsDep, name: ModelName, version: Version) -> dict[str, Any]:
     """Load a version and tell that it is ready."""
     return _loaded(parts, _target(parts, name, version))
 
 
-@router.post("/models/{name}/infer", operation_id="oip_infer")
+async def asked(
+    request: Request,
+    length: Annotated[
+        str | None,
+        Header(
+            alias=binary.HEADER,
+            description="With raw tensors behind it: the number of bytes of the JSON document.",
+        ),
+    ] = None,
+) -> Asked:
+    _check_media_type(request)
+    content = await http.read_body(request, "predict")
+    is_large = len(content) > http.PARSED_INLINE
+    parse = run_sync(tensors.parse, content, length) if is_large else None
+    return await parse if parse else tensors.parse(content, length)
+
+
+AskedDep = Annotated[Asked, Depends(asked)]
+
+
+@router.post("/models/{name}/infer", openapi_extra=BODY, responses=ANSWER, operation_id="oip_infer")
 @http.not_idempotent
-@http.body_limit("predict")
-def infer(parts: PartsDep, name: ModelName, asked: InferRequest) -> Response:
+@http.streams_body
+def infer(parts: PartsDep, name: ModelName, asked: AskedDep) -> Response:
     """Predict with the latest version of a model.
 
     The warnings and errors of rows are in the answer's `parameters.warnings` and
@@ -105,19 +145,35 @@ def infer(parts: PartsDep, name: ModelName, asked: InferRequest) -> Response:
     return _inferred(parts, _target(parts, name), asked)
 
 
-@router.post("/models/{name}/versions/{version}/infer", operation_id="oip_version_infer")
+@router.post(
+    "/models/{name}/versions/{version}/infer",
+    openapi_extra=BODY,
+    responses=ANSWER,
+    operation_id="oip_version_infer",
+)
 @http.not_idempotent
-@http.body_limit("predict")
-def version_infer(
-    parts: PartsDep, name: ModelName, version: Number, asked: InferRequest
-) -> Response:
+@http.streams_body
+def version_infer(parts: PartsDep, name: ModelName, version: Version, asked: AskedDep) -> Response:
     """Predict with a version; the answer is that of the latest one's route."""
     return _inferred(parts, _target(parts, name, version), asked)
 
 
-def _target(parts: Parts, name: str, number: int | None = None) -> registry.Target:
-    directory = parts.directory
-    return directory.of_model(name) if number is None else directory.of_version(name, number)
+def _check_media_type(request: Request) -> None:
+    """Raise UnsupportedMedia. Triton's client says nothing of what it sends."""
+    given = request.headers.get("content-type", JSON)
+    if given.partition(";")[0].strip().lower() not in (JSON, RAW):
+        raise UnsupportedMedia(f"Send the tensors as {JSON} or {RAW}, got {given[:100]!r}.")
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        raise UnsupportedMedia(f"Tensors cannot be compressed, got {encoding[:40]!r}.")
+
+
+def _target(parts: Parts, name: str, version: str | None = None) -> registry.Target:
+    if version is None:
+        return parts.directory.of_model(name)
+    if version.isdigit() and len(version) <= MAX_DIGITS:
+        return parts.directory.of_version(name, int(version))
+    return parts.directory.of_alias(name, version)
 
 
 def _predictor(parts: Parts, target: registry.Target) -> Predictor:
@@ -131,6 +187,9 @@ def _loaded(parts: Parts, target: registry.Target) -> dict[str, Any]:
 
 
 def _described(parts: Parts, target: registry.Target) -> dict[str, Any]:
+    name = target.named["model"]
+    with reading(parts.engine) as session:
+        versions = registry.version_numbers(session, name)
     features = _predictor(parts, target).features
     inputs = [
         {"name": column.name, "datatype": DATATYPES.get(column.type, "BYTES"), "shape": [-1]}
@@ -145,8 +204,8 @@ def _described(parts: Parts, target: registry.Target) -> dict[str, Any]:
         for tensor in _tensors(features, [])
     ]
     return {
-        "name": target.named["model"],
-        "versions": [str(target.named["version"])],
+        "name": name,
+        "versions": [str(number) for number in versions],
         "platform": "descent",
         "inputs": inputs,
         "outputs": outputs,
@@ -156,52 +215,64 @@ def _described(parts: Parts, target: registry.Target) -> dict[str, Any]:
 # ---- tensors -------------------------------------------------------------------------------------
 
 
-def _inferred(parts: Parts, target: registry.Target, asked: InferRequest) -> Response:
+def _inferred(parts: Parts, target: registry.Target, asked: Asked) -> Response:
     predictor = _predictor(parts, target)
-    rows = tensors.read(asked.inputs, predictor.features, parts.settings.max_predict_rows)
+    rows = tensors.read(asked, predictor.features, parts.settings.max_predict_rows)
     bodies.check_cells(rows.count, len(predictor.features.inputs))
     predictions = predictor.predict(rows.columns, rows.count)
-    found = list(_tensors(predictor.features, predictions))
-    if asked.outputs is not None:
-        found = _wanted(found, asked.outputs)
+    values = list(_tensors(predictor.features, predictions))
+    found = _wanted(values, _errors(predictions), asked.request)
     answer = {
         "model_name": target.named["model"],
         "model_version": str(target.named["version"]),
-        "outputs": found,
+        "outputs": [tensor for tensor, _is_raw in found],
     }
-    if asked.id is not None:
-        answer["id"] = asked.id
+    if asked.request.id is not None:
+        answer["id"] = asked.request.id
     told = {
-        "warnings": _told([row.warnings for row in predictions]),
-        "errors": _told([[row.error] if row.error else [] for row in predictions]),
+        "warnings": remarks([row.warnings for row in predictions], Problem.to_json),
+        "errors": remarks(
+            [[row.error] if row.error else [] for row in predictions], Problem.to_json
+        ),
     }
-    if parameters := {name: text for name, text in told.items() if text}:
+    if parameters := {name: orjson.dumps(rows).decode() for name, rows in told.items() if rows}:
         answer["parameters"] = parameters
-    return Response(orjson.dumps(answer), media_type="application/json")
+    return _sent(answer, [tensor for tensor, is_raw in found if is_raw])
 
 
-def _told(problems: list[Sequence[Problem]]) -> str:
-    """Return each problem with the rows that have it, as JSON text; empty where there is none."""
-    rows: dict[Problem, list[int]] = {}
-    for row, found in enumerate(problems):
-        for problem in found:
-            rows.setdefault(problem, []).append(row)
-    told: list[dict[str, Any]] = [
-        problem.to_json() | {"rows": places} for problem, places in islice(rows.items(), MAX_TOLD)
-    ]
-    if len(rows) > MAX_TOLD:
-        rest = len(rows) - MAX_TOLD
-        told.append({"code": "more", "detail": f"{rest} further problems are not shown"})
-    return orjson.dumps(told).decode() if told else ""
+def _sent(answer: dict[str, Any], raw: list[Tensor]) -> Response:
+    """Write the answer, with the data of some of its tensors as bytes behind the JSON document."""
+    parts = []
+    for tensor in raw:
+        parts.append(binary.encode(tensor.pop("data"), tensor["datatype"]))
+        tensor["parameters"] = {tensors.SIZE: len(parts[-1])}
+    document = orjson.dumps(answer)
+    if not raw:
+        return Response(document, media_type=JSON)
+    headers = {binary.HEADER: str(len(document))}
+    return Response(b"".join([document, *parts]), media_type=RAW, headers=headers)
 
 
-def _wanted(found: list[Tensor], wanted: list[WantedTensor]) -> list[Tensor]:
-    known = [tensor["name"] for tensor in found]
-    for place, tensor in enumerate(wanted):
+def _wanted(
+    found: list[Tensor], errors: Tensor, request: InferRequest
+) -> list[tuple[Tensor, bool]]:
+    """Return the tensors that the answer shall hold, each with whether as raw bytes.
+
+    The errors are there where a row has one, and where a client asks for them.
+    """
+    as_raw = (request.parameters or {}).get("binary_data_output") is True
+    if request.outputs is None:
+        return [(tensor, as_raw) for tensor in ([*found, errors] if any(errors["data"]) else found)]
+    known = [tensor["name"] for tensor in (*found, errors)]
+    for place, tensor in enumerate(request.outputs):
         if tensor.name not in known:
             raise tensors.unknown(tensor.name, known, f"/outputs/{place}/name")
-    names = {tensor.name for tensor in wanted}
-    return [tensor for tensor in found if tensor["name"] in names]
+    wanted = {
+        tensor.name: (tensor.parameters or {}).get("binary_data", as_raw) is True
+        for tensor in request.outputs
+    }
+    everything = (*found, errors)
+    return [(tensor, wanted[tensor["name"]]) for tensor in everything if tensor["name"] in wanted]
 
 
 def _tensors(features: Features, predictions: list[Prediction]) -> Iterator[Tensor]:
@@ -221,9 +292,10 @@ def _tensors(features: Features, predictions: list[Prediction]) -> Iterator[Tens
                 row.value.get(name) if isinstance(row.value, dict) else None for row in predictions
             ]
             yield _tensor(name, "FP64", values)
-    if any(row.error for row in predictions):
-        errors = [row.error.detail if row.error else "" for row in predictions]
-        yield _tensor("error", "BYTES", errors)
+
+
+def _errors(predictions: list[Prediction]) -> Tensor:
+    return _tensor("error", "BYTES", [row.error.detail if row.error else "" for row in predictions])
 
 
 def _tensor(name: str, datatype: str, data: list[Any], width: int | None = None) -> Tensor:

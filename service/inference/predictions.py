@@ -15,7 +15,7 @@ from service import http
 from service.database import reading
 from service.dependencies import Parts, PartsDep
 from service.errors import BadRequest, UnsupportedMedia
-from service.inference import bodies, explanations, files, formats, registry
+from service.inference import bodies, explanations, files, formats, mlflow, registry
 from service.inference.answers import Answer, answers
 from service.inference.cache import Predictors
 
@@ -40,6 +40,8 @@ class Asked:
     #: the media type of the answer
     wants: str = JSON
     explain: bool = False
+    #: whether MLflow's server was asked for, so that the answer has the shape of its answers
+    is_invocation: bool = False
 
 
 async def asked(
@@ -88,7 +90,14 @@ BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            JSON: {"schema": schemas.PredictRequest.model_json_schema()},
+            JSON: {
+                "schema": {
+                    "anyOf": [
+                        schemas.PredictRequest.model_json_schema(),
+                        {"$ref": "#/components/schemas/ScoringRequest"},
+                    ]
+                }
+            },
             **{text: {"schema": {"type": "string"}} for text in (CSV, TSV, NDJSON)},
             **{
                 file: {"schema": {"type": "string", "format": "binary"}}
@@ -99,7 +108,7 @@ BODY: dict[str, Any] = {
 }
 ANSWER: dict[int | str, dict[str, Any]] = {
     200: {
-        "model": schemas.Predictions,
+        "model": schemas.Predictions | schemas.Scores,
         "content": {
             **{text: {"schema": {"type": "string"}} for text in (CSV, NDJSON)},
             **{
@@ -186,7 +195,10 @@ def answer(parts: Parts, target: registry.Target, asked: Asked) -> Response:
     """Predict the rows of a request and write the answer as the client wants it."""
     predictors: Predictors = parts.predictors
     predictor = predictors.get(target.sha256)
-    found = answered(predictor, asked, _read(parts, predictor, asked))
+    rows = _read(parts, predictor, asked)
+    found = answered(predictor, asked, rows)
+    if asked.wants == JSON and (rows.is_mlflow or asked.is_invocation):
+        return Response(mlflow.to_json(target.named, found, rows.notes), media_type=JSON)
     content = formats.written(asked.wants, target.named, found, predictor.features)
     return Response(content, media_type=asked.wants)
 
@@ -218,8 +230,11 @@ def read_text(predictor: Predictor, asked: Asked, max_rows: int) -> bodies.Rows:
     if not asked.content:
         raise BadRequest("The body is empty: send the rows to predict.")
     if asked.media_type == JSON:
-        document = http.strict_json(asked.content)
-        return bodies.from_json(document, max_rows, is_strict=asked.on_problem == "error")
+        document = mlflow.parse(asked.content)
+        if not mlflow.is_body(document):
+            return bodies.from_json(document, max_rows)
+        inputs = [column.name for column in predictor.features.inputs]
+        return mlflow.read(document, inputs, max_rows)
     if asked.media_type == NDJSON:
         return bodies.from_ndjson(asked.content, max_rows)
     # Only a category can be spelled like a missing value.

@@ -171,6 +171,12 @@ def list_versions(
     return list(session.scalars(query.order_by(ModelVersion.version.desc()).limit(limit)))
 
 
+def version_numbers(session: Session, name: str) -> list[int]:
+    """Return the numbers of all versions of a model, oldest first."""
+    query = select(ModelVersion.version).where(ModelVersion.model_name == name)
+    return list(session.scalars(query.order_by(ModelVersion.version)))
+
+
 def newest_versions(session: Session, names: list[str]) -> dict[str, int]:
     """Return the latest version of each of these models that has any."""
     query = (

@@ -1,19 +1,22 @@
-"""What a request of the Open Inference Protocol holds, and the columns that its tensors are.
+"""The columns that the tensors of an Open Inference Protocol request are.
 
 Holds a client to what it says: names, shapes, datatypes and values that do not fit are errors.
 """
 
-from math import inf, prod
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf, isfinite, prod
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ValidationError
 
-from descent.strict import Integer
+from descent.schemas import InferRequest, InputTensor, TensorParameters
 from models.features import Features
-from service.errors import Invalid
-from service.inference import bodies
+from service import problems
+from service.errors import BadRequest, Invalid
+from service.inference import binary, bodies
+from service.strict_json import strict_json
 
-MAX_TENSORS = 10_000  # of one request; a body of wrong ones would get a far longer answer
 #: type of a column → datatype of its tensor
 DATATYPES = {"number": "FP64", "integer": "FP64", "boolean": "BOOL"}
 #: datatype → the least and the greatest whole number that it holds
@@ -23,62 +26,38 @@ WHOLE = {
 }
 #: datatype → the greatest number that it holds
 REAL = {"FP16": 65504.0, "BF16": 3.3895313892515355e38, "FP32": 3.4028234663852886e38, "FP64": inf}
-
-Datatype = Literal[
-    "BOOL",
-    "UINT8",
-    "UINT16",
-    "UINT32",
-    "UINT64",
-    "INT8",
-    "INT16",
-    "INT32",
-    "INT64",
-    "FP16",
-    "BF16",
-    "FP32",
-    "FP64",
-    "BYTES",
-]
-#: Accepted wherever the protocol has them; none of them has a meaning here.
-Parameters = dict[str, bool | int | float | str]
+SIZE = "binary_data_size"
+#: parameters of extensions that would change an answer's meaning, so they are not ignored
+NOT_HERE = ("classification", "shared_memory_region")
 
 
-class _Said(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+@dataclass(frozen=True)
+class Asked:
+    """A request, and the raw bytes of those of its tensors that sent some."""
 
-    parameters: Parameters | None = None
-
-
-class InputTensor(_Said):
-    """The values of one column."""
-
-    name: str
-    #: `[rows]` or `[rows, 1]`
-    shape: Annotated[list[Annotated[Integer, Field(ge=0)]], Field(min_length=1, max_length=2)]
-    datatype: Datatype
-    #: null is a missing value
-    data: list[Any]
+    request: InferRequest
+    #: by the tensor's position
+    raw: Mapping[int, memoryview]
 
 
-class WantedTensor(_Said):
-    """A tensor that the answer shall hold."""
+def parse(content: bytes, length: str | None) -> Asked:
+    """Read a body whose JSON document has `length` bytes, all where that is None."""
+    document, rest = binary.split(content, length)
+    # Clients write what NumPy holds, NaN included: it is a missing value, as in binary tensors.
+    said = strict_json(document, constant=float)
+    try:
+        request = InferRequest.model_validate(said)
+    except ValidationError as error:
+        found = [each | {"loc": ("body", *each["loc"])} for each in error.errors()]
+        raise problems.from_validation(found, said) from error
+    _check_parameters(request)
+    return Asked(request, _cut(request, rest))
 
-    name: str
 
-
-class InferRequest(_Said):
-    """What to predict."""
-
-    id: str | None = None
-    inputs: Annotated[list[InputTensor], Field(max_length=MAX_TENSORS)]
-    #: all where it is absent
-    outputs: Annotated[list[WantedTensor], Field(max_length=MAX_TENSORS)] | None = None
-
-
-def read(tensors: list[InputTensor], features: Features, max_rows: int) -> bodies.Rows:
+def read(asked: Asked, features: Features, max_rows: int) -> bodies.Rows:
     """Return the rows that the tensors are the columns of."""
     known = {column.name: DATATYPES.get(column.type, "BYTES") for column in features.inputs}
+    tensors = asked.request.inputs
     columns: bodies.Columns = {}
     for place, tensor in enumerate(tensors):
         at = f"/inputs/{place}"
@@ -86,13 +65,67 @@ def read(tensors: list[InputTensor], features: Features, max_rows: int) -> bodie
         _check_shape(tensor, tensors[0].shape[0], at)
         bodies.check_count(tensor.shape[0], max_rows)
         _check_datatype(tensor, known[tensor.name], at)
-        columns[tensor.name] = _values(tensor, at)
+        raw = asked.raw.get(place)
+        columns[tensor.name] = _values(tensor, at) if raw is None else _decoded(tensor, raw, at)
     return bodies.Rows(columns, tensors[0].shape[0] if tensors else 0)
 
 
 def unknown(name: str, known: list[str], pointer: str) -> Invalid:
     detail = f"There is no tensor {name[:60]!r}: the model has {bodies.told(known)}."
     return _refused(pointer, "unknown_tensor", detail)
+
+
+# ---- the body ------------------------------------------------------------------------------------
+
+
+def _check_parameters(request: InferRequest) -> None:
+    said: list[tuple[str, TensorParameters | None]] = [
+        (f"/inputs/{place}", tensor.parameters) for place, tensor in enumerate(request.inputs)
+    ]
+    said += [(f"/outputs/{place}", each.parameters) for place, each in enumerate(_wanted(request))]
+    for at, parameters in said:
+        for name in NOT_HERE:
+            if parameters and name in parameters:
+                detail = (
+                    f"The extension of {name} is not spoken here: GET /v2 lists those that are."
+                )
+                raise _refused(f"{at}/parameters/{name}", "not_supported", detail)
+
+
+def _wanted(request: InferRequest) -> list[Any]:
+    return list(request.outputs or ())
+
+
+def _cut(request: InferRequest, rest: memoryview) -> dict[int, memoryview]:
+    """Return the part of each binary tensor, in the order of the tensors."""
+    found: dict[int, memoryview] = {}
+    start = 0
+    for place, tensor in enumerate(request.inputs):
+        at = f"/inputs/{place}"
+        size = (tensor.parameters or {}).get(SIZE)
+        if size is None:
+            if tensor.data is None:
+                detail = f"The tensor {tensor.name[:60]!r} has neither data nor {SIZE}."
+                raise _refused(f"{at}/data", "missing_field", detail)
+            continue
+        if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+            detail = f"{SIZE} should be a number of bytes, got {str(size)[:40]!r}."
+            raise _refused(f"{at}/parameters/{SIZE}", "wrong_type", detail)
+        if tensor.data is not None:
+            detail = f"The tensor {tensor.name[:60]!r} has both data and {SIZE}: send one."
+            raise _refused(f"{at}/data", "unknown_field", detail)
+        found[place] = rest[start : start + size]
+        start += size
+    if start != len(rest):
+        raise BadRequest(
+            f"The binary tensors have {start} bytes by their {SIZE}, and {len(rest)} bytes follow "
+            f"the JSON document ({binary.HEADER}).",
+            code="malformed_tensor",
+        )
+    return found
+
+
+# ---- the tensors ---------------------------------------------------------------------------------
 
 
 def _check_name(name: str, known: dict[str, str], given: bodies.Columns, at: str) -> None:
@@ -104,10 +137,12 @@ def _check_name(name: str, known: dict[str, str], given: bodies.Columns, at: str
 
 
 def _check_shape(tensor: InputTensor, rows: int, at: str) -> None:
-    count, shape = len(tensor.data), tensor.shape
+    shape = tensor.shape
+    count = prod(shape) if tensor.data is None else len(tensor.data)
     if shape[1:] not in ([], [1]) or count != prod(shape):
+        told = "" if tensor.data is None else f" and {count} values"
         detail = (
-            f"The tensor {tensor.name[:60]!r} has the shape {shape} and {count} values: send "
+            f"The tensor {tensor.name[:60]!r} has the shape {shape}{told}: send "
             "[rows] or [rows, 1] and one value for each row."
         )
         raise _refused(f"{at}/shape", "wrong_shape", detail)
@@ -126,13 +161,25 @@ def _check_datatype(tensor: InputTensor, wanted: str, at: str) -> None:
         raise _refused(f"{at}/datatype", "wrong_datatype", detail)
 
 
+def _decoded(tensor: InputTensor, raw: memoryview, at: str) -> list[Any]:
+    try:
+        return binary.decode(raw, tensor.datatype, tensor.shape[0])
+    except ValueError as error:
+        raise BadRequest(
+            f"The bytes of the tensor {tensor.name[:60]!r} cannot be read: {error}.",
+            code="malformed_tensor",
+            errors=[{"pointer": at, "code": "malformed_tensor", "detail": str(error)}],
+        ) from error
+
+
 def _values(tensor: InputTensor, at: str) -> list[Any]:
     """Return one value for each row of a tensor, whose data may be nested or flat."""
-    values = tensor.data
+    values = tensor.data or []
     if len(tensor.shape) == 2:
         values = [
             value[0] if isinstance(value, list) and len(value) == 1 else value for value in values
         ]
+    values = [None if value != value else value for value in values]  # noqa: PLR0124  NaN
     errors = [
         {
             "pointer": f"{at}/data/{place}",
@@ -158,7 +205,7 @@ def _holds(datatype: str, value: Any) -> bool:  # noqa: ANN401  what a client se
     if not isinstance(value, int | float):
         return False
     if datatype in REAL:
-        return abs(value) <= REAL[datatype]
+        return abs(value) <= REAL[datatype] or not isfinite(value)
     least, most = WHOLE[datatype]
     return least <= value <= most and value == int(value)
 

@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import threading
-from multiprocessing import forkserver, get_context, reduction
+from multiprocessing import forkserver, get_context
 from multiprocessing.connection import Connection
 from multiprocessing.context import (
     ForkServerContext,
@@ -63,9 +63,7 @@ class Child(Protocol):
 class Launcher(Protocol):
     """Starts training processes somewhere."""
 
-    def start(self, job: Message, scratch: Path, lock: int | None = None) -> Child:
-        """Start an attempt. Its process keeps the descriptor `lock` open to its end."""
-        ...
+    def start(self, job: Message, scratch: Path) -> Child: ...
 
     def is_warm(self) -> bool: ...
 
@@ -132,14 +130,10 @@ class LocalLauncher:
     def is_warm(self) -> bool:
         return self._warm.is_set()
 
-    def start(self, job: Message, scratch: Path, lock: int | None = None) -> LocalChild:
+    def start(self, job: Message, scratch: Path) -> LocalChild:
         ours, theirs = self._context.Pipe()
-        inherited = None if lock is None else Inherited(lock)
         process = self._context.Process(
-            target=_enter,
-            args=(theirs, json.dumps(job), str(scratch), inherited),
-            name="trainer",
-            daemon=True,
+            target=_enter, args=(theirs, json.dumps(job), str(scratch)), name="trainer", daemon=True
         )
         process.start()
         theirs.close()
@@ -153,25 +147,11 @@ class LocalLauncher:
         self._warm.set()
 
 
-class Inherited:
-    """A descriptor that a started process holds too, until it ends."""
-
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _inherit, (reduction.DupFd(self.descriptor),)
-
-
-def _inherit(sent: Any) -> Inherited:  # noqa: ANN401  a class of multiprocessing's own
-    return Inherited(sent.detach())
-
-
 def _nothing() -> None:
     """Do nothing: that this runs shows that the warm parent is warm."""
 
 
-def _enter(connection: Connection, job: str, scratch: str, _lock: Inherited | None) -> None:
+def _enter(connection: Connection, job: str, scratch: str) -> None:
     """Run one attempt in this process, which ends with its parent."""
     _die_with_parent()
     # Ctrl-C and SIGTERM may reach the whole group; a trainer obeys its pipe alone.

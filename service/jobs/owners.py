@@ -1,7 +1,6 @@
 """Which supervisors of this machine are alive: each holds a lock that the kernel frees at its end.
 
-So the death of one is noticed at once, not when its leases run out. Its trainers inherit the lock:
-it is free when the last of them is gone too, and no successor trains beside one that lingers.
+So the death of one is noticed at once, not when its leases run out.
 """
 
 import fcntl
@@ -11,16 +10,16 @@ from pathlib import Path
 
 
 @contextmanager
-def alive(folder: Path, owner: str) -> Iterator[int]:
-    """Hold the lock of `owner` for the block; gives its descriptor, for children to inherit."""
+def alive(folder: Path, owner: str) -> Iterator[None]:
+    """Hold the lock of `owner` for the block."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / owner).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        yield file.fileno()
+        yield
 
 
 def dead(folder: Path) -> list[str]:
-    """Return the owners that have ended, with all their trainers: their lock is free."""
+    """Return the owners whose lock is free."""
     return [path.name for path in folder.iterdir() if _is_free(path)]
 
 

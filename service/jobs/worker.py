@@ -70,7 +70,6 @@ class Supervisor:
         self._stored = os.pipe()
         self._looked_at = self._now()
         self._locks = settings.data_dir.absolute() / "locks"
-        self._lock: int | None = None
 
     # ---- the loop -----------------------------------------------------------------------------
 
@@ -78,7 +77,7 @@ class Supervisor:
         """Work until `stop`. A byte on the descriptor `wake` means: look now; its end: stop."""
         every_s = self._settings.sweep_s
         with (
-            owners.alive(self._locks, self.id) as self._lock,
+            owners.alive(self._locks, self.id),
             collecting(self._engine, self._blobs, every_s),
         ):
             log.info("worker started", worker=self.id, slots=self._settings.workers)
@@ -203,7 +202,7 @@ class Supervisor:
         scratch = handout.make_scratch(self._settings, run)
         job = handout.make_job(self._engine, self._blobs, self._settings, run, scratch)
         reach("worker.launch")
-        child = self._launcher.start(job, scratch, self._lock)
+        child = self._launcher.start(job, scratch)
         self._attempts[run.id] = Attempt(run.id, run.attempt, child, scratch)
         reach("worker.launched")
 

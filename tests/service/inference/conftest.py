@@ -1,13 +1,18 @@
 """Published models to ask."""
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
 
 from service.blobs import LocalBlobs
+from service.database import create_database, writing
+from service.inference import registry
 from tests.service.inference import trained
 from tests.service.inference.trained import Store, Trained
+from tests.serving import running_service
 
 
 @pytest.fixture
@@ -37,3 +42,23 @@ def boats(engine: Engine, store: Store) -> Trained:
     run = store(trained.boats())
     trained.publish(engine, run, "boats")
     return run
+
+
+@pytest.fixture(scope="session")
+def served_url(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Run the API as a process, with published models; the newest of `scores` is no champion.
+
+    For the clients of others, which shall meet what they meet in earnest.
+    """
+    folder = tmp_path_factory.mktemp("served")
+    shutil.copyfile(sqlite_template, folder / "descent.sqlite3")
+    engine = create_database(f"sqlite:///{folder / 'descent.sqlite3'}")
+    kept = LocalBlobs(folder / "blobs")
+    for model, make in trained.MODELS.items():
+        trained.publish(engine, trained.store(engine, kept, folder, make()), model)
+    trained.publish(engine, trained.store(engine, kept, folder, trained.steeper()), "scores")
+    with writing(engine) as session:
+        registry.point_alias(session, "scores", "champion", 1, lambda _found: None)
+    engine.dispose()
+    with running_service(folder, "--no-worker", DESCENT_INVOCATIONS_MODEL="scores@champion") as url:
+        yield url

@@ -1,12 +1,14 @@
 """The Open Inference Protocol, as its clients speak it."""
 
 import json
+from math import inf, nan
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import Engine
 
-from tests.service.inference.trained import Trained
+from tests.service.inference.trained import Trained, publish
 
 
 @pytest.fixture
@@ -89,6 +91,14 @@ def test_a_rows_error_is_in_the_parameters_though_only_other_outputs_are_wanted(
     assert (error["code"], error["rows"]) == ("non_finite", [1])
 
 
+def test_the_errors_of_rows_may_be_asked_for_where_there_are_none(
+    client: httpx.Client, scores: Trained
+) -> None:
+    body = {"inputs": [_tensor("Quiz", "FP64", [10.0])], "outputs": [{"name": "error"}]}
+    (error,) = client.post("/v2/models/scores/infer", json=body).json()["outputs"]
+    assert error["data"] == [""]
+
+
 def test_only_the_outputs_that_are_wanted_come_back(client: httpx.Client, boats: Trained) -> None:
     body: dict[str, Any] = {"inputs": [_tensor("Age", "FP64", [1.0])]}
     wanted = body | {"outputs": [{"name": "probabilities"}]}
@@ -127,6 +137,12 @@ def test_parameters_are_accepted_wherever_the_protocol_has_them(client: httpx.Cl
         ({"inputs": [QUIZ | {"shape": [2]}]}, "/inputs/0/shape", "wrong_shape"),
         ({"inputs": [QUIZ | {"shape": [1, 2], "data": [1, 2]}]}, "/inputs/0/shape", None),
         ({"inputs": [QUIZ | {"data": [[1.0]]}]}, "/inputs/0/data/0", "wrong_type"),
+        ({"inputs": [QUIZ | {"data": None}]}, "/inputs/0/data", "missing_field"),
+        (
+            {"inputs": [QUIZ | {"parameters": {"shared_memory_region": "x"}}]},
+            "/inputs/0/parameters/shared_memory_region",
+            "not_supported",
+        ),
     ],
 )
 def test_what_the_protocol_does_not_know_is_pointed_at(
@@ -253,3 +269,33 @@ def test_many_wrong_tensors_get_a_short_answer(client: httpx.Client) -> None:
         answer = client.post("/v2/models/scores/infer", json=body)
         assert answer.status_code == 422
         assert len(answer.content) < 1000
+
+
+def test_problems_of_the_protocol_have_the_member_that_its_clients_read(
+    client: httpx.Client,
+) -> None:
+    for answer in (client.get("/v2/models/nobody"), client.get("/v2/x"), client.put("/v2")):
+        assert answer.json()["error"] == answer.json()["detail"]
+    assert "error" not in client.get("/api/v1/models/nobody").json()
+
+
+@pytest.mark.usefixtures("scores")
+def test_nan_and_infinity_are_read_where_clients_write_what_numpy_holds(
+    client: httpx.Client,
+) -> None:
+    content = json.dumps({"inputs": [_tensor("Quiz", "FP32", [nan, -inf, 4])]})
+    assert "NaN, -Infinity" in content
+    answer = client.post("/v2/models/scores/infer", content=content).json()
+    codes = [told["code"] for told in json.loads(answer["parameters"]["warnings"])]
+    assert codes == ["missing", "non_finite"]
+    assert answer["outputs"][0]["data"][2] == 5.5
+
+
+def test_the_versions_that_can_be_asked_for_are_listed(
+    client: httpx.Client, engine: Engine, scores: Trained
+) -> None:
+    publish(engine, scores, "scores")
+    for path in ("scores", "scores/versions/1"):
+        assert client.get(f"/v2/models/{path}").json()["versions"] == ["1", "2"]
+    for version in ("3", "0", "9" * 30, "nobody"):
+        assert client.get(f"/v2/models/scores/versions/{version}").status_code == 404

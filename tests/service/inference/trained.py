@@ -76,6 +76,14 @@ def large() -> dict[str, Any]:
     return found
 
 
+def steeper() -> dict[str, Any]:
+    """`Final = 2 · Quiz`, from the same columns as `scores`."""
+    found = scores()
+    found["tensors"]["net.0.weight"] = np.array([[2.0]], dtype=np.float32)
+    found["tensors"]["net.0.bias"] = np.array([0.0], dtype=np.float32)
+    return found
+
+
 def both() -> dict[str, Any]:
     """`A = Quiz` and `B = 2 · Quiz`."""
     quiz = np.array(QUIZ)
@@ -115,6 +123,31 @@ def boats() -> dict[str, Any]:
     return saved(features, weights.tolist(), [0.1, -0.1])
 
 
+def flags() -> dict[str, Any]:
+    """Whether a bill is paid, a boolean, and its month, a datetime, are read; `Late` is a flag."""
+    months = np.array([0.0, 30.0, 60.0, 90.0, 120.0]) * 86_400
+    table = Table(
+        types={"Paid": "boolean", "Month": "datetime", "Late": "boolean"},
+        columns={
+            "Paid": np.array([0.0, 1.0, 1.0, 0.0, 1.0]),
+            "Month": months,
+            "Late": np.array([1.0, 0.0, 0.0, 1.0, 0.0]),
+        },
+        rows=5,
+    )
+    features = Features.fit(
+        table,
+        ROWS,
+        features=["Paid", "Month"],
+        targets=["Late"],
+        task="binary",
+        standardize=False,
+    )
+    weights = np.zeros((2, features.width))
+    weights[0, 0] = 4.0
+    return saved(features, weights.tolist(), [-2.0, 0.0])
+
+
 def saved(features: Features, weights: list[list[float]], bias: list[float]) -> dict[str, Any]:
     net = {"inputs": features.width, "outputs": features.outputs}
     return {
@@ -127,6 +160,9 @@ def saved(features: Features, weights: list[list[float]], bias: list[float]) -> 
             "net": net | {"layers": [{"linear": features.outputs}]},
         },
     }
+
+
+MODELS = {"scores": scores, "steep": steep, "both": both, "boats": boats, "flags": flags}
 
 
 def store(engine: Engine, blobs: BlobStore, folder: Path, saved: dict[str, Any]) -> Trained:

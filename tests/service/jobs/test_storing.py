@@ -61,7 +61,7 @@ class Told:
 class Launcher:
     """Starts children that have a checkpoint at once."""
 
-    def start(self, job: Message, scratch: Path, lock: int | None = None) -> Told:  # noqa: ARG002
+    def start(self, job: Message, scratch: Path) -> Told:
         path = scratch / "checkpoint"
         path.write_text(json.dumps(job["run_id"]))
         started = {"type": "started", "device": "cpu", "warnings": []}
