@@ -14,7 +14,7 @@ else
 TORCH := $(or $(wildcard .venv/.torch-*),.venv/.torch-default)
 endif
 
-.PHONY: help install demo serve test lint chaos submits alias-moves mutants clean
+.PHONY: help install demo serve test lint chaos submits alias-moves parity mutants clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -49,6 +49,9 @@ submits: .venv/.dev ## submit 2 000 runs while the API is killed again and again
 alias-moves: .venv/.dev ## move an alias 1 000 times under 64 clients, with two processes
 	$(BIN)/python -m tests.chaos.alias_moves --database sqlite
 	$(BIN)/python -m tests.chaos.alias_moves --database postgresql
+
+parity: .venv/.dev ## send 10 000 tables through every way of predicting; TABLES=… and SEED=… choose
+	$(BIN)/python -m tests.parity $(if $(TABLES),--tables $(TABLES)) $(if $(SEED),--seed $(SEED))
 
 mutants: .venv/.dev ## put faults into a copy of the code: each must be found by its test
 	$(BIN)/python -m tests.mutants

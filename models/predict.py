@@ -21,6 +21,8 @@ from models.values import Problem, Problems, RawValue, read_column, unknown_colu
 
 #: What of a value is an error where the client asked for errors; the rest always warns.
 STRICT = frozenset({"unknown_category", "wrong_type", "non_finite"})
+#: Encoded numbers beyond this, mostly standard deviations, are computed with care.
+FAR = 16.0
 NOT_FINITE = Problem(
     "", "non_finite", "the net's output is not finite; check this row for extreme numbers"
 )
@@ -92,7 +94,7 @@ class Predictor:
         """
         problems = Problems()
         table = self.read(columns, rows, problems, from_text=from_text)
-        decoded, is_finite = self._decode(self.outputs(self.features.encode(table)))
+        decoded, is_finite = self._decode(self.outputs_with_care(self.features.encode(table)))
         values = self._values(decoded)
         broken = set(np.flatnonzero(~is_finite).tolist())
         for row in sorted(problems.rows.keys() | broken):
@@ -145,6 +147,14 @@ class Predictor:
     def outputs(self, encoded: Matrix) -> NDArray[np.float32]:
         """Run the net: (rows, width) to (rows, outputs)."""
         return self.stack.forward(encoded.astype(np.float32, copy=False))
+
+    def outputs_with_care(self, encoded: Matrix) -> NDArray[np.float32]:
+        """Run the net, in float64 where a row is far outside of the training rows."""
+        outputs = self.outputs(encoded)
+        far = np.flatnonzero(np.abs(encoded).max(axis=1, initial=0.0) > FAR)
+        if len(far):
+            outputs[far] = self.stack.forward_precisely(encoded[far].astype(np.float32))
+        return outputs
 
     def _decode(self, outputs: NDArray[np.float32]) -> tuple[Floats, NDArray[np.bool_]]:
         """Return the outputs in the targets' units, and whether each row has nothing but numbers.

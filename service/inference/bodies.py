@@ -92,14 +92,7 @@ def _gathered(rows: Sequence[Mapping[str, Any]]) -> Columns:
     for row in rows:
         names.update(dict.fromkeys(row))
     check_cells(len(rows), len(names))
-    return {name: _scalars([row.get(name) for row in rows]) for name in names}
-
-
-def _scalars(values: list[Any]) -> list[Any]:
-    # Told as text, an array or object becomes its own row's problem instead of everyone's.
-    if not {list, dict}.isdisjoint(map(type, values)):
-        return [str(value) if isinstance(value, list | dict) else value for value in values]
-    return values
+    return {name: [row.get(name) for row in rows] for name in names}
 
 
 def from_columns(columns: Any, max_rows: int, field: str) -> Rows:  # noqa: ANN401  what a client sent
@@ -118,7 +111,7 @@ def from_columns(columns: Any, max_rows: int, field: str) -> Rows:  # noqa: ANN4
         raise _ragged(lengths, field)
     count = max(lengths.values(), default=0)
     check_count(count, max_rows)
-    return Rows({name: _scalars(values) for name, values in columns.items()}, count)
+    return Rows(columns, count)
 
 
 def _ragged(lengths: dict[str, int], field: str) -> Invalid:

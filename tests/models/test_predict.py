@@ -12,7 +12,7 @@ from descent.spec import ModelSpec
 from models import checkpoint
 from models.checkpoint import read
 from models.errors import CheckpointCorrupt
-from models.forward import load_stack
+from models.forward import Stack, load_stack
 from models.nets import build, describe
 from models.predict import Prediction, Predictor
 from models.values import Problems, RawValue
@@ -331,3 +331,34 @@ def test_an_odd_value_does_not_take_the_short_way(short_way: Predictor, odd: Raw
         if (name, odd) == ("Alone", True):
             continue
         assert short_way.plain.encode([row]) is None, name
+
+
+def test_far_out_no_digit_is_lost_where_large_numbers_cancel(survival: Predictor) -> None:
+    random = np.random.default_rng(0)
+    near = random.normal(size=(40, survival.features.width)).astype(np.float32)
+    far = near * np.float32(1e5)
+    far[:, 0] += np.float32(17.3)
+    weights = np.repeat([1.0, -1.0], 32)
+    stack = Stack(64, 1, (lambda x: (x @ weights.astype(x.dtype))[:, None],), (), 64)
+    x = np.tile(random.normal(size=(30, 32)) * 1e6, 2).astype(np.float32)
+    exact = x.astype(np.float64) @ weights
+    assert np.abs(stack.forward(x)[:, 0] - exact).max() > 1e-4
+    assert np.abs(stack.forward_precisely(x)[:, 0] - exact).max() < 1e-6
+    # Where a predictor takes which.
+    outputs = survival.outputs_with_care(np.concatenate([near, far]))
+    assert np.array_equal(outputs[40:], survival.stack.forward_precisely(far))
+    assert np.array_equal(outputs[:40], survival.stack.forward(np.concatenate([near, far]))[:40])
+
+
+def test_the_precise_forward_pass_equals_pytorchs_in_float64() -> None:
+    for activation in ("relu", "sigmoid", "tanh", "gelu"):
+        spec = MODELS.validate_python({"type": "mlp", "hidden": [32, 16], "activation": activation})
+        net = build(spec, 5, 3, seed=1).eval()
+        parameters = {name: value.numpy() for name, value in net.state_dict().items()}
+        x = torch.randn(200, 5, generator=torch.Generator().manual_seed(1)) * 1e5
+        stack = load_stack(describe(spec, 5, 3), parameters)
+        with torch.no_grad():
+            expected = net.double()(x.double()).numpy()
+        np.testing.assert_allclose(
+            stack.forward_precisely(x.numpy()), expected, rtol=3e-7, atol=1e-6, err_msg=activation
+        )

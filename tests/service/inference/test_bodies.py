@@ -74,9 +74,9 @@ def test_what_is_wrong_with_a_document_is_pointed_at(document: object, pointers:
     assert [error["pointer"] for error in caught.value.errors] == pointers
 
 
-def test_a_list_in_a_cell_becomes_text_for_its_row_alone() -> None:
+def test_a_list_in_a_cell_is_left_to_the_predictor() -> None:
     rows = bodies.from_json({"rows": [{"a": 1}, {"a": [2]}, {"a": {"b": 1}}]}, 10)
-    assert rows.columns["a"] == [1, "[2]", "{'b': 1}"]
+    assert rows.columns["a"] == [1, [2], {"b": 1}]
 
 
 def test_too_many_rows_name_the_setting() -> None:

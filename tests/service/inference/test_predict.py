@@ -116,6 +116,11 @@ def test_a_missing_value_is_imputed_as_in_training(client: httpx.Client, scores:
     assert _codes(null) == ["missing"]
 
 
+def test_a_list_is_no_category_of_its_row(client: httpx.Client, boats: Trained) -> None:
+    listed, good = _predict(client, BOATS, {"Age": 30, "Port": ["NA"]}, {"Age": 30, "Port": "NA"})
+    assert (_codes(listed), "warnings" in good) == (["wrong_type"], False)
+
+
 def test_unknown_categories_and_columns_are_warned_of(client: httpx.Client, boats: Trained) -> None:
     category, column, coerced = _predict(
         client,

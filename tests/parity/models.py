@@ -1,0 +1,244 @@
+"""Small models of every kind, trained, published in a service, and as training computes them."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sqlalchemy import Engine
+from torch import nn
+
+from descent.spec import RunConfig
+from models import checkpoint
+from models.checkpoint import BEST
+from models.data import ColumnType, Floats, Table
+from models.features import Features
+from models.nets import build
+from models.predict import Predictor
+from service.blobs import BlobStore
+from service.database import writing
+from service.ids import new_id
+from service.tables import Checkpoint
+from tests.models.samples import learn, make_table
+from tests.service.inference import trained
+from tests.service.inference.trained import Trained
+from tests.service.rows import add_run
+
+ROWS = 90
+TYPES: dict[str, ColumnType] = {
+    "Quiz": "number",
+    "größe in µm": "number",
+    "count": "integer",
+    "constant": "number",
+    "is it?": "boolean",
+    "日付": "datetime",
+    "day": "datetime",
+    "port": "category",
+    "=word": "category",
+    "y": "number",
+    "z": "number",
+    "kind": "category",
+    "grade": "integer",
+    "flag": "boolean",
+}
+NUMBERS = ["Quiz", "größe in µm", "count", "constant"]
+ALL = [*NUMBERS, "is it?", "日付", "day", "port", "=word"]
+WORDS = [
+    "S",
+    "é",
+    "💥",
+    "a,b",
+    'q"uote',
+    "two\nlines",
+    " spaced ",
+    "=1+1",
+    "true",
+    "3",
+    "NA",
+    "日本",
+]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A model to train."""
+
+    features: list[str]
+    target: str | list[str] = "y"
+    task: str = "regression"
+    model: Mapping[str, Any] = field(default_factory=lambda: {"type": "linear"})
+    further: Mapping[str, Any] = field(default_factory=dict)
+    #: Its last weights are multiplied, so that far inputs overflow.
+    steepness: float = 1.0
+
+    def config(self) -> dict[str, Any]:
+        loss = "mse" if self.task == "regression" else "cross_entropy"
+        own = {
+            "dataset": "ds_1",
+            "target": self.target,
+            "features": self.features,
+            "task": self.task,
+            "loss": loss,
+            "model": dict(self.model),
+            "epochs": 15,
+            "optimizer": {"type": "adam", "learning_rate": 0.02},
+            "split": {"validation": 0.2},
+        }
+        return own | dict(self.further)
+
+
+def _mlp(*hidden: int, **further: Any) -> dict[str, Any]:
+    return {"type": "mlp", "hidden": list(hidden), **further}
+
+
+def _layers(*layers: Any) -> dict[str, Any]:
+    return {"type": "layers", "layers": list(layers)}
+
+
+RAW = {"standardize": False, "optimizer": {"type": "adam", "learning_rate": 1e-4}}
+RECIPES: dict[str, Recipe] = {
+    "line": Recipe(["Quiz"]),
+    "line-raw": Recipe(["Quiz"], further=RAW),
+    "line-of-all": Recipe(ALL),
+    "line-steep": Recipe(["Quiz", "port"], steepness=1e34),
+    "numbers-mlp": Recipe(NUMBERS, model=_mlp(16, 16)),
+    "numbers-raw": Recipe(NUMBERS, model=_mlp(8), further=RAW),
+    "all-mlp": Recipe(ALL, model=_mlp(64, 64)),
+    "all-sigmoid": Recipe(ALL, model=_mlp(16, activation="sigmoid")),
+    "all-tanh": Recipe(ALL, model=_mlp(16, 8, activation="tanh")),
+    "all-gelu": Recipe(ALL, model=_mlp(32, activation="gelu", dropout=0.3)),
+    "times": Recipe(["日付", "day"], model=_mlp(8)),
+    "words": Recipe(["port", "=word"], model=_mlp(8)),
+    "flag-only": Recipe(["is it?"]),
+    "two-targets": Recipe(["Quiz", "port", "日付"], ["y", "z"], model=_mlp(12)),
+    "two-lines": Recipe(NUMBERS, ["y", "z"]),
+    "layers": Recipe(ALL, model=_layers({"linear": 16}, "relu", {"dropout": 0.1}, {"linear": 8})),
+    "layers-odd": Recipe(NUMBERS, model=_layers("tanh", {"linear": 9}, "gelu", "sigmoid")),
+    "binary-flag": Recipe(ALL, "flag", "binary", _mlp(16)),
+    "binary-line": Recipe(NUMBERS, "flag", "binary"),
+    "binary-whole": Recipe(["Quiz", "port"], "flag", "binary", _mlp(8, activation="tanh")),
+    "many-classes": Recipe(ALL, "kind", "multiclass", _mlp(24)),
+    "classes-line": Recipe(["Quiz", "port", "count"], "kind", "multiclass"),
+    "grades": Recipe(NUMBERS, "grade", "multiclass", _layers({"linear": 8}, "sigmoid")),
+    "grades-gelu": Recipe(ALL, "grade", "multiclass", _mlp(12, activation="gelu", dropout=0.5)),
+}
+
+
+@dataclass(frozen=True)
+class Known:
+    """A published model, and the net with which training would predict."""
+
+    name: str
+    checkpoint: Path
+    features: Features
+    net: nn.Sequential
+    #: By target, the size of an error that counts.
+    scales: Floats
+
+    def predict(self, table: Table) -> Floats:
+        """Return what training's net says: numbers in the targets' units, or shares of classes.
+
+        It is computed in float64 and rounded once: far outside of the training rows, what float32
+        leaves of large numbers that cancel depends on the order in which they are added.
+        """
+        with torch.no_grad(), np.errstate(all="ignore"):
+            encoded = torch.from_numpy(self.features.encode(table)).double()
+            outputs = self.net(encoded).float().numpy()
+            decoded = self.features.decode(outputs)
+        decoded[~np.isfinite(outputs).all(axis=1)] = np.nan
+        return decoded
+
+
+def samples() -> Table:
+    """Rows to train on, with gaps in half of the columns."""
+    random = np.random.default_rng(11)
+    quiz, size = random.uniform(2.5, 25.2, ROWS), random.lognormal(-9, 1, ROWS)
+    count = random.integers(-5, 40, ROWS)
+    is_it = random.random(ROWS) < 0.6
+    days = 1.6e9 + 86_400.0 * random.integers(0, 900, ROWS)
+    times = 1.5e9 + random.uniform(0, 9e7, ROWS)
+    port = [WORDS[place] for place in random.integers(0, 5, ROWS)]
+    word = [WORDS[place] for place in random.integers(0, len(WORDS), ROWS)]
+    y = 1.3 * quiz + 2 * is_it + 0.1 * count + random.normal(0, 2, ROWS)
+
+    def gaps(values: Any) -> list[Any]:
+        cells = list(values)
+        for place in random.choice(ROWS, 7, replace=False):
+            cells[place] = None
+        return cells
+
+    return make_table(
+        TYPES,
+        **{
+            "Quiz": quiz.tolist(),
+            "größe in µm": gaps(size.tolist()),
+            "count": gaps(count.tolist()),
+            "constant": [7.25] * ROWS,
+            "is it?": gaps(is_it.tolist()),
+            "日付": gaps(times.tolist()),
+            "day": days.tolist(),
+            "port": port,
+            "=word": gaps(word),
+            "y": y.tolist(),
+            "z": (1e6 - 1e5 * quiz).tolist(),
+            "kind": [WORDS[int(value) % 4] for value in y],
+            "grade": [int(value) // 8 for value in y],
+            "flag": (y > y.mean()).tolist(),
+        },
+    )
+
+
+def train_all(folder: Path) -> Iterator[Known]:
+    """Train every recipe."""
+    table = samples()
+    for name, recipe in RECIPES.items():
+        own = folder / name
+        own.mkdir()
+        outcome = learn(table, own, recipe.config())
+        if outcome.error:
+            raise outcome.error
+        yield _known(name, recipe, outcome.saved[-1].path)
+
+
+def publish(engine: Engine, blobs: BlobStore, known: Known) -> None:
+    """Make the first version of a model of this name."""
+    sha256, size = blobs.put(known.checkpoint)
+    with writing(engine) as session:
+        run = add_run(session, model=dict(RECIPES[known.name].model))
+        run.state = "succeeded"
+        best = Checkpoint(
+            id=new_id("ckpt"),
+            run_id=run.id,
+            attempt=1,
+            epoch=1,
+            step=1,
+            metric_seq=1,
+            metrics={"train": {"loss": 1.0}},
+            metrics_epoch=1,
+            sha256=sha256,
+            bytes=size,
+            is_best=True,
+        )
+        session.add(best)
+        run.best_checkpoint_id = best.id
+    left = Trained(run.id, best.id, sha256)
+    trained.publish(engine, left, known.name, signature=known.features.signature())
+
+
+def _known(name: str, recipe: Recipe, path: Path) -> Known:
+    tensors, document = checkpoint.read(path)
+    best = {key: value for key, value in tensors.items() if key.startswith(BEST)}
+    if recipe.steepness != 1.0:
+        last = [key for key in best if key.endswith(".weight")][-1]
+        best[last] = best[last] * np.float32(recipe.steepness)
+        path = path.with_name("steep.safetensors")
+        checkpoint.write(path, best, document)
+    features = Predictor.load(path).features
+    spec = RunConfig.model_validate(recipe.config()).model
+    net = build(spec, features.width, features.outputs, seed=0).eval().double()
+    state = {key.removeprefix(BEST): torch.from_numpy(value) for key, value in best.items()}
+    net.load_state_dict(state)
+    scales = np.array(getattr(features.target, "std", [1.0] * features.outputs))
+    return Known(name, path, features, net, scales)
