@@ -19,6 +19,9 @@ Layer: TypeAlias = "tuple[Activations, Activations] | str"
 #: One step of the stack: a function of the activations.
 Operation: TypeAlias = Callable[[Activations], Activations]
 
+#: Encoded numbers beyond this, mostly standard deviations, are computed with care.
+FAR = 16.0
+
 
 @dataclass(frozen=True)
 class Stack:

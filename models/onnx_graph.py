@@ -3,7 +3,8 @@
 Inputs are the columns, `[N, 1]` each: numbers, integers, booleans (0 and 1) and datetimes (seconds
 since 1970, UTC) as double with NaN where a value is missing; categories as strings, empty where
 missing. The output `value` has the target's own type; classes add `probabilities`. The nodes do
-what `Features.encode`, `Stack.forward` and `Features.decode` do, in the same precision.
+what `Features.encode`, `Stack.forward_precisely` and `Features.decode` do, in the same precision:
+a runtime adds up in an order of its own, and in float32 large numbers that cancel would show it.
 
 Written with `onnx.helper`, without torch. Knows which operators say what, no files and no names.
 """
@@ -28,7 +29,7 @@ ML_OPSET = 3  # of ai.onnx.ml, for LabelEncoder
 IR_VERSION = 8
 ML = "ai.onnx.ml"
 NUMBER, TEXT = TensorProto.DOUBLE, TensorProto.STRING
-SQRT_HALF = np.float32(np.sqrt(0.5))
+SQRT_HALF = np.sqrt(0.5)
 VALUE, PROBABILITIES = "value", "probabilities"
 
 #: The places of some encoded numbers in a row, and the name of the tensor that holds them.
@@ -230,22 +231,29 @@ def _single(graph: _Graph, value: str) -> str:
 
 
 def _forward(graph: _Graph, x: str, model: Portable) -> str:
-    """Return float32 [N, outputs]."""
+    """Return float32 [N, outputs], computed in double and rounded once."""
+    x = graph.apply("Cast", x, to=NUMBER)
     for place, layer in enumerate(model.net["layers"]):
         if isinstance(layer, str):
             x = _gelu(graph, x) if layer == "gelu" else graph.apply(OPERATORS[layer], x)
         elif "linear" in layer:
-            weight, bias = (model.parameters[f"{place}.{part}"] for part in ("weight", "bias"))
-            x = graph.apply("Gemm", x, graph.constant(weight), graph.constant(bias), transB=1)
-    return x
+            # Stored as they were learned: a file of doubles would be twice as large.
+            weight, bias = (
+                graph.apply("Cast", graph.constant(model.parameters[f"{place}.{part}"]), to=NUMBER)
+                for part in ("weight", "bias")
+            )
+            x = graph.apply("Gemm", x, weight, bias, transB=1)
+    return _single(graph, x)
 
 
 OPERATORS = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh"}
 
 
 def _gelu(graph: _Graph, x: str) -> str:
-    half, one = (graph.constant(np.array(number, dtype=np.float32)) for number in (0.5, 1))
-    bent = graph.apply("Erf", graph.apply("Mul", x, graph.constant(np.array(SQRT_HALF))))
+    half, one = (graph.constant(np.array(number, dtype=np.float64)) for number in (0.5, 1))
+    scaled = graph.apply("Mul", x, graph.constant(np.array(SQRT_HALF)))
+    # Runtimes have no Erf of doubles; between -1 and 1 no digit that counts is lost.
+    bent = graph.apply("Cast", graph.apply("Erf", _single(graph, scaled)), to=NUMBER)
     return graph.apply("Mul", graph.apply("Mul", x, half), graph.apply("Add", bent, one))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.features import Features
+from models.forward import FAR
 from models.inputs import Choice, Input, Moment
 
 #: name, place among the encoded numbers, least and greatest value
@@ -41,7 +42,11 @@ class PlainRows:
             elif column.type == "boolean":
                 self._booleans.append((column.name, place))
             elif column.min is not None and column.max is not None:
-                self._numbers.append((column.name, place, column.min, column.max))
+                # What is far, even within the range, is computed with care: the long way.
+                center, reach = self._center[place], FAR * self._scale[place]
+                least = max(column.min, float(center - reach))
+                most = min(column.max, float(center + reach))
+                self._numbers.append((column.name, place, least, most))
 
     def encode(self, rows: Sequence[Any]) -> NDArray[np.float32] | None:
         """Return float32 (rows, width), or None unless every row is plain."""

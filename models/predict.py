@@ -13,7 +13,7 @@ from models.checkpoint import read_parameters
 from models.data import Floats, Table
 from models.errors import CheckpointCorrupt
 from models.features import Features
-from models.forward import Stack, load_stack
+from models.forward import FAR, Stack, load_stack
 from models.inputs import Matrix
 from models.plain import PlainRows
 from models.targets import ClassTarget, Label
@@ -21,8 +21,6 @@ from models.values import Problem, Problems, RawValue, read_column, unknown_colu
 
 #: What of a value is an error where the client asked for errors; the rest always warns.
 STRICT = frozenset({"unknown_category", "wrong_type", "non_finite"})
-#: Encoded numbers beyond this, mostly standard deviations, are computed with care.
-FAR = 16.0
 NOT_FINITE = Problem(
     "", "non_finite", "the net's output is not finite; check this row for extreme numbers"
 )

@@ -333,6 +333,13 @@ def test_an_odd_value_does_not_take_the_short_way(short_way: Predictor, odd: Raw
         assert short_way.plain.encode([row]) is None, name
 
 
+def test_what_is_far_within_the_range_does_not_take_the_short_way(tmp_path: Path) -> None:
+    outcome = learn(scores(), tmp_path, LINE | {"standardize": False, "epochs": 3})
+    raw = Predictor.load(outcome.saved[-1].path)
+    assert raw.plain.encode([{"Quiz": 15.0}]) is not None
+    assert raw.plain.encode([{"Quiz": 24.0}]) is None
+
+
 def test_far_out_no_digit_is_lost_where_large_numbers_cancel(survival: Predictor) -> None:
     random = np.random.default_rng(0)
     near = random.normal(size=(40, survival.features.width)).astype(np.float32)
