@@ -217,7 +217,9 @@ def read(path: Path, max_bytes: int = MAX_BYTES) -> Bundle:
 
 def to_predictor(bundle: Bundle, path: Path) -> tuple[Predictor, Written]:
     """Write a bundle's model as a checkpoint, load it and prove it; raises BundleInvalid."""
-    written = bundle.model.save(path, {"training": bundle.training.model_dump()})
+    # With the rows that prove it: whoever has the checkpoint alone can prove it again.
+    origin = {"training": bundle.training.model_dump(), "golden": bundle.golden.model_dump()}
+    written = bundle.model.save(path, origin)
     predictor = Predictor.load(path)
     bundle.prove(predictor)
     # Also the rows that this version would choose: the bundle's own may leave something out.

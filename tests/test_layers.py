@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from service.jobs import launch
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("descent", "models", "service", "migrations")
 MAX_FILE = 400  # lines
@@ -56,6 +58,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "service.runs.train",
         "service.batch",
         "service.inference",
+        "service.proofs",
     ),
     (
         "service.runs.params",
@@ -65,7 +68,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "service.inference.aliases",
         "service.inference.registry",
     ),
-    ("service.runs.lifecycle", "service.batch.lifecycle"),
+    ("service.runs.lifecycle", "service.batch.lifecycle", "service.proofs.lifecycle"),
     ("service.runs.metrics",),
     ("service.runs.replays",),
     ("service.jobs.life",),
@@ -243,7 +246,7 @@ def test_nothing_forks_a_process_that_may_have_used_the_storage() -> None:
             if isinstance(node, ast.Call):
                 assert "preexec_fn" not in {keyword.arg for keyword in node.keywords}, name
                 assert "fork" not in {getattr(a, "value", None) for a in node.args}, name
-    for preloaded in ("service.runs.train", "service.batch.predict", "service.datasets.parse"):
+    for preloaded in (*launch.MODULES.values(), "service.datasets.parse"):
         assert "obstore" not in loaded_by(f"import {preloaded}")
 
 

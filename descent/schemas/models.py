@@ -107,6 +107,25 @@ class Importance(Wire):
     columns: list[ColumnImportance]
 
 
+class ProofDetails(Wire):
+    """What a version was proved by: rows that went through every way of asking it."""
+
+    rows: int
+    #: held-out rows; training rows where none were; golden rows where the table was not at hand
+    source: Literal["held_out", "training", "golden"]
+    #: by way the largest difference from what training computes: of a number in units of the larger
+    #: of it and its target's standard deviation, of a share itself; null where an answer is lacking
+    ways: dict[str, float | None]
+    #: by way the rows that it has no words for
+    left_out: dict[str, int] = Field(default_factory=dict)
+    #: the largest of all ways
+    largest: float | None
+    #: what each difference may be at most
+    tolerance: float
+    seconds: float
+    finished_at: datetime
+
+
 class ModelVersion(Wire):
     """An immutable trained model with its lineage."""
 
@@ -125,6 +144,11 @@ class ModelVersion(Wire):
     importance: Importance | None = None
     bytes: int
     sha256: str
+    #: whether it answers the same whichever way it is asked; no alias points to it before
+    proof: Literal["pending", "passed", "failed"] = "pending"
+    proof_details: ProofDetails | None = None
+    #: why the proof failed: a problem object
+    proof_error: dict[str, Any] | None = None
     created_at: datetime
 
 

@@ -223,6 +223,47 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_model_versions_sha256"), ["sha256"], unique=False)
 
     op.create_table(
+        "proofs",
+        sa.Column("model_name", sa.String(length=128), nullable=False),
+        sa.Column(
+            "model_version", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
+        ),
+        sa.Column("details", sa.JSON(), nullable=True),
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("state_reason", sa.Text(), nullable=True),
+        sa.Column("attempt", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("owner", sa.String(length=64), nullable=True),
+        sa.Column("lease_expires", sa.Float(precision=53), nullable=True),
+        sa.Column("boot_id", sa.String(length=40), nullable=True),
+        sa.Column(
+            "crash_streak", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
+        ),
+        sa.Column("not_before", sa.Float(precision=53), nullable=True),
+        sa.Column("waits_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column(
+            "event_seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
+        ),
+        sa.Column("progress", sa.JSON(), nullable=True),
+        sa.Column("error", sa.JSON(), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("queued_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("claimed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["model_name", "model_version"],
+            ["model_versions.model_name", "model_versions.version"],
+            name="fk_proofs_version",
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_proofs")),
+    )
+    with op.batch_alter_table("proofs", schema=None) as batch_op:
+        batch_op.create_index("ix_proofs_queue", ["state", "queued_at", "id"], unique=False)
+        batch_op.create_index("uq_proofs_version", ["model_name", "model_version"], unique=True)
+
+    op.create_table(
         "aliases",
         sa.Column("model_name", sa.String(length=128), nullable=False),
         sa.Column("alias", sa.String(length=128), nullable=False),
@@ -418,6 +459,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.drop_table("proofs")
     op.drop_table("batch_chunks")
     op.drop_table("batch_predictions")
     with op.batch_alter_table("metrics", schema=None) as batch_op:

@@ -1,8 +1,10 @@
 """The routes of aliases: read, moved once their versions are loaded, and rolled back."""
 
 from datetime import datetime
+from time import monotonic
 from typing import Annotated, Any
 
+from anyio.to_thread import run_sync
 from fastapi import Depends, Path, Request, Response
 
 from descent import schemas
@@ -28,6 +30,7 @@ from service.errors import PreconditionFailed
 from service.inference import aliases, registry
 from service.inference.aliases import Pointer, Pointing
 from service.inference.cache import Predictors
+from service.proofs import lifecycle as proofs
 from service.tables import Alias, AliasMove
 
 router = http.router()
@@ -35,6 +38,7 @@ router = http.router()
 ModelName = Annotated[Name, Path(description="The name of a model.")]
 AliasName = Annotated[Name, Path(description="A name such as `champion`.")]
 KEY = "key_"  # how the ids of API keys begin
+PROOF_WAIT_S = 5.0  # that the move of an alias waits for the proofs of its versions
 
 
 def _pointer(name: ModelName, alias: AliasName) -> Pointer:
@@ -104,15 +108,16 @@ def list_moves(
 # ---- moving --------------------------------------------------------------------------------------
 
 
-def _wanted(parts: PartsDep, pointer: PointerDep, body: schemas.AliasPut) -> Pointing:
-    """Load what the alias shall point to, before the transaction that moves it."""
+async def _wanted(parts: PartsDep, pointer: PointerDep, body: schemas.AliasPut) -> Pointing:
+    """Make ready what the alias shall point to, before the transaction that moves it."""
     wanted = Pointing(
         version=body.version,
         canary_version=body.canary.version if body.canary else None,
         canary_percent=body.canary.percent if body.canary else None,
         shadow_version=body.shadow.version if body.shadow else None,
     )
-    _warm(parts, pointer.model, wanted.versions())
+    await run_sync(_warm, parts, pointer.model, wanted.versions())
+    await _when_proved(parts, pointer.model, wanted.heard())
     return wanted
 
 
@@ -133,6 +138,7 @@ def put_alias(
 ) -> schemas.Alias:
     """Make an alias, or move it: then send its ETag as `If-Match`.
 
+    Its version, and that of a canary, must be proved; a proof that is being made is waited for.
     A canary answers its share of the requests; a shadow is only compared. Both end with the next
     move that does not name them.
     """
@@ -147,8 +153,14 @@ def put_alias(
     return _alias(row)
 
 
-def _before(parts: PartsDep, pointer: PointerDep) -> int:
-    """Load what the alias goes back to, before the transaction that moves it."""
+async def _before(parts: PartsDep, pointer: PointerDep) -> int:
+    """Make ready what the alias goes back to, before the transaction that moves it."""
+    version = await run_sync(_goal, parts, pointer)
+    await _when_proved(parts, pointer.model, {version})
+    return version
+
+
+def _goal(parts: Parts, pointer: Pointer) -> int:
     with reading(parts.engine) as session:
         goal = aliases.before(session, pointer)
         aliases.check_exists(session, goal)
@@ -200,6 +212,21 @@ def _warm(parts: Parts, model: str, versions: list[int]) -> None:
         found = [registry.target_of_version(session, model, number) for number in versions]
     for target in found:
         predictors.warm(target.sha256)
+
+
+async def _when_proved(parts: Parts, model: str, numbers: set[int]) -> None:
+    """Wait a little for proofs that are being made, as they are of a model just trained."""
+    deadline = monotonic() + PROOF_WAIT_S
+    while (waiting := await run_sync(_pending, parts, model, numbers)) is not None:
+        if not await parts.watcher.wait(*waiting, deadline - monotonic()):
+            return  # the transaction that moves the alias says what is missing
+
+
+def _pending(parts: Parts, model: str, numbers: set[int]) -> tuple[str, int] | None:
+    """Return a proof that has not ended, and the number of its last event."""
+    with reading(parts.engine) as session:
+        proof = proofs.pending(session, model, numbers)
+        return None if proof is None else (proof.id, proof.event_seq)
 
 
 def _check(request: Request, found: Alias | None, *, is_required: bool = False) -> None:

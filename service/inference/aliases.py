@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from service.errors import Conflict
 from service.inference import registry
 from service.inference.registry import find_alias, find_model, find_version
+from service.proofs import lifecycle as proofs
 from service.tables import Alias, AliasMove, ModelVersion, utc_now
 
 #: Raises where the caller's precondition does not hold for an alias, or for its absence.
@@ -41,6 +42,12 @@ class Pointing:
         """Return every version that takes part, each once."""
         named = (self.version, self.canary_version, self.shadow_version)
         return list(dict.fromkeys(number for number in named if number is not None))
+
+    def heard(self) -> set[int]:
+        """Return the versions whose answers clients get."""
+        return (
+            {self.version} if self.canary_version is None else {self.version, self.canary_version}
+        )
 
 
 class Moved(NamedTuple):
@@ -175,12 +182,8 @@ def remove(session: Session, pointer: Pointer, check: Check) -> None:
 
 
 def _check_promotable(session: Session, model: str, wanted: Pointing) -> None:
-    """Raise where a version must not answer yet. A shadow may be any version: nobody hears it.
-
-    This is the one place for it; no version has a proof to be checked yet.
-    """
-    for number in {wanted.version, wanted.canary_version or wanted.version}:
-        find_version(session, model, number)
+    """Raise where a version is not proved. A shadow may be any version: nobody hears it."""
+    proofs.check_passed(session, model, wanted.heard())
 
 
 def _move(session: Session, alias: Alias, wanted: Pointing, move: AliasMove) -> None:

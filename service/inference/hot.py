@@ -26,9 +26,10 @@ from service.inference.answers import answers, to_json
 from service.inference.batches import Batches
 from service.inference.cache import Predictors
 from service.inference.formats import wanted
-from service.inference.predictions import JSON, READ, Asked, answer, computed_again
+from service.inference.predictions import READ, Asked, answer, computed_again
 from service.inference.queue import Queue
 from service.inference.registry import Target
+from service.inference.texts import JSON
 from service.keys import KeyRing, bearer
 from service.middleware import HEADERS, MAX_HEAD, Answer, Observe, allowed_hosts, check_host, report
 

@@ -9,7 +9,8 @@ from service.dependencies import Parts, PartsDep
 from service.errors import NotFound
 from service.inference import registry
 from service.inference.cache import Predictors
-from service.inference.predictions import ANSWER, BODY, JSON, AskedDep, answer
+from service.inference.predictions import ANSWER, BODY, AskedDep, answer
+from service.inference.texts import JSON
 
 router = http.router(tags=["mlflow"])
 

@@ -6,7 +6,6 @@ bytes NaN, empty, 0 or false: the tensor `error` then says why. What else there 
 is in the answer's parameters, as JSON text: they are scalars.
 """
 
-from collections.abc import Iterator
 from importlib import metadata
 from typing import Annotated, Any
 
@@ -18,29 +17,25 @@ from sqlalchemy import select
 from descent import schemas
 from descent.schemas import InferRequest
 from descent.spec import Name
-from models.features import Features
-from models.predict import Prediction, Predictor
-from models.targets import ClassTarget
+from models.predict import Predictor
 from models.values import Problem
 from service import http
 from service.database import reading
 from service.dependencies import Parts, PartsDep
 from service.errors import UnsupportedMedia
-from service.inference import binary, bodies, registry, tensors
+from service.inference import binary, bodies, outputs, registry, tensors
 from service.inference.cache import Predictors
+from service.inference.outputs import Tensor
 from service.inference.remarks import remarks
 from service.inference.tensors import DATATYPES, Asked
 
 JSON, RAW = "application/json", "application/octet-stream"
 MAX_DIGITS = 9  # of the number of a version; a longer one can only be an alias
-#: datatype of a tensor of classes that are numbers
-CLASS_DATATYPES = {"number": "FP64", "integer": "INT64", "boolean": "BOOL"}
 
 router = http.router("/v2", tags=["open inference protocol"])
 
 ModelName = Annotated[Name, Path(description="The name of a model.")]
 Version = Annotated[Name, Path(description="The number of a version, or an alias.")]
-Tensor = dict[str, Any]
 
 _FILE = {"schema": {"type": "string", "format": "binary"}}
 BODY: dict[str, Any] = {
@@ -195,20 +190,20 @@ def _described(parts: Parts, target: registry.Target) -> dict[str, Any]:
         {"name": column.name, "datatype": DATATYPES.get(column.type, "BYTES"), "shape": [-1]}
         for column in features.inputs
     ]
-    outputs = [
+    answered = [
         {
             "name": tensor["name"],
             "datatype": tensor["datatype"],
             "shape": [-1, *tensor["shape"][1:]],
         }
-        for tensor in _tensors(features, [])
+        for tensor in outputs.tensors_of(features, [])
     ]
     return {
         "name": name,
         "versions": [str(number) for number in versions],
         "platform": "descent",
         "inputs": inputs,
-        "outputs": outputs,
+        "outputs": answered,
     }
 
 
@@ -220,8 +215,8 @@ def _inferred(parts: Parts, target: registry.Target, asked: Asked) -> Response:
     rows = tensors.read(asked, predictor.features, parts.settings.max_predict_rows)
     bodies.check_cells(rows.count, len(predictor.features.inputs))
     predictions = predictor.predict(rows.columns, rows.count)
-    values = list(_tensors(predictor.features, predictions))
-    found = _wanted(values, _errors(predictions), asked.request)
+    values = list(outputs.tensors_of(predictor.features, predictions))
+    found = _wanted(values, outputs.errors_of(predictions), asked.request)
     answer = {
         "model_name": target.named["model"],
         "model_version": str(target.named["version"]),
@@ -273,31 +268,3 @@ def _wanted(
     }
     everything = (*found, errors)
     return [(tensor, wanted[tensor["name"]]) for tensor in everything if tensor["name"] in wanted]
-
-
-def _tensors(features: Features, predictions: list[Prediction]) -> Iterator[Tensor]:
-    goal = features.target
-    if isinstance(goal, ClassTarget):
-        datatype = CLASS_DATATYPES.get(goal.type, "BYTES")
-        yield _tensor(goal.name, datatype, [row.value for row in predictions])
-        shares = [
-            (row.probabilities or {}).get(label) for row in predictions for label in goal.labels
-        ]
-        yield _tensor("probabilities", "FP64", shares, len(goal.labels))
-    elif len(goal.names) == 1:
-        yield _tensor(goal.names[0], "FP64", [row.value for row in predictions])
-    else:
-        for name in goal.names:
-            values = [
-                row.value.get(name) if isinstance(row.value, dict) else None for row in predictions
-            ]
-            yield _tensor(name, "FP64", values)
-
-
-def _errors(predictions: list[Prediction]) -> Tensor:
-    return _tensor("error", "BYTES", [row.error.detail if row.error else "" for row in predictions])
-
-
-def _tensor(name: str, datatype: str, data: list[Any], width: int | None = None) -> Tensor:
-    shape = [len(data)] if width is None else [len(data) // width, width]
-    return {"name": name, "datatype": datatype, "shape": shape, "data": data}

@@ -10,22 +10,16 @@ from fastapi import Depends, Path, Query, Request, Response
 
 from descent import schemas
 from descent.spec import Name
-from models.inputs import Choice
 from models.predict import Predictor
 from service import http
 from service.database import reading
 from service.dependencies import Parts, PartsDep
 from service.errors import BadRequest, UnsupportedMedia
-from service.inference import bodies, explanations, files, formats, mlflow, registry
+from service.inference import bodies, explanations, files, formats, mlflow, registry, texts
 from service.inference.answers import Answer, answers
 from service.inference.cache import CheckpointDamaged, Predictors
+from service.inference.texts import CSV, JSON, NDJSON, TSV
 
-JSON, CSV, TSV, NDJSON = (
-    "application/json",
-    "text/csv",
-    "text/tab-separated-values",
-    "application/x-ndjson",
-)
 READ = (JSON, CSV, TSV, NDJSON, *files.MEDIA_TYPES)
 
 router = http.router()
@@ -266,18 +260,4 @@ def read_text(predictor: Predictor, asked: Asked, max_rows: int) -> bodies.Rows:
     """Return the rows of a body that is JSON, NDJSON or CSV."""
     if not asked.content:
         raise BadRequest("The body is empty: send the rows to predict.")
-    if asked.media_type == JSON:
-        document = mlflow.parse(asked.content)
-        if not mlflow.is_body(document):
-            return bodies.from_json(document, max_rows)
-        inputs = [column.name for column in predictor.features.inputs]
-        return mlflow.read(document, inputs, max_rows)
-    if asked.media_type == NDJSON:
-        return bodies.from_ndjson(asked.content, max_rows)
-    # Only a category can be spelled like a missing value.
-    known = {
-        column.name: column.categories if isinstance(column, Choice) else ()
-        for column in predictor.features.inputs
-    }
-    delimiter = "\t" if asked.media_type == TSV else ","
-    return bodies.from_csv(asked.content, known, max_rows, delimiter)
+    return texts.read(asked.content, asked.media_type, predictor.features, max_rows)

@@ -16,6 +16,7 @@ from service import references
 from service.batch.lifecycle import unfinished_of_model
 from service.database import is_postgres
 from service.errors import Conflict, NotFound
+from service.proofs import lifecycle as proofs
 from service.tables import Alias, Checkpoint, Model, ModelChange, ModelVersion, Run, Table
 
 #: live: what was asked for; canary: answers in its place; shadow: is compared with it
@@ -72,10 +73,7 @@ def register(
         dataset_version=run.dataset_version,
         parameters=document.get("parameters"),
     )
-    session.add(version)
-    session.flush()
-    changed(session, model)
-    return version
+    return _added(session, version)
 
 
 def adopt(
@@ -96,9 +94,14 @@ def adopt(
             for name in ("signature", "metrics", "config", "parameters", "imported")
         },
     )
+    return _added(session, version)
+
+
+def _added(session: Session, version: ModelVersion) -> ModelVersion:
     session.add(version)
     session.flush()
-    changed(session, model)
+    proofs.submit(session, version.model_name, version.version)
+    changed(session, version.model_name)
     return version
 
 

@@ -16,6 +16,7 @@ from service.dependencies import (
     PartsDep,
     ReadSession,
     WriteSession,
+    after_commit,
     cached,
     decode_cursor,
     encode_cursor,
@@ -35,6 +36,7 @@ from service.inference import (
 )
 from service.inference.cache import describe
 from service.inference.wire import version_body
+from service.proofs import lifecycle as proofs
 from service.tables import Checkpoint, Model, Run
 
 router = http.router(tags=["models"])
@@ -102,7 +104,11 @@ def list_versions(
     envelope = page_of(found, page.limit, lambda row: encode_cursor(kind, [row.version]))
     aliases = registry.aliases_of(session, [name])[name]
     link_next(request, response, envelope["next_cursor"])
-    return envelope | {"data": [version_body(row, aliases) for row in envelope["data"]]}
+    proved = proofs.of_versions(session, name, [row.version for row in envelope["data"]])
+    rows = envelope["data"]
+    return envelope | {
+        "data": [version_body(row, aliases, proved.get(row.version)) for row in rows]
+    }
 
 
 @router.get(
@@ -117,7 +123,8 @@ def get_version(
     """Read a version: its signature, metrics and lineage."""
     row = registry.find_version(session, name, version)
     aliases = registry.aliases_of(session, [name])[name]
-    return cached(request, response, version_body(row, aliases))
+    proof = proofs.of_versions(session, name, [version]).get(version)
+    return cached(request, response, version_body(row, aliases, proof))
 
 
 @router.delete(
@@ -184,7 +191,8 @@ def register_checkpoint(
     )
     follow_change(parts, session, body.model)
     response.headers["Location"] = f"/api/v1/models/{body.model}/versions/{row.version}"
-    return version_body(row, {})
+    after_commit(session, parts.wake)  # somebody has to prove it
+    return version_body(row, {}, None)
 
 
 def _document(

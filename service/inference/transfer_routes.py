@@ -155,12 +155,13 @@ def _store(request: Request, parts: Parts, name: str, found: Imported) -> Respon
         response = _created(session, name, row.version)
         http.keep_response(request, session, response)
     parts.directory.follow(name)
+    parts.wake()  # somebody has to prove it
     return response
 
 
 def _created(session: Session, name: str, number: int) -> JSONResponse:
     try:
-        body = version_body(registry.find_version(session, name, number), {})
+        body = version_body(registry.find_version(session, name, number), {}, None)
     except ValidationError as error:  # its metrics, say; nothing is kept that cannot be told
         raise Invalid(
             f"The bundle's training.json cannot be read at {error.errors()[0]['loc']}.",

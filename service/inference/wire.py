@@ -1,10 +1,14 @@
 """How a version of a model is told to clients."""
 
 from descent import schemas
+from service.jobs.tables import Proof
+from service.proofs.lifecycle import verdict
 from service.tables import ModelVersion
 
 
-def version_body(row: ModelVersion, aliases: dict[str, int]) -> schemas.ModelVersion:
+def version_body(
+    row: ModelVersion, aliases: dict[str, int], proof: Proof | None
+) -> schemas.ModelVersion:
     """Return the body of a version; `aliases` are those of its model."""
     is_trained_here = row.dataset_id is not None and row.dataset_version is not None
     return schemas.ModelVersion(
@@ -23,5 +27,14 @@ def version_body(row: ModelVersion, aliases: dict[str, int]) -> schemas.ModelVer
         importance=row.metrics.get("importance"),
         bytes=row.bytes,
         sha256=row.sha256,
+        proof=verdict(proof),
+        proof_details=_details(proof),
+        proof_error=proof and proof.error,
         created_at=row.created_at,
     )
+
+
+def _details(proof: Proof | None) -> schemas.ProofDetails | None:
+    if proof is None or proof.details is None:
+        return None
+    return schemas.ProofDetails.model_validate(proof.details | {"finished_at": proof.finished_at})

@@ -7,8 +7,11 @@ from service.batch import handout as batch_handout
 from service.batch import lifecycle as batch_lifecycle
 from service.batch import reports as batch_reports
 from service.jobs import handout, reports
-from service.jobs.tables import BatchPrediction
+from service.jobs.tables import BatchPrediction, Proof
 from service.jobs.work import Work
+from service.proofs import handout as proof_handout
+from service.proofs import lifecycle as proof_lifecycle
+from service.proofs import reports as proof_reports
 from service.runs import lifecycle
 from service.tables import Run
 
@@ -28,4 +31,12 @@ BATCHES = Work(
     write=batch_reports.write,
     stored=frozenset({"chunk", "finished"}),
 )
-WORKS = (RUNS, BATCHES)
+PROOFS = Work(
+    table=Proof,
+    slots=lambda _settings: 1,
+    claim=proof_lifecycle.claim,
+    make_job=proof_handout.make_job,
+    write=proof_reports.write,
+    stored=frozenset(),
+)
+WORKS = (RUNS, BATCHES, PROOFS)

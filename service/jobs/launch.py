@@ -26,7 +26,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 #: the module of each kind of work; named, not imported: one imports torch, which we must not
-MODULES = {"run": "service.runs.train", "batch": "service.batch.predict"}
+MODULES = {
+    "run": "service.runs.train",
+    "batch": "service.batch.predict",
+    "proof": "service.proofs.prove",
+}
 PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
 
 Message = dict[str, Any]

@@ -16,7 +16,7 @@ from service.database import boot_id, clock
 from service.errors import Conflict, Fenced, NotFound
 from service.jobs import deaths, queue
 from service.jobs.queue import Kind
-from service.jobs.tables import BatchPrediction
+from service.jobs.tables import BatchPrediction, Proof
 from service.runs import events
 from service.tables import Job, Run, utc_now
 
@@ -44,7 +44,7 @@ VERBS = {
     "cancelled": ["retry"],
 }
 #: what a sentence calls a job
-NOUNS: dict[type[Job], str] = {Run: "run", BatchPrediction: "batch prediction"}
+NOUNS: dict[type[Job], str] = {Run: "run", BatchPrediction: "batch prediction", Proof: "proof"}
 
 
 def from_states(to: str) -> frozenset[str]:

@@ -1,8 +1,8 @@
 """The queue: which supervisor may work on which job, and until when.
 
-A job is the row of what is to be done: a run, a batch prediction. `attempt` is the fencing token:
-it grows by one with each claim, and every durable write starts with `fence` or `hold`, so whatever
-an earlier owner still sends is refused. The prefix of an id says in which table the job is.
+A job is the row of what is to be done: a run, a batch prediction, a proof. `attempt` is the fencing
+token: it grows by one with each claim, and every durable write starts with `fence` or `hold`, so
+whatever an earlier owner still sends is refused. The prefix of an id says in which table a job is.
 Every function takes `now` (seconds, see `database.clock`) so that leases are tested without
 waiting; `None`, the only value outside tests, means the database's own clock.
 """
@@ -15,13 +15,13 @@ from sqlalchemy.orm import Session
 
 from service.database import boot_id, clock, row_count
 from service.errors import Fenced
-from service.jobs.tables import BatchPrediction
+from service.jobs.tables import BatchPrediction, Proof
 from service.tables import Job, Run, utc_now
 
 #: states in which a supervisor owns the job
 OWNED = ("starting", "running", "pausing", "cancelling")
 #: prefix of an id → the table of the jobs of that kind
-TABLES: dict[str, type[Job]] = {"run": Run, "batch": BatchPrediction}
+TABLES: dict[str, type[Job]] = {"run": Run, "batch": BatchPrediction, "proof": Proof}
 
 Kind = TypeVar("Kind", bound=Job)
 

@@ -1,11 +1,11 @@
-"""The tables of the work that is no training: batch predictions and the chunks that they have made.
+"""The tables of the work that is no training: batch predictions with their chunks, and proofs.
 
-Nothing here knows what the rows are for; `batch` does.
+Nothing here knows what the rows are for; `batch` and `proofs` do.
 """
 
 from typing import Any
 
-from sqlalchemy import ForeignKey, Index, String
+from sqlalchemy import ForeignKey, ForeignKeyConstraint, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service.tables import Id, Job, Json, Table
@@ -54,3 +54,24 @@ class BatchChunk(Table):
     counts: Mapped[Json]
     sha256: Mapped[str] = mapped_column(String(64), index=True)
     bytes: Mapped[int]
+
+
+class Proof(Job, Table):
+    """The proof that a model version answers the same whichever way it is asked: one for each."""
+
+    __tablename__ = "proofs"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["model_name", "model_version"],
+            ["model_versions.model_name", "model_versions.version"],
+            name="fk_proofs_version",
+            ondelete="CASCADE",
+        ),
+        Index("uq_proofs_version", "model_name", "model_version", unique=True),
+        Index("ix_proofs_queue", "state", "queued_at", "id"),
+    )
+
+    model_name: Mapped[str] = mapped_column(String(128))
+    model_version: Mapped[int]
+    #: what was compared: rows, the difference of each way, the largest, the tolerance
+    details: Mapped[Json | None]

@@ -1,0 +1,163 @@
+"""The process of a proof: asks a model in every way and compares the answers with training's.
+
+It holds no credentials and opens no connection; what it makes is a file in its scratch folder. It
+gives way to whatever else the machine has to do.
+"""
+
+import math
+import os
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from models.data import Floats
+from models.errors import LearningError
+from models.failpoints import reach
+from models.parity import TOLERANCE, differences
+from models.predict import Predictor
+from models.reference import Reference, keep_to_one_thread
+from models.targets import ClassTarget
+from service.jobs.channel import Channel
+from service.proofs.rows import Sample, read_sample
+from service.proofs.ways import WAYS, Answered, Subject, Way
+
+NICE = 10  # of the process: trainings and predictions go first
+
+
+class Stopped(Exception):
+    """The supervisor wants the work to end here."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """How far a way is from what training computes."""
+
+    #: None where a row has an answer by one of them and none by the other
+    largest: float | None
+    left_out: int
+    #: a sentence, where it is too far
+    failure: str | None
+
+
+def prove(
+    subject: Subject,
+    sample: Sample,
+    ways: Mapping[str, Way],
+    pulse: Any,  # noqa: ANN401  a function
+) -> tuple[dict[str, Any], str | None]:
+    """Return what was compared, and a sentence that names the ways that differ."""
+    found: dict[str, Compared] = {}
+    for name, way in ways.items():
+        pulse()
+        reach("prover.way")
+        if (compared := _by(name, way, subject, sample)) is not None:
+            found[name] = compared
+    figures = [each.largest for each in found.values()]
+    details = {
+        "rows": sample.rows,
+        "source": sample.source,
+        "ways": {name: each.largest for name, each in found.items()},
+        "left_out": {name: each.left_out for name, each in found.items() if each.left_out},
+        "largest": None if None in figures else max(filter(None, figures), default=0.0),
+        "tolerance": TOLERANCE,
+    }
+    failures = [each.failure for each in found.values() if each.failure]
+    return details, " ".join(failures) or None
+
+
+def _by(name: str, way: Way, subject: Subject, sample: Sample) -> Compared | None:
+    try:
+        answered = way(subject, sample)
+    except Exception as error:  # noqa: BLE001  whatever a way raises is what is wrong with it
+        traceback.print_exc()
+        told = " ".join(str(error).split())[:300]
+        return Compared(None, 0, f"By {name} it cannot be asked: {type(error).__name__}: {told}.")
+    return None if answered is None else compare(name, subject.predictor, sample, answered)
+
+
+def compare(name: str, predictor: Predictor, sample: Sample, answered: Answered) -> Compared:
+    """Compare what a way answers with what is due."""
+    features, expected = predictor.features, sample.expected
+    if answered.numbers.shape != expected.shape:
+        shape = answered.numbers.shape
+        return Compared(None, 0, f"By {name} {shape} numbers are answered to {expected.shape}.")
+    apart = differences(features, expected, answered.numbers)
+    if answered.classes is not None and isinstance(features.target, ClassTarget):
+        apart = np.maximum(apart, _misnamed(features.target, expected, answered.classes))
+    apart[list(answered.left_out)] = 0.0
+    worst = int(apart.argmax())
+    largest = float(apart[worst])
+    if largest <= TOLERANCE:
+        return Compared(largest, len(answered.left_out), None)
+    due, got = (_shown(numbers[worst]) for numbers in (expected, answered.numbers))
+    failure = (
+        f"By {name} row {worst + 1} of {sample.rows} is answered {got}, where training computes"
+        f" {due}: {largest:.1g} apart, {TOLERANCE:g} is allowed."
+    )
+    return Compared(largest if math.isfinite(largest) else None, len(answered.left_out), failure)
+
+
+def _misnamed(target: ClassTarget, expected: Floats, classes: Any) -> Floats:  # noqa: ANN401  labels
+    """Return half of how much likelier another class is than the one that is named."""
+    found = np.zeros(len(expected))
+    for row, label in enumerate(classes):
+        if np.isnan(expected[row]).any() and label is None:
+            continue
+        known = [place for place, each in enumerate(target.classes) if each == label]
+        is_named = bool(known) and isinstance(label, type(target.classes[0]))
+        found[row] = (
+            np.nanmax(expected[row]) - expected[row][known[0]] if is_named else 2 * np.inf
+        ) / 2
+    return found
+
+
+def _shown(numbers: Floats) -> str:
+    told = ", ".join("nothing" if np.isnan(n) else f"{n:.9g}" for n in numbers[:5])
+    return told + (", …" if len(numbers) > 5 else "")
+
+
+def _work(channel: Channel, job: Mapping[str, Any]) -> None:
+    def pulse() -> None:
+        if channel.should_stop():
+            raise Stopped
+        channel.send("alive")
+
+    path, scratch = Path(job["model"]), Path(job["scratch"])
+    predictor = Predictor.load(path)
+    sample = read_sample(job, predictor, Reference.load(path))
+    subject = Subject(predictor, path, job["training"], scratch)
+    began = time.monotonic()
+    details, failure = prove(subject, sample, WAYS, pulse)
+    details["seconds"] = round(time.monotonic() - began, 3)
+    reach("prover.compared")
+    channel.send("compared", details=details, failure=failure)
+
+
+def main(connection: Connection, job: dict[str, Any]) -> None:
+    """Run one attempt to its end."""
+    channel = Channel(connection)
+    os.nice(NICE)
+    pa.set_cpu_count(1)
+    keep_to_one_thread()
+    reach("prover.begin")
+    try:
+        channel.send("started")
+        _work(channel, job)
+    except Stopped:
+        channel.send("finished", reason=channel.should_stop())
+    except LearningError as error:
+        channel.send("failed", code=error.code, detail=error.detail)
+    except Exception:  # noqa: BLE001  whatever it was, the job must end with a sentence
+        traceback.print_exc()
+        last = traceback.format_exc().splitlines()[-1]
+        channel.send(
+            "failed", code="internal_error", detail=f"The proof stopped unexpectedly: {last}"
+        )
+    channel.close()

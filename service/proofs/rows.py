@@ -1,0 +1,163 @@
+"""The rows that a version is proved by, and what is due for each of them.
+
+Held-out rows where there are some, else training rows; where the table is not to be had, golden
+rows: of an imported version those that its bundle brought, with the answers that it brought.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from descent.spec import ColumnSplit, GroupSplit, RunConfig, TimeSplit
+from models.data import Floats, Rows, Table, generator, read_table, take
+from models.events import Job
+from models.golden import golden_rows
+from models.inputs import Choice, Input
+from models.predict import Predictor
+from models.prepare import split_job
+from models.reference import Reference
+from models.targets import ClassTarget
+from models.values import Problems, RawValue
+
+Source = Literal["held_out", "training", "golden"]
+
+MOST_ROWS, LEAST_ROWS = 1000, 20
+MOST_CELLS = 200_000  # of the table that goes through each way
+MOST_WORK = 2 * 10**9  # multiplications of one way: a second or two
+#: The second word of the generator's key where it draws rows; see `models.data`.
+STREAM = 2**63 + 2
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some rows, as a client would send them and as training reads them."""
+
+    source: Source
+    rows: int
+    columns: dict[str, list[RawValue]]
+    table: Table
+    #: (rows, outputs); NaN where no number can be answered
+    expected: Floats
+
+    @property
+    def records(self) -> list[dict[str, RawValue]]:
+        """The cells row by row."""
+        names = list(self.columns)
+        cells = zip(*self.columns.values(), strict=True)
+        return [dict(zip(names, row, strict=True)) for row in cells]
+
+
+def read_sample(job: Mapping[str, Any], predictor: Predictor, reference: Reference) -> Sample:
+    """Return the rows that a job is to be proved by."""
+    if job["table"] is None:
+        return _golden(predictor, reference)
+    return _from_table(job, predictor, reference)
+
+
+# ---- rows of the dataset ------------------------------------------------------------------------
+
+
+def _from_table(job: Mapping[str, Any], predictor: Predictor, reference: Reference) -> Sample:
+    inputs = predictor.features.inputs
+    path, config = Path(job["table"]["path"]), RunConfig.model_validate(job["config"])
+    source, places = _places(job, config, path, _most_rows(predictor))
+    types = {column.name: column.type for column in inputs}
+    names = [column.name for column in inputs]
+    whole = read_table(path, {name: job["table"]["types"][name] for name in names}, names)
+    columns = {name: take(whole.columns[name], places) for name in names}
+    table = Table(types, columns, len(places))
+    with pq.ParquetFile(path) as file:
+        cells = file.read(columns=names, use_threads=False).take(places)
+    return Sample(
+        source=source,
+        rows=len(places),
+        columns={column.name: _cells(column, cells.column(column.name)) for column in inputs},
+        table=table,
+        expected=reference.predict(table),
+    )
+
+
+def _places(
+    job: Mapping[str, Any], config: RunConfig, path: Path, most: int
+) -> tuple[Source, Rows]:
+    """Return the rows of the table to take, in order: a draw that is the same each time."""
+    needed = list(config.targets)
+    if isinstance(config.split, TimeSplit | GroupSplit | ColumnSplit):
+        needed.append(config.split.column)
+    names = list(dict.fromkeys(needed))
+    table = read_table(path, {name: job["table"]["types"][name] for name in names}, names)
+    split = split_job(Job(config=config, table=table, scratch=Path(job["scratch"])))
+    held_out = np.concatenate([split.validation, split.test])
+    rows = held_out if len(held_out) else split.train
+    drawn = generator(config.seed, STREAM).permutation(rows)[:most]
+    return ("held_out" if len(held_out) else "training"), np.sort(drawn)
+
+
+def _most_rows(predictor: Predictor) -> int:
+    affordable = min(
+        MOST_CELLS // max(1, len(predictor.features.inputs)),
+        MOST_WORK // max(1, predictor.stack.parameters),
+    )
+    return max(LEAST_ROWS, min(MOST_ROWS, affordable))
+
+
+def _cells(column: Input, values: "pa.ChunkedArray[Any]") -> list[RawValue]:
+    """Return what a client would send who has this column: JSON has no datetimes."""
+    if isinstance(column, Choice):
+        return list(values.cast(pa.string()).to_pylist())
+    if pa.types.is_timestamp(values.type):
+        micros = values.cast(pa.timestamp("us")).cast(pa.int64())
+        return [None if each is None else _moment(each) for each in micros.to_pylist()]
+    return [_scalar(value) for value in values.to_pylist()]
+
+
+def _moment(micros: int) -> RawValue:
+    """Spell a time; beyond the years 1 to 9999 it is a number of seconds."""
+    try:
+        seconds, rest = divmod(micros, 10**6)
+        return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest).isoformat()
+    except (OverflowError, ValueError, OSError):
+        return micros / 1e6
+
+
+def _scalar(value: RawValue) -> RawValue:
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+# ---- golden rows --------------------------------------------------------------------------------
+
+
+def _golden(predictor: Predictor, reference: Reference) -> Sample:
+    known = predictor.document.get("golden")
+    rows: Sequence[Mapping[str, RawValue]]
+    rows = golden_rows(predictor.features) if known is None else known["rows"]
+    names = [column.name for column in predictor.features.inputs]
+    columns = {name: [row.get(name) for row in rows] for name in names}
+    table = predictor.read(columns, len(rows), Problems())
+    expected = reference.predict(table)
+    if known is not None:
+        expected = numbers_of(predictor, known["predictions"])
+    return Sample("golden", len(rows), columns, table, expected)
+
+
+def numbers_of(predictor: Predictor, answers: Sequence[Mapping[str, Any]]) -> Floats:
+    """Return (rows, outputs) of answers in the API's JSON; NaN where a row has none."""
+    target = predictor.features.target
+    found = np.full((len(answers), target.outputs), np.nan)
+    for row, answer in enumerate(answers):
+        value = answer["value"]
+        if value is None:
+            continue
+        if isinstance(target, ClassTarget):
+            found[row] = [answer["probabilities"][label] for label in target.labels]
+        elif len(target.names) == 1:
+            found[row] = value
+        else:
+            found[row] = [value[name] for name in target.names]
+    return found

@@ -1,0 +1,320 @@
+"""The ways in which a model is asked: what each makes of the rows of a sample.
+
+Each goes through the very functions that answer a client, from the bytes of a request to those of
+an answer. What a way has no words for is left out of it, never guessed.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import orjson
+import pyarrow as pa
+import pyarrow.ipc
+from numpy.typing import NDArray
+
+from models import bundle, onnx_graph
+from models.data import Categories, Floats
+from models.inputs import Choice, Input, Moment
+from models.portable import Portable
+from models.predict import Prediction, Predictor
+from models.targets import ClassTarget
+from models.values import RawValue
+from service.datasets import cells
+from service.datasets.sandbox import Task
+from service.inference import binary, bodies, formats, outputs, tensors, texts
+from service.inference.answers import answers
+from service.inference.formats import ARROW, CSV, JSON
+from service.proofs.rows import Sample, numbers_of
+
+NAMED = {"model": "proved", "version": 1}
+MANY = 10**9  # rows or columns: the limits of requests are not what is proved
+ONNX_PARAMETERS = 2**28  # a file of more bytes than four times that is more than ONNX can hold
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model in the forms that the ways need, and a folder for what they make of it."""
+
+    predictor: Predictor
+    #: its checkpoint
+    file: Path
+    #: what its bundle says of it
+    training: Mapping[str, Any]
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a way answers."""
+
+    #: (rows, outputs); NaN where there is no answer
+    numbers: Floats
+    #: the classes that are named, where the model has classes
+    classes: Sequence[Any] | None = None
+    #: the places of rows that the way has no words for
+    left_out: frozenset[int] = field(default_factory=frozenset)
+
+
+#: Returns None where it has no words for any row.
+Way = Callable[[Subject, Sample], Answered | None]
+
+
+# ---- text ---------------------------------------------------------------------------------------
+
+
+def rows_of_json(subject: Subject, sample: Sample) -> Answered:
+    """`{"rows": [{…}, …]}`."""
+    content = orjson.dumps({"rows": sample.records})
+    rows = texts.read(content, JSON, subject.predictor.features, MANY)
+    return _from_json(subject, _written(JSON, subject, rows))
+
+
+def a_row_at_a_time(subject: Subject, sample: Sample) -> Answered | None:
+    """The same, one row a request: the short way of rows that nothing is to be said about."""
+    predictor = subject.predictor
+    found = np.full(sample.expected.shape, np.nan)
+    left_out = set(range(sample.rows))
+    for place, record in enumerate(sample.records):
+        sent = json.loads(orjson.dumps({"rows": [record]}))["rows"]
+        encoded = predictor.plain.encode(sent)
+        if encoded is None:
+            continue
+        predictions = predictor.plain_predictions(predictor.outputs(encoded))
+        if predictions is not None:
+            found[place] = numbers_of(predictor, [predictions[0].to_json()])[0]
+            left_out.discard(place)
+    if len(left_out) == sample.rows:
+        return None
+    return Answered(found, left_out=frozenset(left_out))
+
+
+def comma_separated(subject: Subject, sample: Sample) -> Answered:
+    """CSV in, CSV out."""
+    features = subject.predictor.features
+    columns, left_out = _sayable(features.inputs, sample)
+    out = io.StringIO()
+    write = csv.writer(out, quoting=csv.QUOTE_ALL).writerow
+    write(columns)
+    for row in zip(*columns.values(), strict=True):
+        write(map(_spelled, row))
+    rows = texts.read(out.getvalue().encode(), CSV, features, MANY)
+    content = _written(CSV, subject, rows).decode()
+    answered = list(csv.DictReader(io.StringIO(content, newline="")))
+    target = features.target
+    if isinstance(target, ClassTarget):
+        names = [f"probability.{label}" for label in target.labels]
+    else:
+        names = ["value"] if len(target.names) == 1 else [f"value.{n}" for n in target.names]
+    numbers = [[float(row[name] or "nan") for name in names] for row in answered]
+    return Answered(np.array(numbers).reshape(sample.expected.shape), left_out=left_out)
+
+
+def _spelled(value: RawValue) -> str:
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+# ---- Arrow --------------------------------------------------------------------------------------
+
+
+def arrow(subject: Subject, sample: Sample) -> Answered:
+    """An Arrow file in, an Arrow file out."""
+    inputs = subject.predictor.features.inputs
+    columns, left_out = _sayable(inputs, sample)
+    types = {column.name: _arrow_type(column) for column in inputs}
+    table = pa.table({n: pa.array(values, types[n]) for n, values in columns.items()})
+    path = subject.folder / "rows.arrow"
+    with pyarrow.ipc.new_file(str(path), table.schema) as file:
+        file.write_table(table)
+    options = {"known": list(columns), "max_rows": MANY}
+    task = Task(str(path), str(subject.folder), ARROW, options, MANY, 0)
+    rows = bodies.from_json(cells.parse(task), MANY)
+    content = _written(ARROW, subject, rows)
+    answered = pyarrow.ipc.open_file(io.BytesIO(content)).read_all()
+    names = [name for name in answered.column_names if name.startswith("probability.")]
+    if not names:
+        names = [name for name in answered.column_names if name.partition(".")[0] == "value"]
+    numbers = [answered.column(name).to_numpy().astype(np.float64) for name in names]
+    return Answered(np.column_stack(numbers), left_out=left_out)
+
+
+def _arrow_type(column: Input) -> pa.DataType:
+    if isinstance(column, Choice | Moment):
+        return pa.string()
+    return pa.bool_() if column.type == "boolean" else pa.float64()
+
+
+# ---- the Open Inference Protocol ----------------------------------------------------------------
+
+
+def tensors_of_json(subject: Subject, sample: Sample) -> Answered:
+    """A tensor a column, in a document of JSON."""
+    columns, left_out = _sayable(subject.predictor.features.inputs, sample)
+    inputs = [_tensor(subject, name, len(values)) for name, values in columns.items()]
+    told = [tensor | {"data": columns[tensor["name"]]} for tensor in inputs]
+    asked = tensors.parse(orjson.dumps({"inputs": told}), None)
+    found = json.loads(orjson.dumps(_inferred(subject, asked)))
+    return Answered(_from_tensors(subject, found), left_out=left_out)
+
+
+def tensors_of_bytes(subject: Subject, sample: Sample) -> Answered:
+    """A tensor a column, as raw bytes: there a boolean cannot be missing."""
+    features = subject.predictor.features
+    columns, left_out = _sayable(features.inputs, sample)
+    booleans = [column.name for column in features.inputs if column.type == "boolean"]
+    left_out |= {
+        place for name in booleans for place, value in enumerate(columns[name]) if value is None
+    }
+    inputs, parts = [], []
+    for name, values in columns.items():
+        tensor = _tensor(subject, name, len(values))
+        parts.append(binary.encode(values, tensor["datatype"]))
+        inputs.append(tensor | {"parameters": {tensors.SIZE: len(parts[-1])}})
+    document = orjson.dumps({"inputs": inputs})
+    asked = tensors.parse(b"".join([document, *parts]), str(len(document)))
+    return Answered(_from_tensors(subject, _inferred(subject, asked)), left_out=left_out)
+
+
+def _tensor(subject: Subject, name: str, rows: int) -> dict[str, Any]:
+    column = next(each for each in subject.predictor.features.inputs if each.name == name)
+    datatype = tensors.DATATYPES.get(column.type, "BYTES")
+    return {"name": name, "datatype": datatype, "shape": [rows]}
+
+
+def _inferred(subject: Subject, asked: tensors.Asked) -> list[dict[str, Any]]:
+    predictor = subject.predictor
+    rows = tensors.read(asked, predictor.features, MANY)
+    predictions = predictor.predict(rows.columns, rows.count)
+    return list(outputs.tensors_of(predictor.features, predictions))
+
+
+def _from_tensors(subject: Subject, found: Sequence[Mapping[str, Any]]) -> Floats:
+    target = subject.predictor.features.target
+    data = {tensor["name"]: np.array(tensor["data"], dtype=object) for tensor in found}
+    if isinstance(target, ClassTarget):
+        return data["probabilities"].astype(np.float64).reshape(-1, target.outputs)
+    return np.column_stack([data[name].astype(np.float64) for name in target.names])
+
+
+# ---- exported -----------------------------------------------------------------------------------
+
+
+def onnx(subject: Subject, sample: Sample) -> Answered | None:
+    """The exported graph, run by onnxruntime."""
+    if subject.predictor.stack.parameters > ONNX_PARAMETERS:
+        return None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    graph = onnxruntime.InferenceSession(
+        onnx_graph.build(Portable.load(subject.file), {}),
+        options,
+        providers=["CPUExecutionProvider"],
+    )
+    target = subject.predictor.features.target
+    inputs = subject.predictor.features.inputs
+    feed = {column.name: _feed(column, sample) for column in inputs}
+    found = graph.run(None, feed)
+    numbers = np.column_stack(found[1:] if isinstance(target, ClassTarget) else found)
+    numbers[~np.isfinite(numbers).all(axis=1)] = np.nan
+    classes = found[0][:, 0].tolist() if isinstance(target, ClassTarget) else None
+    left_out = frozenset(place for column in inputs for place in _unheard(column, sample))
+    return Answered(numbers, classes, left_out)
+
+
+def _feed(column: Input, sample: Sample) -> NDArray[Any]:
+    values = sample.table.columns[column.name]
+    if isinstance(values, Categories):
+        words = np.array([*values.values, ""], dtype=object)
+        return words[values.codes][:, None]
+    return values[:, None]
+
+
+def _unheard(column: Input, sample: Sample) -> Sequence[int]:
+    """Return the rows without a value where the graph would take that for the category ""."""
+    values = sample.table.columns[column.name]
+    if isinstance(column, Choice) and "" in column.index and isinstance(values, Categories):
+        places: list[int] = np.flatnonzero(values.codes < 0).tolist()
+        return places
+    return ()
+
+
+def sealed(subject: Subject, sample: Sample) -> Answered:
+    """The bundle, written, read and loaded again."""
+    path = subject.folder / "bundle.zip"
+    bundle.write(path, subject.file, subject.training)
+    found = bundle.read(path, MANY)
+    again = subject.folder / "reloaded"
+    found.model.save(again, {})
+    other = Predictor.load(again)
+    found.prove(other)
+    predictions = other.predict(sample.columns, sample.rows)
+    return _from_predictions(subject, predictions)
+
+
+# ---- shared -------------------------------------------------------------------------------------
+
+
+def _written(media_type: str, subject: Subject, rows: bodies.Rows) -> bytes:
+    """Predict the rows of a request and write the answer."""
+    predictor = subject.predictor
+    predictions = predictor.predict(rows.columns, rows.count, from_text=rows.is_text)
+    found = answers(predictions, rows.unreadable)
+    return formats.written(media_type, NAMED, found, predictor.features)
+
+
+def _from_json(subject: Subject, content: bytes) -> Answered:
+    rows = json.loads(content)["predictions"]
+    classes = [row["value"] for row in rows]
+    return Answered(numbers_of(subject.predictor, rows), classes)
+
+
+def _from_predictions(subject: Subject, predictions: Sequence[Prediction]) -> Answered:
+    rows = [prediction.to_json() for prediction in predictions]
+    return Answered(numbers_of(subject.predictor, rows), [row["value"] for row in rows])
+
+
+def _sayable(
+    inputs: Sequence[Input], sample: Sample
+) -> tuple[dict[str, list[RawValue]], frozenset[int]]:
+    """Return the cells that have the type of their column; rows with another are left out.
+
+    Only JSON can say a number in a column of text.
+    """
+    columns: dict[str, list[RawValue]] = {}
+    left_out: set[int] = set()
+    for column in inputs:
+        fits = [_fits(column, value) for value in sample.columns[column.name]]
+        left_out |= {place for place, is_fit in enumerate(fits) if not is_fit}
+        pairs = zip(sample.columns[column.name], fits, strict=True)
+        columns[column.name] = [value if is_fit else None for value, is_fit in pairs]
+    return columns, frozenset(left_out)
+
+
+def _fits(column: Input, value: RawValue) -> bool:
+    if value is None:
+        return True
+    if isinstance(column, Choice | Moment):
+        return isinstance(value, str)
+    if column.type == "boolean" or isinstance(value, bool):
+        return column.type == "boolean" and isinstance(value, bool)
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**53)
+
+
+WAYS: dict[str, Way] = {
+    "json": rows_of_json,
+    "json_row": a_row_at_a_time,
+    "csv": comma_separated,
+    "arrow": arrow,
+    "oip": tensors_of_json,
+    "oip_binary": tensors_of_bytes,
+    "onnx": onnx,
+    "bundle": sealed,
+}
