@@ -245,8 +245,8 @@ MUTANTS = (
     Mutant(
         "every epoch has the order of the first",
         "models/data.py",
-        "_generator(seed, epoch).permutation(rows)",
-        "_generator(seed, 0).permutation(rows)",
+        "generator(seed, epoch).permutation(rows)",
+        "generator(seed, 0).permutation(rows)",
         "tests/models/test_data.py::test_an_epoch_has_its_own_order_of_all_rows",
     ),
     Mutant(
