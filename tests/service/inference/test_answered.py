@@ -18,7 +18,8 @@ from models.features import Features
 from models.predict import Predictor
 from service.inference import predictions
 from service.inference.answers import Answer, to_csv, to_json
-from service.inference.predictions import CSV, JSON, NDJSON, Asked
+from service.inference.predictions import Asked
+from service.inference.texts import CSV, JSON, NDJSON
 from tests.service.inference import trained
 
 #: A busy machine is no failure.
