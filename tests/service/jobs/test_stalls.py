@@ -115,6 +115,7 @@ def test_a_trainer_that_hangs_shows_where(tmp_path: Path) -> None:
     table = tmp_path / "table.parquet"
     pq.write_table(pa.table({"x": [1.0, 2.0, 3.0], "y": [1.0, 3.0, 2.0]}), table)
     job = {
+        "work": "run",
         "attempt": 1,
         "config": {
             "dataset": "ds_1",
