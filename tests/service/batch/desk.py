@@ -43,8 +43,8 @@ class Desk:
         with reading(self.workplace.engine) as session:
             return len(lifecycle.chunks_of(session, job_id))
 
-    def wait_for(self, job_id: str, *states: str) -> BatchPrediction:
-        until(lambda: self.job(job_id).state in states)
+    def wait_for(self, job_id: str, *states: str, timeout_s: float = 60.0) -> BatchPrediction:
+        until(lambda: self.job(job_id).state in states, timeout_s)
         return self.job(job_id)
 
     def result(self, job_id: str) -> str:

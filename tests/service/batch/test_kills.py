@@ -134,6 +134,8 @@ def test_a_worker_that_slept_through_its_lease_writes_nothing(
     until(lambda: arm.times("batch.finished") > 0)
     sleeper = owner_of(desk, job)
     try:
+        # Where it sleeps in the middle of a beat, the server ends its transaction after a minute.
+        desk.wait_for(job, *ENDED, timeout_s=120)
         assert desk.result(job) == undisturbed
     finally:
         os.kill(sleeper, signal.SIGCONT)
@@ -150,9 +152,10 @@ def test_a_worker_told_to_stop_hands_its_table_to_another(
     arm.order("predictor.predicted", "stop 2")
     job = desk.submit(dataset)
     until(lambda: desk.chunks(job) == 1 and arm.times("predictor.predicted") == 2)
-    worker = owner_of(desk, job)
-    os.kill(worker, signal.SIGTERM)
+    pid = owner_of(desk, job)
+    os.kill(pid, signal.SIGTERM)
     assert desk.result(job) == undisturbed
+    assert next(each for each in desk.workplace.workers if each.pid == pid).wait(20) == 0
     ended = desk.job(job)
     assert (ended.attempt, ended.crash_streak) == (2, 0)
 

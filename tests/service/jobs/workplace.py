@@ -125,12 +125,12 @@ class Workplace:
 
     def staff(self, count: int) -> None:
         """Have so many workers ready, in place of those that have ended."""
-        alive = [worker for worker in self.workers if worker.poll() is None]
-        self.workers = alive + [self.start_worker() for _ in range(count - len(alive))]
-        pids = [worker.pid for worker in self.workers]
-        warm = select(Worker.pid).where(Worker.is_warm, Worker.pid.in_(pids))
 
         def is_ready() -> bool:
+            alive = [worker for worker in self.workers if worker.poll() is None]
+            self.workers = alive + [self.start_worker() for _ in range(count - len(alive))]
+            pids = [worker.pid for worker in self.workers]
+            warm = select(Worker.pid).where(Worker.is_warm, Worker.pid.in_(pids))
             with reading(self.engine) as session:
                 return len(session.scalars(warm).all()) == count
 
