@@ -31,6 +31,9 @@ MODULES = {
     "batch": "service.batch.predict",
     "proof": "service.proofs.prove",
 }
+#: imported by pyarrow with its first conversion, where it is installed: a third of a second, which
+#: every child would spend anew; where it is not, the warm parent goes on without
+LATE = "pandas"
 PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
 
 Message = dict[str, Any]
@@ -123,7 +126,7 @@ class LocalLauncher:
         if sys.platform == "darwin":
             self._warm.set()
             return
-        self._context.set_forkserver_preload(list(MODULES.values()))
+        self._context.set_forkserver_preload([*MODULES.values(), LATE])
         # The warm parent must outlive a SIGTERM that the whole group receives: its children save
         # their state first. An ignored signal stays ignored across exec.
         before = signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -148,7 +148,6 @@ def main(connection: Connection, job: dict[str, Any]) -> None:
     keep_to_one_thread()
     reach("prover.begin")
     try:
-        channel.send("started")
         _work(channel, job)
     except Stopped:
         channel.send("finished", reason=channel.should_stop())

@@ -21,9 +21,7 @@ def write(engine: Engine, _blobs: BlobStore, attempt: Attempt, message: Message)
         return
     reach(f"proof.{kind}")
     with writing(engine) as session:
-        if kind == "started":
-            life.started(session, job_id, number, {})
-        elif kind == "finished":  # without a verdict: it was told to stop
+        if kind == "finished":  # without a verdict: it was told to stop
             life.stopped(session, job_id, number)
         elif kind == "compared":
             failure = message["failure"]
@@ -34,6 +32,5 @@ def write(engine: Engine, _blobs: BlobStore, attempt: Attempt, message: Message)
             life.fail(session, job_id, number, problem)
         reach(f"proof.{kind}.written")
     reach(f"proof.{kind}.committed")
-    if kind != "started":
-        attempt.is_settled = True
-        log.info("attempt ended", job_id=job_id, attempt=number, how=kind)
+    attempt.is_settled = True
+    log.info("attempt ended", job_id=job_id, attempt=number, how=kind)
