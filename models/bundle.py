@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -341,7 +342,13 @@ def _check_sense(features: Features) -> None:
 
 def _check_type(kind: type, document: Mapping[str, Any]) -> None:
     fields = {name: value for name, value in document.items() if name != "kind"}
-    TypeAdapter(kind).validate_json(json.dumps(fields, allow_nan=False), strict=True)
+    _adapter(kind).validate_json(json.dumps(fields, allow_nan=False), strict=True)
+
+
+@cache
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    """Return what checks a kind: to make it takes milliseconds, and columns may be many."""
+    return TypeAdapter(kind)
 
 
 def _read_tensors(content: bytes) -> dict[str, Any]:

@@ -24,6 +24,7 @@ Rows: TypeAlias = NDArray[np.int64]
 
 #: Column types whose values are text.
 TEXTUAL: frozenset[str] = frozenset({"category", "text", "id"})
+BATCH_CELLS = 4_000_000  # of a table that is read in batches
 #: The second word of the generator's key where it shuffles for a split; epochs count up from 0.
 SPLIT_STREAM = 2**63
 
@@ -92,7 +93,30 @@ def read_table(path: Path, types: dict[str, ColumnType], columns: list[str]) -> 
     """Read `columns` of a dataset version, a Parquet file that the service wrote."""
     with pq.ParquetFile(path) as file:
         arrow = file.read(columns=columns, use_threads=False)
-        rows = file.metadata.num_rows
+        return _to_table(arrow, types, columns, file.metadata.num_rows)
+
+
+def read_rows(
+    path: Path, types: dict[str, ColumnType], columns: list[str], rows: Rows
+) -> tuple[Table, pa.Table]:
+    """Read some rows, in ascending order, and also return their cells as they are stored.
+
+    In batches: the whole table may be larger than the memory.
+    """
+    parts, before = [], 0
+    size = max(256, min(100_000, BATCH_CELLS // len(columns)))
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(size, columns=columns, use_threads=False):
+            first, last = np.searchsorted(rows, [before, before + batch.num_rows])
+            parts.append(batch.take(rows[first:last] - before))
+            before += batch.num_rows
+    arrow = pa.Table.from_batches(parts)
+    return _to_table(arrow, types, columns, len(rows)), arrow
+
+
+def _to_table(
+    arrow: pa.Table, types: dict[str, ColumnType], columns: list[str], rows: int
+) -> Table:
     return Table(
         types={name: types[name] for name in columns},
         columns={name: _to_column(arrow.column(name), types[name]) for name in columns},

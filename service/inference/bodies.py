@@ -235,7 +235,7 @@ def _check_header(header: list[str], inputs: Inputs) -> None:
 def _without_missing(cells: Sequence[str], known: Collection[str]) -> list[str | None]:
     # A known category may be spelled like a missing value, such as NA for Namibia.
     missing = MISSING.difference(known)
-    return [None if cell.strip() in missing else cell for cell in cells]
+    return [None if cell.strip() in missing and cell not in known else cell for cell in cells]
 
 
 # ---- limits and messages -------------------------------------------------------------------------

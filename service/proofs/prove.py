@@ -6,9 +6,10 @@ gives way to whatever else the machine has to do.
 
 import math
 import os
+import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -20,6 +21,7 @@ import pyarrow as pa
 from models.data import Floats
 from models.errors import LearningError
 from models.failpoints import reach
+from models.features import Features
 from models.parity import TOLERANCE, differences
 from models.predict import Predictor
 from models.reference import Reference, keep_to_one_thread
@@ -29,6 +31,9 @@ from service.proofs.rows import Sample, read_sample
 from service.proofs.ways import WAYS, Answered, Subject, Way
 
 NICE = 10  # of the process: trainings and predictions go first
+#: What says nothing of the model: a full disk, say. The process dies of it, and is tried again.
+MACHINE = (OSError, MemoryError)
+SHOWN = 5  # numbers of an answer that a sentence repeats
 
 
 class Stopped(Exception):
@@ -50,7 +55,7 @@ def prove(
     subject: Subject,
     sample: Sample,
     ways: Mapping[str, Way],
-    pulse: Any,  # noqa: ANN401  a function
+    pulse: Callable[[], None],
 ) -> tuple[dict[str, Any], str | None]:
     """Return what was compared, and a sentence that names the ways that differ."""
     found: dict[str, Compared] = {}
@@ -75,6 +80,8 @@ def prove(
 def _by(name: str, way: Way, subject: Subject, sample: Sample) -> Compared | None:
     try:
         answered = way(subject, sample)
+    except MACHINE:
+        raise
     except Exception as error:  # noqa: BLE001  whatever a way raises is what is wrong with it
         traceback.print_exc()
         told = " ".join(str(error).split())[:300]
@@ -96,31 +103,45 @@ def compare(name: str, predictor: Predictor, sample: Sample, answered: Answered)
     largest = float(apart[worst])
     if largest <= TOLERANCE:
         return Compared(largest, len(answered.left_out), None)
-    due, got = (_shown(numbers[worst]) for numbers in (expected, answered.numbers))
+    named = None if answered.classes is None else answered.classes[worst]
     failure = (
-        f"By {name} row {worst + 1} of {sample.rows} is answered {got}, where training computes"
-        f" {due}: {largest:.1g} apart, {TOLERANCE:g} is allowed."
+        f"By {name} {sample.named(worst)} is answered {_told(answered.numbers[worst], named)},"
+        f" where training computes {_told(expected[worst], _likeliest(features, expected[worst]))}:"
+        f" {largest:.1g} apart, {TOLERANCE:g} is allowed."
     )
     return Compared(largest if math.isfinite(largest) else None, len(answered.left_out), failure)
 
 
-def _misnamed(target: ClassTarget, expected: Floats, classes: Any) -> Floats:  # noqa: ANN401  labels
+def _misnamed(target: ClassTarget, expected: Floats, classes: Sequence[Any]) -> Floats:
     """Return half of how much likelier another class is than the one that is named."""
     found = np.zeros(len(expected))
     for row, label in enumerate(classes):
-        if np.isnan(expected[row]).any() and label is None:
+        if np.isnan(expected[row]).any():  # then there is no class, which the numbers show
             continue
-        known = [place for place, each in enumerate(target.classes) if each == label]
-        is_named = bool(known) and isinstance(label, type(target.classes[0]))
-        found[row] = (
-            np.nanmax(expected[row]) - expected[row][known[0]] if is_named else 2 * np.inf
-        ) / 2
+        place = _place(target, label)
+        lead = expected[row].max() - expected[row][place] if place is not None else math.inf
+        found[row] = lead / 2
     return found
 
 
-def _shown(numbers: Floats) -> str:
-    told = ", ".join("nothing" if np.isnan(n) else f"{n:.9g}" for n in numbers[:5])
-    return told + (", …" if len(numbers) > 5 else "")
+def _place(target: ClassTarget, label: Any) -> int | None:  # noqa: ANN401  of a class, or not
+    for place, known in enumerate(target.classes):
+        if known == label and type(known) is type(label):
+            return place
+    return None
+
+
+def _likeliest(features: Features, numbers: Floats) -> Any:  # noqa: ANN401  a label
+    if isinstance(features.target, ClassTarget) and not np.isnan(numbers).any():
+        return features.target.classes[int(numbers.argmax())]
+    return None
+
+
+def _told(numbers: Floats, label: Any) -> str:  # noqa: ANN401  of a class, or None
+    """Write an answer for people: its first numbers, and the class where there is one."""
+    told = ", ".join("nothing" if np.isnan(n) else f"{n:.9g}" for n in numbers[:SHOWN])
+    told += ", …" if len(numbers) > SHOWN else ""
+    return told if label is None else f"{str(label)[:60]!r} ({told})"
 
 
 def _work(channel: Channel, job: Mapping[str, Any]) -> None:
@@ -153,6 +174,8 @@ def main(connection: Connection, job: dict[str, Any]) -> None:
         channel.send("finished", reason=channel.should_stop())
     except LearningError as error:
         channel.send("failed", code=error.code, detail=error.detail)
+    except MACHINE as error:
+        sys.exit(f"{type(error).__name__}: {error}")
     except Exception:  # noqa: BLE001  whatever it was, the job must end with a sentence
         traceback.print_exc()
         last = traceback.format_exc().splitlines()[-1]

@@ -12,10 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from descent.spec import ColumnSplit, GroupSplit, RunConfig, TimeSplit
-from models.data import Floats, Rows, Table, generator, read_table, take
+from models.data import Floats, Rows, Table, generator, read_rows, read_table
 from models.events import Job
 from models.golden import golden_rows
 from models.inputs import Choice, Input
@@ -44,13 +43,14 @@ class Sample:
     table: Table
     #: (rows, outputs); NaN where no number can be answered
     expected: Floats
+    #: the row of the dataset that each is, from 0; None of golden rows
+    places: Rows | None = None
 
-    @property
-    def records(self) -> list[dict[str, RawValue]]:
-        """The cells row by row."""
-        names = list(self.columns)
-        cells = zip(*self.columns.values(), strict=True)
-        return [dict(zip(names, row, strict=True)) for row in cells]
+    def named(self, row: int) -> str:
+        """Return what people can find a row by."""
+        if self.places is None:
+            return f"golden row {row + 1}"
+        return f"row {self.places[row] + 1} of the dataset"
 
 
 def read_sample(job: Mapping[str, Any], predictor: Predictor, reference: Reference) -> Sample:
@@ -67,19 +67,15 @@ def _from_table(job: Mapping[str, Any], predictor: Predictor, reference: Referen
     inputs = predictor.features.inputs
     path, config = Path(job["table"]["path"]), RunConfig.model_validate(job["config"])
     source, places = _places(job, config, path, _most_rows(predictor))
-    types = {column.name: column.type for column in inputs}
     names = [column.name for column in inputs]
-    whole = read_table(path, {name: job["table"]["types"][name] for name in names}, names)
-    columns = {name: take(whole.columns[name], places) for name in names}
-    table = Table(types, columns, len(places))
-    with pq.ParquetFile(path) as file:
-        cells = file.read(columns=names, use_threads=False).take(places)
+    table, cells = read_rows(path, job["table"]["types"], names, places)
     return Sample(
         source=source,
         rows=len(places),
         columns={column.name: _cells(column, cells.column(column.name)) for column in inputs},
         table=table,
         expected=reference.predict(table),
+        places=places,
     )
 
 
@@ -144,6 +140,15 @@ def _golden(predictor: Predictor, reference: Reference) -> Sample:
     if known is not None:
         expected = numbers_of(predictor, known["predictions"])
     return Sample("golden", len(rows), columns, table, expected)
+
+
+# ---- rows and columns ---------------------------------------------------------------------------
+
+
+def records_of(columns: Mapping[str, Sequence[RawValue]]) -> list[dict[str, RawValue]]:
+    """Return the cells row by row."""
+    cells = zip(*columns.values(), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in cells]
 
 
 def numbers_of(predictor: Predictor, answers: Sequence[Mapping[str, Any]]) -> Floats:

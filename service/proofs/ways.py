@@ -31,7 +31,7 @@ from service.datasets.sandbox import Task
 from service.inference import binary, bodies, formats, outputs, tensors, texts
 from service.inference.answers import answers
 from service.inference.formats import ARROW, CSV, JSON
-from service.proofs.rows import Sample, numbers_of
+from service.proofs.rows import Sample, numbers_of, records_of
 
 NAMED = {"model": "proved", "version": 1}
 MANY = 10**9  # rows or columns: the limits of requests are not what is proved
@@ -64,6 +64,8 @@ class Answered:
 
 #: Returns None where it has no words for any row.
 Way = Callable[[Subject, Sample], Answered | None]
+#: Whether there is a word for the value of a column.
+HasWord = Callable[[Input, RawValue], bool]
 
 
 # ---- text ---------------------------------------------------------------------------------------
@@ -71,9 +73,11 @@ Way = Callable[[Subject, Sample], Answered | None]
 
 def rows_of_json(subject: Subject, sample: Sample) -> Answered:
     """`{"rows": [{…}, …]}`."""
-    content = orjson.dumps({"rows": sample.records})
-    rows = texts.read(content, JSON, subject.predictor.features, MANY)
-    return _from_json(subject, _written(JSON, subject, rows))
+    features = subject.predictor.features
+    columns, left_out = _sayable(features.inputs, sample, _in_json)
+    content = orjson.dumps({"rows": records_of(columns)})
+    rows = texts.read(content, JSON, features, MANY)
+    return _from_json(subject, _written(JSON, subject, rows), left_out)
 
 
 def a_row_at_a_time(subject: Subject, sample: Sample) -> Answered | None:
@@ -81,7 +85,7 @@ def a_row_at_a_time(subject: Subject, sample: Sample) -> Answered | None:
     predictor = subject.predictor
     found = np.full(sample.expected.shape, np.nan)
     left_out = set(range(sample.rows))
-    for place, record in enumerate(sample.records):
+    for place, record in enumerate(records_of(sample.columns)):
         sent = json.loads(orjson.dumps({"rows": [record]}))["rows"]
         encoded = predictor.plain.encode(sent)
         if encoded is None:
@@ -98,7 +102,7 @@ def a_row_at_a_time(subject: Subject, sample: Sample) -> Answered | None:
 def comma_separated(subject: Subject, sample: Sample) -> Answered:
     """CSV in, CSV out."""
     features = subject.predictor.features
-    columns, left_out = _sayable(features.inputs, sample)
+    columns, left_out = _sayable(features.inputs, sample, _in_csv)
     out = io.StringIO()
     write = csv.writer(out, quoting=csv.QUOTE_ALL).writerow
     write(columns)
@@ -128,7 +132,7 @@ def _spelled(value: RawValue) -> str:
 def arrow(subject: Subject, sample: Sample) -> Answered:
     """An Arrow file in, an Arrow file out."""
     inputs = subject.predictor.features.inputs
-    columns, left_out = _sayable(inputs, sample)
+    columns, left_out = _sayable(inputs, sample, _fits)
     types = {column.name: _arrow_type(column) for column in inputs}
     table = pa.table({n: pa.array(values, types[n]) for n, values in columns.items()})
     path = subject.folder / "rows.arrow"
@@ -157,7 +161,7 @@ def _arrow_type(column: Input) -> pa.DataType:
 
 def tensors_of_json(subject: Subject, sample: Sample) -> Answered:
     """A tensor a column, in a document of JSON."""
-    columns, left_out = _sayable(subject.predictor.features.inputs, sample)
+    columns, left_out = _sayable(subject.predictor.features.inputs, sample, _in_tensors)
     inputs = [_tensor(subject, name, len(values)) for name, values in columns.items()]
     told = [tensor | {"data": columns[tensor["name"]]} for tensor in inputs]
     asked = tensors.parse(orjson.dumps({"inputs": told}), None)
@@ -166,13 +170,8 @@ def tensors_of_json(subject: Subject, sample: Sample) -> Answered:
 
 
 def tensors_of_bytes(subject: Subject, sample: Sample) -> Answered:
-    """A tensor a column, as raw bytes: there a boolean cannot be missing."""
-    features = subject.predictor.features
-    columns, left_out = _sayable(features.inputs, sample)
-    booleans = [column.name for column in features.inputs if column.type == "boolean"]
-    left_out |= {
-        place for name in booleans for place, value in enumerate(columns[name]) if value is None
-    }
+    """A tensor a column, as raw bytes."""
+    columns, left_out = _sayable(subject.predictor.features.inputs, sample, _in_bytes)
     inputs, parts = [], []
     for name, values in columns.items():
         tensor = _tensor(subject, name, len(values))
@@ -225,7 +224,7 @@ def onnx(subject: Subject, sample: Sample) -> Answered | None:
     numbers = np.column_stack(found[1:] if isinstance(target, ClassTarget) else found)
     numbers[~np.isfinite(numbers).all(axis=1)] = np.nan
     classes = found[0][:, 0].tolist() if isinstance(target, ClassTarget) else None
-    left_out = frozenset(place for column in inputs for place in _unheard(column, sample))
+    _columns, left_out = _sayable(inputs, sample, _in_graph)
     return Answered(numbers, classes, left_out)
 
 
@@ -235,15 +234,6 @@ def _feed(column: Input, sample: Sample) -> NDArray[Any]:
         words = np.array([*values.values, ""], dtype=object)
         return words[values.codes][:, None]
     return values[:, None]
-
-
-def _unheard(column: Input, sample: Sample) -> Sequence[int]:
-    """Return the rows without a value where the graph would take that for the category ""."""
-    values = sample.table.columns[column.name]
-    if isinstance(column, Choice) and "" in column.index and isinstance(values, Categories):
-        places: list[int] = np.flatnonzero(values.codes < 0).tolist()
-        return places
-    return ()
 
 
 def sealed(subject: Subject, sample: Sample) -> Answered:
@@ -270,10 +260,10 @@ def _written(media_type: str, subject: Subject, rows: bodies.Rows) -> bytes:
     return formats.written(media_type, NAMED, found, predictor.features)
 
 
-def _from_json(subject: Subject, content: bytes) -> Answered:
+def _from_json(subject: Subject, content: bytes, left_out: frozenset[int]) -> Answered:
     rows = json.loads(content)["predictions"]
     classes = [row["value"] for row in rows]
-    return Answered(numbers_of(subject.predictor, rows), classes)
+    return Answered(numbers_of(subject.predictor, rows), classes, left_out)
 
 
 def _from_predictions(subject: Subject, predictions: Sequence[Prediction]) -> Answered:
@@ -281,24 +271,52 @@ def _from_predictions(subject: Subject, predictions: Sequence[Prediction]) -> An
     return Answered(numbers_of(subject.predictor, rows), [row["value"] for row in rows])
 
 
-def _sayable(
-    inputs: Sequence[Input], sample: Sample
-) -> tuple[dict[str, list[RawValue]], frozenset[int]]:
-    """Return the cells that have the type of their column; rows with another are left out.
+# ---- what there are words for -------------------------------------------------------------------
 
-    Only JSON can say a number in a column of text.
-    """
+
+def _sayable(
+    inputs: Sequence[Input], sample: Sample, has_word: HasWord
+) -> tuple[dict[str, list[RawValue]], frozenset[int]]:
+    """Return the cells that can be said; the rows of the others are left out, and they missing."""
     columns: dict[str, list[RawValue]] = {}
     left_out: set[int] = set()
     for column in inputs:
-        fits = [_fits(column, value) for value in sample.columns[column.name]]
-        left_out |= {place for place, is_fit in enumerate(fits) if not is_fit}
-        pairs = zip(sample.columns[column.name], fits, strict=True)
-        columns[column.name] = [value if is_fit else None for value, is_fit in pairs]
+        cells = sample.columns[column.name]
+        said = [has_word(column, value) for value in cells]
+        left_out |= {place for place, is_said in enumerate(said) if not is_said}
+        pairs = zip(cells, said, strict=True)
+        columns[column.name] = [value if is_said else None for value, is_said in pairs]
     return columns, frozenset(left_out)
 
 
+def _in_json(_column: Input, value: RawValue) -> bool:
+    return not (isinstance(value, str) and "\0" in value)  # which is refused
+
+
+def _in_csv(column: Input, value: RawValue) -> bool:
+    if isinstance(value, str) and len(value) > csv.field_size_limit():
+        return False
+    return _in_graph(column, value) and _fits(column, value)
+
+
+def _in_tensors(column: Input, value: RawValue) -> bool:
+    return _in_json(column, value) and _fits(column, value)
+
+
+def _in_bytes(column: Input, value: RawValue) -> bool:
+    """Say that a boolean, which is one bit there, cannot be missing."""
+    if value is None and column.type == "boolean":
+        return False
+    return _in_graph(column, value) and _fits(column, value)
+
+
+def _in_graph(column: Input, value: RawValue) -> bool:
+    """Say that no category is missing where an empty one is known: both are spelled alike."""
+    return value is not None or not (isinstance(column, Choice) and "" in column.index)
+
+
 def _fits(column: Input, value: RawValue) -> bool:
+    """Return whether a cell has the type of its column: only JSON can say a number among texts."""
     if value is None:
         return True
     if isinstance(column, Choice | Moment):
