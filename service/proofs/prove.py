@@ -96,16 +96,17 @@ def compare(name: str, predictor: Predictor, sample: Sample, answered: Answered)
         shape = answered.numbers.shape
         return Compared(None, 0, f"By {name} {shape} numbers are answered to {expected.shape}.")
     apart = differences(features, expected, answered.numbers)
+    named: Sequence[Any] = [None] * sample.rows
     if answered.classes is not None and isinstance(features.target, ClassTarget):
-        apart = np.maximum(apart, _misnamed(features.target, expected, answered.classes))
+        named = answered.classes
+        apart = np.maximum(apart, _misnamed(features.target, expected, named))
     apart[list(answered.left_out)] = 0.0
     worst = int(apart.argmax())
     largest = float(apart[worst])
     if largest <= TOLERANCE:
         return Compared(largest, len(answered.left_out), None)
-    named = None if answered.classes is None else answered.classes[worst]
     failure = (
-        f"By {name} {sample.named(worst)} is answered {_told(answered.numbers[worst], named)},"
+        f"By {name} {sample.named(worst)} is answered {_told(answered.numbers[worst], named[worst])},"
         f" where training computes {_told(expected[worst], _likeliest(features, expected[worst]))}:"
         f" {largest:.1g} apart, {TOLERANCE:g} is allowed."
     )

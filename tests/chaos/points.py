@@ -70,6 +70,9 @@ BATCH = tuple(
     }.items()
     for rest in rests
 )
+#: in the process that proves a version, and in its supervisor; tests/service/proofs kills at each
+PROVER = ("prover.begin", "prover.way", "prover.compared")
+PROOF = ("proof.compared", "proof.compared.written", "proof.compared.committed")
 #: what is reached while a run is being recovered
 RECOVERY = (
     "worker.expired",

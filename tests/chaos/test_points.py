@@ -13,6 +13,8 @@ LISTED = {
     *points.RECOVERY,
     *points.PREDICTOR,
     *points.BATCH,
+    *points.PROVER,
+    *points.PROOF,
     "worker.bury",
 }
 

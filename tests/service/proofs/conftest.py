@@ -1,0 +1,36 @@
+"""Models that were trained once for all tests: nothing changes them. And the model `scores`."""
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from service.blobs import LocalBlobs
+from tests.service.inference import trained
+from tests.service.inference.trained import Trained
+from tests.service.proofs import proved
+from tests.service.proofs.proved import CLASSES, Proved
+
+
+@pytest.fixture(scope="session")
+def numbers(tmp_path_factory: pytest.TempPathFactory) -> Proved:
+    """A model of a number."""
+    return proved.train(folder_of(tmp_path_factory))
+
+
+@pytest.fixture(scope="session")
+def classes(tmp_path_factory: pytest.TempPathFactory) -> Proved:
+    """A model of three classes."""
+    return proved.train(folder_of(tmp_path_factory), **CLASSES)
+
+
+def folder_of(factory: pytest.TempPathFactory) -> Path:
+    return factory.mktemp("proved")
+
+
+@pytest.fixture
+def scores(engine: Engine, blobs: LocalBlobs, tmp_path: Path) -> Trained:
+    """The model `scores` in a service without a worker; its version 1 counts as proved."""
+    run = trained.store(engine, blobs, tmp_path, trained.scores())
+    trained.publish(engine, run, "scores")
+    return run

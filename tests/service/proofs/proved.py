@@ -1,0 +1,129 @@
+"""A model trained on every kind of column, and the job of its proof, without a service."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from models import checkpoint
+from models.data import ColumnType, read_table
+from models.predict import Predictor
+from models.reference import Reference
+from service.proofs.prove import prove
+from service.proofs.rows import Sample, read_sample
+from service.proofs.ways import WAYS, Subject, Way
+from tests.models.samples import learn
+
+ROWS = 80
+TYPES: dict[str, ColumnType] = {
+    "size": "number",
+    "count": "integer",
+    "is new": "boolean",
+    "sold": "datetime",
+    "größe, port": "category",
+    "price": "number",
+    "cost": "number",
+    "kind": "category",
+    "part": "category",
+}
+FEATURES = ["size", "count", "is new", "sold", "größe, port"]
+PORTS = ["S", "a,b", 'q"uote', "two\nlines", "=1+1", " NA ", "💥", "true", "3"]
+CONFIG: dict[str, Any] = {
+    "dataset": "ds_1",
+    "target": "price",
+    "features": FEATURES,
+    "task": "regression",
+    "loss": "mse",
+    "model": {"type": "mlp", "hidden": [8]},
+    "epochs": 3,
+    "split": {"validation": 0.2, "test": 0.1},
+}
+CLASSES = {"target": "kind", "task": "multiclass", "loss": "cross_entropy"}
+SAYS = {
+    "model": "houses",
+    "version": 1,
+    "created_at": "2025-01-01T00:00:00+00:00",
+    "run": None,
+    "dataset": None,
+    "config": {},
+    "metrics": {},
+}
+
+
+def houses(**others: list[Any]) -> dict[str, list[Any]]:
+    """Return rows of every kind of column, with a gap in some of them."""
+    random = np.random.default_rng(5)
+    size = random.uniform(20, 200, ROWS)
+    first = datetime(2020, 1, 1, tzinfo=UTC)
+    columns: dict[str, list[Any]] = {
+        "size": size.tolist(),
+        "count": random.integers(-3, 9, ROWS).tolist(),
+        "is new": (random.random(ROWS) < 0.5).tolist(),
+        "sold": [first + timedelta(seconds=float(s)) for s in random.uniform(0, 9e7, ROWS)],
+        "größe, port": [PORTS[place] for place in random.integers(0, len(PORTS), ROWS)],
+        "price": (3 * size + random.normal(0, 9, ROWS)).tolist(),
+        "cost": (1e6 - size).tolist(),
+        "kind": [["=no", "a,b", "yes"][int(value) % 3] for value in size],
+        "part": [["train", "train", "validation"][place % 3] for place in range(ROWS)],
+    }
+    for name in FEATURES:
+        for place in random.choice(ROWS, 8, replace=False):
+            columns[name][place] = None
+    return columns | others
+
+
+@dataclass(frozen=True)
+class Proved:
+    """A trained model, and what its proof is given."""
+
+    job: dict[str, Any]
+
+    @property
+    def predictor(self) -> Predictor:
+        return Predictor.load(Path(self.job["model"]))
+
+    def sample(self, **others: Any) -> Sample:
+        """Return the rows that it is proved by; `others` of the job may be changed."""
+        job = self.job | others
+        path = Path(job["model"])
+        return read_sample(job, Predictor.load(path), Reference.load(path))
+
+    def prove(
+        self, ways: Mapping[str, Way] = WAYS, **others: Any
+    ) -> tuple[dict[str, Any], str | None]:
+        """Compare the answers of these ways with what training computes."""
+        path, folder = Path((self.job | others)["model"]), Path(self.job["scratch"])
+        subject = Subject(Predictor.load(path), path, SAYS, folder)
+        return prove(subject, self.sample(**others), ways, lambda: None)
+
+    def with_document(self, document: dict[str, Any]) -> dict[str, str]:
+        """Return, to be changed in the job, the same tensors with another document."""
+        tensors, _own = checkpoint.read(Path(self.job["model"]))
+        path = Path(self.job["scratch"]) / "other.safetensors"
+        checkpoint.write(path, tensors, document)
+        return {"model": str(path)}
+
+
+def train(folder: Path, columns: dict[str, list[Any]] | None = None, **config: Any) -> Proved:
+    """Train on rows that lie in a file, as a run does."""
+    asked = CONFIG | config
+    path = folder / "table.parquet"
+    pq.write_table(pa.table(houses() if columns is None else columns), path, row_group_size=33)
+    outcome = learn(read_table(path, TYPES, list(TYPES)), folder / "run", asked)
+    if outcome.error:
+        raise outcome.error
+    (folder / "scratch").mkdir()
+    return Proved(
+        {
+            "model": str(outcome.saved[-1].path),
+            "config": asked,
+            "training": SAYS,
+            "table": {"path": str(path), "types": TYPES},
+            "scratch": str(folder / "scratch"),
+        }
+    )
