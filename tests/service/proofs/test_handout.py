@@ -1,0 +1,82 @@
+"""What the process of a proof is given where stored bytes are damaged or gone."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from sqlalchemy import Engine, update
+
+from service.blobs import LocalBlobs
+from service.database import reading, writing
+from service.inference import registry
+from service.jobs import queue
+from service.jobs.handout import ModelDamaged, refusal
+from service.jobs.tables import Proof
+from service.proofs.handout import make_job
+from service.settings import Settings
+from service.tables import DatasetVersion, ModelVersion
+from tests.service.batch.test_handout import flip_a_bit
+from tests.service.inference import trained
+from tests.service.inference.trained import Trained
+
+Given = tuple[Proof, ModelVersion, str]
+
+
+@pytest.fixture
+def given(engine: Engine, blobs: LocalBlobs, scores: Trained, tmp_path: Path) -> Given:
+    """Return a proof that was claimed, its version, and the digest of its table."""
+    path = tmp_path / "table.parquet"
+    pq.write_table(pa.table({"Quiz": [1.0, 2.0], "Final": [1.75, 3.0]}), path)
+    digest, _size = blobs.put(path)
+    number = trained.publish(engine, scores, "scores", is_proved=False)
+    with writing(engine) as session:
+        session.execute(update(DatasetVersion).values(table_sha256=digest))
+        proof = queue.claim(session, Proof, "w1", lease_s=20.0, now=0.0)
+        version = registry.find_version(session, "scores", number)
+    assert proof is not None
+    return proof, version, digest
+
+
+def test_a_proof_is_given_the_table_of_its_version(
+    engine: Engine, blobs: LocalBlobs, settings: Settings, given: Given, tmp_path: Path
+) -> None:
+    proof, version, digest = given
+    told = make_job(engine, blobs, settings, proof, tmp_path)
+    assert (told["work"], told["run_id"], told["attempt"]) == ("proof", proof.id, 1)
+    assert told["table"]["types"] == {"Quiz": "number", "Final": "number"}
+    assert Path(told["table"]["path"]).read_bytes() == b"".join(blobs.open(digest))
+    assert Path(told["model"]).read_bytes() == b"".join(blobs.open(version.sha256))
+    assert told["config"] == version.config
+    assert told["training"]["version"] == version.version
+
+
+@pytest.mark.parametrize("is_damaged", [True, False])
+def test_golden_rows_do_where_the_table_is_damaged_or_gone(
+    engine: Engine,
+    blobs: LocalBlobs,
+    settings: Settings,
+    given: Given,
+    tmp_path: Path,
+    *,
+    is_damaged: bool,
+) -> None:
+    proof, version, digest = given
+    if is_damaged:
+        flip_a_bit(blobs, digest, tmp_path)
+    else:
+        with writing(engine) as session:
+            session.merge(version).dataset_id = "ds_gone"
+    assert make_job(engine, blobs, settings, proof, tmp_path)["table"] is None
+
+
+def test_a_damaged_model_is_not_proved(
+    engine: Engine, blobs: LocalBlobs, settings: Settings, given: Given, tmp_path: Path
+) -> None:
+    proof, version, _digest = given
+    flip_a_bit(blobs, version.sha256, tmp_path)
+    with pytest.raises(ModelDamaged) as damaged:
+        make_job(engine, blobs, settings, proof, tmp_path)
+    assert refusal(damaged.value)["code"] == "checkpoint_corrupt"
+    with reading(engine) as session:
+        assert session.get_one(Proof, proof.id).state == "starting"
