@@ -138,7 +138,9 @@ def put_alias(
 ) -> schemas.Alias:
     """Make an alias, or move it: then send its ETag as `If-Match`.
 
-    Its version, and that of a canary, must be proved; a proof that is being made is waited for.
+    Its version, and that of a canary, must be proved: rows were sent through every way of asking
+    it, and each was answered what training computes. A proof that is being made is waited for some
+    seconds; then, and where it has failed, the answer is 409 `proof_not_passed`.
     A canary answers its share of the requests; a shadow is only compared. Both end with the next
     move that does not name them.
     """
@@ -184,8 +186,8 @@ def roll_back(
 ) -> schemas.Alias:
     """Undo the last move of an alias that is not undone yet; each further call goes one back.
 
-    The alias points to the version of before, without a canary and a shadow. `If-Match` is heeded
-    where it is sent.
+    The alias points to the version of before, without a canary and a shadow; it must be proved, as
+    for every move. `If-Match` is heeded where it is sent.
     """
     row = aliases.rollback(
         session, pointer, version, lambda found: _check(request, found), _key_of(request)

@@ -120,7 +120,11 @@ def list_versions(
 def get_version(
     request: Request, response: Response, session: ReadSession, name: ModelName, version: Number
 ) -> schemas.ModelVersion | Response:
-    """Read a version: its signature, metrics and lineage."""
+    """Read a version: its signature, metrics, lineage and proof.
+
+    The proof says whether rows that were sent through every way of asking the version (JSON, CSV,
+    Arrow, tensors, ONNX, the reloaded bundle) were answered what training computes.
+    """
     row = registry.find_version(session, name, version)
     aliases = registry.aliases_of(session, [name])[name]
     proof = proofs.of_versions(session, name, [version]).get(version)

@@ -84,8 +84,9 @@ def check_passed(session: Session, model: str, numbers: Collection[int]) -> None
         )
         if said == "failed":
             why = proof.error["detail"] if proof and proof.error else ""
-            detail = f"The proof of {version} has failed, so no alias may point to it. {why}"
+            detail = (
+                f"The proof of {version} has failed, so no alias may point to it. {why} To have it"
+                " proved once more, register its checkpoint, or import its bundle, again."
+            )
         headers = {"Retry-After": RETRY_S} if said == "pending" else None
-        raise Conflict(
-            detail.strip(), code="proof_not_passed", headers=headers, version=number, proof=said
-        )
+        raise Conflict(detail, code="proof_not_passed", headers=headers, version=number, proof=said)

@@ -105,9 +105,10 @@ def compare(name: str, predictor: Predictor, sample: Sample, answered: Answered)
     largest = float(apart[worst])
     if largest <= TOLERANCE:
         return Compared(largest, len(answered.left_out), None)
+    got = _told(answered.numbers[worst], named[worst])
+    due = _told(expected[worst], _likeliest(features, expected[worst]))
     failure = (
-        f"By {name} {sample.named(worst)} is answered {_told(answered.numbers[worst], named[worst])},"
-        f" where training computes {_told(expected[worst], _likeliest(features, expected[worst]))}:"
+        f"By {name} {sample.named(worst)} is answered {got}, where training computes {due}:"
         f" {largest:.1g} apart, {TOLERANCE:g} is allowed."
     )
     return Compared(largest if math.isfinite(largest) else None, len(answered.left_out), failure)

@@ -13,6 +13,7 @@ RESUME = "tests/models/test_resume.py"
 EXACT = f"{RESUME}::test_a_run_stopped_anywhere_ends_with_the_very_same_file"
 CHECKPOINT = "tests/models/test_checkpoint.py"
 DURABLE = "tests/service/test_durability.py"
+PROOFS = "tests/service/proofs"
 IDEMPOTENT = "tests/service/test_idempotency.py"
 SYNCED = f"{DURABLE}::test_a_file_is_synced_before_it_has_its_name_and_its_folder_after"
 
@@ -96,6 +97,35 @@ MUTANTS = (
         "    if True:",
         "tests/service/batch/test_lifecycle.py"
         "::test_a_chunk_whose_commit_was_not_heard_of_is_stored_once",
+    ),
+    # ---- proofs -------------------------------------------------------------------------------
+    Mutant(
+        "an alias does not ask for a proof",
+        "service/proofs/lifecycle.py",
+        "    for number in sorted(numbers):\n",
+        "    for number in sorted(found.keys() - numbers):\n",
+        f"{PROOFS}/test_lifecycle.py::test_no_alias_points_to_what_is_not_proved_yet",
+    ),
+    Mutant(
+        "a canary needs no proof",
+        "service/inference/aliases.py",
+        "{self.version} if self.canary_version is None else {self.version, self.canary_version}",
+        "{self.version}",
+        f"{PROOFS}/test_lifecycle.py::test_a_canary_must_be_proved_and_a_shadow_need_not",
+    ),
+    Mutant(
+        "a proof that failed has passed",
+        "service/proofs/lifecycle.py",
+        'return "passed" if proof.state == "succeeded" else "failed"',
+        'return "passed"',
+        f"{PROOFS}/test_lifecycle.py::test_no_alias_points_to_what_has_failed",
+    ),
+    Mutant(
+        "a difference of a hundredth is none",
+        "models/parity.py",
+        "TOLERANCE = 1e-5",
+        "TOLERANCE = 1e-2",
+        f"{PROOFS}/test_ways.py::test_a_way_that_is_off_by_a_thousandth_is_found",
     ),
     # ---- leases -------------------------------------------------------------------------------
     Mutant(

@@ -9,10 +9,11 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
+from service.batch import reports as batch_reports
 from service.database import writing
 from service.errors import Fenced
-from service.inference import registry
-from service.jobs import deaths, queue, reports, worker
+from service.jobs import deaths, reports, worker
+from service.proofs import reports as proof_reports
 from service.runs import lifecycle, metrics
 from service.tables import Run
 from tests.service.rows import add_run, checkpoint_at, everything_of, metric_rows
@@ -26,34 +27,32 @@ UNFENCED = {
     "registry.register": "writes for a run that its caller has fenced and hands over",
 }
 READS = ("get", "problem", "resume_checkpoint", "has_waiting", "states", "expired", "elapsed_s")
-MODULES: dict[str, ModuleType] = {
-    "lifecycle": lifecycle,
-    "metrics": metrics,
-    "queue": queue,
-    "registry": registry,
-}
+WRITERS = ("life", "lifecycle", "metrics", "queue", "registry")
 
 
-def called_by_workers() -> Iterator[str]:
-    """Yield each function of the runs' modules that the supervisor's own modules call."""
-    for module in (worker, reports):
+def called_by_workers() -> Iterator[tuple[str, Callable[..., object]]]:
+    """Yield each function that writes about jobs and that the supervisor's own modules call."""
+    for module in (worker, reports, batch_reports, proof_reports):
         for node in ast.walk(ast.parse(inspect.getsource(module))):
             if (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Attribute)
                 and isinstance(node.func.value, ast.Name)
-                and node.func.value.id in MODULES
+                and node.func.value.id in WRITERS
             ):
-                yield f"{node.func.value.id}.{node.func.attr}"
+                owner: ModuleType = getattr(module, node.func.value.id)
+                name = f"{node.func.value.id}.{node.func.attr}"
+                yield name, getattr(owner, node.func.attr)
 
 
 def test_each_write_helper_of_a_worker_takes_the_attempt() -> None:
-    writes = {name for name in called_by_workers() if name.partition(".")[2] not in READS}
-    assert {"metrics.append", "lifecycle.add_checkpoint", "lifecycle.succeed"} <= writes
-    for name in sorted(writes - UNFENCED.keys()):
-        module, _, function = name.partition(".")
-        parameters = inspect.signature(getattr(MODULES[module], function)).parameters
-        assert "attempt" in parameters, name
+    called = list(called_by_workers())
+    known = {"metrics.append", "lifecycle.add_checkpoint", "lifecycle.succeed"}
+    assert known | {"lifecycle.add_chunk", "lifecycle.conclude"} <= {name for name, _ in called}
+    for name, function in called:
+        is_write = not isinstance(function, type) and name.partition(".")[2] not in READS
+        if is_write and name not in UNFENCED:
+            assert "attempt" in inspect.signature(function).parameters, name
 
 
 STALE: dict[str, Callable[[Session, Run], object]] = {
