@@ -43,7 +43,7 @@ CONFIG: dict[str, Any] = {
     "epochs": 3,
     "split": {"validation": 0.2, "test": 0.1},
 }
-CLASSES = {"target": "kind", "task": "multiclass", "loss": "cross_entropy"}
+CLASSES: dict[str, Any] = {"target": "kind", "task": "multiclass", "loss": "cross_entropy"}
 SAYS = {
     "model": "houses",
     "version": 1,
@@ -101,7 +101,7 @@ class Proved:
         subject = Subject(Predictor.load(path), path, SAYS, folder)
         return prove(subject, self.sample(**others), ways, lambda: None)
 
-    def with_document(self, document: dict[str, Any]) -> dict[str, str]:
+    def with_document(self, document: dict[str, Any]) -> dict[str, Any]:
         """Return, to be changed in the job, the same tensors with another document."""
         tensors, _own = checkpoint.read(Path(self.job["model"]))
         path = Path(self.job["scratch"]) / "other.safetensors"

@@ -15,7 +15,7 @@ from service.jobs import deaths, life, queue
 from service.jobs.tables import Proof
 from service.proofs import lifecycle
 from service.proofs.lifecycle import verdict
-from service.tables import Alias, Model, ModelVersion
+from service.tables import Alias
 from tests.service.inference import trained
 from tests.service.inference.trained import Trained
 
@@ -169,8 +169,6 @@ def test_it_goes_with_its_model(engine: Engine, pending: int) -> None:
         claimed(session)
         registry.unregister_model(session, "scores")
     assert proofs(engine) == [[]]
-    with reading(engine) as session:
-        assert session.scalars(select(ModelVersion)).all() == session.scalars(select(Model)).all()
 
 
 # ---- aliases -------------------------------------------------------------------------------------
