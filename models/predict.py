@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -16,7 +17,7 @@ from models.features import Features
 from models.forward import FAR, Stack, load_stack
 from models.inputs import Matrix
 from models.plain import PlainRows
-from models.targets import ClassTarget, Label
+from models.targets import ClassTarget, Label, NumberTargets
 from models.values import Problem, Problems, RawValue, read_column, unknown_column
 
 #: What of a value is an error where the client asked for errors; the rest always warns.
@@ -113,9 +114,15 @@ class Predictor:
         return PlainRows(self.features)
 
     def plain_predictions(self, outputs: NDArray[np.float32]) -> list[Prediction] | None:
-        """Return the answers to plain rows, or None where one of them has none."""
-        decoded, is_finite = self._decode(outputs)
-        return self._values(decoded) if is_finite.all() else None
+        """Return the answers to a few plain rows, or None where one of them has none."""
+        target = self.features.target
+        if isinstance(target, ClassTarget):
+            decoded, is_finite = self._decode(outputs)
+            return _class_predictions(target, decoded) if is_finite.all() else None
+        values = target.decode_few(outputs)
+        if not all(isfinite(value) for row in values for value in row):
+            return None
+        return _number_predictions(target, values)
 
     def read(
         self,
@@ -168,11 +175,7 @@ class Predictor:
         target = self.features.target
         if isinstance(target, ClassTarget):
             return _class_predictions(target, decoded)
-        if len(target.names) == 1:
-            return [Prediction(value) for value in decoded[:, 0].tolist()]
-        return [
-            Prediction(dict(zip(target.names, values, strict=True))) for values in decoded.tolist()
-        ]
+        return _number_predictions(target, decoded.tolist())
 
     def _refused(self, found: list[Problem]) -> Problem | None:
         """Return the first problem for which a row has no answer where errors are asked for."""
@@ -190,3 +193,9 @@ def _class_predictions(target: ClassTarget, shares: Floats) -> list[Prediction]:
         Prediction(target.classes[place], dict(zip(labels, row, strict=True)))
         for place, row in zip(shares.argmax(axis=1).tolist(), shares.tolist(), strict=True)
     ]
+
+
+def _number_predictions(target: NumberTargets, rows: list[list[float]]) -> list[Prediction]:
+    if len(target.names) == 1:
+        return [Prediction(value) for (value,) in rows]
+    return [Prediction(dict(zip(target.names, row, strict=True))) for row in rows]
