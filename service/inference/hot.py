@@ -31,7 +31,16 @@ from service.inference.queue import Queue
 from service.inference.registry import Target
 from service.inference.texts import JSON
 from service.keys import KeyRing, bearer
-from service.middleware import HEADERS, MAX_HEAD, Answer, Observe, allowed_hosts, check_host, report
+from service.middleware import (
+    HEADERS,
+    MAX_HEAD,
+    WHOLE,
+    Answer,
+    Observe,
+    allowed_hosts,
+    check_host,
+    report,
+)
 
 START = "/api/v1/models/"
 ROUTE = START + "{name}"
@@ -58,6 +67,15 @@ SAME: list[tuple[bytes, bytes]] = [
     *HEADERS.items(),
     (b"cache-control", b"no-store"),
 ]
+
+#: the same, written out; what differs is to be put in
+HEAD = b"".join(
+    [
+        b"HTTP/1.1 200 OK\r\n",
+        *(b"%s: %s\r\n" % pair for pair in SAME),
+        b"content-length: %b\r\nx-request-id: %b\r\n",
+    ]
+)
 
 logger = structlog.get_logger("service.access")
 
@@ -176,7 +194,7 @@ class HotRoutes:
             found = await self._answer(call, await self._content(receive))
             if isinstance(found, bytes):
                 out.status = 200
-                await _send(send, found, request_id)
+                await _send(scope, send, found, request_id)
             else:
                 await found(scope, receive, out)
         except ClientDisconnect:
@@ -277,11 +295,11 @@ def _is_light(predictor: Predictor, rows: int) -> bool:
     return rows * predictor.stack.parameters <= LIGHT
 
 
-async def _send(send: Send, content: bytes, request_id: str) -> None:
-    headers = [
-        *SAME,
-        (b"content-length", b"%d" % len(content)),
-        (b"x-request-id", request_id.encode()),
-    ]
+async def _send(scope: Scope, send: Send, content: bytes, request_id: str) -> None:
+    whole = scope.get("extensions", {}).get(WHOLE)
+    length, name = b"%d" % len(content), request_id.encode()
+    if whole is not None and whole(HEAD % (length, name), content):
+        return
+    headers = [*SAME, (b"content-length", length), (b"x-request-id", name)]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": content})
