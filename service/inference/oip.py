@@ -6,6 +6,8 @@ bytes NaN, empty, 0 or false: the tensor `error` then says why. What else there 
 is in the answer's parameters, as JSON text: they are scalars.
 """
 
+from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from typing import Annotated, Any
 
@@ -26,6 +28,7 @@ from service.errors import UnsupportedMedia
 from service.inference import binary, bodies, outputs, registry, tensors
 from service.inference.cache import Predictors
 from service.inference.outputs import Tensor
+from service.inference.queue import Queue
 from service.inference.remarks import remarks
 from service.inference.tensors import DATATYPES, Asked
 
@@ -131,13 +134,13 @@ AskedDep = Annotated[Asked, Depends(asked)]
 @router.post("/models/{name}/infer", openapi_extra=BODY, responses=ANSWER, operation_id="oip_infer")
 @http.not_idempotent
 @http.streams_body
-def infer(parts: PartsDep, name: ModelName, asked: AskedDep) -> Response:
+async def infer(parts: PartsDep, name: ModelName, asked: AskedDep) -> Response:
     """Predict with the latest version of a model.
 
     The warnings and errors of rows are in the answer's `parameters.warnings` and
     `parameters.errors`: each is JSON text, a list of objects with code, column, detail and rows.
     """
-    return _inferred(parts, _target(parts, name), asked)
+    return await _queued(parts, partial(_target, parts, name), asked)
 
 
 @router.post(
@@ -148,9 +151,11 @@ def infer(parts: PartsDep, name: ModelName, asked: AskedDep) -> Response:
 )
 @http.not_idempotent
 @http.streams_body
-def version_infer(parts: PartsDep, name: ModelName, version: Version, asked: AskedDep) -> Response:
+async def version_infer(
+    parts: PartsDep, name: ModelName, version: Version, asked: AskedDep
+) -> Response:
     """Predict with a version; the answer is that of the latest one's route."""
-    return _inferred(parts, _target(parts, name, version), asked)
+    return await _queued(parts, partial(_target, parts, name, version), asked)
 
 
 def _check_media_type(request: Request) -> None:
@@ -208,6 +213,11 @@ def _described(parts: Parts, target: registry.Target) -> dict[str, Any]:
 
 
 # ---- tensors -------------------------------------------------------------------------------------
+
+
+async def _queued(parts: Parts, resolve: Callable[[], registry.Target], asked: Asked) -> Response:
+    queue: Queue = parts.queue
+    return await queue.run(lambda: _inferred(parts, resolve(), asked))
 
 
 def _inferred(parts: Parts, target: registry.Target, asked: Asked) -> Response:
