@@ -168,8 +168,7 @@ class Predictor:
         """
         with np.errstate(all="ignore"):
             decoded = self.features.decode(outputs)
-        is_finite: NDArray[np.bool_] = np.isfinite(np.hstack([outputs, decoded])).all(axis=1)
-        return decoded, is_finite
+        return decoded, np.isfinite(outputs).all(axis=1) & np.isfinite(decoded).all(axis=1)
 
     def _values(self, decoded: Floats) -> list[Prediction]:
         target = self.features.target
