@@ -87,8 +87,9 @@ class Protocol(HttpToolsProtocol):
         super().on_headers_complete()
         cycle = self.cycle  # its task has not begun yet
         if cycle is not None and self.scope["method"] != "HEAD":
-            whole = cycle.transport = Whole(self.transport, cycle)
-            self.scope["extensions"] = {WHOLE: whole.answer}
+            whole = Whole(self.transport, cycle)
+            cycle.transport = whole  # type: ignore[assignment]
+            self.scope["extensions"] = {WHOLE: {"answer": whole.answer}}
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  uvicorn's sentence
         cycle = self.cycle

@@ -298,7 +298,7 @@ def _is_light(predictor: Predictor, rows: int) -> bool:
 async def _send(scope: Scope, send: Send, content: bytes, request_id: str) -> None:
     whole = scope.get("extensions", {}).get(WHOLE)
     length, name = b"%d" % len(content), request_id.encode()
-    if whole is not None and whole(HEAD % (length, name), content):
+    if whole is not None and whole["answer"](HEAD % (length, name), content):
         return
     headers = [*SAME, (b"content-length", length), (b"x-request-id", name)]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
