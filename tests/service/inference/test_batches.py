@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -81,18 +81,13 @@ def encoded(rows: int, seed: int = 0) -> Numbers:
     return np.random.default_rng(seed).normal(size=(rows, 8)).astype(np.float32)
 
 
-async def until(is_so: Callable[[], bool]) -> None:
-    while not is_so():
-        await asyncio.sleep(0)
-
-
 Asked = list["asyncio.Task[Numbers]"]
 
 
 async def ask(batches: Batches, predictor: Predictor, gate: Gate, *several: Numbers) -> Asked:
     """Ask for each; return once the first is being computed and all others wait."""
     tasks = [asyncio.create_task(batches.outputs(predictor, rows)) for rows in several]
-    await until(gate.reached.is_set)
+    await asyncio.to_thread(gate.reached.wait, ENDS)
     return tasks
 
 
