@@ -3,7 +3,8 @@
 Datatypes: FP64 for numbers, BOOL, and BYTES for categories and datetimes (ISO 8601). JSON `null`,
 NaN and an empty text are a missing value. The answer of a row that has none is `null`, or in raw
 bytes NaN, empty, 0 or false: the tensor `error` then says why. What else there is to say of rows
-is in the answer's parameters, as JSON text: they are scalars.
+is in the answer's parameters, as JSON text: they are scalars. A target keeps its name: where it is
+`error` or `probabilities`, the tensor of that name is `error_2` or `probabilities_2`.
 """
 
 from collections.abc import Callable
@@ -226,7 +227,7 @@ def _inferred(parts: Parts, target: registry.Target, asked: Asked) -> Response:
     bodies.check_cells(rows.count, len(predictor.features.inputs))
     predictions = predictor.predict(rows.columns, rows.count)
     values = list(outputs.tensors_of(predictor.features, predictions))
-    found = _wanted(values, outputs.errors_of(predictions), asked.request)
+    found = _wanted(values, outputs.errors_of(predictor.features, predictions), asked.request)
     answer = {
         "model_name": target.named["model"],
         "model_version": str(target.named["version"]),
