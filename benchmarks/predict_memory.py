@@ -2,7 +2,8 @@
 
     .venv/bin/python benchmarks/predict_memory.py [loads]
 
-A hundred nets of many sizes are asked in turn, one row each, through a cache that keeps twenty of
+A hundred nets of many sizes are asked in turn, forty rows each, so that the widest of them are
+computed by onnxruntime, through a cache that keeps twenty of
 them, so that each request loads one and drops another. What counts is the resident memory of the
 process once a fifth of the loads are done, and at the end.
 """
@@ -22,6 +23,7 @@ from tests.service.inference import trained
 from tests.serving import start_service, url_of
 
 LOADS = 10_000
+ROWS = 40
 MODELS = 100  # asked in turn
 KEPT = 20  # of them in memory
 PARTS = 5  # of the loads, after each of which the memory is read; the first is the warm-up
@@ -41,7 +43,7 @@ def resident_mib(pid: int) -> float:
 
 def ask(connection: http.client.HTTPConnection, key: str, loads: int) -> None:
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
-    body = as_json(rows(1))
+    body = as_json(rows(ROWS))
     for load in range(loads):
         connection.request("POST", f"/api/v1/models/net_{load % MODELS}/predict", body, headers)
         answer = connection.getresponse()

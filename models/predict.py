@@ -1,4 +1,4 @@
-"""A checkpoint that answers a table of rows. Knows NumPy only: the API predicts without torch."""
+"""A checkpoint that answers a table of rows. Knows no torch: the API predicts without it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from models.features import Features
 from models.forward import FAR, Stack, load_stack
 from models.inputs import Matrix
 from models.plain import PlainRows
+from models.sessions import MANY, Session
 from models.targets import ClassTarget, Label, NumberTargets
 from models.values import Problem, Problems, RawValue, read_column, unknown_column
 
@@ -109,6 +110,11 @@ class Predictor:
         return values
 
     @cached_property
+    def session(self) -> Session:
+        """What computes the net for many rows, if it is wide."""
+        return Session(self.stack)
+
+    @cached_property
     def plain(self) -> PlainRows:
         """What reads rows that nothing is to be said about."""
         return PlainRows(self.features)
@@ -151,7 +157,10 @@ class Predictor:
 
     def outputs(self, encoded: Matrix) -> NDArray[np.float32]:
         """Run the net: (rows, width) to (rows, outputs)."""
-        return self.stack.forward(encoded.astype(np.float32, copy=False))
+        rows = encoded.astype(np.float32, copy=False)
+        if len(rows) >= MANY and (outputs := self.session.forward(rows)) is not None:
+            return outputs
+        return self.stack.forward(rows)
 
     def outputs_with_care(self, encoded: Matrix) -> NDArray[np.float32]:
         """Run the net, in float64 where a row is far outside of the training rows."""
@@ -168,7 +177,8 @@ class Predictor:
         """
         with np.errstate(all="ignore"):
             decoded = self.features.decode(outputs)
-        return decoded, np.isfinite(outputs).all(axis=1) & np.isfinite(decoded).all(axis=1)
+        is_finite = np.isfinite(outputs).all(axis=1) & np.isfinite(decoded).all(axis=1)
+        return decoded, np.asarray(is_finite)
 
     def _values(self, decoded: Floats) -> list[Prediction]:
         target = self.features.target

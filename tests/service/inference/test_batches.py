@@ -65,8 +65,9 @@ def predictor(tmp_path: Path, gate: Gate) -> Predictor:
     file = tmp_path / "wide"
     checkpoint.write(file, tensors, document)
     found = Predictor.load(file)
-    operations = (gate, *found.stack.operations)
-    return replace(found, stack=replace(found.stack, operations=operations))
+    stack = found.stack
+    gated = replace(stack, operations=(gate, *stack.operations), layers=("gate", *stack.layers))
+    return replace(found, stack=gated)
 
 
 @pytest.fixture
