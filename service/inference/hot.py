@@ -124,6 +124,7 @@ class HotRoutes:
         self._most = settings.max_predict_bytes
         self._few = min(FEW, settings.max_predict_rows)
         self._prefix = settings.root_path.rstrip("/")
+        self._prefix_bytes = self._prefix.encode()
         self._hosts = allowed_hosts(settings)
         self._own: set[bytes] = set()
 
@@ -188,8 +189,9 @@ class HotRoutes:
     async def respond(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a plain call, whatever becomes of it."""
         began, request_id = time.perf_counter(), new_id("req")
-        scope["state"].update(request_id=request_id, caller=call.caller)
-        out = Answer(send, request_id, self._prefix.encode())
+        state = scope["state"]
+        state["request_id"], state["caller"] = request_id, call.caller
+        out = Answer(send, request_id, self._prefix_bytes)
         try:
             found = await self._answer(call, await self._content(receive))
             if isinstance(found, bytes):
@@ -253,8 +255,10 @@ class HotRoutes:
         if encoded is None:
             return None
         if _is_light(predictor, len(rows)):
-            return predictor.plain_predictions(predictor.outputs(encoded))
-        return predictor.plain_predictions(await self._batches.outputs(predictor, encoded))
+            outputs = predictor.outputs(encoded)
+        else:
+            outputs = await self._batches.outputs(predictor, encoded)
+        return predictor.plain_predictions(outputs)
 
     def _count(
         self, call: Call, content: bytes, target: Target, found: list[Row], seconds: float
