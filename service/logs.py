@@ -40,12 +40,12 @@ def access(request_id: str, **fields: Any) -> None:  # noqa: ANN401  what JSON c
     """Log a request. There is one such line for each, so it is written without structlog."""
     if not _access.isEnabledFor(logging.INFO):
         return
-    now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    end = {"level": "info", "logger": _access.name, "timestamp": now}
-    fields |= {"event": "request", "request_id": request_id, **end}
-    line = orjson.dumps(fields)
+    fields["event"], fields["request_id"] = "request", request_id
+    fields["level"], fields["logger"] = "info", _access.name
+    fields["timestamp"] = datetime.now(UTC)
+    line = orjson.dumps(fields, option=orjson.OPT_UTC_Z)
     # Lines are ASCII, whatever the stream is; signs that could steer a terminal are escaped anyway.
-    text = line.decode() if line.isascii() else json.dumps(fields)
+    text = line.decode() if line.isascii() else json.dumps(orjson.loads(line))
     for handler in logging.root.handlers:
         if isinstance(handler, _Handler):
             handler.write(text)
