@@ -2,10 +2,10 @@
 
     .venv/bin/python benchmarks/predict_memory.py [loads]
 
-A hundred nets of many sizes are asked in turn, forty rows each, so that the widest of them are
-computed by onnxruntime, through a cache that keeps twenty of
-them, so that each request loads one and drops another. What counts is the resident memory of the
-process once a fifth of the loads are done, and at the end.
+A hundred nets of many sizes are asked in turn, forty rows each so that the widest of them are
+computed by onnxruntime, through a cache that keeps twenty: each request loads one and drops
+another. What counts is the resident memory of the process once a fifth of the loads are done, and
+at the end.
 """
 
 import http.client
