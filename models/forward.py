@@ -19,6 +19,7 @@ Layer: TypeAlias = "tuple[Activations, Activations] | str"
 #: One step of the stack: a function of the activations.
 Operation: TypeAlias = Callable[[Activations], Activations]
 
+ZERO = np.float32(0)
 #: Encoded numbers beyond this, mostly standard deviations, are computed with care.
 FAR = 16.0
 
@@ -92,7 +93,7 @@ def _linear(weight: Activations, bias: Activations) -> Operation:
     transposed = weight.T
 
     def apply(x: Activations) -> Activations:
-        y: Activations = x @ transposed
+        y: Activations = x.dot(transposed)  # what `@` does, with half of its cost for one row
         y += bias
         return y
 
@@ -100,7 +101,7 @@ def _linear(weight: Activations, bias: Activations) -> Operation:
 
 
 def _relu(x: Activations) -> Activations:
-    return np.maximum(x, np.float32(0))
+    return np.maximum(x, ZERO)
 
 
 def _sigmoid(x: Activations) -> Activations:

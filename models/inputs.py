@@ -59,7 +59,7 @@ class Scalar:
         return [self.name, f"{self.name} is missing"][: self.width]
 
     def encode(self, column: Column, out: Matrix) -> None:
-        values = np.clip(_numbers(column), self.least, self.most)
+        values = _clipped(column, self.least, self.most)
         gaps = np.isnan(values)
         # In float64 up to here; `out` rounds, once.
         out[:, 0] = (np.where(gaps, self.mean, values) - self.center) / self.scale
@@ -107,7 +107,7 @@ class Moment:
         return [self.name, *parts, f"{self.name} is missing"][: self.width]
 
     def encode(self, column: Column, out: Matrix) -> None:
-        values = np.clip(_numbers(column), self.least, self.most)
+        values = _clipped(column, self.least, self.most)
         gaps = np.isnan(values)
         seconds = np.where(gaps, self.mean, values)
         out[:, 0] = (seconds - self.mean) / (self.std or 1.0)
@@ -295,10 +295,11 @@ def _phase(seconds: Floats, part: str) -> Floats:
     return (2 * np.pi / PERIODS[part]) * np.mod(seconds, PERIODS[part])
 
 
-def _numbers(column: Column) -> Floats:
+def _clipped(column: Column, least: float, most: float) -> Floats:
     if isinstance(column, Categories):
         raise TypeError("expected numbers, got categories")
-    return column
+    # What np.clip does, in a quarter of its time for one row.
+    return np.minimum(np.maximum(column, least), most)
 
 
 def _limits(column: Scalar | Moment) -> dict[str, Any]:

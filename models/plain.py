@@ -15,10 +15,12 @@ from models.features import Features
 from models.forward import FAR
 from models.inputs import Choice, Input, Moment
 
-#: name, place among the encoded numbers, least and greatest value
-Number: TypeAlias = tuple[str, int, float, float]
-#: name, place of the first category, each category's distance from it
-Category: TypeAlias = tuple[str, int, Mapping[str, int]]
+#: name, place among the encoded numbers, least and greatest value, what centres it, what scales it
+Number: TypeAlias = tuple[str, int, float, float, float, float]
+#: name, place, what false and true are encoded as
+Boolean: TypeAlias = tuple[str, int, tuple[float, float]]
+#: name, the place of each category, and what is encoded there if it is the row's
+Category: TypeAlias = tuple[str, Mapping[str, tuple[int, float]]]
 
 _NUMBERS = frozenset((int, float))  # and not bool, which is a kind of int
 
@@ -32,21 +34,27 @@ class PlainRows:
         self.is_possible = not any(_needs_the_long_way(column) for column, _ in columns)
         self._count = len(columns)
         self._width = features.width
-        self._center, self._scale = features.centers_and_scales()
+        center, scale = (numbers.tolist() for numbers in features.centers_and_scales())
+        #: each row before its values are put in: no category is its own
+        self._blank = [(0.0 - center[at]) / scale[at] for at in range(self._width)]
+        ones = [(1.0 - center[at]) / scale[at] for at in range(self._width)]
         self._numbers: list[Number] = []
-        self._booleans: list[tuple[str, int]] = []
+        self._booleans: list[Boolean] = []
         self._categories: list[Category] = []
-        for column, place in columns:
+        for column, at in columns:
             if isinstance(column, Choice):
-                self._categories.append((column.name, place, column.index))
+                places = {name: (at + by, ones[at + by]) for name, by in column.index.items()}
+                self._categories.append((column.name, places))
             elif column.type == "boolean":
-                self._booleans.append((column.name, place))
+                self._booleans.append((column.name, at, (self._blank[at], ones[at])))
             elif column.min is not None and column.max is not None:
                 # What is far, even within the range, is computed with care: the long way.
-                center, reach = self._center[place], FAR * self._scale[place]
-                least = max(column.min, float(center - reach))
-                most = min(column.max, float(center + reach))
-                self._numbers.append((column.name, place, least, most))
+                reach = FAR * scale[at]
+                least, most = (
+                    max(column.min, center[at] - reach),
+                    min(column.max, center[at] + reach),
+                )
+                self._numbers.append((column.name, at, least, most, center[at], scale[at]))
 
     def encode(self, rows: Sequence[Any]) -> NDArray[np.float32] | None:
         """Return float32 (rows, width), or None unless every row is plain."""
@@ -57,30 +65,28 @@ class PlainRows:
             if type(row) is not dict or (numbers := self._encoded(row)) is None:
                 return None
             encoded.append(numbers)
-        values = np.array(encoded, dtype=np.float64).reshape(len(rows), self._width)
-        values -= self._center
-        values /= self._scale
-        with np.errstate(over="ignore"):  # as for every other row, the outputs are checked
-            return values.astype(np.float32)
+        return np.array(encoded, np.float32).reshape(len(rows), self._width)
 
     def _encoded(self, row: dict[str, Any]) -> list[float] | None:
+        """Return the numbers of a row in float64, as NumPy would compute them; None: not plain."""
         if len(row) != self._count:
             return None  # a column is missing or unknown
-        numbers = [0.0] * self._width
+        numbers = self._blank.copy()
         try:
-            for name, place, least, most in self._numbers:
+            for name, place, least, most, center, scale in self._numbers:
                 value = row[name]
                 if type(value) not in _NUMBERS or not least <= value <= most:
                     return None
-                numbers[place] = value
-            for name, place in self._booleans:
+                numbers[place] = (value - center) / scale
+            for name, place, encoded in self._booleans:
                 if type(value := row[name]) is not bool:
                     return None
-                numbers[place] = value
-            for name, place, codes in self._categories:
+                numbers[place] = encoded[value]
+            for name, places in self._categories:
                 if type(value := row[name]) is not str:
                     return None
-                numbers[place + codes[value]] = 1.0
+                place, one = places[value]
+                numbers[place] = one
         except KeyError:  # a column is missing, or a category unknown
             return None
         return numbers

@@ -1,8 +1,9 @@
-"""A checkpoint that answers a table of rows. Knows NumPy only: the API predicts without torch."""
+"""A checkpoint that answers a table of rows. Knows no torch: the API predicts without it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -16,7 +17,8 @@ from models.features import Features
 from models.forward import FAR, Stack, load_stack
 from models.inputs import Matrix
 from models.plain import PlainRows
-from models.targets import ClassTarget, Label
+from models.sessions import MANY, Session
+from models.targets import ClassTarget, Label, NumberTargets
 from models.values import Problem, Problems, RawValue, read_column, unknown_column
 
 #: What of a value is an error where the client asked for errors; the rest always warns.
@@ -108,14 +110,25 @@ class Predictor:
         return values
 
     @cached_property
+    def session(self) -> Session:
+        """What computes the net for many rows, if it is wide."""
+        return Session(self.stack)
+
+    @cached_property
     def plain(self) -> PlainRows:
         """What reads rows that nothing is to be said about."""
         return PlainRows(self.features)
 
     def plain_predictions(self, outputs: NDArray[np.float32]) -> list[Prediction] | None:
-        """Return the answers to plain rows, or None where one of them has none."""
-        decoded, is_finite = self._decode(outputs)
-        return self._values(decoded) if is_finite.all() else None
+        """Return the answers to a few plain rows, or None where one of them has none."""
+        target = self.features.target
+        if isinstance(target, ClassTarget):
+            decoded, is_finite = self._decode(outputs)
+            return _class_predictions(target, decoded) if is_finite.all() else None
+        values = target.decode_few(outputs)
+        if not all(isfinite(value) for row in values for value in row):
+            return None
+        return _number_predictions(target, values)
 
     def read(
         self,
@@ -144,7 +157,10 @@ class Predictor:
 
     def outputs(self, encoded: Matrix) -> NDArray[np.float32]:
         """Run the net: (rows, width) to (rows, outputs)."""
-        return self.stack.forward(encoded.astype(np.float32, copy=False))
+        rows = encoded.astype(np.float32, copy=False)
+        if len(rows) >= MANY and (outputs := self.session.forward(rows)) is not None:
+            return outputs
+        return self.stack.forward(rows)
 
     def outputs_with_care(self, encoded: Matrix) -> NDArray[np.float32]:
         """Run the net, in float64 where a row is far outside of the training rows."""
@@ -161,18 +177,14 @@ class Predictor:
         """
         with np.errstate(all="ignore"):
             decoded = self.features.decode(outputs)
-        is_finite: NDArray[np.bool_] = np.isfinite(np.hstack([outputs, decoded])).all(axis=1)
-        return decoded, is_finite
+        is_finite = np.isfinite(outputs).all(axis=1) & np.isfinite(decoded).all(axis=1)
+        return decoded, np.asarray(is_finite)
 
     def _values(self, decoded: Floats) -> list[Prediction]:
         target = self.features.target
         if isinstance(target, ClassTarget):
             return _class_predictions(target, decoded)
-        if len(target.names) == 1:
-            return [Prediction(value) for value in decoded[:, 0].tolist()]
-        return [
-            Prediction(dict(zip(target.names, values, strict=True))) for values in decoded.tolist()
-        ]
+        return _number_predictions(target, decoded.tolist())
 
     def _refused(self, found: list[Problem]) -> Problem | None:
         """Return the first problem for which a row has no answer where errors are asked for."""
@@ -190,3 +202,9 @@ def _class_predictions(target: ClassTarget, shares: Floats) -> list[Prediction]:
         Prediction(target.classes[place], dict(zip(labels, row, strict=True)))
         for place, row in zip(shares.argmax(axis=1).tolist(), shares.tolist(), strict=True)
     ]
+
+
+def _number_predictions(target: NumberTargets, rows: list[list[float]]) -> list[Prediction]:
+    if len(target.names) == 1:
+        return [Prediction(value) for (value,) in rows]
+    return [Prediction(dict(zip(target.names, row, strict=True))) for row in rows]

@@ -61,6 +61,14 @@ class NumberTargets:
         values += center
         return values
 
+    def decode_few(self, outputs: Outputs) -> list[list[float]]:
+        """Do the same, number by number: for a few rows it is faster."""
+        pairs = list(zip(self.center, self.scale, strict=True))
+        return [
+            [number * scale + center for number, (center, scale) in zip(row, pairs, strict=True)]
+            for row in outputs.tolist()
+        ]
+
     @cached_property
     def _units(self) -> tuple[Floats, Floats]:
         return np.array(self.center), np.array(self.scale)

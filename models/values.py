@@ -100,14 +100,14 @@ def unknown_column(
 def _read_numbers(
     column: Scalar | Moment, values: Sequence[RawValue], problems: Problems, *, from_text: bool
 ) -> Floats:
-    reader = {"boolean": _boolean, "datetime": _moment}.get(column.type, _number)
-    read = _remember(partial(_read_one, column, reader, from_text=from_text))
     numbers = _all_at_once(column, values, from_text=from_text)
     if numbers is None:
         numbers = np.full(len(values), np.nan)
-        odd: Iterable[int] = range(len(values))
-    else:
-        odd = np.flatnonzero(~np.isfinite(numbers)).tolist()
+    odd = (~np.isfinite(numbers)).nonzero()[0].tolist()
+    if not odd:
+        return numbers
+    reader = {"boolean": _boolean, "datetime": _moment}.get(column.type, _number)
+    read = _remember(partial(_read_one, column, reader, from_text=from_text))
     for row in odd:
         number, problem = read(values[row])
         numbers[row] = number if isinstance(number, float) else np.nan
@@ -196,7 +196,7 @@ def _moment(value: RawValue) -> tuple[float, bool]:
 def _check_range(column: Scalar | Moment, numbers: Floats, problems: Problems) -> None:
     if column.min is None or column.max is None:
         return
-    outside = np.flatnonzero((numbers < column.min) | (numbers > column.max))
+    outside = ((numbers < column.min) | (numbers > column.max)).nonzero()[0]
     if len(outside) == 0:
         return
     told = moment_text if column.type == "datetime" else "{:g}".format

@@ -1,6 +1,6 @@
 """Identifiers: a prefix and 26 characters whose order is the order of their making (ULID)."""
 
-import secrets
+import os
 import time
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32
@@ -10,5 +10,5 @@ _SHIFTS = range(120, -1, -10)
 
 def new_id(prefix: str) -> str:
     """Return a fresh id such as `run_01k…`: 48 bits of milliseconds and 80 random bits."""
-    number = (time.time_ns() // 1_000_000 << 80) | secrets.randbits(80)
+    number = (time.time_ns() // 1_000_000 << 80) | int.from_bytes(os.urandom(10))
     return f"{prefix}_{''.join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])}"

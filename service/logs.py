@@ -6,6 +6,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+import orjson
 import structlog
 
 _SHARED: list[Any] = [
@@ -21,25 +22,33 @@ _SHARED: list[Any] = [
 _access = logging.getLogger("service.access")
 
 
-class _Line(str):
-    """A line that is rendered already."""
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes records, and lines that are rendered already."""
 
-    __slots__ = ()
-
-
-class _Formatter(structlog.stdlib.ProcessorFormatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return record.msg if isinstance(record.msg, _Line) else super().format(record)
+    def write(self, line: str) -> None:
+        self.acquire()
+        try:
+            self.stream.write(line + "\n")
+            self.flush()
+        except (OSError, ValueError):
+            pass  # nobody is refused because the log is full or gone
+        finally:
+            self.release()
 
 
 def access(request_id: str, **fields: Any) -> None:  # noqa: ANN401  what JSON can say
     """Log a request. There is one such line for each, so it is written without structlog."""
     if not _access.isEnabledFor(logging.INFO):
         return
-    now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    end = {"level": "info", "logger": _access.name, "timestamp": now}
-    line = _Line(json.dumps({**fields, "event": "request", "request_id": request_id, **end}))
-    _access.handle(logging.LogRecord(_access.name, logging.INFO, "", 0, line, None, None))
+    fields["event"], fields["request_id"] = "request", request_id
+    fields["level"], fields["logger"] = "info", _access.name
+    fields["timestamp"] = datetime.now(UTC)
+    line = orjson.dumps(fields, option=orjson.OPT_UTC_Z)
+    # Lines are ASCII, whatever the stream is; signs that could steer a terminal are escaped anyway.
+    text = line.decode() if line.isascii() else json.dumps(orjson.loads(line))
+    for handler in logging.root.handlers:
+        if isinstance(handler, _Handler):
+            handler.write(text)
 
 
 def configure(level: str, stream: TextIO | None = None) -> None:
@@ -50,9 +59,9 @@ def configure(level: str, stream: TextIO | None = None) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = _Handler(stream or sys.stderr)
     handler.setFormatter(
-        _Formatter(
+        structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=_SHARED,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,

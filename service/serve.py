@@ -1,5 +1,7 @@
 """`serve`: the API in this process and, unless told otherwise, one supervisor beside it."""
 
+import contextlib
+import ctypes
 import gc
 import json
 import os
@@ -25,6 +27,11 @@ STOP_S = 9.5  # seconds within which everything has ended after SIGTERM
 #: it after each answer of the database: with Python's 5 ms a busy API would need half a second to
 #: move an alias, and to notice that another process has moved one.
 SWITCH_S = 0.001
+#: How glibc's malloc is to behave: two heaps for all threads, and pages of their own for what is
+#: large. Else the models that come and go through the cache leave a heap for each thread with holes
+#: that none of the next ones fits.
+M_ARENA_MAX, HEAPS = -8, 2
+M_MMAP_THRESHOLD, LARGE = -3, 256 * 1024  # bytes
 FIRST_WAIT = 0.5  # seconds before a supervisor that died is started again; doubled each time
 LONGEST_WAIT = 30.0
 LIVED = 60.0  # seconds after which a supervisor's death counts as its first
@@ -102,6 +109,13 @@ class WorkerProcess:
             return process.wait()
 
 
+def keep_memory_whole() -> None:
+    with contextlib.suppress(AttributeError, OSError):  # another C library
+        library = ctypes.CDLL(None)
+        library.mallopt(M_ARENA_MAX, HEAPS)
+        library.mallopt(M_MMAP_THRESHOLD, LARGE)
+
+
 def prepare(settings: Settings) -> None:
     """Bring the embedded database up to date, or check that another one is; check the keys."""
     open_store(settings)  # raises where the URL is none that we can use
@@ -126,6 +140,7 @@ def main(settings: Settings, *, with_worker: bool) -> None:
     """Serve until SIGTERM or Ctrl-C."""
     logs.configure(settings.log_level)
     sys.setswitchinterval(SWITCH_S)
+    keep_memory_whole()
     prepare(settings)
     worker = WorkerProcess()
     app = create_app(settings, worker.wake)

@@ -1,20 +1,22 @@
 """The HTTP server: uvicorn with our limits, which tells when it is up and when it must stop."""
 
+import asyncio
 import socket
 import time
+import weakref
 from collections.abc import Callable
 from types import FrameType
 
 import structlog
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service import problems
 from service.dependencies import Parts
 from service.errors import BadRequest
 from service.ids import new_id
-from service.middleware import HEADERS
+from service.middleware import HEADERS, WHOLE
 from service.settings import Settings
 
 STOP_S = 3  # seconds that requests get to end once the server stops
@@ -79,13 +81,70 @@ class Server(uvicorn.Server):
 
 
 class Protocol(HttpToolsProtocol):
-    """Tells who sends what is no HTTP so with a problem, as every other error is told."""
+    """Sends a whole answer at once, and tells who sends what is no HTTP so with a problem."""
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        cycle = self.cycle  # its task has not begun yet
+        if cycle is not None and self.scope["method"] != "HEAD":
+            whole = Whole(self.transport, cycle)
+            cycle.transport = whole  # type: ignore[assignment]
+            self.scope["extensions"] = {WHOLE: {"answer": whole.answer}}
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  uvicorn's sentence
         cycle = self.cycle
         if cycle is None or cycle.response_complete or not cycle.response_started:
             self.transport.write(_malformed())
         self.transport.close()  # what follows cannot be told from the rest of this request
+
+
+class Whole:
+    """What an answer is written to: its head leaves together with the first part of its body.
+
+    Each write is a call of the system and wakes the client; uvicorn makes two of the shortest
+    answer. A head that tells no length, such as that of a stream, leaves at once.
+    """
+
+    __slots__ = ("_cycle", "_head", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, cycle: RequestResponseCycle) -> None:
+        self._transport = transport
+        self._cycle = weakref.ref(cycle)  # else each answer would be garbage that refers to itself
+        #: None until it is written, empty once it has left
+        self._head: bytes | None = None
+
+    def write(self, data: bytes) -> None:
+        cycle = self._cycle()
+        if self._head is None and cycle is not None and cycle.chunked_encoding is False:
+            self._head = data  # its length is known and nothing was written: so this is the head
+            return
+        if self._head:
+            data, self._head = self._head + data, b""
+        self._transport.write(data)
+
+    def answer(self, head: bytes, body: bytes) -> bool:
+        """Send a whole answer whose head is written out, or return False: then send it as ever.
+
+        This is what `send` does with the two messages of an answer, in a fifth of its time.
+        """
+        cycle = self._cycle()
+        if cycle is None or cycle.flow.write_paused or not cycle.keep_alive:
+            return False
+        if not cycle.disconnected:
+            cycle.response_started = cycle.response_complete = True
+            dates = b"".join([b"%s: %s\r\n" % pair for pair in cycle.default_headers])
+            self._transport.write(b"".join((head, dates, b"\r\n", body)))
+            cycle.message_event.set()
+            cycle.on_response()
+        return True
+
+    def close(self) -> None:
+        if self._head:
+            self._transport.write(self._head)
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
 
 
 def _malformed() -> bytes:

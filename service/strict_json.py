@@ -8,7 +8,6 @@ import json
 import math
 import re
 from collections.abc import Callable
-from itertools import chain
 from typing import Any, NoReturn
 
 import orjson
@@ -61,6 +60,7 @@ def strict_json(
     return value
 
 
+_HOLDERS = frozenset((dict, list))
 #: what `_quick` returns where it cannot prove that a document is strict
 _UNSURE = object()
 
@@ -94,14 +94,17 @@ def _is_flat_and_distinct(value: Any, data: bytes) -> bool:  # noqa: ANN401  JSO
     brackets = data.count(b"[") + data.count(b"{")
     level = [value]
     for _depth in range(MAX_DEPTH):
-        objects = [item for item in level if type(item) is dict]
         brackets -= len(level)
-        colons -= sum(map(len, objects))
+        for item in level:
+            if type(item) is dict:
+                colons -= len(item)
         if not brackets:
             return colons == 0 or colons == _colons(value)
-        lists = (item for item in level if type(item) is list)
-        below = chain(chain.from_iterable(lists), *(item.values() for item in objects))
-        level = [item for item in below if type(item) in (dict, list)]
+        below: list[Any] = []
+        for item in level:
+            values = item.values() if type(item) is dict else item
+            below += [each for each in values if type(each) in _HOLDERS]
+        level = below
     return False
 
 

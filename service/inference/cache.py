@@ -121,7 +121,8 @@ class Predictors:
     def _read(self, sha256: str) -> tuple[Predictor, int]:
         with damage_named():
             content = read_blob(self._blobs, sha256)
-            return self._load(content), len(content)
+            predictor = self._load(content)
+            return predictor, len(content) + predictor.session.bytes
 
     def _keep(self, sha256: str, kept: _Kept) -> None:
         if kept.bytes > self._max_bytes:

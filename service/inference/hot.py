@@ -31,7 +31,16 @@ from service.inference.queue import Queue
 from service.inference.registry import Target
 from service.inference.texts import JSON
 from service.keys import KeyRing, bearer
-from service.middleware import HEADERS, MAX_HEAD, Answer, Observe, allowed_hosts, check_host, report
+from service.middleware import (
+    HEADERS,
+    MAX_HEAD,
+    WHOLE,
+    Answer,
+    Observe,
+    allowed_hosts,
+    check_host,
+    report,
+)
 
 START = "/api/v1/models/"
 ROUTE = START + "{name}"
@@ -58,6 +67,15 @@ SAME: list[tuple[bytes, bytes]] = [
     *HEADERS.items(),
     (b"cache-control", b"no-store"),
 ]
+
+#: the same, written out; what differs is to be put in
+HEAD = b"".join(
+    [
+        b"HTTP/1.1 200 OK\r\n",
+        *(b"%s: %s\r\n" % pair for pair in SAME),
+        b"content-length: %b\r\nx-request-id: %b\r\n",
+    ]
+)
 
 logger = structlog.get_logger("service.access")
 
@@ -106,6 +124,7 @@ class HotRoutes:
         self._most = settings.max_predict_bytes
         self._few = min(FEW, settings.max_predict_rows)
         self._prefix = settings.root_path.rstrip("/")
+        self._prefix_bytes = self._prefix.encode()
         self._hosts = allowed_hosts(settings)
         self._own: set[bytes] = set()
 
@@ -170,13 +189,14 @@ class HotRoutes:
     async def respond(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a plain call, whatever becomes of it."""
         began, request_id = time.perf_counter(), new_id("req")
-        scope["state"].update(request_id=request_id, caller=call.caller)
-        out = Answer(send, request_id, self._prefix.encode())
+        state = scope["state"]
+        state["request_id"], state["caller"] = request_id, call.caller
+        out = Answer(send, request_id, self._prefix_bytes)
         try:
             found = await self._answer(call, await self._content(receive))
             if isinstance(found, bytes):
                 out.status = 200
-                await _send(send, found, request_id)
+                await _send(scope, send, found, request_id)
             else:
                 await found(scope, receive, out)
         except ClientDisconnect:
@@ -235,8 +255,10 @@ class HotRoutes:
         if encoded is None:
             return None
         if _is_light(predictor, len(rows)):
-            return predictor.plain_predictions(predictor.outputs(encoded))
-        return predictor.plain_predictions(await self._batches.outputs(predictor, encoded))
+            outputs = predictor.outputs(encoded)
+        else:
+            outputs = await self._batches.outputs(predictor, encoded)
+        return predictor.plain_predictions(outputs)
 
     def _count(
         self, call: Call, content: bytes, target: Target, found: list[Row], seconds: float
@@ -277,11 +299,11 @@ def _is_light(predictor: Predictor, rows: int) -> bool:
     return rows * predictor.stack.parameters <= LIGHT
 
 
-async def _send(send: Send, content: bytes, request_id: str) -> None:
-    headers = [
-        *SAME,
-        (b"content-length", b"%d" % len(content)),
-        (b"x-request-id", request_id.encode()),
-    ]
+async def _send(scope: Scope, send: Send, content: bytes, request_id: str) -> None:
+    whole = scope.get("extensions", {}).get(WHOLE)
+    length, name = b"%d" % len(content), request_id.encode()
+    if whole is not None and whole["answer"](HEAD % (length, name), content):
+        return
+    headers = [*SAME, (b"content-length", length), (b"x-request-id", name)]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": content})

@@ -1,6 +1,7 @@
 """The routes of MLflow's scoring server, for the one model that DESCENT_INVOCATIONS_MODEL names."""
 
 from dataclasses import replace
+from functools import partial
 
 from fastapi import Response
 
@@ -9,7 +10,7 @@ from service.dependencies import Parts, PartsDep
 from service.errors import NotFound
 from service.inference import registry
 from service.inference.cache import Predictors
-from service.inference.predictions import ANSWER, BODY, AskedDep, answer
+from service.inference.predictions import ANSWER, BODY, AskedDep, queued
 from service.inference.texts import JSON
 
 router = http.router(tags=["mlflow"])
@@ -18,9 +19,9 @@ router = http.router(tags=["mlflow"])
 @router.post("/invocations", openapi_extra=BODY, responses=ANSWER, operation_id="invocations")
 @http.not_idempotent
 @http.streams_body
-def invocations(parts: PartsDep, asked: AskedDep) -> Response:
+async def invocations(parts: PartsDep, asked: AskedDep) -> Response:
     """Predict with the configured model; the answer has MLflow's shape, whatever the body."""
-    return answer(parts, _target(parts), replace(asked, is_invocation=True))
+    return await queued(parts, partial(_target, parts), replace(asked, is_invocation=True))
 
 
 @router.get("/ping", operation_id="ping")

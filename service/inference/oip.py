@@ -3,9 +3,12 @@
 Datatypes: FP64 for numbers, BOOL, and BYTES for categories and datetimes (ISO 8601). JSON `null`,
 NaN and an empty text are a missing value. The answer of a row that has none is `null`, or in raw
 bytes NaN, empty, 0 or false: the tensor `error` then says why. What else there is to say of rows
-is in the answer's parameters, as JSON text: they are scalars.
+is in the answer's parameters, as JSON text: they are scalars. A target keeps its name: where it is
+`error` or `probabilities`, the tensor of that name is `error_2` or `probabilities_2`.
 """
 
+from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from typing import Annotated, Any
 
@@ -26,6 +29,7 @@ from service.errors import UnsupportedMedia
 from service.inference import binary, bodies, outputs, registry, tensors
 from service.inference.cache import Predictors
 from service.inference.outputs import Tensor
+from service.inference.queue import Queue
 from service.inference.remarks import remarks
 from service.inference.tensors import DATATYPES, Asked
 
@@ -131,13 +135,13 @@ AskedDep = Annotated[Asked, Depends(asked)]
 @router.post("/models/{name}/infer", openapi_extra=BODY, responses=ANSWER, operation_id="oip_infer")
 @http.not_idempotent
 @http.streams_body
-def infer(parts: PartsDep, name: ModelName, asked: AskedDep) -> Response:
+async def infer(parts: PartsDep, name: ModelName, asked: AskedDep) -> Response:
     """Predict with the latest version of a model.
 
     The warnings and errors of rows are in the answer's `parameters.warnings` and
     `parameters.errors`: each is JSON text, a list of objects with code, column, detail and rows.
     """
-    return _inferred(parts, _target(parts, name), asked)
+    return await _queued(parts, partial(_target, parts, name), asked)
 
 
 @router.post(
@@ -148,9 +152,11 @@ def infer(parts: PartsDep, name: ModelName, asked: AskedDep) -> Response:
 )
 @http.not_idempotent
 @http.streams_body
-def version_infer(parts: PartsDep, name: ModelName, version: Version, asked: AskedDep) -> Response:
+async def version_infer(
+    parts: PartsDep, name: ModelName, version: Version, asked: AskedDep
+) -> Response:
     """Predict with a version; the answer is that of the latest one's route."""
-    return _inferred(parts, _target(parts, name, version), asked)
+    return await _queued(parts, partial(_target, parts, name, version), asked)
 
 
 def _check_media_type(request: Request) -> None:
@@ -210,13 +216,18 @@ def _described(parts: Parts, target: registry.Target) -> dict[str, Any]:
 # ---- tensors -------------------------------------------------------------------------------------
 
 
+async def _queued(parts: Parts, resolve: Callable[[], registry.Target], asked: Asked) -> Response:
+    queue: Queue = parts.queue
+    return await queue.run(lambda: _inferred(parts, resolve(), asked))
+
+
 def _inferred(parts: Parts, target: registry.Target, asked: Asked) -> Response:
     predictor = _predictor(parts, target)
     rows = tensors.read(asked, predictor.features, parts.settings.max_predict_rows)
     bodies.check_cells(rows.count, len(predictor.features.inputs))
     predictions = predictor.predict(rows.columns, rows.count)
     values = list(outputs.tensors_of(predictor.features, predictions))
-    found = _wanted(values, outputs.errors_of(predictions), asked.request)
+    found = _wanted(values, outputs.errors_of(predictor.features, predictions), asked.request)
     answer = {
         "model_name": target.named["model"],
         "model_version": str(target.named["version"]),

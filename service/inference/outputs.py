@@ -1,5 +1,6 @@
 """The tensors that an Open Inference Protocol answer has: what was predicted, by column."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,7 +23,7 @@ def tensors_of(features: Features, predictions: list[Prediction]) -> Iterator[Te
         shares = [
             (row.probabilities or {}).get(label) for row in predictions for label in goal.labels
         ]
-        yield _tensor("probabilities", "FP64", shares, len(goal.labels))
+        yield _tensor(shares_name(features), "FP64", shares, len(goal.labels))
     elif len(goal.names) == 1:
         yield _tensor(goal.names[0], "FP64", [row.value for row in predictions])
     else:
@@ -33,9 +34,22 @@ def tensors_of(features: Features, predictions: list[Prediction]) -> Iterator[Te
             yield _tensor(name, "FP64", values)
 
 
-def errors_of(predictions: list[Prediction]) -> Tensor:
+def errors_of(features: Features, predictions: list[Prediction]) -> Tensor:
     """Return the sentence of each row without an answer, and an empty text for the others."""
-    return _tensor("error", "BYTES", [row.error.detail if row.error else "" for row in predictions])
+    sentences = [row.error.detail if row.error else "" for row in predictions]
+    return _tensor(_free("error", features), "BYTES", sentences)
+
+
+def shares_name(features: Features) -> str:
+    """Return the name of the tensor of all shares."""
+    return _free("probabilities", features)
+
+
+def _free(name: str, features: Features) -> str:
+    """Return the name, or the first of `name_2`, `name_3`, … where it is that of a target."""
+    taken = {output["name"] for output in features.target.signature()}
+    names = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
+    return next(each for each in names if each not in taken)
 
 
 def _tensor(name: str, datatype: str, data: list[Any], width: int | None = None) -> Tensor:

@@ -129,7 +129,7 @@ ANSWER: dict[int | str, dict[str, Any]] = {
 @http.streams_body
 async def predict_with_model(parts: PartsDep, name: ModelName, asked: AskedDep) -> Response:
     """Predict with the latest version of a model."""
-    return await _queued(parts, partial(parts.directory.of_model, name), asked)
+    return await queued(parts, partial(parts.directory.of_model, name), asked)
 
 
 @router.post(
@@ -147,7 +147,7 @@ async def predict_with_version(
     asked: AskedDep,
 ) -> Response:
     """Predict with one version of a model."""
-    return await _queued(parts, partial(parts.directory.of_version, name, version), asked)
+    return await queued(parts, partial(parts.directory.of_version, name, version), asked)
 
 
 @router.post(
@@ -165,7 +165,7 @@ async def predict_with_alias(
     asked: AskedDep,
 ) -> Response:
     """Predict with the version that an alias points to."""
-    return await _queued(parts, partial(parts.directory.of_alias, name, alias), asked)
+    return await queued(parts, partial(parts.directory.of_alias, name, alias), asked)
 
 
 @router.post(
@@ -183,10 +183,11 @@ async def predict_with_run(parts: PartsDep, run_id: schemas.RunId, asked: AskedD
         with reading(parts.engine) as session:
             return registry.target_of_run(session, run_id)
 
-    return await _queued(parts, best, asked)
+    return await queued(parts, best, asked)
 
 
-async def _queued(parts: Parts, resolve: Callable[[], registry.Target], asked: Asked) -> Response:
+async def queued(parts: Parts, resolve: Callable[[], registry.Target], asked: Asked) -> Response:
+    """Answer in a thread, in turn. Raises Overloaded, DeadlineExceeded."""
     return await parts.queue.run(lambda: answer(parts, resolve(), asked))
 
 

@@ -38,10 +38,12 @@ class Queue:
 
     async def in_time(self, future: "asyncio.Future[Result]") -> Result:
         """Wait for a result, but not longer than a client may wait. Raises DeadlineExceeded."""
-        done, _ = await asyncio.wait([future], timeout=self._timeout_s)
+        try:
+            done, _ = await asyncio.wait([future], timeout=self._timeout_s)
+        finally:
+            future.cancel()  # unless it is done: nobody waits for it any more
         if done:
             return future.result()
-        future.cancel()
         raise DeadlineExceeded(
             f"The prediction was not ready within {self._timeout_s:g} s "
             "(DESCENT_PREDICT_TIMEOUT_S): try again, or send fewer rows at a time."

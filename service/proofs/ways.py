@@ -196,10 +196,11 @@ def _inferred(subject: Subject, asked: tensors.Asked) -> list[dict[str, Any]]:
 
 
 def _from_tensors(subject: Subject, found: Sequence[Mapping[str, Any]]) -> Floats:
-    target = subject.predictor.features.target
+    features = subject.predictor.features
+    target = features.target
     data = {tensor["name"]: np.array(tensor["data"], dtype=object) for tensor in found}
     if isinstance(target, ClassTarget):
-        return data["probabilities"].astype(np.float64).reshape(-1, target.outputs)
+        return data[outputs.shares_name(features)].astype(np.float64).reshape(-1, target.outputs)
     return np.column_stack([data[name].astype(np.float64) for name in target.names])
 
 

@@ -8,7 +8,8 @@ import httpx
 import pytest
 from sqlalchemy import Engine
 
-from tests.service.inference.trained import Trained, publish
+from tests.service.inference import trained
+from tests.service.inference.trained import Store, Trained, publish
 
 
 @pytest.fixture
@@ -97,6 +98,25 @@ def test_the_errors_of_rows_may_be_asked_for_where_there_are_none(
     body = {"inputs": [_tensor("Quiz", "FP64", [10.0])], "outputs": [{"name": "error"}]}
     (error,) = client.post("/v2/models/scores/infer", json=body).json()["outputs"]
     assert error["data"] == [""]
+
+
+@pytest.mark.parametrize(
+    ("target", "shares", "error"),
+    [("probabilities", "probabilities_2", "error"), ("error", "probabilities", "error_2")],
+)
+def test_a_target_keeps_its_name_though_another_tensor_would_have_it(
+    client: httpx.Client, engine: Engine, store: Store, target: str, shares: str, error: str
+) -> None:
+    saved = trained.boats()
+    saved["document"]["features"]["target"]["name"] = target
+    publish(engine, store(saved), "odd")
+    wanted = [{"name": name} for name in (target, shares, error)]
+    body = {"inputs": [_tensor("Age", "FP64", [1.0])], "outputs": wanted}
+    found = client.post("/v2/models/odd/infer", json=body).json()["outputs"]
+    assert [tensor["name"] for tensor in found] == [target, shares, error]
+    assert sum(found[1]["data"]) == pytest.approx(1.0)
+    described = client.get("/v2/models/odd").json()["outputs"]
+    assert [tensor["name"] for tensor in described] == [target, shares]
 
 
 def test_only_the_outputs_that_are_wanted_come_back(client: httpx.Client, boats: Trained) -> None:

@@ -55,6 +55,19 @@ def scores() -> dict[str, Any]:
     return saved(features, [[1.25]], [0.5])
 
 
+def numbers(names: list[str]) -> Features:
+    """Return what reads and scales these columns of numbers between -1 and 1, to predict `y`."""
+    values = np.linspace(-1, 1, len(QUIZ))
+    table = Table(
+        types=dict.fromkeys([*names, "y"], "number"),
+        columns={name: values.copy() for name in [*names, "y"]},
+        rows=len(QUIZ),
+    )
+    return Features.fit(
+        table, ROWS, features=names, targets=["y"], task="regression", standardize=True
+    )
+
+
 def steep() -> dict[str, Any]:
     """`Final = 1e36 · Quiz`, which float32 cannot hold for a thousand points."""
     flat = scores()
