@@ -18,8 +18,8 @@ from descent.client import Client
 from descent.curve import watch
 from descent.demo import demo as run_demo
 from descent.errors import DescentError, Unreachable
-from descent.model import Table as Rows
 from descent.output import print_dataset, print_list, print_one, print_result, sentence
+from descent.predictions import Table as Rows
 from descent.run import Run
 from descent.server import become_server, need_packages
 
@@ -152,7 +152,7 @@ def start_run(
 ) -> None:
     """Start a run: `descent runs start ds_… Final -s model.type=linear -s register_as=scores`."""
     with _client() as client:
-        run = client.train(dataset, target, **_settings(settings or []))
+        run = client.submit(dataset, target, **_settings(settings or []))
         if wait:
             _watch(run, as_json=as_json)
         else:

@@ -87,7 +87,7 @@ def _fit_a_line(client: Client, console: Console) -> None:
     dataset = client.upload(DATA / "scores.csv", "scores")
     console.print(f"Uploaded scores.csv: {dataset.rows} students, a quiz and a final score.")
     console.print("Training, as soon as the worker has loaded PyTorch …\n")
-    run = client.train(dataset, "Final", **LINE)
+    run = client.submit(dataset, "Final", **LINE)
     watch(run.follow(), console, "Gradient descent on Final = w · Quiz + b, mean squared error:")
     model = run.wait().model
     console.print()
@@ -111,7 +111,7 @@ def _tell_flowers_apart(client: Client, console: Console) -> None:
     """A network with a hidden layer, judged by rows that it has not seen."""
     dataset = client.upload(DATA / "iris.csv", "iris")
     console.print(f"Uploaded iris.csv: {dataset.rows} flowers of three kinds, no header line.")
-    run = client.train(dataset, "column_5", **FLOWERS)
+    run = client.submit(dataset, "column_5", **FLOWERS)
     watch(run.follow(), console, "A network with a hidden layer of 16 units, cross-entropy:")
     model = run.wait().model
     console.print(f"\n{_accuracy(run)}")

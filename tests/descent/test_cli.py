@@ -103,7 +103,7 @@ def test_a_model_is_exported_and_imported(
 ) -> None:
     with Client(service_url) as client:
         config = {"model": {"type": "linear"}, "epochs": 5, "register_as": "by-shell"}
-        client.train(client.upload(SCORES), "Final", **config).wait(60)
+        client.submit(client.upload(SCORES), "Final", **config).wait(60)
     monkeypatch.setenv("DESCENT_URL", service_url)
     file = str(tmp_path / "model.zip")
     exported = CliRunner().invoke(app, ["models", "export", "by-shell", file])
@@ -119,7 +119,7 @@ def test_rows_to_predict_may_come_from_standard_input(
     with Client(service_url) as client:
         dataset = client.upload(SCORES)
         config = {"model": {"type": "linear"}, "epochs": 5, "register_as": "from-stdin"}
-        client.train(dataset, "Final", **config).wait(60)
+        client.submit(dataset, "Final", **config).wait(60)
     monkeypatch.setenv("DESCENT_URL", service_url)
     result = CliRunner().invoke(app, ["predict", "from-stdin"], input='{"Quiz": [5, 10, null]}')
     assert result.exit_code == 0
