@@ -48,11 +48,16 @@ class Model:
         """Return one prediction for each row, in order.
 
         `table` is one row, a list of rows, columns, or a DataFrame of pandas or polars; however
-        large it is, one version answers all of it. A missing column, an unknown category or a value
-        of the wrong type is a warning, or with `on_problem="error"` an error of its row.
+        large it is, one version answers all of it. It may also be the path of a file, which goes
+        in one request; for larger ones there is `Client.predict_dataset`.
+
+        A missing column, an unknown category or a value of the wrong type is a warning, or with
+        `on_problem="error"` an error of its row.
 
         >>> model.predict([{"Quiz": 10.0}, {"Quiz": None}])[1].warnings[0].code
         'missing'
+        >>> len(model.predict("scores.csv"))
+        13
         >>> import pandas
         >>> frame = pandas.DataFrame({"Quiz": [10.0, 20.0]})
         >>> frame["Final"] = model.predict(frame).values

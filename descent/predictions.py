@@ -1,15 +1,17 @@
 """What a model is asked and what it answers: one table, one prediction for each row of it."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
 
 from descent import frames, schemas
 from descent.errors import InvalidRequest
+from descent.media_types import headers_of
 from descent.transport import API, Call, Transport, part
 
-#: One row, several rows, columns, or a DataFrame of pandas or polars.
+#: One row, several rows, columns, a DataFrame of pandas or polars, or a file.
 Table = Mapping[str, Any] | Sequence[Mapping[str, Any]] | Any
 ROWS = 10_000  # of one request: what a service takes unless it was told otherwise
 
@@ -36,20 +38,29 @@ class Predictions(list[schemas.Prediction]):
         """
         return [prediction.value for prediction in self]
 
-    def frame(self, kind: frames.Kind = "pandas") -> Any:  # noqa: ANN401  a DataFrame
-        """Return a DataFrame with the columns that a batch prediction adds to its rows.
+    @property
+    def columns(self) -> dict[str, list[Any]]:
+        """The columns that a batch prediction adds to its rows.
 
         They are `prediction` (`prediction.<target>` where there are several),
         `probability.<class>`, `warnings` and `error`.
 
-        >>> list(model.predict({"Quiz": [10.0, 20.0]}).frame("polars").columns)
+        >>> list(model.predict({"Quiz": [10.0, 20.0]}).columns)
         ['prediction', 'warnings', 'error']
         """
         rows = [dict(_cells(prediction)) for prediction in self]
         names = dict.fromkeys(name for row in rows for name in row)
         tail = [name for name in ("warnings", "error") if name in names]
         order = [name for name in names if name not in tail] + tail
-        return frames.frame_of({name: [row.get(name) for row in rows] for name in order}, kind)
+        return {name: [row.get(name) for row in rows] for name in order}
+
+    def frame(self, kind: frames.Kind = "pandas") -> Any:  # noqa: ANN401  a DataFrame
+        """Return `columns` as a DataFrame of pandas or polars.
+
+        >>> model.predict({"Quiz": [10.0, 20.0]}).frame("polars").shape
+        (2, 3)
+        """
+        return frames.frame_of(self.columns, kind)
 
 
 def _cells(prediction: schemas.Prediction) -> Iterator[tuple[str, Any]]:
@@ -72,6 +83,12 @@ def predict(
 ) -> Predictions:
     """Ask a model, in several requests where the table is large; one version answers all."""
     params = {"on_problem": on_problem}
+    if isinstance(table, str | Path):
+        file, headers = Path(table), headers_of(Path(table))
+        content = file.read_bytes()
+        call = Call("POST", model_path + rest, params, content=lambda: content, headers=headers)
+        whole = schemas.Predictions.model_validate_json(transport.send(call).content)
+        return Predictions(whole.predictions, whole.model, whole.version)
     found: list[schemas.Prediction] = []
     model, version = None, None
     pieces = list(_pieces(table_body(table), ROWS))[::-1]

@@ -115,6 +115,13 @@ class Transport:
             headers.setdefault("Idempotency-Key", uuid.uuid4().hex)
         return self._repeat(call.method, lambda: self._once(call, headers))
 
+    def look(self, path: str) -> httpx.Response:
+        """Return what a GET answers, whatever that is, at the first try. Raises Unreachable."""
+        try:
+            return self._http.get(path)
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+
     def download(self, call: Call, target: Path, tell: Tell) -> None:
         """Write the answer to a GET into a file, which is whole afterwards or as it was before.
 

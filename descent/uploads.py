@@ -7,20 +7,11 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from descent import frames
+from descent.media_types import headers_of
 from descent.predictions import Table, table_body
 from descent.progress import Screen, transfer
 from descent.transport import API, Call, Tell, Watched
 
-CONTENT_TYPES = {
-    ".csv": "text/csv",
-    ".tsv": "text/tab-separated-values",
-    ".ndjson": "application/x-ndjson",
-    ".jsonl": "application/x-ndjson",
-    ".json": "application/json",
-    ".parquet": "application/vnd.apache.parquet",
-    ".arrow": "application/vnd.apache.arrow.file",
-    ".feather": "application/vnd.apache.arrow.file",
-}
 NAME = "dataset"  # of what has no name of its own
 
 
@@ -55,14 +46,6 @@ def upload_call(
                 yield Call("POST", path, params=params, content=content, headers=headers)
     else:
         yield Call("POST", path, params=options, json={"name": name or NAME, **table_body(source)})
-
-
-def headers_of(file: Path, content_type: str | None = None) -> dict[str, str]:
-    """Return what the name of a file tells of its bytes; what it does not tell is CSV."""
-    suffixes = [suffix.lower() for suffix in file.suffixes]
-    headers = {"Content-Encoding": "gzip"} if suffixes[-1:] == [".gz"] else {}
-    suffix = suffixes[-1 - len(headers)] if len(suffixes) > len(headers) else ""
-    return headers | {"Content-Type": content_type or CONTENT_TYPES.get(suffix, "text/csv")}
 
 
 @contextmanager

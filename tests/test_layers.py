@@ -21,7 +21,7 @@ LONG = {"models.train.train": "the training loop is told on one page"}
 #: A name stands for the module and all that is inside it, unless a longer one is listed.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.__main__",),
-    ("service.serve",),
+    ("service.serve", "service.doctor"),
     ("service.server",),
     ("service.app",),
     ("service.openapi",),
