@@ -154,7 +154,10 @@ def _picture(curve: Curve, console_width: int, title: str) -> Text:
     found = [value for values in curves.values() for value in values]
     scale = scale_of(found or [0.0])
     width = max(10, min(WIDEST, console_width - LABEL - 4))
-    text = Text(f"{title}\n", style="bold")
+    text = Text(title, style="bold")
+    if scale.is_logarithmic:
+        text.append("  both scales logarithmic", style="not bold dim")
+    text.append("\n")
     labels = {0: scale.high, HEIGHT - 1: scale.low}
     drawn = [draw(values, width, HEIGHT, scale) for values in curves.values()]
     for number, (train, validation) in enumerate(zip(*drawn, strict=True)):
@@ -162,9 +165,8 @@ def _picture(curve: Curve, console_width: int, title: str) -> Text:
         text.append(f"{label:>{LABEL}} ┤", style="not bold dim")
         _append(text, train, validation)
         text.append("\n")
-    note = " · both scales logarithmic" if scale.is_logarithmic else ""
     text.append(f"{'':>{LABEL}}  {axis(curve.last_epoch, width)}\n", style="not bold dim")
-    text.append(f"{'':>{LABEL}}  {curve.caption}{note}", style="not bold")
+    text.append(f"{'':>{LABEL}}  {curve.caption}", style="not bold")
     for split, style in STYLES.items():
         text.highlight_regex(rf"{split} loss \S+", style)
     return text

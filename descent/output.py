@@ -4,7 +4,7 @@ import csv
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -16,7 +16,6 @@ from descent.checks import Check
 from descent.predictions import Predictions
 from descent.schemas import Dataset, MetricColumns, Prediction, Run
 
-NAME_WIDTH = 24  # characters of the names in front of values
 WIDEST = 10_000  # characters of a line that the terminal itself wraps
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 SPLITS = ("train", "validation", "test")
@@ -39,30 +38,66 @@ def print_done(text: str, body: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 def print_one(item: BaseModel, *, as_json: bool) -> None:
+    """Print one thing, a line for each field; objects in it get a line for each of theirs."""
     if as_json:
         say(item.model_dump_json())
         return
-    for name, value in item.model_dump(mode="json", exclude_none=True).items():
+    body = item.model_dump(mode="json", exclude_none=True)
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in _fields(body):
+        table.add_row(Text(name), Text(text))
+    _print(table, wraps=sys.stdout.isatty())
+
+
+def _fields(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, value in body.items():
+        if name == "columns" or value in ({}, [], ""):
+            continue  # columns have a table of their own
         if name == "warnings" and isinstance(value, list):
-            for warning in value:
-                say(f"{'warning':<{NAME_WIDTH}} {warning['detail']}")
+            yield from (("warning", warning["detail"]) for warning in value)
+        elif isinstance(value, list):
+            yield from _inner(name, value)
         elif isinstance(value, dict):
             for inner, detail in value.items():
-                if detail is not None:
-                    say(f"{f'{name}.{inner}':<{NAME_WIDTH}} {_compact(detail)}")
-        elif name != "columns":
-            say(f"{name:<{NAME_WIDTH}} {_cell(value)}")
+                yield from _inner(f"{name}.{inner}", detail)
+        else:
+            yield name, _cell(value)
+
+
+def _inner(name: str, value: object) -> Iterator[tuple[str, str]]:
+    """Yield lines until what is left is flat enough for one."""
+    if isinstance(value, dict) and any(isinstance(inner, dict | list) for inner in value.values()):
+        for key, inner in value.items():
+            yield from _inner(f"{name}.{key}", inner)
+    elif isinstance(value, list) and any(isinstance(inner, dict) for inner in value):
+        for inner in value:
+            label = inner.pop("name", None) or inner.pop("column", "")
+            yield from _inner(f"{name}.{label}", inner)
+    elif value not in ({}, [], None):
+        yield name, _cell(value)
 
 
 def print_list(
-    items: Sequence[BaseModel], columns: Sequence[str], *, as_json: bool = False
+    items: Sequence[BaseModel], columns: Mapping[str, str], *, as_json: bool = False
 ) -> None:
-    """Print a table. Only reasons are wrapped: an id that is cut off is of no use."""
+    """Print a table: `columns` says for each heading where in an item its cells are.
+
+    Only reasons are wrapped: an id that is cut off is of no use.
+    """
     rows = [item.model_dump(mode="json") for item in items]
     if as_json:
         say(json.dumps(rows))
-    else:
-        _print_table(rows, columns)
+        return
+    found = [{name: _at(row, path) for name, path in columns.items()} for row in rows]
+    _print_table(found, list(columns))
+
+
+def _at(row: Any, path: str) -> Any:  # noqa: ANN401  JSON
+    for name in path.split("."):
+        row = row.get(name) if isinstance(row, dict) else None
+    return row
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
@@ -90,16 +125,26 @@ def _print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> N
     for row in rows:
         cells = (row.get(name) for name in columns)
         table.add_row(*(Text("" if cell is None else _cell(cell)) for cell in cells))
-    wraps = "why" in columns and sys.stdout.isatty()
-    Console(soft_wrap=True, width=None if wraps else WIDEST).print(table)
+    _print(table, wraps="why" in columns and sys.stdout.isatty())
+
+
+def _print(table: Table, *, wraps: bool) -> None:
+    """Print with broken lines, or leave these to the terminal and to who reads."""
+    console = Console(soft_wrap=not wraps, width=None if wraps else WIDEST, highlight=False)
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        say(line.rstrip())
 
 
 def _cell(value: object) -> str:
-    """Write a value for people: times to the second, lists and objects without their signs."""
+    """Write a value for people: six digits, times to the second, no brackets."""
     if isinstance(value, dict):
         return ", ".join(f"{name} {_cell(inner)}" for name, inner in value.items())
     if isinstance(value, list) and all(isinstance(inner, str | int | float) for inner in value):
         return ", ".join(map(_cell, value))
+    if isinstance(value, float):
+        return f"{value:.6g}"
     text = _compact(value)
     return f"{text[:10]} {text[11:19]} UTC" if TIME.fullmatch(text) else text
 
@@ -115,7 +160,8 @@ def print_dataset(dataset: Dataset, *, as_json: bool) -> None:
     print_one(dataset, as_json=as_json)
     if not as_json:
         say()
-        print_list(dataset.columns, ("name", "type", "role", "missing", "distinct", "why"))
+        names = ("name", "type", "role", "missing", "distinct", "why")
+        print_list(dataset.columns, {name: name for name in names})
 
 
 def print_run(info: Run, *, as_json: bool) -> None:

@@ -58,7 +58,7 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):  # a terminal that knows no braille shows a ?
             stream.reconfigure(errors="replace")
     try:
-        app()
+        app(prog_name="descent")
     except DescentError as error:
         if "--json" in sys.argv[1:]:
             problem = (
@@ -145,6 +145,9 @@ def predict(
     dataset: Annotated[
         str | None, typer.Option(help="All rows of a dataset, of any size; makes a new dataset.")
     ] = None,
+    on_problem: Annotated[
+        str, typer.Option(help="What a bad value is: warn, or error of its row.")
+    ] = "warn",
     as_json: AsJson = False,
 ) -> None:
     """Predict one row, `descent predict scores Quiz=10`, or the JSON rows on stdin.
@@ -157,13 +160,13 @@ def predict(
     with client(as_json=as_json) as service:
         chosen = service.model(model, version=version, alias=alias)
         if dataset:
-            job = service.predict_dataset(chosen, dataset).show()
+            job = service.predict_dataset(chosen, dataset, on_problem=on_problem).show()
             print_one(job.info, as_json=as_json)
             sys.exit(FAILED if job.info.errors else OK)
         if file:
-            answers = chosen.predict(existing(file))
+            answers = chosen.predict(existing(file), on_problem=on_problem)
         else:
             rows = dict(map(assignment, values)) if values else table(read_stdin())
-            answers = chosen.predict(rows)
+            answers = chosen.predict(rows, on_problem=on_problem)
     print_answers(answers, as_json=as_json, as_csv=file is not None)
     sys.exit(FAILED if any(answer.error for answer in answers) else OK)

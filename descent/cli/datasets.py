@@ -9,6 +9,14 @@ import typer
 from descent.cli.arguments import AsJson, DatasetId, Limit, client, existing, settings
 from descent.output import print_dataset, print_done, print_list, print_rows
 
+COLUMNS = {
+    "id": "id",
+    "state": "state",
+    "rows": "rows",
+    "created": "created_at",
+    "name": "name",
+}
+
 app = typer.Typer(no_args_is_help=True, help="Tables that were uploaded.")
 
 
@@ -17,7 +25,7 @@ def list_datasets(*, limit: Limit = 20, as_json: AsJson = False) -> None:
     """List datasets."""
     with client() as service:
         found = list(islice(service.datasets(), limit))
-    print_list(found, ("id", "state", "version", "rows", "created_at", "name"), as_json=as_json)
+    print_list(found, COLUMNS, as_json=as_json)
 
 
 @app.command()

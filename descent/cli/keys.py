@@ -8,6 +8,14 @@ from descent.cli.arguments import AsJson, client, in_days
 from descent.output import print_done, print_list, say
 from descent.server import become_server
 
+COLUMNS = {
+    "id": "id",
+    "begins with": "prefix",
+    "expires": "expires_at",
+    "created": "created_at",
+    "name": "name",
+}
+
 app = typer.Typer(
     no_args_is_help=True,
     help="API keys: in the database itself or, with --remote, through the service.",
@@ -46,7 +54,7 @@ def list_keys(*, remote: Remote = False, as_json: AsJson = False) -> None:
         become_server("keys", ["list", *_json(as_json)])
     with client() as service:
         found = list(service.keys())
-    print_list(found, ("id", "prefix", "expires_at", "created_at", "name"), as_json=as_json)
+    print_list(found, COLUMNS, as_json=as_json)
 
 
 @app.command()

@@ -9,6 +9,24 @@ import typer
 from descent.cli.arguments import Alias, AsJson, Limit, ModelName, Version, client, existing
 from descent.output import print_done, print_list, print_one
 
+COLUMNS = {
+    "name": "name",
+    "newest": "latest_version",
+    "aliases": "aliases",
+    "created": "created_at",
+}
+VERSION_COLUMNS = {
+    "version": "version",
+    "proof": "proof",
+    "aliases": "aliases",
+    "bytes": "bytes",
+    "created": "created_at",
+    "run": "run_id",
+}
+POINTS_TO = {"version": "version", "canary": "canary", "shadow": "shadow.version"}
+ALIAS_COLUMNS = {"alias": "alias"} | POINTS_TO | {"moved": "updated_at"}
+MOVE_COLUMNS = {"revision": "revision", "how": "how"} | POINTS_TO | {"moved": "moved_at"}
+
 app = typer.Typer(no_args_is_help=True, help="Trained models, their versions and aliases.")
 
 AliasName = Annotated[str, typer.Argument(metavar="ALIAS", help="Such as champion.")]
@@ -19,7 +37,7 @@ def list_models(*, limit: Limit = 20, as_json: AsJson = False) -> None:
     """List models."""
     with client() as service:
         found = list(islice(service.models(), limit))
-    print_list(found, ("name", "latest_version", "aliases", "created_at"), as_json=as_json)
+    print_list(found, COLUMNS, as_json=as_json)
 
 
 @app.command()
@@ -36,8 +54,7 @@ def versions(name: ModelName, *, limit: Limit = 20, as_json: AsJson = False) -> 
     """List the versions of a model."""
     with client() as service:
         found = list(islice(service.model(name).versions(), limit))
-    columns = ("version", "proof", "aliases", "bytes", "created_at", "run_id")
-    print_list(found, columns, as_json=as_json)
+    print_list(found, VERSION_COLUMNS, as_json=as_json)
 
 
 @app.command()
@@ -94,7 +111,7 @@ def aliases(name: ModelName, *, as_json: AsJson = False) -> None:
     """List the aliases of a model."""
     with client() as service:
         found = list(service.model(name).aliases())
-    print_list(found, ("alias", "version", "canary", "shadow", "updated_at"), as_json=as_json)
+    print_list(found, ALIAS_COLUMNS, as_json=as_json)
 
 
 @app.command()
@@ -142,8 +159,7 @@ def history(
     """List the moves of an alias."""
     with client() as service:
         found = list(islice(service.model(name).history(alias_name), limit))
-    columns = ("revision", "how", "version", "canary", "shadow", "moved_at")
-    print_list(found, columns, as_json=as_json)
+    print_list(found, MOVE_COLUMNS, as_json=as_json)
 
 
 @app.command()

@@ -13,6 +13,23 @@ from descent.curve import watch
 from descent.output import print_columns, print_done, print_list, print_one, print_result, print_run
 from descent.run import Run
 
+COLUMNS = {
+    "id": "id",
+    "state": "state",
+    "target": "config.target",
+    "best loss": "best.value",
+    "model": "config.register_as",
+    "created": "created_at",
+    "name": "name",
+}
+CHECKPOINT_COLUMNS = {
+    "id": "id",
+    "epoch": "epoch",
+    "best": "is_best",
+    "bytes": "bytes",
+    "created": "created_at",
+}
+
 app = typer.Typer(no_args_is_help=True, help="Training: start, watch and steer it.")
 
 
@@ -27,7 +44,7 @@ def list_runs(
     with client() as service:
         filters = {"state": state} if state else {}
         found = [run.info for run in islice(service.runs(**filters), limit)]
-    print_list(found, ("id", "state", "device", "created_at", "name"), as_json=as_json)
+    print_list(found, COLUMNS, as_json=as_json)
 
 
 @app.command()
@@ -100,7 +117,7 @@ def checkpoints(run_id: RunId, *, as_json: AsJson = False) -> None:
     """List the checkpoints of a run."""
     with client() as service:
         found = service.run(run_id).checkpoints()
-    print_list(found, ("id", "epoch", "is_best", "bytes", "created_at"), as_json=as_json)
+    print_list(found, CHECKPOINT_COLUMNS, as_json=as_json)
 
 
 @app.command("log")
