@@ -19,6 +19,7 @@ from descent.schemas import Dataset, MetricColumns, Prediction, Run
 WIDEST = 10_000  # characters of a line that the terminal itself wraps
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 SPLITS = ("train", "validation", "test")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet computes
 #: How the state of a check looks, and its colour.
 MARKS = {
     "ok": ("✓", "green"),
@@ -201,10 +202,16 @@ def print_answers(answers: Predictions, *, as_json: bool, as_csv: bool) -> None:
     elif as_csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(answers.columns)
-        writer.writerows(zip(*answers.columns.values(), strict=True))
+        rows = zip(*answers.columns.values(), strict=True)
+        writer.writerows([[_inert(cell) for cell in row] for row in rows])
     else:
         for answer in answers:
             say(sentence(answer))
+
+
+def _inert(cell: object) -> object:
+    """Return a cell that no spreadsheet takes for a formula."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
 
 
 def sentence(answer: Prediction) -> str:

@@ -66,8 +66,14 @@ class Predictions(list[schemas.Prediction]):
 def _cells(prediction: schemas.Prediction) -> Iterator[tuple[str, Any]]:
     yield from _named("prediction", prediction.value)
     yield from _named("probability", prediction.probabilities or {})
-    yield "warnings", "; ".join(w.detail for w in prediction.warnings or []) or None
-    yield "error", prediction.error.detail if prediction.error else None
+    yield "warnings", "; ".join(map(_sentence, prediction.warnings or [])) or None
+    yield "error", _sentence(prediction.error) if prediction.error else None
+
+
+def _sentence(remark: schemas.Notice | schemas.PredictionError) -> str:
+    """Say it as the service does in CSV."""
+    where = f"{remark.column}: " if remark.column else ""
+    return f"{where}{remark.code}: {remark.detail}"
 
 
 def _named(name: str, value: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401  JSON

@@ -89,7 +89,7 @@ def show_training(events: Iterable[Event], title: str, epochs: int, where: Scree
         return
     training = Training(title, epochs)
     if where == "terminal":
-        _in_terminal(events, training, Console(stderr=True))
+        in_terminal(events, training, Console(stderr=True))
     elif where == "notebook":
         in_notebook(events, training, _new_output())
     else:
@@ -97,7 +97,8 @@ def show_training(events: Iterable[Event], title: str, epochs: int, where: Scree
             pass
 
 
-def _in_terminal(events: Iterable[Event], training: Training, console: Console) -> None:
+def in_terminal(events: Iterable[Event], training: Training, console: Console) -> None:
+    """Show a run as a bar that ends full."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -183,10 +183,10 @@ def _torch() -> Iterator[Check]:
     version, cuda, names = json.loads(done.stdout.splitlines()[-1])
     build = f"for CUDA {cuda}" if cuda else "for the CPU"
     yield Check(name="torch", state="ok", detail=f"{version}, {build}")
-    yield _gpu(cuda, names, [device for device in found_devices() if "model" in device])
+    yield gpu(cuda, names, [device for device in found_devices() if "model" in device])
 
 
-def _gpu(cuda: str | None, seen: list[str], present: list[dict[str, str]]) -> Check:
+def gpu(cuda: str | None, seen: list[str], present: list[dict[str, str]]) -> Check:
     """Compare the GPUs that torch sees with those that the kernel's driver knows."""
     cores = f"{os.cpu_count()} CPU cores"
     if seen:

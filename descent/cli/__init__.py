@@ -7,6 +7,7 @@ codes mean is in `descent.exit_codes`.
 import json
 import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -119,7 +120,7 @@ def doctor(
         transport = Transport(address, os.environ.get("DESCENT_API_KEY", ""), 0)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    found[address] = list(there(transport, is_chosen=chosen is not None))
+    found[address] = list(there(transport, datetime.now(UTC), is_chosen=chosen is not None))
     transport.close()
     say(checks_as_json(found)) if as_json else print_checks(found)
     failed = [check for group in found.values() for check in group if check.state == "failed"]
