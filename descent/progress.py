@@ -31,6 +31,9 @@ from descent.events import Event
 Screen = Literal["terminal", "notebook", "lines", "none"]
 FRAME = 0.1  # seconds between two pictures
 SOON = 0.5  # seconds; what takes no longer is not worth a bar
+#: What the losses are called where there is little room.
+LABELS = {"train": "loss", "validation": "val"}
+TITLE = 24  # characters in front of a bar
 SPARK = (480, 80)  # width and height of the curve in a notebook, in CSS pixels
 POINTS = 240  # of that curve
 
@@ -76,9 +79,9 @@ class Training:
     @property
     def losses(self) -> str:
         """The newest losses in words; before the first one, what the run waits for."""
-        found = {split: self.curve.values(split)[-1:] for split in ("train", "validation")}
-        known = [f"{split} {values[0]:.5g}" for split, values in found.items() if values]
-        return "loss " + ", ".join(known) if known else self.state
+        found = {split: self.curve.values(split)[-1:] for split in LABELS}
+        known = [f"{LABELS[split]} {values[0]:.4g}" for split, values in found.items() if values]
+        return ", ".join(known) if known else self.state
 
 
 def show_training(events: Iterable[Event], title: str, epochs: int, where: Screen) -> None:
@@ -101,13 +104,13 @@ def in_terminal(events: Iterable[Event], training: Training, console: Console) -
     """Show a run as a bar that ends full."""
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=None),
         MofNCompleteColumn(),
         TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[losses]}"),
     )
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task(training.title, total=training.epochs, losses="")
+    with Progress(*columns, console=console, expand=True) as progress:
+        task = progress.add_task(_short(training.title), total=training.epochs, losses="")
         for event, is_due in _paced(events):
             training.take(event)
             if is_due:
@@ -115,6 +118,10 @@ def in_terminal(events: Iterable[Event], training: Training, console: Console) -
                 # A run that stopped early is as done as one that made every epoch.
                 total = done if event.kind == "end" else training.epochs
                 progress.update(task, completed=done, total=total, losses=training.losses)
+
+
+def _short(title: str) -> str:
+    return title if len(title) <= TITLE else f"{title[: TITLE - 1]}…"
 
 
 def in_notebook(events: Iterable[Event], training: Training, output: Handle) -> None:
@@ -233,12 +240,14 @@ class _TerminalBar:
         )
         columns = (
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=None),
             *amounts,
             TimeRemainingColumn(compact=True),
         )
-        self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
-        self._task = self._progress.add_task(title, total=None)
+        self._progress = Progress(
+            *columns, console=Console(stderr=True), transient=True, expand=True
+        )
+        self._task = self._progress.add_task(_short(title), total=None)
         self._from = time.monotonic() + SOON
         self._is_shown = False
 

@@ -109,7 +109,7 @@ class Run:
         >>> run.show().state
         'succeeded'
         """
-        title = f"Training {self.info.name or self.id}"
+        title = f"Training {self.info.name or self.info.config.get('register_as') or self.id}"
         epochs = int(self.info.config.get("epochs", 0))
         try:
             show_training(self.follow(), title, epochs, self._connection.screen)

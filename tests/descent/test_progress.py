@@ -37,7 +37,7 @@ def test_in_a_terminal_there_is_a_bar_that_ends_full() -> None:
     in_terminal(events(3.0, 2.0, 1.5), Training("Training it", epochs=200), console)
     last = output.getvalue().rpartition("Training it")[2]
     assert "3/3" in last  # it stopped early: the bar is full all the same
-    assert "loss train 1.5" in last
+    assert "loss 1.5" in last
 
 
 def test_elsewhere_there_are_plain_lines_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,7 +73,7 @@ def test_in_a_notebook_there_are_a_bar_and_a_curve() -> None:
     assert '<progress value="3" max="3">' in last
     assert "<polyline" in last
     assert "&lt;b&gt;it&lt;/b&gt;" in last
-    assert "epoch 3 of 200 · loss train 1.5" in last
+    assert "epoch 3 of 200 · loss 1.5" in last
 
 
 def test_a_real_notebook_shows_the_run_as_it_learns(service_url: str) -> None:
