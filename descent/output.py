@@ -173,7 +173,7 @@ def print_run(info: Run, *, as_json: bool) -> None:
     say(f"{info.id} {info.state}")
     for warning in info.warnings:
         say(f"  warning: {warning.detail}")
-    if info.finished_at is None:
+    if info.state in {"queued", "starting"}:
         sys.stderr.write(f"`descent runs watch {info.id}` shows how it learns.\n")
 
 

@@ -30,8 +30,9 @@ def missing_packages() -> list[str]:
 def need_packages(command: str) -> None:
     """Exit with a sentence where the server extra is not installed."""
     if missing := missing_packages():
+        instead = " (or ask a service: --remote)" if command == "keys" else ""
         sys.stderr.write(
             f"descent: `descent {command}` needs {', '.join(missing)}:"
-            " pip install 'descent[server]'\n"
+            f" pip install 'descent[server]'{instead}\n"
         )
         sys.exit(1)

@@ -304,6 +304,7 @@ def test_the_supervisor_loads_no_web_framework() -> None:
 
 def test_the_client_is_light() -> None:
     heavy = {"torch", "numpy", "fastapi", "starlette", "sqlalchemy", "service", "models", "pyarrow"}
+    heavy |= {"pandas", "polars", "matplotlib", "IPython"}  # only for whoever asks for them
     assert not loaded_by("import descent") & (heavy | {"httpx", "pydantic"})
     assert not loaded_by("from descent import Client") & heavy
     assert not loaded_by("import descent.cli") & heavy
