@@ -42,7 +42,7 @@ def main() -> None:
 def measure(url: str, folder: Path, rows: int) -> None:
     with Client(url) as client:
         training = client.upload(table(folder, 2000), "training")
-        run = client.train(
+        run = client.submit(
             training, "y", model={"type": "mlp", "hidden": [64, 64]}, epochs=3, register_as="net"
         )
         run.wait(300)

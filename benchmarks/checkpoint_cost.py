@@ -67,7 +67,7 @@ def through_the_service(columns: Columns, seconds: float, folder: Path) -> float
     with running_service(folder, folder / "service.log") as url, Client(url) as client:
         dataset = client.upload(table)
         before = stored(folder)
-        run = client.train(dataset, "y", **CONFIG, budget={"time_s": seconds})
+        run = client.submit(dataset, "y", **CONFIG, budget={"time_s": seconds})
         info = run.wait(seconds * 3 + 60).info
         made = sum(event.kind == "checkpoint" for event in run.follow())
         kept = run.checkpoints()

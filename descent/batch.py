@@ -4,17 +4,24 @@ import time
 from typing import Self
 
 from descent import schemas
+from descent.connection import Connection
 from descent.errors import RunFailed, TimedOut
-from descent.transport import API, Call, Transport, part
+from descent.progress import transfer
+from descent.transport import API, Call, part
 
 WAIT = 30  # seconds for which the service may hold back an answer that is awaited
 
 
 class BatchPrediction:
-    """Predictions for all rows of a dataset. `info` is what was last heard of them."""
+    """Predictions for all rows of a dataset. `info` is what was last heard of them.
 
-    def __init__(self, transport: Transport, info: schemas.BatchPrediction) -> None:
-        self._transport = transport
+    >>> job = client.predict_dataset("scores", scores, name="predicted")
+    >>> job.wait(60).info.errors
+    0
+    """
+
+    def __init__(self, connection: Connection, info: schemas.BatchPrediction) -> None:
+        self._connection = connection
         self.info = info
 
     def __repr__(self) -> str:
@@ -33,13 +40,21 @@ class BatchPrediction:
         return self.info.state in schemas.TERMINAL_STATES
 
     def refresh(self, *, wait_s: int | None = None) -> Self:
-        """Ask for it again; with `wait_s`, wait up to so long for its state to change."""
-        answer = self._transport.send(Call("GET", self._path(), params={"wait": wait_s}))
-        self.info = schemas.BatchPrediction.model_validate_json(answer.content)
+        """Ask for it again; with `wait_s`, wait up to so long for its state to change.
+
+        >>> job.refresh().is_over
+        True
+        """
+        content = self._connection.get(self._path(), {"wait": wait_s})
+        self.info = schemas.BatchPrediction.model_validate_json(content)
         return self
 
     def wait(self, timeout_s: float | None = None, *, check: bool = True) -> Self:
-        """Wait until it is over. Raises TimedOut, and RunFailed unless it has succeeded."""
+        """Wait until it is over. Raises TimedOut, and RunFailed unless it has succeeded.
+
+        >>> job.wait(60).state
+        'succeeded'
+        """
         deadline = time.monotonic() + timeout_s if timeout_s is not None else None
         while not self.is_over:
             left_s = WAIT if deadline is None else deadline - time.monotonic()
@@ -54,22 +69,50 @@ class BatchPrediction:
             )
         return self
 
+    def show(self, *, check: bool = True) -> Self:
+        """Show a bar of the rows until it is over, then be like `wait`.
+
+        >>> job.show().state
+        'succeeded'
+        """
+        title = f"Predicting {self.info.name}"
+        with transfer(title, self._connection.screen, unit="rows") as tell:
+            while not self.is_over:
+                tell(self.info.progress.done, self.info.progress.rows)
+                self.refresh(wait_s=1)
+        return self.wait(check=check)
+
     def result(self) -> schemas.Dataset:
-        """Return the dataset that was made. Raises RunFailed where there is none (yet)."""
+        """Return the dataset that was made. Raises RunFailed where there is none (yet).
+
+        >>> made = job.result()
+        >>> [column.name for column in made.columns]
+        ['Quiz', 'Final', 'prediction', 'warnings', 'error']
+        >>> int(client.frame(made)["prediction"].count())
+        13
+        """
         if self.info.result is None:
             raise RunFailed("no_result", f"{self.id} is {self.state} and has made no dataset")
-        call = Call("GET", f"{API}/datasets/{part(self.info.result.id)}")
-        return schemas.Dataset.model_validate_json(self._transport.send(call).content)
+        path = f"{API}/datasets/{part(self.info.result.id)}"
+        return schemas.Dataset.model_validate_json(self._connection.get(path))
 
     def cancel(self) -> Self:
-        """Ask it to stop; nothing is kept of it."""
-        answer = self._transport.send(Call("POST", self._path("/cancel")))
+        """Ask it to stop; nothing is kept of it.
+
+        >>> job.cancel().state  # it had come to its end
+        Traceback (most recent call last):
+        descent.errors.Conflict: ...
+        """
+        answer = self._connection.transport.send(Call("POST", self._path("/cancel")))
         self.info = schemas.BatchPrediction.model_validate_json(answer.content)
         return self
 
     def delete(self) -> None:
-        """Remove it; the dataset that it made stays."""
-        self._transport.send(Call("DELETE", self._path()))
+        """Remove it; the dataset that it made stays.
+
+        >>> client.predict_dataset("scores", scores).wait(60).delete()
+        """
+        self._connection.transport.send(Call("DELETE", self._path()))
 
     def _path(self, rest: str = "") -> str:
         return f"{API}/batch_predictions/{part(self.id)}{rest}"

@@ -3,16 +3,21 @@
 Knows events and characters, and nothing of HTTP.
 """
 
+import itertools
 import math
 import time
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from descent.run import Event
+from descent.events import Event
 
 HEIGHT = 12  # lines of the plot
 WIDEST = 72  # characters of the plot
@@ -23,57 +28,93 @@ LOG_ABOVE = 20.0
 #: The bit of each dot of a braille character, by row and column.
 DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 BLANK = 0x2800
+#: The colour of each curve.
+STYLES = {"train": "cyan", "validation": "yellow"}
 
 
 @dataclass
 class Curve:
     """The training and validation loss of a run, as far as it is known."""
 
-    rows: list[dict[str, object]] = field(default_factory=list)
+    _seqs: dict[str, list[int]] = field(default_factory=dict)
+    _losses: dict[str, list[float]] = field(default_factory=dict)
+    last_epoch: int = 0
 
     def take(self, event: Event) -> None:
         """Add the rows of an event; a rewind drops those that a new attempt replaces."""
         if event.kind == "metrics":
-            self.rows += [row for row in event.data.get("rows", []) if row["name"] == "loss"]
+            for row in event.data.get("rows", []):
+                self._add(row)
         elif event.kind == "rewind":
-            last = event.data["after_seq"]
-            self.rows = [row for row in self.rows if int(str(row["seq"])) <= last]
+            for split, seqs in self._seqs.items():
+                kept = bisect_right(seqs, event.data["after_seq"])
+                del seqs[kept:], self._losses[split][kept:]
+            self.last_epoch = len(self.values("train"))
+
+    def _add(self, row: Mapping[str, Any]) -> None:
+        if row["name"] == "loss":
+            self._seqs.setdefault(row["split"], []).append(row.get("seq", 0))
+            self._losses.setdefault(row["split"], []).append(float(row["value"]))
+            self.last_epoch = row.get("epoch", self.last_epoch)
 
     def values(self, split: str) -> list[float]:
         """Return one loss for each epoch; what is not finite is NaN or infinite."""
-        return [float(str(row["value"])) for row in self.rows if row["split"] == split]
+        return self._losses.get(split, [])
 
     @property
     def caption(self) -> str:
-        known = [(split, self.values(split)) for split in ("train", "validation")]
+        known = [(split, self.values(split)) for split in STYLES]
         losses = [f"{split} loss {values[-1]:.5g}" for split, values in known if values]
-        return " · ".join([f"epoch {len(known[0][1])}", *losses])
+        return " · ".join([f"epoch {self.last_epoch}", *losses])
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Which losses are at the bottom and at the top of a picture."""
+
+    low: float
+    high: float
+    is_logarithmic: bool
+
+    def height(self, value: float) -> float:
+        """Return where a loss is, from 0 at the bottom to 1 at the top."""
+        low, high = self.low, self.high
+        if self.is_logarithmic:
+            value, low, high = math.log(value), math.log(low), math.log(high)
+        return (value - low) / (high - low) if high > low else 1.0
+
+
+def scale_of(values: Sequence[float]) -> Scale:
+    """Return the scale on which finite values are all seen."""
+    low, high = min(values), max(values)
+    return Scale(low, high, is_logarithmic=low > 0 and high / low > LOG_ABOVE)
 
 
 def watch(events: Iterable[Event], console: Console, title: str) -> Curve:
     """Show the loss while the events come; return the whole curve at the end."""
     curve = Curve()
     if not console.is_terminal:
-        _print_lines(events, curve, console, title)
+        print_lines(events, curve, console, title)
         return curve
     with Live(console=console, auto_refresh=False) as live:
-        shown_at = 0.0
+        due_at = 0.0
         for event in events:
             curve.take(event)
-            is_due = event.kind == "end" or time.monotonic() - shown_at > FRAME
-            if curve.rows and is_due:
+            began = time.monotonic()
+            if curve.last_epoch and (event.kind == "end" or began > due_at):
                 live.update(_picture(curve, console.width, title), refresh=True)
-                shown_at = time.monotonic()
+                # A long curve takes long to draw: most of the time is left to the events.
+                due_at = time.monotonic() + max(FRAME, 4 * (time.monotonic() - began))
     return curve
 
 
-def draw(values: Sequence[float], width: int, height: int) -> list[str]:
+def draw(values: Sequence[float], width: int, height: int, scale: Scale | None = None) -> list[str]:
     """Return `height` lines of `width` braille characters that show finite values as a line.
 
     The axis of the epochs is logarithmic, since most happens in the first of them.
     """
     rows = [[BLANK] * width for _ in range(height)]
-    levels = _levels(values, 2 * width, 4 * height)
+    levels = _levels(values, 2 * width, 4 * height, scale)
     for x, level in enumerate(levels):
         low, high = sorted((level, levels[max(0, x - 1)]))
         for y in range(low, high + 1):
@@ -91,16 +132,14 @@ def axis(epochs: int, width: int) -> str:
     return "".join(line).rstrip()
 
 
-def _levels(values: Sequence[float], columns: int, rows: int) -> list[int]:
+def _levels(values: Sequence[float], columns: int, rows: int, scale: Scale | None) -> list[int]:
     """Return the row, counted from the top, of each column of dots."""
     if not values:
         return []
-    low, high = min(values), max(values)
-    if is_logarithmic(values):
-        values, low, high = [math.log(v) for v in values], math.log(low), math.log(high)
-    scale = (rows - 1) / (high - low) if high > low else 0.0
+    scale = scale or scale_of(values)
     places = (len(values) ** (x / (columns - 1)) - 1 for x in range(columns))
-    return [round((high - _between(values, place)) * scale) for place in places]
+    heights = (scale.height(_between(values, place)) for place in places)
+    return [round((1 - height) * (rows - 1)) for height in heights]
 
 
 def _between(values: Sequence[float], place: float) -> float:
@@ -110,26 +149,42 @@ def _between(values: Sequence[float], place: float) -> float:
     return values[first] + (place - first) * (values[second] - values[first])
 
 
-def is_logarithmic(values: Sequence[float]) -> bool:
-    return min(values) > 0 and max(values) / min(values) > LOG_ABOVE
-
-
 def _picture(curve: Curve, console_width: int, title: str) -> Text:
-    values = [value for value in curve.values("train") if math.isfinite(value)]
+    curves = {split: list(filter(math.isfinite, curve.values(split))) for split in STYLES}
+    found = [value for values in curves.values() for value in values]
+    scale = scale_of(found or [0.0])
     width = max(10, min(WIDEST, console_width - LABEL - 4))
-    text = Text(f"{title}\n", style="bold")
-    labels = {0: max(values, default=0.0), HEIGHT - 1: min(values, default=0.0)}
-    for number, line in enumerate(draw(values, width, HEIGHT)):
+    text = Text(title, style="bold")
+    if scale.is_logarithmic:
+        text.append("  both scales logarithmic", style="not bold dim")
+    text.append("\n")
+    labels = {0: scale.high, HEIGHT - 1: scale.low}
+    drawn = [draw(values, width, HEIGHT, scale) for values in curves.values()]
+    for number, (train, validation) in enumerate(zip(*drawn, strict=True)):
         label = f"{labels[number]:.4g}" if number in labels else ""
         text.append(f"{label:>{LABEL}} ┤", style="not bold dim")
-        text.append(f"{line}\n", style="not bold cyan")
-    scale = " · both scales logarithmic" if values and is_logarithmic(values) else ""
-    text.append(f"{'':>{LABEL}}  {axis(len(values), width)}\n", style="not bold dim")
-    text.append(f"{'':>{LABEL}}  {curve.caption}{scale}", style="not bold")
+        _append(text, train, validation)
+        text.append("\n")
+    text.append(f"{'':>{LABEL}}  {axis(curve.last_epoch, width)}\n", style="not bold dim")
+    text.append(f"{'':>{LABEL}}  {curve.caption}", style="not bold")
+    for split, style in STYLES.items():
+        text.highlight_regex(rf"{split} loss \S+", style)
     return text
 
 
-def _print_lines(events: Iterable[Event], curve: Curve, console: Console, title: str) -> None:
+def _append(text: Text, *lines: str) -> None:
+    """Add a line of several pictures, one over the other, each in its colour."""
+    styles = list(STYLES.values())
+    for which, cells in itertools.groupby(zip(*lines, strict=True), key=_first_drawn):
+        characters = (chr(reduce(or_, map(ord, cell))) for cell in cells)
+        text.append("".join(characters), style=f"not bold {styles[which]}")
+
+
+def _first_drawn(cell: Sequence[str]) -> int:
+    return next((place for place, dots in enumerate(cell) if ord(dots) > BLANK), 0)
+
+
+def print_lines(events: Iterable[Event], curve: Curve, console: Console, title: str) -> None:
     """Print the epochs 1, 2, 5, 10, 20, 50, … and the last one."""
     console.print(title, highlight=False)
     printed = 0

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -22,6 +22,7 @@ from rich.table import Table
 from descent.client import Client
 from descent.curve import watch
 from descent.errors import DescentError
+from descent.exit_codes import FAILED, INTERRUPTED, OK
 from descent.run import Run
 from descent.schemas import Parameters
 
@@ -57,9 +58,9 @@ class ServiceFailed(Exception):
     """The service did not start; the message says what is known."""
 
 
-def demo() -> int:
-    """Run it; return the exit code."""
-    console = Console(highlight=False, soft_wrap=True)
+def demo(*, as_json: bool = False) -> int:
+    """Run it; return the exit code. With JSON only the results go to the standard output."""
+    console = Console(highlight=False, soft_wrap=True, stderr=as_json)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
     with tempfile.TemporaryDirectory(prefix="descent-demo-", ignore_cleanup_errors=True) as folder:
@@ -68,32 +69,38 @@ def demo() -> int:
             console.print("Starting the service …")
             with running_service(Path(folder), log) as url, Client(url, key="") as client:
                 console.print(f"It listens on {url}, with a database of its own.\n")
-                _fit_a_line(client, console)
-                _tell_flowers_apart(client, console)
+                results = {
+                    "scores": _fit_a_line(client, console),
+                    "iris": _tell_flowers_apart(client, console),
+                }
         except (DescentError, ServiceFailed) as error:
             _explain(error, log)
-            return 1
+            return FAILED
         except KeyboardInterrupt:
-            return 130
+            return INTERRUPTED
+    if as_json:
+        sys.stdout.write(json.dumps(results) + "\n")
     console.print("That was all: the service is stopped and its data removed.")
     console.print(
         "`make serve` (or `descent serve`) keeps one running; the README shows the calls."
     )
-    return 0
+    return OK
 
 
-def _fit_a_line(client: Client, console: Console) -> None:
+def _fit_a_line(client: Client, console: Console) -> dict[str, Any]:
     """Final = w · Quiz + b by gradient descent, beside what least squares says."""
     dataset = client.upload(DATA / "scores.csv", "scores")
     console.print(f"Uploaded scores.csv: {dataset.rows} students, a quiz and a final score.")
     console.print("Training, as soon as the worker has loaded PyTorch …\n")
-    run = client.train(dataset, "Final", **LINE)
+    run = client.submit(dataset, "Final", **LINE)
     watch(run.follow(), console, "Gradient descent on Final = w · Quiz + b, mean squared error:")
     model = run.wait().model
     console.print()
-    console.print(_solutions(model.parameters(), console))
+    found = model.parameters()
+    console.print(_solutions(found, console))
     value = model.predict({"Quiz": QUIZ})[0].value
     console.print(f"A student with {QUIZ:g} points in the quiz: the model predicts {value:.2f}.\n")
+    return {"parameters": found.model_dump(mode="json"), "prediction": value}
 
 
 def _solutions(trained: Parameters, console: Console) -> Table:
@@ -107,11 +114,11 @@ def _solutions(trained: Parameters, console: Console) -> Table:
     return table
 
 
-def _tell_flowers_apart(client: Client, console: Console) -> None:
+def _tell_flowers_apart(client: Client, console: Console) -> dict[str, Any]:
     """A network with a hidden layer, judged by rows that it has not seen."""
     dataset = client.upload(DATA / "iris.csv", "iris")
     console.print(f"Uploaded iris.csv: {dataset.rows} flowers of three kinds, no header line.")
-    run = client.train(dataset, "column_5", **FLOWERS)
+    run = client.submit(dataset, "column_5", **FLOWERS)
     watch(run.follow(), console, "A network with a hidden layer of 16 units, cross-entropy:")
     model = run.wait().model
     console.print(f"\n{_accuracy(run)}")
@@ -121,6 +128,7 @@ def _tell_flowers_apart(client: Client, console: Console) -> None:
     for kind, probability in (answer.probabilities or {}).items():
         console.print(f"  {kind:<16} {probability:.3f}")
     console.print()
+    return {"accuracy": run.evaluation["test"]["accuracy"], "prediction": answer.value}
 
 
 def _accuracy(run: Run) -> str:

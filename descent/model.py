@@ -1,30 +1,39 @@
-"""A trained model as the client sees it: predictions, signature, parameters."""
+"""A trained model as the client sees it: predictions, versions, aliases, taking it elsewhere."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
 from descent import schemas
+from descent.connection import Connection
 from descent.errors import DescentError, NotFound
-from descent.transport import API, Call, Transport, part
+from descent.predictions import Predictions, Table, predict
+from descent.transport import API, Call, part
 
-#: One row, several rows, or columns.
-Table = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 _PARAMETERS: TypeAdapter[schemas.Parameters | dict[str, schemas.Parameters]] = TypeAdapter(
     schemas.Parameters | dict[str, schemas.Parameters]
 )
 
 
 class Model:
-    """A trained model by its name; its newest version unless one is named."""
+    """A trained model by its name; its newest version unless a version or an alias is named.
+
+    >>> model = client.model("scores")
+    >>> model.predict({"Quiz": 10.0})[0].value > 13
+    True
+    """
 
     def __init__(
-        self, transport: Transport, name: str, *, version: int | None, alias: str | None = None
+        self,
+        connection: Connection,
+        name: str,
+        *,
+        version: int | None = None,
+        alias: str | None = None,
     ) -> None:
-        self._transport = transport
+        self._connection = connection
         self.name = name
         self._version = version
         self._alias = alias
@@ -33,29 +42,41 @@ class Model:
         chosen = self._version or self._alias
         return f"<Model {self.name}@{chosen}>" if chosen else f"<Model {self.name}>"
 
-    def predict(self, table: Table, *, on_problem: str = "warn") -> list[schemas.Prediction]:
+    # ---- asking ----------------------------------------------------------------------------------
+
+    def predict(self, table: Table, *, on_problem: str = "warn") -> Predictions:
         """Return one prediction for each row, in order.
 
-        `table` is one row (`{"Quiz": 10.0}`), a list of rows, or columns
-        (`{"Quiz": [10.0, 12.5]}`).
+        `table` is one row, a list of rows, columns, or a DataFrame of pandas or polars; however
+        large it is, one version answers all of it. It may also be the path of a file, which goes
+        in one request; for larger ones there is `Client.predict_dataset`.
+
         A missing column, an unknown category or a value of the wrong type is a warning, or with
         `on_problem="error"` an error of its row.
-        """
-        return predict(self._transport, self._path("/predict"), table, on_problem)
 
-    def info(self) -> schemas.ModelVersion:
-        """Return the version with its signature, metrics and lineage."""
-        answer = self._transport.send(Call("GET", self._version_path()))
-        return schemas.ModelVersion.model_validate_json(answer.content)
+        >>> model.predict([{"Quiz": 10.0}, {"Quiz": None}])[1].warnings[0].code
+        'missing'
+        >>> len(model.predict("scores.csv"))
+        13
+        >>> import pandas
+        >>> frame = pandas.DataFrame({"Quiz": [10.0, 20.0]})
+        >>> frame["Final"] = model.predict(frame).values
+        >>> frame["Final"].round(1).tolist()
+        [13.8, 26.9]
+        """
+        return predict(self._connection.transport, self._path(), "/predict", table, on_problem)
 
     def parameters(self, target: str | None = None) -> schemas.Parameters:
         """Return weights and bias of a linear model in the columns' own units.
 
         Where it has several targets or classes, `target` says whose. Raises DescentError where
         that is left out, and NotFound for one that the model does not have.
+
+        >>> round(model.parameters().weights["Quiz"], 2)
+        1.31
         """
-        answer = self._transport.send(Call("GET", f"{self._version_path()}/parameters"))
-        found = _PARAMETERS.validate_json(answer.content)
+        content = self._connection.get(f"{self._version_path()}/parameters")
+        found = _PARAMETERS.validate_json(content)
         if isinstance(found, schemas.Parameters):
             found = {target or "": found}
         name = next(iter(found)) if target is None and len(found) == 1 else target
@@ -66,10 +87,36 @@ class Model:
             raise DescentError("several_targets", f"{targets}: name one of them")
         raise NotFound("not_found", f"{targets}, none of {name!r}")
 
-    def reference(self) -> dict[str, Any]:
-        """Return how a request names this model."""
-        chosen = {"version": self._version, "alias": self._alias}
-        return {"name": self.name} | {key: value for key, value in chosen.items() if value}
+    # ---- versions --------------------------------------------------------------------------------
+
+    def info(self) -> schemas.ModelVersion:
+        """Return the version with its signature, metrics and lineage.
+
+        >>> [column.name for column in model.info().signature.inputs]
+        ['Quiz']
+        """
+        return schemas.ModelVersion.model_validate_json(self._connection.get(self._version_path()))
+
+    def versions(self) -> Iterator[schemas.ModelVersion]:
+        """Yield all versions of the model, newest first.
+
+        >>> [version.version for version in model.versions()]
+        [2, 1]
+        """
+        return self._connection.pages(
+            f"{self._name_path()}/versions", {}, schemas.ModelVersion.model_validate
+        )
+
+    def delete(self) -> None:
+        """Delete the version that this names, or the whole model where it names none.
+
+        A version that an alias points to stays: Conflict. A model goes with all its aliases.
+
+        >>> client.model("outdated", version=1).delete()
+        """
+        chosen = self._version is not None or self._alias is not None
+        path = self._version_path() if chosen else self._name_path()
+        self._connection.transport.send(Call("DELETE", path))
 
     def export(
         self, path: str | Path | None = None, *, kind: Literal["bundle", "onnx"] = "bundle"
@@ -78,15 +125,27 @@ class Model:
 
         A bundle is a ZIP file that `Client.import_model` and another Descent read, and that holds
         a script which predicts without Descent. `path` is a file, or a folder for its usual name.
+
+        >>> client.model("scores", version=1).export("exported.onnx", kind="onnx").name
+        'exported.onnx'
         """
         version_path = self._version_path()
         suffix = {"bundle": "zip", "onnx": "onnx"}[kind]
         name = f"{self.name}-{version_path.rpartition('/')[2]}.{suffix}"
-        target = Path(path or ".")
-        target = target / name if target.is_dir() else target
         call = Call("GET", f"{version_path}/artifact", params={"format": kind})
-        target.write_bytes(self._transport.send(call).content)
-        return target
+        return self._connection.download(call, path, name)
+
+    # ---- aliases ---------------------------------------------------------------------------------
+
+    def aliases(self) -> Iterator[schemas.Alias]:
+        """Yield the aliases of the model: where each points to, its canary and its shadow.
+
+        >>> [(alias.alias, alias.version) for alias in model.aliases()]
+        [('champion', 1)]
+        """
+        return self._connection.pages(
+            f"{self._name_path()}/aliases", {}, schemas.Alias.model_validate
+        )
 
     def set_alias(
         self,
@@ -102,10 +161,16 @@ class Model:
         `percent` of the requests are answered by the version `canary`; `shadow` computes along
         unheard. Raises Conflict where somebody else moves the alias at the same time, or where the
         bytes of a version are damaged.
+
+        >>> model.set_alias("champion", 1, canary=2, percent=10).canary.percent
+        10.0
+        >>> client.model("scores", alias="champion").predict({"Quiz": 10.0}).version in {1, 2}
+        True
         """
-        path = f"{API}/models/{part(self.name)}/aliases/{part(alias)}"
+        path = self._alias_path(alias)
         try:
-            headers = {"If-Match": self._transport.send(Call("GET", path)).headers["etag"]}
+            answer = self._connection.transport.send(Call("GET", path))
+            headers = {"If-Match": answer.headers["etag"]}
         except NotFound:
             headers = {}
         body: dict[str, Any] = {"version": version}
@@ -113,59 +178,69 @@ class Model:
             body["canary"] = {"version": canary, "percent": percent}
         if shadow is not None:
             body["shadow"] = {"version": shadow}
-        answer = self._transport.send(Call("PUT", path, json=body, headers=headers))
+        answer = self._connection.transport.send(Call("PUT", path, json=body, headers=headers))
         return schemas.Alias.model_validate_json(answer.content)
 
     def rollback(self, alias: str) -> schemas.Alias:
         """Let an alias point to what it pointed to before; each further call goes one back.
 
         Raises Conflict where there is nothing to go back to.
+
+        >>> model.set_alias("champion", 2).version
+        2
+        >>> model.rollback("champion").version
+        1
         """
-        path = f"{API}/models/{part(self.name)}/aliases/{part(alias)}/rollback"
-        answer = self._transport.send(Call("POST", path))
+        answer = self._connection.transport.send(Call("POST", self._alias_path(alias, "/rollback")))
         return schemas.Alias.model_validate_json(answer.content)
+
+    def history(self, alias: str) -> Iterator[schemas.AliasMove]:
+        """Yield the moves of an alias, newest first.
+
+        >>> [(move.how, move.version) for move in model.history("champion")][:2]
+        [('rollback', 1), ('put', 2)]
+        """
+        path = self._alias_path(alias, "/history")
+        return self._connection.pages(path, {}, schemas.AliasMove.model_validate)
+
+    def delete_alias(self, alias: str) -> None:
+        """Delete an alias; its versions stay.
+
+        >>> model.set_alias("challenger", 2).alias
+        'challenger'
+        >>> model.delete_alias("challenger")
+        """
+        self._connection.transport.send(Call("DELETE", self._alias_path(alias)))
+
+    # ---- paths -----------------------------------------------------------------------------------
+
+    def reference(self) -> dict[str, Any]:
+        """Return how a request names this model.
+
+        >>> client.model("scores", version=1).reference()
+        {'name': 'scores', 'version': 1}
+        """
+        chosen = {"version": self._version, "alias": self._alias}
+        return {"name": self.name} | {key: value for key, value in chosen.items() if value}
+
+    def _name_path(self) -> str:
+        return f"{API}/models/{part(self.name)}"
+
+    def _alias_path(self, alias: str, rest: str = "") -> str:
+        return f"{self._name_path()}/aliases/{part(alias)}{rest}"
 
     def _version_path(self) -> str:
         version = self._version
         if version is None:
-            path = f"{API}/models/{part(self.name)}"
-            answer = self._transport.send(Call("GET", path))
-            model = schemas.Model.model_validate_json(answer.content)
+            content = self._connection.get(self._name_path())
+            model = schemas.Model.model_validate_json(content)
             version = model.aliases.get(self._alias) if self._alias else model.latest_version
         if version is None:
             lacks = f"alias {self._alias!r}" if self._alias else "version"
             raise NotFound("not_found", f"the model {self.name!r} has no {lacks}")
-        return f"{API}/models/{part(self.name)}/versions/{version}"
+        return f"{self._name_path()}/versions/{version}"
 
-    def _path(self, rest: str) -> str:
-        path = f"{API}/models/{part(self.name)}"
+    def _path(self) -> str:
         if self._version is not None:
-            path += f"/versions/{self._version}"
-        elif self._alias is not None:
-            path += f"/aliases/{part(self._alias)}"
-        return path + rest
-
-
-def predict(
-    transport: Transport, path: str, table: Table, on_problem: str
-) -> list[schemas.Prediction]:
-    call = Call("POST", path, params={"on_problem": on_problem}, json=table_body(table))
-    answer = schemas.Predictions.model_validate_json(transport.send(call).content)
-    return answer.predictions
-
-
-def table_body(table: Table) -> dict[str, Any]:
-    """Return the table as the service reads it; NaN, as pandas marks it, is a missing value."""
-    if not isinstance(table, Mapping):
-        return {"rows": [_row(row) for row in table]}
-    if table and all(isinstance(values, list | tuple) for values in table.values()):
-        return {"columns": {name: list(map(_value, values)) for name, values in table.items()}}
-    return {"rows": [_row(table)]}
-
-
-def _row(row: Mapping[str, Any]) -> Any:  # noqa: ANN401  what is no row the service refuses
-    return {k: _value(v) for k, v in row.items()} if isinstance(row, Mapping) else row
-
-
-def _value(value: object) -> object:
-    return None if isinstance(value, float) and math.isnan(value) else value
+            return f"{self._name_path()}/versions/{self._version}"
+        return self._alias_path(self._alias) if self._alias is not None else self._name_path()

@@ -1,9 +1,10 @@
 """What the command line prints for people, or with `--json` for programs."""
 
+import csv
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -11,49 +12,140 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from descent.schemas import Dataset, Prediction, Run
+from descent.checks import Check
+from descent.predictions import Predictions
+from descent.schemas import Dataset, MetricColumns, Prediction, Run
 
-NAME_WIDTH = 24  # characters of the names in front of values
 WIDEST = 10_000  # characters of a line that the terminal itself wraps
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 SPLITS = ("train", "validation", "test")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet computes
+#: How the state of a check looks, and its colour.
+MARKS = {
+    "ok": ("✓", "green"),
+    "note": ("·", "dim"),
+    "warning": ("!", "yellow"),
+    "failed": ("✗", "red"),
+}
+
+
+def say(text: str = "") -> None:
+    sys.stdout.write(f"{text}\n")
+
+
+def print_done(text: str, body: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print what was done, where there is nothing to show."""
+    say(json.dumps(body) if as_json else text)
 
 
 def print_one(item: BaseModel, *, as_json: bool) -> None:
+    """Print one thing, a line for each field; objects in it get a line for each of theirs."""
     if as_json:
-        _say(item.model_dump_json())
+        say(item.model_dump_json())
         return
-    for name, value in item.model_dump(mode="json", exclude_none=True).items():
-        if name == "warnings":
-            for warning in value:
-                _say(f"{'warning':<{NAME_WIDTH}} {warning['detail']}")
+    body = item.model_dump(mode="json", exclude_none=True)
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in _fields(body):
+        table.add_row(Text(name), Text(text))
+    _print(table, wraps=sys.stdout.isatty())
+
+
+def _fields(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, value in body.items():
+        if name == "columns" or value in ({}, [], ""):
+            continue  # columns have a table of their own
+        if name == "warnings" and isinstance(value, list):
+            yield from (("warning", warning["detail"]) for warning in value)
+        elif isinstance(value, list):
+            yield from _inner(name, value)
         elif isinstance(value, dict):
             for inner, detail in value.items():
-                if detail is not None:
-                    _say(f"{f'{name}.{inner}':<{NAME_WIDTH}} {_compact(detail)}")
-        elif name != "columns":
-            _say(f"{name:<{NAME_WIDTH}} {_cell(value)}")
+                yield from _inner(f"{name}.{inner}", detail)
+        else:
+            yield name, _cell(value)
+
+
+def _inner(name: str, value: object) -> Iterator[tuple[str, str]]:
+    """Yield lines until what is left is flat enough for one."""
+    if isinstance(value, dict) and any(isinstance(inner, dict | list) for inner in value.values()):
+        for key, inner in value.items():
+            yield from _inner(f"{name}.{key}", inner)
+    elif isinstance(value, list) and any(isinstance(inner, dict) for inner in value):
+        for inner in value:
+            label = inner.pop("name", None) or inner.pop("column", "")
+            yield from _inner(f"{name}.{label}", inner)
+    elif value not in ({}, [], None):
+        yield name, _cell(value)
 
 
 def print_list(
-    items: Sequence[BaseModel], columns: Sequence[str], *, as_json: bool = False
+    items: Sequence[BaseModel], columns: Mapping[str, str], *, as_json: bool = False
 ) -> None:
-    """Print a table. Only reasons are wrapped: an id that is cut off is of no use."""
+    """Print a table: `columns` says for each heading where in an item its cells are.
+
+    Only reasons are wrapped: an id that is cut off is of no use.
+    """
+    rows = [item.model_dump(mode="json") for item in items]
     if as_json:
-        _say(json.dumps([item.model_dump(mode="json") for item in items]))
+        say(json.dumps(rows))
         return
+    found = [{name: _at(row, path) for name, path in columns.items()} for row in rows]
+    _print_table(found, list(columns))
+
+
+def _at(row: Any, path: str) -> Any:  # noqa: ANN401  JSON
+    for name in path.split("."):
+        row = row.get(name) if isinstance(row, dict) else None
+    return row
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
+    """Print rows of a dataset."""
+    if as_json:
+        say(json.dumps(rows))
+    else:
+        _print_table(rows, list(dict.fromkeys(name for row in rows for name in row)))
+
+
+def print_columns(curves: MetricColumns, columns: Sequence[str], *, as_json: bool) -> None:
+    """Print curves: as one list per field, or as a table."""
+    if as_json:
+        say(curves.model_dump_json())
+        return
+    fields = curves.model_dump(mode="json", include=set(columns))
+    found = zip(*(fields[name] for name in columns), strict=True)
+    _print_table([dict(zip(columns, row, strict=True)) for row in found], columns)
+
+
+def _print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     table = Table(box=None, pad_edge=False)
     for name in columns:
-        table.add_column(name, no_wrap=name != "why")
-    for item in items:
-        row: Mapping[str, Any] = item.model_dump(mode="json")
-        table.add_row(*(Text("" if row[name] is None else _cell(row[name])) for name in columns))
-    wraps = "why" in columns and sys.stdout.isatty()
-    Console(soft_wrap=True, width=None if wraps else WIDEST).print(table)
+        table.add_column(Text(name), no_wrap=name != "why")
+    for row in rows:
+        cells = (row.get(name) for name in columns)
+        table.add_row(*(Text("" if cell is None else _cell(cell)) for cell in cells))
+    _print(table, wraps="why" in columns and sys.stdout.isatty())
+
+
+def _print(table: Table, *, wraps: bool) -> None:
+    """Print with broken lines, or leave these to the terminal and to who reads."""
+    console = Console(soft_wrap=not wraps, width=None if wraps else WIDEST, highlight=False)
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        say(line.rstrip())
 
 
 def _cell(value: object) -> str:
-    """Write a value for people: times to the second."""
+    """Write a value for people: six digits, times to the second, no brackets."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_cell(inner)}" for name, inner in value.items())
+    if isinstance(value, list) and all(isinstance(inner, str | int | float) for inner in value):
+        return ", ".join(map(_cell, value))
+    if isinstance(value, float):
+        return f"{value:.6g}"
     text = _compact(value)
     return f"{text[:10]} {text[11:19]} UTC" if TIME.fullmatch(text) else text
 
@@ -62,25 +154,64 @@ def _compact(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
+# ---- datasets and runs --------------------------------------------------------------------------
+
+
 def print_dataset(dataset: Dataset, *, as_json: bool) -> None:
     print_one(dataset, as_json=as_json)
     if not as_json:
-        _say()
-        print_list(dataset.columns, ("name", "type", "role", "missing", "distinct", "why"))
+        say()
+        names = ("name", "type", "role", "missing", "distinct", "why")
+        print_list(dataset.columns, {name: name for name in names})
+
+
+def print_run(info: Run, *, as_json: bool) -> None:
+    """Print a run that was just started or steered, and what comes next."""
+    if as_json:
+        say(info.model_dump_json())
+        return
+    say(f"{info.id} {info.state}")
+    for warning in info.warnings:
+        say(f"  warning: {warning.detail}")
+    if info.state in {"queued", "starting"}:
+        sys.stderr.write(f"`descent runs watch {info.id}` shows how it learns.\n")
 
 
 def print_result(info: Run) -> None:
     """Print what came out of a run that has ended."""
-    _say(f"{info.id} {info.state}" + (f": {info.state_reason}" if info.state_reason else ""))
+    say(f"{info.id} {info.state}" + (f": {info.state_reason}" if info.state_reason else ""))
     for split in SPLITS:
         scores = (info.evaluation or {}).get(split) or {}
         numbers = [f"{name} {value:.5g}" for name, value in scores.items() if _is_number(value)]
         if numbers:
-            _say(f"  {split}: {', '.join(numbers)}")
+            say(f"  {split}: {', '.join(numbers)}")
     if info.model:
-        _say(f"  model {info.model.name}, version {info.model.version}")
+        say(f"  model {info.model.name}, version {info.model.version}")
     for warning in info.warnings:
-        _say(f"  warning: {warning.detail}")
+        say(f"  warning: {warning.detail}")
+
+
+# ---- predictions --------------------------------------------------------------------------------
+
+
+def print_answers(answers: Predictions, *, as_json: bool, as_csv: bool) -> None:
+    """Print one line for each row, with --json as one object in each."""
+    if as_json:
+        for answer in answers:
+            say(answer.model_dump_json(exclude_none=True))
+    elif as_csv:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(answers.columns)
+        rows = zip(*answers.columns.values(), strict=True)
+        writer.writerows([[_inert(cell) for cell in row] for row in rows])
+    else:
+        for answer in answers:
+            say(sentence(answer))
+
+
+def _inert(cell: object) -> object:
+    """Return a cell that no spreadsheet takes for a formula."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
 
 
 def sentence(answer: Prediction) -> str:
@@ -106,5 +237,21 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float)
 
 
-def _say(text: str = "") -> None:
-    sys.stdout.write(f"{text}\n")
+# ---- checks -------------------------------------------------------------------------------------
+
+
+def print_checks(found: Mapping[str, Sequence[Check]]) -> None:
+    """Print what the doctor found, place by place, with what to do about it."""
+    console = Console(highlight=False)
+    for place, checks in found.items():
+        console.print(Text(place, style="bold"))
+        table = Table(box=None, pad_edge=False, show_header=False)
+        for check in checks:
+            mark, colour = MARKS[check.state]
+            table.add_row(Text(f" {mark}", style=colour), Text(check.name), Text(check.detail))
+            if check.remedy:
+                table.add_row("", "", Text(f"→ {check.remedy}", style=colour))
+        console.print(table)
+    counted = [check.state for checks in found.values() for check in checks]
+    bad, poor = counted.count("failed"), counted.count("warning")
+    console.print(f"\n{bad} failed, {poor} to look at" if bad or poor else "\nAll is well.")

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import NoReturn
 
-COMMANDS = ("serve", "worker", "migrate", "keys")
+#: What needs nothing of the command line. `keys` may ask a service instead, see `descent.cli`.
+COMMANDS = ("serve", "worker", "migrate")
 #: What only the server extra installs.
 PACKAGES = ("fastapi", "sqlalchemy", "torch", "uvicorn")
 
@@ -21,12 +22,17 @@ def become_server(command: str, arguments: Sequence[str]) -> NoReturn:
     os.execv(sys.executable, line)  # noqa: S606  no shell is wanted: this interpreter, our module
 
 
+def missing_packages() -> list[str]:
+    """Return what of the server extra is not installed."""
+    return [name for name in PACKAGES if find_spec(name) is None]
+
+
 def need_packages(command: str) -> None:
     """Exit with a sentence where the server extra is not installed."""
-    missing = [name for name in PACKAGES if find_spec(name) is None]
-    if missing:
+    if missing := missing_packages():
+        instead = " (or ask a service: --remote)" if command == "keys" else ""
         sys.stderr.write(
             f"descent: `descent {command}` needs {', '.join(missing)}:"
-            " pip install 'descent[server]'\n"
+            f" pip install 'descent[server]'{instead}\n"
         )
         sys.exit(1)

@@ -4,11 +4,13 @@ Knows retries, keys and problems, and nothing of datasets, runs or models.
 """
 
 import itertools
+import os
 import random
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote
 
@@ -19,6 +21,7 @@ from descent.errors import DescentError, Unreachable, error_of
 API = "/api/v1"
 #: Longer than `?wait=60`, the longest time for which the service holds an answer back.
 TIMEOUT = httpx.Timeout(90, connect=5)
+CHUNK = 256 * 1024  # bytes that are sent or received between two looks at the progress
 FIRST_PAUSE = 0.2  # seconds before the second try; doubles with every further one
 LONGEST_PAUSE = 5.0  # seconds
 #: Methods of calls that may be refused where they arrive a second time.
@@ -26,6 +29,33 @@ UNSAFE = frozenset({"PATCH", "PUT"})
 #: Answers that another try may turn into a success.
 TEMPORARY = frozenset({429, 502, 503, 504})
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+#: Is told the bytes so far, and in all where that is known.
+Tell = Callable[[int, int | None], None]
+
+
+class Watched:
+    """A file that tells how far it was read."""
+
+    def __init__(self, file: BinaryIO, tell: Tell) -> None:
+        self._file = file
+        self._tell = tell
+        self._size = os.fstat(file.fileno()).st_size
+
+    def fileno(self) -> int:
+        return self._file.fileno()
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size)
+        self._tell(self._file.tell(), self._size)
+        return data
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(lambda: self.read(CHUNK), b"")
+
+    def close(self) -> None:
+        self._file.close()
 
 
 @dataclass(frozen=True)
@@ -36,7 +66,7 @@ class Call:
     path: str
     params: Mapping[str, str | int | None] = field(default_factory=dict)
     json: object = None
-    content: Callable[[], bytes | BinaryIO] | None = None
+    content: Callable[[], bytes | BinaryIO | Watched] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -83,13 +113,35 @@ class Transport:
         headers = dict(call.headers)
         if call.method == "POST":
             headers.setdefault("Idempotency-Key", uuid.uuid4().hex)
+        return self._repeat(call.method, lambda: self._once(call, headers))
+
+    def look(self, path: str) -> httpx.Response:
+        """Return what a GET answers, whatever that is, at the first try. Raises Unreachable."""
+        try:
+            return self._http.get(path)
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+
+    def download(self, call: Call, target: Path, tell: Tell) -> None:
+        """Write the answer to a GET into a file, which is whole afterwards or as it was before.
+
+        Nothing of it is kept in memory. Raises DescentError.
+        """
+        part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+        try:
+            self._repeat(call.method, lambda: self._receive(call, part, tell))
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _repeat(self, method: str, once: Callable[[], httpx.Response]) -> httpx.Response:
         pauses = Pauses(self._patience_s)
         while True:
             try:
-                response = self._once(call, headers)
+                response = once()
             except httpx.TransportError as error:
                 failure: DescentError = self._unreachable(error)
-                wait_s, again = None, call.method not in UNSAFE or _never_arrived(error)
+                wait_s, again = None, method not in UNSAFE or _never_arrived(error)
                 cause: Exception | None = error
             else:
                 if response.is_success or response.status_code == httpx.codes.NOT_MODIFIED:
@@ -117,8 +169,20 @@ class Transport:
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
 
+    def _receive(self, call: Call, part: Path, tell: Tell) -> httpx.Response:
+        with self._http.stream("GET", call.path, params=_given(call.params)) as response:
+            if not response.is_success:
+                response.read()
+                return response
+            size = response.headers.get("Content-Length", "")
+            with part.open("wb") as file:
+                for chunk in response.iter_bytes(CHUNK):
+                    file.write(chunk)
+                    tell(file.tell(), int(size) if size.isdecimal() else None)
+            return response
+
     def _once(self, call: Call, headers: dict[str, str]) -> httpx.Response:
-        params = {name: value for name, value in call.params.items() if value is not None}
+        params = _given(call.params)
         if call.content is None:
             return self._http.request(
                 call.method, call.path, params=params, json=call.json, headers=headers
@@ -156,6 +220,14 @@ class Pauses:
             return False
         time.sleep(pause)
         return True
+
+
+def unwatched(_done: int, _total: int | None) -> None:
+    """Tell nobody how far it is."""
+
+
+def _given(params: Mapping[str, str | int | None]) -> dict[str, str | int]:
+    return {name: value for name, value in params.items() if value is not None}
 
 
 def part(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The server's commands: `python -P -m service serve | worker | migrate | keys`.
+"""The server's commands: `python -P -m service serve | worker | migrate | keys | doctor`.
 
 Each command loads only what it needs: the worker no web framework, the API no supervisor.
 """
@@ -6,14 +6,17 @@ Each command loads only what it needs: the worker no web framework, the API no s
 import argparse
 import difflib
 import importlib
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from typing import Any
 
 from pydantic import ValidationError
 from sqlalchemy import Engine, select
 
+from descent import schemas
 from models import failpoints
 from service import keys
 from service.database import (
@@ -78,20 +81,28 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--no-worker", action="store_true", help="the API only")
     worker = commands.add_parser("worker", help="a worker, which trains the queue's runs")
     worker.add_argument("--stdin-wake", action="store_true", help=argparse.SUPPRESS)
-    commands.add_parser("migrate", help="bring the database schema up to date")
+    migrate = commands.add_parser("migrate", help="bring the database schema up to date")
+    migrate.add_argument("--json", action="store_true", help="print JSON")
+    commands.add_parser("doctor")  # without help: `descent doctor` is for people
     actions = commands.add_parser("keys", help="API keys").add_subparsers(
         dest="action", required=True
     )
     create = actions.add_parser("create", help="make a key and show its secret once")
     create.add_argument("name")
     create.add_argument("--days", type=float, help="days after which it expires")
-    actions.add_parser("list", help="show the keys without their secrets")
-    actions.add_parser("delete", help="revoke a key").add_argument("id")
+    listing = actions.add_parser("list", help="show the keys without their secrets")
+    delete = actions.add_parser("delete", help="revoke a key")
+    delete.add_argument("id")
+    for action in (create, listing, delete):
+        action.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     given = _parser().parse_args(arguments)
+    if given.command == "doctor":
+        _say(importlib.import_module("service.doctor").report(lambda: read_settings(os.environ)))
+        return
     try:
         settings = read_settings(os.environ)
         if given.command == "serve":
@@ -102,19 +113,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 settings, stdin_wake=given.stdin_wake
             )
         elif given.command == "migrate":
-            _migrate(settings)
+            _migrate(settings, as_json=given.json)
         else:
             _keys(settings, given)
     except (ServiceError, ValueError, OSError) as error:
         sys.exit(f"descent: {error}")
 
 
-def _migrate(settings: Settings) -> None:
+def _migrate(settings: Settings, *, as_json: bool) -> None:
     engine = create_database(settings.resolved_database_url)
     before = schema_version(engine)
     copy = migrate(engine)
     engine.dispose()
     after = newest_schema_version()
+    if as_json:
+        kept_as = str(copy) if copy else None
+        _say(json.dumps({"before": before, "after": after, "kept_as": kept_as}))
+        return
     if before == after:
         _say(f"The schema is already the newest, {after}.")
         return
@@ -133,19 +148,22 @@ def _keys(settings: Settings, given: argparse.Namespace) -> None:
     check_schema(engine)
     try:
         if given.action == "create":
-            _create_key(engine, given.name, given.days)
+            _create_key(engine, given.name, given.days, as_json=given.json)
         elif given.action == "list":
-            _list_keys(engine)
+            _list_keys(engine, as_json=given.json)
         else:
-            _delete_key(engine, given.id)
+            _delete_key(engine, given.id, as_json=given.json)
     finally:
         engine.dispose()
 
 
-def _create_key(engine: Engine, name: str, days: float | None) -> None:
+def _create_key(engine: Engine, name: str, days: float | None, *, as_json: bool) -> None:
     expires_at = None if days is None else utc_now() + timedelta(days=days)
     with writing(engine) as session:
         key, secret = keys.create(session, name, expires_at)
+    if as_json:
+        _say(json.dumps({**_body(key), "secret": secret}))
+        return
     _say(secret)
     sys.stderr.write(
         f"{key.id} {name!r}: this secret is shown only now, keep it safe. From now on every request"
@@ -153,20 +171,28 @@ def _create_key(engine: Engine, name: str, days: float | None) -> None:
     )
 
 
-def _list_keys(engine: Engine) -> None:
+def _body(key: Key) -> dict[str, Any]:
+    return schemas.Key.model_validate(key, from_attributes=True).model_dump(mode="json")
+
+
+def _list_keys(engine: Engine, *, as_json: bool) -> None:
     with reading(engine) as session:
-        for key in session.scalars(select(Key).order_by(Key.id)):
+        found = session.scalars(select(Key).order_by(Key.id)).all()
+        if as_json:
+            _say(json.dumps([_body(key) for key in found]))
+            return
+        for key in found:
             until = f"until {key.expires_at:%Y-%m-%d %H:%M}" if key.expires_at else "for ever"
             _say(f"{key.id}  {key.prefix}…  {until}  {key.name}")
 
 
-def _delete_key(engine: Engine, key_id: str) -> None:
+def _delete_key(engine: Engine, key_id: str, *, as_json: bool) -> None:
     with writing(engine) as session:
         key = session.get(Key, key_id)
         if key is None:
             raise ValueError(f"there is no key {key_id!r}: `keys list` shows them")
         session.delete(key)
-    _say(f"{key_id} is revoked.")
+    _say(json.dumps({"deleted": key_id}) if as_json else f"{key_id} is revoked.")
 
 
 def _say(line: str) -> None:

@@ -1,17 +1,22 @@
 """The documents say what the code does: settings, states, error codes, calls, pinned versions."""
 
 import ast
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import httpx
+import matplotlib as mpl
 import pytest
 
+from descent import exit_codes
 from service import problems
 from service.runs.lifecycle import TRANSITIONS
 from service.settings import Settings
@@ -133,10 +138,13 @@ def test_each_fault_of_the_readme_names_a_test() -> None:
 # ---- the calls of the README ------------------------------------------------------------------
 
 
+def blocks(kind: str) -> list[str]:
+    return re.findall(rf"<!-- tested: {kind} -->\n```\w+\n(.*?)```", README, re.DOTALL)
+
+
 def block(kind: str) -> str:
-    found = re.search(rf"<!-- tested: {kind} -->\n```\w+\n(.*?)```", README, re.DOTALL)
-    assert found
-    return found[1]
+    (found,) = blocks(kind)
+    return found
 
 
 def curl(line: str, client: httpx.Client, folder: Path) -> httpx.Response:
@@ -192,11 +200,46 @@ def test_the_python_of_the_readme_runs(
     service: httpx.Client, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.chdir(folder)
-    source = block("python").replace(ADDRESS, str(service.base_url).rstrip("/"))
-    names: dict[str, Any] = {}
-    exec(compile(source, "README.md", "exec"), names)  # noqa: S102  our own document
-    names["client"].close()
-    assert "Quiz" in capsys.readouterr().out
+    mpl.use("agg")
+    first, second = blocks("python")
+    for source in (first, second):
+        names: dict[str, Any] = {}
+        address = str(service.base_url).rstrip("/")
+        exec(compile(source.replace(ADDRESS, address), "README.md", "exec"), names)  # noqa: S102  our own document
+        names["client"].close()
+    output = capsys.readouterr().out
+    assert "Quiz" in output
+    assert "metrics" in output
+    assert "invalid" in output
+    assert (folder / "loss.png").exists()
+
+
+def test_no_python_of_the_readme_is_left_untested() -> None:
+    tested = [*blocks("python"), *blocks("clients")]
+    assert re.findall(r"```python\n(.*?)```", README, re.DOTALL) == tested
+
+
+def test_the_shell_of_the_readme_leads_to_a_prediction(service: httpx.Client, folder: Path) -> None:
+    found: dict[str, str] = {}
+    output = ""
+    for line in block("shell").splitlines():
+        words = [found.get(word, word) for word in shlex.split(line, comments=True)]
+        done = subprocess.run(
+            [sys.executable, "-m", *words],
+            env=os.environ | {"DESCENT_URL": str(service.base_url), "PYTHONPATH": str(ROOT)},
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        output = done.stdout
+        found |= {f"{made.partition('_')[0]}_…": made for made in re.findall(r"ds_\w{26}", output)}
+    assert 10 < float(output) < 20
+
+
+def test_the_readme_tells_what_every_exit_code_means() -> None:
+    for code, meaning in exit_codes.MEANINGS.items():
+        assert f"| {code} | {meaning} |" in README
 
 
 # ---- versions ---------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ LONG = {"models.train.train": "the training loop is told on one page"}
 #: A name stands for the module and all that is inside it, unless a longer one is listed.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.__main__",),
-    ("service.serve",),
+    ("service.serve", "service.doctor"),
     ("service.server",),
     ("service.app",),
     ("service.openapi",),
@@ -304,6 +304,7 @@ def test_the_supervisor_loads_no_web_framework() -> None:
 
 def test_the_client_is_light() -> None:
     heavy = {"torch", "numpy", "fastapi", "starlette", "sqlalchemy", "service", "models", "pyarrow"}
+    heavy |= {"pandas", "polars", "matplotlib", "IPython"}  # only for whoever asks for them
     assert not loaded_by("import descent") & (heavy | {"httpx", "pydantic"})
     assert not loaded_by("from descent import Client") & heavy
     assert not loaded_by("import descent.cli") & heavy

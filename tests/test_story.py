@@ -21,7 +21,7 @@ DEMO = [sys.executable, "-m", "descent", "demo"]
 def test_a_line_is_learnt_from_an_uploaded_table_and_predicts(service_url: str) -> None:
     with Client(service_url) as client:
         dataset = client.upload(DATA / "scores.csv")
-        run = client.train(dataset, "Final", **LINE | {"register_as": "story"})
+        run = client.submit(dataset, "Final", **LINE | {"register_as": "story"})
         losses = [
             row["value"]
             for event in run.follow()
@@ -48,7 +48,7 @@ def test_a_run_is_followed_across_a_restart_of_the_service(tmp_path: Path) -> No
     with running_service(tmp_path, DESCENT_PORT=port) as url:
         client = Client(url)
         dataset = client.upload(DATA / "scores.csv")
-        run = client.train(dataset, "Final", **LINE | {"epochs": 1_000_000})
+        run = client.submit(dataset, "Final", **LINE | {"epochs": 1_000_000})
         events = run.follow()
         seen = [next(event for event in events if event.kind == "metrics")]
     with running_service(tmp_path, DESCENT_PORT=port):
@@ -70,7 +70,7 @@ def test_flowers_are_told_apart_by_a_hidden_layer(service_url: str) -> None:
     split = {"type": "random", "validation": 0.2, "test": 0.2}
     with Client(service_url) as client:
         dataset = client.upload(DATA / "iris.csv")
-        run = client.train(dataset, "column_5", split=split).wait(60)
+        run = client.submit(dataset, "column_5", split=split).wait(60)
         answer = run.predict({"column_1": 5.1, "column_2": 3.5, "column_3": 1.4, "column_4": 0.2})
     assert dataset.rows == 150
     assert run.evaluation["test"]["accuracy"] > 0.85

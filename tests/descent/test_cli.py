@@ -1,35 +1,42 @@
 """The command line: what it reads, what it prints, how it ends."""
 
+import csv
+import io
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from descent.cli import app
 from descent.client import Client
+from descent.exit_codes import FAILED, MEANINGS, OK, REFUSED, UNREACHABLE, USAGE
+from tests.serving import running_service
 
 ROOT = Path(__file__).parents[2]
 SCORES = ROOT / "descent" / "data" / "scores.csv"
 
 
 def descent(
-    *words: str, url: str = "http://127.0.0.1:9", columns: str = "200"
+    *words: str, url: str = "http://127.0.0.1:9", columns: str = "200", **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """Run the command line as a process of its own."""
     command = [sys.executable, "-m", "descent", *words]
-    environment = os.environ | {"DESCENT_URL": url, "COLUMNS": columns}
+    environment = os.environ | {"DESCENT_URL": url, "COLUMNS": columns} | variables
     return subprocess.run(
         command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False
     )
 
 
-def test_a_service_that_is_not_there_is_one_line_and_exit_code_3() -> None:
+def test_a_service_that_is_not_there_is_one_line_and_exit_code_4() -> None:
     result = descent("runs", "list")
-    assert result.returncode == 3
+    assert result.returncode == UNREACHABLE
     assert result.stdout == ""
     assert result.stderr.startswith("descent: unreachable: no answer from http://127.0.0.1:9")
     assert "Traceback" not in result.stderr
@@ -43,17 +50,76 @@ def test_a_service_that_is_not_there_is_one_line_and_exit_code_3() -> None:
         ["datasets", "upload", "no-such-file.csv"],
         ["predict", "scores", "Quiz"],
         ["predict", "scores"],
+        ["predict", "scores", "Quiz=1", "--dataset", "ds_1"],
+        ["datasets", "retype", "ds_1", "Quiz"],
+        ["doctor", "--url", "localhost"],
         ["nonsense"],
     ],
 )
 def test_wrong_usage_is_exit_code_2(words: list[str]) -> None:
-    assert CliRunner().invoke(app, words).exit_code == 2
+    assert CliRunner().invoke(app, words).exit_code == USAGE
 
 
-def test_every_command_explains_itself() -> None:
-    result = CliRunner().invoke(app, ["--help"])
-    for command in ("serve", "worker", "migrate", "keys", "demo", "datasets", "runs", "models"):
-        assert command in result.stdout
+def commands(group: Any, *words: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, *words, name)
+        else:
+            yield (*words, name), command
+
+
+def test_every_command_has_help_and_speaks_json() -> None:
+    found = dict(commands(get_command(app)))
+    assert {words[0] for words in found} == {
+        *("serve", "worker", "migrate", "keys", "datasets", "runs", "models", "predict"),
+        *("demo", "doctor"),
+    }
+    for words, command in found.items():
+        options = {option for parameter in command.params for option in parameter.opts}
+        # The server's own commands are described in `service.__main__`; `serve` prints JSON anyway.
+        assert "--json" in options or words[0] in {"serve", "worker", "migrate"}, words
+        assert command.help, words
+
+
+def test_the_help_tells_what_every_exit_code_means() -> None:
+    text = " ".join(CliRunner().invoke(app, ["--help"]).stdout.split())
+    for code, meaning in MEANINGS.items():
+        assert f"{code} {meaning}" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "place", "completion"),
+    [
+        ("descent ru", 1, "runs"),
+        ("descent runs wat", 2, "watch"),
+        ("descent runs watch --js", 3, "--json"),
+        ("descent doc", 1, "doctor"),
+    ],
+)
+def test_a_shell_completes_commands_and_options(words: str, place: int, completion: str) -> None:
+    asked = {"COMP_WORDS": words, "COMP_CWORD": str(place), "_DESCENT_COMPLETE": "complete_bash"}
+    assert descent(**asked).stdout.split() == [completion]
+
+
+def test_a_shell_completes_what_the_service_has_and_nothing_where_it_is_away(
+    service_url: str,
+) -> None:
+    with Client(service_url) as client:
+        dataset = client.upload(SCORES)
+    words = f"descent datasets show {dataset.id[:-1]}"
+    asked = {"COMP_WORDS": words, "COMP_CWORD": "3", "_DESCENT_COMPLETE": "complete_bash"}
+    assert dataset.id in descent(url=service_url, **asked).stdout.split()
+    away = descent(**asked)
+    assert (away.returncode, away.stdout.split(), away.stderr) == (0, [], "")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_shown_and_installed(shell: str, tmp_path: Path) -> None:
+    shown = descent("--show-completion", shell, HOME=str(tmp_path))
+    assert (shown.returncode, "_DESCENT_COMPLETE" in shown.stdout) == (0, True)
+    installed = descent("--install-completion", shell, HOME=str(tmp_path))
+    assert installed.returncode == 0, installed.stderr
+    assert any("descent" in path.name for path in tmp_path.rglob("*"))
 
 
 def test_the_commands_lead_from_a_file_to_a_prediction(service_url: str) -> None:
@@ -63,7 +129,7 @@ def test_the_commands_lead_from_a_file_to_a_prediction(service_url: str) -> None
     assert dataset["rows"] == 13
     words = ["-s", "model.type=linear", "-s", "epochs=50", "-s", "register_as=from-a-shell"]
     run = descent("runs", "start", dataset["id"], "Final", *words, "--wait", url=service_url)
-    assert run.returncode == 0, run.stderr
+    assert run.returncode == OK, run.stderr
     assert "epoch     50" in run.stdout
     answer = descent("predict", "from-a-shell", "Quiz=10", "--json", url=service_url)
     assert isinstance(json.loads(answer.stdout)["value"], float)
@@ -88,8 +154,99 @@ def test_tables_and_results_are_whole_and_for_people(service_url: str) -> None:
 
 def test_what_the_service_refuses_is_exit_code_1(service_url: str) -> None:
     result = descent("runs", "show", "run_unknown", url=service_url)
-    assert result.returncode == 1
+    assert result.returncode == REFUSED
     assert result.stderr.startswith("descent: not_found")
+
+
+def test_with_json_errors_are_json_too(service_url: str) -> None:
+    refused = descent("runs", "show", "run_unknown", "--json", url=service_url)
+    assert json.loads(refused.stderr)["error"]["code"] == "not_found"
+    assert json.loads(refused.stderr)["error"]["status"] == 404
+    away = descent("runs", "list", "--json")
+    assert json.loads(away.stderr)["error"]["code"] == "unreachable"
+
+
+def test_a_run_that_fails_is_exit_code_3(service_url: str) -> None:
+    with Client(service_url) as client:
+        dataset = client.upload(SCORES)
+    words = ["-s", "model.type=linear", "-s", "standardize=false", "-s", "batch_size=full"]
+    words += ["-s", 'optimizer={"type": "sgd", "learning_rate": 5.0}', "--wait"]
+    failed = descent("runs", "start", dataset.id, "Final", *words, url=service_url)
+    assert failed.returncode == FAILED
+    assert failed.stderr.startswith("descent: diverged")
+
+
+def test_a_row_without_a_prediction_is_exit_code_3(service_url: str) -> None:
+    with Client(service_url) as client:
+        config = {"model": {"type": "linear"}, "epochs": 5, "register_as": "strict"}
+        client.submit(client.upload(SCORES), "Final", **config).wait(60)
+    result = descent("predict", "strict", "Quiz=10", "--on-problem", "error", url=service_url)
+    assert (result.returncode, result.stderr) == (OK, "")
+    result = descent("predict", "strict", "Quiz=x", "--on-problem", "error", url=service_url)
+    assert result.returncode == FAILED
+    assert result.stdout.startswith("error ")
+
+
+def test_aliases_are_moved_and_rolled_back(service_url: str) -> None:
+    with Client(service_url) as client:
+        config = {"model": {"type": "linear"}, "epochs": 5, "register_as": "by-alias"}
+        for _ in range(2):
+            client.submit(client.upload(SCORES), "Final", **config).wait(60)
+
+    def models(*words: str) -> Any:
+        result = descent("models", words[0], "by-alias", *words[1:], "--json", url=service_url)
+        assert result.returncode == OK, result.stderr
+        return json.loads(result.stdout)
+
+    moved = models("alias", "champion", "1", "--canary", "2", "--percent", "10")
+    assert moved["canary"] == {"version": 2, "percent": 10.0}
+    assert models("alias", "champion", "2")["version"] == 2
+    assert models("rollback", "champion")["version"] == 1
+    assert [move["how"] for move in models("history", "champion")] == ["rollback", "put", "put"]
+    assert [alias["alias"] for alias in models("aliases")] == ["champion"]
+    assert models("unalias", "champion") == {"deleted": "champion"}
+    assert [version["version"] for version in models("versions")] == [2, 1]
+    assert models("delete", "--version", "1") == {"deleted": "by-alias", "version": 1}
+
+
+def test_whole_tables_are_predicted_from_a_file_and_from_a_dataset(service_url: str) -> None:
+    with Client(service_url) as client:
+        dataset = client.upload(SCORES)
+        config = {"model": {"type": "linear"}, "epochs": 5, "register_as": "of-tables"}
+        client.submit(dataset, "Final", **config).wait(60)
+    file = descent("predict", "of-tables", "--file", str(SCORES), url=service_url)
+    assert len(list(csv.DictReader(io.StringIO(file.stdout)))) == 13
+    whole = descent("predict", "of-tables", "--dataset", dataset.id, "--json", url=service_url)
+    assert json.loads(whole.stdout)["progress"]["done"] == 13
+    result = json.loads(whole.stdout)["result"]["id"]
+    rows = descent("datasets", "rows", result, "--json", url=service_url)
+    assert "prediction" in json.loads(rows.stdout)[0]
+
+
+def test_keys_are_made_in_the_database_and_through_the_service(tmp_path: Path) -> None:
+    own = {"DESCENT_DATA_DIR": str(tmp_path / "data")}
+    made = json.loads(descent("keys", "create", "first", "--json", **own).stdout)
+    assert made["secret"]
+    assert [key["name"] for key in json.loads(descent("keys", "list", "--json", **own).stdout)] == [
+        "first"
+    ]
+    (tmp_path / "service").mkdir()
+    with running_service(tmp_path / "service", **own) as url:
+        remote = {"url": url, "DESCENT_API_KEY": made["secret"]}
+        second = descent("keys", "create", "second", "--remote", "--json", **remote)
+        listed = descent("keys", "list", "--remote", **remote)
+        assert "second" in listed.stdout
+        key_id = json.loads(second.stdout)["id"]
+        assert descent("keys", "delete", key_id, "--remote", **remote).returncode == OK
+        assert descent("keys", "list", "--remote", url=url).returncode == REFUSED
+    gone = json.loads(descent("keys", "delete", made["id"], "--json", **own).stdout)
+    assert gone == {"deleted": made["id"]}
+
+
+def test_a_migration_tells_what_it_did_as_json(tmp_path: Path) -> None:
+    own = {"DESCENT_DATA_DIR": str(tmp_path)}
+    first, second = (json.loads(descent("migrate", "--json", **own).stdout) for _ in range(2))
+    assert (first["before"], second["before"]) == (None, first["after"])
 
 
 def test_an_address_without_a_scheme_is_wrong_usage() -> None:
@@ -103,7 +260,7 @@ def test_a_model_is_exported_and_imported(
 ) -> None:
     with Client(service_url) as client:
         config = {"model": {"type": "linear"}, "epochs": 5, "register_as": "by-shell"}
-        client.train(client.upload(SCORES), "Final", **config).wait(60)
+        client.submit(client.upload(SCORES), "Final", **config).wait(60)
     monkeypatch.setenv("DESCENT_URL", service_url)
     file = str(tmp_path / "model.zip")
     exported = CliRunner().invoke(app, ["models", "export", "by-shell", file])
@@ -119,7 +276,7 @@ def test_rows_to_predict_may_come_from_standard_input(
     with Client(service_url) as client:
         dataset = client.upload(SCORES)
         config = {"model": {"type": "linear"}, "epochs": 5, "register_as": "from-stdin"}
-        client.train(dataset, "Final", **config).wait(60)
+        client.submit(dataset, "Final", **config).wait(60)
     monkeypatch.setenv("DESCENT_URL", service_url)
     result = CliRunner().invoke(app, ["predict", "from-stdin"], input='{"Quiz": [5, 10, null]}')
     assert result.exit_code == 0

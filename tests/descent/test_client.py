@@ -64,21 +64,21 @@ def test_a_file_that_is_no_table_is_an_exception_that_says_why(descent: Client) 
 
 def test_a_run_is_found_again_by_its_id_and_in_the_list(descent: Client) -> None:
     dataset = descent.upload(SCORES)
-    run = descent.train(dataset, "Final", tags={"made": "here"}, **LINEAR).wait(60)
+    run = descent.submit(dataset, "Final", tags={"made": "here"}, **LINEAR).wait(60)
     assert descent.run(run.id).state == "succeeded"
     assert run.id in [each.id for each in descent.runs(dataset=dataset.id)]
     assert dataset.id in [each.id for each in descent.datasets()]
 
 
 def test_the_curve_comes_as_columns(descent: Client) -> None:
-    run = descent.train(descent.upload(SCORES), "Final", **LINEAR).wait(60)
+    run = descent.submit(descent.upload(SCORES), "Final", **LINEAR).wait(60)
     curve = run.metrics(names="loss", splits="train")
     assert curve.epoch == list(range(1, 21))
     assert set(curve.split) == {"train"}
 
 
 def test_events_are_followed_to_the_end_and_from_any_place(descent: Client) -> None:
-    run = descent.train(descent.upload(SCORES), "Final", **LINEAR)
+    run = descent.submit(descent.upload(SCORES), "Final", **LINEAR)
     events = list(run.follow())
     assert run.state == "succeeded"
     assert [event.id for event in events] == list(range(1, len(events) + 1))
@@ -93,7 +93,7 @@ def test_a_run_that_diverged_raises_with_the_code_of_the_service(descent: Client
         "standardize": False,
         "batch_size": "full",
     }
-    run = descent.train(descent.upload(SCORES), "Final", **config)
+    run = descent.submit(descent.upload(SCORES), "Final", **config)
     with pytest.raises(RunFailed) as caught:
         run.wait(60)
     assert caught.value.code == "diverged"
@@ -101,7 +101,7 @@ def test_a_run_that_diverged_raises_with_the_code_of_the_service(descent: Client
 
 
 def test_a_run_that_is_cancelled_keeps_its_checkpoint(descent: Client) -> None:
-    run = descent.train(descent.upload(SCORES), "Final", epochs=1_000_000, early_stopping=None)
+    run = descent.submit(descent.upload(SCORES), "Final", epochs=1_000_000, early_stopping=None)
     for event in run.follow():
         if event.kind == "metrics":
             run.cancel()
@@ -111,7 +111,7 @@ def test_a_run_that_is_cancelled_keeps_its_checkpoint(descent: Client) -> None:
 
 
 def test_waiting_ends_when_the_time_is_up(descent: Client) -> None:
-    run = descent.train(descent.upload(SCORES), "Final", epochs=1_000_000, early_stopping=None)
+    run = descent.submit(descent.upload(SCORES), "Final", epochs=1_000_000, early_stopping=None)
     with pytest.raises(TimedOut, match=run.id):
         run.wait(0.2)
     run.cancel()
@@ -128,11 +128,11 @@ def test_a_plan_makes_no_run(descent: Client) -> None:
 def test_a_wrong_configuration_names_the_field(descent: Client) -> None:
     dataset = descent.upload(SCORES)
     with pytest.raises(InvalidRequest, match="learning_rate"):
-        descent.train(dataset, "Final", optimizer={"type": "sgd", "learning_rate": -1})
+        descent.submit(dataset, "Final", optimizer={"type": "sgd", "learning_rate": -1})
 
 
 def test_a_model_is_taken_elsewhere_and_comes_back(descent: Client, tmp_path: Path) -> None:
-    descent.train(descent.upload(SCORES), "Final", **LINEAR, register_as="leaves").wait(60)
+    descent.submit(descent.upload(SCORES), "Final", **LINEAR, register_as="leaves").wait(60)
     model = descent.model("leaves")
     bundle = model.export(tmp_path)
     assert (bundle.name, bundle.read_bytes()[:2]) == (f"leaves-{model.info().version}.zip", b"PK")
@@ -150,7 +150,7 @@ def test_a_model_is_taken_elsewhere_and_comes_back(descent: Client, tmp_path: Pa
 def test_an_alias_is_moved_and_rolled_back(descent: Client) -> None:
     dataset = descent.upload(SCORES)
     for _ in range(2):
-        descent.train(dataset, "Final", **LINEAR, register_as="moved").wait(60)
+        descent.submit(dataset, "Final", **LINEAR, register_as="moved").wait(60)
     model = descent.model("moved")
     assert model.set_alias("champion", 1).canary is None
     moved = model.set_alias("champion", 1, canary=2, percent=50)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from descent.curve import BLANK, Curve, axis, draw, watch
-from descent.run import Event
+from descent.events import Event
 
 
 def rows(*values: float, first: int = 1, split: str = "train") -> Event:
@@ -60,6 +60,18 @@ def test_without_a_terminal_there_are_plain_lines() -> None:
     assert [line.split()[1] for line in lines[1:-1]] == ["1", "2", "5", "10", "20"]
     assert lines[-1].strip() == "epoch 30 · train loss 3.3333"
     assert "\x1b" not in output.getvalue()
+
+
+def test_both_splits_are_drawn_on_one_scale_in_their_colours() -> None:
+    output = io.StringIO()
+    console = Console(file=output, force_terminal=True, width=60, height=30)
+    both = [rows(3.0, 2.0, 1.0), rows(9.0, 8.0, 7.0, split="validation"), Event(3, "end", {})]
+    watch(both, console, "The loss:")
+    picture = output.getvalue()
+    assert "\x1b[36m" in picture  # train, in cyan
+    assert "\x1b[33m" in picture  # validation, in yellow
+    assert " 9 ┤" in picture
+    assert " 1 ┤" in picture
 
 
 def test_in_a_terminal_the_curve_is_drawn() -> None:

@@ -1,0 +1,173 @@
+"""The command line: `descent serve`, `descent demo`, and the client's calls for shells.
+
+Server commands replace this process, see `descent.server`; all others call the client. What exit
+codes mean is in `descent.exit_codes`.
+"""
+
+import json
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from descent.cli import datasets, keys, models, runs
+from descent.cli.arguments import (
+    Alias,
+    AsJson,
+    ModelName,
+    Version,
+    assignment,
+    client,
+    existing,
+    read_stdin,
+    table,
+)
+from descent.client import DEFAULT_URL
+from descent.demo import demo as run_demo
+from descent.doctor import ANSWER, here, there
+from descent.doctor import as_json as checks_as_json
+from descent.errors import DatasetRejected, DescentError, RunFailed, Unreachable
+from descent.exit_codes import FAILED, MEANINGS, OK, REFUSED, UNREACHABLE
+from descent.output import print_answers, print_checks, print_one, say
+from descent.server import become_server, need_packages
+from descent.transport import Transport
+
+PASS_ON: dict[str, Any] = {"allow_extra_args": True, "ignore_unknown_options": True}
+HERE = "this machine"
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Train neural networks on tables. DESCENT_URL and DESCENT_API_KEY say where and as whom.",
+    epilog="Exit codes: "
+    + "; ".join(f"{code} {meaning}" for code, meaning in MEANINGS.items())
+    + ".",
+)
+app.add_typer(datasets.app, name="datasets")
+app.add_typer(runs.app, name="runs")
+app.add_typer(models.app, name="models")
+app.add_typer(keys.app, name="keys")
+
+
+def main() -> None:
+    """Run the command line; problems become one line on stderr and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal that knows no braille shows a ?
+            stream.reconfigure(errors="replace")
+    try:
+        app(prog_name="descent")
+    except DescentError as error:
+        if "--json" in sys.argv[1:]:
+            problem = (
+                error.problem.model_dump(mode="json", exclude_none=True) if error.problem else {}
+            )
+            body = problem | {"code": error.code, "detail": error.detail}
+            sys.stderr.write(json.dumps({"error": body}) + "\n")
+        else:
+            sys.stderr.write(f"descent: {error}\n")
+        sys.exit(code_of(error))
+
+
+def code_of(error: DescentError) -> int:
+    if isinstance(error, Unreachable):
+        return UNREACHABLE
+    return FAILED if isinstance(error, RunFailed | DatasetRejected) else REFUSED
+
+
+# ---- the server -----------------------------------------------------------------------
+
+
+@app.command(context_settings=PASS_ON, add_help_option=False)
+def serve(ctx: typer.Context) -> None:
+    """Run the service: API, database and a worker (`--no-worker`: without)."""
+    become_server("serve", ctx.args)
+
+
+@app.command(context_settings=PASS_ON, add_help_option=False)
+def worker(ctx: typer.Context) -> None:
+    """Run one more worker on the same database."""
+    become_server("worker", ctx.args)
+
+
+@app.command(context_settings=PASS_ON, add_help_option=False)
+def migrate(ctx: typer.Context) -> None:
+    """Bring the database to the newest schema."""
+    become_server("migrate", ctx.args)
+
+
+@app.command()
+def demo(*, as_json: AsJson = False) -> None:
+    """Train on two small tables with a service of its own, and show it."""
+    need_packages("demo")
+    sys.exit(run_demo(as_json=as_json))
+
+
+@app.command()
+def doctor(
+    url: Annotated[str | None, typer.Option(help="Look at this service only.")] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Look at this installation, a service's settings here, and the service; say what to do."""
+    chosen = url or os.environ.get("DESCENT_URL")
+    address = chosen or DEFAULT_URL
+    found = {} if url else {HERE: list(here(os.environ))}
+    try:
+        transport = Transport(address, os.environ.get("DESCENT_API_KEY", ""), 0)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    found[address] = list(there(transport, datetime.now(UTC), is_chosen=chosen is not None))
+    transport.close()
+    say(checks_as_json(found)) if as_json else print_checks(found)
+    failed = [check for group in found.values() for check in group if check.state == "failed"]
+    is_silent = [check.name for check in failed] == [ANSWER]
+    sys.exit((UNREACHABLE if is_silent else FAILED) if failed else OK)
+
+
+# ---- predictions ----------------------------------------------------------------------
+
+
+@app.command()
+def predict(
+    model: ModelName,
+    values: Annotated[
+        list[str] | None, typer.Argument(help="One row: column=value …; without, stdin is read.")
+    ] = None,
+    version: Version = None,
+    alias: Alias = None,
+    *,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="Rows from a CSV, Parquet, … file.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="All rows of a dataset, of any size; makes a new dataset.")
+    ] = None,
+    on_problem: Annotated[
+        str, typer.Option(help="What a bad value is: warn, or error of its row.")
+    ] = "warn",
+    as_json: AsJson = False,
+) -> None:
+    """Predict one row, `descent predict scores Quiz=10`, or the JSON rows on stdin.
+
+    With --file the rows of a file are answered as CSV; with --dataset those of an uploaded table
+    become a new dataset. The exit code is 3 where a row has no prediction.
+    """
+    if sum(map(bool, (values, file, dataset))) > 1:
+        raise typer.BadParameter("give one of column=value, --file and --dataset")
+    with client(as_json=as_json) as service:
+        chosen = service.model(model, version=version, alias=alias)
+        if dataset:
+            job = service.predict_dataset(chosen, dataset, on_problem=on_problem).show()
+            print_one(job.info, as_json=as_json)
+            sys.exit(FAILED if job.info.errors else OK)
+        if file:
+            answers = chosen.predict(existing(file), on_problem=on_problem)
+        else:
+            rows = dict(map(assignment, values)) if values else table(read_stdin())
+            answers = chosen.predict(rows, on_problem=on_problem)
+    print_answers(answers, as_json=as_json, as_csv=file is not None)
+    sys.exit(FAILED if any(answer.error for answer in answers) else OK)

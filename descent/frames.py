@@ -1,0 +1,106 @@
+"""DataFrames of pandas and polars, wherever the client takes or gives a table.
+
+Neither is loaded before somebody asks for it, and neither is needed for anything else.
+"""
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from importlib import import_module
+from types import ModuleType
+from typing import Any, BinaryIO, Literal
+
+#: Whose DataFrame.
+Kind = Literal["pandas", "polars"]
+CSV = "text/csv"
+PARQUET = "application/vnd.apache.parquet"
+#: What pandas puts in the place of a value that is missing, beside NaN.
+MISSING = frozenset({"NAType", "NaTType"})
+
+
+def kind_of(table: object) -> Kind | None:
+    """Return whose DataFrame a table is; None where it is none."""
+    kinds: tuple[Kind, ...] = ("pandas", "polars")
+    for kind in kinds:
+        frame = getattr(sys.modules.get(kind), "DataFrame", None)
+        if frame is not None and isinstance(table, frame):
+            return kind
+    return None
+
+
+def library(name: str) -> ModuleType:
+    """Return an optional package. Raises ModuleNotFoundError with how to get it."""
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        package = name.partition(".")[0]
+        text = f"this needs {package}: pip install {package}"
+        raise ModuleNotFoundError(text, name=name) from error
+
+
+def frame_of(columns: Mapping[str, Sequence[Any]], kind: Kind) -> Any:  # noqa: ANN401  a DataFrame
+    """Make a DataFrame. Raises ModuleNotFoundError where its library is not installed."""
+    if kind == "polars":  # by default it judges a type by the first hundred values
+        return library(kind).DataFrame(columns, strict=False, infer_schema_length=None)
+    return library(kind).DataFrame(columns)
+
+
+def columns_of(frame: Any, kind: Kind) -> dict[str, list[Any]]:  # noqa: ANN401  a DataFrame
+    """Return the columns of a DataFrame as lists."""
+    if kind == "polars":
+        found: dict[str, list[Any]] = frame.to_dict(as_series=False)
+        return found
+    return {str(name): column.tolist() for name, column in _flat(frame).items()}
+
+
+def write(frame: Any, kind: Kind, file: BinaryIO) -> str:  # noqa: ANN401  a DataFrame
+    """Write a DataFrame into a file; return the content type: Parquet, which keeps types, or CSV.
+
+    pandas writes Parquet only with pyarrow, which has no place for columns of mixed types.
+    """
+    if kind == "polars":
+        frame.write_parquet(file)
+        return PARQUET
+    frame = _flat(frame)
+    try:
+        arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
+    except ModuleNotFoundError:
+        return _write_csv(frame, file)
+    try:
+        table = arrow.Table.from_pandas(frame, preserve_index=False)
+    except (arrow.ArrowException, TypeError):
+        return _write_csv(frame, file)
+    parquet.write_table(table, file)
+    return PARQUET
+
+
+def _write_csv(frame: Any, file: BinaryIO) -> str:  # noqa: ANN401  a DataFrame
+    frame.to_csv(file, index=False, mode="wb")
+    return CSV
+
+
+def _flat(frame: Any) -> Any:  # noqa: ANN401  a DataFrame
+    """Return a DataFrame of pandas whose index is a column, where somebody has named it."""
+    if any(name is not None for name in frame.index.names):
+        frame = frame.reset_index()
+    if all(isinstance(name, str) for name in frame.columns):
+        return frame
+    return frame.set_axis([str(name) for name in frame.columns], axis="columns")
+
+
+def plain(value: Any) -> Any:  # noqa: ANN401  a cell, of whatever library
+    """Return a cell as JSON has it: missing values are null, times are text."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return None if math.isnan(value) else float(value)
+    if type(value).__name__ in MISSING:
+        return None
+    if isinstance(value, Decimal):
+        return float(value)
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    if hasattr(value, "dtype") and hasattr(value, "item"):  # a scalar of NumPy
+        return plain(value.item())
+    return value

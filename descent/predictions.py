@@ -1,0 +1,159 @@
+"""What a model is asked and what it answers: one table, one prediction for each row of it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from descent import frames, schemas
+from descent.errors import InvalidRequest
+from descent.media_types import headers_of
+from descent.transport import API, Call, Transport, part
+
+#: One row, several rows, columns, a DataFrame of pandas or polars, or a file.
+Table = Mapping[str, Any] | Sequence[Mapping[str, Any]] | Any
+ROWS = 10_000  # of one request: what a service takes unless it was told otherwise
+
+
+class Predictions(list[schemas.Prediction]):
+    """One prediction for each row, in order, and which version of which model gave them."""
+
+    def __init__(
+        self,
+        predictions: Sequence[schemas.Prediction],
+        model: str | None = None,
+        version: int | None = None,
+    ) -> None:
+        super().__init__(predictions)
+        self.model = model
+        self.version = version
+
+    @property
+    def values(self) -> list[Any]:
+        """The predicted values alone.
+
+        >>> [round(value, 1) for value in model.predict({"Quiz": [10.0, 20.0]}).values]
+        [13.8, 26.9]
+        """
+        return [prediction.value for prediction in self]
+
+    @property
+    def columns(self) -> dict[str, list[Any]]:
+        """The columns that a batch prediction adds to its rows.
+
+        They are `prediction` (`prediction.<target>` where there are several),
+        `probability.<class>`, `warnings` and `error`.
+
+        >>> list(model.predict({"Quiz": [10.0, 20.0]}).columns)
+        ['prediction', 'warnings', 'error']
+        """
+        rows = [dict(_cells(prediction)) for prediction in self]
+        names = dict.fromkeys(name for row in rows for name in row)
+        tail = [name for name in ("warnings", "error") if name in names]
+        order = [name for name in names if name not in tail] + tail
+        return {name: [row.get(name) for row in rows] for name in order}
+
+    def frame(self, kind: frames.Kind = "pandas") -> Any:  # noqa: ANN401  a DataFrame
+        """Return `columns` as a DataFrame of pandas or polars.
+
+        >>> model.predict({"Quiz": [10.0, 20.0]}).frame("polars").shape
+        (2, 3)
+        """
+        return frames.frame_of(self.columns, kind)
+
+
+def _cells(prediction: schemas.Prediction) -> Iterator[tuple[str, Any]]:
+    yield from _named("prediction", prediction.value)
+    yield from _named("probability", prediction.probabilities or {})
+    yield "warnings", "; ".join(map(_sentence, prediction.warnings or [])) or None
+    yield "error", _sentence(prediction.error) if prediction.error else None
+
+
+def _sentence(remark: schemas.Notice | schemas.PredictionError) -> str:
+    """Say it as the service does in CSV."""
+    where = f"{remark.column}: " if remark.column else ""
+    return f"{where}{remark.code}: {remark.detail}"
+
+
+def _named(name: str, value: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401  JSON
+    if isinstance(value, dict):
+        for inner, each in value.items():
+            yield from _named(f"{name}.{inner}", each)
+    else:
+        yield name, value
+
+
+def predict(
+    transport: Transport, model_path: str, rest: str, table: Table, on_problem: str
+) -> Predictions:
+    """Ask a model, in several requests where the table is large; one version answers all."""
+    params = {"on_problem": on_problem}
+    if isinstance(table, str | Path):
+        file, headers = Path(table), headers_of(Path(table))
+        content = file.read_bytes()
+        call = Call("POST", model_path + rest, params, content=lambda: content, headers=headers)
+        whole = schemas.Predictions.model_validate_json(transport.send(call).content)
+        return Predictions(whole.predictions, whole.model, whole.version)
+    found: list[schemas.Prediction] = []
+    model, version = None, None
+    pieces = list(_pieces(table_body(table), ROWS))[::-1]
+    while pieces:
+        piece = pieces.pop()
+        path = f"{API}/models/{part(model)}/versions/{version}" if model else model_path
+        call = Call("POST", path + rest, params=params, json=piece)
+        try:
+            content = transport.send(call).content
+        except InvalidRequest as error:
+            rows = _length(piece)
+            if error.status != httpx.codes.REQUEST_ENTITY_TOO_LARGE or rows < 2:
+                raise
+            pieces += list(_pieces(piece, (rows + 1) // 2))[::-1]
+            continue
+        answer = schemas.Predictions.model_validate_json(content)
+        model, version = answer.model, answer.version
+        found += answer.predictions
+    return Predictions(found, model, version)
+
+
+def table_body(table: Table) -> dict[str, Any]:
+    """Return the table as the service reads it; NaN, as pandas marks it, is a missing value."""
+    if kind := frames.kind_of(table):
+        table = frames.columns_of(table, kind)
+    if not isinstance(table, Mapping):
+        return {"rows": [_row(row) for row in table]}
+    columns = {name: _listed(values) for name, values in table.items()}
+    if columns and all(isinstance(values, list | tuple) for values in columns.values()):
+        return {"columns": {name: _plain(values) for name, values in columns.items()}}
+    return {"rows": [_row(table)]}
+
+
+def _plain(values: Any) -> list[Any]:  # noqa: ANN401  a column, of whatever library
+    return [frames.plain(value) for value in values]
+
+
+def _listed(values: object) -> object:
+    """Return a column of NumPy, pandas or polars as a list, anything else as it is."""
+    for name in ("tolist", "to_list"):
+        if hasattr(values, name) and hasattr(values, "__len__"):
+            return getattr(values, name)()
+    return values
+
+
+def _row(row: Mapping[str, Any]) -> Any:  # noqa: ANN401  what is no row the service refuses
+    return {k: frames.plain(v) for k, v in row.items()} if isinstance(row, Mapping) else row
+
+
+def _pieces(body: dict[str, Any], rows: int) -> Iterator[dict[str, Any]]:
+    """Cut a table into tables of so many rows."""
+    for first in range(0, max(1, _length(body)), rows):
+        cut = slice(first, first + rows)
+        if "rows" in body:
+            yield {"rows": body["rows"][cut]}
+        else:
+            yield {"columns": {name: values[cut] for name, values in body["columns"].items()}}
+
+
+def _length(body: dict[str, Any]) -> int:
+    lists = [body["rows"]] if "rows" in body else list(body["columns"].values())
+    return max(map(len, lists), default=0)
