@@ -192,7 +192,9 @@ def _phase(graph: _Graph, seconds: str, period: float) -> str:
     """Return the sine and the cosine of where in its period a time lies."""
     rest = graph.apply("Mod", seconds, graph.constant(np.array(period)), fmod=1)
     phase = graph.apply("Mul", rest, graph.constant(np.array(2 * np.pi / period)))
-    return _single(graph, graph.join([graph.apply("Sin", phase), graph.apply("Cos", phase)]))
+    # A quarter ahead: not every runtime has a cosine of doubles.
+    ahead = graph.apply("Add", phase, graph.constant(np.array(np.pi / 2)))
+    return _single(graph, graph.join([graph.apply("Sin", phase), graph.apply("Sin", ahead)]))
 
 
 def _choice(graph: _Graph, column: Choice) -> str:
