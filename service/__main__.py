@@ -1,4 +1,4 @@
-"""The server's commands: `python -P -m service serve | worker | migrate | keys`.
+"""The server's commands: `python -P -m service serve | worker | migrate | keys | openapi`.
 
 Each command loads only what it needs: the worker no web framework, the API no supervisor.
 """
@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     worker = commands.add_parser("worker", help="a worker, which trains the queue's runs")
     worker.add_argument("--stdin-wake", action="store_true", help=argparse.SUPPRESS)
     commands.add_parser("migrate", help="bring the database schema up to date")
+    commands.add_parser("openapi", help="print the description of the API")
     actions = commands.add_parser("keys", help="API keys").add_subparsers(
         dest="action", required=True
     )
@@ -103,6 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
         elif given.command == "migrate":
             _migrate(settings)
+        elif given.command == "openapi":
+            _say(importlib.import_module("service.app").contract())
         else:
             _keys(settings, given)
     except (ServiceError, ValueError, OSError) as error:

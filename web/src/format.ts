@@ -1,0 +1,51 @@
+/** Values as people read them. */
+
+const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const rounded = new Intl.NumberFormat("en", { maximumSignificantDigits: 4 });
+const moment = new Intl.DateTimeFormat("en", { dateStyle: "medium", timeStyle: "short" });
+
+export function count(value: number | null | undefined): string {
+  return value === null || value === undefined ? "–" : whole.format(value);
+}
+
+/** `count(2, "row")` → "2 rows" */
+export function counted(value: number, noun: string): string {
+  return `${whole.format(value)} ${noun}${value === 1 ? "" : "s"}`;
+}
+
+export function number(value: unknown): string {
+  if (typeof value === "string") return value;
+  if (typeof value !== "number") return "–";
+  const size = Math.abs(value);
+  if (size !== 0 && (size < 1e-4 || size >= 1e7)) return value.toExponential(3);
+  return rounded.format(value);
+}
+
+export function percent(value: number): string {
+  return `${(value * 100).toFixed(value > 0 && value < 0.0995 ? 1 : 0)} %`;
+}
+
+export function bytes(value: number | null | undefined): string {
+  if (value === null || value === undefined) return "–";
+  const units = ["B", "kB", "MB", "GB", "TB"];
+  let [size, unit] = [value, 0];
+  while (size >= 1000 && unit < units.length - 1) [size, unit] = [size / 1000, unit + 1];
+  return `${unit === 0 ? size : size.toPrecision(3)} ${units[unit]}`;
+}
+
+export function duration(seconds: number | null | undefined): string {
+  if (seconds === null || seconds === undefined) return "–";
+  if (seconds < 0.995) return `${Math.max(1, Math.round(seconds * 1000))} ms`;
+  if (seconds < 60) return `${seconds < 9.95 ? seconds.toFixed(1) : Math.round(seconds)} s`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
+  return `${Math.floor(seconds / 3600)} h ${Math.round((seconds % 3600) / 60)} min`;
+}
+
+export function time(text: string): string {
+  return moment.format(new Date(text));
+}
+
+export function cell(value: unknown): string {
+  if (value === null || value === undefined) return "";
+  return typeof value === "number" ? String(value) : String(value);
+}

@@ -1,0 +1,5 @@
+import type { ViewProps } from "../app";
+
+export function NewRun(_props: ViewProps) {
+  return <h1>New run</h1>;
+}
