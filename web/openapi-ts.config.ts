@@ -5,5 +5,5 @@ import { defineConfig } from "@hey-api/openapi-ts";
 export default defineConfig({
   input: "openapi.json",
   output: { path: "src/generated", clean: true },
-  plugins: ["@hey-api/client-fetch", "@hey-api/typescript", { name: "@hey-api/sdk" }],
+  plugins: ["@hey-api/client-fetch", "@hey-api/typescript", "@hey-api/schemas", { name: "@hey-api/sdk" }],
 });

@@ -8,7 +8,6 @@ import { News } from "./components/news";
 import icon from "./icon.svg";
 import { href, type Route, useRoute } from "./router";
 import { Datasets } from "./views/datasets";
-import { NewRun } from "./views/new-run";
 import { Runs } from "./views/runs";
 
 export interface ViewProps {
@@ -24,7 +23,11 @@ interface Entry {
 /** The views in the order of the navigation; the first one is also at `#/`. */
 const ENTRIES: Entry[] = [
   { path: "datasets", title: "Datasets", view: Datasets },
-  { path: "new", title: "New run", view: NewRun },
+  {
+    path: "new",
+    title: "New run",
+    view: lazy(() => import("./views/new-run").then((module) => module.NewRun)),
+  },
   { path: "runs", title: "Runs", view: Runs },
   {
     path: "understand",

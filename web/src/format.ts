@@ -1,8 +1,9 @@
 /** Values as people read them. */
 
-const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
-const rounded = new Intl.NumberFormat("en", { maximumSignificantDigits: 4 });
-const moment = new Intl.DateTimeFormat("en", { dateStyle: "medium", timeStyle: "short" });
+// min2: four digits stay together, because they may be a year.
+const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0, useGrouping: "min2" });
+const rounded = new Intl.NumberFormat("en", { maximumSignificantDigits: 4, useGrouping: "min2" });
+const dateAndTime = new Intl.DateTimeFormat("en", { dateStyle: "medium", timeStyle: "short" });
 
 export function count(value: number | null | undefined): string {
   return value === null || value === undefined ? "–" : whole.format(value);
@@ -42,10 +43,14 @@ export function duration(seconds: number | null | undefined): string {
 }
 
 export function time(text: string): string {
-  return moment.format(new Date(text));
+  return dateAndTime.format(new Date(text));
+}
+
+/** Returns a time of the data as it is, without the parts that say nothing. */
+export function moment(text: string): string {
+  return text.replace(/T00:00:00(\.0+)?Z?$/, "").replace(/Z$/, "").replace("T", " ");
 }
 
 export function cell(value: unknown): string {
-  if (value === null || value === undefined) return "";
-  return typeof value === "number" ? String(value) : String(value);
+  return value === null || value === undefined ? "" : String(value);
 }

@@ -2,6 +2,7 @@ import { render } from "preact";
 import { App } from "./app";
 import "./styles/base.css";
 import "./styles/parts.css";
+import "./styles/views.css";
 
 const place = document.getElementById("app");
 if (place) render(<App />, place);
