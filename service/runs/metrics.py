@@ -115,6 +115,8 @@ class Page:
     rewinds: list[dict[str, int]]
     is_final: bool
     downsampled: bool
+    #: the newest event when this was read
+    last_event_id: int
 
 
 def page(session: Session, run: Run, query: Query, *, is_terminal: bool) -> Page:
@@ -129,7 +131,15 @@ def page(session: Session, run: Run, query: Query, *, is_terminal: bool) -> Page
     rewinds = _rewinds(session, run, query)
     stale = [r["after_seq"] for r in rewinds if r["after_seq"] < query.after]
     if stale:
-        return Page([], min(stale), run.attempt, rewinds, is_final=False, downsampled=False)
+        return Page(
+            [],
+            min(stale),
+            run.attempt,
+            rewinds,
+            is_final=False,
+            downsampled=False,
+            last_event_id=run.event_seq,
+        )
     limit = query.limit or (run.metric_seq if query.max_points else MAX_ROWS)
     found = _wire_rows(session, _live(run.id, query).limit(limit + 1))
     complete, rows = len(found) <= limit, found[:limit]
@@ -142,6 +152,7 @@ def page(session: Session, run: Run, query: Query, *, is_terminal: bool) -> Page
         rewinds,
         is_final=is_terminal and complete,
         downsampled=len(thinned) < len(rows),
+        last_event_id=run.event_seq,
     )
 
 
