@@ -3,6 +3,7 @@
 // min2: four digits stay together, because they may be a year.
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0, useGrouping: "min2" });
 const rounded = new Intl.NumberFormat("en", { maximumSignificantDigits: 4, useGrouping: "min2" });
+const short = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
 const dateAndTime = new Intl.DateTimeFormat("en", { dateStyle: "medium", timeStyle: "short" });
 
 export function count(value: number | null | undefined): string {
@@ -18,8 +19,20 @@ export function number(value: unknown): string {
   if (typeof value === "string") return value;
   if (typeof value !== "number") return "–";
   const size = Math.abs(value);
-  if (size !== 0 && (size < 1e-4 || size >= 1e7)) return value.toExponential(3);
+  if (size !== 0 && (size < 1e-4 || size >= 1e7)) return powered(value);
   return rounded.format(value);
+}
+
+/** A number at an axis, where there is little room: 1500000 → "1.5M" */
+export function tick(value: number): string {
+  const size = Math.abs(value);
+  if (size >= 1e15 || (size !== 0 && size < 1e-3)) return powered(value);
+  return size < 10_000 ? rounded.format(value) : short.format(value);
+}
+
+/** 3111000000 → "3.111e9" */
+function powered(value: number): string {
+  return value.toExponential(3).replace(/\.?0*e\+?/, "e");
 }
 
 export function percent(value: number): string {

@@ -3,6 +3,7 @@ import { App } from "./app";
 import "./styles/base.css";
 import "./styles/parts.css";
 import "./styles/views.css";
+import "./styles/charts.css";
 
 const place = document.getElementById("app");
 if (place) render(<App />, place);

@@ -40,6 +40,15 @@ export function useResource<T>(load: Load<T>, inputs: readonly unknown[]): Resou
   return { ...state, reload, set };
 }
 
+/** Loads once more whenever the count has changed. */
+export function useReloadOn(count: number, reload: () => void): void {
+  const seen = useRef(count);
+  useEffect(() => {
+    if (seen.current !== count) reload();
+    seen.current = count;
+  }, [count, reload]);
+}
+
 /** Calls `act` every so many seconds while the page is looked at. */
 export function useInterval(act: () => void, seconds: number | null): void {
   const latest = useRef(act);
