@@ -71,7 +71,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("service.runs.lifecycle", "service.batch.lifecycle", "service.proofs.lifecycle"),
     ("service.runs.metrics",),
-    ("service.runs.replays",),
+    ("service.runs.replays", "service.runs.levels"),
     ("service.jobs.life",),
     ("service.runs.events",),
     ("service.jobs.queue",),

@@ -20,7 +20,7 @@ def trained(url: str, table: str, target: str, **config: Any) -> dict[str, Any]:
     with Client(url) as client:
         dataset = client.upload(DATA / table)
         run = client.train(dataset, target, epochs=20, **config).wait()
-        assert run.state == "succeeded", run.error
+        assert run.state == "succeeded", run.info.error
         return run.info.model_dump()
 
 
