@@ -41,11 +41,14 @@ export function Plot(props: Props) {
   const shape = lines.map((line) => `${line.label}${line.color}${line.isFaint}${line.isDashed}`);
   const kind = [...shape, isLog, props.xLabel, look].join("|");
 
+  // A move only changes what part is shown; whoever wants to know is told once it has ended.
+  const told = useRef<ReturnType<typeof setTimeout>>(undefined);
   const show = (next: Range | null) => {
     range.current = next;
     setZoomed(next !== null);
-    if (chart.current) draw(chart.current, latest.current, next);
-    latest.current.onRange?.(next);
+    if (chart.current) move(chart.current, latest.current, next);
+    clearTimeout(told.current);
+    told.current = setTimeout(() => latest.current.onRange?.(next), 120);
   };
 
   useEffect(() => {
@@ -122,10 +125,14 @@ const KEYS: Record<string, (range: Range, whole: Range) => Range | null> = {
 function draw(plot: uPlot, props: Props, range: Range | null): void {
   plot.batch(() => {
     plot.setData(dataOf(props), false);
-    const shown = range ?? extent(props.lines);
-    if (shown) plot.setScale("x", { min: shown[0], max: shown[1] });
+    move(plot, props, range);
   });
   tellLast(plot);
+}
+
+function move(plot: uPlot, props: Props, range: Range | null): void {
+  const shown = range ?? extent(props.lines);
+  if (shown) plot.setScale("x", { min: shown[0], max: shown[1] });
 }
 
 /** While nothing is pointed at, the values below the plot are the newest ones. */

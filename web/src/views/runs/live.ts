@@ -8,7 +8,7 @@ import { BASE, onSession } from "../../session";
 import { follow, type ServerEvent } from "../../stream";
 import { CurveStore } from "./curve-store";
 
-export const MAX_POINTS = 4_000; // of each curve, as the service thins it
+export const MAX_POINTS = 2_400; // of each curve: two for each pixel of a wide plot
 const ENDED = new Set<Run["state"]>(["succeeded", "failed", "cancelled"]);
 const LOOK_AGAIN = 400; // milliseconds between two looks at the progress while rows come
 
