@@ -4,7 +4,11 @@
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0, useGrouping: "min2" });
 const rounded = new Intl.NumberFormat("en", { maximumSignificantDigits: 4, useGrouping: "min2" });
 const short = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
-const dateAndTime = new Intl.DateTimeFormat("en", { dateStyle: "medium", timeStyle: "short" });
+const dateAndTime = new Intl.DateTimeFormat("en", {
+  dateStyle: "medium",
+  timeStyle: "short",
+  hourCycle: "h23",
+});
 
 export function count(value: number | null | undefined): string {
   return value === null || value === undefined ? "–" : whole.format(value);

@@ -4,14 +4,16 @@ import { problemOf } from "../api";
 
 export function Failure({ error, retry }: { error: unknown; retry?: () => void }) {
   const problem = problemOf(error);
+  // Where only one thing is wrong, the sentence above says it already.
+  const items = (problem.errors ?? []).filter((item) => item.detail !== problem.detail);
   return (
     <div class="notice failure" role="alert">
       <p>
         <strong>{problem.title}.</strong> {problem.detail}
       </p>
-      {problem.errors && problem.errors.length > 0 && (
+      {items.length > 0 && (
         <ul>
-          {problem.errors.map((item) => (
+          {items.map((item) => (
             <li key={`${item.pointer} ${item.code}`}>
               {item.pointer && <code>{item.pointer}</code>} {item.detail}
             </li>

@@ -175,7 +175,7 @@ function options(props: Props, element: HTMLElement, show: (range: Range) => voi
   return {
     width: element.clientWidth,
     height: props.height ?? 340,
-    padding: [12, 12, 0, 0],
+    padding: [12, 22, 0, 0],
     scales: {
       x: { time: false },
       y: { distr: props.isLog ? 3 : 1 },
@@ -183,8 +183,8 @@ function options(props: Props, element: HTMLElement, show: (range: Range) => voi
     cursor: { drag: { x: true, y: false, setScale: false }, points: { size: 7 } },
     select: { show: true, left: 0, top: 0, width: 0, height: 0 },
     axes: [
-      { ...axis, label: props.xLabel },
-      { ...axis, label: props.yLabel, size: 62, values: (_plot, ticks) => ticks.map((each) => (each === null ? "" : tick(each))) },
+      { ...axis, label: props.xLabel, values: ticks },
+      { ...axis, label: props.yLabel, size: 62, values: ticks },
     ],
     series: [
       { label: props.xLabel, value: (_plot, x: number | null) => (x === null ? "–" : number(x)) },
@@ -210,6 +210,10 @@ function options(props: Props, element: HTMLElement, show: (range: Range) => voi
       ],
     },
   };
+}
+
+function ticks(_plot: uPlot, values: (number | null)[]): string[] {
+  return values.map((value) => (value === null ? "" : tick(value)));
 }
 
 /** Changes when the page turns dark or light: the canvas must be drawn with other colours. */

@@ -28,7 +28,7 @@ export function Rows({ dataset }: { dataset: Dataset }) {
       <h2 id="rows">First rows</h2>
       {list.error !== null && <Failure error={list.error} retry={list.reload} />}
       <div class="card">
-        <div class="scroll" tabIndex={0} role="region" aria-labelledby="rows">
+        <div class="scroll" tabIndex={0} role="region" aria-label="Table of the first rows">
           <table class="data">
             <thead>
               <tr>

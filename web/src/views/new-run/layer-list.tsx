@@ -22,7 +22,7 @@ export function LayerList({ name, schema, value, onValue }: Props) {
   const layers = Array.isArray(value) ? value : [];
   const change = (place: number, layer: Json) => onValue(layers.with(place, layer));
   return (
-    <fieldset class="stack">
+    <fieldset class="stack whole">
       <legend>{label(name)}</legend>
       <ol class="layers">
         {layers.map((layer, place) => (

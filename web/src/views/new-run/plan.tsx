@@ -42,7 +42,13 @@ export function usePlan(body: RunConfig): Checked {
 /** Returns what is wrong with each field, by its pointer. */
 export function wrongOf(error: unknown): ReadonlyMap<string, string> {
   const items = error instanceof Refusal ? (error.problem.errors ?? []) : [];
-  return new Map(items.map((item) => [item.pointer ?? "", item.detail]));
+  return new Map(items.map((item) => [item.pointer ?? "", atItsPlace(item.detail)]));
+}
+
+/** "epochs: it should be above 0" → "It should be above 0", because it stands at the field. */
+function atItsPlace(detail: string): string {
+  const text = detail.replace(/^[\w.]+: /, "");
+  return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
 interface Props {

@@ -84,7 +84,7 @@ function Numbers({ points, evaluation }: { points: TargetPoints; evaluation: Eva
 /** What the picture says, in words. */
 function spread(errors: number[]): string {
   const sorted = errors.map(Math.abs).sort((one, other) => one - other);
-  const at = (share: number) => number(sorted[Math.floor(share * (sorted.length - 1))]);
+  const at = (share: number) => number(sorted[Math.ceil(share * (sorted.length - 1))]);
   if (sorted.length === 0) return "No row has a prediction.";
   return `Half of the predictions are within ${at(0.5)} of the truth, nine of ten within ${at(0.9)}.`;
 }
