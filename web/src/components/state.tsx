@@ -16,7 +16,9 @@ const RUN_LOOK: Record<Run["state"], string> = {
 };
 
 export function RunState({ run }: { run: Pick<Run, "state" | "state_reason"> }) {
-  const reason = run.state_reason ? ` · ${run.state_reason.replaceAll("_", " ")}` : "";
+  const given = run.state_reason?.replaceAll("_", " ");
+  // "cancelled" needs no "cancel" beside it.
+  const reason = given && !run.state.startsWith(given) ? ` · ${given}` : "";
   return (
     <span class={`tag ${RUN_LOOK[run.state]}`}>
       {run.state}

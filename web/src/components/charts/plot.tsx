@@ -95,6 +95,9 @@ export function Plot(props: Props) {
       }}
     >
       <div class="plot-area" ref={place} style={{ minHeight: `${height + LEGEND}px` }} />
+      {lines.every((line) => line.x.length === 0) && (
+        <p class="quiet nothing">The curve appears with the first values.</p>
+      )}
       <div class="plot-tools">
         <button type="button" class="small" aria-label="Zoom in" onClick={() => act(KEYS["+"]!)}>
           +

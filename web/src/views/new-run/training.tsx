@@ -41,9 +41,9 @@ export function TrainingFields({ draft, onDraft }: Props) {
         <div class="columns">
           {plain("epochs")}
           {plain("batch_size")}
+          {plain("register_as")}
         </div>
         {choice("optimizer")}
-        <div class="columns">{plain("register_as")}</div>
         <details>
           <summary>Everything else</summary>
           <div class="stack inside">

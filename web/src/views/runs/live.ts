@@ -40,18 +40,16 @@ export function useLive(id: string): Live {
   useEffect(() => onSession(reload), [reload]);
   useEffect(() => {
     const abort = new AbortController();
+    setError(null);
     const look = pacedLook(id, abort.signal, setRun);
     const take = (event: ServerEvent) => {
       if (takeEvent(event, store.current)) draw();
       else setEvents((count) => count + 1);
       look(event.event !== "metrics");
     };
-    watch(id, store.current, { signal: abort.signal, setRun, setConnection, draw, take }).then(
-      () => setError(null),
-      (refused: unknown) => {
-        if (!abort.signal.aborted) setError(refused);
-      },
-    );
+    watch(id, store.current, { signal: abort.signal, setRun, setConnection, draw, take }).catch((refused: unknown) => {
+      if (!abort.signal.aborted) setError(refused);
+    });
     return () => abort.abort();
   }, [id, round]);
   return { run, curves: store.current, events, connection, error, setRun, reload };
