@@ -12,16 +12,18 @@ import { go, href, hrefWith } from "../../router";
 import { hasEnded } from "./live";
 import { titleOf } from "./title";
 
+const PAGE = 50; // runs
 const MOST = 8; // runs that one plot still tells apart
 
 export function List() {
   const list = useList<Run>(
-    (after, signal) => call(listRuns({ query: { limit: 50, after }, signal })),
+    (after, signal) => call(listRuns({ query: { limit: PAGE, after }, signal })),
     [],
   );
   const [chosen, setChosen] = useState<string[]>([]);
-  // Once nothing is under way, nothing is asked again.
-  useInterval(list.reload, list.items?.some((run) => !hasEnded(run)) ? 2 : null);
+  // Once nothing is under way nothing is asked again, and never while older runs are looked at.
+  const isLive = (list.items ?? []).some((run) => !hasEnded(run)) && (list.items ?? []).length <= PAGE;
+  useInterval(list.reload, isLive ? 2 : null);
   const toggle = (id: string) =>
     setChosen((old) => (old.includes(id) ? old.filter((each) => each !== id) : [...old, id]));
   return (
