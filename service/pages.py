@@ -46,9 +46,8 @@ pages = router()
 @pages.get("/", include_in_schema=False)
 @open_route
 def home(request: Request) -> Response:
-    """Return the page, or how to build it."""
-    built = PAGE / "index.html"
-    text = (built if built.exists() else STATIC / "home.html").read_text()
+    """Return the page."""
+    text = page_in(PAGE)
     headers = {"Content-Security-Policy": PAGE_CSP, "Cache-Control": "no-cache"}
     headers["ETag"] = etag_of(text)
     if not_modified(request, headers["ETag"]):
@@ -61,6 +60,12 @@ def home(request: Request) -> Response:
 def docs() -> HTMLResponse:
     csp = {"Content-Security-Policy": DOCS_CSP}
     return HTMLResponse((STATIC / "docs.html").read_text(), headers=csp)
+
+
+def page_in(folder: Path) -> str:
+    """Return the page that was built into a folder, or one that says how to build it."""
+    built = folder / "index.html"
+    return (built if built.exists() else STATIC / "home.html").read_text()
 
 
 def assets() -> list[Mount]:

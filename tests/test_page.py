@@ -59,6 +59,12 @@ def test_the_first_load_is_small() -> None:
     assert total <= BUDGET, sizes
 
 
+def test_where_no_page_was_built_one_says_how_to(tmp_path: Path) -> None:
+    assert "<code>make page</code>" in pages.page_in(tmp_path)
+    (tmp_path / "index.html").write_text("built")
+    assert pages.page_in(tmp_path) == "built"
+
+
 def test_nothing_runs_in_the_page_but_its_own_files(client: httpx.Client) -> None:
     answer = client.get("/")
     policy = answer.headers["Content-Security-Policy"]
