@@ -11,11 +11,12 @@ COPY constraints.txt ./
 # From an index of its own only torch is taken; what it needs comes with the next step.
 RUN /opt/descent/bin/pip install --no-cache-dir -c constraints.txt \
     ${TORCH_INDEX:+--no-deps --index-url "$TORCH_INDEX"} torch
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY descent descent
 COPY migrations migrations
 COPY models models
 COPY service service
+COPY web web
 RUN /opt/descent/bin/pip install --no-cache-dir -c constraints.txt '.[server]'
 
 FROM ${BASE}

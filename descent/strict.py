@@ -1,6 +1,6 @@
 """How the body of a request is read: by what JSON says, nothing is guessed. No field is known."""
 
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
@@ -15,5 +15,6 @@ def _whole(value: Any) -> Any:  # noqa: ANN401  what a client sent, not yet vali
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-#: JSON knows one type of number, so 5.0 is an integer too, as it is in JSON Schema.
-Integer = Annotated[int, BeforeValidator(_whole)]
+#: Goes behind the bounds of an `int`, or the document would not name them: JSON knows one type of
+#: number, so 5.0 is an integer too, as it is in JSON Schema.
+WHOLE = BeforeValidator(_whole)

@@ -2,16 +2,15 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 
 from descent.spec import Lbfgs
-from models.data import Rows, Split, split_rows
+from models.data import Split
 from models.devices import choose_threads
 from models.events import Job
 from models.features import Features
 from models.snapshots import Snapshot
-from models.targets import fit_classes
+from models.split import split_table
 from models.training import Training
 
 #: A warning for the run: `{"code", "column"?, "detail"}`.
@@ -21,7 +20,7 @@ Warning_ = dict[str, Any]
 def prepare(job: Job, device: torch.device) -> tuple[Training, list[Warning_]]:
     """Build the training, resumed where the job says so; raises `TrainingFailed`."""
     snapshot = Snapshot.read(job.resume) if job.resume else None
-    split = split_job(job)
+    split = split_table(job.config, job.table)
     features = snapshot.features if snapshot else _fit(job, split)
     training = Training(job, features, split, device)
     torch.set_num_threads(choose_threads(training.batch_size, training.parameters))
@@ -32,16 +31,6 @@ def prepare(job: Job, device: torch.device) -> tuple[Training, list[Warning_]]:
             detail = f"the resumed run may differ in the last digits: {reason}"
             warnings.append({"code": "resume_inexact", "detail": detail})
     return training, warnings
-
-
-def split_job(job: Job) -> Split:
-    """Divide the rows that have a target; a pure function of the job's data and configuration."""
-    config, table = job.config, job.table
-    rows: Rows = np.flatnonzero(table.present(config.targets))
-    labels = None
-    if job.task != "regression":
-        labels = fit_classes(table, config.targets[0], job.task).labels_of(table)
-    return split_rows(config.split, table, rows, labels=labels, seed=config.seed)
 
 
 def _fit(job: Job, split: Split) -> Features:

@@ -1,4 +1,4 @@
-"""The server's commands: `python -P -m service serve | worker | migrate | keys | doctor`.
+"""The server's commands: `python -P -m service serve | worker | migrate | keys | doctor | openapi`.
 
 Each command loads only what it needs: the worker no web framework, the API no supervisor.
 """
@@ -84,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     migrate = commands.add_parser("migrate", help="bring the database schema up to date")
     migrate.add_argument("--json", action="store_true", help="print JSON")
     commands.add_parser("doctor")  # without help: `descent doctor` is for people
+    commands.add_parser("openapi", help="print the description of the API")
     actions = commands.add_parser("keys", help="API keys").add_subparsers(
         dest="action", required=True
     )
@@ -114,6 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
         elif given.command == "migrate":
             _migrate(settings, as_json=given.json)
+        elif given.command == "openapi":
+            _say(importlib.import_module("service.app").contract())
         else:
             _keys(settings, given)
     except (ServiceError, ValueError, OSError) as error:

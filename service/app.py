@@ -1,7 +1,10 @@
 """Puts the service together: the only place where the parts meet."""
 
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import structlog
@@ -107,6 +110,15 @@ def create_app(settings: Settings, wake: Callable[[], None] = _nobody) -> FastAP
     _add_handlers(app)
     _add_routes(app)
     return app
+
+
+def contract() -> str:
+    """Return the OpenAPI document as text, of a service that is not started."""
+    with TemporaryDirectory() as folder:
+        app = create_app(Settings(data_dir=Path(folder)))
+        document = openapi.describe(app, system.version())
+        app.state.engine.dispose()
+    return json.dumps(document, indent=1)
 
 
 @asynccontextmanager

@@ -3,12 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    ForeignKey,
-    ForeignKeyConstraint,
-    Index,
-    String,
-)
+from sqlalchemy import ForeignKey, ForeignKeyConstraint, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service.columns import Json, Table, utc_now
@@ -170,8 +165,18 @@ class Metric(Table):
     at_s: Mapped[float]
     #: the attempt that replaced this row; NULL means that the row is live
     superseded_by: Mapped[int | None]
+    #: in how large a block of rows this is the least or the greatest of its curve: `runs.levels`
+    level: Mapped[int] = mapped_column(default=0)
 
 
+Index(
+    "ix_metrics_level",
+    Metric.run_id,
+    Metric.level,
+    Metric.seq,
+    sqlite_where=Metric.level > 0,
+    postgresql_where=Metric.level > 0,
+)
 Index(
     "uq_metrics_live",
     Metric.run_id,

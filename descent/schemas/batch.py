@@ -8,14 +8,14 @@ from pydantic import Field, model_validator
 from descent.schemas.runs import DatasetVersionRef
 from descent.schemas.wire import BatchId, Problem, RunState, Wire
 from descent.spec import DatasetRef, Name
-from descent.strict import Integer, Strict
+from descent.strict import WHOLE, Strict
 
 
 class ModelRef(Strict):
     """A version of a model, by its number or by an alias; neither means the newest."""
 
     name: Name
-    version: Annotated[Integer, Field(ge=1, lt=2**31)] | None = None
+    version: Annotated[int, Field(ge=1, lt=2**31), WHOLE] | None = None
     alias: Name | None = None
 
     @model_validator(mode="after")

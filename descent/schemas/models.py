@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from descent.schemas.datasets import TopValue
 from descent.schemas.runs import DatasetVersionRef
 from descent.schemas.wire import CheckpointId, ColumnType, Notice, RunId, Scalar, Wire
-from descent.strict import Integer, Strict
+from descent.strict import WHOLE, Strict
 
 
 class Model(Wire):
@@ -209,7 +209,7 @@ class AliasMove(Wire):
     moved_at: datetime
 
 
-VersionNumber = Annotated[Integer, Field(ge=1, lt=2**31)]
+VersionNumber = Annotated[int, Field(ge=1, lt=2**31), WHOLE]
 
 
 class CanaryPut(Strict):

@@ -172,6 +172,41 @@ class MetricsPage(Wire):
     rewinds: list[Rewind]
     is_final: bool
     downsampled: bool
+    #: the newest event then: a stream from after it brings every later row, so none is missed
+    last_event_id: int | None = None
+
+
+class TargetPoints(Wire):
+    """What was predicted for each row, beside what is true; a row in each list."""
+
+    target: str
+    actual: list[float]
+    predicted: list[float]
+
+
+class RocCurve(Wire):
+    """How many of the others are taken for a class at each threshold, and how many of its own."""
+
+    #: the class; of two the second one
+    label: str
+    auc: float | None = None
+    false_positive_rate: list[float]
+    true_positive_rate: list[float]
+    threshold: list[float]
+
+
+class Evaluation(Wire):
+    """How a run's best checkpoint does on rows of one split, for pictures."""
+
+    split: Split
+    #: of the split
+    rows: int
+    #: how many of them are in here
+    shown: int
+    #: of a regression
+    points: list[TargetPoints]
+    #: of classes
+    curves: list[RocCurve]
 
 
 class RunEvent(Wire):

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from descent.schemas.wire import Wire
-from descent.strict import Integer, Strict
+from descent.strict import WHOLE, Strict
 
 MAX_TENSORS = 10_000  # of one request; a body of wrong ones would get a far longer answer
 
@@ -34,7 +34,7 @@ class InputTensor(Strict):
 
     name: str
     #: `[rows]` or `[rows, 1]`
-    shape: Annotated[list[Annotated[Integer, Field(ge=0)]], Field(min_length=1, max_length=2)]
+    shape: Annotated[list[Annotated[int, Field(ge=0), WHOLE]], Field(min_length=1, max_length=2)]
     datatype: Datatype
     #: null and NaN are missing values; absent where `parameters.binary_data_size` says how many
     #: bytes behind the JSON document hold them

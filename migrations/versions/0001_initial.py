@@ -443,12 +443,20 @@ def upgrade() -> None:
         sa.Column(
             "superseded_by", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True
         ),
+        sa.Column("level", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.ForeignKeyConstraint(
             ["run_id"], ["runs.id"], name=op.f("fk_metrics_run_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("run_id", "attempt", "seq", name=op.f("pk_metrics")),
     )
     with op.batch_alter_table("metrics", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_metrics_level",
+            ["run_id", "level", "seq"],
+            unique=False,
+            sqlite_where=sa.text("level > 0"),
+            postgresql_where=sa.text("level > 0"),
+        )
         batch_op.create_index(
             "uq_metrics_live",
             ["run_id", "seq"],
@@ -467,6 +475,11 @@ def downgrade() -> None:
             "uq_metrics_live",
             sqlite_where=sa.text("superseded_by IS NULL"),
             postgresql_where=sa.text("superseded_by IS NULL"),
+        )
+        batch_op.drop_index(
+            "ix_metrics_level",
+            sqlite_where=sa.text("level > 0"),
+            postgresql_where=sa.text("level > 0"),
         )
 
     op.drop_table("metrics")

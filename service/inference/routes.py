@@ -30,6 +30,7 @@ from service.errors import Conflict
 from service.inference import (
     alias_routes,
     contract_routes,
+    evaluation_routes,
     predictions,
     registry,
     transfer_routes,
@@ -44,6 +45,7 @@ router.include_router(predictions.router)
 router.include_router(alias_routes.router)
 router.include_router(contract_routes.router)
 router.include_router(transfer_routes.router)
+router.include_router(evaluation_routes.router)
 
 ModelName = Annotated[Name, Path(description="The name of a model.")]
 Number = Annotated[int, Path(ge=1, lt=2**31, description="The number of a version.")]

@@ -13,14 +13,13 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from descent.spec import ColumnSplit, GroupSplit, RunConfig, TimeSplit
+from descent.spec import RunConfig
 from models.data import Floats, Rows, Table, generator, read_rows, read_table
-from models.events import Job
 from models.golden import golden_rows
 from models.inputs import Choice, Input
 from models.predict import Predictor
-from models.prepare import split_job
 from models.reference import Reference
+from models.split import columns_that_split, split_table
 from models.targets import ClassTarget
 from models.values import Problems, RawValue
 
@@ -83,12 +82,9 @@ def _places(
     job: Mapping[str, Any], config: RunConfig, path: Path, most: int
 ) -> tuple[Source, Rows]:
     """Return the rows of the table to take, in order: a draw that is the same each time."""
-    needed = list(config.targets)
-    if isinstance(config.split, TimeSplit | GroupSplit | ColumnSplit):
-        needed.append(config.split.column)
-    names = list(dict.fromkeys(needed))
+    names = columns_that_split(config)
     table = read_table(path, {name: job["table"]["types"][name] for name in names}, names)
-    split = split_job(Job(config=config, table=table, scratch=Path(job["scratch"])))
+    split = split_table(config, table)
     held_out = np.concatenate([split.validation, split.test])
     rows = held_out if len(held_out) else split.train
     drawn = generator(config.seed, STREAM).permutation(rows)[:most]

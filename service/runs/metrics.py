@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from service.errors import Fenced
 from service.jobs import queue
-from service.runs import events, replays
+from service.runs import events, levels, replays
 from service.tables import Metric, Run
 
 FIELDS = ("seq", "attempt", "epoch", "step", "split", "name", "value", "at_s")
@@ -44,6 +44,7 @@ def append(
         if fresh[0]["seq"] != run.metric_seq + 1 or fresh[-1]["seq"] != last:
             raise Fenced(f"rows from {fresh[0]['seq']} do not follow row {run.metric_seq}")
         stored = [_stored(row) | {"run_id": run_id, "attempt": attempt} for row in fresh]
+        levels.assign(session, run_id, stored, run.latest)
         session.execute(insert(Metric), stored)
         replays.check(session, run, stored)
     latest = _latest(run.latest, fresh)
@@ -115,6 +116,8 @@ class Page:
     rewinds: list[dict[str, int]]
     is_final: bool
     downsampled: bool
+    #: the newest event when this was read
+    last_event_id: int
 
 
 def page(session: Session, run: Run, query: Query, *, is_terminal: bool) -> Page:
@@ -129,20 +132,61 @@ def page(session: Session, run: Run, query: Query, *, is_terminal: bool) -> Page
     rewinds = _rewinds(session, run, query)
     stale = [r["after_seq"] for r in rewinds if r["after_seq"] < query.after]
     if stale:
-        return Page([], min(stale), run.attempt, rewinds, is_final=False, downsampled=False)
-    limit = query.limit or (run.metric_seq if query.max_points else MAX_ROWS)
+        return Page(
+            [],
+            min(stale),
+            run.attempt,
+            rewinds,
+            is_final=False,
+            downsampled=False,
+            last_event_id=run.event_seq,
+        )
+    if query.max_points and not query.limit:
+        thinned = _thinned(session, run, query, query.max_points)
+        return Page(
+            thinned.rows,
+            max(run.metric_seq, query.after),
+            run.attempt,
+            rewinds,
+            is_final=is_terminal,
+            downsampled=thinned.is_part,
+            last_event_id=run.event_seq,
+        )
+    limit = query.limit or MAX_ROWS
     found = _wire_rows(session, _live(run.id, query).limit(limit + 1))
     complete, rows = len(found) <= limit, found[:limit]
     next_after = run.metric_seq if complete else rows[-1]["seq"]
-    thinned = thin(rows, query.max_points) if query.max_points else rows
+    shown = thin(rows, query.max_points) if query.max_points else rows
     return Page(
-        thinned,
+        shown,
         max(next_after, query.after),
         run.attempt,
         rewinds,
         is_final=is_terminal and complete,
-        downsampled=len(thinned) < len(rows),
+        downsampled=len(shown) < len(rows),
+        last_event_id=run.event_seq,
     )
+
+
+@dataclass(frozen=True)
+class _Thinned:
+    rows: list[dict[str, Any]]
+    #: whether there are others
+    is_part: bool
+
+
+def _thinned(session: Session, run: Run, query: Query, max_points: int) -> _Thinned:
+    """Return all rows that are wanted, thinned; of very many only the telling ones are read."""
+    live = _live(run.id, query).where(Metric.seq <= run.metric_seq)
+    level = levels.level_for(run.metric_seq - query.after, max_points)
+    if not level:
+        rows = _wire_rows(session, live)
+        thinned = thin(rows, max_points)
+        return _Thinned(thinned, is_part=len(thinned) < len(rows))
+    tail = max(query.after, levels.tail(run.metric_seq, level))
+    telling = live.where(*levels.conditions(level), Metric.seq <= tail)
+    rows = _wire_rows(session, telling) + _wire_rows(session, live.where(Metric.seq > tail))
+    return _Thinned(thin(rows, max_points), is_part=True)
 
 
 def rows_between(

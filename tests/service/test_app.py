@@ -28,7 +28,7 @@ OPEN = {
     "/v2/health/live",
     "/v2/health/ready",
 }
-OPEN_MOUNTS = {"/docs/static", "/docs/assets"}
+OPEN_MOUNTS = {"/assets", "/docs/static", "/docs/assets"}  # files that hold no data
 METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE")
 Serve = Callable[[Settings], httpx.Client]
 
@@ -80,7 +80,12 @@ def test_what_is_mounted_is_known_and_tells_nothing_but_its_files(
 ) -> None:
     assert {route.path for route in app.routes if isinstance(route, Mount)} == OPEN_MOUNTS
     assert closed.get("/docs/assets/swagger-ui-bundle.js").status_code == 200
-    for path in ("/docs/assets/nothing", "/docs/static/../app.py", "/docs/static/%2e%2e/app.py"):
+    for path in (
+        "/assets/nothing",
+        "/assets/../app.py",
+        "/docs/static/../app.py",
+        "/docs/static/%2e%2e/app.py",
+    ):
         assert closed.get(path).status_code == 401
 
 

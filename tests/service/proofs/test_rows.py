@@ -10,9 +10,8 @@ import pytest
 
 from descent.spec import RunConfig
 from models.data import Rows, read_rows, read_table
-from models.events import Job
 from models.golden import golden_rows
-from models.prepare import split_job
+from models.split import split_table
 from service.proofs import rows
 from tests.service.proofs import proved
 from tests.service.proofs.proved import FEATURES, ROWS, TYPES, Proved, houses
@@ -29,7 +28,7 @@ def held_out(model: Proved) -> Rows:
     """Return what training itself has held out."""
     table = read_table(Path(model.job["table"]["path"]), TYPES, list(TYPES))
     config = RunConfig.model_validate(model.job["config"])
-    split = split_job(Job(config=config, table=table, scratch=Path(model.job["scratch"])))
+    split = split_table(config, table)
     return np.sort(np.concatenate([split.validation, split.test]))
 
 

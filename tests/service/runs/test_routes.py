@@ -203,6 +203,18 @@ def test_curves_come_as_rows_columns_and_csv(
     assert (rows["next_after"], rows["is_final"], rows["downsampled"]) == (3, False, False)
 
 
+def test_a_stream_from_where_the_curve_was_read_brings_the_rows_after_it(
+    client: httpx.Client, engine: Engine, run: dict[str, Any]
+) -> None:
+    start(engine, run["id"])
+    append(engine, run["id"], 1, 3)
+    page = get(client, f"/runs/{run['id']}/metrics", layout="columns")
+    append(engine, run["id"], 4, 5)
+    later = get(client, f"/runs/{run['id']}/events", after=page["last_event_id"])["data"]
+    rows = [row["seq"] for event in later for row in event["data"]["rows"]]
+    assert page["data"]["seq"] + rows == [1, 2, 3, 4, 5]
+
+
 def test_a_curve_is_final_once_the_run_has_ended(
     client: httpx.Client, engine: Engine, run: dict[str, Any]
 ) -> None:

@@ -1,0 +1,68 @@
+"""The route that tells how a run's model does on its rows, point by point."""
+
+from typing import Annotated, Any, Literal
+
+from anyio.to_thread import run_sync
+from fastapi import Query, Request, Response
+from fastapi.responses import JSONResponse
+
+from descent import schemas
+from descent.spec import RunConfig
+from service import http
+from service.database import reading
+from service.datasets.versions import ready_version
+from service.dependencies import Parts, PartsDep, etag_of, not_modified
+from service.errors import NotFound
+from service.inference import registry
+from service.inference.evaluations import Stored, evaluate
+from service.inference.predictions import predictor_of
+from service.tables import DatasetVersion
+
+router = http.router()
+
+
+@router.get(
+    "/runs/{run_id}/evaluation",
+    response_model=schemas.Evaluation,
+    operation_id="get_run_evaluation",
+    tags=["runs"],
+)
+@http.has_etag
+async def get_run_evaluation(
+    run_id: str,
+    parts: PartsDep,
+    request: Request,
+    split: Annotated[
+        Literal["train", "validation", "test"] | None,
+        Query(description="Which rows; test, validation or train rows by default, as there are."),
+    ] = None,
+) -> Response:
+    """Return predictions of the best checkpoint beside the truth, or ROC curves for classes.
+
+    Of a large split they are those of a draw of rows, the same one each time; the figures of all
+    rows are in the run's `evaluation`.
+    """
+    config, version, target = await run_sync(_found, parts, run_id)
+    etag = etag_of(target.sha256, version.table_sha256, split)
+    if not_modified(request, etag):
+        return Response(status_code=304, headers={"ETag": etag})
+
+    def compute() -> dict[str, Any]:
+        predictor = predictor_of(parts, target)
+        types = {column["name"]: column["type"] for column in version.columns}
+        with parts.ingester.folder() as folder:
+            path = parts.blobs.fetch(version.table_sha256, folder)
+            try:
+                return evaluate(config, Stored(path, types, version.rows), predictor, split)
+            except FileNotFoundError as error:  # deleted, and collected, since it was fetched
+                raise NotFound(f"The dataset of the run {run_id} is gone.") from error
+
+    return JSONResponse(await parts.queue.run(compute), headers={"ETag": etag})
+
+
+def _found(parts: Parts, run_id: str) -> tuple[RunConfig, DatasetVersion, registry.Target]:
+    with reading(parts.engine) as session:
+        run = registry.find_run(session, run_id)
+        target = registry.target_of_run(session, run_id)
+        version = ready_version(session, run.dataset_id, run.dataset_version)
+        return RunConfig.model_validate(run.config), version, target

@@ -1,0 +1,105 @@
+"""How a run's best checkpoint does on the rows of one of its splits, point by point."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from descent.spec import RunConfig
+from models.data import ColumnType, Floats, Rows, Split, Table, generator, read_table, take
+from models.points import pairs, roc_curve
+from models.predict import Predictor
+from models.split import columns_that_split, split_table
+from models.targets import ClassTarget
+from service.errors import Invalid
+
+MOST_CELLS = 100_000_000  # of a table that is read for a picture: seconds, column by column
+MOST_ROWS = 2_000  # that are predicted
+MOST_WORK = 2 * 10**9  # multiplications: a second or two
+MOST_CURVES = 12  # classes; more are no picture
+#: The second word of the generator's key where it draws rows; see `models.data`.
+STREAM = 2**63 + 3
+#: The order in which splits are looked for where none is named: the rows that are least known.
+ORDER = ("test", "validation", "train")
+
+
+class EvaluationTooLarge(Invalid):
+    """The dataset is too large to be read for a picture."""
+
+    code = "evaluation_too_large"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The table of a dataset version, a Parquet file that the service wrote."""
+
+    path: Path
+    types: dict[str, ColumnType]
+    rows: int
+
+    def read(self, names: list[str]) -> Table:
+        return read_table(self.path, self.types, names)
+
+
+def evaluate(
+    config: RunConfig, stored: Stored, predictor: Predictor, wanted: str | None
+) -> dict[str, Any]:
+    """Return the body of `GET /runs/{id}/evaluation`. Raises EvaluationTooLarge."""
+    features = predictor.features
+    names = columns_that_split(config)
+    inputs = [column.name for column in features.inputs]
+    if (cells := stored.rows * (len(names) + len(inputs))) > MOST_CELLS:
+        raise EvaluationTooLarge(
+            f"The run's columns have {cells} cells, more than the {MOST_CELLS} that are read for"
+            " pictures: its figures are in the run's `evaluation`."
+        )
+    table = stored.read(names)
+    name, rows = _chosen(split_table(config, table), wanted)
+    drawn = _draw(rows, predictor, config.seed)
+    truth = features.truth(table, drawn)
+    sample = _rows_of(stored, inputs, drawn)
+    decoded = features.decode(predictor.stack.forward(features.encode(sample)))
+    body: dict[str, Any] = {"split": name, "rows": len(rows), "shown": len(drawn)}
+    if isinstance(features.target, ClassTarget):
+        return body | {"points": [], "curves": _curves(features.target, truth, decoded)}
+    return body | {"points": _points(features.target.names, truth, decoded), "curves": []}
+
+
+def _chosen(split: Split, wanted: str | None) -> tuple[str, Rows]:
+    by_name = {"train": split.train, "validation": split.validation, "test": split.test}
+    name = wanted or next((each for each in ORDER if len(by_name[each])), "train")
+    return name, by_name[name]
+
+
+def _draw(rows: Rows, predictor: Predictor, seed: int) -> Rows:
+    """Return some of the rows, the same ones each time."""
+    most = min(MOST_ROWS, max(20, MOST_WORK // max(1, predictor.stack.parameters)))
+    return np.sort(generator(seed, STREAM).permutation(rows)[:most])
+
+
+def _rows_of(stored: Stored, names: list[str], rows: Rows) -> Table:
+    """Read rows of a table column by column, so that one whole column at a time is in memory."""
+    columns = {name: take(stored.read([name]).columns[name], rows) for name in names}
+    return Table({name: stored.types[name] for name in names}, columns, len(rows))
+
+
+def _points(names: tuple[str, ...], truth: Floats | Rows, decoded: Floats) -> list[dict[str, Any]]:
+    found = []
+    for place, name in enumerate(names):
+        actual, predicted = pairs(truth[:, place].astype(np.float64), decoded[:, place])
+        found.append({"target": name, "actual": actual, "predicted": predicted})
+    return found
+
+
+def _curves(target: ClassTarget, truth: Floats | Rows, shares: Floats) -> list[dict[str, Any]]:
+    # Of two classes one curve tells all: the other's is its mirror image.
+    places = [1] if len(target.labels) == 2 else range(min(len(target.labels), MOST_CURVES))
+    return [
+        {"label": target.labels[place]}
+        | {
+            name: value.tolist() if isinstance(value, np.ndarray) else value
+            for name, value in vars(roc_curve(truth == place, shares[:, place])).items()
+        }
+        for place in places
+    ]

@@ -1,0 +1,65 @@
+/** A table of true classes against predicted ones; the more rows in a cell, the darker it is. */
+
+import { count, percent } from "../../format";
+
+interface Props {
+  labels: string[];
+  /** a row per true class, a column per predicted one */
+  matrix: number[][];
+  split: string;
+}
+
+const MOST = 20; // classes that a table still shows
+
+export function Confusion({ labels, matrix, split }: Props) {
+  if (labels.length > MOST) {
+    return <p class="quiet">{count(labels.length)} classes are too many for a table.</p>;
+  }
+  return (
+    <div class="scroll">
+      <table class="confusion">
+        <caption>Of the {split} rows: true classes in rows, predicted ones in columns</caption>
+        <thead>
+          <tr>
+            <td />
+            {labels.map((label) => (
+              <th scope="col" class="right" key={label} title={label}>
+                {label}
+              </th>
+            ))}
+          </tr>
+        </thead>
+        <tbody>
+          {matrix.map((row, truth) => {
+            const total = row.reduce((sum, cell) => sum + cell, 0);
+            return (
+              <tr key={labels[truth]}>
+                <th scope="row" title={labels[truth]}>
+                  {labels[truth]}
+                </th>
+                {row.map((cell, predicted) => (
+                  <Cell
+                    key={labels[predicted]}
+                    size={cell}
+                    share={total ? cell / total : 0}
+                    isRight={truth === predicted}
+                  />
+                ))}
+              </tr>
+            );
+          })}
+        </tbody>
+      </table>
+    </div>
+  );
+}
+
+function Cell({ size, share, isRight }: { size: number; share: number; isRight: boolean }) {
+  const color = isRight ? "var(--accent)" : "var(--second)";
+  const shade = `color-mix(in srgb, ${color} ${Math.round(share * 45)}%, transparent)`;
+  return (
+    <td class="right" style={{ background: shade }} title={`${percent(share)} of its class`}>
+      {count(size)}
+    </td>
+  );
+}

@@ -1,0 +1,47 @@
+/** An error as the service told it: its sentence, what is wrong with the input, its code. */
+
+import { problemOf } from "../api";
+
+export function Failure({ error, retry }: { error: unknown; retry?: () => void }) {
+  const problem = problemOf(error);
+  // Where only one thing is wrong, the sentence above says it already.
+  const items = (problem.errors ?? []).filter((item) => item.detail !== problem.detail);
+  return (
+    <div class="notice failure" role="alert">
+      <p>
+        <strong>{problem.title}.</strong> {problem.detail}
+      </p>
+      {items.length > 0 && (
+        <ul>
+          {items.map((item) => (
+            <li key={`${item.pointer} ${item.code}`}>
+              {item.pointer && <code>{item.pointer}</code>} {item.detail}
+            </li>
+          ))}
+        </ul>
+      )}
+      <p class="quiet">
+        <code>{problem.code}</code>
+        {problem.request_id && <> · request {problem.request_id}</>}
+      </p>
+      {retry && (
+        <button type="button" onClick={retry}>
+          Try again
+        </button>
+      )}
+    </div>
+  );
+}
+
+export function Notices({ notices }: { notices: { code: string; detail: string }[] }) {
+  if (notices.length === 0) return null;
+  return (
+    <ul class="notices">
+      {notices.map((notice) => (
+        <li class="notice warning" key={notice.code + notice.detail}>
+          {notice.detail} <code class="quiet">{notice.code}</code>
+        </li>
+      ))}
+    </ul>
+  );
+}

@@ -1,0 +1,66 @@
+/** A thing that a view loads: there, on its way, or refused. */
+
+import { useCallback, useEffect, useRef, useState } from "preact/hooks";
+import { onSession } from "./session";
+
+export interface Resource<T> {
+  data: T | null;
+  error: unknown;
+  isLoading: boolean;
+  /** Loads once more; what is there stays until the new one has come. */
+  reload: () => void;
+  set: (data: T) => void;
+}
+
+type Load<T> = (signal: AbortSignal) => Promise<T>;
+
+/** Loads when the view appears, when one of `inputs` changes, and when another key is given. */
+export function useResource<T>(load: Load<T>, inputs: readonly unknown[]): Resource<T> {
+  const [state, setState] = useState<Omit<Resource<T>, "reload" | "set">>(EMPTY);
+  const [round, setRound] = useState(0);
+  const latest = useRef(load);
+  latest.current = load;
+  const reload = useCallback(() => setRound((count) => count + 1), []);
+  const set = useCallback((data: T) => setState({ data, error: null, isLoading: false }), []);
+
+  useEffect(() => onSession(reload), [reload]);
+  useEffect(() => setState(EMPTY), inputs);
+  useEffect(() => {
+    const abort = new AbortController();
+    latest.current(abort.signal).then(
+      (data) => {
+        if (!abort.signal.aborted) set(data);
+      },
+      (error: unknown) => {
+        if (!abort.signal.aborted) setState((old) => ({ ...old, error, isLoading: false }));
+      },
+    );
+    return () => abort.abort();
+  }, [round, set, ...inputs]);
+  return { ...state, reload, set };
+}
+
+/** Loads once more whenever the count has changed. */
+export function useReloadOn(count: number, reload: () => void): void {
+  const seen = useRef(count);
+  useEffect(() => {
+    if (seen.current !== count) reload();
+    seen.current = count;
+  }, [count, reload]);
+}
+
+/** Calls `act` every so many seconds while the page is looked at. */
+export function useInterval(act: () => void, seconds: number | null): void {
+  const latest = useRef(act);
+  latest.current = act;
+  useEffect(() => {
+    if (seconds === null) return undefined;
+    const tick = () => {
+      if (document.visibilityState === "visible") latest.current();
+    };
+    const timer = setInterval(tick, seconds * 1000);
+    return () => clearInterval(timer);
+  }, [seconds]);
+}
+
+const EMPTY = { data: null, error: null, isLoading: true } as const;

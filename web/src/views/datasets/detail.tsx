@@ -1,0 +1,136 @@
+/** One dataset: what it holds, how its columns were read and why, its first rows. */
+
+import { useState } from "preact/hooks";
+import { call, type Dataset, deleteDataset, getDataset } from "../../api";
+import { Failure, Notices } from "../../components/failure";
+import { DatasetState } from "../../components/state";
+import { bytes, count, time } from "../../format";
+import { announce } from "../../news";
+import { useInterval, useResource } from "../../resource";
+import { go, href, hrefWith } from "../../router";
+import { Columns } from "./columns";
+import { Rows } from "./rows";
+
+export function Detail({ id }: { id: string }) {
+  const dataset = useResource(
+    (signal) => call(getDataset({ path: { dataset_id: id }, signal })),
+    [id],
+  );
+  const { data } = dataset;
+  const isUnderWay = data?.state === "receiving" || data?.state === "ingesting";
+  useInterval(dataset.reload, isUnderWay ? 1 : null);
+  if (!data) {
+    if (dataset.error !== null) return <Failure error={dataset.error} retry={dataset.reload} />;
+    return <h1 class="quiet">Dataset</h1>;
+  }
+  return (
+    <>
+      <Head dataset={data} />
+      {dataset.error !== null && <Failure error={dataset.error} retry={dataset.reload} />}
+      {isUnderWay && (
+        <p class="quiet" role="status">
+          The service is reading the file: this page shows it as soon as it is done.
+        </p>
+      )}
+      {data.error && <Rejected dataset={data} />}
+      {data.state === "ready" && (
+        <>
+          <Facts dataset={data} />
+          <Notices notices={data.warnings ?? []} />
+          <Columns dataset={data} onChange={dataset.set} key={data.version} />
+          <Rows dataset={data} />
+        </>
+      )}
+    </>
+  );
+}
+
+function Head({ dataset }: { dataset: Dataset }) {
+  const [error, setError] = useState<unknown>(null);
+
+  async function remove(): Promise<void> {
+    if (!confirm(`Delete “${dataset.name}”? Its runs keep their curves and models.`)) return;
+    try {
+      await call(deleteDataset({ path: { dataset_id: dataset.id } }));
+      announce(`${dataset.name} is deleted.`);
+      go(href("datasets"));
+    } catch (refused) {
+      setError(refused);
+    }
+  }
+
+  return (
+    <>
+      <div class="row apart">
+        <div>
+          <p class="quiet">
+            <a href={href("datasets")}>Datasets</a>
+          </p>
+          <h1>{dataset.name}</h1>
+        </div>
+        <div class="actions">
+          {dataset.state === "ready" ? (
+            <a class="button primary" href={hrefWith(["new"], { dataset: dataset.id })}>
+              Train on it
+            </a>
+          ) : (
+            <DatasetState state={dataset.state} />
+          )}
+          <button type="button" onClick={() => void remove()}>
+            Delete
+          </button>
+        </div>
+      </div>
+      {error !== null && <Failure error={error} />}
+    </>
+  );
+}
+
+function Facts({ dataset }: { dataset: Dataset }) {
+  const facts = {
+    Rows: count(dataset.rows),
+    Columns: count(dataset.columns?.length),
+    Size: bytes(dataset.bytes),
+    Version: String(dataset.version),
+    Added: time(dataset.created_at),
+  };
+  return (
+    <dl class="facts card">
+      {Object.entries(facts).map(([name, value]) => (
+        <div key={name}>
+          <dt>{name}</dt>
+          <dd>{value}</dd>
+        </div>
+      ))}
+    </dl>
+  );
+}
+
+function Rejected({ dataset }: { dataset: Dataset }) {
+  const problem = dataset.error;
+  if (!problem) return null;
+  return (
+    <div class="notice failure" role="alert">
+      <p>
+        <strong>The file was not taken.</strong> {problem.detail}
+      </p>
+      <ul>
+        {problem.errors?.map((item) => (
+          <li key={item.detail}>
+            {[item.row && `row ${item.row}`, item.line && `line ${item.line}`, item.column]
+              .filter(Boolean)
+              .join(", ")}
+            {": "}
+            {item.detail}
+          </li>
+        ))}
+      </ul>
+      <p class="quiet">
+        <code>{problem.code}</code>
+      </p>
+      <a class="button" href={href("datasets")}>
+        Upload another file
+      </a>
+    </div>
+  );
+}

@@ -1,0 +1,122 @@
+/** The place to drop a file on, and how far its upload is. */
+
+import { useRef, useState } from "preact/hooks";
+import type { Dataset } from "../../api";
+import { Failure } from "../../components/failure";
+import { ProgressBar } from "../../components/progress";
+import { bytes, percent } from "../../format";
+import { announce } from "../../news";
+import { go, href } from "../../router";
+import { ACCEPTED, upload } from "./upload";
+
+interface Going {
+  file: File;
+  share: number;
+  abort: AbortController;
+}
+
+/** What the course starts with: 13 students' points in a quiz and in the final exam. */
+const EXAMPLE = [
+  "Quiz,Final",
+  "25.2,30.5", "8.4,13.6", "4.9,14", "11.1,16.6", "9,15.8", "7.8,6.3", "3,2.4",
+  "16,27.7", "2.5,0", "13.8,16.8", "9.6,14.9", "11.8,7.6", "16.9,25.9",
+].join("\n");
+
+export function Drop({ hasNone }: { hasNone: boolean }) {
+  const [going, setGoing] = useState<Going | null>(null);
+  const [error, setError] = useState<unknown>(null);
+  const [isOver, setOver] = useState(false);
+  const input = useRef<HTMLInputElement>(null);
+
+  async function send(file: File | undefined): Promise<void> {
+    if (!file) return;
+    const abort = new AbortController();
+    setError(null);
+    setGoing({ file, share: 0, abort });
+    try {
+      const onProgress = (share: number) => setGoing({ file, share, abort });
+      arrived(await upload(file, { onProgress, signal: abort.signal }));
+    } catch (refused) {
+      if (!abort.signal.aborted) setError(refused);
+    } finally {
+      setGoing(null);
+    }
+  }
+
+  return (
+    <section class="stack" aria-label="Upload">
+      <div
+        class={isOver ? "drop over" : "drop"}
+        onDragOver={(event) => {
+          event.preventDefault();
+          setOver(true);
+        }}
+        onDragLeave={() => setOver(false)}
+        onDrop={(event) => {
+          event.preventDefault();
+          setOver(false);
+          void send(event.dataTransfer?.files[0]);
+        }}
+      >
+        {going ? (
+          <Sending going={going} />
+        ) : (
+          <>
+            <h2>Drop a table here</h2>
+            <p class="quiet">
+              CSV, TSV, NDJSON, JSON, Parquet or Arrow; CSV may be gzipped. It goes to this service and nowhere else.
+            </p>
+            <div class="actions">
+              <button type="button" class="primary" onClick={() => input.current?.click()}>
+                Choose a file
+              </button>
+              {hasNone && (
+                <button type="button" onClick={() => void send(example())}>
+                  Try 13 exam scores
+                </button>
+              )}
+            </div>
+          </>
+        )}
+        <input
+          ref={input}
+          class="unseen"
+          type="file"
+          tabIndex={-1}
+          aria-label="A table to upload"
+          accept={ACCEPTED}
+          onChange={(event) => {
+            const field = event.currentTarget;
+            void send(field.files?.[0]);
+            field.value = ""; // so that the same file may be chosen again
+          }}
+        />
+      </div>
+      {error !== null && <Failure error={error} />}
+    </section>
+  );
+}
+
+function Sending({ going }: { going: Going }) {
+  const isSent = going.share >= 1;
+  return (
+    <div class="stack sending">
+      <h2>{going.file.name}</h2>
+      <ProgressBar label={`Upload of ${going.file.name}`} share={isSent ? null : going.share}>
+        <span>{isSent ? "Reading it" : `${percent(going.share)} of ${bytes(going.file.size)}`}</span>
+        <button type="button" class="small" onClick={() => going.abort.abort()}>
+          Stop
+        </button>
+      </ProgressBar>
+    </div>
+  );
+}
+
+function arrived(dataset: Dataset): void {
+  announce(`${dataset.name} is uploaded.`);
+  go(href("datasets", dataset.id));
+}
+
+function example(): File {
+  return new File([EXAMPLE], "scores.csv", { type: "text/csv" });
+}

@@ -1,0 +1,86 @@
+/** All datasets, and the place to drop another one. Nothing here waits for changes. */
+
+import { call, type Dataset, listDatasets, type PageDataset } from "../../api";
+import { Failure } from "../../components/failure";
+import { More, useList } from "../../components/more";
+import { DatasetState } from "../../components/state";
+import { bytes, count, time } from "../../format";
+import { href, hrefWith } from "../../router";
+import { Drop } from "./drop";
+
+export function List() {
+  const list = useList<Dataset>((after, signal) => page(after, signal), []);
+  const isEmpty = list.items?.length === 0;
+  return (
+    <>
+      <h1>Datasets</h1>
+      <Drop hasNone={isEmpty} />
+      {list.error !== null && <Failure error={list.error} retry={list.reload} />}
+      {isEmpty && (
+        <p class="quiet">
+          No dataset yet. Drop a table with a row of column names, or try the example: then train on
+          it.
+        </p>
+      )}
+      {list.items && list.items.length > 0 && (
+        <section class="card" aria-label="All datasets">
+          <div class="scroll">
+            <table>
+              <thead>
+                <tr>
+                  <th scope="col">Name</th>
+                  <th scope="col" class="right">
+                    Rows
+                  </th>
+                  <th scope="col" class="right">
+                    Columns
+                  </th>
+                  <th scope="col" class="right">
+                    Size
+                  </th>
+                  <th scope="col">Added</th>
+                  <th scope="col">
+                    <span class="unseen">What to do</span>
+                  </th>
+                </tr>
+              </thead>
+              <tbody>
+                {list.items.map((dataset) => (
+                  <Row dataset={dataset} key={dataset.id} />
+                ))}
+              </tbody>
+            </table>
+          </div>
+          <More list={list} />
+        </section>
+      )}
+    </>
+  );
+}
+
+function Row({ dataset }: { dataset: Dataset }) {
+  return (
+    <tr>
+      <th scope="row">
+        <a href={href("datasets", dataset.id)}>{dataset.name}</a>
+      </th>
+      <td class="right">{count(dataset.rows)}</td>
+      <td class="right">{count(dataset.columns?.length)}</td>
+      <td class="right">{bytes(dataset.bytes)}</td>
+      <td class="quiet nowrap">{time(dataset.created_at)}</td>
+      <td class="right nowrap">
+        {dataset.state === "ready" ? (
+          <a href={hrefWith(["new"], { dataset: dataset.id })} aria-label={`Train on ${dataset.name}`}>
+            Train
+          </a>
+        ) : (
+          <DatasetState state={dataset.state} />
+        )}
+      </td>
+    </tr>
+  );
+}
+
+function page(after: string | null, signal: AbortSignal): Promise<PageDataset> {
+  return call(listDatasets({ query: { limit: 50, after }, signal }));
+}

@@ -1,0 +1,70 @@
+/** The first rows as they were read, and more of them on demand. */
+
+import { call, type Dataset, listDatasetRows } from "../../api";
+import { Failure } from "../../components/failure";
+import { More, useList } from "../../components/more";
+import { cell, count, moment } from "../../format";
+
+const PAGE = 20; // rows
+const MOST_COLUMNS = 30; // of a table that a person reads
+
+export function Rows({ dataset }: { dataset: Dataset }) {
+  const columns = (dataset.columns ?? []).slice(0, MOST_COLUMNS);
+  const left = (dataset.columns?.length ?? 0) - columns.length;
+  const names = columns.map((column) => column.name);
+  const list = useList(
+    (after, signal) =>
+      call(
+        listDatasetRows({
+          path: { dataset_id: dataset.id },
+          query: { limit: PAGE, after, columns: names },
+          signal,
+        }),
+      ),
+    [dataset.id, dataset.version],
+  );
+  return (
+    <section class="stack" aria-labelledby="rows">
+      <h2 id="rows">First rows</h2>
+      {list.error !== null && <Failure error={list.error} retry={list.reload} />}
+      <div class="card">
+        <div class="scroll" tabIndex={0} role="region" aria-label="Table of the first rows">
+          <table class="data">
+            <thead>
+              <tr>
+                <th scope="col">Row</th>
+                {columns.map((column) => (
+                  <th scope="col" key={column.name} class={isNumber(column.type) ? "right" : ""}>
+                    {column.name}
+                  </th>
+                ))}
+              </tr>
+            </thead>
+            <tbody>
+              {list.items?.map((row, place) => (
+                <tr key={place}>
+                  <td class="quiet">{place + 1}</td>
+                  {columns.map((column) => (
+                    <td key={column.name} class={isNumber(column.type) ? "right" : ""}>
+                      {shown(row[column.name], column.type) || <span class="quiet">missing</span>}
+                    </td>
+                  ))}
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </div>
+        {left > 0 && <p class="quiet">{count(left)} further columns are not shown here.</p>}
+        <More list={list} />
+      </div>
+    </section>
+  );
+}
+
+function shown(value: unknown, type: string): string {
+  return type === "datetime" && typeof value === "string" ? moment(value) : cell(value);
+}
+
+function isNumber(type: string): boolean {
+  return type === "number" || type === "integer";
+}

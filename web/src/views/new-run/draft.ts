@@ -1,0 +1,84 @@
+/** The request that the form makes: only what differs from the defaults, so that it reads well. */
+
+import type { Dataset, RunConfig } from "../../api";
+import { component, type Json, type JsonObject, resolve, same, type Schema, variants } from "./schema";
+
+export interface Draft {
+  dataset: string;
+  /** a column, or several as a run that is asked for again may have */
+  target: string | string[];
+  /** what else was chosen */
+  rest: JsonObject;
+}
+
+const RUN = component("RunConfig").properties ?? {};
+export function field(name: string): Schema {
+  return RUN[name] ?? {};
+}
+
+export function defaultOf(name: string): Json {
+  return field(name).default ?? null;
+}
+
+export function valueOf(draft: Draft, name: string): Json {
+  return draft.rest[name] ?? (name in draft.rest ? null : defaultOf(name));
+}
+
+/** Returns the draft with another value of a field; a default is left out. */
+export function withValue(draft: Draft, name: string, value: Json): Draft {
+  const { [name]: _before, ...rest } = draft.rest;
+  const isDefault = same(value, defaultOf(name));
+  return { ...draft, rest: isDefault ? rest : { ...rest, [name]: value } };
+}
+
+export function request(draft: Draft): RunConfig {
+  const body: JsonObject = { dataset: draft.dataset, target: draft.target, ...draft.rest };
+  return body as unknown as RunConfig;
+}
+
+/** Returns the draft of a dataset before anything was chosen. */
+export function firstDraft(dataset: Dataset): Draft {
+  return {
+    dataset: dataset.id,
+    target: likelyTarget(dataset),
+    rest: { register_as: modelName(dataset.name) },
+  };
+}
+
+/** Returns a draft that asks for what a run was asked for. */
+export function draftOf(config: JsonObject, dataset: Dataset): Draft {
+  let draft: Draft = { dataset: dataset.id, target: config["target"] as string | string[], rest: {} };
+  for (const name of Object.keys(RUN)) {
+    const value = config[name];
+    if (["dataset", "target"].includes(name) || value === undefined) continue;
+    draft = withValue(draft, name, shortened(field(name), value));
+  }
+  return draft;
+}
+
+/** Leaves out what an object has by default, so that equal choices look equal. */
+function shortened(schema: Schema, value: Json): Json {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return value;
+  const choice = variants(schema).get(String(value["type"])) ?? resolve(schema);
+  const told = Object.entries(value).filter(
+    ([name, part]) => name === "type" || !same(part, choice.properties?.[name]?.default),
+  );
+  const short = Object.fromEntries(told);
+  const whole = schema.default as JsonObject | undefined;
+  return whole && same(whole["type"], short["type"]) && told.length === 1 ? (whole as Json) : short;
+}
+
+/** The last column is the usual place of what is to be predicted. */
+function likelyTarget(dataset: Dataset): string {
+  const columns = dataset.columns ?? [];
+  const features = columns.filter((column) => column.role === "feature" && column.distinct > 1);
+  return (features.at(-1) ?? columns.at(-1))?.name ?? "";
+}
+
+export function modelName(text: string): string {
+  const plain = text
+    .normalize("NFKD")
+    .replace(/[^A-Za-z0-9._-]+/g, "-")
+    .replace(/^[^A-Za-z0-9]+|-+$/g, "");
+  return plain.slice(0, 128) || "model";
+}

@@ -1,0 +1,244 @@
+/** Fields of a form, made from the schema of what they hold. */
+
+import { createContext, type ComponentChildren } from "preact";
+import { useContext, useId, useState } from "preact/hooks";
+import { LayerList } from "./layer-list";
+import { type Json, type JsonObject, label, numeric, resolve, type Schema, words } from "./schema";
+
+/** What the service says is wrong, by JSON pointer. */
+export const Wrong = createContext<ReadonlyMap<string, string>>(new Map());
+/** The names of the dataset's columns, which a field may choose from. */
+export const ColumnNames = createContext<readonly string[]>([]);
+
+interface FieldProps {
+  name: string;
+  schema: Schema;
+  value: Json | undefined;
+  pointer: string;
+  onValue: (value: Json) => void;
+  hint?: string;
+}
+
+/** The fields of an object, `type` excepted: that one was chosen already. */
+export function ObjectFields({
+  schema,
+  value,
+  pointer,
+  onValue,
+}: {
+  schema: Schema;
+  value: JsonObject;
+  pointer: string;
+  onValue: (value: JsonObject) => void;
+}) {
+  const names = Object.keys(schema.properties ?? {}).filter((name) => name !== "type");
+  return (
+    <>
+      {names.map((name) => {
+        const part = resolve(schema.properties?.[name] ?? {}, schema.$defs);
+        return (
+          <Field
+            key={name}
+            name={name}
+            schema={{ ...part, $defs: schema.$defs ?? {} }}
+            value={name in value ? value[name] : part.default}
+            pointer={`${pointer}/${name}`}
+            onValue={(next) => onValue(changed(value, name, next, part.default))}
+          />
+        );
+      })}
+    </>
+  );
+}
+
+export function Field(props: FieldProps) {
+  const { name, schema } = props;
+  if (name === "column") return <ColumnField {...props} />;
+  if (schema.type === "boolean") return <CheckField {...props} />;
+  if (schema.type === "array" && schema.items?.oneOf) return <LayerList {...props} />;
+  if (schema.type === "array") return <NumbersField {...props} />;
+  if (numeric(schema)) return <NumberField {...props} />;
+  if (words(schema).length > 0) return <WordField {...props} />;
+  return <TextField {...props} />;
+}
+
+/** A label, what goes below it, and what is wrong with it. */
+export function Labelled({
+  text,
+  pointer,
+  hint,
+  children,
+}: {
+  text: string;
+  pointer: string;
+  hint?: string | undefined;
+  children: (id: string, attributes: { "aria-invalid": boolean; "aria-describedby": string }) => ComponentChildren;
+}) {
+  const id = useId();
+  const wrong = useWrong(pointer);
+  const attributes = { "aria-invalid": wrong !== undefined, "aria-describedby": `${id}-hint` };
+  return (
+    <div class="field">
+      <label class="label" for={id}>
+        {text}
+      </label>
+      {children(id, attributes)}
+      <small id={`${id}-hint`} class={wrong ? "wrong" : ""}>
+        {wrong ?? hint}
+      </small>
+    </div>
+  );
+}
+
+function useWrong(pointer: string): string | undefined {
+  const wrong = useContext(Wrong);
+  const inside = [...wrong].find(([place]) => place === pointer || place.startsWith(`${pointer}/`));
+  return inside?.[1];
+}
+
+function NumberField({ name, schema, value, pointer, onValue, hint }: FieldProps) {
+  const part = numeric(schema) ?? {};
+  const word = words(schema)[0];
+  // What was typed stays as it is, so that "0." can become "0.5".
+  const [typed, setTyped] = useState<string | null>(null);
+  const shown = typed ?? (value === null || value === undefined ? "" : String(value));
+  return (
+    <Labelled text={label(name)} pointer={pointer} hint={hint ?? range(part, word)}>
+      {(id, attributes) => (
+        <input
+          id={id}
+          {...attributes}
+          inputMode={part.type === "integer" ? "numeric" : "decimal"}
+          autocomplete="off"
+          value={shown}
+          onInput={(event) => {
+            setTyped(event.currentTarget.value);
+            onValue(read(event.currentTarget.value, word));
+          }}
+          onBlur={() => setTyped(null)}
+        />
+      )}
+    </Labelled>
+  );
+}
+
+function read(text: string, word: string | undefined): Json {
+  const trimmed = text.trim();
+  if (trimmed === "") return null;
+  const value = Number(trimmed);
+  if (trimmed === word || Number.isNaN(value)) return trimmed; // the service says what is wrong
+  return value;
+}
+
+function range(schema: Schema, word: string | undefined): string {
+  const least = schema.minimum ?? schema.exclusiveMinimum;
+  const most = schema.maximum ?? schema.exclusiveMaximum;
+  const parts = word ? [`a number, or ${word}`] : [];
+  if (least !== undefined) parts.push(schema.minimum === undefined ? `above ${least}` : `from ${least}`);
+  if (most !== undefined && most < 1e6) {
+    parts.push(schema.maximum === undefined ? `below ${most}` : `to ${most}`);
+  }
+  return parts.join(" ");
+}
+
+function NumbersField({ name, value, pointer, onValue }: FieldProps) {
+  const [typed, setTyped] = useState<string | null>(null);
+  const numbers = Array.isArray(value) ? value : [];
+  return (
+    <Labelled text={label(name)} pointer={pointer} hint="units of each layer, separated by commas">
+      {(id, attributes) => (
+        <input
+          id={id}
+          {...attributes}
+          inputMode="numeric"
+          autocomplete="off"
+          value={typed ?? numbers.join(", ")}
+          onInput={(event) => {
+            setTyped(event.currentTarget.value);
+            const parts = event.currentTarget.value.split(/[\s,;]+/).filter(Boolean);
+            onValue(parts.map((part) => read(part, undefined)));
+          }}
+          onBlur={() => setTyped(null)}
+        />
+      )}
+    </Labelled>
+  );
+}
+
+function WordField({ name, schema, value, pointer, onValue, hint }: FieldProps) {
+  return (
+    <Labelled text={label(name)} pointer={pointer} hint={hint}>
+      {(id, attributes) => (
+        <select
+          id={id}
+          {...attributes}
+          value={String(value)}
+          onChange={(event) => onValue(event.currentTarget.value)}
+        >
+          {words(schema).map((word) => (
+            <option key={word} value={word}>
+              {word.replaceAll("_", " ")}
+            </option>
+          ))}
+        </select>
+      )}
+    </Labelled>
+  );
+}
+
+function CheckField({ name, value, onValue }: FieldProps) {
+  return (
+    <label class="check">
+      <input
+        type="checkbox"
+        checked={value === true}
+        onChange={(event) => onValue(event.currentTarget.checked)}
+      />
+      {label(name)}
+    </label>
+  );
+}
+
+function ColumnField({ name, value, pointer, onValue }: FieldProps) {
+  const names = useContext(ColumnNames);
+  return (
+    <Labelled text={label(name)} pointer={pointer}>
+      {(id, attributes) => (
+        <select
+          id={id}
+          {...attributes}
+          value={typeof value === "string" ? value : ""}
+          onChange={(event) => onValue(event.currentTarget.value)}
+        >
+          <option value="">Choose a column</option>
+          {names.map((each) => (
+            <option key={each} value={each}>
+              {each}
+            </option>
+          ))}
+        </select>
+      )}
+    </Labelled>
+  );
+}
+
+function TextField({ name, value, pointer, onValue, hint }: FieldProps) {
+  return (
+    <Labelled text={label(name)} pointer={pointer} hint={hint}>
+      {(id, attributes) => (
+        <input
+          id={id}
+          {...attributes}
+          autocomplete="off"
+          value={typeof value === "string" ? value : ""}
+          onInput={(event) => onValue(event.currentTarget.value.trim() || null)}
+        />
+      )}
+    </Labelled>
+  );
+}
+
+function changed(object: JsonObject, name: string, value: Json, preset: Json | undefined): JsonObject {
+  const { [name]: _before, ...rest } = object;
+  return JSON.stringify(value) === JSON.stringify(preset) ? rest : { ...rest, [name]: value };
+}

@@ -1,0 +1,79 @@
+/** Which network: the service lists the types and says what each may be given. */
+
+import { type Architecture, call, listArchitectures } from "../../api";
+import { Failure } from "../../components/failure";
+import { useResource } from "../../resource";
+import { type Draft, defaultOf, valueOf, withValue } from "./draft";
+import { ObjectFields } from "./fields";
+import type { JsonObject, Schema } from "./schema";
+
+interface Props {
+  draft: Draft;
+  onDraft: (draft: Draft) => void;
+}
+
+/** Titles that say more than the name of a type. */
+const TITLES: Record<string, string> = {
+  linear: "Straight line",
+  mlp: "Network",
+  layers: "Layer by layer",
+};
+const FIRST: Record<string, JsonObject> = { layers: { layers: [{ linear: 16 }, "relu"] } };
+
+export function ModelFields({ draft, onDraft }: Props) {
+  const types = useResource((signal) => call(listArchitectures({ signal })), []);
+  const model = valueOf(draft, "model") as JsonObject;
+  const chosen = types.data?.data.find((each) => each.type === model["type"]);
+  const schema = chosen?.schema as Schema | undefined;
+  return (
+    <section class="card" aria-labelledby="model">
+      <h2 id="model">Model</h2>
+      {types.error !== null && <Failure error={types.error} retry={types.reload} />}
+      <div class="choices" role="radiogroup" aria-labelledby="model">
+        {types.data?.data.map((each) => (
+          <Choice
+            key={each.type}
+            architecture={each}
+            isChosen={each === chosen}
+            onChoose={() => onDraft(withValue(draft, "model", first(each.type)))}
+          />
+        ))}
+      </div>
+      {schema && (
+        <div class="columns">
+          <ObjectFields
+            key={chosen?.type}
+            schema={schema}
+            value={model}
+            pointer="/model"
+            onValue={(value) => onDraft(withValue(draft, "model", value))}
+          />
+        </div>
+      )}
+    </section>
+  );
+}
+
+/** Returns a model to begin with; the default one exactly as the service has it. */
+function first(type: string): JsonObject {
+  const preset = defaultOf("model") as JsonObject;
+  return preset["type"] === type ? preset : { type, ...FIRST[type] };
+}
+
+interface ChoiceProps {
+  architecture: Architecture;
+  isChosen: boolean;
+  onChoose: () => void;
+}
+
+function Choice({ architecture, isChosen, onChoose }: ChoiceProps) {
+  return (
+    <label class={isChosen ? "choice chosen" : "choice"}>
+      <input type="radio" name="model" checked={isChosen} onChange={onChoose} />
+      <span>
+        <strong>{TITLES[architecture.type] ?? architecture.title}</strong>
+        <small class="quiet">{architecture.description.replaceAll("`", "")}</small>
+      </span>
+    </label>
+  );
+}

@@ -1,0 +1,91 @@
+/** What the service says to the request as it stands: cost, warnings, errors; and the request. */
+
+import type { ComponentChildren } from "preact";
+import { useEffect, useState } from "preact/hooks";
+import { call, type Dataset, Refusal, type RunConfig, type RunPlan, validateRun } from "../../api";
+import { Network } from "../../components/charts/network";
+import { Code } from "../../components/code";
+import { Failure, Notices } from "../../components/failure";
+import { bytes, count, duration } from "../../format";
+import { drawn } from "./picture";
+import { asCurl, asPython } from "./spelled";
+
+export interface Checked {
+  plan: RunPlan | null;
+  error: unknown;
+}
+
+const QUIET = 200; // milliseconds without a change before the service is asked
+
+/** Asks the service what it makes of a request, each time it has changed. */
+export function usePlan(body: RunConfig): Checked {
+  const [state, setState] = useState<Checked>({ plan: null, error: null });
+  const text = JSON.stringify(body);
+  useEffect(() => {
+    const abort = new AbortController();
+    const timer = setTimeout(() => {
+      call(validateRun({ body: JSON.parse(text) as RunConfig, signal: abort.signal })).then(
+        (plan) => setState({ plan, error: null }),
+        (error: unknown) => {
+          if (!abort.signal.aborted) setState((old) => ({ plan: old.plan, error }));
+        },
+      );
+    }, QUIET);
+    return () => {
+      clearTimeout(timer);
+      abort.abort();
+    };
+  }, [text]);
+  return state;
+}
+
+/** Returns what is wrong with each field, by its pointer. */
+export function wrongOf(error: unknown): ReadonlyMap<string, string> {
+  const items = error instanceof Refusal ? (error.problem.errors ?? []) : [];
+  return new Map(items.map((item) => [item.pointer ?? "", atItsPlace(item.detail)]));
+}
+
+/** "epochs: it should be above 0" → "It should be above 0", because it stands at the field. */
+function atItsPlace(detail: string): string {
+  const text = detail.replace(/^[\w.]+: /, "");
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
+
+interface Props {
+  body: RunConfig;
+  plan: Checked;
+  dataset: Dataset;
+  children: ComponentChildren;
+}
+
+export function PlanPanel({ body, plan: { plan, error }, dataset, children }: Props) {
+  const estimate = plan?.estimate;
+  const facts = {
+    Parameters: count(estimate?.parameters),
+    Steps: count(estimate?.steps),
+    "Time, about": duration(estimate?.seconds),
+    Memory: bytes(estimate?.memory_bytes),
+  };
+  return (
+    <aside class="stack aside" aria-label="What this run will be">
+      <div class="card">
+        <dl class="facts">
+          {Object.entries(facts).map(([name, value]) => (
+            <div key={name}>
+              <dt>{name}</dt>
+              <dd>{value}</dd>
+            </div>
+          ))}
+        </dl>
+        {children}
+        {error !== null && <Failure error={error} />}
+        {plan && error === null && <Notices notices={plan.warnings ?? []} />}
+      </div>
+      <div class="card network-place">{plan && <Network layers={drawn(plan, dataset)} />}</div>
+      <div class="card">
+        <h2>The same request</h2>
+        <Code texts={{ curl: asCurl(body), Python: asPython(body) }} />
+      </div>
+    </aside>
+  );
+}

@@ -1,0 +1,160 @@
+/** How it learns: a few fields that people change, and all others below. */
+
+import { type Draft, defaultOf, field, valueOf, withValue } from "./draft";
+import { Field, Labelled, ObjectFields } from "./fields";
+import { type JsonObject, label, resolve, type Schema, variants } from "./schema";
+
+interface Props {
+  draft: Draft;
+  onDraft: (draft: Draft) => void;
+}
+
+const HINTS: Record<string, string> = {
+  epochs: "passes over the training rows",
+  register_as: "the model's name; empty: no model is made",
+  seed: "the same seed gives the same run",
+  device: "auto, cpu, cuda or cuda:0",
+  loss: "auto: squared error for numbers, cross entropy for classes",
+};
+
+export function TrainingFields({ draft, onDraft }: Props) {
+  const set = (name: string) => (value: unknown) =>
+    onDraft(withValue(draft, name, value as JsonObject));
+  const plain = (name: string) => (
+    <Field
+      key={name}
+      name={name}
+      schema={field(name)}
+      value={valueOf(draft, name)}
+      pointer={`/${name}`}
+      onValue={set(name)}
+      {...(HINTS[name] ? { hint: HINTS[name] } : {})}
+    />
+  );
+  const choice = (name: string) => (
+    <Choice key={name} name={name} value={valueOf(draft, name) as JsonObject} onValue={set(name)} />
+  );
+  return (
+    <>
+      <section class="card" aria-labelledby="training">
+        <h2 id="training">Training</h2>
+        <div class="columns">
+          {plain("epochs")}
+          {plain("batch_size")}
+          {plain("register_as")}
+        </div>
+        {choice("optimizer")}
+        <details>
+          <summary>Everything else</summary>
+          <div class="stack inside">
+            {choice("split")}
+            {choice("schedule")}
+            <div class="columns">
+              <Optional
+                name="early_stopping"
+                text="Stop early"
+                preset={{ patience: 20 }}
+                draft={draft}
+                onDraft={onDraft}
+              />
+              <Optional
+                name="budget"
+                text="Limit the time"
+                preset={{ time_s: 600 }}
+                draft={draft}
+                onDraft={onDraft}
+              />
+            </div>
+            <div class="columns">{["loss", "on_divergence", "seed", "device"].map(plain)}</div>
+            {plain("standardize")}
+            <div class="columns">{plain("name")}</div>
+          </div>
+        </details>
+      </section>
+    </>
+  );
+}
+
+interface ChoiceProps {
+  name: string;
+  value: JsonObject;
+  onValue: (value: JsonObject) => void;
+}
+
+/** One of several objects: its type, then that type's own fields. */
+function Choice({ name, value, onValue }: ChoiceProps) {
+  const choices = variants(field(name));
+  const type = String(value["type"]);
+  const chosen = choices.get(type);
+  return (
+    <div class="columns">
+      <Labelled text={label(name)} pointer={`/${name}/type`} hint={firstSentence(chosen)}>
+        {(id, attributes) => (
+          <select
+            id={id}
+            {...attributes}
+            value={type}
+            onChange={(event) => onValue(first(name, event.currentTarget.value))}
+          >
+            {[...choices.keys()].map((each) => (
+              <option key={each} value={each}>
+                {each.replaceAll("_", " ")}
+              </option>
+            ))}
+          </select>
+        )}
+      </Labelled>
+      {chosen && (
+        <ObjectFields key={type} schema={chosen} value={value} pointer={`/${name}`} onValue={onValue} />
+      )}
+    </div>
+  );
+}
+
+interface OptionalProps extends Props {
+  name: string;
+  text: string;
+  preset: JsonObject;
+}
+
+/** An object that may be absent: a box to tick, then its fields. */
+function Optional({ name, text, preset, draft, onDraft }: OptionalProps) {
+  const value = valueOf(draft, name);
+  const schema = (field(name).anyOf ?? []).map((each) => resolve(each)).find((each) => each.properties);
+  const set = (next: JsonObject | null) => onDraft(withValue(draft, name, next));
+  return (
+    <div class="stack">
+      <label class="check">
+        <input
+          type="checkbox"
+          checked={value !== null}
+          onChange={(event) => set(event.currentTarget.checked ? preset : null)}
+        />
+        {text}
+      </label>
+      {value !== null && schema && (
+        <ObjectFields
+          schema={withoutDefaults(schema)}
+          value={value as JsonObject}
+          pointer={`/${name}`}
+          onValue={set}
+        />
+      )}
+    </div>
+  );
+}
+
+/** So that the request always says the number that is shown. */
+function withoutDefaults(schema: Schema): Schema {
+  const parts = Object.entries(schema.properties ?? {}).map(([name, { default: _, ...part }]) => [name, part]);
+  return { ...schema, properties: Object.fromEntries(parts) };
+}
+
+function first(name: string, type: string): JsonObject {
+  const preset = defaultOf(name) as JsonObject;
+  return preset["type"] === type ? preset : { type };
+}
+
+function firstSentence(schema: Schema | undefined): string {
+  return (schema?.description ?? "").replaceAll("`", "");
+}

@@ -1,0 +1,245 @@
+/** The loss as it falls: train and validation, linear or logarithmic, smoothed or as it is. */
+
+import { useEffect, useMemo, useState } from "preact/hooks";
+import { call, getMetrics, type MetricColumns } from "../../api";
+import type { Range } from "../../components/charts/gestures";
+import { type Line, Plot } from "../../components/charts/plot";
+import { number } from "../../format";
+import { type Curve, CurveStore } from "./curve-store";
+import { smoothed } from "./smooth";
+
+export type Axis = "epoch" | "step" | "time";
+
+const AXES: Record<Axis, string> = { epoch: "epoch", step: "step", time: "seconds" };
+const COLORS: Record<string, string> = {
+  train: "--accent",
+  validation: "--second",
+  test: "--good",
+};
+
+interface Props {
+  runId: string;
+  store: CurveStore;
+  version: number;
+}
+
+export function Curves({ runId, store, version }: Props) {
+  const [axis, setAxis] = useState<Axis>("epoch");
+  const [isLog, setLog] = useState(false);
+  const [weight, setWeight] = useState(0);
+  const [chosen, choose] = useState("loss");
+  const [range, setRange] = useState<Range | null>(null);
+  const names = store.names();
+  const name = names.includes(chosen) ? chosen : (names[0] ?? "loss");
+  const close = useCloseUp(runId, store, name, axis, range);
+  const curves = close ?? store.of(name);
+  const lines = useMemo(
+    () => linesOf(curves, axis, weight),
+    [close, version, axis, weight, name],
+  );
+  return (
+    <section class="card" aria-labelledby="curves">
+      <div class="row apart">
+        <h2 id="curves">{name === "loss" ? "Loss" : name}</h2>
+        <Settings
+          {...{ axis, setAxis, isLog, setLog, weight, setWeight, names, name, choose }}
+        />
+      </div>
+      <Plot
+        lines={lines}
+        xLabel={AXES[axis]}
+        yLabel={name}
+        isLog={isLog}
+        version={version}
+        label={summary(curves, name)}
+        onRange={setRange}
+      />
+      <p class="quiet small">
+        Drag to zoom, shift and drag to move, double click for all of it; with the keyboard + − ← → and
+        Escape.
+        {store.isThinned && (close ? " Every point is shown." : " Points between are left out: zoom in for all.")}
+      </p>
+      <Values curves={curves} axis={axis} />
+    </section>
+  );
+}
+
+interface SettingsProps {
+  axis: Axis;
+  setAxis: (axis: Axis) => void;
+  isLog: boolean;
+  setLog: (isLog: boolean) => void;
+  weight: number;
+  setWeight: (weight: number) => void;
+  names: string[];
+  name: string;
+  choose: (name: string) => void;
+}
+
+function Settings(props: SettingsProps) {
+  const { axis, setAxis, isLog, setLog, weight, setWeight, names, name, choose } = props;
+  return (
+    <div class="row settings">
+      {names.length > 1 && (
+        <select aria-label="Metric" value={name} onChange={(event) => choose(event.currentTarget.value)}>
+          {names.map((each) => (
+            <option key={each}>{each}</option>
+          ))}
+        </select>
+      )}
+      <label class="check">
+        Smooth
+        <input
+          type="range"
+          min="0"
+          max="0.99"
+          step="0.01"
+          value={weight}
+          aria-valuetext={weight === 0 ? "off" : String(weight)}
+          onInput={(event) => setWeight(Number(event.currentTarget.value))}
+        />
+      </label>
+      <button type="button" class="small" aria-pressed={isLog} onClick={() => setLog(!isLog)}>
+        Log scale
+      </button>
+      <div class="segments" role="group" aria-label="Axis">
+        {(Object.keys(AXES) as Axis[]).map((each) => (
+          <button
+            key={each}
+            type="button"
+            class="small"
+            aria-pressed={axis === each}
+            onClick={() => setAxis(each)}
+          >
+            {each}
+          </button>
+        ))}
+      </div>
+    </div>
+  );
+}
+
+export function linesOf(curves: Curve[], axis: Axis, weight: number): Line[] {
+  return curves.flatMap((curve): Line[] => {
+    const color = COLORS[curve.split] ?? "--quiet";
+    const raw = { label: curve.split, x: curve[axis], y: curve.value, color };
+    if (weight === 0) return [raw];
+    const line = { ...raw, y: smoothed(curve.value, weight) };
+    return [{ ...raw, label: `${curve.split} as it is`, isFaint: true }, line];
+  });
+}
+
+const CLOSE = 9_000; // rows that are fetched as they are
+
+/** Fetches every row of a stretch of a thinned curve, once it is short enough. */
+function useCloseUp(
+  runId: string,
+  store: CurveStore,
+  name: string,
+  axis: Axis,
+  range: Range | null,
+): Curve[] | null {
+  const [close, setClose] = useState<Curve[] | null>(null);
+  const bounds = range && store.isThinned ? numbersIn(store.of(name), axis, range) : null;
+  const isClose = bounds !== null && bounds[1] - bounds[0] <= CLOSE;
+  const key = isClose ? bounds.join(" ") : "";
+  useEffect(() => {
+    if (!key || !bounds) {
+      setClose(null);
+      return undefined;
+    }
+    const abort = new AbortController();
+    const query = { after: bounds[0], limit: CLOSE + 2, names: name, layout: "columns" } as const;
+    const timer = setTimeout(() => {
+      call(getMetrics({ path: { run_id: runId }, query, signal: abort.signal })).then(
+        (page) => {
+          const part = new CurveStore();
+          const rows = page.data as MetricColumns;
+          if (rows.seq.length > 0) part.load(page);
+          setClose(part.of(name));
+        },
+        () => undefined, // the thinned curve stays
+      );
+    }, 150);
+    return () => {
+      clearTimeout(timer);
+      abort.abort();
+    };
+  }, [runId, key, name]);
+  return isClose ? close : null;
+}
+
+/** Returns the numbers of the rows just outside of a range. */
+function numbersIn(curves: Curve[], axis: Axis, range: Range): [number, number] | null {
+  let [first, last] = [Number.POSITIVE_INFINITY, 0];
+  for (const curve of curves) {
+    const xs = curve[axis];
+    const from = xs.findLastIndex((x) => x < range[0]);
+    const to = xs.findIndex((x) => x > range[1]);
+    first = Math.min(first, curve.seq[from] ?? 0);
+    last = Math.max(last, curve.seq[to] ?? curve.seq.at(-1) ?? 0);
+  }
+  return last > first ? [Math.max(0, first - 1), last] : null;
+}
+
+function summary(curves: Curve[], name: string): string {
+  const parts = curves.map((curve) => {
+    const [first, last] = [curve.value[0], curve.value.at(-1)];
+    return `${curve.split} from ${number(first)} to ${number(last)}`;
+  });
+  return `Plot of ${name}: ${parts.join("; ") || "no values yet"}`;
+}
+
+const ROWS = 25;
+
+/** The curves for those who do not see them: rows at even distances, the last one included. */
+function Values({ curves, axis }: { curves: Curve[]; axis: Axis }) {
+  const [isOpen, setOpen] = useState(false);
+  const longest = curves.reduce<Curve | null>(
+    (best, curve) => (best && best.seq.length >= curve.seq.length ? best : curve),
+    null,
+  );
+  return (
+    <details onToggle={(event) => setOpen(event.currentTarget.open)}>
+      <summary>Values as a table</summary>
+      {isOpen && longest && (
+        <div class="scroll">
+          <table>
+            <thead>
+              <tr>
+                <th scope="col">{AXES[axis]}</th>
+                {curves.map((curve) => (
+                  <th scope="col" class="right" key={curve.split}>
+                    {curve.split}
+                  </th>
+                ))}
+              </tr>
+            </thead>
+            <tbody>
+              {evenly(longest[axis].length).map((place) => {
+                const x = longest[axis][place] ?? 0;
+                return (
+                  <tr key={place}>
+                    <td>{number(x)}</td>
+                    {curves.map((curve) => (
+                      <td class="right" key={curve.split}>
+                        {number(curve.value[curve[axis].findLastIndex((each) => each <= x)])}
+                      </td>
+                    ))}
+                  </tr>
+                );
+              })}
+            </tbody>
+          </table>
+        </div>
+      )}
+    </details>
+  );
+}
+
+function evenly(size: number): number[] {
+  const count = Math.min(size, ROWS);
+  return Array.from({ length: count }, (_, place) =>
+    count === 1 ? 0 : Math.round((place * (size - 1)) / (count - 1)),
+  );
+}

@@ -1,0 +1,180 @@
+/** One run: how far it is, its curves, what came out of it, what it left. */
+
+import { useState } from "preact/hooks";
+import { call, renameRun, type Run } from "../../api";
+import { Failure, Notices } from "../../components/failure";
+import { ProgressBar } from "../../components/progress";
+import { RunState } from "../../components/state";
+import { count, duration, number, percent, time } from "../../format";
+import { href } from "../../router";
+import { Checkpoints } from "./checkpoints";
+import { Controls } from "./controls";
+import { Curves } from "./curves";
+import { hasEnded, useLive } from "./live";
+import { Log } from "./log";
+import { Result } from "./result";
+import { titleOf } from "./title";
+
+export function Detail({ id }: { id: string }) {
+  const live = useLive(id);
+  const { run, curves } = live;
+  if (!run) {
+    if (live.error !== null) return <Failure error={live.error} retry={live.reload} />;
+    return <h1 class="quiet">Run</h1>;
+  }
+  return (
+    <>
+      <Head run={run} onRun={live.setRun} />
+      {live.error !== null && <Failure error={live.error} retry={live.reload} />}
+      {live.connection === "waiting" && (
+        <p class="notice warning" role="status">
+          The connection is lost. It is tried again; nothing will be missed.
+        </p>
+      )}
+      <Progress run={run} />
+      {run.error && <Failed run={run} />}
+      <Notices notices={run.warnings ?? []} />
+      <Curves runId={id} store={curves} version={curves.version} />
+      {run.evaluation && <Result run={run} />}
+      <div class="halves">
+        <Checkpoints run={run} events={live.events} />
+        <Log run={run} events={live.events} />
+      </div>
+      <Asked run={run} />
+    </>
+  );
+}
+
+interface HeadProps {
+  run: Run;
+  onRun: (run: Run) => void;
+}
+
+function Head({ run, onRun }: HeadProps) {
+  const [error, setError] = useState<unknown>(null);
+
+  async function rename(): Promise<void> {
+    const name = prompt("The name of this run", run.name ?? "");
+    if (name === null) return;
+    try {
+      onRun(await call(renameRun({ path: { run_id: run.id }, body: { name: name.trim() || null } })));
+    } catch (refused) {
+      setError(refused);
+    }
+  }
+
+  return (
+    <>
+      <div class="row apart">
+        <div>
+          <p class="quiet">
+            <a href={href("runs")}>Runs</a>
+          </p>
+          <div class="row">
+            <h1>{titleOf(run)}</h1>
+            <RunState run={run} />
+            <button type="button" class="plain small" onClick={() => void rename()}>
+              Rename
+            </button>
+          </div>
+        </div>
+        <Controls run={run} onRun={onRun} />
+      </div>
+      {error !== null && <Failure error={error} />}
+    </>
+  );
+}
+
+function Progress({ run }: { run: Run }) {
+  const { progress } = run;
+  const best = run.best;
+  const facts: [string, string][] = [
+    ["Epoch", progress ? `${count(progress.epoch)} of ${count(progress.epochs)}` : "–"],
+    ["Step", progress ? count(progress.step) : "–"],
+    ["Training", duration(run.timings?.training_s)],
+    ["Best", best ? `${number(best.value)} at epoch ${count(best.epoch)}` : "–"],
+    ["Device", run.device ?? "–"],
+  ];
+  return (
+    <section class="card" aria-label="Progress">
+      <ProgressBar label="Progress of the run" share={shareOf(run)}>
+        <span>{saying(run)}</span>
+        <span>{left(run)}</span>
+      </ProgressBar>
+      <dl class="facts">
+        {facts.map(([name, value]) => (
+          <div key={name}>
+            <dt>{name}</dt>
+            <dd>{value}</dd>
+          </div>
+        ))}
+      </dl>
+    </section>
+  );
+}
+
+function shareOf(run: Run): number | null {
+  if (run.progress) return run.progress.fraction;
+  return run.state === "starting" ? null : 0;
+}
+
+function saying(run: Run): string {
+  if (run.state === "queued" && run.not_before) return `Tried again at ${time(run.not_before)}`;
+  if (run.state === "queued" && run.queue_position) return `Place ${run.queue_position} in the queue`;
+  if (hasEnded(run) && run.finished_at) return `Ended ${time(run.finished_at)}`;
+  return run.progress ? percent(run.progress.fraction) : "";
+}
+
+function left(run: Run): string {
+  const seconds = run.progress?.eta_s;
+  if (hasEnded(run) || seconds === null || seconds === undefined) return "";
+  return `about ${duration(seconds)} left`;
+}
+
+function Failed({ run }: { run: Run }) {
+  const problem = run.error;
+  if (!problem) return null;
+  return (
+    <div class="notice failure" role="alert">
+      <p>
+        <strong>{problem.title}.</strong> {problem.detail}
+      </p>
+      <p class="quiet">
+        <code>{problem.code}</code>
+      </p>
+    </div>
+  );
+}
+
+function Asked({ run }: { run: Run }) {
+  return (
+    <details class="card">
+      <summary>What was asked for</summary>
+      <dl class="facts">
+        <div>
+          <dt>Dataset</dt>
+          <dd>
+            <a href={href("datasets", run.dataset.id)}>version {run.dataset.version}</a>
+          </dd>
+        </div>
+        <div>
+          <dt>Submitted</dt>
+          <dd>{time(run.created_at)}</dd>
+        </div>
+        <div>
+          <dt>Attempt</dt>
+          <dd>{run.attempt}</dd>
+        </div>
+        <div>
+          <dt>Id</dt>
+          <dd>
+            <code>{run.id}</code>
+          </dd>
+        </div>
+      </dl>
+      <div class="code">
+        <pre tabIndex={0}>{JSON.stringify(run.config, null, 2)}</pre>
+      </div>
+    </details>
+  );
+}

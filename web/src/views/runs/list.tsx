@@ -1,0 +1,125 @@
+/** All runs, newest first; two or more of them can be compared. */
+
+import { useState } from "preact/hooks";
+import { call, listRuns, type Run } from "../../api";
+import { Failure } from "../../components/failure";
+import { More, useList } from "../../components/more";
+import { ProgressBar } from "../../components/progress";
+import { RunState } from "../../components/state";
+import { duration, number, time } from "../../format";
+import { useInterval } from "../../resource";
+import { go, href, hrefWith } from "../../router";
+import { hasEnded } from "./live";
+import { titleOf } from "./title";
+
+const PAGE = 50; // runs
+const MOST = 8; // runs that one plot still tells apart
+
+export function List() {
+  const list = useList<Run>(
+    (after, signal) => call(listRuns({ query: { limit: PAGE, after }, signal })),
+    [],
+  );
+  const [chosen, setChosen] = useState<string[]>([]);
+  // Once nothing is under way nothing is asked again, and never while older runs are looked at.
+  const isLive = (list.items ?? []).some((run) => !hasEnded(run)) && (list.items ?? []).length <= PAGE;
+  useInterval(list.reload, isLive ? 2 : null);
+  const toggle = (id: string) =>
+    setChosen((old) => (old.includes(id) ? old.filter((each) => each !== id) : [...old, id]));
+  return (
+    <>
+      <div class="row apart">
+        <h1>Runs</h1>
+        <div class="actions">
+          <button
+            type="button"
+            disabled={chosen.length < 2 || chosen.length > MOST}
+            onClick={() => go(hrefWith(["runs"], { compare: chosen.join(",") }))}
+          >
+            Compare {chosen.length > 0 ? chosen.length : ""}
+          </button>
+          <a class="button primary" href={href("new")}>
+            New run
+          </a>
+        </div>
+      </div>
+      {list.error !== null && <Failure error={list.error} retry={list.reload} />}
+      {list.items?.length === 0 && (
+        <div class="empty">
+          <p>Nothing was trained yet. Choose a table and what to predict; the rest has defaults.</p>
+          <a class="button primary" href={href("new")}>
+            Train the first model
+          </a>
+        </div>
+      )}
+      {list.items && list.items.length > 0 && (
+        <section class="card" aria-label="All runs">
+          <div class="scroll">
+            <table>
+              <thead>
+                <tr>
+                  <th scope="col">
+                    <span class="unseen">Compare</span>
+                  </th>
+                  <th scope="col">Run</th>
+                  <th scope="col">Model</th>
+                  <th scope="col">State</th>
+                  <th scope="col" class="right">
+                    Best
+                  </th>
+                  <th scope="col" class="right">
+                    Training
+                  </th>
+                  <th scope="col">Submitted</th>
+                </tr>
+              </thead>
+              <tbody>
+                {list.items.map((run) => (
+                  <Row key={run.id} run={run} isChosen={chosen.includes(run.id)} onToggle={toggle} />
+                ))}
+              </tbody>
+            </table>
+          </div>
+          <More list={list} />
+        </section>
+      )}
+    </>
+  );
+}
+
+interface RowProps {
+  run: Run;
+  isChosen: boolean;
+  onToggle: (id: string) => void;
+}
+
+function Row({ run, isChosen, onToggle }: RowProps) {
+  const title = titleOf(run);
+  const model = run.config["model"] as { type?: string } | undefined;
+  return (
+    <tr>
+      <td>
+        <input
+          type="checkbox"
+          aria-label={`Compare ${title}`}
+          checked={isChosen}
+          onChange={() => onToggle(run.id)}
+        />
+      </td>
+      <th scope="row">
+        <a href={href("runs", run.id)}>{title}</a>
+      </th>
+      <td>{model?.type}</td>
+      <td>
+        {run.state === "running" && run.progress ? (
+          <ProgressBar label={`Progress of ${title}`} share={run.progress.fraction} />
+        ) : (
+          <RunState run={run} />
+        )}
+      </td>
+      <td class="right nowrap">{run.best ? number(run.best.value) : "–"}</td>
+      <td class="right nowrap">{duration(run.timings?.training_s)}</td>
+      <td class="quiet nowrap">{time(run.created_at)}</td>
+    </tr>
+  );
+}

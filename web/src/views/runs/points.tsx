@@ -1,0 +1,142 @@
+/** The model's answers beside the truth: for numbers point by point, for classes as ROC curves. */
+
+import { useState } from "preact/hooks";
+import { call, type Evaluation, getRunEvaluation, type RocCurve, type Run, type TargetPoints } from "../../api";
+import { type Series, Xy } from "../../components/charts/xy";
+import { Failure } from "../../components/failure";
+import { count, number } from "../../format";
+import { useResource } from "../../resource";
+
+export function Points({ run, split }: { run: Run; split: string }) {
+  const found = useResource(
+    (signal) => call(getRunEvaluation({ path: { run_id: run.id }, signal })),
+    [run.id, run.state],
+  );
+  if (found.error !== null) {
+    return (
+      <section class="card" aria-label="Predictions beside the truth">
+        <Failure error={found.error} retry={found.reload} />
+      </section>
+    );
+  }
+  const { data } = found;
+  if (!data) return <section class="card waiting" aria-label={`Predictions of the ${split} rows`} />;
+  return (
+    <>
+      {data.points.map((points) => (
+        <Numbers key={points.target} points={points} evaluation={data} />
+      ))}
+      {data.curves.length > 0 && <Roc curves={data.curves} evaluation={data} />}
+    </>
+  );
+}
+
+function about({ split, rows, shown }: Evaluation): string {
+  const which = shown < rows ? `${count(shown)} of the ${count(rows)}` : `the ${count(rows)}`;
+  return `Of ${which} ${split} rows.`;
+}
+
+type View = "predicted" | "residuals";
+
+function Numbers({ points, evaluation }: { points: TargetPoints; evaluation: Evaluation }) {
+  const [view, setView] = useState<View>("predicted");
+  const { actual, predicted, target } = points;
+  const errors = predicted.map((value, place) => value - (actual[place] ?? 0));
+  const isResidual = view === "residuals";
+  const pairs = actual.map((value, place): [number, number] =>
+    isResidual ? [predicted[place] ?? 0, errors[place] ?? 0] : [value, predicted[place] ?? 0],
+  );
+  const title = isResidual ? "Residuals" : "Predicted against actual";
+  return (
+    <section class="card" aria-label={`${title} ${target}`}>
+      <div class="row apart">
+        <h2>{title}</h2>
+        <div class="segments" role="group" aria-label="Picture">
+          {(["predicted", "residuals"] as const).map((each) => (
+            <button
+              key={each}
+              type="button"
+              class="small"
+              aria-pressed={view === each}
+              onClick={() => setView(each)}
+            >
+              {each}
+            </button>
+          ))}
+        </div>
+      </div>
+      <p class="quiet small">
+        {about(evaluation)}{" "}
+        {isResidual ? "On the line the prediction is right." : "On the diagonal the prediction is right."}
+      </p>
+      <Xy
+        series={[{ label: target, points: pairs, kind: "points", color: "--accent" }]}
+        xLabel={isResidual ? `predicted ${target}` : `actual ${target}`}
+        yLabel={isResidual ? "predicted − actual" : `predicted ${target}`}
+        guide={isResidual ? "zero" : "diagonal"}
+        label={`${title}. ${spread(errors)}`}
+      />
+      <p class="small">{spread(errors)}</p>
+    </section>
+  );
+}
+
+/** What the picture says, in words. */
+function spread(errors: number[]): string {
+  const sorted = errors.map(Math.abs).sort((one, other) => one - other);
+  const at = (share: number) => number(sorted[Math.ceil(share * (sorted.length - 1))]);
+  if (sorted.length === 0) return "No row has a prediction.";
+  return `Half of the predictions are within ${at(0.5)} of the truth, nine of ten within ${at(0.9)}.`;
+}
+
+const COLORS = ["--accent", "--second", "--good", "--line-4", "--line-5", "--line-6", "--line-7", "--line-8"];
+
+function Roc({ curves, evaluation }: { curves: RocCurve[]; evaluation: Evaluation }) {
+  const drawn = curves.filter((curve) => curve.auc !== null);
+  const series = drawn.map(
+    (curve, place): Series => ({
+      label: curve.label,
+      kind: "line",
+      color: colorOf(place),
+      points: curve.false_positive_rate.map((x, index) => [x, curve.true_positive_rate[index] ?? 0]),
+    }),
+  );
+  return (
+    <section class="card" aria-labelledby="roc">
+      <h2 id="roc">ROC</h2>
+      <p class="quiet small">
+        {about(evaluation)} A curve through the upper left corner tells {curves.length > 1 ? "a class" : "the class"}{" "}
+        from the others without a mistake; on the diagonal it only guesses.
+      </p>
+      <Xy
+        series={series}
+        xLabel="others taken for it"
+        yLabel="of it found"
+        guide="diagonal"
+        bounds={{ x: [-0.02, 1.02], y: [-0.02, 1.02] }}
+        label={`ROC curves: ${drawn.map((curve) => `${curve.label} area ${number(curve.auc)}`).join(", ")}`}
+      />
+      <table>
+        <caption class="unseen">Area under each ROC curve</caption>
+        <tbody>
+          {curves.map((curve) => (
+            <tr key={curve.label}>
+              <th scope="row">
+                <span
+                  class="swatch"
+                  style={{ background: `var(${colorOf(drawn.indexOf(curve))})` }}
+                />{" "}
+                {curve.label}
+              </th>
+              <td class="right">{curve.auc === null ? "not defined here" : `area ${number(curve.auc)}`}</td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </section>
+  );
+}
+
+function colorOf(place: number): string {
+  return COLORS[place % COLORS.length] ?? "--quiet";
+}

@@ -1,0 +1,5 @@
+import type { ViewProps } from "../app";
+
+export function Understand(_props: ViewProps) {
+  return <h1>Understand</h1>;
+}
