@@ -61,7 +61,7 @@ def test_the_service_migrates_says_where_it_listens_and_ends_when_told(tmp_path:
     assert process.stdout.read() == "", "one line on standard output, no more"
     process.stdout.close()
     log = (tmp_path / "service.log").read_text()
-    assert '"route": "/readyz"' in log
+    assert '"route":"/readyz"' in log
     assert "Traceback" not in log
 
 
