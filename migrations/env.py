@@ -3,6 +3,7 @@
 from alembic import context
 
 import service.jobs.tables  # noqa: F401  its tables are to be known too
+import service.runs.tables  # noqa: F401  these, too
 from service.tables import Table
 
 connection = context.config.attributes["connection"]

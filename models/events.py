@@ -99,6 +99,16 @@ class Best:
 
 
 @dataclass(frozen=True)
+class Frame:
+    """All parameters of a small net after an epoch."""
+
+    epoch: int
+    step: int
+    #: float32, little-endian, in the order of the net's parameters
+    values: bytes
+
+
+@dataclass(frozen=True)
 class Started:
     device: str
     parameters: int
@@ -108,6 +118,9 @@ class Started:
     epochs: int
     #: `{"code", "column"?, "detail"}` each.
     warnings: list[dict[str, Any]]
+    #: What the frames are frames of, and the first of them; None for a net that is too large.
+    subject: dict[str, Any] | None = None
+    frame: Frame | None = None
 
 
 @dataclass(frozen=True)
@@ -117,6 +130,7 @@ class Metrics:
     rows: list[MetricRow]
     progress: Progress
     best: Best | None
+    frame: Frame | None = None
 
 
 @dataclass(frozen=True)

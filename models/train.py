@@ -28,6 +28,7 @@ from models.prepare import prepare
 from models.saving import save_at_last, try_to_save
 from models.snapshots import linear_parameters
 from models.training import Training
+from models.trajectory import frame, subject
 
 #: After these nobody goes on with the training.
 FINAL = ("budget", "cancel")
@@ -83,7 +84,8 @@ def _learn(
 
         epoch = training.end_epoch()
         reach("train.epoch")
-        yield Metrics(epoch.rows, training.progress(), state.best)
+        taken = frame(training) if epoch.is_finite else None
+        yield Metrics(epoch.rows, training.progress(), state.best, taken)
         if not epoch.is_finite:
             why = _explain_divergence(training, rate)
             training.recall_best()
@@ -109,6 +111,8 @@ def _started(training: Training, warnings: list[dict[str, str]]) -> Started:
         steps=config.epochs * training.steps_per_epoch,
         epochs=config.epochs,
         warnings=warnings,
+        subject=subject(training),
+        frame=frame(training),
     )
 
 

@@ -69,6 +69,8 @@ from descent.schemas.runs import (
     RunPlan,
     TargetPoints,
     Timings,
+    Trajectory,
+    TrajectorySubject,
 )
 from descent.schemas.system import (
     Architecture,
@@ -209,6 +211,8 @@ __all__ = [
     "TensorParameters",
     "Timings",
     "TopValue",
+    "Trajectory",
+    "TrajectorySubject",
     "WantedTensor",
     "Wire",
     "WorkerInfo",

@@ -209,6 +209,90 @@ class Evaluation(Wire):
     curves: list[RocCurve]
 
 
+class NamedShape(Wire):
+    """A parameter of a net: its place in the net, and how many numbers it is."""
+
+    name: str
+    shape: list[int]
+
+
+class Axis(Wire):
+    """A column of numbers that a picture may have as an axis."""
+
+    column: str
+    #: which number of an encoded row it is
+    place: int
+    min: float
+    max: float
+
+
+class TargetUnits(Wire):
+    """How the net's outputs become values: output · scale + center, or softmax for classes."""
+
+    classes: list[str] | None = None
+    center: list[float]
+    scale: list[float]
+
+
+class EncodedRows(Wire):
+    """Rows as the net sees them."""
+
+    x: list[list[float]]
+    #: numbers in the target's own units, by row and target; or the number of the class, by row
+    truth: list[Any]
+    split: list[Split]
+
+
+class LineFacts(Wire):
+    """What needs no training for a linear model."""
+
+    #: output → `{"weights", "bias"}` in the columns' own units; null for classes
+    closed_form: dict[str, Any] | None = None
+    #: of plain gradient descent on all rows, for a loss whose surface is a parabola
+    largest_learning_rate: float | None = None
+
+
+class TrajectorySubject(Wire):
+    """What the frames of a trajectory are frames of.
+
+    An encoded number is (value - center) / scale of the column that its label names.
+    """
+
+    #: the layers, input side first
+    net: dict[str, Any]
+    parameters: list[NamedShape]
+    labels: list[str]
+    centers: list[float]
+    scales: list[float]
+    axes: list[Axis]
+    #: the targets, or the classes
+    outputs: list[str]
+    target: TargetUnits
+    loss: str
+    steps_per_epoch: int
+    #: how many rows each split has
+    rows: dict[str, int]
+    #: some of them: all, where they are few
+    sample: EncodedRows
+    #: null unless the model is linear and the rows are few enough
+    line: LineFacts | None = None
+
+
+class Trajectory(Wire):
+    """All parameters of a small net after each epoch, or after some, evenly spread."""
+
+    attempt: int
+    #: null for a net that is too large, or before the first attempt has started
+    subject: TrajectorySubject | None = None
+    epochs: list[int]
+    #: steps that were made by then
+    steps: list[int]
+    #: the parameters at each of the epochs, in the order of the subject's `parameters`
+    frames: list[list[float]]
+    has_more: bool
+    is_final: bool
+
+
 class RunEvent(Wire):
     """Something that happened to a run."""
 

@@ -429,6 +429,26 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("run_id", "seq", name=op.f("pk_events")),
     )
     op.create_table(
+        "frames",
+        sa.Column("run_id", sa.String(length=40), nullable=False),
+        sa.Column("epoch", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("step", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("parameters", sa.LargeBinary(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["run_id"], ["runs.id"], name=op.f("fk_frames_run_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("run_id", "epoch", name=op.f("pk_frames")),
+    )
+    op.create_table(
+        "trajectories",
+        sa.Column("run_id", sa.String(length=40), nullable=False),
+        sa.Column("subject", sa.JSON(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["run_id"], ["runs.id"], name=op.f("fk_trajectories_run_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("run_id", name=op.f("pk_trajectories")),
+    )
+    op.create_table(
         "metrics",
         sa.Column("run_id", sa.String(length=40), nullable=False),
         sa.Column("attempt", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -483,6 +503,8 @@ def downgrade() -> None:
         )
 
     op.drop_table("metrics")
+    op.drop_table("trajectories")
+    op.drop_table("frames")
     op.drop_table("events")
     with op.batch_alter_table("checkpoints", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_checkpoints_sha256"))

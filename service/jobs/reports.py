@@ -17,7 +17,7 @@ from service.inference import registry
 from service.jobs import deaths, queue
 from service.jobs.launch import Message
 from service.jobs.work import Attempt
-from service.runs import lifecycle, metrics
+from service.runs import lifecycle, metrics, trajectories
 from service.tables import Checkpoint
 
 log = structlog.get_logger("worker")
@@ -26,6 +26,7 @@ log = structlog.get_logger("worker")
 def write(engine: Engine, blobs: BlobStore, attempt: Attempt, message: Message) -> None:
     """Write one message of a trainer; raise Fenced where the run has another owner."""
     run_id, number, kind = attempt.job_id, attempt.number, message["type"]
+    frames = message.get("frames", [])  # of a small net only
     reach(f"report.{kind}")
     if kind == "checkpoint":
         _write_checkpoint(engine, blobs, attempt, message)
@@ -35,9 +36,11 @@ def write(engine: Engine, blobs: BlobStore, attempt: Attempt, message: Message) 
         if kind == "started":
             lifecycle.started(session, run_id, number, {"device": message["device"]})
             _add_warnings(session, run_id, message["warnings"])
+            trajectories.begin(session, run_id, message.get("subject"), frames)
         elif kind == "metrics":
             summary = {name: message[name] for name in ("progress", "best") if message[name]}
             metrics.append(session, run_id, number, message["rows"], summary)
+            trajectories.append(session, run_id, frames)
         elif kind == "alive":
             metrics.append(session, run_id, number, [], {"progress": message["progress"]})
         elif kind == "log":

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from service.errors import Fenced
 from service.jobs import queue
-from service.runs import events, levels, replays
+from service.runs import events, levels, replays, trajectories
 from service.tables import Metric, Run
 
 FIELDS = ("seq", "attempt", "epoch", "step", "split", "name", "value", "at_s")
@@ -75,6 +75,7 @@ def rewind(session: Session, run: Run, after_seq: int, step: int) -> None:
         .where(Run.id == run.id)
         .values(metric_seq=after_seq, latest=_latest_at(session, run.id))
     )
+    trajectories.rewind(session, run.id, step)
     again = max(0, (run.progress or {}).get("step", step) - step)
     data = {"attempt": run.attempt, "after_seq": after_seq, "steps_recomputed": again}
     events.append(session, run.id, run.attempt, "rewind", data)

@@ -35,7 +35,7 @@ from service.dependencies import (
 from service.errors import Invalid
 from service.http import has_etag, not_idempotent
 from service.http import router as strict_router
-from service.runs import events, lifecycle, metrics, streams, wire
+from service.runs import events, lifecycle, metrics, streams, trajectories, wire
 from service.runs.params import MetricsParams, RunFilter
 from service.runs.plan import Plan, make_plan
 from service.tables import Checkpoint, DatasetVersion, Run
@@ -46,7 +46,7 @@ Wait = Annotated[float, Query(ge=0, le=MAX_WAIT, description="Seconds to wait fo
 
 
 def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:  # noqa: ANN401  JSON
-    content = orjson.dumps(body, option=orjson.OPT_UTC_Z)
+    content = orjson.dumps(body, option=orjson.OPT_UTC_Z | orjson.OPT_SERIALIZE_NUMPY)
     return Response(content, status, headers, media_type="application/json")
 
 
@@ -250,6 +250,32 @@ def get_metrics(
     if params.layout == "columns":
         body["data"] = metrics.as_columns(page.rows)
     return _json(body, headers=headers)
+
+
+@router.get(
+    "/{run_id}/trajectory", response_model=schemas.Trajectory, operation_id="get_trajectory"
+)
+@has_etag
+def get_trajectory(
+    run_id: str,
+    session: ReadSession,
+    request: Request,
+    after: Annotated[int, Query(ge=-1, lt=2**63, description="Frames after this epoch.")] = -1,
+    limit: Annotated[int, Query(ge=1, le=trajectories.MAX_FRAMES)] = trajectories.MAX_FRAMES,
+) -> Response:
+    """Return all parameters of a small net after each epoch; a larger one has no frames.
+
+    The frames of an attempt replace those of the attempt before that no checkpoint covers: who
+    has some and sees another `attempt` reads from the beginning.
+    """
+    run = lifecycle.get(session, run_id)
+    etag = etag_of(run.id, run.attempt, run.metric_seq, run.state, request.url.query)
+    if not_modified(request, etag):
+        return Response(status_code=304, headers={"ETag": etag})
+    page = trajectories.page(session, run.id, after, limit)
+    is_final = run.state in lifecycle.TERMINAL and not page.has_more
+    body = vars(page) | {"attempt": run.attempt, "is_final": is_final}
+    return _json(body, headers={"ETag": etag})
 
 
 def _prefers(request: Request, media_type: str) -> bool:

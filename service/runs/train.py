@@ -4,6 +4,7 @@ It holds no credentials and opens no connection; whatever it makes is a message 
 in its scratch folder.
 """
 
+import base64
 import time
 import traceback
 from dataclasses import asdict
@@ -21,7 +22,7 @@ from models.checkpoint import read
 from models.data import read_table
 from models.devices import memory_failures
 from models.errors import LearningError
-from models.events import Alive, Event, Job, Metrics, Noted, Saved, Started
+from models.events import Alive, Event, Frame, Job, Metrics, Noted, Saved, Started
 from models.failpoints import reach
 from models.features import Features
 from models.train import train
@@ -38,6 +39,7 @@ class Reporter(Channel):
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
         self._rows: list[dict[str, Any]] = []
+        self._frames: list[dict[str, Any]] = []
         self._summary: dict[str, Any] = {"progress": None, "best": None}
         self._flushed_at = 0.0
         self._signature: dict[str, Any] | None = None
@@ -45,6 +47,7 @@ class Reporter(Channel):
     def report(self, event: Event) -> None:
         if isinstance(event, Metrics):
             self._rows += [asdict(row) for row in event.rows]
+            self._frames += _frames(event.frame)
             self._summary = {
                 "progress": asdict(event.progress),
                 "best": asdict(event.best) if event.best else None,
@@ -57,7 +60,8 @@ class Reporter(Channel):
             return
         self.flush()
         if isinstance(event, Started):
-            self.send("started", device=event.device, warnings=event.warnings)
+            about = {name: getattr(event, name) for name in ("device", "warnings", "subject")}
+            self.send("started", **about, frames=_frames(event.frame))
         elif isinstance(event, Alive):
             self.send("alive", progress=asdict(event.progress))
         elif isinstance(event, Saved):
@@ -71,13 +75,21 @@ class Reporter(Channel):
 
     def flush(self) -> None:
         if self._rows:
-            self.send("metrics", rows=self._rows, **self._summary)
-            self._rows = []
+            self.send("metrics", rows=self._rows, frames=self._frames, **self._summary)
+            self._rows, self._frames = [], []
         self._flushed_at = time.monotonic()
 
     def send(self, kind: str, **fields: Any) -> None:  # noqa: ANN401  JSON
         reach(f"trainer.{kind}")
         super().send(kind, **fields)
+
+
+def _frames(frame: Frame | None) -> list[dict[str, Any]]:
+    """Return a frame, where there is one, as JSON can carry it."""
+    if frame is None:
+        return []
+    values = base64.b64encode(frame.values).decode()
+    return [{"epoch": frame.epoch, "step": frame.step, "values": values}]
 
 
 def _signature(path: Path) -> dict[str, Any]:

@@ -1,0 +1,127 @@
+"""Frames: in order, each once, replaced with the rows of their epochs."""
+
+import base64
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from descent import schemas
+from service.database import writing
+from service.runs import lifecycle, metrics, trajectories
+from tests.service.rows import add_run, metric_rows
+from tests.service.runs.test_metrics import resumed_from, running
+
+API = "/api/v1"
+SUBJECT: dict[str, Any] = {
+    "net": {"inputs": 1, "outputs": 1, "layers": [{"linear": 1}]},
+    "parameters": [{"name": "0.weight", "shape": [1, 1]}, {"name": "0.bias", "shape": [1]}],
+    "labels": ["Quiz"],
+    "centers": [10.0],
+    "scales": [2.0],
+    "axes": [{"column": "Quiz", "place": 0, "min": 2.5, "max": 25.2}],
+    "outputs": ["Final"],
+    "target": {"classes": None, "center": [14.0], "scale": [8.0]},
+    "loss": "mse",
+    "steps_per_epoch": 1,
+    "rows": {"train": 13, "validation": 0},
+    "sample": {"x": [[0.5]], "truth": [[1.5]], "split": ["train"]},
+    "line": None,
+}
+
+
+def frame_rows(first: int, last: int, value: float = 0.1) -> list[dict[str, Any]]:
+    """Frames of the epochs that `metric_rows` and `resumed_from` count as one step each."""
+    values = base64.b64encode(np.array([value, -value], dtype="<f4").tobytes()).decode()
+    return [{"epoch": epoch, "step": epoch, "values": values} for epoch in range(first, last + 1)]
+
+
+def epochs(session: Session, run_id: str) -> list[int]:
+    return trajectories.page(session, run_id, -1, 100).epochs
+
+
+def test_frames_whose_commit_was_not_heard_of_are_stored_once(engine: Engine) -> None:
+    with writing(engine) as session:
+        run = running(session)
+        trajectories.begin(session, run.id, SUBJECT, frame_rows(0, 0))
+        trajectories.append(session, run.id, frame_rows(1, 3))
+        trajectories.append(session, run.id, frame_rows(2, 5))
+        assert epochs(session, run.id) == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_resumed_attempt_replaces_the_frames_after_its_checkpoint(engine: Engine) -> None:
+    with writing(engine) as session:
+        run = running(session)
+        trajectories.begin(session, run.id, SUBJECT, frame_rows(0, 0))
+        metrics.append(session, run.id, 1, metric_rows(1, 3), {})
+        trajectories.append(session, run.id, frame_rows(1, 7))
+        run = resumed_from(session, run, 3)
+        assert epochs(session, run.id) == [0, 1, 2, 3]
+        trajectories.begin(session, run.id, SUBJECT, frame_rows(3, 3, 9.0))
+        trajectories.append(session, run.id, frame_rows(4, 4, 9.0))
+        page = trajectories.page(session, run.id, 2, 100)
+    assert [frame.tolist()[0] for frame in page.frames] == [pytest.approx(0.1), 9.0]
+
+
+def test_a_run_that_is_deleted_takes_its_frames_along(engine: Engine) -> None:
+    with writing(engine) as session:
+        run = running(session)
+        trajectories.begin(session, run.id, SUBJECT, frame_rows(0, 0))
+        lifecycle.succeed(session, run.id, 1, {})
+        lifecycle.delete(session, run.id)
+    with writing(engine) as session:
+        page = trajectories.page(session, run.id, -1, 100)
+    assert (page.subject, page.epochs) == (None, [])
+
+
+@pytest.fixture
+def run_id(engine: Engine) -> str:
+    with writing(engine) as session:
+        run = running(session)
+        trajectories.begin(session, run.id, SUBJECT, frame_rows(0, 0))
+        metrics.append(session, run.id, 1, metric_rows(1, 4), {})
+        trajectories.append(session, run.id, frame_rows(1, 4))
+        return run.id
+
+
+def test_the_trajectory_is_read_page_by_page(client: httpx.Client, run_id: str) -> None:
+    seen: list[int] = []
+    has_more, after = True, -1
+    while has_more:
+        answer = client.get(f"{API}/runs/{run_id}/trajectory", params={"after": after, "limit": 2})
+        assert answer.status_code == 200, answer.text
+        page = schemas.Trajectory.model_validate(answer.json())
+        seen += page.epochs
+        after, has_more = page.epochs[-1], page.has_more
+    assert seen == [0, 1, 2, 3, 4]
+    assert (page.attempt, page.is_final) == (1, False)
+
+
+def test_the_parameters_come_with_what_they_mean(client: httpx.Client, run_id: str) -> None:
+    body = client.get(f"{API}/runs/{run_id}/trajectory").json()
+    assert body["frames"][1] == [0.1, -0.1]  # the shortest text of a float32
+    assert body["steps"] == [0, 1, 2, 3, 4]
+    assert body["subject"] == SUBJECT
+
+
+def test_an_unchanged_trajectory_is_not_sent_again(client: httpx.Client, run_id: str) -> None:
+    first = client.get(f"{API}/runs/{run_id}/trajectory")
+    again = client.get(
+        f"{API}/runs/{run_id}/trajectory", headers={"If-None-Match": first.headers["ETag"]}
+    )
+    assert again.status_code == 304
+
+
+def test_a_run_that_has_none_says_so(client: httpx.Client, engine: Engine) -> None:
+    with writing(engine) as session:
+        run_id = add_run(session).id
+    body = client.get(f"{API}/runs/{run_id}/trajectory").json()
+    assert (body["subject"], body["epochs"], body["frames"]) == (None, [], [])
+
+
+def test_a_run_that_is_not_there_has_no_trajectory(client: httpx.Client) -> None:
+    answer = client.get(f"{API}/runs/run_0/trajectory")
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
