@@ -1,5 +1,65 @@
-import type { ViewProps } from "../app";
+/** Watch how a net learned, or still learns: what it makes of the data, epoch by epoch. */
 
-export function Understand(_props: ViewProps) {
-  return <h1>Understand</h1>;
+import { call, listRuns, type Run } from "../api";
+import type { ViewProps } from "../app";
+import { Failure } from "../components/failure";
+import { More, useList } from "../components/more";
+import { RunState } from "../components/state";
+import { time } from "../format";
+import { href } from "../router";
+import "../styles/lessons.css";
+import { Lesson } from "./understand/lesson";
+import { describeModel, nameOf } from "./understand/words";
+
+export function Understand({ route }: ViewProps) {
+  const id = route.path[1];
+  return id === undefined ? <Choose /> : <Lesson id={id} />;
+}
+
+function Choose() {
+  const list = useList(
+    (after, signal) => call(listRuns({ query: { limit: 20, after }, signal })),
+    [],
+  );
+  return (
+    <>
+      <div class="stack">
+        <h1>Understand</h1>
+        <p class="quiet">
+          Choose a run and watch it learn: the line or the boundary over its data, the error surface with the way that
+          gradient descent took, and what each layer computes.
+        </p>
+      </div>
+      {list.error !== null && <Failure error={list.error} retry={list.reload} />}
+      {list.items?.length === 0 && (
+        <div class="empty">
+          <p>There is no run yet. One or two columns of numbers are best to look at.</p>
+          <a class="button primary" href={href("new")}>
+            Start a run
+          </a>
+        </div>
+      )}
+      <ul class="tiles plain-list">
+        {list.items?.map((run) => (
+          <li key={run.id}>
+            <Tile run={run} />
+          </li>
+        ))}
+      </ul>
+      <More list={list} />
+    </>
+  );
+}
+
+function Tile({ run }: { run: Run }) {
+  return (
+    <a class="card tile link" href={href("understand", run.id)}>
+      <span class="row apart">
+        <strong class="cut">{nameOf(run)}</strong>
+        <RunState run={run} />
+      </span>
+      <span class="quiet small">{describeModel(run)}</span>
+      <span class="quiet small">{time(run.created_at)}</span>
+    </a>
+  );
 }

@@ -1,0 +1,120 @@
+/** A small net in the browser: the same layers that the service trains, forward only. */
+
+import type { TrajectorySubject } from "../api";
+
+/** Parameters of a net, side by side. */
+export type Values = ArrayLike<number>;
+
+export interface LinearStep {
+  kind: "linear";
+  weight: number; // where it begins among the values
+  bias: number;
+  inputs: number;
+  outputs: number;
+}
+
+export interface ActivationStep {
+  kind: "activation";
+  name: string;
+}
+
+export type Step = LinearStep | ActivationStep;
+
+export interface Net {
+  steps: Step[];
+  inputs: number;
+  outputs: number;
+}
+
+type Layer = string | { linear?: number };
+
+export function netOf(subject: TrajectorySubject): Net {
+  const { inputs, outputs, layers } = subject.net as { inputs: number; outputs: number; layers: Layer[] };
+  const places = new Map<string, number>();
+  let at = 0;
+  for (const { name, shape } of subject.parameters) {
+    places.set(name, at);
+    at += shape.reduce((product, size) => product * size, 1);
+  }
+  const steps: Step[] = [];
+  let width = inputs;
+  layers.forEach((layer, place) => {
+    if (typeof layer === "string") steps.push({ kind: "activation", name: layer });
+    else if (layer.linear !== undefined) {
+      const [weight, bias] = [places.get(`${place}.weight`) ?? 0, places.get(`${place}.bias`) ?? 0];
+      steps.push({ kind: "linear", weight, bias, inputs: width, outputs: layer.linear });
+      width = layer.linear;
+    } // dropout lets everything through where nothing is learned
+  });
+  return { steps, inputs, outputs };
+}
+
+/** Returns the outputs of each step for `rows` rows that lie one after the other in `x`. */
+export function trace(net: Net, values: Values, x: Float32Array, rows: number): Float32Array[] {
+  const found: Float32Array[] = [];
+  let current = x;
+  for (const step of net.steps) {
+    current = step.kind === "linear" ? linear(step, values, current, rows) : activated(step.name, current);
+    found.push(current);
+  }
+  return found;
+}
+
+export function forward(net: Net, values: Values, x: Float32Array, rows: number): Float32Array {
+  return trace(net, values, x, rows).at(-1) ?? x;
+}
+
+function linear(step: LinearStep, values: Values, x: Float32Array, rows: number): Float32Array {
+  const { inputs, outputs, weight, bias } = step;
+  const y = new Float32Array(rows * outputs);
+  for (let row = 0; row < rows; row++) {
+    const from = row * inputs;
+    for (let unit = 0; unit < outputs; unit++) {
+      let sum = values[bias + unit] ?? 0;
+      const first = weight + unit * inputs;
+      for (let place = 0; place < inputs; place++) {
+        sum += (values[first + place] ?? 0) * (x[from + place] ?? 0);
+      }
+      y[row * outputs + unit] = sum;
+    }
+  }
+  return y;
+}
+
+function activated(name: string, x: Float32Array): Float32Array {
+  const act = ACTIVATIONS[name];
+  return act ? x.map(act) : x;
+}
+
+export const ACTIVATIONS: Record<string, (value: number) => number> = {
+  relu: (value) => Math.max(value, 0),
+  sigmoid: (value) => 1 / (1 + Math.exp(-value)),
+  tanh: Math.tanh,
+  gelu: (value) => 0.5 * value * (1 + erf(value * Math.SQRT1_2)),
+};
+
+/** Abramowitz and Stegun 7.1.26: seven digits, more than a picture shows. */
+function erf(value: number): number {
+  const t = 1 / (1 + 0.3275911 * Math.abs(value));
+  const sum = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))));
+  return Math.sign(value) * (1 - sum * Math.exp(-value * value));
+}
+
+/** Turns outputs into values in the target's units, or into shares of the classes; in place. */
+export function decode(subject: TrajectorySubject, outputs: Float32Array): Float32Array {
+  const width = subject.outputs.length;
+  const { classes, center, scale } = subject.target;
+  for (let at = 0; at < outputs.length; at += width) {
+    const row = outputs.subarray(at, at + width);
+    if (classes) softmax(row);
+    else row.forEach((value, place) => (row[place] = value * (scale[place] ?? 1) + (center[place] ?? 0)));
+  }
+  return outputs;
+}
+
+function softmax(row: Float32Array): void {
+  const most = row.reduce((one, other) => Math.max(one, other), -Infinity);
+  let sum = 0;
+  row.forEach((value, place) => (sum += row[place] = Math.exp(value - most)));
+  row.forEach((value, place) => (row[place] = value / sum));
+}

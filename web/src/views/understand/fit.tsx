@@ -1,0 +1,92 @@
+/** Predictions over one column: a curve per output, the rows as points, their errors as lines. */
+
+import type { Axis } from "../../api";
+import { axes, dot, type Frame, inside, type Pen, type Range, rangeOf, stroke } from "../../components/charts/canvas";
+import { along, decoded, spread } from "../../learning/slice";
+import type { Shown } from "./shown";
+
+const POINTS = 160; // of a curve
+const MOST_ERRORS = 60; // rows whose error is drawn
+
+export function drawFit(pen: Pen, shown: Shown, axis: Axis): void {
+  const { subject, film } = shown;
+  const at = spread(axis, POINTS);
+  const x: Range = [at[0] ?? 0, at.at(-1) ?? 1];
+  const isClass = Boolean(subject.target.classes);
+  const y: Range = isClass ? [-0.06, 1.06] : rangeOf(subject.sample.truth.flatMap((row) => row as number[]), 0.15);
+  const labels = { x: axis.column, y: isClass ? "probability" : subject.outputs.slice(0, 3).join(", ") };
+  const frame = axes(pen, x, y, labels);
+  inside(pen, frame, () => {
+    if (!isClass) drawErrors(pen, frame, shown, axis);
+    if (!isClass && film.frames[0]) {
+      pen.context.setLineDash([4, 5]);
+      drawCurves(pen, frame, { ...shown, values: film.frames[0] }, axis, at, 1.2);
+      pen.context.setLineDash([]);
+    }
+    drawCurves(pen, frame, shown, axis, at, 2.6);
+    drawPoints(pen, frame, shown, axis);
+  });
+}
+
+function drawCurves(pen: Pen, frame: Frame, shown: Shown, axis: Axis, at: number[], thick: number): void {
+  const { context, palette } = pen;
+  const width = shown.subject.outputs.length;
+  const answers = along(shown, axis, at);
+  for (let output = 0; output < Math.min(width, palette.classes.length); output++) {
+    context.strokeStyle = colorOf(pen, shown, output);
+    context.lineWidth = thick;
+    stroke(
+      context,
+      at.map((value, row) => [frame.toX(value), frame.toY(answers[row * width + output] ?? NaN)]),
+    );
+  }
+}
+
+function colorOf({ palette }: Pen, { subject }: Shown, output: number): string {
+  const isOne = subject.outputs.length === 1;
+  return (isOne ? palette.second : palette.classes[output % palette.classes.length]) ?? palette.ink;
+}
+
+function drawErrors({ context, palette }: Pen, frame: Frame, shown: Shown, axis: Axis): void {
+  const { subject } = shown;
+  if (subject.sample.x.length > MOST_ERRORS || subject.labels.length > 1 || subject.outputs.length > 1) return;
+  const at = subject.sample.x.map((row) => decoded(subject, axis, row[axis.place] ?? 0));
+  const answers = along(shown, axis, at);
+  context.strokeStyle = palette.bad;
+  context.globalAlpha = 0.5;
+  context.lineWidth = 1;
+  at.forEach((value, row) => {
+    const truth = (subject.sample.truth[row] as number[])[0] ?? 0;
+    stroke(context, [[frame.toX(value), frame.toY(truth)], [frame.toX(value), frame.toY(answers[row] ?? truth)]]);
+  });
+  context.globalAlpha = 1;
+}
+
+function drawPoints(pen: Pen, frame: Frame, shown: Shown, axis: Axis): void {
+  const { context, palette } = pen;
+  const { subject } = shown;
+  const isClass = Boolean(subject.target.classes);
+  subject.sample.x.forEach((row, place) => {
+    const truth = subject.sample.truth[place] as number | number[];
+    const px = frame.toX(decoded(subject, axis, row[axis.place] ?? 0));
+    const values = typeof truth === "number" ? [truth] : truth;
+    values.forEach((value, output) => {
+      // The rows of a class stand at the bottom or, where the class is theirs, at the top.
+      const color = isClass ? palette.classes[value % palette.classes.length] : values.length === 1 ? palette.accent : colorOf(pen, shown, output);
+      const py = isClass ? frame.toY(1.03) + ((place * 7) % 9) - 4 : frame.toY(value);
+      mark(pen, px, py, color ?? palette.ink, subject.sample.split[place] === "train");
+    });
+  });
+  context.globalAlpha = 1;
+}
+
+/** Draws a row: filled where it was trained on, open where it was held out. */
+export function mark({ context, palette }: Pen, x: number, y: number, color: string, isTrained: boolean): void {
+  context.globalAlpha = 0.9;
+  context.lineWidth = 1.4;
+  context.fillStyle = isTrained ? color : palette.surface;
+  context.strokeStyle = isTrained ? palette.surface : color;
+  dot(context, x, y, 4);
+  context.stroke();
+  context.globalAlpha = 1;
+}

@@ -1,0 +1,126 @@
+/** What became of the three runs: their curves on one scale and, for a line, their paths. */
+
+import { useEffect, useMemo, useState } from "preact/hooks";
+import { call, getRun, type Run } from "../../api";
+import { Canvas, rangeOf } from "../../components/charts/canvas";
+import { Failure } from "../../components/failure";
+import { number } from "../../format";
+import { lineOf, type LineProblem, windowOf } from "../../learning/line";
+import { type Film, loadFilm } from "../../learning/trajectory";
+import { href } from "../../router";
+import { type Curve, loadLosses } from "./losses";
+import { drawLosses } from "./player";
+import { drawSurface } from "./surface";
+import { configOf } from "./words";
+
+interface Outcome {
+  run: Run;
+  film: Film;
+  losses: Curve[];
+}
+
+const POLL = 500; // milliseconds
+const TALLEST = 3; // powers of ten above the first loss that a diverging curve is followed
+
+export function RateResults({ runs, problem }: { runs: Run[]; problem: LineProblem | null }) {
+  const { outcomes, error } = useOutcomes(runs);
+  const range = useMemo(() => sharedRange(outcomes), [outcomes]);
+  const window = useMemo(() => {
+    const paths = outcomes.map(({ film }) => pathOf(film));
+    return problem ? windowOf(paths, problem.optimum) : null;
+  }, [outcomes, problem]);
+  return (
+    <>
+      {error !== null && <Failure error={error} />}
+      <div class="rates">
+        {outcomes.map((outcome) => {
+          const { run, film, losses } = outcome;
+          const path = problem ? pathOf(film) : [];
+          return (
+            <div key={run.id}>
+              <h3>
+                <a href={href("understand", run.id)}>{run.tags?.["rate"]}</a>{" "}
+                <span class="quiet">η = {number(configOf(run).optimizer?.learning_rate)}</span>
+              </h3>
+              <Canvas
+                height={190}
+                label={`Loss with a rate that is ${run.tags?.["rate"]}. ${verdict(outcome)}`}
+                draw={(pen) => drawLosses(pen, losses, null, range)}
+                inputs={[losses, range]}
+              />
+              {problem && window && path.length > 0 && (
+                <Canvas
+                  height={220}
+                  label={`Path over w and b, ${path.length - 1} steps.`}
+                  draw={(pen) => drawSurface(pen, { ...problem }, window, path)}
+                  inputs={[path.length, window, problem]}
+                />
+              )}
+              <p class="small">{verdict(outcome)}</p>
+            </div>
+          );
+        })}
+      </div>
+    </>
+  );
+}
+
+function pathOf(film: Film) {
+  const { subject } = film;
+  return subject ? film.frames.map((values) => lineOf(subject, values)) : [];
+}
+
+/** Loads what the runs have by now, until all of them have ended. */
+function useOutcomes(runs: Run[]): { outcomes: Outcome[]; error: unknown } {
+  const [outcomes, setOutcomes] = useState<Outcome[]>([]);
+  const [error, setError] = useState<unknown>(null);
+  useEffect(() => {
+    const abort = new AbortController();
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const look = async () => {
+      try {
+        const found = await Promise.all(runs.map((run) => outcomeOf(run.id, abort.signal)));
+        if (abort.signal.aborted) return;
+        setOutcomes(found);
+        setError(null);
+        if (found.some(({ run }) => !run.finished_at)) timer = setTimeout(() => void look(), POLL);
+      } catch (refused) {
+        if (!abort.signal.aborted) setError(refused);
+      }
+    };
+    void look();
+    return () => {
+      abort.abort();
+      clearTimeout(timer);
+    };
+  }, [runs]);
+  return { outcomes, error };
+}
+
+async function outcomeOf(runId: string, signal: AbortSignal): Promise<Outcome> {
+  const run = await call(getRun({ path: { run_id: runId }, signal }));
+  const [film, losses] = await Promise.all([loadFilm(runId, null, signal), loadLosses(runId, signal)]);
+  return { run, film, losses };
+}
+
+/** Returns one scale for all, in powers of ten. */
+function sharedRange(outcomes: Outcome[]): [number, number] {
+  const all = outcomes.flatMap(({ losses }) => losses.flatMap((curve) => curve.values)).filter((value) => value > 0 && Number.isFinite(value));
+  const first = Math.max(...outcomes.map(({ losses }) => losses[0]?.values[0] ?? 0), 1e-12);
+  const most = Math.log10(first) + TALLEST;
+  return rangeOf(all.map((value) => Math.min(Math.log10(value), most)));
+}
+
+const RISEN = 1.02;
+const FALLEN = 0.5; // of the first loss
+
+function verdict({ run, losses }: Outcome): string {
+  if (run.error) return run.error.detail;
+  if (!run.finished_at) return `The run is ${run.state}.`;
+  const curve = losses.find((each) => each.split === "train");
+  const [first, last] = [curve?.values[0] ?? NaN, curve?.values.at(-1) ?? NaN];
+  const said = `The loss went from ${number(first)} to ${number(last)}`;
+  if (!Number.isFinite(last) || last > first * RISEN) return `${said}: each step lands higher than it started.`;
+  if (last > first * FALLEN) return `${said}: the steps are so small that it has hardly moved.`;
+  return `${said}.`;
+}

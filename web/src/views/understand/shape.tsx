@@ -1,0 +1,134 @@
+/** What the net makes of the data at one epoch: its line over one column, its map over two. */
+
+import { useState } from "preact/hooks";
+import type { Axis, TrajectorySubject } from "../../api";
+import { Canvas } from "../../components/charts/canvas";
+import { count, number } from "../../format";
+import { along } from "../../learning/slice";
+import { drawFit } from "./fit";
+import { drawMap } from "./map";
+import { configOf } from "./words";
+import type { Shown } from "./shown";
+
+export function Shape(shown: Shown) {
+  const { subject, run } = shown;
+  const [first, setFirst] = useState(subject.axes[0]?.column ?? "");
+  const [second, setSecond] = useState(subject.axes[1]?.column ?? "");
+  const x = subject.axes.find((axis) => axis.column === first);
+  const y = subject.axes.find((axis) => axis.column === second && axis.column !== first);
+  const features = configOf(run).features?.length ?? subject.axes.length;
+  const left = features - (y ? 2 : 1);
+  return (
+    <section class="card" aria-labelledby="shape">
+      <div class="row apart">
+        <h2 id="shape">{titleOf(subject, x, y)}</h2>
+        <Key subject={subject} hasMap={y !== undefined} />
+      </div>
+      {subject.axes.length > 1 && (
+        <div class="choice-row">
+          <Chooser label="Across" axes={subject.axes} value={first} onValue={setFirst} />
+          <Chooser label="Up" axes={subject.axes} value={second} onValue={setSecond} other={first} />
+        </div>
+      )}
+      {!x && <p class="quiet">None of the columns holds numbers, so there is no axis to draw the net over.</p>}
+      {x && (
+        <Canvas
+          height={380}
+          label={summary(shown, x, y)}
+          draw={(pen) => (y ? drawMap(pen, shown, [x, y]) : drawFit(pen, shown, x))}
+          inputs={[shown.values, x, y]}
+        >
+          {captionOf(subject, y !== undefined, left)}
+        </Canvas>
+      )}
+    </section>
+  );
+}
+
+function titleOf(subject: TrajectorySubject, x: Axis | undefined, y: Axis | undefined): string {
+  if (!x) return "The net";
+  if (subject.target.classes) return y ? "The decision boundary" : "The probabilities";
+  return y ? "The fitted surface, from above" : subject.line ? "The fitted line" : "The fitted curve";
+}
+
+function captionOf(subject: TrajectorySubject, hasMap: boolean, left: number): string {
+  const { rows, sample } = subject;
+  const all = (rows["train"] ?? 0) + (rows["validation"] ?? 0);
+  const parts = [
+    (rows["validation"] ?? 0) > 0 ? "Filled points are training rows, open ones were held out." : "Points are training rows.",
+  ];
+  if (!subject.target.classes && !hasMap) parts.push("Dashed: before the first step. Thin lines: the errors.");
+  if (sample.x.length < all) parts.push(`${count(sample.x.length)} of ${count(all)} rows are shown.`);
+  if (left > 0) {
+    const columns = left === 1 ? "other column is" : `${left} other columns are`;
+    parts.push(`The ${columns} held at the average, which the points are not.`);
+  }
+  return parts.join(" ");
+}
+
+interface ChooserProps {
+  label: string;
+  axes: Axis[];
+  value: string;
+  onValue: (column: string) => void;
+  /** the column of the other axis: without one the net is drawn over that column alone */
+  other?: string;
+}
+
+function Chooser({ label, axes, value, onValue, other }: ChooserProps) {
+  return (
+    <label class="field">
+      <span>{label}</span>
+      <select value={value} onChange={(event) => onValue(event.currentTarget.value)}>
+        {other !== undefined && <option value="">what it predicts</option>}
+        {axes
+          .filter((axis) => axis.column !== other)
+          .map((axis) => (
+            <option key={axis.column} value={axis.column}>
+              {axis.column}
+            </option>
+          ))}
+      </select>
+    </label>
+  );
+}
+
+const MOST = 8; // colours that there are
+
+function Key({ subject, hasMap }: { subject: TrajectorySubject; hasMap: boolean }) {
+  if (subject.target.classes) {
+    return (
+      <span class="legend">
+        {subject.outputs.slice(0, MOST).map((name, place) => (
+          <span key={name} style={{ "--swatch": `var(--class-${place + 1})` }}>
+            {name}
+          </span>
+        ))}
+      </span>
+    );
+  }
+  if (!hasMap) return null;
+  return (
+    <span class="legend">
+      <span style={{ "--swatch": "var(--class-1)" }}>low {subject.outputs[0]}</span>
+      <span style={{ "--swatch": "var(--class-2)" }}>high {subject.outputs[0]}</span>
+    </span>
+  );
+}
+
+/** Says what the picture shows, for those who do not see it. */
+function summary(shown: Shown, x: Axis, y: Axis | undefined): string {
+  const { subject, film, place } = shown;
+  const where = `Epoch ${film.epochs[place]}`;
+  const ends = [x.min, x.max];
+  const answers = along(shown, x, ends);
+  const width = subject.outputs.length;
+  const said = ends.map((value, row) => {
+    const own = [...answers.subarray(row * width, (row + 1) * width)];
+    const best = own.indexOf(Math.max(...own));
+    const answer = subject.target.classes ? `${subject.outputs[best]} (${number(own[best])})` : number(own[0]);
+    return `${x.column} ${number(value)} gives ${answer}`;
+  });
+  const over = y ? `${subject.outputs.length > 1 ? "the classes" : subject.outputs[0]} over ${x.column} and ${y.column}` : `predictions over ${x.column}`;
+  return `${where}: ${over}. ${said.join("; ")}${y ? `, at the average of ${y.column}` : ""}.`;
+}

@@ -1,0 +1,48 @@
+/** What a run is, in words. */
+
+import type { Run } from "../../api";
+import { number } from "../../format";
+
+export interface Config {
+  target?: string | string[];
+  features?: string[] | null;
+  task?: string;
+  loss?: string;
+  model?: { type: string; hidden?: number[]; activation?: string };
+  optimizer?: { type: string; learning_rate?: number; momentum?: number };
+  batch_size?: number | string;
+  epochs?: number;
+  standardize?: boolean;
+}
+
+export function configOf(run: Run): Config {
+  return run.config as Config;
+}
+
+export function nameOf(run: Run): string {
+  if (run.name) return run.name;
+  const { target, features } = configOf(run);
+  const from = features?.length === 1 ? ` from ${features[0]}` : "";
+  return `${[target].flat().join(", ")}${from}`;
+}
+
+export function describeModel(run: Run): string {
+  const { target, features, model, optimizer } = configOf(run);
+  const columns = features && features.length <= 3 ? features.join(", ") : `${features?.length ?? 0} columns`;
+  const hidden = model?.hidden?.length ? ` ${model.hidden.join("–")}` : "";
+  const rate = optimizer?.learning_rate === undefined ? "" : ` ${number(optimizer.learning_rate)}`;
+  return `${[target].flat().join(", ")} from ${columns} · ${model?.type}${hidden} · ${optimizer?.type}${rate}`;
+}
+
+/** Which loss, as a sentence can say it. */
+export function lossName(loss: string): string {
+  return LOSSES[loss] ?? loss;
+}
+
+const LOSSES: Record<string, string> = {
+  mse: "mean squared error",
+  sse: "sum of squared errors",
+  mae: "mean absolute error",
+  huber: "Huber loss",
+  cross_entropy: "cross-entropy",
+};
