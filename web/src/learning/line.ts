@@ -93,20 +93,33 @@ export interface Window {
   b: [number, number];
 }
 
-const FARTHEST = 3; // times the way from the start to the goal: a path that leaves it diverges
+const FARTHEST = 2.5; // times the way from the start to the goal: a path that leaves it diverges
 
 /** Returns the part of the plane that shows the goal and the way there. */
-export function windowOf(paths: Line[][], goal: Line | null): Window {
+export function windowOf(problem: LineProblem, paths: Line[][]): Window {
   const starts = paths.flatMap((path) => path.slice(0, 1));
-  const end = goal ?? paths[0]?.at(-1) ?? { w: 0, b: 0 };
+  const end = problem.optimum ?? paths[0]?.at(-1) ?? { w: 0, b: 0 };
+  const own = (part: keyof Line) =>
+    Math.max(...starts.map((start) => Math.abs(start[part] - end[part])), Math.abs(end[part]) * 0.25, 1e-6);
+  // As far in b as in w, by what the error says: else its rings would look like lines.
+  const steepness = Math.sqrt(curvature(problem, end, "w") / curvature(problem, end, "b"));
+  const reach = {
+    w: Math.max(own("w"), own("b") / steepness || 0),
+    b: Math.max(own("b"), own("w") * steepness || 0),
+  };
   const range = (part: keyof Line): [number, number] => {
-    const reach = Math.max(...starts.map((start) => Math.abs(start[part] - end[part])), Math.abs(end[part]) * 0.25, 1e-6);
-    const [low, high] = [end[part] - FARTHEST * reach, end[part] + FARTHEST * reach];
+    const [low, high] = [end[part] - FARTHEST * reach[part], end[part] + FARTHEST * reach[part]];
     const inside = paths.flat().map((line) => Math.min(high, Math.max(low, line[part])));
-    const all = [...inside, end[part] - 0.6 * reach, end[part] + 0.6 * reach].filter(Number.isFinite);
+    const all = [...inside, end[part] - reach[part], end[part] + reach[part]].filter(Number.isFinite);
     const [least, most] = [Math.min(...all), Math.max(...all)];
     const room = (most - least) * 0.12;
     return [least - room, most + room];
   };
   return { w: range("w"), b: range("b") };
+}
+
+function curvature({ error }: LineProblem, at: Line, along: keyof Line): number {
+  const step = Math.max(1, Math.abs(at[along])) * 0.01;
+  const moved = (by: number) => error({ ...at, [along]: at[along] + by });
+  return Math.max(1e-12, (moved(step) - 2 * error(at) + moved(-step)) / step ** 2);
 }

@@ -128,7 +128,7 @@ export function axes(pen: Pen, x: Range, y: Range, labels: Labels): Frame {
   context.fillStyle = palette.quiet;
   context.lineWidth = 1;
   context.textAlign = "center";
-  for (const at of ticks(x, Math.max(2, Math.floor(width / 75)))) {
+  for (const at of ticks(x, Math.max(2, Math.floor(width / 60)))) {
     stroke(context, [[toX(at), top], [toX(at), top + height]]);
     context.fillText(number(at), toX(at), top + height + 16);
   }
@@ -195,9 +195,9 @@ export function rangeOf(values: number[], room = 0.06): Range {
   return [least - extra, most + extra];
 }
 
-/** Returns the channels of a colour, by letting the canvas read it. */
+/** Returns the channels of a colour such as #2450c8 or #fff, which the build may shorten. */
 export function channels(color: string): [number, number, number] {
-  const hex = /^#([0-9a-f]{6})$/i.exec(color)?.[1];
-  if (!hex) return [128, 128, 128];
+  const digits = /^#([0-9a-f]{3}|[0-9a-f]{6})$/i.exec(color)?.[1] ?? "888888";
+  const hex = digits.length === 3 ? [...digits].map((digit) => digit + digit).join("") : digits;
   return [0, 2, 4].map((at) => Number.parseInt(hex.slice(at, at + 2), 16)) as [number, number, number];
 }

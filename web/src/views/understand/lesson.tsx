@@ -12,7 +12,7 @@ import { href } from "../../router";
 import { useLosses } from "./losses";
 import { Layers } from "./layers";
 import { LineLesson } from "./line-lesson";
-import { Player, usePlayer } from "./player";
+import { Losses, Player, usePlayer } from "./player";
 import { Rates } from "./rates";
 import { Shape } from "./shape";
 import { describeModel, nameOf } from "./words";
@@ -48,7 +48,7 @@ function Head({ run }: { run: Run }) {
         <h1>{nameOf(run)}</h1>
         <p class="quiet">{describeModel(run)}</p>
       </div>
-      <div class="actions">
+      <div class="row">
         <RunState run={run} />
         <a class="button" href={href("runs", run.id)}>
           The run
@@ -70,9 +70,11 @@ function Pictures({ run, film }: { run: Run; film: Film }) {
   return (
     <>
       <Player player={player} film={film} losses={losses} isLive={!film.isFinal} />
-      <Shape {...shown} />
-      {problem && <LineLesson {...shown} problem={problem} />}
-      <Layers {...shown} />
+      <div class="beside">
+        <Shape {...shown} />
+        {losses.length > 0 && <Losses losses={losses} epoch={film.epochs[player.place] ?? 0} />}
+      </div>
+      {problem ? <LineLesson {...shown} problem={problem} /> : <Layers {...shown} />}
       <Rates run={run} subject={subject} problem={problem} />
     </>
   );

@@ -15,7 +15,7 @@ interface Props extends Shown {
 export function LineLesson({ problem, ...shown }: Props) {
   const { film, subject, place } = shown;
   const path = useMemo(() => film.frames.map((values) => lineOf(subject, values)), [film, subject]);
-  const window = useMemo(() => windowOf([path], problem.optimum), [path, problem]);
+  const window = useMemo(() => windowOf(problem, [path]), [path, problem]);
   const now = path[place] ?? { w: 0, b: 0 };
   return (
     <div class="columns">

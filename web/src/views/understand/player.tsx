@@ -91,19 +91,29 @@ export function Player({ player, film, losses, isLive }: Props) {
         value={player.place}
         onInput={(event) => player.show(Number(event.currentTarget.value))}
       />
-      {losses.length > 0 && (
-        <Canvas
-          height={150}
-          label={`Curves of the loss. At epoch ${epoch}: ${said}.`}
-          draw={(pen) => drawLosses(pen, losses, epoch)}
-          inputs={[losses, epoch]}
-        />
-      )}
     </section>
   );
 }
 
-const LOG_FROM = 20; // times the last loss: a curve that falls so far is shown in powers of ten
+/** The curves of the loss, with the epoch that is shown marked in them. */
+export function Losses({ losses, epoch }: { losses: Curve[]; epoch: number }) {
+  const said = losses.map((curve) => `${curve.split} ${number(lossAt(curve, epoch))}`).join(", ");
+  return (
+    <section class="card" aria-labelledby="loss">
+      <h2 id="loss">The loss</h2>
+      <Canvas
+        height={380}
+        label={`Curves of the loss. At epoch ${epoch}: ${said}.`}
+        draw={(pen) => drawLosses(pen, losses, epoch)}
+        inputs={[losses, epoch]}
+      >
+        {losses.length > 1 ? "Blue: training rows, orange: rows that were held out." : "Over the training rows."}
+      </Canvas>
+    </section>
+  );
+}
+
+const LOG_FROM = 8; // times the last loss: a curve that falls so far is shown in powers of ten
 
 export function drawLosses(pen: Pen, losses: Curve[], epoch: number | null, range?: [number, number]): void {
   const { context, palette } = pen;

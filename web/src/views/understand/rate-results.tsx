@@ -27,8 +27,9 @@ export function RateResults({ runs, problem }: { runs: Run[]; problem: LineProbl
   const range = useMemo(() => sharedRange(outcomes), [outcomes]);
   const window = useMemo(() => {
     const paths = outcomes.map(({ film }) => pathOf(film));
-    return problem ? windowOf(paths, problem.optimum) : null;
+    return problem ? windowOf(problem, paths) : null;
   }, [outcomes, problem]);
+  const best = Math.min(...outcomes.map(({ losses }) => losses[0]?.values.at(-1) ?? Infinity));
   return (
     <>
       {error !== null && <Failure error={error} />}
@@ -44,7 +45,7 @@ export function RateResults({ runs, problem }: { runs: Run[]; problem: LineProbl
               </h3>
               <Canvas
                 height={190}
-                label={`Loss with a rate that is ${run.tags?.["rate"]}. ${verdict(outcome)}`}
+                label={`Loss with a rate that is ${run.tags?.["rate"]}. ${verdict(outcome, best)}`}
                 draw={(pen) => drawLosses(pen, losses, null, range)}
                 inputs={[losses, range]}
               />
@@ -56,7 +57,7 @@ export function RateResults({ runs, problem }: { runs: Run[]; problem: LineProbl
                   inputs={[path.length, window, problem]}
                 />
               )}
-              <p class="small">{verdict(outcome)}</p>
+              <p class="small">{verdict(outcome, best)}</p>
             </div>
           );
         })}
@@ -113,8 +114,9 @@ function sharedRange(outcomes: Outcome[]): [number, number] {
 
 const RISEN = 1.02;
 const FALLEN = 0.5; // of the first loss
+const BEHIND = 1.1; // times the best of the three
 
-function verdict({ run, losses }: Outcome): string {
+function verdict({ run, losses }: Outcome, best: number): string {
   if (run.error) return run.error.detail;
   if (!run.finished_at) return `The run is ${run.state}.`;
   const curve = losses.find((each) => each.split === "train");
@@ -122,5 +124,6 @@ function verdict({ run, losses }: Outcome): string {
   const said = `The loss went from ${number(first)} to ${number(last)}`;
   if (!Number.isFinite(last) || last > first * RISEN) return `${said}: each step lands higher than it started.`;
   if (last > first * FALLEN) return `${said}: the steps are so small that it has hardly moved.`;
+  if (last > best * BEHIND) return `${said}: it is not there yet, the best of the three is at ${number(best)}.`;
   return `${said}.`;
 }
