@@ -1,5 +1,68 @@
-import type { ViewProps } from "../app";
+/** Models that were trained: their versions, which of them answers, and a place to ask them. */
 
-export function Models(_props: ViewProps) {
-  return <h1>Models</h1>;
+import { call, listModels, type Model } from "../api";
+import type { ViewProps } from "../app";
+import { Failure } from "../components/failure";
+import { More, useList } from "../components/more";
+import { time } from "../format";
+import { href } from "../router";
+import "../styles/lessons.css";
+import "../styles/models.css";
+import { ModelDetail } from "./model/detail";
+
+export function Models({ route }: ViewProps) {
+  const name = route.path[1];
+  const version = Number(route.query.get("version"));
+  if (name === undefined) return <List />;
+  return <ModelDetail name={name} wanted={Number.isInteger(version) && version > 0 ? version : null} />;
+}
+
+function List() {
+  const list = useList((after, signal) => call(listModels({ query: { limit: 50, after }, signal })), []);
+  return (
+    <>
+      <h1>Models</h1>
+      {list.error !== null && <Failure error={list.error} retry={list.reload} />}
+      {list.items?.length === 0 && (
+        <div class="empty">
+          <p>
+            There is no model yet. A run that is given a name under “register as” makes a version of that model when it
+            succeeds; a checkpoint of any run can become one, too.
+          </p>
+          <a class="button primary" href={href("new")}>
+            Start a run
+          </a>
+        </div>
+      )}
+      <ul class="tiles plain-list">
+        {list.items?.map((model) => (
+          <li key={model.name}>
+            <Tile model={model} />
+          </li>
+        ))}
+      </ul>
+      <More list={list} />
+    </>
+  );
+}
+
+function Tile({ model }: { model: Model }) {
+  const aliases = Object.entries(model.aliases ?? {});
+  return (
+    <a class="card tile link" href={href("models", model.name)}>
+      <span class="row apart">
+        <strong class="cut">{model.name}</strong>
+        <span class="tag">{model.latest_version ? `version ${model.latest_version}` : "no version"}</span>
+      </span>
+      <span class="row tags">
+        {aliases.map(([alias, version]) => (
+          <span class="tag active" key={alias}>
+            {alias} → {version}
+          </span>
+        ))}
+        {aliases.length === 0 && <span class="quiet small">no alias</span>}
+      </span>
+      <span class="quiet small">made {time(model.created_at)}</span>
+    </a>
+  );
 }

@@ -1,0 +1,53 @@
+/** Files that come from the service, and files that go there: the key travels in a header only. */
+
+import { refusal } from "../../api";
+import { BASE, headers } from "../../session";
+
+/** Sends a request and returns the whole answer; throws a Refusal. */
+export async function fetched(path: string, init: RequestInit = {}): Promise<Blob> {
+  const own = { ...headers(), ...(init.headers as Record<string, string> | undefined) };
+  let response: Response;
+  try {
+    response = await fetch(`${BASE}${path}`, { ...init, headers: own });
+  } catch (error) {
+    if (error instanceof DOMException) throw error;
+    throw refusal(null);
+  }
+  if (response.ok) return response.blob();
+  throw refusal(await response.json().catch(() => null), response);
+}
+
+/** Hands a file to the browser's downloads. */
+export function save(content: Blob, name: string): void {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(content);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
+export function artifactPath(model: string, version: number, format: "bundle" | "onnx"): string {
+  return `/api/v1/models/${encodeURIComponent(model)}/versions/${version}/artifact?format=${format}`;
+}
+
+const ENTRY = 0x02014b50; // begins an entry of a ZIP file's directory
+const END = 0x06054b50; // begins its end
+
+/** Returns a member of a bundle. Its members are stored as they are, so nothing is unpacked. */
+export async function member(bundle: Blob, name: string): Promise<Blob> {
+  const view = new DataView(await bundle.arrayBuffer());
+  let end = view.byteLength - 22;
+  while (end > 0 && view.getUint32(end, true) !== END) end--;
+  let at = view.getUint32(end + 16, true);
+  for (let left = view.getUint16(end + 10, true); left > 0 && view.getUint32(at, true) === ENTRY; left--) {
+    const [size, nameSize] = [view.getUint32(at + 20, true), view.getUint16(at + 28, true)];
+    const found = new TextDecoder().decode(new Uint8Array(view.buffer, at + 46, nameSize));
+    const local = view.getUint32(at + 42, true);
+    if (found === name) {
+      const start = local + 30 + view.getUint16(local + 26, true) + view.getUint16(local + 28, true);
+      return bundle.slice(start, start + size);
+    }
+    at += 46 + nameSize + view.getUint16(at + 30, true) + view.getUint16(at + 32, true);
+  }
+  throw new Error(`The bundle holds no ${name}.`);
+}

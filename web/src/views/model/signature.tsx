@@ -1,0 +1,72 @@
+/** What goes into a version and what comes out. */
+
+import type { InputColumn, ModelVersion } from "../../api";
+import { cell, count, moment, number } from "../../format";
+
+const MOST = 100; // columns that are listed
+const MOST_VALUES = 6; // categories of a column
+
+export function SignatureTable({ version }: { version: ModelVersion }) {
+  const { inputs, outputs } = version.signature;
+  return (
+    <section class="card" aria-labelledby="signature">
+      <h3 id="signature">Signature</h3>
+      <div class="scroll" tabIndex={0} role="region" aria-labelledby="signature">
+        <table>
+          <caption>Columns that it reads</caption>
+          <thead>
+            <tr>
+              <th scope="col">Column</th>
+              <th scope="col">Type</th>
+              <th scope="col">In the training rows</th>
+            </tr>
+          </thead>
+          <tbody>
+            {inputs.slice(0, MOST).map((input) => (
+              <tr key={input.name}>
+                <th scope="row">{input.name}</th>
+                <td>{input.type}</td>
+                <td>{seen(input)}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
+      {inputs.length > MOST && <p class="quiet small">and {count(inputs.length - MOST)} more</p>}
+      <table>
+        <caption>What it predicts</caption>
+        <tbody>
+          {outputs.map((output) => (
+            <tr key={output.name}>
+              <th scope="row">{output.name}</th>
+              <td>{output.type}</td>
+              <td>
+                {output.classes
+                  ? output.classes.map(cell).slice(0, MOST_VALUES * 2).join(", ")
+                  : `${number(output.min)} to ${number(output.max)}`}
+              </td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </section>
+  );
+}
+
+function seen(input: InputColumn): string {
+  const missing = input.required ? "" : `, ${count(input.missing)} missing`;
+  if (input.categories) {
+    const values = input.categories.slice(0, MOST_VALUES).map(({ value }) => cell(value));
+    const left = input.categories.length - values.length;
+    return `${values.join(", ")}${left > 0 ? ` and ${left} more` : ""}${missing}`;
+  }
+  if (input.min === null || input.min === undefined) return `no value${missing}`;
+  const told = input.type === "datetime" ? (value: unknown) => moment(timeOf(Number(value))) : number;
+  return `${told(input.min)} to ${told(input.max)}${missing}`;
+}
+
+/** Datetimes are told in seconds since 1970. */
+export function timeOf(seconds: number): string {
+  const date = new Date(seconds * 1000);
+  return Number.isNaN(date.getTime()) ? String(seconds) : date.toISOString().slice(0, 19);
+}

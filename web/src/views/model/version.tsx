@@ -1,0 +1,199 @@
+/** One version: how good it is, whether it was proved, what it reads, and what leaves with it. */
+
+import { useState } from "preact/hooks";
+import { call, deleteModelVersion, type ModelVersion } from "../../api";
+import { Failure } from "../../components/failure";
+import { bytes, count, duration, number, percent } from "../../format";
+import { href } from "../../router";
+import { Card } from "./card";
+import { Downloads } from "./downloads";
+import { figures, splitOf } from "./figures";
+import { Predict } from "./predict";
+import { Score } from "./score";
+import { SignatureTable } from "./signature";
+import { Proof } from "./versions";
+
+export function VersionDetail({ version, onDeleted }: { version: ModelVersion; onDeleted: () => void }) {
+  return (
+    <>
+      <div class="row apart">
+        <h2>Version {version.version}</h2>
+        <Remove version={version} onDeleted={onDeleted} />
+      </div>
+      <Facts version={version} />
+      {version.proof_error && (
+        <div class="notice failure" role="alert">
+          <p>{String(version.proof_error["detail"] ?? "The proof failed.")}</p>
+        </div>
+      )}
+      <Predict version={version} />
+      <Score version={version} />
+      <div class="columns">
+        <SignatureTable version={version} />
+        <div class="stack">
+          <ProofCard version={version} />
+          {version.importance && <ImportanceCard version={version} />}
+        </div>
+      </div>
+      <Downloads version={version} />
+      <Card version={version} />
+    </>
+  );
+}
+
+function Remove({ version, onDeleted }: { version: ModelVersion; onDeleted: () => void }) {
+  const [error, setError] = useState<unknown>(null);
+
+  async function remove(): Promise<void> {
+    if (!confirm(`Delete version ${version.version} of “${version.model}”?`)) return;
+    try {
+      await call(deleteModelVersion({ path: { name: version.model, version: version.version } }));
+      onDeleted();
+    } catch (refused) {
+      setError(refused);
+    }
+  }
+
+  return (
+    <div class="stack">
+      <button type="button" class="small" onClick={() => void remove()}>
+        Delete this version
+      </button>
+      {error !== null && <Failure error={error} />}
+    </div>
+  );
+}
+
+function Facts({ version }: { version: ModelVersion }) {
+  const split = splitOf(version);
+  const model = version.config["model"] as { type?: string; hidden?: number[] } | undefined;
+  return (
+    <dl class="facts card">
+      {figures(version)
+        .slice(0, 3)
+        .map(([name, value]) => (
+          <div key={name}>
+            <dt>
+              {name}, {split} rows
+            </dt>
+            <dd>{number(value)}</dd>
+          </div>
+        ))}
+      <div>
+        <dt>Net</dt>
+        <dd>{[model?.type, model?.hidden?.join("–")].filter(Boolean).join(" ") || "–"}</dd>
+      </div>
+      <div>
+        <dt>Size</dt>
+        <dd>{bytes(version.bytes)}</dd>
+      </div>
+      {version.run_id && (
+        <div>
+          <dt>From</dt>
+          <dd>
+            <a href={href("runs", version.run_id)}>its run</a>
+            {" · "}
+            <a href={href("understand", version.run_id)}>how it learned</a>
+          </dd>
+        </div>
+      )}
+      {version.dataset && (
+        <div>
+          <dt>Trained on</dt>
+          <dd>
+            <a href={href("datasets", version.dataset.id)}>dataset, version {version.dataset.version}</a>
+          </dd>
+        </div>
+      )}
+      {version.imported && (
+        <div>
+          <dt>Imported</dt>
+          <dd>
+            {version.imported.model} {version.imported.version}
+          </dd>
+        </div>
+      )}
+    </dl>
+  );
+}
+
+function ProofCard({ version }: { version: ModelVersion }) {
+  const details = version.proof_details;
+  return (
+    <section class="card" aria-labelledby="proof">
+      <div class="row apart">
+        <h3 id="proof">Proof</h3>
+        <Proof version={version} />
+      </div>
+      {!details && (
+        <p class="quiet">
+          Rows are sent through every way of asking this version; it may be pointed to once all of them answer what
+          training computes.
+        </p>
+      )}
+      {details && (
+        <>
+          <p class="quiet small">
+            {count(details.rows)} {details.source.replace("_", " ")} rows through {Object.keys(details.ways).length}{" "}
+            ways of asking, in {duration(details.seconds)}; differences of up to {number(details.tolerance)} are
+            rounding.
+          </p>
+          <details>
+            <summary>The largest difference, by way</summary>
+            <table>
+              <tbody>
+                {Object.entries(details.ways).map(([way, difference]) => (
+                  <tr key={way}>
+                    <th scope="row">{way.replaceAll("_", " ")}</th>
+                    <td class="right">{difference === null ? "no answer" : number(difference)}</td>
+                  </tr>
+                ))}
+              </tbody>
+            </table>
+          </details>
+        </>
+      )}
+    </section>
+  );
+}
+
+const MOST_COLUMNS = 12;
+
+function ImportanceCard({ version }: { version: ModelVersion }) {
+  const { importance } = version;
+  if (!importance) return null;
+  const columns = importance.columns.slice(0, MOST_COLUMNS);
+  const most = Math.max(...columns.map((column) => column.mean), 1e-12);
+  const metric = importance.metric === "r2" ? "R²" : "cross-entropy";
+  return (
+    <section class="card" aria-labelledby="importance">
+      <h3 id="importance">What each column is worth</h3>
+      <table class="bars">
+        <caption>
+          What shuffling it costs in {metric}, over {count(importance.rows)} {importance.split} rows
+        </caption>
+        <tbody>
+          {columns.map((column) => (
+            <tr key={column.column}>
+              <th scope="row">{column.column}</th>
+              <td class="wide">
+                <Bar share={column.mean / most} />
+              </td>
+              <td class="right">{number(column.mean)}</td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </section>
+  );
+}
+
+/** A bar from 0 to 1; the number beside it says the same. */
+export function Bar({ share, color = "--accent" }: { share: number; color?: string }) {
+  const width = Math.max(0, Math.min(1, share));
+  return (
+    <span class="share" aria-hidden="true">
+      <span style={{ width: percent(width).replace(" ", ""), background: `var(${color})` }} />
+    </span>
+  );
+}
