@@ -133,9 +133,9 @@ export function axes(pen: Pen, x: Range, y: Range, labels: Labels): Frame {
     context.fillText(number(at), toX(at), top + height + 16);
   }
   context.textAlign = "right";
-  for (const at of ticks(y, Math.max(2, Math.floor(height / 45)))) {
+  for (const at of labels.isLog ? powers(y) : ticks(y, Math.max(2, Math.floor(height / 45)))) {
     stroke(context, [[left, toY(at)], [left + width, toY(at)]]);
-    context.fillText(labels.isLog ? power(at) : number(at), left - 6, toY(at) + 4);
+    context.fillText(labels.isLog ? number(Number((10 ** at).toPrecision(3))) : number(at), left - 6, toY(at) + 4);
   }
   context.fillStyle = palette.ink;
   context.textAlign = "right";
@@ -145,8 +145,23 @@ export function axes(pen: Pen, x: Range, y: Range, labels: Labels): Frame {
   return { left, top, width, height, x, y, toX, toY };
 }
 
-function power(at: number): string {
-  return number(10 ** at);
+const FEW_POWERS = 2; // of ten, below which 2 and 5 are named too
+const MOST_POWERS = 7;
+
+/** Returns the logarithms of round numbers. */
+function powers([least, most]: Range): number[] {
+  const span = most - least;
+  const between = span < FEW_POWERS ? [1, 2, 5] : [1];
+  const step = Math.max(1, Math.ceil(span / MOST_POWERS));
+  const found: number[] = [];
+  for (let power = Math.floor(least); power <= most; power++) {
+    if (power % step !== 0) continue;
+    for (const each of between) {
+      const at = power + Math.log10(each);
+      if (at >= least && at <= most) found.push(at);
+    }
+  }
+  return found;
 }
 
 /** Lets `draw` touch nothing outside of the rectangle. */

@@ -5,7 +5,7 @@ import type { ModelVersion } from "../../api";
 type Metrics = Record<string, Record<string, unknown> | undefined>;
 
 const ORDER = ["accuracy", "f1", "auc", "r2", "rmse", "mae", "cross_entropy", "mse", "sse", "loss"];
-const TITLES: Record<string, string> = { r2: "R²", rmse: "RMSE", mae: "MAE", mse: "MSE", sse: "SSE", auc: "AUC", f1: "F1", cross_entropy: "cross-entropy" };
+const TITLES: Record<string, string> = { r2: "R²", rmse: "RMSE", mae: "MAE", mse: "MSE", sse: "SSE", auc: "AUC", f1: "F1", accuracy: "Accuracy", cross_entropy: "Cross-entropy", loss: "Loss" };
 
 /** Returns the rows that the figures are of: those that training did not see, where there are any. */
 export function splitOf(version: ModelVersion): string | undefined {

@@ -173,7 +173,7 @@ interface ChoiceProps {
   onValue: (alias: string) => void;
 }
 
-const NEW = " "; // no alias is called so
+const NEW = "another …"; // no alias is called so
 
 function AliasChoice({ known, value, onValue }: ChoiceProps) {
   function changed(next: string): void {

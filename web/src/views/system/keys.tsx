@@ -6,6 +6,7 @@ import { Failure } from "../../components/failure";
 import { More, useList } from "../../components/more";
 import { time } from "../../format";
 import { announce } from "../../news";
+import { key, setKey } from "../../session";
 import { freshKey } from "../datasets/upload";
 
 export function Keys() {
@@ -20,8 +21,10 @@ export function Keys() {
         Whoever has a key may do everything here. Without any key the service answers this machine only.
       </p>
       <Create
-        onMade={(key) => {
-          setMade(key);
+        onMade={(made) => {
+          // The first key closes the service to whoever has none: this page would lock itself out.
+          if (!key() && made.secret) setKey(made.secret);
+          setMade(made);
           list.reload();
         }}
       />
@@ -43,8 +46,8 @@ export function Keys() {
               </tr>
             </thead>
             <tbody>
-              {list.items.map((key) => (
-                <Row key={key.id} item={key} onGone={list.reload} />
+              {list.items.map((item) => (
+                <Row key={item.id} item={item} onGone={list.reload} />
               ))}
             </tbody>
           </table>
@@ -148,6 +151,7 @@ function Secret({ made, onSeen }: { made: KeyCreated; onSeen: () => void }) {
     <div class="notice warning stack" role="status">
       <p>
         <strong>{made.name}</strong> is made. This is the only time that its secret is shown: keep it somewhere safe.
+        {key() === made.secret && " This tab uses it from now on."}
       </p>
       <div class="secret">
         <code>{made.secret}</code>

@@ -47,9 +47,14 @@ function colorOf({ palette }: Pen, { subject }: Shown, output: number): string {
   return (isOne ? palette.second : palette.classes[output % palette.classes.length]) ?? palette.ink;
 }
 
+/** Whether there is room to draw each row's error. */
+export function showsErrors({ sample, labels, outputs }: Shown["subject"]): boolean {
+  return sample.x.length <= MOST_ERRORS && labels.length === 1 && outputs.length === 1;
+}
+
 function drawErrors({ context, palette }: Pen, frame: Frame, shown: Shown, axis: Axis): void {
   const { subject } = shown;
-  if (subject.sample.x.length > MOST_ERRORS || subject.labels.length > 1 || subject.outputs.length > 1) return;
+  if (!showsErrors(subject)) return;
   const at = subject.sample.x.map((row) => decoded(subject, axis, row[axis.place] ?? 0));
   const answers = along(shown, axis, at);
   context.strokeStyle = palette.bad;

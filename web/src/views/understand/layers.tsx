@@ -112,7 +112,7 @@ function remark({ activation, answers, step }: LayerView): string {
       for (let row = 0; row < rows; row++) if ((answers[row * step.outputs + unit] ?? 0) > 0) return false;
       return true;
     }).length;
-    return dead === 0 ? "Every unit answers some row." : `${dead} of ${step.outputs} units answer no row: they learn nothing.`;
+    return dead === 0 ? "Every unit answers some row." : `${dead} of ${step.outputs} units are zero for all of these rows: they learn nothing from them.`;
   }
   const ends = activation === "tanh" ? [-1, 1] : activation === "sigmoid" ? [0, 1] : null;
   if (!ends) return "";

@@ -15,7 +15,7 @@ import { LineLesson } from "./line-lesson";
 import { Losses, Player, usePlayer } from "./player";
 import { Rates } from "./rates";
 import { Shape } from "./shape";
-import { describeModel, nameOf } from "./words";
+import { configOf, describeModel, nameOf } from "./words";
 
 const ENDED = new Set<Run["state"]>(["succeeded", "failed", "cancelled"]);
 
@@ -69,7 +69,7 @@ function Pictures({ run, film }: { run: Run; film: Film }) {
   const shown = { run, film, subject, net, values, place: player.place };
   return (
     <>
-      <Player player={player} film={film} losses={losses} isLive={!film.isFinal} />
+      <Player player={player} film={film} losses={losses} isLive={!film.isFinal} epochs={configOf(run).epochs} />
       <div class="beside">
         <Shape {...shown} />
         {losses.length > 0 && <Losses losses={losses} epoch={film.epochs[player.place] ?? 0} />}

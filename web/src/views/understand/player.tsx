@@ -56,9 +56,11 @@ interface Props {
   film: Film;
   losses: Curve[];
   isLive: boolean;
+  /** how many were asked for */
+  epochs: number | undefined;
 }
 
-export function Player({ player, film, losses, isLive }: Props) {
+export function Player({ player, film, losses, isLive, epochs }: Props) {
   const epoch = film.epochs[player.place] ?? 0;
   const said = losses
     .map((curve) => `${curve.split} loss ${number(lossAt(curve, epoch))}`)
@@ -70,7 +72,7 @@ export function Player({ player, film, losses, isLive }: Props) {
           {player.isPlaying ? "Pause" : "Play"}
         </button>
         <span class="epoch">
-          Epoch <strong>{count(epoch)}</strong> <span class="quiet">of {count(film.epochs.at(-1))}</span>
+          Epoch <strong>{count(epoch)}</strong> <span class="quiet">of {count(isLive ? epochs : film.epochs.at(-1))}</span>
         </span>
         {isLive && <span class="tag active">learning</span>}
         <span class="legend">

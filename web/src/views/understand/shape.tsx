@@ -5,7 +5,7 @@ import type { Axis, TrajectorySubject } from "../../api";
 import { Canvas } from "../../components/charts/canvas";
 import { count, number } from "../../format";
 import { along } from "../../learning/slice";
-import { drawFit } from "./fit";
+import { drawFit, showsErrors } from "./fit";
 import { drawMap } from "./map";
 import { configOf } from "./words";
 import type { Shown } from "./shown";
@@ -57,7 +57,10 @@ function captionOf(subject: TrajectorySubject, hasMap: boolean, left: number): s
   const parts = [
     (rows["validation"] ?? 0) > 0 ? "Filled points are training rows, open ones were held out." : "Points are training rows.",
   ];
-  if (!subject.target.classes && !hasMap) parts.push("Dashed: before the first step. Thin lines: the errors.");
+  if (!subject.target.classes && !hasMap) {
+    parts.push("Dashed: before the first step.");
+    if (showsErrors(subject)) parts.push("Thin lines: the errors.");
+  }
   if (sample.x.length < all) parts.push(`${count(sample.x.length)} of ${count(all)} rows are shown.`);
   if (left > 0) {
     const columns = left === 1 ? "other column is" : `${left} other columns are`;
