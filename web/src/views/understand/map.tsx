@@ -7,14 +7,15 @@ import { decoded, over, spread } from "../../learning/slice";
 import { mark } from "./fit";
 import type { Shown } from "./shown";
 
-const WORK = 12_000_000; // multiplications that a picture may take: less than a frame of the screen
+const WORK = 16_000_000; // multiplications that a picture may take …
+const MOVING = 4_000_000; // … and while it moves
 const [FINEST, COARSEST] = [84, 32]; // squares along a side
 
 type Rgb = [number, number, number];
 
 export function drawMap(pen: Pen, shown: Shown, pair: [Axis, Axis]): void {
   const { subject, values } = shown;
-  const side = Math.round(Math.min(FINEST, Math.max(COARSEST, Math.sqrt(WORK / values.length))));
+  const side = Math.round(Math.min(FINEST, Math.max(COARSEST, Math.sqrt((shown.isMoving ? MOVING : WORK) / values.length))));
   const [us, vs] = [spread(pair[0], side), spread(pair[1], side)];
   const [x, y] = [ends(us), ends(vs)];
   const frame = axes(pen, x, y, { x: pair[0].column, y: pair[1].column });

@@ -36,7 +36,7 @@ export function Shape(shown: Shown) {
           height={380}
           label={summary(shown, x, y)}
           draw={(pen) => (y ? drawMap(pen, shown, [x, y]) : drawFit(pen, shown, x))}
-          inputs={[shown.values, x, y]}
+          inputs={[shown.values, shown.isMoving, x, y]}
         >
           {captionOf(subject, y !== undefined, left)}
         </Canvas>

@@ -12,4 +12,6 @@ export interface Shown {
   values: Float32Array;
   /** which of the film's frames that is */
   place: number;
+  /** whether the next epoch follows at once: then speed counts more than detail */
+  isMoving: boolean;
 }
