@@ -289,7 +289,8 @@ class Trajectory(Wire):
     steps: list[int]
     #: the parameters at each of the epochs, in the order of the subject's `parameters`
     frames: list[list[float]]
-    has_more: bool
+    #: the epoch to read on from; null where these are all that there are by now
+    next_after: int | None = None
     is_final: bool
 
 

@@ -273,7 +273,7 @@ def get_trajectory(
     if not_modified(request, etag):
         return Response(status_code=304, headers={"ETag": etag})
     page = trajectories.page(session, run.id, after, limit)
-    is_final = run.state in lifecycle.TERMINAL and not page.has_more
+    is_final = run.state in lifecycle.TERMINAL and page.next_after is None
     body = vars(page) | {"attempt": run.attempt, "is_final": is_final}
     return _json(body, headers={"ETag": etag})
 

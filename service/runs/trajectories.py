@@ -56,7 +56,8 @@ class Page:
     steps: list[int]
     #: (frames, parameters), float32
     frames: list[NDArray[np.float32]]
-    has_more: bool
+    #: the epoch to read on from; None where these are all that there are by now
+    next_after: int | None
 
 
 def page(session: Session, run_id: str, after: int, limit: int) -> Page:
@@ -74,7 +75,7 @@ def page(session: Session, run_id: str, after: int, limit: int) -> Page:
         epochs=[frame.epoch for frame in shown],
         steps=[frame.step for frame in shown],
         frames=[np.frombuffer(frame.parameters, dtype="<f4") for frame in shown],
-        has_more=len(found) > limit,
+        next_after=shown[-1].epoch if len(found) > limit else None,
     )
 
 

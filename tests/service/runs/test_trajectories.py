@@ -89,13 +89,13 @@ def run_id(engine: Engine) -> str:
 
 def test_the_trajectory_is_read_page_by_page(client: httpx.Client, run_id: str) -> None:
     seen: list[int] = []
-    has_more, after = True, -1
-    while has_more:
+    after: int | None = -1
+    while after is not None:
         answer = client.get(f"{API}/runs/{run_id}/trajectory", params={"after": after, "limit": 2})
         assert answer.status_code == 200, answer.text
         page = schemas.Trajectory.model_validate(answer.json())
         seen += page.epochs
-        after, has_more = page.epochs[-1], page.has_more
+        after = page.next_after
     assert seen == [0, 1, 2, 3, 4]
     assert (page.attempt, page.is_final) == (1, False)
 

@@ -30,7 +30,7 @@ export async function loadFilm(runId: string, known: Film | null, signal: AbortS
       frames: [...(film?.frames ?? []), ...page.frames.map((frame) => Float32Array.from(frame))],
       isFinal: page.is_final,
     };
-    if (!page.has_more) return film;
+    if (page.next_after === null || page.next_after === undefined) return film;
   }
 }
 

@@ -76,7 +76,7 @@ function Workers({ system }: { system: SystemBody }) {
         </div>
       )}
       {system.workers.length > 0 && (
-        <div class="scroll" tabIndex={0} role="region" aria-labelledby="workers">
+        <div class="scroll" tabIndex={0} role="region" aria-label="Table of workers">
           <table>
             <thead>
               <tr>

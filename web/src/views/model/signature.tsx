@@ -11,7 +11,7 @@ export function SignatureTable({ version }: { version: ModelVersion }) {
   return (
     <section class="card" aria-labelledby="signature">
       <h3 id="signature">Signature</h3>
-      <div class="scroll" tabIndex={0} role="region" aria-labelledby="signature">
+      <div class="scroll" tabIndex={0} role="region" aria-label="Table of signature">
         <table>
           <caption>Columns that it reads</caption>
           <thead>

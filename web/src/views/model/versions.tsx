@@ -85,7 +85,7 @@ export function Versions({ name, versions, shown, aliases, onMoved }: Props) {
           )}
         </div>
       )}
-      <div class="scroll" tabIndex={0} role="region" aria-labelledby="versions">
+      <div class="scroll" tabIndex={0} role="region" aria-label="Table of versions">
         <table class="versions">
           <thead>
             <tr>

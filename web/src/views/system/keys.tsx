@@ -32,7 +32,7 @@ export function Keys() {
       {list.error !== null && <Failure error={list.error} retry={list.reload} />}
       {list.items?.length === 0 && <p class="quiet">There is no key yet.</p>}
       {list.items && list.items.length > 0 && (
-        <div class="scroll" tabIndex={0} role="region" aria-labelledby="keys">
+        <div class="scroll" tabIndex={0} role="region" aria-label="Table of keys">
           <table>
             <thead>
               <tr>

@@ -49,7 +49,7 @@ function Numbers({ problem, now }: { problem: LineProblem; now: Line }) {
   const rows: [string, Line][] = [["Now", now]];
   if (optimum) rows.push(["Closed form", optimum]);
   return (
-    <div class="scroll">
+    <div class="scroll" tabIndex={0} role="region" aria-label="Numbers of the line">
       <table>
         <thead>
           <tr>
