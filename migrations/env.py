@@ -2,8 +2,8 @@
 
 from alembic import context
 
-import service.jobs.tables  # noqa: F401  its tables are to be known too
-import service.runs.tables  # noqa: F401  these, too
+import service.jobs.tables  # their tables are to be known too
+import service.runs.tables  # noqa: F401
 from service.tables import Table
 
 connection = context.config.attributes["connection"]
