@@ -47,7 +47,7 @@ function Table({ lines }: { lines: string[] }) {
   const [head, rule, ...rows] = lines.map(cells);
   const body = rule?.every((text) => /^:?-+:?$/.test(text)) ? rows : [rule ?? [], ...rows];
   return (
-    <div class="scroll" tabIndex={0} role="region" aria-label="Table">
+    <div class="scroll" tabIndex={0} role="region" aria-label={`Table: ${head?.join(", ")}`}>
       <table>
         <thead>
           <tr>

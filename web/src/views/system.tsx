@@ -23,7 +23,7 @@ export function System(_props: ViewProps) {
         <>
           <Facts system={system.data} />
           <Workers system={system.data} />
-          <div class="columns">
+          <div class="halves">
             <Queue system={system.data} />
             <Limits system={system.data} />
           </div>

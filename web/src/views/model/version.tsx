@@ -28,7 +28,7 @@ export function VersionDetail({ version, onDeleted }: { version: ModelVersion; o
       )}
       <Predict version={version} />
       <Score version={version} />
-      <div class="columns">
+      <div class="halves">
         <SignatureTable version={version} />
         <div class="stack">
           <ProofCard version={version} />

@@ -18,7 +18,7 @@ export function LineLesson({ problem, ...shown }: Props) {
   const window = useMemo(() => windowOf(problem, [path]), [path, problem]);
   const now = path[place] ?? { w: 0, b: 0 };
   return (
-    <div class="columns">
+    <div class="halves">
       <section class="card" aria-labelledby="surface">
         <h2 id="surface">The error surface</h2>
         <Canvas
