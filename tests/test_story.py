@@ -6,7 +6,9 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from descent import Client
@@ -40,6 +42,22 @@ def test_a_line_is_learnt_from_an_uploaded_table_and_predicts(service_url: str) 
     assert found.closed_form.sse == pytest.approx(241.7887861, rel=1e-8)
     assert predicted[0].value == pytest.approx(13.77, abs=0.01)
     assert predicted[1].warnings is not None
+
+
+def test_the_way_of_a_line_is_kept_from_before_its_first_step_to_its_last(service_url: str) -> None:
+    with Client(service_url) as client:
+        dataset = client.upload(DATA / "scores.csv")
+        run = client.train(dataset, "Final", **LINE | {"epochs": 600, "register_as": "way"})
+        found = run.wait().model.parameters()
+    pages: list[dict[str, Any]] = []
+    after: int | None = -1
+    while after is not None:
+        address = f"{service_url}/api/v1/runs/{run.id}/trajectory"
+        pages.append(httpx.get(address, params={"after": after}).raise_for_status().json())
+        after = pages[-1]["next_after"]
+    assert [epoch for page in pages for epoch in page["epochs"]] == list(range(601))
+    assert (len(pages), pages[-1]["is_final"]) == (2, True)
+    assert pages[-1]["frames"][-1] == pytest.approx([found.weights["Quiz"], found.bias], rel=1e-6)
 
 
 def test_a_run_is_followed_across_a_restart_of_the_service(tmp_path: Path) -> None:

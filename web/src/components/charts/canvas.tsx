@@ -2,7 +2,7 @@
 
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
-import { number } from "../../format";
+import { tick } from "../../format";
 
 export interface Palette {
   ink: string;
@@ -130,12 +130,12 @@ export function axes(pen: Pen, x: Range, y: Range, labels: Labels): Frame {
   context.textAlign = "center";
   for (const at of ticks(x, Math.max(2, Math.floor(width / 60)))) {
     stroke(context, [[toX(at), top], [toX(at), top + height]]);
-    context.fillText(number(at), toX(at), top + height + 16);
+    context.fillText(tick(at), toX(at), top + height + 16);
   }
   context.textAlign = "right";
   for (const at of labels.isLog ? powers(y) : ticks(y, Math.max(2, Math.floor(height / 45)))) {
     stroke(context, [[left, toY(at)], [left + width, toY(at)]]);
-    context.fillText(labels.isLog ? number(Number((10 ** at).toPrecision(3))) : number(at), left - 6, toY(at) + 4);
+    context.fillText(labels.isLog ? tick(Number((10 ** at).toPrecision(3))) : tick(at), left - 6, toY(at) + 4);
   }
   context.fillStyle = palette.ink;
   context.textAlign = "right";
