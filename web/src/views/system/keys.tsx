@@ -58,13 +58,19 @@ export function Keys() {
   );
 }
 
+const EFFECTIVE = 1_200; // milliseconds after which each process knows that a key is gone
+
 function Row({ item, onGone }: { item: Key; onGone: () => void }) {
   const [error, setError] = useState<unknown>(null);
 
   async function revoke(): Promise<void> {
-    if (!confirm(`Revoke the key “${item.name}”? Within a second nothing accepts it any more.`)) return;
+    const isOwn = key()?.startsWith(item.prefix) ?? false;
+    const own = isOwn ? " This tab uses it: afterwards it needs another one, if the service wants any." : "";
+    if (!confirm(`Revoke the key “${item.name}”? Within a second nothing accepts it any more.${own}`)) return;
     try {
       await call(deleteKey({ path: { key_id: item.id } }));
+      // Without any key left the service is open again, which takes as long to be known.
+      if (isOwn) setTimeout(() => setKey(null), EFFECTIVE);
       announce(`The key ${item.name} is revoked.`);
       onGone();
     } catch (refused) {
