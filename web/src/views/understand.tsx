@@ -9,7 +9,7 @@ import { time } from "../format";
 import { href } from "../router";
 import "../styles/lessons.css";
 import { Lesson } from "./understand/lesson";
-import { describeModel, nameOf } from "./understand/words";
+import { describeModel, nameOf, RATES_OF } from "./understand/words";
 
 export function Understand({ route }: ViewProps) {
   const id = route.path[1];
@@ -40,7 +40,7 @@ function Choose() {
         </div>
       )}
       <ul class="tiles plain-list">
-        {list.items?.map((run) => (
+        {list.items?.filter(isOwn).map((run) => (
           <li key={run.id}>
             <Tile run={run} />
           </li>
@@ -51,15 +51,20 @@ function Choose() {
   );
 }
 
+/** The runs of a comparison of learning rates are found at the run that they were made for. */
+function isOwn(run: Run): boolean {
+  return !(RATES_OF in (run.tags ?? {}));
+}
+
 function Tile({ run }: { run: Run }) {
   return (
     <a class="card tile link" href={href("understand", run.id)}>
-      <span class="row apart">
-        <strong class="cut">{nameOf(run)}</strong>
-        <RunState run={run} />
-      </span>
+      <strong class="cut">{nameOf(run)}</strong>
       <span class="quiet small">{describeModel(run)}</span>
-      <span class="quiet small">{time(run.created_at)}</span>
+      <span class="row apart last">
+        <RunState run={run} />
+        <span class="quiet small">{time(run.created_at)}</span>
+      </span>
     </a>
   );
 }

@@ -8,7 +8,7 @@ import { announce } from "../../news";
 import { useResource } from "../../resource";
 import { freshKey } from "../datasets/upload";
 import { RateResults } from "./rate-results";
-import { configOf } from "./words";
+import { configOf, RATES_OF } from "./words";
 
 interface Props {
   run: Run;
@@ -20,7 +20,6 @@ export const KINDS = ["too small", "right", "too large"] as const;
 type Kind = (typeof KINDS)[number];
 
 const EPOCHS = 40;
-const OF = "rates_of"; // the tag by which the three runs are found again
 const TRIAL = "rates_trial";
 
 export function Rates({ run, subject, problem }: Props) {
@@ -107,14 +106,14 @@ async function submitted(run: Run, subject: TrajectorySubject, kind: Kind, rate:
     epochs: EPOCHS,
     early_stopping: null,
     name: `rate ${rate}`,
-    tags: { [OF]: run.id, [TRIAL]: trial, rate: kind },
+    tags: { [RATES_OF]: run.id, [TRIAL]: trial, rate: kind },
   } as RunConfig;
   return call(submitRun({ body, headers: { "Idempotency-Key": freshKey() } }));
 }
 
 /** Returns the runs of the last trial, in the order of `KINDS`. */
 async function newest(runId: string, signal: AbortSignal): Promise<Run[]> {
-  const page = await call(listRuns({ query: { tag: [`${OF}:${runId}`], limit: 3 }, signal }));
+  const page = await call(listRuns({ query: { tag: [`${RATES_OF}:${runId}`], limit: 3 }, signal }));
   const trial = page.data[0]?.tags?.[TRIAL];
   return KINDS.flatMap((kind) =>
     page.data.filter((run) => run.tags?.[TRIAL] === trial && run.tags?.["rate"] === kind).slice(0, 1),

@@ -3,6 +3,9 @@
 import type { Run } from "../../api";
 import { number } from "../../format";
 
+/** The tag by which the runs of a comparison of learning rates name the run that they vary. */
+export const RATES_OF = "rates_of";
+
 export interface Config {
   target?: string | string[];
   features?: string[] | null;
