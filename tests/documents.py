@@ -23,6 +23,7 @@ from typing import Any, Self
 import pytest
 
 from tests import curl
+from tests.postgres import PROGRAMS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
@@ -30,6 +31,7 @@ ADDRESS = "http://127.0.0.1:8000"
 FENCE = re.compile(r"^(`{3,})(\w*)\n(.*?)^\1\n", re.MULTILINE | re.DOTALL)
 #: a command that goes on until it is stopped; `make serve` is `descent serve`, see the Makefile
 SERVER = re.compile(r"(?:\w+=\S+ )*(?:make serve|descent serve|descent worker)\b")
+HERE_TEXT = re.compile(r"<<'(\w+)'")
 ID = re.compile(r"\b([a-z]+)_[0-9a-z]{26}\b")
 SECRET = re.compile(r"\bdsc_\w{36}\b")
 ETAG = re.compile(r"^etag: (\S+)", re.MULTILINE | re.IGNORECASE)
@@ -71,38 +73,37 @@ def blocks(page: str) -> list[Block]:
 
 
 def commands(text: str) -> list[str]:
-    """Return the commands of a shell block; a line goes on after a backslash or an open quote."""
+    """Return the commands of a shell block, some of which have several lines."""
     found: list[str] = []
     pending = ""
     for line in text.splitlines():
         if not pending and (not line.strip() or line.startswith("#")):
             continue
         pending += line + "\n"
-        if not line.endswith("\\") and is_closed(pending):
+        if is_whole(pending.rstrip("\n").splitlines()):
             found.append(pending.rstrip("\n"))
             pending = ""
     assert not pending, f"a quote is never closed: {pending}"
     return found
 
 
-def is_closed(text: str) -> bool:
+def is_whole(lines: list[str]) -> bool:
+    """Whether these lines are a command: none goes on after a backslash, a quote or a `<<`."""
+    if here := HERE_TEXT.search(lines[0]):
+        return lines[-1] == here[1]
     try:
-        shlex.split(text, comments=True)
+        shlex.split("\n".join(lines), comments=True)
     except ValueError:
         return False
-    return True
+    return not lines[-1].endswith("\\")
 
 
 def dialogue(text: str) -> Iterator[tuple[str, str]]:
     """Yield each command of a `console` block with the output that follows it."""
     for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
         lines = part.splitlines()
-        length = next(n for n in range(1, len(lines) + 1) if goes_to(lines[:n]))
+        length = next(n for n in range(1, len(lines) + 1) if is_whole(lines[:n]))
         yield "\n".join(lines[:length]), "\n".join(lines[length:])
-
-
-def goes_to(lines: list[str]) -> bool:
-    return not lines[-1].endswith("\\") and is_closed("\n".join(lines))
 
 
 def pattern(text: str) -> re.Pattern[str]:
@@ -134,7 +135,7 @@ def fits(expected: Any, found: Any) -> bool:
 class Reader:
     """Does what a page says, in a folder of its own, with what a user of it has."""
 
-    def __init__(self, folder: Path, texts: dict[str, str]) -> None:
+    def __init__(self, folder: Path, texts: dict[str, str], *, with_curl: bool = True) -> None:
         """Take `texts`: what a page says → what it is called on this machine."""
         self._folder = folder / "work"
         self._tools = folder / "tools"
@@ -145,7 +146,10 @@ class Reader:
         self._names: dict[str, Any] = {}
         self._servers: list[subprocess.Popen[str]] = []
         shutil.copytree(ROOT / "descent" / "data", self._folder / "descent" / "data")
-        self._make_tools()
+        self._tools.mkdir()
+        self._make_tool("descent", "-m", "descent")
+        if not (with_curl and curl.is_here()):
+            self._make_tool("curl", str(Path(curl.__file__)))
 
     def __enter__(self) -> Self:
         return self
@@ -197,6 +201,7 @@ class Reader:
             patch.chdir(self._folder)
             source = compile(self._real(block.text), str(block), "exec")
             exec(source, self._names)  # noqa: S102  our own document
+        self._learn(output.getvalue())
         return output.getvalue()
 
     # ---- commands --------------------------------------------------------------------------------
@@ -207,7 +212,8 @@ class Reader:
         if SERVER.match(text):
             self._start(text)
             return ""
-        script = f'test ! -f "$0" || . "$0"\n{text}\nexport -p > "$0"'
+        # What the page exports holds for its later commands; the address may be another one then.
+        script = f'test ! -f "$0" || . "$0"\n{text}\nunset DESCENT_URL\nexport -p > "$0"'
         done = subprocess.run(
             ["/bin/sh", "-e", "-c", script, str(self._state)],
             cwd=self._folder,
@@ -262,22 +268,15 @@ class Reader:
 
     def _environment(self) -> dict[str, str]:
         own = {k: v for k, v in os.environ.items() if not k.startswith("DESCENT_")}
-        places = (str(self._tools), str(Path(sys.executable).parent), os.environ["PATH"])
+        places = (self._tools, Path(sys.executable).parent, PROGRAMS, os.environ["PATH"])
         return own | {
-            "PATH": os.pathsep.join(places),
+            "PATH": os.pathsep.join(map(str, places)),
             "PYTHONPATH": str(ROOT),
             "COLUMNS": "100",
             "DESCENT_URL": self._texts.get(ADDRESS, ADDRESS),
         }
 
-    def _make_tools(self) -> None:
-        """Make `descent`, and `curl` where the machine has none that knows --json."""
-        self._tools.mkdir()
-        self._tool("descent", "-m", "descent")
-        if not curl.is_here():
-            self._tool("curl", str(Path(curl.__file__)))
-
-    def _tool(self, name: str, *arguments: str) -> None:
+    def _make_tool(self, name: str, *arguments: str) -> None:
         words = shlex.join([sys.executable, *arguments])
         (self._tools / name).write_text(f'#!/bin/sh\nexec {words} "$@"\n')
         (self._tools / name).chmod(0o755)
