@@ -86,9 +86,13 @@ def test_files_name_only_settings_that_exist(name: str) -> None:
     assert named <= SETTINGS | families | {"DESCENT_URL"}
 
 
-def test_the_targets_that_the_readme_names_exist() -> None:
-    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"\bmake (\w+)(?=[` ])", README)) <= targets
+def test_the_targets_that_the_pages_name_exist() -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = re.findall(r"\bmake (\w+)(?=[` ])", README)
+    named += [
+        name for page in PAGES for name in re.findall(r"`make ([\w-]+)", (ROOT / page).read_text())
+    ]
+    assert set(named) <= targets
 
 
 def test_ci_runs_exactly_what_make_test_runs() -> None:
