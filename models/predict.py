@@ -142,6 +142,8 @@ class Predictor:
         if isinstance(target, ClassTarget):
             decoded, is_finite = self._decode(outputs)
             return _class_predictions(target, decoded) if is_finite.all() else None
+        if not all(-FAR <= number <= FAR for row in outputs.tolist() for number in row):
+            return None  # as NaN is
         values = target.decode_few(outputs)
         if not all(isfinite(value) for row in values for value in row):
             return None
@@ -180,11 +182,17 @@ class Predictor:
         return self.stack.forward(rows)
 
     def outputs_with_care(self, encoded: Matrix) -> NDArray[np.float32]:
-        """Run the net, in float64 where a row is far outside of the training rows."""
-        far = np.flatnonzero(np.abs(encoded).max(axis=1, initial=0.0) > FAR)
-        if 0 < len(far) == len(encoded):
+        """Run the net, in float64 where a row is far outside of the training rows.
+
+        Or its answer is: what is left of far larger terms that nearly cancel has few digits.
+        """
+        is_far = np.abs(encoded).max(axis=1, initial=0.0) > FAR
+        if len(is_far) and is_far.all():
             return self.stack.forward_precisely(encoded.astype(np.float32))
         outputs = self.outputs(encoded)
+        if isinstance(self.features.target, NumberTargets):
+            is_far |= ~(np.abs(outputs) <= FAR).all(axis=1)
+        far = np.flatnonzero(is_far)
         if len(far):
             outputs[far] = self.stack.forward_precisely(encoded[far].astype(np.float32))
         return outputs
