@@ -3,6 +3,7 @@
 import { useRef, useState } from "preact/hooks";
 import type { ModelVersion } from "../../api";
 import { Failure } from "../../components/failure";
+import { Scroll } from "../../components/scroll";
 import { bytes, count, counted } from "../../format";
 import { announce } from "../../news";
 import { described } from "../datasets/upload";
@@ -106,7 +107,7 @@ function Answers({ scored }: { scored: Scored }) {
           Download ({bytes(scored.content.size)})
         </button>
       </div>
-      <div class="scroll" tabIndex={0} role="region" aria-label="Answers">
+      <Scroll label="Answers">
         <table class="data">
           <thead>
             <tr>
@@ -129,7 +130,7 @@ function Answers({ scored }: { scored: Scored }) {
             ))}
           </tbody>
         </table>
-      </div>
+      </Scroll>
     </>
   );
 }

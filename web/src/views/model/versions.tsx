@@ -3,6 +3,7 @@
 import { useState } from "preact/hooks";
 import type { ModelVersion } from "../../api";
 import { Failure } from "../../components/failure";
+import { Scroll } from "../../components/scroll";
 import { number, time } from "../../format";
 import { announce } from "../../news";
 import type { Resource } from "../../resource";
@@ -85,7 +86,7 @@ export function Versions({ name, versions, shown, aliases, onMoved }: Props) {
           )}
         </div>
       )}
-      <div class="scroll" tabIndex={0} role="region" aria-label="Table of versions">
+      <Scroll label="Table of versions">
         <table class="versions">
           <thead>
             <tr>
@@ -148,7 +149,7 @@ export function Versions({ name, versions, shown, aliases, onMoved }: Props) {
             ))}
           </tbody>
         </table>
-      </div>
+      </Scroll>
       {current && <History name={name} alias={current} />}
       {known.length === 0 && aliases.data && (
         <p class="quiet small">

@@ -3,6 +3,7 @@
 import { useState } from "preact/hooks";
 import { call, type Checkpoint, listCheckpoints, registerCheckpoint, type Run } from "../../api";
 import { Failure } from "../../components/failure";
+import { Scroll } from "../../components/scroll";
 import { bytes, count, number } from "../../format";
 import { announce } from "../../news";
 import { useReloadOn, useResource } from "../../resource";
@@ -25,7 +26,7 @@ export function Checkpoints({ run, events }: { run: Run; events: number }) {
         <p class="quiet">None yet: one is written now and then, and at the end.</p>
       )}
       {rows.length > 0 && (
-        <div class="scroll">
+        <Scroll label="Table of checkpoints">
           <table>
             <thead>
               <tr>
@@ -47,7 +48,7 @@ export function Checkpoints({ run, events }: { run: Run; events: number }) {
               ))}
             </tbody>
           </table>
-        </div>
+        </Scroll>
       )}
     </section>
   );

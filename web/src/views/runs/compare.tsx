@@ -4,6 +4,7 @@ import { useEffect, useMemo, useState } from "preact/hooks";
 import { call, getMetrics, getRun, type Run } from "../../api";
 import { type Line, Plot } from "../../components/charts/plot";
 import { Failure } from "../../components/failure";
+import { Scroll } from "../../components/scroll";
 import { RunState } from "../../components/state";
 import { duration, number } from "../../format";
 import { useResource } from "../../resource";
@@ -148,7 +149,7 @@ function Table({ compared }: { compared: Compared[] }) {
   return (
     <section class="card" aria-labelledby="table">
       <h2 id="table">Side by side</h2>
-      <div class="scroll">
+      <Scroll label="Table of the comparison">
         <table>
           <thead>
             <tr>
@@ -192,7 +193,7 @@ function Table({ compared }: { compared: Compared[] }) {
             ))}
           </tbody>
         </table>
-      </div>
+      </Scroll>
     </section>
   );
 }

@@ -4,6 +4,7 @@ import { useEffect, useMemo, useState } from "preact/hooks";
 import { call, getMetrics, type MetricColumns } from "../../api";
 import type { Range } from "../../components/charts/gestures";
 import { type Line, Plot } from "../../components/charts/plot";
+import { Scroll } from "../../components/scroll";
 import { number } from "../../format";
 import { type Curve, CurveStore } from "./curve-store";
 import { smoothed } from "./smooth";
@@ -203,7 +204,7 @@ function Values({ curves, axis }: { curves: Curve[]; axis: Axis }) {
     <details onToggle={(event) => setOpen(event.currentTarget.open)}>
       <summary>Values as a table</summary>
       {isOpen && longest && (
-        <div class="scroll">
+        <Scroll label="Table of values">
           <table>
             <thead>
               <tr>
@@ -231,7 +232,7 @@ function Values({ curves, axis }: { curves: Curve[]; axis: Axis }) {
               })}
             </tbody>
           </table>
-        </div>
+        </Scroll>
       )}
     </details>
   );

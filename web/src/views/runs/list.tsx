@@ -5,6 +5,7 @@ import { call, listRuns, type Run } from "../../api";
 import { Failure } from "../../components/failure";
 import { More, useList } from "../../components/more";
 import { ProgressBar } from "../../components/progress";
+import { Scroll } from "../../components/scroll";
 import { RunState } from "../../components/state";
 import { duration, number, time } from "../../format";
 import { useInterval } from "../../resource";
@@ -54,7 +55,7 @@ export function List() {
       )}
       {list.items && list.items.length > 0 && (
         <section class="card" aria-label="All runs">
-          <div class="scroll">
+          <Scroll label="Table of runs">
             <table>
               <thead>
                 <tr>
@@ -79,7 +80,7 @@ export function List() {
                 ))}
               </tbody>
             </table>
-          </div>
+          </Scroll>
           <More list={list} />
         </section>
       )}

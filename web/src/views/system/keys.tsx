@@ -4,6 +4,7 @@ import { useRef, useState } from "preact/hooks";
 import { call, createKey, deleteKey, type Key, type KeyCreated, listKeys } from "../../api";
 import { Failure } from "../../components/failure";
 import { More, useList } from "../../components/more";
+import { Scroll } from "../../components/scroll";
 import { time } from "../../format";
 import { announce } from "../../news";
 import { key, setKey } from "../../session";
@@ -32,7 +33,7 @@ export function Keys() {
       {list.error !== null && <Failure error={list.error} retry={list.reload} />}
       {list.items?.length === 0 && <p class="quiet">There is no key yet.</p>}
       {list.items && list.items.length > 0 && (
-        <div class="scroll" tabIndex={0} role="region" aria-label="Table of keys">
+        <Scroll label="Table of keys">
           <table>
             <thead>
               <tr>
@@ -51,7 +52,7 @@ export function Keys() {
               ))}
             </tbody>
           </table>
-        </div>
+        </Scroll>
       )}
       <More list={list} />
     </section>

@@ -2,6 +2,7 @@
 
 import { useMemo, useState } from "preact/hooks";
 import { axes, Canvas, dot, inside, type Pen, type Range, rangeOf, stroke } from "../../components/charts/canvas";
+import { Scroll } from "../../components/scroll";
 import { number } from "../../format";
 import { type Line, lineOf, type LineProblem, slopeOf, windowOf } from "../../learning/line";
 import type { Shown } from "./shown";
@@ -49,7 +50,7 @@ function Numbers({ problem, now }: { problem: LineProblem; now: Line }) {
   const rows: [string, Line][] = [["Now", now]];
   if (optimum) rows.push(["Closed form", optimum]);
   return (
-    <div class="scroll" tabIndex={0} role="region" aria-label="Numbers of the line">
+    <Scroll label="Numbers of the line">
       <table>
         <thead>
           <tr>
@@ -70,7 +71,7 @@ function Numbers({ problem, now }: { problem: LineProblem; now: Line }) {
           ))}
         </tbody>
       </table>
-    </div>
+    </Scroll>
   );
 }
 
