@@ -42,16 +42,14 @@ def faults(page: Page) -> list[Any]:
     assert AXE.exists(), "`make page` installs axe"
     page.evaluate(AXE.read_text())
     found: list[Any] = page.evaluate(
-        """axe.run({ resultTypes: ["violations"] }).then((result) => result.violations.map(
-             (fault) => [fault.id, fault.impact, fault.nodes.map((node) => node.html.slice(0, 200))]))"""
+        """axe.run({ resultTypes: ["violations"] }).then(({ violations }) => violations.map(
+             ({ id, impact, nodes }) => [id, impact, nodes.map(({ html }) => html.slice(0, 200))]))"""
     )
     return found
 
 
 @pytest.mark.parametrize("address", VIEWS)
-def test_a_view_has_no_fault_on_a_desk_or_a_phone(
-    visit: Opens, site: Site, address: str
-) -> None:
+def test_a_view_has_no_fault_on_a_desk_or_a_phone(visit: Opens, site: Site, address: str) -> None:
     with visit(site.url, color_scheme="light") as visited:
         shown(visited, site, address)
         page = visited.page

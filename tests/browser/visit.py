@@ -14,11 +14,9 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
-CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))),
-    None,
-)
-PATIENCE = 60_000  # milliseconds that a busy machine may take; a test that waits so long has failed
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
+PATIENCE = 20_000  # milliseconds that a busy machine may take; a test that waits so long has failed
 WIDE = (1280, 900)
 #: What a browser says by itself of an answer that is an error; the page shows the sentence of it.
 REFUSED = re.compile(r"Failed to load resource")

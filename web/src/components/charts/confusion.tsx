@@ -17,7 +17,7 @@ export function Confusion({ labels, matrix, split }: Props) {
     return <p class="quiet">{count(labels.length)} classes are too many for a table.</p>;
   }
   return (
-    <Scroll label="Confusion matrix">
+    <Scroll label="Table of confusion">
       <table class="confusion">
         <caption>Of the {split} rows: true classes in rows, predicted ones in columns</caption>
         <thead>

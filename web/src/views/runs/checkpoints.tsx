@@ -2,6 +2,7 @@
 
 import { useState } from "preact/hooks";
 import { call, type Checkpoint, listCheckpoints, registerCheckpoint, type Run } from "../../api";
+import { asked } from "../../components/ask";
 import { Failure } from "../../components/failure";
 import { Scroll } from "../../components/scroll";
 import { bytes, count, number } from "../../format";
@@ -60,7 +61,7 @@ function Row({ run, checkpoint }: { run: Run; checkpoint: Checkpoint }) {
 
   async function register(): Promise<void> {
     const preset = run.model?.name ?? String(run.config["register_as"] ?? "model");
-    const model = prompt("The model that this checkpoint becomes a version of", preset);
+    const model = await asked("The model that this checkpoint becomes a version of", preset, "Register");
     if (!model) return;
     try {
       const path = { run_id: run.id, checkpoint_id: checkpoint.id };

@@ -110,7 +110,18 @@ export class CurveStore {
   }
 }
 
-function arraysOf(curve: Curve): number[][] {
+/** Returns a curve up to an epoch. */
+export function cut(curve: Curve, epoch: number): Curve {
+  const after = curve.epoch.findIndex((each) => each > epoch);
+  const end = after < 0 ? curve.seq.length : after;
+  const { split, name } = curve;
+  const [seq, epochs, step, time, value] = arraysOf(curve).map((part) => part.slice(0, end)) as Parts;
+  return { split, name, seq, epoch: epochs, step, time, value };
+}
+
+type Parts = [number[], number[], number[], number[], number[]];
+
+function arraysOf(curve: Curve): Parts {
   return [curve.seq, curve.epoch, curve.step, curve.time, curve.value];
 }
 

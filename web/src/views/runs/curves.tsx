@@ -1,12 +1,13 @@
 /** The loss as it falls: train and validation, linear or logarithmic, smoothed or as it is. */
 
+import type { ComponentChildren } from "preact";
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { call, getMetrics, type MetricColumns } from "../../api";
 import type { Range } from "../../components/charts/gestures";
 import { type Line, Plot } from "../../components/charts/plot";
 import { Scroll } from "../../components/scroll";
 import { number } from "../../format";
-import { type Curve, CurveStore } from "./curve-store";
+import { type Curve, CurveStore, cut } from "./curve-store";
 import { smoothed } from "./smooth";
 
 export type Axis = "epoch" | "step" | "time";
@@ -22,9 +23,13 @@ interface Props {
   runId: string;
   store: CurveStore;
   version: number;
+  /** the epoch after which nothing is shown yet */
+  until: number | null;
+  /** what is to be said of the curves */
+  children: ComponentChildren;
 }
 
-export function Curves({ runId, store, version }: Props) {
+export function Curves({ runId, store, version, until, children }: Props) {
   const [axis, setAxis] = useState<Axis>("epoch");
   const [isLog, setLog] = useState(false);
   const [weight, setWeight] = useState(0);
@@ -33,11 +38,11 @@ export function Curves({ runId, store, version }: Props) {
   const names = store.names();
   const name = names.includes(chosen) ? chosen : (names[0] ?? "loss");
   const close = useCloseUp(runId, store, name, axis, range);
-  const curves = close ?? store.of(name);
-  const lines = useMemo(
-    () => linesOf(curves, axis, weight),
-    [close, version, axis, weight, name],
+  const curves = useMemo(
+    () => (close ?? store.of(name)).map((curve) => (until === null ? curve : cut(curve, until))),
+    [close, version, name, until],
   );
+  const lines = useMemo(() => linesOf(curves, axis, weight), [curves, axis, weight]);
   return (
     <section class="card" aria-labelledby="curves">
       <div class="row apart">
@@ -59,6 +64,7 @@ export function Curves({ runId, store, version }: Props) {
         Drag to zoom, shift and drag to move, double click for all of it; with the keyboard + − ← → and
         Escape.
         {store.isThinned && (close ? " Every point is shown." : " Points between are left out: zoom in for all.")}
+        {children}
       </p>
       <Values curves={curves} axis={axis} />
     </section>

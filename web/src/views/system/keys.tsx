@@ -2,6 +2,7 @@
 
 import { useRef, useState } from "preact/hooks";
 import { call, createKey, deleteKey, type Key, type KeyCreated, listKeys } from "../../api";
+import { confirmed } from "../../components/ask";
 import { Failure } from "../../components/failure";
 import { More, useList } from "../../components/more";
 import { Scroll } from "../../components/scroll";
@@ -67,7 +68,8 @@ function Row({ item, onGone }: { item: Key; onGone: () => void }) {
   async function revoke(): Promise<void> {
     const isOwn = key()?.startsWith(item.prefix) ?? false;
     const own = isOwn ? " This tab uses it: afterwards it needs another one, if the service wants any." : "";
-    if (!confirm(`Revoke the key “${item.name}”? Within a second nothing accepts it any more.${own}`)) return;
+    const text = `Within a second nothing accepts it any more.${own}`;
+    if (!(await confirmed(`Revoke the key “${item.name}”?`, text, "Revoke"))) return;
     try {
       await call(deleteKey({ path: { key_id: item.id } }));
       // Without any key left the service is open again, which takes as long to be known.
