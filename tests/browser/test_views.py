@@ -43,7 +43,7 @@ def faults(page: Page) -> list[Any]:
     page.evaluate(AXE.read_text())
     found: list[Any] = page.evaluate(
         """axe.run({ resultTypes: ["violations"] }).then(({ violations }) => violations.map(
-             ({ id, impact, nodes }) => [id, impact, nodes.map(({ html }) => html.slice(0, 200))]))"""
+           ({ id, impact, nodes }) => [id, impact, nodes.map(({ html }) => html.slice(0, 90))]))"""
     )
     return found
 

@@ -6,9 +6,10 @@ import { Failure } from "../../components/failure";
 import { Scroll } from "../../components/scroll";
 import { bytes, count, counted } from "../../format";
 import { announce } from "../../news";
+import { save } from "../../save";
 import { described } from "../datasets/upload";
 import { parseCsv } from "./csv";
-import { fetched, save } from "./files";
+import { fetched } from "./files";
 
 interface Scored {
   name: string;

@@ -5,14 +5,11 @@ import { useEffect, useMemo, useState } from "preact/hooks";
 import { call, getMetrics, type MetricColumns } from "../../api";
 import type { Range } from "../../components/charts/gestures";
 import { type Line, Plot } from "../../components/charts/plot";
-import { Scroll } from "../../components/scroll";
 import { number } from "../../format";
-import { type Curve, CurveStore, cut } from "./curve-store";
+import { AXES, type Axis, type Curve, CurveStore, cut } from "./curve-store";
 import { smoothed } from "./smooth";
+import { Values } from "./values";
 
-export type Axis = "epoch" | "step" | "time";
-
-const AXES: Record<Axis, string> = { epoch: "epoch", step: "step", time: "seconds" };
 const COLORS: Record<string, string> = {
   train: "--accent",
   validation: "--second",
@@ -66,7 +63,7 @@ export function Curves({ runId, store, version, until, children }: Props) {
         {store.isThinned && (close ? " Every point is shown." : " Points between are left out: zoom in for all.")}
         {children}
       </p>
-      <Values curves={curves} axis={axis} />
+      <Values curves={curves} axis={axis} stem={`${runId}-${name}`} />
     </section>
   );
 }
@@ -195,58 +192,4 @@ function summary(curves: Curve[], name: string): string {
     return `${curve.split} from ${number(first)} to ${number(last)}`;
   });
   return `Plot of ${name}: ${parts.join("; ") || "no values yet"}`;
-}
-
-const ROWS = 25;
-
-/** The curves for those who do not see them: rows at even distances, the last one included. */
-function Values({ curves, axis }: { curves: Curve[]; axis: Axis }) {
-  const [isOpen, setOpen] = useState(false);
-  const longest = curves.reduce<Curve | null>(
-    (best, curve) => (best && best.seq.length >= curve.seq.length ? best : curve),
-    null,
-  );
-  return (
-    <details onToggle={(event) => setOpen(event.currentTarget.open)}>
-      <summary>Values as a table</summary>
-      {isOpen && longest && (
-        <Scroll label="Table of values">
-          <table>
-            <thead>
-              <tr>
-                <th scope="col">{AXES[axis]}</th>
-                {curves.map((curve) => (
-                  <th scope="col" class="right" key={curve.split}>
-                    {curve.split}
-                  </th>
-                ))}
-              </tr>
-            </thead>
-            <tbody>
-              {evenly(longest[axis].length).map((place) => {
-                const x = longest[axis][place] ?? 0;
-                return (
-                  <tr key={place}>
-                    <td>{number(x)}</td>
-                    {curves.map((curve) => (
-                      <td class="right" key={curve.split}>
-                        {number(curve.value[curve[axis].findLastIndex((each) => each <= x)])}
-                      </td>
-                    ))}
-                  </tr>
-                );
-              })}
-            </tbody>
-          </table>
-        </Scroll>
-      )}
-    </details>
-  );
-}
-
-function evenly(size: number): number[] {
-  const count = Math.min(size, ROWS);
-  return Array.from({ length: count }, (_, place) =>
-    count === 1 ? 0 : Math.round((place * (size - 1)) / (count - 1)),
-  );
 }

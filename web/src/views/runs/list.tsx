@@ -10,6 +10,7 @@ import { RunState } from "../../components/state";
 import { duration, number, time } from "../../format";
 import { useInterval } from "../../resource";
 import { go, href, hrefWith } from "../../router";
+import { RATES_OF } from "../understand/words";
 import { hasEnded } from "./live";
 import { titleOf } from "./title";
 
@@ -88,6 +89,17 @@ export function List() {
   );
 }
 
+/** Says of a run that "Understand" made what it was made for. */
+function Trial({ run }: { run: Run }) {
+  const of = run.tags?.[RATES_OF];
+  if (of === undefined) return null;
+  return (
+    <small class="quiet trial">
+      learning rate {run.tags?.["rate"]}, of <a href={href("understand", of)}>three that are compared</a>
+    </small>
+  );
+}
+
 interface RowProps {
   run: Run;
   isChosen: boolean;
@@ -109,6 +121,7 @@ function Row({ run, isChosen, onToggle }: RowProps) {
       </td>
       <th scope="row">
         <a href={href("runs", run.id)}>{title}</a>
+        <Trial run={run} />
       </th>
       <td>{model?.type}</td>
       <td>
