@@ -3,13 +3,16 @@
 import os
 from pathlib import Path
 
-from playwright.sync_api import Page
+from PIL import Image
+from playwright.sync_api import Locator, Page
 
 FOLDER = os.environ.get("DESCENT_PICTURES")
 
+COLORS = 128  # enough for a page, and a file of a third of the size
 
-def picture(page: Page, name: str, *, height: int | None = None) -> None:
-    """Write what the page shows, `height` pixels of it or as much as fits the window."""
+
+def picture(page: Page, name: str, *, height: int | None = None, of: Locator | None = None) -> None:
+    """Write what a window of this height shows, or one part of it."""
     if FOLDER is None:
         return
     size = page.viewport_size
@@ -17,5 +20,7 @@ def picture(page: Page, name: str, *, height: int | None = None) -> None:
     page.mouse.move(0, 0)
     page.evaluate("document.activeElement?.blur(); scrollTo(0, 0)")
     page.set_viewport_size({"width": size["width"], "height": height or size["height"]})
-    page.screenshot(path=Path(FOLDER) / f"{name}.png", animations="disabled", scale="css")
+    path = Path(FOLDER) / f"{name}.png"
+    (of or page).screenshot(path=path, animations="disabled", scale="css")
     page.set_viewport_size(size)
+    Image.open(path).convert("RGB").quantize(COLORS).save(path, optimize=True)

@@ -25,6 +25,21 @@ def test_the_slider_shows_the_line_of_each_epoch(visit: Opens, site: Site) -> No
         assert told(page, 400) == last
 
 
+def test_a_boundary_is_drawn_between_classes(visit: Opens, site: Site) -> None:
+    with visit(site.url, color_scheme="dark") as visited:
+        page = visited.page
+        visited.go(f"#/understand/{site.net}")
+        map_ = page.get_by_role("img", name=re.compile("the classes over column_3 and column_4"))
+        expect(map_).to_be_visible()
+        expect(page.get_by_role("heading", name="The decision boundary")).to_be_visible()
+        expect(page.get_by_role("region", name="Weights and activations")).to_be_visible()
+        picture(page, "boundary-dark", height=1100)
+        last = map_.evaluate("(canvas) => canvas.toDataURL()")
+        page.get_by_role("slider", name="Epoch that is shown").focus()
+        page.keyboard.press("Home")
+        assert map_.evaluate("(canvas) => canvas.toDataURL()") != last
+
+
 def told(page: Page, epoch: int) -> tuple[str, str]:
     """Return what the picture of the line shows at an epoch: its name and its points."""
     fit = page.get_by_role("img", name=re.compile(f"^Epoch {epoch}: predictions over Quiz"))
@@ -45,15 +60,17 @@ def test_learning_rates_too_small_right_and_too_large_are_told_apart(
             expect(rates.get_by_role("heading", name=kind)).to_be_visible()
             expect(rates.get_by_text(verdict)).to_be_visible()
         expect(rates.get_by_role("img", name="Path over w and b, 40 steps.")).to_have_count(3)
+        picture(page, "rates", of=rates)
         visited.go("#/runs")
         expect(page.get_by_role("table")).to_contain_text("learning rate too small")
+        picture(page, "runs")
 
 
 #: what is said below each of the three
 VERDICTS = {
     "too small": re.compile("hardly moved|not there yet"),
     "right": re.compile(r"The loss went from [\d.]+ to [\d.]+\.$"),
-    "too large": re.compile("each step lands higher"),
+    "too large": re.compile("each step lands higher than it started"),
 }
 
 

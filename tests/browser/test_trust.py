@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import FilePayload, Page, expect
 
 from descent import Client
 from tests.browser.conftest import Opens, Site
@@ -87,8 +87,12 @@ def test_what_the_service_refuses_is_said_in_its_words(visit: Opens, site: Site)
         refused = httpx.get(f"{site.url}/api/v1/runs/run_1").json()
         expect(page.get_by_role("alert")).to_contain_text(refused["detail"])
         visited.go("")
-        wrong = {"name": "wrong.csv", "mimeType": "text/csv", "buffer": b"a,b\n1,2\n3,4,5\n"}
-        page.get_by_label("A table to upload").set_input_files([wrong])
+        wrong: FilePayload = {
+            "name": "wrong.csv",
+            "mimeType": "text/csv",
+            "buffer": b"a,b\n1,2\n3,4,5\n",
+        }
+        page.get_by_label("A table to upload").set_input_files(wrong)
         expect(page.get_by_role("alert")).to_contain_text("Row 2 has 3 cells where 2 are expected")
         expect(page.get_by_role("alert").get_by_role("listitem")).to_have_count(0)
 
