@@ -22,6 +22,11 @@ def test_the_slider_shows_the_line_of_each_epoch(visit: Opens, site: Site) -> No
         page.keyboard.press("ArrowRight")
         assert told(page, 1) != last
         page.get_by_role("button", name="Play").click()
+        expect(
+            page.get_by_role("img", name=re.compile(r"^Epoch ([2-9]\d|[1-3]\d\d):"))
+        ).to_be_visible()
+        slider.focus()
+        page.keyboard.press("End")
         assert told(page, 400) == last
 
 

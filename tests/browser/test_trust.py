@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import FilePayload, Page, expect
 
 from descent import Client
-from tests.browser.conftest import Opens, Site
+from tests.browser.conftest import DATA, Opens, Site
 from tests.serving import STOP_S, start_service, url_of
 
 KEY = "a-key-that-is-long-enough-0123456789"
@@ -56,6 +56,8 @@ def unlock(page: Page, key: str) -> None:
 
 
 def test_a_key_is_asked_for_and_stays_in_the_tab(visit: Opens, locked: Locked) -> None:
+    with Client(locked.url, KEY) as client:
+        client.upload(DATA / "scores.csv")
     with visit(locked.url, refusals=True) as visited:
         page = visited.page
         visited.go("")
@@ -65,9 +67,9 @@ def test_a_key_is_asked_for_and_stays_in_the_tab(visit: Opens, locked: Locked) -
         expect(dialog.get_by_role("alert")).to_contain_text("key")
         unlock(page, KEY)
         expect(dialog).to_be_hidden()
-        expect(page.get_by_text("No dataset yet")).to_be_visible()
+        expect(page.get_by_role("link", name="scores", exact=True)).to_be_visible()
         page.reload()
-        expect(page.get_by_text("No dataset yet")).to_be_visible()
+        expect(page.get_by_role("link", name="scores", exact=True)).to_be_visible()
         assert KEY in page.evaluate("Object.values(sessionStorage)")
         assert KEY not in "".join(visited.requests)
         assert KEY not in page.content()
