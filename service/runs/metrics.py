@@ -7,7 +7,7 @@ import csv
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -185,8 +185,14 @@ def _thinned(session: Session, run: Run, query: Query, max_points: int) -> _Thin
         thinned = thin(rows, max_points)
         return _Thinned(thinned, is_part=len(thinned) < len(rows))
     tail = max(query.after, levels.tail(run.metric_seq, level))
+    # In the order of the index, else SQLite reads every row to have them in the order of their
+    # numbers.
     telling = live.where(*levels.conditions(level), Metric.seq <= tail)
-    rows = _wire_rows(session, telling) + _wire_rows(session, live.where(Metric.seq > tail))
+    rows = _wire_rows(session, telling.order_by(None).order_by(Metric.level, Metric.seq))
+    rows.sort(key=lambda row: int(row["seq"]))
+    # One lower bound: of two SQLite seeks the first one.
+    rest = _live(run.id, replace(query, after=tail))
+    rows += _wire_rows(session, rest.where(Metric.seq <= run.metric_seq))
     return _Thinned(thin(rows, max_points), is_part=True)
 
 

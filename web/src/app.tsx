@@ -2,6 +2,7 @@
 
 import type { ComponentType } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
+import { AskDialog } from "./components/ask";
 import { KeyButton, KeyDialog } from "./components/key";
 import { lazy } from "./components/lazy";
 import { News } from "./components/news";
@@ -68,6 +69,7 @@ export function App() {
         <View route={route} key={route.path.join("/")} />
       </main>
       <KeyDialog />
+      <AskDialog />
       <News />
     </>
   );

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, event, select
 
-from service.database import reading, writing
+from service.database import create_database, reading, writing
 from service.runs import levels, lifecycle, metrics
 from service.tables import Metric, Run
 from tests.service.rows import add_run
@@ -105,7 +105,7 @@ def test_levels_do_not_depend_on_how_the_rows_came(engine: Engine) -> None:
     assert levels_of(engine, parts) == levels_of(engine, whole)
 
 
-@pytest.mark.parametrize("after", [1, 2047, 2048, 2500, 4999])
+@pytest.mark.parametrize("after", [1, 1023, 1024, 2500, 4999])
 def test_rows_that_a_new_attempt_replaced_are_not_drawn(engine: Engine, after: int) -> None:
     run_id, rows = started(engine), curve_rows(ROWS, 4)
     append(engine, run_id, rows, [ROWS])
@@ -123,6 +123,29 @@ def test_rows_that_a_new_attempt_replaced_are_not_drawn(engine: Engine, after: i
     assert all(row["value"] in {values[row["seq"]], "NaN"} for row in shown)
 
 
+def test_only_rows_that_tell_and_the_last_ones_are_read(sqlite_url: str) -> None:
+    """Without its index, or from the first row on, the query reads every row of the run."""
+    engine = create_database(sqlite_url)
+    run_id, asked = started(engine), list[tuple[str, Any]]()
+    append(engine, run_id, curve_rows(ROWS, 6), [ROWS])
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def _(_c: object, _u: object, text: str, values: Any, _x: object, _m: object) -> None:
+        asked.append((text, values))
+
+    drawn(engine, run_id)
+    (telling, telling_of), (last, last_of) = [each for each in asked if "FROM metrics" in each[0]]
+    with reading(engine) as session:
+        explain = f"EXPLAIN QUERY PLAN {telling}"
+        plan = str(session.connection().exec_driver_sql(explain, telling_of).all())
+    engine.dispose()
+    assert "ix_metrics_level (run_id=? AND level=? AND seq>? AND seq<?)" in plan
+    assert last.count("metrics.seq >") == 1
+    assert last_of[1] == ROWS // 256 * 256
+
+
 def test_few_rows_are_read_as_they_are() -> None:
     assert levels.level_for(10_000, 4000) == 0
     assert levels.level_for(1_000_000, 4000) == 2
+    assert levels.level_for(1_000_000, 2400) == 3
+    assert levels.level_for(10_000_000, 2400) == 4

@@ -5,7 +5,7 @@ import { problemOf } from "../api";
 export function Failure({ error, retry }: { error: unknown; retry?: () => void }) {
   const problem = problemOf(error);
   // Where only one thing is wrong, the sentence above says it already.
-  const items = (problem.errors ?? []).filter((item) => item.detail !== problem.detail);
+  const items = (problem.errors ?? []).filter((item) => !problem.detail.includes(item.detail));
   return (
     <div class="notice failure" role="alert">
       <p>

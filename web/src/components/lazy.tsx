@@ -1,13 +1,12 @@
-/** A view whose code is fetched when it is first looked at, so that the first load stays small. */
+/** What has its code fetched when it is first looked at, so that the first load stays small. */
 
 import type { ComponentType } from "preact";
 import { useEffect, useState } from "preact/hooks";
-import type { ViewProps } from "../app";
 import { Failure } from "./failure";
 
-export function lazy(load: () => Promise<ComponentType<ViewProps>>): ComponentType<ViewProps> {
-  let loaded: ComponentType<ViewProps> | null = null;
-  return function Lazy(props: ViewProps) {
+export function lazy<Props extends object>(load: () => Promise<ComponentType<Props>>): ComponentType<Props> {
+  let loaded: ComponentType<Props> | null = null;
+  return function Lazy(props: Props) {
     const [, setRound] = useState(0);
     const [error, setError] = useState<unknown>(null);
     useEffect(() => {

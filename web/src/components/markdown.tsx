@@ -1,6 +1,7 @@
 /** The part of Markdown that model cards use: headings, paragraphs, lists, tables, code. */
 
 import type { ComponentChildren } from "preact";
+import { Scroll } from "./scroll";
 
 export function Markdown({ text }: { text: string }) {
   return <div class="markdown">{blocksOf(text).map((block, place) => <Block key={place} lines={block} />)}</div>;
@@ -47,7 +48,7 @@ function Table({ lines }: { lines: string[] }) {
   const [head, rule, ...rows] = lines.map(cells);
   const body = rule?.every((text) => /^:?-+:?$/.test(text)) ? rows : [rule ?? [], ...rows];
   return (
-    <div class="scroll" tabIndex={0} role="region" aria-label={`Table: ${head?.join(", ")}`}>
+    <Scroll label={`Table: ${head?.join(", ")}`}>
       <table>
         <thead>
           <tr>
@@ -68,7 +69,7 @@ function Table({ lines }: { lines: string[] }) {
           ))}
         </tbody>
       </table>
-    </div>
+    </Scroll>
   );
 }
 

@@ -3,6 +3,7 @@
 import { call, getSystem, type System as SystemBody } from "../api";
 import type { ViewProps } from "../app";
 import { Failure } from "../components/failure";
+import { Scroll } from "../components/scroll";
 import { bytes, count, number, time } from "../format";
 import { useInterval, useResource } from "../resource";
 import { hrefWith } from "../router";
@@ -76,7 +77,7 @@ function Workers({ system }: { system: SystemBody }) {
         </div>
       )}
       {system.workers.length > 0 && (
-        <div class="scroll" tabIndex={0} role="region" aria-label="Table of workers">
+        <Scroll label="Table of workers">
           <table>
             <thead>
               <tr>
@@ -107,7 +108,7 @@ function Workers({ system }: { system: SystemBody }) {
               ))}
             </tbody>
           </table>
-        </div>
+        </Scroll>
       )}
     </section>
   );

@@ -1,6 +1,7 @@
 /** A table of true classes against predicted ones; the more rows in a cell, the darker it is. */
 
 import { count, percent } from "../../format";
+import { Scroll } from "../scroll";
 
 interface Props {
   labels: string[];
@@ -16,7 +17,7 @@ export function Confusion({ labels, matrix, split }: Props) {
     return <p class="quiet">{count(labels.length)} classes are too many for a table.</p>;
   }
   return (
-    <div class="scroll">
+    <Scroll label="Table of confusion">
       <table class="confusion">
         <caption>Of the {split} rows: true classes in rows, predicted ones in columns</caption>
         <thead>
@@ -50,7 +51,7 @@ export function Confusion({ labels, matrix, split }: Props) {
           })}
         </tbody>
       </table>
-    </div>
+    </Scroll>
   );
 }
 

@@ -1,5 +1,7 @@
 /** A picture of a stack of layers: what goes in, each layer's units, what comes out. */
 
+import { Scroll } from "../scroll";
+
 export interface DrawnLayer {
   units: number;
   label: string;
@@ -20,7 +22,7 @@ export function Network({ layers }: { layers: DrawnLayer[] }) {
     nodes: nodesOf(layer.units),
   }));
   return (
-    <div class="scroll">
+    <Scroll label="Picture of the layers">
       <svg
         class="network"
         viewBox={`0 0 ${width} ${HEIGHT + 44}`}
@@ -56,7 +58,7 @@ export function Network({ layers }: { layers: DrawnLayer[] }) {
           </g>
         ))}
       </svg>
-    </div>
+    </Scroll>
   );
 }
 

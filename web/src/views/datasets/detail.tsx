@@ -2,6 +2,7 @@
 
 import { useState } from "preact/hooks";
 import { call, type Dataset, deleteDataset, getDataset } from "../../api";
+import { confirmed } from "../../components/ask";
 import { Failure, Notices } from "../../components/failure";
 import { DatasetState } from "../../components/state";
 import { bytes, count, time } from "../../format";
@@ -49,7 +50,8 @@ function Head({ dataset }: { dataset: Dataset }) {
   const [error, setError] = useState<unknown>(null);
 
   async function remove(): Promise<void> {
-    if (!confirm(`Delete “${dataset.name}”? Its runs keep their curves and models.`)) return;
+    const text = "Its runs keep their curves and models.";
+    if (!(await confirmed(`Delete the dataset “${dataset.name}”?`, text, "Delete"))) return;
     try {
       await call(deleteDataset({ path: { dataset_id: dataset.id } }));
       announce(`${dataset.name} is deleted.`);

@@ -3,6 +3,7 @@
 import { call, type Dataset, listDatasets, type PageDataset } from "../../api";
 import { Failure } from "../../components/failure";
 import { More, useList } from "../../components/more";
+import { Scroll } from "../../components/scroll";
 import { DatasetState } from "../../components/state";
 import { bytes, count, time } from "../../format";
 import { href, hrefWith } from "../../router";
@@ -24,7 +25,7 @@ export function List() {
       )}
       {list.items && list.items.length > 0 && (
         <section class="card" aria-label="All datasets">
-          <div class="scroll">
+          <Scroll label="Table of datasets">
             <table>
               <thead>
                 <tr>
@@ -50,7 +51,7 @@ export function List() {
                 ))}
               </tbody>
             </table>
-          </div>
+          </Scroll>
           <More list={list} />
         </section>
       )}

@@ -3,6 +3,7 @@
 import { call, type Dataset, listDatasetRows } from "../../api";
 import { Failure } from "../../components/failure";
 import { More, useList } from "../../components/more";
+import { Scroll } from "../../components/scroll";
 import { cell, count, moment } from "../../format";
 
 const PAGE = 20; // rows
@@ -28,7 +29,7 @@ export function Rows({ dataset }: { dataset: Dataset }) {
       <h2 id="rows">First rows</h2>
       {list.error !== null && <Failure error={list.error} retry={list.reload} />}
       <div class="card">
-        <div class="scroll" tabIndex={0} role="region" aria-label="Table of the first rows">
+        <Scroll label="Table of the first rows">
           <table class="data">
             <thead>
               <tr>
@@ -53,7 +54,7 @@ export function Rows({ dataset }: { dataset: Dataset }) {
               ))}
             </tbody>
           </table>
-        </div>
+        </Scroll>
         {left > 0 && <p class="quiet">{count(left)} further columns are not shown here.</p>}
         <More list={list} />
       </div>

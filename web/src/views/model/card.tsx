@@ -5,7 +5,8 @@ import type { ModelVersion } from "../../api";
 import { Failure } from "../../components/failure";
 import { Markdown } from "../../components/markdown";
 import { useResource } from "../../resource";
-import { artifactPath, fetched, member, save } from "./files";
+import { save } from "../../save";
+import { artifactPath, fetched, member } from "./files";
 
 export function Card({ version }: { version: ModelVersion }) {
   const [isOpen, setOpen] = useState(false);

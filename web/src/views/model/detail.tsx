@@ -2,6 +2,7 @@
 
 import { useState } from "preact/hooks";
 import { call, deleteModel, listModelVersions, type ModelVersion } from "../../api";
+import { confirmed } from "../../components/ask";
 import { Failure } from "../../components/failure";
 import { More, useList } from "../../components/more";
 import { announce } from "../../news";
@@ -57,7 +58,8 @@ function Head({ name }: { name: string }) {
   const [error, setError] = useState<unknown>(null);
 
   async function remove(): Promise<void> {
-    if (!confirm(`Delete the model “${name}” with all of its versions?`)) return;
+    const text = "All of its versions go with it, and whoever asks it gets no answer any more.";
+    if (!(await confirmed(`Delete the model “${name}”?`, text, "Delete"))) return;
     try {
       await call(deleteModel({ path: { name } }));
       announce(`${name} is deleted.`);

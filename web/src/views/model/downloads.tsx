@@ -4,7 +4,8 @@ import { useState } from "preact/hooks";
 import type { ModelVersion } from "../../api";
 import { Failure } from "../../components/failure";
 import { announce } from "../../news";
-import { artifactPath, fetched, member, save } from "./files";
+import { save } from "../../save";
+import { artifactPath, fetched, member } from "./files";
 
 interface Offer {
   title: string;

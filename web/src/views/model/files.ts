@@ -17,15 +17,6 @@ export async function fetched(path: string, init: RequestInit = {}): Promise<Blo
   throw refusal(await response.json().catch(() => null), response);
 }
 
-/** Hands a file to the browser's downloads. */
-export function save(content: Blob, name: string): void {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(content);
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-}
-
 export function artifactPath(model: string, version: number, format: "bundle" | "onnx"): string {
   return `/api/v1/models/${encodeURIComponent(model)}/versions/${version}/artifact?format=${format}`;
 }

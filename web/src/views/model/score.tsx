@@ -3,11 +3,13 @@
 import { useRef, useState } from "preact/hooks";
 import type { ModelVersion } from "../../api";
 import { Failure } from "../../components/failure";
+import { Scroll } from "../../components/scroll";
 import { bytes, count, counted } from "../../format";
 import { announce } from "../../news";
+import { save } from "../../save";
 import { described } from "../datasets/upload";
 import { parseCsv } from "./csv";
-import { fetched, save } from "./files";
+import { fetched } from "./files";
 
 interface Scored {
   name: string;
@@ -106,7 +108,7 @@ function Answers({ scored }: { scored: Scored }) {
           Download ({bytes(scored.content.size)})
         </button>
       </div>
-      <div class="scroll" tabIndex={0} role="region" aria-label="Answers">
+      <Scroll label="Answers">
         <table class="data">
           <thead>
             <tr>
@@ -129,7 +131,7 @@ function Answers({ scored }: { scored: Scored }) {
             ))}
           </tbody>
         </table>
-      </div>
+      </Scroll>
     </>
   );
 }

@@ -2,6 +2,7 @@
 
 import type { InputColumn, ModelVersion } from "../../api";
 import { cell, count, moment, number } from "../../format";
+import { Scroll } from "../../components/scroll";
 
 const MOST = 100; // columns that are listed
 const MOST_VALUES = 6; // categories of a column
@@ -11,7 +12,7 @@ export function SignatureTable({ version }: { version: ModelVersion }) {
   return (
     <section class="card" aria-labelledby="signature">
       <h3 id="signature">Signature</h3>
-      <div class="scroll" tabIndex={0} role="region" aria-label="Table of signature">
+      <Scroll label="Table of signature">
         <table>
           <caption>Columns that it reads</caption>
           <thead>
@@ -31,7 +32,7 @@ export function SignatureTable({ version }: { version: ModelVersion }) {
             ))}
           </tbody>
         </table>
-      </div>
+      </Scroll>
       {inputs.length > MOST && <p class="quiet small">and {count(inputs.length - MOST)} more</p>}
       <table>
         <caption>What it predicts</caption>

@@ -2,6 +2,7 @@
 
 import { useState } from "preact/hooks";
 import { call, deleteModelVersion, type ModelVersion } from "../../api";
+import { confirmed } from "../../components/ask";
 import { Failure } from "../../components/failure";
 import { bytes, count, duration, number, percent } from "../../format";
 import { href } from "../../router";
@@ -20,13 +21,13 @@ export function VersionDetail({ version, onDeleted }: { version: ModelVersion; o
         <h2>Version {version.version}</h2>
         <Remove version={version} onDeleted={onDeleted} />
       </div>
-      <Facts version={version} />
       {version.proof_error && (
         <div class="notice failure" role="alert">
           <p>{String(version.proof_error["detail"] ?? "The proof failed.")}</p>
         </div>
       )}
       <Predict version={version} />
+      <Facts version={version} />
       <Score version={version} />
       <div class="halves">
         <SignatureTable version={version} />
@@ -45,7 +46,8 @@ function Remove({ version, onDeleted }: { version: ModelVersion; onDeleted: () =
   const [error, setError] = useState<unknown>(null);
 
   async function remove(): Promise<void> {
-    if (!confirm(`Delete version ${version.version} of “${version.model}”?`)) return;
+    const title = `Delete version ${version.version} of “${version.model}”?`;
+    if (!(await confirmed(title, "The other versions stay.", "Delete"))) return;
     try {
       await call(deleteModelVersion({ path: { name: version.model, version: version.version } }));
       onDeleted();
@@ -74,7 +76,7 @@ function Facts({ version }: { version: ModelVersion }) {
         .map(([name, value]) => (
           <div key={name}>
             <dt>
-              {name}, {split} rows
+              {name}, {split}
             </dt>
             <dd>{number(value)}</dd>
           </div>

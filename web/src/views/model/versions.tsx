@@ -2,7 +2,9 @@
 
 import { useState } from "preact/hooks";
 import type { ModelVersion } from "../../api";
+import { asked } from "../../components/ask";
 import { Failure } from "../../components/failure";
+import { Scroll } from "../../components/scroll";
 import { number, time } from "../../format";
 import { announce } from "../../news";
 import type { Resource } from "../../resource";
@@ -85,7 +87,7 @@ export function Versions({ name, versions, shown, aliases, onMoved }: Props) {
           )}
         </div>
       )}
-      <div class="scroll" tabIndex={0} role="region" aria-label="Table of versions">
+      <Scroll label="Table of versions">
         <table class="versions">
           <thead>
             <tr>
@@ -148,7 +150,7 @@ export function Versions({ name, versions, shown, aliases, onMoved }: Props) {
             ))}
           </tbody>
         </table>
-      </div>
+      </Scroll>
       {current && <History name={name} alias={current} />}
       {known.length === 0 && aliases.data && (
         <p class="quiet small">
@@ -176,15 +178,23 @@ interface ChoiceProps {
 const NEW = "another …"; // no alias is called so
 
 function AliasChoice({ known, value, onValue }: ChoiceProps) {
-  function changed(next: string): void {
-    const typed = next === NEW ? prompt("What shall the alias be called?", "challenger")?.trim() : next;
-    if (typed) onValue(typed);
+  const [round, setRound] = useState(0);
+
+  async function changed(next: string): Promise<void> {
+    const name = next === NEW ? await asked("What shall the alias be called?", "challenger", "Choose") : next;
+    if (name) onValue(name);
+    else setRound(round + 1); // shows the alias again that was chosen before
   }
+
   const names = [...new Set([...known.map((each) => each.alias.alias), value])];
   return (
     <label class="check nowrap">
       Alias to move
-      <select key={names.join()} value={value} onChange={(event) => changed(event.currentTarget.value)}>
+      <select
+        key={`${names.join()} ${round}`}
+        value={value}
+        onChange={(event) => void changed(event.currentTarget.value)}
+      >
         {names.map((name) => (
           <option key={name} value={name}>
             {name}

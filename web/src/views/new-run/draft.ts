@@ -78,6 +78,7 @@ function likelyTarget(dataset: Dataset): string {
 export function modelName(text: string): string {
   const plain = text
     .normalize("NFKD")
+    .replace(/\p{M}/gu, "")
     .replace(/[^A-Za-z0-9._-]+/g, "-")
     .replace(/^[^A-Za-z0-9]+|-+$/g, "");
   return plain.slice(0, 128) || "model";

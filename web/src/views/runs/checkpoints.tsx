@@ -2,7 +2,9 @@
 
 import { useState } from "preact/hooks";
 import { call, type Checkpoint, listCheckpoints, registerCheckpoint, type Run } from "../../api";
+import { asked } from "../../components/ask";
 import { Failure } from "../../components/failure";
+import { Scroll } from "../../components/scroll";
 import { bytes, count, number } from "../../format";
 import { announce } from "../../news";
 import { useReloadOn, useResource } from "../../resource";
@@ -25,7 +27,7 @@ export function Checkpoints({ run, events }: { run: Run; events: number }) {
         <p class="quiet">None yet: one is written now and then, and at the end.</p>
       )}
       {rows.length > 0 && (
-        <div class="scroll">
+        <Scroll label="Table of checkpoints">
           <table>
             <thead>
               <tr>
@@ -47,7 +49,7 @@ export function Checkpoints({ run, events }: { run: Run; events: number }) {
               ))}
             </tbody>
           </table>
-        </div>
+        </Scroll>
       )}
     </section>
   );
@@ -59,7 +61,7 @@ function Row({ run, checkpoint }: { run: Run; checkpoint: Checkpoint }) {
 
   async function register(): Promise<void> {
     const preset = run.model?.name ?? String(run.config["register_as"] ?? "model");
-    const model = prompt("The model that this checkpoint becomes a version of", preset);
+    const model = await asked("The model that this checkpoint becomes a version of", preset, "Register");
     if (!model) return;
     try {
       const path = { run_id: run.id, checkpoint_id: checkpoint.id };

@@ -1,15 +1,16 @@
 /** Several runs in one plot and one table; what they were given differently stands out. */
 
-import { useEffect, useMemo, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { call, getMetrics, getRun, type Run } from "../../api";
 import { type Line, Plot } from "../../components/charts/plot";
 import { Failure } from "../../components/failure";
+import { Scroll } from "../../components/scroll";
 import { RunState } from "../../components/state";
 import { duration, number } from "../../format";
 import { useResource } from "../../resource";
 import { href } from "../../router";
-import { CurveStore } from "./curve-store";
-import type { Axis } from "./curves";
+import { type Axis, CurveStore } from "./curve-store";
+import { hasEnded } from "./live";
 import { smoothed } from "./smooth";
 import { titleOf } from "./title";
 
@@ -22,7 +23,11 @@ const COLORS = ["--accent", "--second", "--good", "--line-4", "--line-5", "--lin
 const POINTS = 1_500; // of each curve
 
 export function Compare({ ids }: { ids: string[] }) {
-  const loaded = useResource((signal) => Promise.all(ids.map((id) => load(id, signal))), [ids.join()]);
+  const known = useRef(new Map<string, Compared>());
+  const loaded = useResource(
+    (signal) => Promise.all(ids.map((id) => load(id, known.current, signal))),
+    [ids.join()],
+  );
   return (
     <>
       <div>
@@ -37,15 +42,17 @@ export function Compare({ ids }: { ids: string[] }) {
   );
 }
 
-async function load(id: string, signal: AbortSignal): Promise<Compared> {
+/** Loads a run and its curves; one that had ended stays as it was. */
+async function load(id: string, known: Map<string, Compared>, signal: AbortSignal): Promise<Compared> {
+  const before = known.get(id);
+  if (before && hasEnded(before.run)) return before;
   const path = { run_id: id };
   const query = { max_points: POINTS, layout: "columns" } as const;
-  const [run, page] = await Promise.all([
-    call(getRun({ path, signal })),
-    call(getMetrics({ path, query, signal })),
-  ]);
+  const run = await call(getRun({ path, signal })); // first, so that an ended run has all of its curve
+  const page = await call(getMetrics({ path, query, signal }));
   const store = new CurveStore();
   store.load(page);
+  known.set(id, { run, store });
   return { run, store };
 }
 
@@ -148,7 +155,7 @@ function Table({ compared }: { compared: Compared[] }) {
   return (
     <section class="card" aria-labelledby="table">
       <h2 id="table">Side by side</h2>
-      <div class="scroll">
+      <Scroll label="Table of the comparison">
         <table>
           <thead>
             <tr>
@@ -192,7 +199,7 @@ function Table({ compared }: { compared: Compared[] }) {
             ))}
           </tbody>
         </table>
-      </div>
+      </Scroll>
     </section>
   );
 }

@@ -2,6 +2,7 @@
 
 import { useState } from "preact/hooks";
 import { call, cancelRun, deleteRun, pauseRun, resumeRun, retryRun, type Run } from "../../api";
+import { confirmed } from "../../components/ask";
 import { Failure } from "../../components/failure";
 import { announce } from "../../news";
 import { go, href, hrefWith } from "../../router";
@@ -28,7 +29,8 @@ export function Controls({ run, onRun }: Props) {
   }
 
   async function remove(): Promise<void> {
-    if (!confirm("Delete this run with its curves and checkpoints? Model versions stay.")) return;
+    const text = "Its curves and checkpoints go with it; versions of models stay.";
+    if (!(await confirmed("Delete this run?", text, "Delete"))) return;
     await call(deleteRun({ path }));
     announce("The run is deleted.");
     go(href("runs"));
@@ -64,7 +66,7 @@ export function Controls({ run, onRun }: Props) {
             Predict
           </a>
         )}
-        {(run.state === "succeeded" || run.evaluation) && (
+        {run.progress && (
           <a class="button" href={href("understand", run.id)}>
             Understand
           </a>

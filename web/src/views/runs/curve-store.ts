@@ -18,6 +18,10 @@ export interface Curve {
   value: number[];
 }
 
+/** What a curve may be drawn over, and what is written there. */
+export type Axis = "epoch" | "step" | "time";
+export const AXES: Record<Axis, string> = { epoch: "epoch", step: "step", time: "seconds" };
+
 const MOST = 24_000; // points of a curve, beyond which older ones are thinned here, too
 const KEPT = 6_000;
 
@@ -110,7 +114,26 @@ export class CurveStore {
   }
 }
 
-function arraysOf(curve: Curve): number[][] {
+/** Returns a curve up to an epoch. */
+export function cut(curve: Curve, epoch: number): Curve {
+  const after = curve.epoch.findIndex((each) => each > epoch);
+  const end = after < 0 ? curve.seq.length : after;
+  const { split, name } = curve;
+  const [seq, epochs, step, time, value] = arraysOf(curve).map((part) => part.slice(0, end)) as Parts;
+  return { split, name, seq, epoch: epochs, step, time, value };
+}
+
+/** Returns the points of curves as a table, a line each. */
+export function csvOf(curves: Curve[]): string {
+  const lines = curves.flatMap(({ split, name, seq, epoch, step, time, value }) =>
+    seq.map((each, at) => [each, split, name, epoch[at], step[at], time[at], value[at]].join(",")),
+  );
+  return ["seq,split,name,epoch,step,seconds,value", ...lines, ""].join("\n");
+}
+
+type Parts = [number[], number[], number[], number[], number[]];
+
+function arraysOf(curve: Curve): Parts {
   return [curve.seq, curve.epoch, curve.step, curve.time, curve.value];
 }
 

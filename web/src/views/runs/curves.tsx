@@ -1,16 +1,15 @@
 /** The loss as it falls: train and validation, linear or logarithmic, smoothed or as it is. */
 
+import type { ComponentChildren } from "preact";
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { call, getMetrics, type MetricColumns } from "../../api";
 import type { Range } from "../../components/charts/gestures";
 import { type Line, Plot } from "../../components/charts/plot";
 import { number } from "../../format";
-import { type Curve, CurveStore } from "./curve-store";
+import { AXES, type Axis, type Curve, CurveStore, cut } from "./curve-store";
 import { smoothed } from "./smooth";
+import { Values } from "./values";
 
-export type Axis = "epoch" | "step" | "time";
-
-const AXES: Record<Axis, string> = { epoch: "epoch", step: "step", time: "seconds" };
 const COLORS: Record<string, string> = {
   train: "--accent",
   validation: "--second",
@@ -21,9 +20,13 @@ interface Props {
   runId: string;
   store: CurveStore;
   version: number;
+  /** the epoch after which nothing is shown yet */
+  until: number | null;
+  /** what is to be said of the curves */
+  children: ComponentChildren;
 }
 
-export function Curves({ runId, store, version }: Props) {
+export function Curves({ runId, store, version, until, children }: Props) {
   const [axis, setAxis] = useState<Axis>("epoch");
   const [isLog, setLog] = useState(false);
   const [weight, setWeight] = useState(0);
@@ -32,11 +35,11 @@ export function Curves({ runId, store, version }: Props) {
   const names = store.names();
   const name = names.includes(chosen) ? chosen : (names[0] ?? "loss");
   const close = useCloseUp(runId, store, name, axis, range);
-  const curves = close ?? store.of(name);
-  const lines = useMemo(
-    () => linesOf(curves, axis, weight),
-    [close, version, axis, weight, name],
+  const curves = useMemo(
+    () => (close ?? store.of(name)).map((curve) => (until === null ? curve : cut(curve, until))),
+    [close, version, name, until],
   );
+  const lines = useMemo(() => linesOf(curves, axis, weight), [curves, axis, weight]);
   return (
     <section class="card" aria-labelledby="curves">
       <div class="row apart">
@@ -58,8 +61,9 @@ export function Curves({ runId, store, version }: Props) {
         Drag to zoom, shift and drag to move, double click for all of it; with the keyboard + − ← → and
         Escape.
         {store.isThinned && (close ? " Every point is shown." : " Points between are left out: zoom in for all.")}
+        {children}
       </p>
-      <Values curves={curves} axis={axis} />
+      <Values curves={curves} axis={axis} stem={`${runId}-${name}`} />
     </section>
   );
 }
@@ -188,58 +192,4 @@ function summary(curves: Curve[], name: string): string {
     return `${curve.split} from ${number(first)} to ${number(last)}`;
   });
   return `Plot of ${name}: ${parts.join("; ") || "no values yet"}`;
-}
-
-const ROWS = 25;
-
-/** The curves for those who do not see them: rows at even distances, the last one included. */
-function Values({ curves, axis }: { curves: Curve[]; axis: Axis }) {
-  const [isOpen, setOpen] = useState(false);
-  const longest = curves.reduce<Curve | null>(
-    (best, curve) => (best && best.seq.length >= curve.seq.length ? best : curve),
-    null,
-  );
-  return (
-    <details onToggle={(event) => setOpen(event.currentTarget.open)}>
-      <summary>Values as a table</summary>
-      {isOpen && longest && (
-        <div class="scroll">
-          <table>
-            <thead>
-              <tr>
-                <th scope="col">{AXES[axis]}</th>
-                {curves.map((curve) => (
-                  <th scope="col" class="right" key={curve.split}>
-                    {curve.split}
-                  </th>
-                ))}
-              </tr>
-            </thead>
-            <tbody>
-              {evenly(longest[axis].length).map((place) => {
-                const x = longest[axis][place] ?? 0;
-                return (
-                  <tr key={place}>
-                    <td>{number(x)}</td>
-                    {curves.map((curve) => (
-                      <td class="right" key={curve.split}>
-                        {number(curve.value[curve[axis].findLastIndex((each) => each <= x)])}
-                      </td>
-                    ))}
-                  </tr>
-                );
-              })}
-            </tbody>
-          </table>
-        </div>
-      )}
-    </details>
-  );
-}
-
-function evenly(size: number): number[] {
-  const count = Math.min(size, ROWS);
-  return Array.from({ length: count }, (_, place) =>
-    count === 1 ? 0 : Math.round((place * (size - 1)) / (count - 1)),
-  );
 }

@@ -2,7 +2,9 @@
 
 import { useState } from "preact/hooks";
 import { call, renameRun, type Run } from "../../api";
+import { asked } from "../../components/ask";
 import { Failure, Notices } from "../../components/failure";
+import { lazy } from "../../components/lazy";
 import { ProgressBar } from "../../components/progress";
 import { RunState } from "../../components/state";
 import { count, duration, number, percent, time } from "../../format";
@@ -12,12 +14,14 @@ import { Controls } from "./controls";
 import { Curves } from "./curves";
 import { hasEnded, useLive } from "./live";
 import { Log } from "./log";
+import { useReplay } from "./replay";
 import { Result } from "./result";
 import { titleOf } from "./title";
 
 export function Detail({ id }: { id: string }) {
   const live = useLive(id);
   const { run, curves } = live;
+  const until = useReplay(run);
   if (!run) {
     if (live.error !== null) return <Failure error={live.error} retry={live.reload} />;
     return <h1 class="quiet">Run</h1>;
@@ -34,7 +38,12 @@ export function Detail({ id }: { id: string }) {
       <Progress run={run} />
       {run.error && <Failed run={run} />}
       <Notices notices={run.warnings ?? []} />
-      <Curves runId={id} store={curves} version={curves.version} />
+      <div class={isSeen(run) ? "seen" : "stack"}>
+        <Curves runId={id} store={curves} version={curves.version} until={until}>
+          {until !== null && ` Shown once more, slowly: training took ${duration(run.timings?.training_s)}.`}
+        </Curves>
+        {isSeen(run) && <Glimpse run={run} epoch={until ?? run.progress?.epoch ?? 0} />}
+      </div>
       {run.evaluation && <Result run={run} />}
       <div class="halves">
         <Checkpoints run={run} events={live.events} />
@@ -43,6 +52,16 @@ export function Detail({ id }: { id: string }) {
       <Asked run={run} />
     </>
   );
+}
+
+const Glimpse = lazy(() => import("../understand/glimpse").then((module) => module.Glimpse));
+
+const MOST = 2; // columns, over which a net is drawn whole
+
+/** Whether there is a picture of what the net makes of its data. */
+function isSeen(run: Run): boolean {
+  const features = run.config["features"];
+  return Array.isArray(features) && features.length <= MOST && run.progress !== null;
 }
 
 interface HeadProps {
@@ -54,10 +73,10 @@ function Head({ run, onRun }: HeadProps) {
   const [error, setError] = useState<unknown>(null);
 
   async function rename(): Promise<void> {
-    const name = prompt("The name of this run", run.name ?? "");
+    const name = await asked("The name of this run", run.name ?? "", "Rename");
     if (name === null) return;
     try {
-      onRun(await call(renameRun({ path: { run_id: run.id }, body: { name: name.trim() || null } })));
+      onRun(await call(renameRun({ path: { run_id: run.id }, body: { name: name || null } })));
     } catch (refused) {
       setError(refused);
     }

@@ -5,10 +5,12 @@ import { call, listRuns, type Run } from "../../api";
 import { Failure } from "../../components/failure";
 import { More, useList } from "../../components/more";
 import { ProgressBar } from "../../components/progress";
+import { Scroll } from "../../components/scroll";
 import { RunState } from "../../components/state";
 import { duration, number, time } from "../../format";
 import { useInterval } from "../../resource";
 import { go, href, hrefWith } from "../../router";
+import { RATES_OF } from "../understand/words";
 import { hasEnded } from "./live";
 import { titleOf } from "./title";
 
@@ -54,7 +56,7 @@ export function List() {
       )}
       {list.items && list.items.length > 0 && (
         <section class="card" aria-label="All runs">
-          <div class="scroll">
+          <Scroll label="Table of runs">
             <table>
               <thead>
                 <tr>
@@ -79,11 +81,22 @@ export function List() {
                 ))}
               </tbody>
             </table>
-          </div>
+          </Scroll>
           <More list={list} />
         </section>
       )}
     </>
+  );
+}
+
+/** Says of a run that "Understand" made what it was made for. */
+function Trial({ run }: { run: Run }) {
+  const of = run.tags?.[RATES_OF];
+  if (of === undefined) return null;
+  return (
+    <small class="quiet trial">
+      learning rate {run.tags?.["rate"]}, of <a href={href("understand", of)}>three that are compared</a>
+    </small>
   );
 }
 
@@ -108,6 +121,7 @@ function Row({ run, isChosen, onToggle }: RowProps) {
       </td>
       <th scope="row">
         <a href={href("runs", run.id)}>{title}</a>
+        <Trial run={run} />
       </th>
       <td>{model?.type}</td>
       <td>

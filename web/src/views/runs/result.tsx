@@ -2,6 +2,7 @@
 
 import type { Run } from "../../api";
 import { Confusion } from "../../components/charts/confusion";
+import { Scroll } from "../../components/scroll";
 import { number, percent } from "../../format";
 import { Points } from "./points";
 
@@ -67,7 +68,7 @@ function FigureTable({ evaluation }: { evaluation: Record<string, Figures> }) {
         {baselines.includes("linear") && ", or follows a straight line"}
         {typeof baseline["split"] === "string" && `; measured on the ${baseline["split"]} rows`}.
       </p>
-      <div class="scroll">
+      <Scroll label="Table of figures">
         <table>
           <thead>
             <tr>
@@ -92,7 +93,7 @@ function FigureTable({ evaluation }: { evaluation: Record<string, Figures> }) {
             ))}
           </tbody>
         </table>
-      </div>
+      </Scroll>
     </section>
   );
 }

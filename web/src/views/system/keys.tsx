@@ -2,8 +2,10 @@
 
 import { useRef, useState } from "preact/hooks";
 import { call, createKey, deleteKey, type Key, type KeyCreated, listKeys } from "../../api";
+import { confirmed } from "../../components/ask";
 import { Failure } from "../../components/failure";
 import { More, useList } from "../../components/more";
+import { Scroll } from "../../components/scroll";
 import { time } from "../../format";
 import { announce } from "../../news";
 import { key, setKey } from "../../session";
@@ -32,7 +34,7 @@ export function Keys() {
       {list.error !== null && <Failure error={list.error} retry={list.reload} />}
       {list.items?.length === 0 && <p class="quiet">There is no key yet.</p>}
       {list.items && list.items.length > 0 && (
-        <div class="scroll" tabIndex={0} role="region" aria-label="Table of keys">
+        <Scroll label="Table of keys">
           <table>
             <thead>
               <tr>
@@ -51,7 +53,7 @@ export function Keys() {
               ))}
             </tbody>
           </table>
-        </div>
+        </Scroll>
       )}
       <More list={list} />
     </section>
@@ -66,7 +68,8 @@ function Row({ item, onGone }: { item: Key; onGone: () => void }) {
   async function revoke(): Promise<void> {
     const isOwn = key()?.startsWith(item.prefix) ?? false;
     const own = isOwn ? " This tab uses it: afterwards it needs another one, if the service wants any." : "";
-    if (!confirm(`Revoke the key “${item.name}”? Within a second nothing accepts it any more.${own}`)) return;
+    const text = `Within a second nothing accepts it any more.${own}`;
+    if (!(await confirmed(`Revoke the key “${item.name}”?`, text, "Revoke"))) return;
     try {
       await call(deleteKey({ path: { key_id: item.id } }));
       // Without any key left the service is open again, which takes as long to be known.

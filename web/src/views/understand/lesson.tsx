@@ -66,7 +66,7 @@ function Pictures({ run, film }: { run: Run; film: Film }) {
   const player = usePlayer(film.epochs.length);
   const values = film.frames[player.place];
   if (!subject || !net || !values) return <NoFrames run={run} film={film} />;
-  const shown = { run, film, subject, net, values, place: player.place, isMoving: player.isPlaying };
+  const shown = { run, film, subject, net, values, place: player.place, isMoving: player.isMoving };
   return (
     <>
       <Player player={player} film={film} losses={losses} isLive={!film.isFinal} epochs={configOf(run).epochs} />

@@ -2,7 +2,8 @@
 
 import { useMemo, useState } from "preact/hooks";
 import { axes, Canvas, dot, inside, type Pen, type Range, rangeOf, stroke } from "../../components/charts/canvas";
-import { number } from "../../format";
+import { Scroll } from "../../components/scroll";
+import { count, number } from "../../format";
 import { type Line, lineOf, type LineProblem, slopeOf, windowOf } from "../../learning/line";
 import type { Shown } from "./shown";
 import { drawSurface } from "./surface";
@@ -28,13 +29,20 @@ export function LineLesson({ problem, ...shown }: Props) {
           inputs={[problem, window, path, place]}
         >
           Each point of this plane is a line. Rings join lines with the same error; the cross is the closed-form
-          optimum, the path is the way that training took.
+          optimum, the path is the way that training took.{sampled(shown)}
         </Canvas>
         <Numbers problem={problem} now={now} />
       </section>
       <Slope {...shown} problem={problem} now={now} window={window} />
     </div>
   );
+}
+
+/** Says where the error is not the one that training went down. */
+function sampled({ subject }: Shown): string {
+  const all = subject.rows["train"] ?? 0;
+  const used = subject.sample.split.filter((split) => split === "train").length;
+  return used < all ? ` The error is computed over a sample of ${count(used)} of the ${count(all)} training rows.` : "";
 }
 
 function sentence(problem: LineProblem, now: Line): string {
@@ -49,7 +57,7 @@ function Numbers({ problem, now }: { problem: LineProblem; now: Line }) {
   const rows: [string, Line][] = [["Now", now]];
   if (optimum) rows.push(["Closed form", optimum]);
   return (
-    <div class="scroll" tabIndex={0} role="region" aria-label="Numbers of the line">
+    <Scroll label="Numbers of the line">
       <table>
         <thead>
           <tr>
@@ -70,7 +78,7 @@ function Numbers({ problem, now }: { problem: LineProblem; now: Line }) {
           ))}
         </tbody>
       </table>
-    </div>
+    </Scroll>
   );
 }
 

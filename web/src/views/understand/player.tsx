@@ -10,7 +10,10 @@ export interface PlayerState {
   place: number;
   length: number;
   isPlaying: boolean;
+  /** whether another frame follows at once: it plays, or the slider is dragged */
+  isMoving: boolean;
   show: (place: number) => void;
+  rest: () => void;
   toggle: () => void;
 }
 
@@ -20,6 +23,7 @@ const LEAST_MS = 30; // between two frames
 export function usePlayer(length: number): PlayerState {
   const [place, setPlace] = useState(Math.max(0, length - 1));
   const [isPlaying, setPlaying] = useState(false);
+  const [isDragged, setDragged] = useState(false);
   const before = useRef(length);
   useEffect(() => {
     // Whoever looks at the newest frame goes on looking at the newest.
@@ -45,10 +49,19 @@ export function usePlayer(length: number): PlayerState {
 
   function show(next: number): void {
     setPlaying(false);
+    setDragged(true);
     setPlace(Math.max(0, Math.min(next, length - 1)));
   }
 
-  return { place: Math.min(place, Math.max(0, length - 1)), length, isPlaying, show, toggle };
+  return {
+    place: Math.min(place, Math.max(0, length - 1)),
+    length,
+    isPlaying,
+    isMoving: isPlaying || isDragged,
+    show,
+    rest: () => setDragged(false),
+    toggle,
+  };
 }
 
 interface Props {
@@ -92,6 +105,7 @@ export function Player({ player, film, losses, isLive, epochs }: Props) {
         max={Math.max(0, player.length - 1)}
         value={player.place}
         onInput={(event) => player.show(Number(event.currentTarget.value))}
+        onChange={player.rest}
       />
     </section>
   );

@@ -1,5 +1,6 @@
 /** What the net makes of the data at one epoch: its line over one column, its map over two. */
 
+import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
 import type { Axis, TrajectorySubject } from "../../api";
 import { Canvas } from "../../components/charts/canvas";
@@ -10,7 +11,7 @@ import { drawMap } from "./map";
 import { configOf } from "./words";
 import type { Shown } from "./shown";
 
-export function Shape(shown: Shown) {
+export function Shape({ children, ...shown }: Shown & { children?: ComponentChildren }) {
   const { subject, run } = shown;
   const [first, setFirst] = useState(subject.axes[0]?.column ?? "");
   const [second, setSecond] = useState(subject.axes[1]?.column ?? "");
@@ -41,6 +42,7 @@ export function Shape(shown: Shown) {
           {captionOf(subject, y !== undefined, left)}
         </Canvas>
       )}
+      {children}
     </section>
   );
 }

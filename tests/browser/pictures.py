@@ -1,0 +1,26 @@
+"""Pictures of the page for the documents, taken where DESCENT_PICTURES names a folder for them."""
+
+import os
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import Locator, Page
+
+FOLDER = os.environ.get("DESCENT_PICTURES")
+
+COLORS = 128  # enough for a page, and a file of a third of the size
+
+
+def picture(page: Page, name: str, *, height: int | None = None, of: Locator | None = None) -> None:
+    """Write what a window of this height shows, or one part of it."""
+    if FOLDER is None:
+        return
+    size = page.viewport_size
+    assert size is not None
+    page.mouse.move(0, 0)
+    page.evaluate("document.activeElement?.blur(); scrollTo(0, 0)")
+    page.set_viewport_size({"width": size["width"], "height": height or size["height"]})
+    path = Path(FOLDER) / f"{name}.png"
+    (of or page).screenshot(path=path, animations="disabled", scale="css")
+    page.set_viewport_size(size)
+    Image.open(path).convert("RGB").quantize(COLORS).save(path, optimize=True)

@@ -1,0 +1,100 @@
+"""A visit to the page: what the browser asked for and what it complained about is written down.
+
+Whoever leaves a visit has it judged: no request to another host, no breach of the policy, no
+complaint that was not expected, no cookie, and the key nowhere but in the tab's session storage.
+"""
+
+import contextlib
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
+PATIENCE = 20_000  # milliseconds that a busy machine may take; a test that waits so long has failed
+WIDE = (1280, 900)
+#: What a browser says by itself of an answer that is an error; the page shows the sentence of it.
+REFUSED = re.compile(r"Failed to load resource")
+#: Keeps breaches of the policy, and what the browser will not do for much longer.
+LISTEN = """
+window.breaches = [];
+window.reports = [];
+new ReportingObserver((reports) => {
+  for (const { type, body } of reports) window.reports.push(`${type}: ${body.message ?? ""}`);
+}, { types: ["deprecation", "intervention"], buffered: true }).observe();
+addEventListener("securitypolicyviolation", (event) => {
+  window.breaches.push(`${event.violatedDirective} ${event.blockedURI}`);
+});
+"""
+
+
+@dataclass
+class Visit:
+    """One context of the browser and what happened in it."""
+
+    url: str
+    page: Page
+    requests: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+
+    def go(self, address: str) -> None:
+        self.page.goto(f"{self.url}/{address}")
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
+        )
+        yield browser
+        browser.close()
+
+
+@contextlib.contextmanager
+def visiting(
+    browser: Browser,
+    url: str,
+    *,
+    size: tuple[int, int] = WIDE,
+    refusals: bool = False,
+    **options: Any,
+) -> Iterator[Visit]:
+    """Open a fresh context; `refusals` says that the service is expected to refuse something."""
+    width, height = size
+    context = browser.new_context(
+        viewport={"width": width, "height": height}, accept_downloads=True, **options
+    )
+    context.set_default_timeout(PATIENCE)
+    context.add_init_script(LISTEN)
+    visit = Visit(url, context.new_page())
+    context.on("request", lambda request: visit.requests.append(request.url))
+    context.on("console", lambda message: _complain(visit, message, refusals=refusals))
+    context.on("weberror", lambda error: visit.complaints.append(str(error.error)))
+    yield visit
+    judge(context, visit)
+    context.close()
+
+
+def _complain(visit: Visit, message: ConsoleMessage, *, refusals: bool) -> None:
+    if message.type not in {"error", "warning"}:
+        return
+    if refusals and REFUSED.search(message.text):
+        return
+    visit.complaints.append(message.text)
+
+
+def judge(context: BrowserContext, visit: Visit) -> None:
+    host = urlsplit(visit.url).netloc
+    for url in visit.requests:
+        parts = urlsplit(url)
+        assert parts.scheme in {"data", "blob"} or parts.netloc == host, url
+    assert visit.complaints == []
+    assert visit.page.evaluate("[...window.breaches, ...window.reports]") == []
+    assert context.cookies() == []
+    assert visit.page.evaluate("Object.keys(localStorage)") == []

@@ -1,0 +1,24 @@
+/** What may be wider than its place: it scrolls, and then the keyboard reaches it, too. */
+
+import type { ComponentChildren } from "preact";
+import { useEffect, useRef, useState } from "preact/hooks";
+
+export function Scroll({ label, children }: { label: string; children: ComponentChildren }) {
+  const place = useRef<HTMLDivElement>(null);
+  const [isWide, setWide] = useState(false);
+  useEffect(() => {
+    const element = place.current;
+    if (!element) return undefined;
+    const measure = () => setWide(element.scrollWidth > element.clientWidth);
+    const observer = new ResizeObserver(measure);
+    observer.observe(element);
+    for (const child of element.children) observer.observe(child);
+    return () => observer.disconnect();
+  }, []);
+  const reached = isWide ? ({ tabIndex: 0, role: "region", "aria-label": label } as const) : {};
+  return (
+    <div class="scroll" ref={place} {...reached}>
+      {children}
+    </div>
+  );
+}

@@ -1,0 +1,63 @@
+/** What a run's net makes of the data at one epoch, beside its curves. */
+
+import { useEffect, useMemo, useState } from "preact/hooks";
+import { call, getTrajectory, type Run } from "../../api";
+import { netOf } from "../../learning/net";
+import type { Film } from "../../learning/trajectory";
+import { href } from "../../router";
+import "../../styles/lessons.css";
+import { Shape } from "./shape";
+
+export function Glimpse({ run, epoch }: { run: Run; epoch: number }) {
+  const film = useAt(run, epoch);
+  const subject = film?.subject ?? null;
+  const net = useMemo(() => (subject ? netOf(subject) : null), [subject]);
+  const values = film?.frames.at(-1);
+  if (!film || !subject || !net || !values) return null;
+  const place = film.frames.length - 1;
+  const isMoving = run.finished_at === null;
+  return (
+    <Shape {...{ run, film, subject, net, values, place, isMoving }}>
+      <p>
+        <a href={href("understand", run.id)}>How it learned, epoch by epoch</a>
+      </p>
+    </Shape>
+  );
+}
+
+/** Loads the frame of an epoch, or of the next one that was kept. */
+function useAt(run: Run, epoch: number): Film | null {
+  const [film, setFilm] = useState<Film | null>(null);
+  useEffect(() => {
+    const abort = new AbortController();
+    const signal = abort.signal;
+    load(run.id, epoch, film, signal).then(
+      (next) => {
+        if (next && !signal.aborted) setFilm(next);
+      },
+      () => undefined, // the picture stays; the curves tell that the connection is lost
+    );
+    return () => abort.abort();
+  }, [run.id, epoch, run.finished_at]);
+  return film;
+}
+
+async function load(id: string, epoch: number, known: Film | null, signal: AbortSignal): Promise<Film | null> {
+  const first = known ?? (await one(id, -1, signal));
+  const last = await one(id, Math.max(0, epoch - 1), signal);
+  if (!first?.frames[0]) return null;
+  if (!last.frames[0]) return first;
+  return { ...last, epochs: [0, ...last.epochs], frames: [first.frames[0], ...last.frames] };
+}
+
+/** Returns a film of the first frame after an epoch. */
+async function one(id: string, after: number, signal: AbortSignal): Promise<Film> {
+  const page = await call(getTrajectory({ path: { run_id: id }, query: { after, limit: 1 }, signal }));
+  return {
+    attempt: page.attempt,
+    subject: page.subject ?? null,
+    epochs: page.epochs,
+    frames: page.frames.map((frame) => Float32Array.from(frame)),
+    isFinal: page.is_final,
+  };
+}

@@ -1,0 +1,40 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { Dataset } from "../src/api";
+import { draftOf, firstDraft, modelName, request, valueOf, withValue } from "../src/views/new-run/draft";
+
+const COLUMNS = [
+  { name: "id", role: "id", distinct: 9 },
+  { name: "quiz", role: "feature", distinct: 9 },
+  { name: "final", role: "feature", distinct: 9 },
+  { name: "same", role: "feature", distinct: 1 },
+];
+const DATASET = { id: "ds_1", name: "my scores.csv", columns: COLUMNS } as unknown as Dataset;
+
+test("the last column that varies is what is to be predicted", () => {
+  const body = request(firstDraft(DATASET)) as unknown as Record<string, unknown>;
+  assert.deepEqual(body, { dataset: "ds_1", target: "final", register_as: "my-scores.csv" });
+});
+
+test("a request says only what differs from the defaults", () => {
+  const draft = withValue(firstDraft(DATASET), "epochs", 7);
+  assert.equal(valueOf(draft, "epochs"), 7);
+  assert.ok(!("epochs" in withValue(draft, "epochs", 200).rest));
+  assert.equal(valueOf(withValue(draft, "early_stopping", null), "early_stopping"), null);
+});
+
+test("a run that is asked for again is asked for with what was chosen", () => {
+  const config = {
+    target: "quiz",
+    epochs: 200,
+    model: { type: "mlp", hidden: [8], activation: "relu", dropout: 0 },
+    optimizer: { type: "adam", learning_rate: 0.01, weight_decay: 0 },
+  };
+  const draft = draftOf(config, DATASET);
+  assert.deepEqual([draft.target, draft.rest], ["quiz", { model: { type: "mlp", hidden: [8] } }]);
+});
+
+test("a model is called by what its name may hold", () => {
+  assert.equal(modelName("Übung 1 (neu).csv"), "Ubung-1-neu-.csv");
+  assert.equal(modelName("—"), "model");
+});
