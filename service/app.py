@@ -30,7 +30,7 @@ from service.inference import routes as inference
 from service.inference.cache import Predictors
 from service.inference.directory import Directory
 from service.inference.files import Files
-from service.inference.hot import HotRoutes
+from service.inference.hot import Compute, HotRoutes
 from service.inference.queue import Queue
 from service.inference.traffic import Traffic
 from service.inference.transfers import Transfers
@@ -55,6 +55,10 @@ class Service(FastAPI):
     """The framework's application, behind the routes that are answered without it."""
 
     hot: HotRoutes
+
+    def at_once(self, scope: Scope) -> Compute | None:
+        """Return what answers a request without a task once its body is there, if anything does."""
+        return self.hot.at_once(scope)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         call = self.hot.call_of(scope) if scope["type"] == "http" else None

@@ -23,8 +23,6 @@ HEADERS = {
     b"referrer-policy": b"no-referrer",
     b"x-frame-options": b"DENY",
 }
-#: the extension by which our server takes an answer whose head is written out already
-WHOLE = "service.whole"
 MAX_HEAD = 64 * 1024  # bytes of URL and headers
 ANYWHERE = frozenset({"0.0.0.0", "::", ""})  # noqa: S104  compared with, not bound to
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")

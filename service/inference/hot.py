@@ -7,6 +7,7 @@ and each error; what is unusual about the rows is computed and told by the same 
 
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -34,7 +35,6 @@ from service.keys import KeyRing, bearer
 from service.middleware import (
     HEADERS,
     MAX_HEAD,
-    WHOLE,
     Answer,
     Observe,
     allowed_hosts,
@@ -61,25 +61,21 @@ SMALL = 16 * 1024  # bytes of JSON
 FEW = 64  # rows
 FEW_NUMBERS = 256  # that rows become, where they are not plain
 LIGHT = 256 * 1024  # parameters of a net, times rows
-#: what every answer carries
-SAME: list[tuple[bytes, bytes]] = [
-    (b"content-type", JSON.encode()),
-    *HEADERS.items(),
-    (b"cache-control", b"no-store"),
-]
-
-#: the same, written out; what differs is to be put in
+#: the head of an answer; what differs is to be put in, and the date added
 HEAD = b"".join(
     [
         b"HTTP/1.1 200 OK\r\n",
-        *(b"%s: %s\r\n" % pair for pair in SAME),
-        b"content-length: %b\r\nx-request-id: %b\r\n",
+        b"content-type: %b\r\n" % JSON.encode(),
+        *(b"%b: %b\r\n" % pair for pair in HEADERS.items()),
+        b"cache-control: no-store\r\ncontent-length: %d\r\nx-request-id: %b\r\n",
     ]
 )
 
 logger = structlog.get_logger("service.access")
 
 Row = dict[str, Any]
+#: Computes the answer to a body; None where that takes longer than its reader has time for.
+Compute = Callable[[bytes], tuple[bytes, bytes] | None]
 
 
 class Place(NamedTuple):
@@ -105,6 +101,8 @@ class Call:
     media_type: str
     on_problem: Literal["warn", "error"]
     wants: str
+    #: bytes of the body; None where the head does not tell
+    length: int | None
 
     def asked(self, content: bytes) -> Asked:
         return Asked(self.media_type, content, self.on_problem, self.wants)
@@ -158,6 +156,7 @@ class HotRoutes:
             media_type=media_type,
             on_problem=on_problem,
             wants=wanted(headers.get(b"accept", b"").decode("latin-1")),
+            length=int(headers[b"content-length"]) if b"content-length" in headers else None,
         )
 
     def _is_usual(self, scope: Scope, headers: dict[bytes, bytes]) -> bool:
@@ -184,6 +183,67 @@ class HotRoutes:
             self._own.add(host)
         return True
 
+    # ---- the answer, without a wait ----
+
+    def at_once(self, scope: Scope) -> Compute | None:
+        """Return what answers a small request once its body is there; None: `respond` answers it.
+
+        It returns the head of the answer, without its end, and the body. For a small net a task and
+        its messages would take as long as all the rest.
+        """
+        call = self.call_of(scope)
+        if call is None or call.length is None or call.length > SMALL:
+            return None
+        if not call.media_type == call.wants == JSON:
+            return None
+        return partial(self._at_once, call, scope, time.perf_counter())
+
+    def _at_once(
+        self, call: Call, scope: Scope, began: float, content: bytes
+    ) -> tuple[bytes, bytes] | None:
+        try:
+            served = self._served(call.place)
+            found = None if served is None else self._light(call, content, *served)
+        except Exception:  # noqa: BLE001  `respond` meets it again and tells of it
+            return None
+        if found is None:
+            return None
+        request_id, state = new_id("req"), scope["state"]
+        state["request_id"], state["caller"] = request_id, call.caller
+        report(self._observe, scope, call.place.route, 200, time.perf_counter() - began)
+        return HEAD % (len(found), request_id.encode()), found
+
+    def _served(self, place: Place) -> tuple[Target, Predictor] | None:
+        """Return who answers a call, if that is known and loaded."""
+        target = self._target(place)
+        predictor = None if target is None else self._predictors.known(target.sha256)
+        return None if target is None or predictor is None else (target, predictor)
+
+    def _light(
+        self, call: Call, content: bytes, target: Target, predictor: Predictor
+    ) -> bytes | None:
+        """Answer with JSON, where that takes no longer than to ask a thread."""
+        began = time.perf_counter()
+        rows = self._few_rows(content)
+        if not rows or not _is_light(predictor, len(rows)):
+            return None
+        encoded = predictor.plain.encode(rows)
+        if encoded is not None:
+            predictions = predictor.plain_predictions(predictor.outputs(encoded))
+            if predictions is not None:
+                return self._told(call, content, target, predictions, began)
+        if len(rows) * predictor.features.width > FEW_NUMBERS:
+            return None
+        return bytes(answer(self._parts, target, call.asked(content)).body)
+
+    def _few_rows(self, content: bytes) -> list[Any]:
+        """Return the rows of a small JSON body as it usually is; none where it is another."""
+        if not 0 < len(content) <= SMALL:
+            return []
+        document = mlflow.parse(content)
+        rows = document.get("rows") if type(document) is dict and len(document) == 1 else None
+        return rows if type(rows) is list and len(rows) <= self._few else []
+
     # ---- the answer ----
 
     async def respond(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
@@ -195,10 +255,8 @@ class HotRoutes:
         try:
             found = await self._answer(call, await self._content(receive))
             if isinstance(found, bytes):
-                out.status = 200
-                await _send(scope, send, found, request_id)
-            else:
-                await found(scope, receive, out)
+                found = Response(found, media_type=JSON)
+            await found(scope, receive, out)
         except ClientDisconnect:
             out.status = out.status or 499  # nobody is there to read an answer
         except Exception as error:
@@ -229,36 +287,43 @@ class HotRoutes:
         return content
 
     async def _answer(self, call: Call, content: bytes) -> bytes | Response:
-        began = time.perf_counter()
-        target = self._target(call.place)
-        predictor = None if target is None else self._predictors.known(target.sha256)
-        if target is None or predictor is None:
+        served = self._served(call.place)
+        if served is None:
             return await self._queue.run(partial(self._long_way, call, content))
-        is_few = False
-        if len(content) <= SMALL and call.media_type == JSON and content:
-            rows = _rows_of(mlflow.parse(content))
-            if 0 < len(rows) <= self._few:
-                is_few = len(rows) * predictor.features.width <= FEW_NUMBERS
-                if call.wants == JSON:
-                    predictions = await self._predicted(predictor, rows)
-                    if predictions is not None:
-                        found = answers(predictions, {})
-                        seconds = time.perf_counter() - began
-                        self._count(call, content, target, found, seconds)
-                        return to_json(target.named, found)
-        work = partial(answer, self._parts, target, call.asked(content))
-        return work() if is_few and _is_light(predictor, 1) else await self._queue.run(work)
+        if call.media_type == call.wants == JSON:
+            found = self._light(call, content, *served)
+            if found is None:
+                found = await self._batched(call, content, *served)
+            if found is not None:
+                return found
+        return await self._queue.run(partial(answer, self._parts, served[0], call.asked(content)))
 
-    async def _predicted(self, predictor: Predictor, rows: list[Any]) -> list[Prediction] | None:
-        """Return the answers to plain rows; None where one row is not."""
-        encoded = predictor.plain.encode(rows)
+    async def _batched(
+        self, call: Call, content: bytes, target: Target, predictor: Predictor
+    ) -> bytes | None:
+        """Answer a few plain rows together with those of others; None where one is not plain."""
+        began = time.perf_counter()
+        rows = self._few_rows(content)
+        encoded = predictor.plain.encode(rows) if rows else None
         if encoded is None:
             return None
-        if _is_light(predictor, len(rows)):
-            outputs = predictor.outputs(encoded)
-        else:
-            outputs = await self._batches.outputs(predictor, encoded)
-        return predictor.plain_predictions(outputs)
+        predictions = predictor.plain_predictions(await self._batches.outputs(predictor, encoded))
+        if predictions is None:
+            return None
+        return self._told(call, content, target, predictions, began)
+
+    def _told(
+        self,
+        call: Call,
+        content: bytes,
+        target: Target,
+        predictions: list[Prediction],
+        began: float,
+    ) -> bytes:
+        """Count the answers to plain rows and write them."""
+        found = answers(predictions, {})
+        self._count(call, content, target, found, time.perf_counter() - began)
+        return to_json(target.named, found)
 
     def _count(
         self, call: Call, content: bytes, target: Target, found: list[Row], seconds: float
@@ -289,21 +354,5 @@ class HotRoutes:
         return answer(self._parts, target, call.asked(content))
 
 
-def _rows_of(document: Any) -> list[Any]:  # noqa: ANN401  what a client sent
-    """Return the rows of a body as it usually is; none where it is another."""
-    rows = document.get("rows") if type(document) is dict and len(document) == 1 else None
-    return rows if type(rows) is list else []
-
-
 def _is_light(predictor: Predictor, rows: int) -> bool:
     return rows * predictor.stack.parameters <= LIGHT
-
-
-async def _send(scope: Scope, send: Send, content: bytes, request_id: str) -> None:
-    whole = scope.get("extensions", {}).get(WHOLE)
-    length, name = b"%d" % len(content), request_id.encode()
-    if whole is not None and whole["answer"](HEAD % (length, name), content):
-        return
-    headers = [*SAME, (b"content-length", length), (b"x-request-id", name)]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": content})
