@@ -164,10 +164,14 @@ class Choice:
         known = np.flatnonzero(codes >= 0)
         out[:] = 0.0
         out[known, codes[known]] = 1.0
+        out[codes < 0] = self.stand_in()
+
+    def stand_in(self) -> Floats:
+        """Return the numbers of a row that has none of the categories."""
         if self.has_other:
-            out[codes < 0, -1] = 1.0
-        else:
-            out[codes < 0] = np.array(self.counts) / max(1, sum(self.counts))
+            return np.array([0.0] * len(self.categories) + [1.0])
+        shares: Floats = np.array(self.counts) / max(1, sum(self.counts))
+        return shares
 
     def codes(self, column: Column) -> Rows:
         """Return the place in `categories` per row, -1 where it has none."""

@@ -22,16 +22,16 @@ Boolean: TypeAlias = tuple[str, int, tuple[float, float]]
 #: name, the place of each category, and what is encoded there if it is the row's
 Category: TypeAlias = tuple[str, Mapping[str, tuple[int, float]]]
 
-_NUMBERS = frozenset((int, float))  # and not bool, which is a kind of int
+NUMBERS = frozenset((int, float))  # and not bool, which is a kind of int
 
 
 class PlainRows:
     """Encodes the plain rows of one model."""
 
     def __init__(self, features: Features) -> None:
-        columns = list(_placed(features.inputs))
+        columns = list(placed(features.inputs))
         #: whether this model can have plain rows at all
-        self.is_possible = not any(_needs_the_long_way(column) for column, _ in columns)
+        self.is_possible = not any(needs_the_long_way(column) for column, _ in columns)
         self._count = len(columns)
         self._width = features.width
         center, scale = (numbers.tolist() for numbers in features.centers_and_scales())
@@ -75,7 +75,7 @@ class PlainRows:
         try:
             for name, place, least, most, center, scale in self._numbers:
                 value = row[name]
-                if type(value) not in _NUMBERS or not least <= value <= most:
+                if type(value) not in NUMBERS or not least <= value <= most:
                     return None
                 numbers[place] = (value - center) / scale
             for name, place, encoded in self._booleans:
@@ -92,14 +92,16 @@ class PlainRows:
         return numbers
 
 
-def _placed(inputs: Sequence[Input]) -> Iterator[tuple[Input, int]]:
+def placed(inputs: Sequence[Input]) -> Iterator[tuple[Input, int]]:
+    """Yield each column and the place of its first number."""
     place = 0
     for column in inputs:
         yield column, place
         place += column.width
 
 
-def _needs_the_long_way(column: Input) -> bool:
+def needs_the_long_way(column: Input) -> bool:
+    """Return whether every value of a column does."""
     if isinstance(column, Choice):
         return False
     return isinstance(column, Moment) or (column.type != "boolean" and column.min is None)

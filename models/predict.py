@@ -1,7 +1,7 @@
 """A checkpoint that answers a table of rows. Knows no torch: the API predicts without it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import isfinite
 from pathlib import Path
@@ -14,6 +14,7 @@ from models.checkpoint import read_parameters
 from models.data import Floats, Table
 from models.errors import CheckpointCorrupt
 from models.features import Features
+from models.flawed import FlawedRows
 from models.forward import FAR, Stack, load_stack
 from models.inputs import Matrix
 from models.plain import PlainRows
@@ -119,6 +120,22 @@ class Predictor:
         """What reads rows that nothing is to be said about."""
         return PlainRows(self.features)
 
+    @cached_property
+    def flawed(self) -> FlawedRows:
+        """What reads rows with the usual flaws."""
+        return FlawedRows(self.features)
+
+    def flawed_predictions(self, rows: Sequence[Any]) -> list[Prediction] | None:
+        """Return what `predict` does for a few rows, or None where one takes the long way."""
+        read = self.flawed.encode(rows)
+        if read is None:
+            return None
+        encoded, problems = read
+        found = self.plain_predictions(self.outputs_with_care(encoded))
+        return found and [
+            replace(each, warnings=problems.rows.get(row, ())) for row, each in enumerate(found)
+        ]
+
     def plain_predictions(self, outputs: NDArray[np.float32]) -> list[Prediction] | None:
         """Return the answers to a few plain rows, or None where one of them has none."""
         target = self.features.target
@@ -164,8 +181,10 @@ class Predictor:
 
     def outputs_with_care(self, encoded: Matrix) -> NDArray[np.float32]:
         """Run the net, in float64 where a row is far outside of the training rows."""
-        outputs = self.outputs(encoded)
         far = np.flatnonzero(np.abs(encoded).max(axis=1, initial=0.0) > FAR)
+        if 0 < len(far) == len(encoded):
+            return self.stack.forward_precisely(encoded.astype(np.float32))
+        outputs = self.outputs(encoded)
         if len(far):
             outputs[far] = self.stack.forward_precisely(encoded[far].astype(np.float32))
         return outputs

@@ -149,7 +149,7 @@ def _read_one(
     from_text: bool,
 ) -> Read:
     if value is None or value == "":
-        return None, _missing(column)
+        return None, missing(column)
     try:
         number, exact = reader(value)
     except (ValueError, OverflowError):
@@ -199,15 +199,23 @@ def _check_range(column: Scalar | Moment, numbers: Floats, problems: Problems) -
     outside = ((numbers < column.min) | (numbers > column.max)).nonzero()[0]
     if len(outside) == 0:
         return
+    for row, number in zip(outside.tolist(), numbers[outside].tolist(), strict=True):
+        for problem in range_problems(column, number):
+            problems.add([row], problem)
+
+
+def range_problems(column: Scalar | Moment, number: float) -> Iterator[Problem]:
+    """Yield what there is to say of a number that may be outside of the training rows' range."""
+    if column.min is None or column.max is None or column.min <= number <= column.max:
+        return
     told = moment_text if column.type == "datetime" else "{:g}".format
     seen = f"{told(column.min)} to {told(column.max)}"
-    for row, number in zip(outside.tolist(), numbers[outside].tolist(), strict=True):
-        fact = f"{told(number)} is outside the training rows' range, {seen}"
-        problems.add([row], Problem(column.name, "out_of_range", fact))
-        used = min(max(number, column.least), column.most)
-        if used != number:
-            fact = f"{told(number)} is too far outside of it to compute with"
-            problems.add([row], Problem(column.name, "clipped", fact, f"{told(used)} is used"))
+    fact = f"{told(number)} is outside the training rows' range, {seen}"
+    yield Problem(column.name, "out_of_range", fact)
+    used = min(max(number, column.least), column.most)
+    if used != number:
+        fact = f"{told(number)} is too far outside of it to compute with"
+        yield Problem(column.name, "clipped", fact, f"{told(used)} is used")
 
 
 def moment_text(seconds: float) -> str:
@@ -238,7 +246,7 @@ def _read_choice(column: Choice, values: Sequence[RawValue], problems: Problems)
 
 def _read_category(column: Choice, value: RawValue, *, comparisons: Iterator[int]) -> Read:
     if value is None or value == "":
-        return None, _missing(column)
+        return None, missing(column)
     if isinstance(value, list | dict):
         return None, _wrong_type(column, value)
     word = _word(value)
@@ -269,7 +277,8 @@ def _list(known: list[str]) -> str:
 # ---- shared -------------------------------------------------------------------------------------
 
 
-def _missing(column: Input) -> Problem:
+def missing(column: Input) -> Problem:
+    """Return what there is to say where a row has no value."""
     return Problem(column.name, "missing", "no value", _stand_in(column))
 
 

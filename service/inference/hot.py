@@ -227,13 +227,15 @@ class HotRoutes:
         rows = self._few_rows(content)
         if not rows or not _is_light(predictor, len(rows)):
             return None
-        encoded = predictor.plain.encode(rows)
+        encoded, predictions = predictor.plain.encode(rows), None
         if encoded is not None:
             predictions = predictor.plain_predictions(predictor.outputs(encoded))
-            if predictions is not None:
-                return self._told(call, content, target, predictions, began)
-        if len(rows) * predictor.features.width > FEW_NUMBERS:
+        elif len(rows) * predictor.features.width > FEW_NUMBERS:
             return None
+        elif call.on_problem == "warn":
+            predictions = predictor.flawed_predictions(rows)
+        if predictions is not None:
+            return self._told(call, content, target, predictions, began)
         return bytes(answer(self._parts, target, call.asked(content)).body)
 
     def _few_rows(self, content: bytes) -> list[Any]:
@@ -320,7 +322,7 @@ class HotRoutes:
         predictions: list[Prediction],
         began: float,
     ) -> bytes:
-        """Count the answers to plain rows and write them."""
+        """Count the answers to a few rows and write them."""
         found = answers(predictions, {})
         self._count(call, content, target, found, time.perf_counter() - began)
         return to_json(target.named, found)

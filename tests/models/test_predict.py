@@ -15,7 +15,7 @@ from models.errors import CheckpointCorrupt
 from models.forward import Stack, load_stack
 from models.nets import build, describe
 from models.predict import Prediction, Predictor
-from models.values import Problems, RawValue
+from models.values import RawValue
 from tests.models.samples import LINE, QUIZ, SURVIVAL, learn, make_table, passengers, scores
 
 MODELS: TypeAdapter[Any] = TypeAdapter(ModelSpec)
@@ -41,13 +41,6 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
     config = LINE | {"optimizer": {"type": "lbfgs"}, "batch_size": "full", "epochs": 20}
     outcome = learn(scores(), tmp_path_factory.mktemp("line"), config)
     return Predictor.load(outcome.saved[-1].path.read_bytes())
-
-
-@pytest.fixture(scope="module")
-def short_way(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
-    config = SURVIVAL | {"features": [name for name in ADULT if name != "Boarded"]}
-    outcome = learn(passengers(), tmp_path_factory.mktemp("short"), config)
-    return Predictor.load(outcome.saved[-1].path)
 
 
 def ask(predictor: Predictor, **changes: RawValue) -> Prediction:
@@ -299,45 +292,6 @@ def test_an_answer_is_strict_json(line: Predictor) -> None:
     values: Sequence[RawValue] = [*QUIZ, None, "x", 1e300, math.nan]
     for prediction in line.predict({"Quiz": values}, len(values)):
         assert prediction.error is not None or math.isfinite(float(str(prediction.value)))
-
-
-PLAIN_VALUES: dict[str, list[RawValue]] = {
-    "Sex": ["female", "male"],
-    "Age": [30, 30.5, 70],
-    "Port": ["S", "C", "Q"],
-    "Alone": [True, False],
-    "Class": [1, 2, 3, 2.0],
-}
-ODD_VALUES: list[RawValue] = [None, "x", "2", "", True, 0, 1e300, 10**400, [], {}, math.nan, -5]
-
-
-def test_plain_rows_take_a_short_way_to_the_very_same_numbers(short_way: Predictor) -> None:
-    random = np.random.default_rng(3)
-    columns = {
-        name: [values[place] for place in random.integers(len(values), size=200)]
-        for name, values in PLAIN_VALUES.items()
-    }
-    rows = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
-    encoded = short_way.features.encode(short_way.read(columns, 200, Problems()))
-    plain = short_way.plain.encode(rows)
-    assert plain is not None
-    assert plain.tobytes() == encoded.tobytes()
-
-
-@pytest.mark.parametrize("odd", ODD_VALUES, ids=repr)
-def test_an_odd_value_does_not_take_the_short_way(short_way: Predictor, odd: RawValue) -> None:
-    for name in PLAIN_VALUES:
-        row = {column: values[0] for column, values in PLAIN_VALUES.items()} | {name: odd}
-        if (name, odd) == ("Alone", True):
-            continue
-        assert short_way.plain.encode([row]) is None, name
-
-
-def test_what_is_far_within_the_range_does_not_take_the_short_way(tmp_path: Path) -> None:
-    outcome = learn(scores(), tmp_path, LINE | {"standardize": False, "epochs": 3})
-    raw = Predictor.load(outcome.saved[-1].path)
-    assert raw.plain.encode([{"Quiz": 15.0}]) is not None
-    assert raw.plain.encode([{"Quiz": 24.0}]) is None
 
 
 def test_far_out_no_digit_is_lost_where_large_numbers_cancel(survival: Predictor) -> None:
