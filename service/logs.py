@@ -1,5 +1,6 @@
 """Logs: one JSON object a line on stderr, ours and the libraries' alike. Never a key or a body."""
 
+import asyncio
 import json
 import logging
 import sys
@@ -23,17 +24,46 @@ _access = logging.getLogger("service.access")
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """Writes records, and lines that are rendered already."""
+    """Writes records, and lines that are rendered already: all those of a moment together.
 
-    def write(self, line: str) -> None:
+    To write is a call of the system, and another thread may take the interpreter meanwhile.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._lines: list[str] = []
+
+    def add(self, line: str) -> None:
+        """Have a line written before the event loop waits again; without a loop at once."""
+        self.acquire()
+        self._lines.append(line)
+        is_first = len(self._lines) == 1
+        self.release()
+        if is_first:
+            try:
+                asyncio.get_running_loop().call_soon(self.flush)
+            except RuntimeError:
+                self.flush()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.flush()  # what was logged earlier stands above it
+        super().emit(record)
+
+    def flush(self) -> None:
         self.acquire()
         try:
-            self.stream.write(line + "\n")
-            self.flush()
+            lines, self._lines = self._lines, []
+            if lines:
+                self.stream.write("\n".join([*lines, ""]))
+            super().flush()
         except (OSError, ValueError):
             pass  # nobody is refused because the log is full or gone
         finally:
             self.release()
+
+    def close(self) -> None:
+        self.flush()
+        super().close()
 
 
 def access(request_id: str, **fields: Any) -> None:  # noqa: ANN401  what JSON can say
@@ -48,7 +78,7 @@ def access(request_id: str, **fields: Any) -> None:  # noqa: ANN401  what JSON c
     text = line.decode() if line.isascii() else json.dumps(orjson.loads(line))
     for handler in logging.root.handlers:
         if isinstance(handler, _Handler):
-            handler.write(text)
+            handler.add(text)
 
 
 def configure(level: str, stream: TextIO | None = None) -> None:

@@ -1,8 +1,11 @@
 """The log: JSON lines that tell what happened, and never a key or what a client sent."""
 
+import asyncio
 import io
 import json
+import logging
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +44,24 @@ def log() -> Iterator[io.StringIO]:
 
 
 @pytest.fixture
-def probe(log: io.StringIO, sqlite_url: str, tmp_path: Path) -> Iterator[httpx.Client]:
+def probe(
+    log: io.StringIO,
+    sqlite_url: str,
+    tmp_path: Path,
+) -> AbstractContextManager[httpx.Client]:
+    """Return a service whose log is complete at its end."""
     app = create_app(
         Settings(data_dir=tmp_path, database_url=sqlite_url, api_key=SecretStr(SECRET))
     )
     app.include_router(probes)
-    headers = {"Authorization": f"Bearer {SECRET}"}
-    with serving(app) as url, httpx.Client(base_url=url, headers=headers) as client:
-        yield client
+
+    @contextmanager
+    def served() -> Iterator[httpx.Client]:
+        headers = {"Authorization": f"Bearer {SECRET}"}
+        with serving(app) as url, httpx.Client(base_url=url, headers=headers) as client:
+            yield client
+
+    return served()
 
 
 def lines(log: io.StringIO, logger: str) -> list[dict[str, Any]]:
@@ -56,8 +69,11 @@ def lines(log: io.StringIO, logger: str) -> list[dict[str, Any]]:
     return [line for line in found if line["logger"] == logger]
 
 
-def test_each_request_has_one_line_with_its_id(probe: httpx.Client, log: io.StringIO) -> None:
-    answer = probe.get("/api/v1/models/x")
+def test_each_request_has_one_line_with_its_id(
+    probe: AbstractContextManager[httpx.Client], log: io.StringIO
+) -> None:
+    with probe as client:
+        answer = client.get("/api/v1/models/x")
     (line,) = lines(log, "service.access")
     assert line["request_id"] == answer.headers["X-Request-ID"]
     assert (line["method"], line["route"], line["status"]) == ("GET", "/api/v1/models/{name}", 404)
@@ -66,25 +82,68 @@ def test_each_request_has_one_line_with_its_id(probe: httpx.Client, log: io.Stri
 
 
 def test_a_fault_is_logged_under_the_id_that_the_client_got(
-    probe: httpx.Client, log: io.StringIO
+    probe: AbstractContextManager[httpx.Client], log: io.StringIO
 ) -> None:
-    problem = probe.post("/probe/fails", json={"value": "x"}).json()
+    with probe as client:
+        problem = client.post("/probe/fails", json={"value": "x"}).json()
     line = next(line for line in lines(log, "service.access") if "exception" in line)
     assert line["request_id"] == problem["request_id"]
     assert "RuntimeError: on purpose" in line["exception"]
 
 
-def test_no_key_and_no_body_ever_reaches_the_log(probe: httpx.Client, log: io.StringIO) -> None:
-    made = probe.post("/api/v1/keys", json={"name": "x"}).json()
-    probe.get("/api/v1/keys", headers={"Authorization": f"Bearer {made['secret']}"})
-    probe.get("/api/v1/keys", headers={"Authorization": "Bearer canary-of-a-wrong-key"})
-    probe.post("/probe/fails", json={"value": "canary-of-a-body"})
+def test_no_key_and_no_body_ever_reaches_the_log(
+    probe: AbstractContextManager[httpx.Client], log: io.StringIO
+) -> None:
+    with probe as client:
+        made = client.post("/api/v1/keys", json={"name": "x"}).json()
+        client.get("/api/v1/keys", headers={"Authorization": f"Bearer {made['secret']}"})
+        client.get("/api/v1/keys", headers={"Authorization": "Bearer canary-of-a-wrong-key"})
+        client.post("/probe/fails", json={"value": "canary-of-a-body"})
     assert "canary" not in log.getvalue()
     assert made["secret"] not in log.getvalue()
 
 
-def test_a_client_cannot_forge_a_line(probe: httpx.Client, log: io.StringIO) -> None:
-    probe.get("/x%0a%7b%22event%22:%22forged%22%7d%1b%5b2J")
+def test_a_client_cannot_forge_a_line(
+    probe: AbstractContextManager[httpx.Client], log: io.StringIO
+) -> None:
+    with probe as client:
+        client.get("/x%0a%7b%22event%22:%22forged%22%7d%1b%5b2J")
     (line,) = lines(log, "service.access")
     assert "forged" in line["path"]
     assert "\x1b" not in log.getvalue()
+
+
+def test_lines_of_a_moment_are_written_together_and_in_their_order(log: io.StringIO) -> None:
+    async def serve() -> list[str]:
+        logs.access("req_1")
+        logs.access("req_2")
+        before = log.getvalue()
+        await asyncio.sleep(0)
+        together = log.getvalue()
+        logs.access("req_3")
+        logging.getLogger("other").warning("fault")
+        return [before, together, log.getvalue()]
+
+    before, together, mixed = asyncio.run(serve())
+    ids = [
+        [json.loads(line).get("request_id") for line in each.splitlines()]
+        for each in (before, together, mixed)
+    ]
+    assert ids == [[], ["req_1", "req_2"], ["req_1", "req_2", "req_3", None]]
+
+
+def test_no_line_is_lost_where_the_log_ends(log: io.StringIO) -> None:
+    async def serve() -> str:
+        logs.access("req_1")
+        logs.configure("warning")  # which closes what was written to
+        return log.getvalue()
+
+    assert "req_1" in asyncio.run(serve())
+
+
+def test_a_log_that_is_gone_stops_nobody() -> None:
+    stream = io.StringIO()
+    logs.configure("info", stream)
+    stream.close()
+    logs.access("req_1")
+    logs.configure("warning")
