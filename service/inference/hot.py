@@ -55,7 +55,7 @@ ON_PROBLEM: dict[bytes, Literal["warn", "error"]] = {
     b"on_problem=warn": "warn",
     b"on_problem=error": "error",
 }
-KNOWN_HOSTS = 1000  # spellings of our own address that are remembered; beyond it none are
+KNOWN_HEADS = 200  # that are remembered as they were read; each has at most MAX_HEAD bytes
 # What is computed at once: it takes less than to ask a thread, or little more.
 SMALL = 16 * 1024  # bytes of JSON
 FEW = 64  # rows
@@ -92,12 +92,12 @@ class Place(NamedTuple):
         return f"{ROUTE}/predict" if self.alias is None else f"{ROUTE}/aliases/{{alias}}/predict"
 
 
-@dataclass(slots=True)
-class Call:
+@dataclass(frozen=True, slots=True)
+class Head:
     """The head of a request that asks for nothing unusual."""
 
     place: Place
-    caller: str
+    secret: str | None
     media_type: str
     on_problem: Literal["warn", "error"]
     wants: str
@@ -106,6 +106,13 @@ class Call:
 
     def asked(self, content: bytes) -> Asked:
         return Asked(self.media_type, content, self.on_problem, self.wants)
+
+
+class Call(NamedTuple):
+    """Such a head, and who sent it."""
+
+    head: Head
+    caller: str
 
 
 class HotRoutes:
@@ -124,16 +131,30 @@ class HotRoutes:
         self._prefix = settings.root_path.rstrip("/")
         self._prefix_bytes = self._prefix.encode()
         self._hosts = allowed_hosts(settings)
-        self._own: set[bytes] = set()
+        self._heads: dict[tuple[Any, ...], Head] = {}
 
     # ---- the head ----
 
     def call_of(self, scope: Scope) -> Call | None:
         """Return what a request asks for, or None where another must look at it."""
+        if scope["method"] != "POST":
+            return None
+        key = (scope["raw_path"], scope["query_string"], *scope["headers"])
+        head = self._heads.get(key) or self._head_of(scope)
+        caller = None if head is None else self._keys.known(head.secret)
+        if head is None or caller is None:
+            return None
+        # Clients send the same head again and again. Strangers have nothing kept here.
+        if len(self._heads) >= KNOWN_HEADS:
+            self._heads.clear()
+        self._heads[key] = head
+        return Call(head, caller)
+
+    def _head_of(self, scope: Scope) -> Head | None:
         path: str = scope["path"]
         if self._prefix:
             path = path.removeprefix(self._prefix)
-        if scope["method"] != "POST" or not path.startswith(START):
+        if not path.startswith(START):
             return None
         place, headers = _PLACE.fullmatch(path), dict(scope["headers"])
         on_problem = ON_PROBLEM.get(scope["query_string"])
@@ -144,15 +165,14 @@ class HotRoutes:
             return None
         try:
             given = headers.get(b"authorization")
-            caller = self._keys.known(given and bearer([given.decode("latin-1")]))
+            secret = None if given is None else bearer([given.decode("latin-1")])
+            check_host(headers.get(b"host", b"").decode("latin-1"), self._hosts)
         except ServiceError:
             return None
-        if caller is None:
-            return None
         name, _, version, _, alias = place.groups()
-        return Call(
+        return Head(
             place=Place(name, int(version) if version else None, alias),
-            caller=caller,
+            secret=secret,
             media_type=media_type,
             on_problem=on_problem,
             wants=wanted(headers.get(b"accept", b"").decode("latin-1")),
@@ -169,19 +189,7 @@ class HotRoutes:
             and length.isdigit()
             and len(length) <= 18
             and int(length) <= self._most
-            and self._is_own(headers.get(b"host", b""))
         )
-
-    def _is_own(self, host: bytes) -> bool:
-        if host in self._own:
-            return True
-        try:
-            check_host(host.decode("latin-1"), self._hosts)
-        except ServiceError:
-            return False
-        if len(self._own) < KNOWN_HOSTS:
-            self._own.add(host)
-        return True
 
     # ---- the answer, without a wait ----
 
@@ -192,9 +200,9 @@ class HotRoutes:
         its messages would take as long as all the rest.
         """
         call = self.call_of(scope)
-        if call is None or call.length is None or call.length > SMALL:
+        if call is None or call.head.length is None or call.head.length > SMALL:
             return None
-        if not call.media_type == call.wants == JSON:
+        if not call.head.media_type == call.head.wants == JSON:
             return None
         return partial(self._at_once, call, scope, time.perf_counter())
 
@@ -202,7 +210,7 @@ class HotRoutes:
         self, call: Call, scope: Scope, began: float, content: bytes
     ) -> tuple[bytes, bytes] | None:
         try:
-            served = self._served(call.place)
+            served = self._served(call.head.place)
             found = None if served is None else self._light(call, content, *served)
         except Exception:  # noqa: BLE001  `respond` meets it again and tells of it
             return None
@@ -210,7 +218,7 @@ class HotRoutes:
             return None
         request_id, state = new_id("req"), scope["state"]
         state["request_id"], state["caller"] = request_id, call.caller
-        report(self._observe, scope, call.place.route, 200, time.perf_counter() - began)
+        report(self._observe, scope, call.head.place.route, 200, time.perf_counter() - began)
         return HEAD % (len(found), request_id.encode()), found
 
     def _served(self, place: Place) -> tuple[Target, Predictor] | None:
@@ -232,11 +240,11 @@ class HotRoutes:
             predictions = predictor.plain_predictions(predictor.outputs(encoded))
         elif len(rows) * predictor.features.width > FEW_NUMBERS:
             return None
-        elif call.on_problem == "warn":
+        elif call.head.on_problem == "warn":
             predictions = predictor.flawed_predictions(rows)
         if predictions is not None:
             return self._told(call, content, target, predictions, began)
-        return bytes(answer(self._parts, target, call.asked(content)).body)
+        return bytes(answer(self._parts, target, call.head.asked(content)).body)
 
     def _few_rows(self, content: bytes) -> list[Any]:
         """Return the rows of a small JSON body as it usually is; none where it is another."""
@@ -272,7 +280,7 @@ class HotRoutes:
             await problems.respond(Request(scope), problem)(scope, receive, out)
         finally:
             seconds = time.perf_counter() - began
-            report(self._observe, scope, call.place.route, out.status, seconds)
+            report(self._observe, scope, call.head.place.route, out.status, seconds)
 
     async def _content(self, receive: Receive) -> bytes:
         message = await receive()
@@ -289,16 +297,18 @@ class HotRoutes:
         return content
 
     async def _answer(self, call: Call, content: bytes) -> bytes | Response:
-        served = self._served(call.place)
+        served = self._served(call.head.place)
         if served is None:
             return await self._queue.run(partial(self._long_way, call, content))
-        if call.media_type == call.wants == JSON:
+        if call.head.media_type == call.head.wants == JSON:
             found = self._light(call, content, *served)
             if found is None:
                 found = await self._batched(call, content, *served)
             if found is not None:
                 return found
-        return await self._queue.run(partial(answer, self._parts, served[0], call.asked(content)))
+        return await self._queue.run(
+            partial(answer, self._parts, served[0], call.head.asked(content))
+        )
 
     async def _batched(
         self, call: Call, content: bytes, target: Target, predictor: Predictor
@@ -331,7 +341,7 @@ class HotRoutes:
         self, call: Call, content: bytes, target: Target, found: list[Row], seconds: float
     ) -> None:
         def again(other: Target) -> list[Row] | None:
-            return computed_again(self._parts, other, call.asked(content), None)
+            return computed_again(self._parts, other, call.head.asked(content), None)
 
         self._parts.traffic.answered(target, found, seconds, len(content), again)
 
@@ -346,14 +356,14 @@ class HotRoutes:
 
     def _long_way(self, call: Call, content: bytes) -> Response:
         """Answer a call that needs the database or a model that is not loaded: in a thread."""
-        directory, place = self._parts.directory, call.place
+        directory, place = self._parts.directory, call.head.place
         if place.version is not None:
             target = directory.of_version(place.name, place.version)
         elif place.alias is not None:
             target = directory.of_alias(place.name, place.alias)
         else:
             target = directory.of_model(place.name)
-        return answer(self._parts, target, call.asked(content))
+        return answer(self._parts, target, call.head.asked(content))
 
 
 def _is_light(predictor: Predictor, rows: int) -> bool:

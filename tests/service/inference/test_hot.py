@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -86,6 +87,35 @@ def test_an_answer_ends_its_connection_where_the_client_asks_for_it(
         answer = client.post(SCORES, json={"rows": [{"Quiz": 10}]}, headers={"Connection": "close"})
         assert answer.headers["Connection"] == "close"
         assert answer.json()["predictions"] == [{"value": 13.0}]
+
+
+@pytest.mark.parametrize("given", ["", "Bearer", "Bearer dsc_x", "Basic x"])
+def test_an_authorization_that_is_none_is_refused_as_by_the_frameworks_route(
+    client: httpx.Client, scores: Trained, given: str
+) -> None:
+    client.post(SCORES, json={"rows": [{"Quiz": 5}]})
+    hot, slow = (
+        client.post(SCORES, content=QUIZ, headers=JSON | more | {"Authorization": given})
+        for more in ({}, LONG)
+    )
+    assert (hot.status_code, slow.status_code) == (401, 401)
+    assert {**hot.json(), "request_id": ""} == {**slow.json(), "request_id": ""}
+
+
+def test_a_head_that_is_known_is_refused_once_its_key_is_deleted(
+    client: httpx.Client, scores: Trained
+) -> None:
+    made, other = (client.post("/api/v1/keys", json={"name": name}).json() for name in "ab")
+    headers = JSON | {"Authorization": f"Bearer {made['secret']}"}
+    statuses = [client.post(SCORES, content=QUIZ, headers=headers).status_code for _ in range(3)]
+    assert statuses == [200] * 3
+    deleted = client.delete(
+        f"/api/v1/keys/{made['id']}", headers={"Authorization": f"Bearer {other['secret']}"}
+    )
+    assert deleted.status_code == 204
+    ends = time.monotonic() + ENDS
+    while client.post(SCORES, content=QUIZ, headers=headers).status_code == 200:
+        assert time.monotonic() < ends, "the key still works"
 
 
 # ---- many at once --------------------------------------------------------------------------------
