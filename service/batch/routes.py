@@ -53,7 +53,7 @@ def submit(asked: BatchPredictionRequest, session: WriteSession, parts: PartsDep
 def _accepted(job: BatchPrediction, session: Session, parts: Parts, status: int = 202) -> Response:
     """Answer with the job, and wake the supervisor once the row is committed."""
     event.listen(session, "after_commit", lambda _session: parts.wake(), once=True)
-    location = f"{parts.settings.root_path}/api/v1/batch_predictions/{job.id}"
+    location = f"/api/v1/batch_predictions/{job.id}"
     return _json(_body(job), status, {"Location": location})
 
 

@@ -27,7 +27,8 @@ def parse(task: Task) -> dict[str, Any]:
     open_file = open_parquet if task.media_type.endswith("parquet") else open_arrow
     with open_file(path) as (schema, batches):
         check_columns(schema, task.max_columns)
-        names = [name.strip() for name in schema.names]
+        # Names that came as JSON may have spaces around them; all others were read without.
+        names = [name if name in known else name.strip() for name in schema.names]
         _check_names(names)
         columns: dict[str, list[Any]] = {name: [] for name in names}
         rows = 0

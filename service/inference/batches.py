@@ -50,8 +50,8 @@ class Batches:
 
     async def _compute(self, predictor: Predictor, line: deque[_Waiting]) -> None:
         while batch := _taken(line):
-            rows = np.concatenate([waiting.encoded for waiting in batch])
             try:
+                rows = np.concatenate([waiting.encoded for waiting in batch])
                 outputs = await self._queue.run(partial(predictor.outputs, rows))
             except Exception as error:  # noqa: BLE001  whoever waits gets it
                 _fail(batch, error)

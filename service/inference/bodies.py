@@ -158,7 +158,8 @@ def _object(line: bytes) -> dict[str, Any]:
 def from_csv(content: bytes, inputs: Inputs, max_rows: int, delimiter: str = ",") -> Rows:
     """Read a text with a header line. A row with too many or too few cells costs only itself."""
     lines = _lines(content, delimiter)
-    header = [name.strip() for name in next(lines, [])]
+    # Names that came as JSON may have spaces around them; all others were read without.
+    header = [name if name in inputs else name.strip() for name in next(lines, [])]
     _check_header(header, inputs)
     table: list[list[str]] = []
     unreadable: dict[int, dict[str, str]] = {}

@@ -24,7 +24,7 @@ from service.errors import BadRequest
 from service.strict_json import strict_json
 
 EXPORTED, IMPORTED = "exported", "imported"  # what the files are called in the process's folder
-MAX_TEXT = 1024 * 1024  # bytes of configuration and metrics that an import brings
+MAX_TEXT = 1024 * 1024  # bytes of configuration, metrics and lineage that an import brings
 LINEAGE = {"model", "version", "created_at", "run", "dataset"}
 PARAMETERS: TypeAdapter[Any] = TypeAdapter(schemas.Parameters | dict[str, schemas.Parameters])
 
@@ -61,9 +61,7 @@ def _import(source: Path, folder: Path, options: dict[str, Any]) -> dict[str, An
         "metrics": training.metrics,
         "config": training.config,
         "descent": found.manifest.descent,
-        "training": training.model_dump(
-            include={"model", "version", "created_at", "run", "dataset"}
-        ),
+        "training": training.model_dump(include=LINEAGE),
     }
 
 
@@ -78,9 +76,11 @@ def _check_text(found: Bundle) -> None:
         strict_json(text.encode())
     except BadRequest as error:
         raise BundleInvalid(f"a member is no strict JSON: {error.detail}") from error
-    told = json.dumps([found.training.config, found.training.metrics])
-    if len(told) > MAX_TEXT:
-        raise BundleInvalid(f"the configuration and metrics take more than {MAX_TEXT} bytes")
+    told = found.training.model_dump(exclude={"parameters"})  # which each answer about it repeats
+    if len(json.dumps(told)) > MAX_TEXT:
+        raise BundleInvalid(
+            f"the configuration, metrics and lineage take more than {MAX_TEXT} bytes"
+        )
     if not isinstance(found.training.config.get("model", {}), dict):
         raise BundleInvalid("the configuration's model is no object")
 

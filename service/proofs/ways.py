@@ -35,6 +35,7 @@ from service.proofs.rows import Sample, numbers_of, records_of
 
 NAMED = {"model": "proved", "version": 1}
 MANY = 10**9  # rows or columns: the limits of requests are not what is proved
+BUNDLE_BYTES = 2**40  # nor is that of imports: any net that can be trained has less
 ONNX_PARAMETERS = 2**28  # a file of more bytes than four times that is more than ONNX can hold
 
 
@@ -241,7 +242,7 @@ def sealed(subject: Subject, sample: Sample) -> Answered:
     """The bundle, written, read and loaded again."""
     path = subject.folder / "bundle.zip"
     bundle.write(path, subject.file, subject.training)
-    found = bundle.read(path, MANY)
+    found = bundle.read(path, BUNDLE_BYTES)
     again = subject.folder / "reloaded"
     found.model.save(again, {})
     other = Predictor.load(again)

@@ -92,7 +92,7 @@ def _planned(session: Session, config: RunConfig) -> tuple[DatasetVersion, Plan]
 def _accepted(session: Session, run: Run, parts: Parts, status: int = 202) -> Response:
     """Answer with the run, and wake the supervisor once the row is committed."""
     sql_event.listen(session, "after_commit", lambda _session: parts.wake(), once=True)
-    location = f"{parts.settings.root_path}/api/v1/runs/{run.id}"
+    location = f"/api/v1/runs/{run.id}"
     return _json(wire.run_body(session, run), status, {"Location": location})
 
 

@@ -195,6 +195,12 @@ def test_a_forger_who_changes_weights_is_told_by_the_golden_rows(
     assert caught.value.reason == "golden_mismatch"
 
 
+def test_a_bundle_without_golden_rows_is_refused(file: Path, tmp_path: Path) -> None:
+    members = edited(members_of(file), "golden.json", {"rows": [], "predictions": []})
+    with pytest.raises(BundleInvalid, match="rows"):
+        bundle.read(pack(tmp_path / "unproved.zip", members))
+
+
 def test_preprocessing_of_the_wrong_types_is_refused(file: Path, tmp_path: Path) -> None:
     members = members_of(file)
     for at, field, value in (

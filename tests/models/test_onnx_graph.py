@@ -1,5 +1,6 @@
 """The ONNX graph: plain onnxruntime, given a table's values, answers what the predictor answers."""
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,13 @@ def test_names_that_the_graph_uses_itself_may_be_columns(tmp_path: Path) -> None
     answer = ask(renamed, rows)
     wanted = predict(renamed, rows, tmp_path)
     assert max(differences(renamed, wanted, {"value": answer["value_"]})) <= 1
+
+
+def test_names_that_the_graph_uses_itself_may_be_targets() -> None:
+    model = portable("numbers", "linear")
+    text = json.dumps(model.features.to_json()).replace('"Debt"', '"/constant_0"')
+    renamed = Portable(model.features.from_json(json.loads(text)), model.net, model.parameters)
+    assert [each.name for each in session(renamed).get_outputs()] == ["Fare", "/constant_0"]
 
 
 def test_a_boolean_that_is_neither_0_nor_1_counts_as_missing() -> None:

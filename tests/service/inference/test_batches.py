@@ -135,6 +135,23 @@ def test_a_batch_has_no_more_rows_than_it_may(
     assert sum(gate.rows) == 1 + 5 * 400 + 2 * MAX_ROWS
 
 
+def test_rows_that_cannot_be_put_together_fail_and_the_line_goes_on(
+    predictor: Predictor, queue: Queue, gate: Gate
+) -> None:
+    gate.opened.set()
+
+    async def go() -> None:
+        batches = Batches(queue, 16)
+        several = (encoded(1), encoded(1)[:, :5])
+        failed = await asyncio.gather(
+            *(batches.outputs(predictor, rows) for rows in several), return_exceptions=True
+        )
+        assert [type(error) for error in failed] == [ValueError, ValueError]
+        assert len(await batches.outputs(predictor, encoded(2))) == 2
+
+    asyncio.run(asyncio.wait_for(go(), ENDS))
+
+
 def test_who_finds_the_line_of_a_net_full_is_refused(
     predictor: Predictor, queue: Queue, gate: Gate
 ) -> None:

@@ -120,6 +120,11 @@ def test_csv_cells_are_text_and_empty_ones_are_missing() -> None:
     assert rows.is_text
 
 
+def test_spaces_around_a_name_belong_to_it_where_the_model_knows_it_so() -> None:
+    rows = bodies.from_csv(b" Age , Port\n22,S\n", {" Age ": (), "Port": ("S",)}, 10)
+    assert rows.columns == {" Age ": ["22"], "Port": ["S"]}
+
+
 def test_a_known_category_that_reads_like_missing_stays() -> None:
     rows = bodies.from_csv(b"Age,Port\nNA,NA\n", INPUTS, 10)
     assert rows.columns == {"Age": [None], "Port": ["NA"]}

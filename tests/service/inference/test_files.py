@@ -35,6 +35,14 @@ def database_url(sqlite_url: str) -> str:
     return sqlite_url
 
 
+def test_spaces_around_a_name_belong_to_it_where_the_model_knows_it_so(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({" Age ": [22.0], " Port": ["S"]}), path)
+    options = {"known": [" Age ", "Port"], "max_rows": 9}
+    found = parse(Task(str(path), str(tmp_path), PARQUET, options, 9, 0))
+    assert found["columns"] == {" Age ": [22.0], "Port": ["S"]}
+
+
 def to_parquet(table: pa.Table) -> bytes:
     out = io.BytesIO()
     pq.write_table(table, out)

@@ -218,6 +218,16 @@ def test_metrics_that_no_answer_could_tell_are_refused(
     assert client.get(f"{MODELS}/copy").status_code == 404
 
 
+def test_an_origin_that_would_fill_each_answer_is_refused(
+    client: httpx.Client, boats: Trained
+) -> None:
+    members = members_of(exported(client))
+    training = json.loads(members["training.json"]) | {"run": "r" * 2**20}
+    forged = sealed({**members, "training.json": json.dumps(training).encode()})
+    answer = client.post(COPY, content=packed(forged), headers=ZIP)
+    assert (answer.status_code, answer.json()["code"]) == (422, "bundle_invalid")
+
+
 def test_another_content_type_is_refused(client: httpx.Client) -> None:
     answer = client.post(COPY, content=b"{}", headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")

@@ -15,6 +15,7 @@ from models.parity import TOLERANCE, differences
 from service.proofs import ways
 from service.proofs.rows import Sample
 from service.proofs.ways import WAYS, Answered, Subject, Way
+from service.runs.plan import MAX_PARAMETERS
 from tests.service.proofs import proved
 from tests.service.proofs.proved import CLASSES, ROWS, Proved, houses
 
@@ -50,6 +51,11 @@ def off(numbers: Floats) -> Floats:
 def lost(numbers: Floats) -> Floats:
     numbers[2] = np.nan
     return numbers
+
+
+def test_the_largest_net_that_may_be_trained_fits_the_bundle_of_its_proof() -> None:
+    rest = 64 * 2**20  # bytes of all members but the parameters, by far
+    assert 4 * MAX_PARAMETERS + rest <= ways.BUNDLE_BYTES
 
 
 # ---- what is right -------------------------------------------------------------------------------

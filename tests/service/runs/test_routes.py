@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from descent import schemas
 from service.database import writing
 from service.runs import lifecycle, metrics
+from service.settings import Settings
 from tests.service.rows import add_dataset, metric_rows
 
 API = "/api/v1"
@@ -65,6 +66,14 @@ def test_a_submitted_run_is_found_where_location_says(client: httpx.Client, data
     found = client.get(answer.headers["location"])
     assert found.json()["id"] == answer.json()["id"]
     assert schemas.Run.model_validate(found.json()).state == "queued"
+
+
+def test_under_a_prefix_the_location_of_a_run_carries_it_once(
+    settings: Settings, serve: Callable[[Settings], httpx.Client], dataset: str
+) -> None:
+    client = serve(settings.model_copy(update={"root_path": "/descent"}))
+    answer = client.post(f"{API}/runs", json={"dataset": dataset, "target": "Final"})
+    assert answer.headers["location"] == f"/descent{API}/runs/{answer.json()['id']}"
 
 
 def test_the_stored_configuration_is_complete(run: dict[str, Any]) -> None:
