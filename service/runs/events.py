@@ -6,8 +6,9 @@ number n can never miss one that commits later with a smaller number.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 from anyio.to_thread import run_sync
 from sqlalchemy import Engine, select, update
@@ -19,6 +20,7 @@ from service.jobs import queue
 from service.tables import Event, Run
 
 POLL = 0.05  # seconds between two looks at the runs that somebody watches
+T = TypeVar("T")
 KINDS = ("state", "metrics", "checkpoint", "log", "rewind", "end")
 
 
@@ -65,6 +67,7 @@ class Watcher:
         #: run id → those who wait, each with the last event number that it has seen
         self._waiting: dict[str, set[tuple[int, asyncio.Event]]] = {}
         self._someone = asyncio.Event()
+        self._reads: dict[Hashable, asyncio.Task[Any]] = {}
         self.is_stopping = asyncio.Event()
 
     @contextlib.asynccontextmanager
@@ -102,6 +105,23 @@ class Watcher:
             if not self._waiting[run_id]:
                 del self._waiting[run_id]
         return not self.is_stopping.is_set()
+
+    async def once(self, key: Hashable, read: Callable[[], T]) -> T:
+        """Return what `read` returns; whoever asks for the same while it is read waits for it.
+
+        A thousand followers of a run are woken together and have all seen as much of it.
+        """
+        task = self._reads.get(key)
+        if task is None:
+            task = self._reads[key] = asyncio.create_task(run_sync(read))
+            task.add_done_callback(partial(self._read_is_over, key))
+        found: T = await asyncio.shield(task)  # one who leaves takes it from nobody else
+        return found
+
+    def _read_is_over(self, key: Hashable, task: asyncio.Task[Any]) -> None:
+        del self._reads[key]
+        if not task.cancelled():
+            task.exception()  # everybody may have left who would have been told of it
 
     async def _watch(self) -> None:
         while True:

@@ -1,10 +1,10 @@
 """Waiting for a run and following it: the asynchronous edge of the run routes."""
 
 from collections.abc import AsyncIterator
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
 
 import orjson
-from anyio.to_thread import run_sync
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from sqlalchemy import Engine
 
@@ -21,17 +21,13 @@ async def follow(
 ) -> AsyncIterator[bytes]:
     """Yield every event after number `seen`, as they come, until the run's end."""
     while True:
-        found = await run_sync(_read, engine, run_id, seen)
-        if found is None:
-            yield format_sse_event(event="end", data_str='{"state":"deleted"}')
+        found = await watcher.once((run_id, seen), partial(_read, engine, run_id, seen))
+        if found.text:
+            yield found.text
+        if found.is_end:
             return
-        for event in found:
-            seen = event["seq"]
-            data = orjson.dumps(event["data"]).decode()
-            yield format_sse_event(id=str(seen), event=event["event"], data_str=data)
-            if event["event"] == "end":
-                return
-        if found:
+        if found.last > seen:
+            seen = found.last
             continue
         if not await watcher.wait(run_id, seen, KEEP_ALIVE):
             if watcher.is_stopping.is_set():
@@ -39,9 +35,28 @@ async def follow(
             yield KEEPALIVE_COMMENT
 
 
-def _read(engine: Engine, run_id: str, seen: int) -> list[dict[str, Any]] | None:
+@dataclass(frozen=True)
+class Found:
+    """What followed an event, as it is sent."""
+
+    text: bytes
+    #: the number of the newest event that there is
+    last: int
+    is_end: bool
+
+
+def _read(engine: Engine, run_id: str, seen: int) -> Found:
     with reading(engine) as session:
         if session.get(Run, run_id) is None:
-            return None
+            text = format_sse_event(event="end", data_str='{"state":"deleted"}')
+            return Found(text, seen, is_end=True)
         found = events.after(session, run_id, seen, BATCH)
-        return [wire.event_body(session, event) for event in found]
+        bodies = [wire.event_body(session, event) for event in found]
+    text = b"".join(
+        format_sse_event(
+            id=str(body["seq"]), event=body["event"], data_str=orjson.dumps(body["data"]).decode()
+        )
+        for body in bodies
+    )
+    last = bodies[-1]["seq"] if bodies else seen
+    return Found(text, last, is_end=any(body["event"] == "end" for body in bodies))
