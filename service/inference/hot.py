@@ -160,7 +160,9 @@ class HotRoutes:
         on_problem = ON_PROBLEM.get(scope["query_string"])
         if place is None or on_problem is None or not self._is_usual(scope, headers):
             return None
-        media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower().decode()
+        media_type = (
+            headers.get(b"content-type", b"").partition(b";")[0].strip().lower().decode("latin-1")
+        )
         if media_type not in READ:
             return None
         try:
@@ -287,7 +289,9 @@ class HotRoutes:
 
     async def _content(self, receive: Receive) -> bytes:
         message = await receive()
-        content: bytes = message.get("body", b"")
+        content: bytes | bytearray = message.get("body", b"")
+        if message.get("more_body", False):
+            content = bytearray(content)  # pieces are added to it without copying it
         while message["type"] != "http.disconnect" and message.get("more_body", False):
             if len(content) > self._most:
                 break
@@ -297,7 +301,7 @@ class HotRoutes:
             raise ClientDisconnect
         if len(content) > self._most:
             raise http.too_large("predict", self._most)
-        return content
+        return bytes(content)
 
     async def _answer(self, call: Call, content: bytes) -> bytes | Response:
         served = self._served(call.head.place)

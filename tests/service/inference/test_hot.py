@@ -102,6 +102,16 @@ def test_an_authorization_that_is_none_is_refused_as_by_the_frameworks_route(
     assert {**hot.json(), "request_id": ""} == {**slow.json(), "request_id": ""}
 
 
+def test_a_content_type_of_no_text_is_refused_as_by_the_frameworks_route(
+    client: httpx.Client, scores: Trained
+) -> None:
+    strange, encoded = (b"Content-Type", b"\xff"), (b"Content-Encoding", b"identity")
+    quick = client.post(SCORES, content=b"{}", headers=[strange])
+    slow = client.post(SCORES, content=b"{}", headers=[strange, encoded])
+    assert (quick.status_code, quick.json()["code"]) == (415, "unsupported_media_type")
+    assert quick.json()["code"] == slow.json()["code"]
+
+
 def test_a_head_that_is_known_is_refused_once_its_key_is_deleted(
     client: httpx.Client, scores: Trained
 ) -> None:
