@@ -36,7 +36,7 @@ ID = re.compile(r"\b([a-z]+)_[0-9a-z]{26}\b")
 SECRET = re.compile(r"\bdsc_\w{36}\b")
 ETAG = re.compile(r"^etag: (\S+)", re.MULTILINE | re.IGNORECASE)
 RUN = frozenset({"sh", "console", "python"})
-COMMAND_S = 60  # seconds that a command may take
+COMMAND_S = 120  # seconds that a command may take; the first run waits until torch is loaded
 STOP_S = 15  # seconds that a service may take to end
 
 
@@ -214,17 +214,20 @@ class Reader:
             return ""
         # What the page exports holds for its later commands; the address may be another one then.
         script = f'test ! -f "$0" || . "$0"\n{text}\nunset DESCENT_URL\nexport -p > "$0"'
-        done = subprocess.run(
-            ["/bin/sh", "-e", "-c", script, str(self._state)],
-            cwd=self._folder,
-            env=self._environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT if merged else subprocess.PIPE,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            timeout=COMMAND_S,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                ["/bin/sh", "-e", "-c", script, str(self._state)],
+                cwd=self._folder,
+                env=self._environment(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT if merged else subprocess.PIPE,
+                stdin=subprocess.DEVNULL,
+                text=True,
+                timeout=COMMAND_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"{text} took longer than {COMMAND_S} s\n{self._log()}")
         assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
         self._learn(done.stdout)
         return done.stdout
@@ -247,9 +250,13 @@ class Reader:
         if "descent serve" in text:
             assert server.stdout
             line = server.stdout.readline()
-            log_end = (self._folder / "service.log").read_text()[-2000:]
-            assert line, f"{text} did not start:\n{log_end}"
+            assert line, f"{text} did not start:\n{self._log()}"
             self._texts[ADDRESS] = json.loads(line)["url"]
+
+    def _log(self) -> str:
+        """Return the end of what the services that the page started have logged."""
+        log = self._folder / "service.log"
+        return log.read_text()[-4000:] if log.exists() else ""
 
     def _real(self, text: str) -> str:
         """Put into a text what this reader has where it has placeholders."""
