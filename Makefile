@@ -38,7 +38,7 @@ serve: .venv/.server ## keep the service running on 127.0.0.1:8000, data in ./da
 page: .venv/.page ## only build the page that the service shows at /
 
 screenshots: .venv/.dev .venv/.page ## take the pictures of docs/page.md anew, with Chromium
-	@DESCENT_PICTURES=docs/images $(BIN)/pytest -q -p no:randomly tests/browser/test_learning.py tests/browser/test_story.py
+	@PICTURES=docs/images $(BIN)/pytest -q -p no:randomly tests/browser/test_learning.py tests/browser/test_story.py
 
 contract: .venv/.dev ## write down the API's description, which the page's calls are made from
 	@$(BIN)/python -m service openapi > web/openapi.json

@@ -1,4 +1,4 @@
-"""Pictures of the page for the documents, taken where DESCENT_PICTURES names a folder for them."""
+"""Pictures of the page for the documents, taken where PICTURES names a folder for them."""
 
 import os
 from pathlib import Path
@@ -6,9 +6,9 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Locator, Page
 
-FOLDER = os.environ.get("DESCENT_PICTURES")
+FOLDER = os.environ.get("PICTURES")
 
-COLORS = 128  # enough for a page, and a file of a third of the size
+COLORS = 256  # enough for a page, in a file of half the size
 
 
 def picture(page: Page, name: str, *, height: int | None = None, of: Locator | None = None) -> None:
@@ -23,4 +23,6 @@ def picture(page: Page, name: str, *, height: int | None = None, of: Locator | N
     path = Path(FOLDER) / f"{name}.png"
     (of or page).screenshot(path=path, animations="disabled", scale="css")
     page.set_viewport_size(size)
-    Image.open(path).convert("RGB").quantize(COLORS).save(path, optimize=True)
+    with Image.open(path) as image:
+        small = image.convert("RGB").quantize(COLORS, Image.Quantize.MAXCOVERAGE)
+    small.save(path, optimize=True)

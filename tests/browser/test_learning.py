@@ -65,7 +65,7 @@ def test_learning_rates_too_small_right_and_too_large_are_told_apart(
             expect(rates.get_by_role("heading", name=kind)).to_be_visible()
             expect(rates.get_by_text(verdict)).to_be_visible()
         expect(rates.get_by_role("img", name="Path over w and b, 40 steps.")).to_have_count(3)
-        picture(page, "rates", of=rates)
+        picture(page, "rates", height=2400, of=rates)
         visited.go("#/runs")
         expect(page.get_by_role("table")).to_contain_text("learning rate too small")
         picture(page, "runs")

@@ -67,6 +67,7 @@ def watched(page: Page) -> None:
     expect(page.locator("main .tag", has_text="succeeded")).to_be_visible()
     expect(fit).not_to_have_attribute("aria-label", before or "")
     assert fit.evaluate(PAINTED) != painted
+    expect(page.get_by_text("Shown once more, slowly")).to_have_count(0)
     expect(page.locator("html")).to_have_attribute("data-epochs", re.compile(r"^([4-9]|\d\d+)$"))
     losses = [float(part) for part in re.findall(r"train from (\S+) to (\S+);", label(page))[0]]
     assert losses[1] < losses[0]
@@ -92,6 +93,8 @@ def predicted(page: Page) -> None:
 def test_the_story_is_walked_with_the_keyboard_alone(visit: Opens, empty: str) -> None:
     with visit(empty) as visited:
         page = visited.page
+        # Who listens from the start is told: Playwright does not wait until a listener is set.
+        page.on("filechooser", lambda _chooser: None)
         visited.go("")
         expect(page.get_by_role("heading", name="Drop a table here")).to_be_visible()
         page.keyboard.press("Tab")

@@ -8,6 +8,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Opens, Site
 from tests.browser.visit import Visit
+from tests.test_page import BUDGET
 
 AXE = Path(__file__).resolve().parents[2] / "web" / "node_modules" / "axe-core" / "axe.min.js"
 PHONE = 380  # pixels
@@ -29,6 +30,13 @@ VIEWS = {
     "#/system": "Name of a new key",
     "#/nowhere": "Nothing is here",
 }
+
+
+#: Ends when the view has been drawn anew for another size: it is measured in one frame, drawn in
+#: the next.
+SETTLED = """async () => {
+  for (let frame = 0; frame < 3; frame += 1) await new Promise(requestAnimationFrame);
+}"""
 
 
 def shown(visit: Visit, site: Site, address: str) -> None:
@@ -58,8 +66,20 @@ def test_a_view_has_no_fault_on_a_desk_or_a_phone(visit: Opens, site: Site, addr
         assert faults(page) == []
         page.set_viewport_size({"width": PHONE, "height": 800})
         page.emulate_media(color_scheme="dark")
+        page.evaluate(SETTLED)
         assert faults(page) == []
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE
+
+
+def test_the_first_view_is_there_with_few_bytes(visit: Opens, site: Site) -> None:
+    with visit(site.url) as visited:
+        shown(visited, site, "")
+        total = visited.page.evaluate(
+            """["navigation", "resource"].flatMap((type) => performance.getEntriesByType(type))
+                 .filter(({ name }) => !name.includes("/api/"))
+                 .reduce((sum, { encodedBodySize }) => sum + encodedBodySize, 0)"""
+        )
+        assert 10_000 < total <= BUDGET
 
 
 def test_the_page_keeps_to_good_practice(visit: Opens, site: Site) -> None:
