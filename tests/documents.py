@@ -158,6 +158,9 @@ class Reader:
         for name in ("client", "triton"):
             if hasattr(self._names.get(name), "close"):
                 self._names[name].close()
+        self._stop()
+
+    def _stop(self) -> None:
         for server in reversed(self._servers):
             server.terminate()
         for server in reversed(self._servers):
@@ -168,6 +171,7 @@ class Reader:
                 server.wait()
                 if server.stdout:
                     server.stdout.close()
+        self._servers.clear()
 
     # ---- blocks ----------------------------------------------------------------------------------
 
@@ -213,7 +217,9 @@ class Reader:
             self._start(text)
             return ""
         # What the page exports holds for its later commands; the address may be another one then.
-        script = f'test ! -f "$0" || . "$0"\n{text}\nunset DESCENT_URL\nexport -p > "$0"'
+        # A service that starts reads them meanwhile, so they are replaced as a whole.
+        keep = 'export -p > "$0.new"\nmv "$0.new" "$0"'
+        script = f'test ! -f "$0" || . "$0"\n{text}\nunset DESCENT_URL\n{keep}'
         try:
             done = subprocess.run(
                 ["/bin/sh", "-e", "-c", script, str(self._state)],
@@ -233,7 +239,12 @@ class Reader:
         return done.stdout
 
     def _start(self, text: str) -> None:
-        """Start what goes on until it is stopped; wait until it listens, if it does."""
+        """Start what goes on until it is stopped; wait until it listens, if it does.
+
+        A service takes the place of an earlier one, which has the same data folder.
+        """
+        if "descent serve" in text:
+            self._stop()
         text = text.replace("make serve", "descent serve").removesuffix(" &")
         words = text.rpartition("descent ")
         script = f'test ! -f "$0" || . "$0"\n{words[0]} exec descent {words[2]}'

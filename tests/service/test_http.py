@@ -75,7 +75,7 @@ def commit(session: WriteSession, parts: PartsDep) -> dict[str, Any]:
     def lose(_connection: object) -> None:
         raise OperationalError("COMMIT", {}, Exception("the server closed the connection"))
 
-    event.listen(parts.engine, "commit", lose, once=True)
+    event.listen(session.connection(), "commit", lose, once=True)
     return {"said": "done"}
 
 
