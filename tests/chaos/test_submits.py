@@ -14,5 +14,5 @@ def test_each_submit_makes_one_run_however_often_the_api_is_killed(
     kind: str, make_database: Callable[[str, Path], AbstractContextManager[str]], tmp_path: Path
 ) -> None:
     with make_database(kind, tmp_path) as url:
-        figures = submit_under_kills(tmp_path, url, submits=150, seed=1, kills=5)
-    assert figures.kills == 5
+        figures = submit_under_kills(tmp_path, url, submits=90, seed=1, kills=3)
+    assert figures.kills == 3

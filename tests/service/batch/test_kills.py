@@ -43,6 +43,13 @@ def shared(
 
 
 @pytest.fixture
+def any_database(shared: tuple[Desk, str, str]) -> None:
+    """Run a test once, since starting workers anew takes seconds."""
+    if shared[0].workplace.engine.dialect.name != "sqlite":
+        pytest.skip("the database has no part in it")
+
+
+@pytest.fixture
 def desk(shared: tuple[Desk, str, str]) -> Desk:
     shared[0].workplace.staff(2)
     return shared[0]
@@ -111,6 +118,7 @@ def test_a_kill_changes_no_byte_of_the_result(
     assert desk.chunks(job) == 0
 
 
+@pytest.mark.usefixtures("any_database")
 def test_the_next_attempt_predicts_only_what_is_not_done(
     desk: Desk, dataset: str, undisturbed: str, arm: Arm
 ) -> None:
@@ -146,6 +154,7 @@ def test_a_worker_that_slept_through_its_lease_writes_nothing(
     assert desk.job(job).attempt == 2
 
 
+@pytest.mark.usefixtures("any_database")
 def test_a_worker_told_to_stop_hands_its_table_to_another(
     desk: Desk, dataset: str, undisturbed: str, arm: Arm
 ) -> None:
@@ -160,6 +169,7 @@ def test_a_worker_told_to_stop_hands_its_table_to_another(
     assert (ended.attempt, ended.crash_streak) == (2, 0)
 
 
+@pytest.mark.usefixtures("any_database")
 def test_one_that_kills_its_process_again_and_again_fails_with_a_sentence(
     desk: Desk, dataset: str, arm: Arm
 ) -> None:
@@ -173,6 +183,7 @@ def test_one_that_kills_its_process_again_and_again_fails_with_a_sentence(
     assert (ended.error["code"], "SIGKILL" in ended.error["detail"]) == ("worker_lost", True)
 
 
+@pytest.mark.usefixtures("any_database")
 def test_a_cancel_ends_it_soon_and_leaves_nothing(desk: Desk, dataset: str, arm: Arm) -> None:
     arm.order("predictor.chunk", "stop 2")
     before = results(desk)

@@ -81,7 +81,7 @@ def test_workers_whose_clocks_are_two_hours_apart_take_over_from_each_other(
     source, shim = tmp_path / "shim.c", tmp_path / "shim.so"
     source.write_text(SHIM)
     subprocess.run([compiler, "-shared", "-fPIC", "-o", shim, source], check=True)
-    place = Workplace(engine, tmp_path)
+    place = Workplace(engine, tmp_path, settings={"CHECKPOINT_S": "0.1"})
     monkeypatch.setenv("LD_PRELOAD", str(shim))
     try:
         for shift in ("-3600", "3600"):

@@ -15,7 +15,7 @@ from tests.conftest import MakeDatabase, MakePlace
 from tests.service.jobs.workplace import Workplace, until
 from tests.storage import KINDS, Place
 
-LONG: dict[str, Any] = {"epochs": 12_000, "batch_size": 16}  # seconds, so that it can be paused
+LONG: dict[str, Any] = {"epochs": 5_000, "batch_size": 16}  # long enough to be paused
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -30,7 +30,7 @@ def shared(
     place = make_place(request.param, folder)
     with make_database("sqlite", folder) as url:
         engine = create_database(url)
-        workplace = Workplace(engine, folder, place.url)
+        workplace = Workplace(engine, folder, place.url, settings={"CHECKPOINT_S": "0.1"})
         yield workplace, place
         workplace.stop()
         engine.dispose()

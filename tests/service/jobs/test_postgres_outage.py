@@ -14,7 +14,8 @@ from tests.postgres import OwnServer, own_server
 from tests.service.jobs.workplace import Workplace, until
 from tests.serving import running_service
 
-EPOCHS = 6_000
+EPOCHS = 4_000
+RUNS = 12
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +92,7 @@ def test_two_apis_and_three_workers_train_each_run_once(
         httpx.Client(timeout=30) as client,
     ):
         runs = []
-        for seed in range(30):
+        for seed in range(RUNS):
             config: dict[str, Any] = {"dataset": dataset, "target": "y"}
             config |= {
                 "model": {"type": "linear"},
@@ -108,8 +109,10 @@ def test_two_apis_and_three_workers_train_each_run_once(
         for run_id in runs:
             run = workplace.wait_for(run_id, "succeeded", "failed")
             assert (run.state, run.attempt) == ("succeeded", 1)
+        version = f"{first}/api/v1/models/line/versions/{RUNS}"
+        until(lambda: client.get(version).json()["proof"] != "pending")
         alias = "/api/v1/models/line/aliases/champion"
-        assert client.put(f"{first}{alias}", json={"version": 30}).status_code in {200, 201}
+        assert client.put(f"{first}{alias}", json={"version": RUNS}).status_code in {200, 201}
         seen = client.get(f"{second}/api/v1/models/line").json()
         assert "champion" in str(seen)
-        assert {workplace.run(run_id).model_version for run_id in runs} == set(range(1, 31))
+        assert {workplace.run(run_id).model_version for run_id in runs} == set(range(1, RUNS + 1))

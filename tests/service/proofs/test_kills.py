@@ -35,6 +35,21 @@ def shared(
 
 
 @pytest.fixture
+def any_database(shared: tuple[Workplace, str]) -> None:
+    """Run a test once, since starting workers anew takes seconds."""
+    if shared[0].engine.dialect.name != "sqlite":
+        pytest.skip("the database has no part in it")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(shared: tuple[Workplace, str]) -> dict[str, Any]:
+    """Return what a proof finds when nothing happens to it."""
+    workplace, dataset = shared
+    workplace.staff(2)
+    return compared(ended(workplace, trained(workplace, dataset)))
+
+
+@pytest.fixture
 def workplace(shared: tuple[Workplace, str]) -> Workplace:
     shared[0].staff(2)
     return shared[0]
@@ -76,12 +91,15 @@ def compared(proof: Proof) -> dict[str, Any]:
 
 @pytest.mark.parametrize("point", [*points.PROVER, *points.PROOF])
 def test_a_proof_that_is_killed_is_made_again(
-    shared: tuple[Workplace, str], workplace: Workplace, arm: Arm, point: str
+    shared: tuple[Workplace, str],
+    workplace: Workplace,
+    undisturbed: dict[str, Any],
+    arm: Arm,
+    point: str,
 ) -> None:
     is_open = point.endswith(".written")  # a transaction
     if workplace.engine.dialect.name == "postgresql" and not is_open:
         pytest.skip("the database has no part in it")
-    undisturbed = compared(ended(workplace, trained(workplace, shared[1])))
     time = 5 if point == "prover.way" else 1
     arm.order(point, f"kill {time}")
     version = trained(workplace, shared[1])
@@ -97,6 +115,7 @@ def test_a_proof_that_is_killed_is_made_again(
     until(lambda: list(scratch.glob("proof_*")) == [])
 
 
+@pytest.mark.usefixtures("any_database")
 def test_one_that_kills_its_process_again_and_again_fails_with_a_sentence(
     shared: tuple[Workplace, str], workplace: Workplace, arm: Arm
 ) -> None:
@@ -111,6 +130,7 @@ def test_one_that_kills_its_process_again_and_again_fails_with_a_sentence(
     assert (proof.error["code"], "SIGKILL" in proof.error["detail"]) == ("worker_lost", True)
 
 
+@pytest.mark.usefixtures("any_database")
 def test_a_full_disk_is_no_verdict(
     shared: tuple[Workplace, str], workplace: Workplace, arm: Arm
 ) -> None:
@@ -119,6 +139,7 @@ def test_a_full_disk_is_no_verdict(
     assert (proof.state, proof.attempt, proof.crash_streak) == ("succeeded", 2, 1)
 
 
+@pytest.mark.usefixtures("any_database")
 def test_a_worker_told_to_stop_hands_its_proof_to_another(
     shared: tuple[Workplace, str], workplace: Workplace, arm: Arm
 ) -> None:

@@ -42,7 +42,7 @@ from tests.service.rows import (
 from tests.service.runs import reference
 from tests.service.runs.reference import CHANGES, LEASE, TERMINAL, Reference
 
-LIVES = int(os.environ.get("LIVES", "20"))
+LIVES = int(os.environ.get("LIVES", "10"))
 STEPS = 25
 SEED = int(os.environ.get("SEED", "1"))
 RUNS = "/api/v1/runs"
