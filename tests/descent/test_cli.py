@@ -187,15 +187,19 @@ def test_a_row_without_a_prediction_is_exit_code_3(service_url: str) -> None:
     assert result.stdout.startswith("error ")
 
 
-def test_aliases_are_moved_and_rolled_back(service_url: str) -> None:
+def test_aliases_are_moved_and_rolled_back(
+    service_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DESCENT_URL", service_url)
     with Client(service_url) as client:
         config = {"model": {"type": "linear"}, "epochs": 5, "register_as": "by-alias"}
         for _ in range(2):
             client.submit(client.upload(SCORES), "Final", **config).wait(60)
 
     def models(*words: str) -> Any:
-        result = descent("models", words[0], "by-alias", *words[1:], "--json", url=service_url)
-        assert result.returncode == OK, result.stderr
+        asked = ["models", words[0], "by-alias", *words[1:], "--json"]
+        result = CliRunner().invoke(app, asked)
+        assert result.exit_code == OK, result.stderr
         return json.loads(result.stdout)
 
     moved = models("alias", "champion", "1", "--canary", "2", "--percent", "10")
