@@ -81,12 +81,13 @@ def test_workers_whose_clocks_are_two_hours_apart_take_over_from_each_other(
     source, shim = tmp_path / "shim.c", tmp_path / "shim.so"
     source.write_text(SHIM)
     subprocess.run([compiler, "-shared", "-fPIC", "-o", shim, source], check=True)
-    place = Workplace(engine, tmp_path, settings={"CHECKPOINT_S": "0.1"})
+    place = Workplace(engine, tmp_path, settings={"CHECKPOINT_S": "0.5"})
     monkeypatch.setenv("LD_PRELOAD", str(shim))
     try:
         for shift in ("-3600", "3600"):
             monkeypatch.setenv("WALL_SHIFT", shift)
-            place.staff(len(place.workers) + 1)
+            place.workers.append(place.start_worker())
+        place.staff(2)
         long = place.submit(place.add_dataset(), epochs=200_000)
         until(lambda: place.run(long).resume_checkpoint_id is not None)
         assert (place.run(long).attempt, place.run(long).state) == (1, "running")

@@ -30,7 +30,7 @@ def shared(
     place = make_place(request.param, folder)
     with make_database("sqlite", folder) as url:
         engine = create_database(url)
-        workplace = Workplace(engine, folder, place.url, settings={"CHECKPOINT_S": "0.1"})
+        workplace = Workplace(engine, folder, place.url, settings={"CHECKPOINT_S": "0.5"})
         yield workplace, place
         workplace.stop()
         engine.dispose()

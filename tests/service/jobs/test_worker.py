@@ -29,7 +29,7 @@ def shared(
     with request.getfixturevalue("make_database")(request.param, folder) as url:
         engine = create_database(url)
         # Checkpoints soon, so that a run is disturbed long before its end on a fast machine too.
-        place = Workplace(engine, folder, settings={"CHECKPOINT_S": "0.1"})
+        place = Workplace(engine, folder, settings={"CHECKPOINT_S": "0.5"})
         yield place
         place.stop()
         engine.dispose()

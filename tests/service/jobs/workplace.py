@@ -27,10 +27,10 @@ from service.tables import Dataset, DatasetVersion, Run, Worker
 
 TICK = 0.02  # seconds between two looks at what another process does
 #: short leases, so that a lost worker is noticed while a test waits
-SHORT = {"LEASE_S": "3", "RENEW_S": "0.5", "SWEEP_S": "0.2", "POLL_S": "0.05"}
+SHORT = {"LEASE_S": "3", "RENEW_S": "0.5", "SWEEP_S": "0.2", "POLL_S": "0.1"}
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
+def until(condition: Callable[[], bool], timeout_s: float = 120.0) -> None:
     """Wait for what another process does; fail after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     tick = threading.Event()
@@ -147,7 +147,7 @@ class Workplace:
         with reading(self.engine) as session:
             return lifecycle.get(session, run_id)
 
-    def wait_for(self, run_id: str, *states: str, timeout_s: float = 60.0) -> Run:
+    def wait_for(self, run_id: str, *states: str, timeout_s: float = 120.0) -> Run:
         until(lambda: self.run(run_id).state in states, timeout_s)
         return self.run(run_id)
 
