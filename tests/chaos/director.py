@@ -25,6 +25,7 @@ from tests.postgres import own_server
 from tests.storage import running_s3
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+CORES = os.cpu_count() or 1  # lanes at once: more of them only wait for one another
 LANES = [(database, store) for database in ("sqlite", "postgresql") for store in ("local", "s3")]
 COLUMNS = ("runs", "attempts", "kills", "services", "zombies", "full", "looks")
 
@@ -53,9 +54,8 @@ def main() -> None:
             )
             for lane in lanes
         ]
-        started = [stack.enter_context(_started(order)) for order in orders]
-        for process in started:
-            process.wait()
+        for first in range(0, len(orders), CORES):
+            _play(orders[first : first + CORES])
         reports = {f"{order.database}, {order.store}": _report(order) for order in orders}
     _print(reports, time.monotonic() - began)
     if wrong := [sentence for report in reports.values() for sentence in report["wrong"]]:
@@ -77,6 +77,12 @@ def _folder(parent: Path, lane: tuple[str, str]) -> str:
     folder = parent / "-".join(lane)
     (folder / "points").mkdir(parents=True)
     return str(folder)
+
+
+def _play(orders: list[Order]) -> None:
+    with contextlib.ExitStack() as stack:
+        for process in [stack.enter_context(_started(order)) for order in orders]:
+            process.wait()
 
 
 @contextlib.contextmanager

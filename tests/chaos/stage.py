@@ -5,6 +5,7 @@ import os
 import secrets
 import signal
 import sqlite3
+import ssl
 import time
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ LEASE_S = 1.5
 PATIENCE_S = 90.0  # seconds after which a history counts as stuck, on a busy machine too
 DATA = Path(__file__).resolve().parent.parent.parent / "descent" / "data"
 TERMINAL = ("succeeded", "failed", "cancelled")
+#: read once: a client of httpx reads all certificates anew, which takes longer than its request
+TLS = ssl.create_default_context()
 #: three ways to learn, between them every kind of state that a checkpoint holds
 RUNS: tuple[dict[str, Any], ...] = (
     {
@@ -181,7 +184,7 @@ class Stage:
     def state(self, run_id: str) -> str | None:
         """Return the state of a run, or None where nobody can tell now."""
         try:
-            answer = httpx.get(f"{self.url}/api/v1/runs/{run_id}", timeout=1)
+            answer = httpx.get(f"{self.url}/api/v1/runs/{run_id}", timeout=1, verify=TLS)
         except httpx.TransportError:
             return None
         return str(answer.json()["state"]) if answer.status_code == 200 else None
@@ -195,7 +198,7 @@ class Stage:
     def _insist(self, method: str, path: str, **request: Any) -> Any:
         """Send a request until there is an answer; what dies meanwhile is started again."""
         deadline = time.monotonic() + PATIENCE_S
-        with httpx.Client(timeout=10) as client:
+        with httpx.Client(timeout=10, verify=TLS) as client:
             while time.monotonic() < deadline:
                 try:
                     answer = client.request(method, f"{self.url}/api/v1{path}", **request)
