@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, s
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
-PATIENCE = 20_000  # milliseconds that a busy machine may take; a test that waits so long has failed
+PATIENCE = 40_000  # milliseconds that a busy machine may take; a test that waits so long has failed
 WIDE = (1280, 900)
 #: What a browser says by itself of an answer that is an error; the page shows the sentence of it.
 REFUSED = re.compile(r"Failed to load resource")
