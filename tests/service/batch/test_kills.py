@@ -44,7 +44,7 @@ def shared(
 
 @pytest.fixture
 def any_database(shared: tuple[Desk, str, str]) -> None:
-    """Run a test once, since starting workers anew takes seconds."""
+    """Run a test once."""
     if shared[0].workplace.engine.dialect.name != "sqlite":
         pytest.skip("the database has no part in it")
 

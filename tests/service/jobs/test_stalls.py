@@ -35,6 +35,7 @@ def workplace(
     with request.getfixturevalue("make_database")("sqlite", folder) as url:
         engine = create_database(url)
         place = Workplace(engine, folder, settings={"STALL_S": str(STALL_S)})
+        place.workers = [place.start_worker()]
         place.staff(1)
         yield place
         place.stop()

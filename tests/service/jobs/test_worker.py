@@ -12,6 +12,7 @@ from sqlalchemy import select
 from service.database import create_database, reading, writing
 from service.runs import lifecycle
 from service.tables import Checkpoint, Event, Worker
+from tests.service.jobs.warm import Forked
 from tests.service.jobs.workplace import Workplace, until
 
 LONG = 200_000  # epochs: tens of seconds
@@ -130,7 +131,8 @@ def test_a_diverged_run_keeps_its_curve_and_says_why(workplace: Workplace) -> No
 def test_a_trainer_that_is_killed_is_started_again(workplace: Workplace) -> None:
     run_id = workplace.submit(workplace.add_dataset(), epochs=LONG)
     until(lambda: has_checkpoint(workplace, run_id))
-    kill_trainers(owner_of(workplace, run_id))
+    for pid in workplace.warm.trainers():
+        os.kill(pid, signal.SIGKILL)
     until(lambda: workplace.run(run_id).attempt == 2 and workplace.run(run_id).state == "running")
     ask(workplace, run_id, "cancel")
     workplace.wait_for(run_id, "cancelled")
@@ -182,9 +184,11 @@ def assert_second_attempt_gave(
 
 
 def test_a_trainer_holds_no_credentials(workplace: Workplace) -> None:
+    workplace.dismiss()
+    workplace.workers = [workplace.start_worker()]
     run_id = workplace.submit(workplace.add_dataset(), epochs=LONG)
     until(lambda: started_epochs(workplace, run_id) > 0)
-    processes = below(owner_of(workplace, run_id).pid)
+    processes = below(workplace.workers[0].pid)
     environments = [(Path("/proc") / str(pid) / "environ").read_bytes() for pid in processes]
     ask(workplace, run_id, "cancel")
     workplace.wait_for(run_id, "cancelled")
@@ -192,7 +196,7 @@ def test_a_trainer_holds_no_credentials(workplace: Workplace) -> None:
     assert not any(b"DESCENT_" in environment for environment in environments)
 
 
-def owner_of(workplace: Workplace, run_id: str) -> subprocess.Popen[bytes]:
+def owner_of(workplace: Workplace, run_id: str) -> subprocess.Popen[bytes] | Forked:
     """Return the worker that trains the run."""
     with reading(workplace.engine) as session:
         pid = session.get_one(Worker, workplace.run(run_id).owner).pid
@@ -207,11 +211,3 @@ def below(pid: int) -> list[int]:
         for child in (task / "children").read_text().split()
     ]
     return [*children, *(grandchild for child in children for grandchild in below(child))]
-
-
-def kill_trainers(worker: subprocess.Popen[bytes]) -> None:
-    """Kill the processes that have no children of their own and are not the resource tracker."""
-    for pid in below(worker.pid):
-        command = (Path("/proc") / str(pid) / "cmdline").read_bytes()
-        if not below(pid) and b"forkserver" in command:
-            os.kill(pid, signal.SIGKILL)

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from sqlalchemy import Engine, select
 
 from descent.spec import RunConfig
+from models.failpoints import VARIABLE
 from service.blobs import BlobStore
 from service.database import reading, writing
 from service.ids import new_id
@@ -24,6 +25,7 @@ from service.runs.plan import make_plan
 from service.settings import Settings
 from service.storage import open_store
 from service.tables import Dataset, DatasetVersion, Run, Worker
+from tests.service.jobs.warm import Forked, Parent
 
 TICK = 0.02  # seconds between two looks at what another process does
 #: short leases, so that a lost worker is noticed while a test waits
@@ -47,9 +49,10 @@ class Workplace:
     folder: Path
     #: what DESCENT_BLOB_URL says; empty means the data folder
     blob_url: str = ""
-    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    workers: list["subprocess.Popen[bytes] | Forked"] = field(default_factory=list)
     #: of the workers, beside the short leases
     settings: dict[str, str] = field(default_factory=dict)
+    _warm: Parent | None = None
 
     def blobs(self) -> BlobStore:
         return open_store(Settings(data_dir=self.folder, blob_url=self.blob_url))
@@ -107,18 +110,20 @@ class Workplace:
             submission = lifecycle.Submission(document, dataset_id, 1, plan.warnings)
             return lifecycle.submit(session, submission).id
 
+    @property
+    def warm(self) -> Parent:
+        """The process that the workers of `staff` are forked from, and their trainers."""
+        if self._warm is None:
+            points = {n: v for n, v in self._environment().items() if n == VARIABLE}
+            self._warm = Parent(os.environ | points, self._log)
+        return self._warm
+
     def start_worker(self) -> subprocess.Popen[bytes]:
-        settings = {
-            "DATABASE_URL": self._url(),
-            "DATA_DIR": str(self.folder),
-            "BLOB_URL": self.blob_url,
-        }
-        settings |= SHORT | self.settings
-        environment = os.environ | {f"DESCENT_{name}": value for name, value in settings.items()}
-        with (self.folder / "workers.log").open("ab") as words:
+        """Start a worker by itself, as a user does, with a parent of its own for its trainers."""
+        with self._log.open("ab") as words:
             return subprocess.Popen(
                 [sys.executable, "-P", "-m", "service", "worker"],
-                env=environment,
+                env=self._environment(),
                 stdout=subprocess.DEVNULL,
                 stderr=words,
             )
@@ -128,7 +133,9 @@ class Workplace:
 
         def is_ready() -> bool:
             alive = [worker for worker in self.workers if worker.poll() is None]
-            self.workers = alive + [self.start_worker() for _ in range(count - len(alive))]
+            self.workers = alive
+            while len(self.workers) < count:
+                self.workers.append(self.warm.fork(self._environment(), self._log))
             pids = [worker.pid for worker in self.workers]
             warm = select(Worker.pid).where(Worker.is_warm, Worker.pid.in_(pids))
             with reading(self.engine) as session:
@@ -136,12 +143,18 @@ class Workplace:
 
         until(is_ready)
 
-    def stop(self) -> None:
+    def dismiss(self) -> None:
+        """Have no workers."""
         for worker in self.workers:
-            if worker.poll() is None:
-                worker.terminate()
+            worker.terminate()
         for worker in self.workers:
             worker.wait(20)
+        self.workers = []
+
+    def stop(self) -> None:
+        self.dismiss()
+        if self._warm is not None:
+            self._warm.end()
 
     def run(self, run_id: str) -> Run:
         with reading(self.engine) as session:
@@ -157,5 +170,15 @@ class Workplace:
             query = metrics.Query(limit=10_000_000)
             return metrics.page(session, run, query, is_terminal=True).rows
 
-    def _url(self) -> str:
-        return self.engine.url.render_as_string(hide_password=False)
+    @property
+    def _log(self) -> Path:
+        return self.folder / "workers.log"
+
+    def _environment(self) -> dict[str, str]:
+        settings = {
+            "DATABASE_URL": self.engine.url.render_as_string(hide_password=False),
+            "DATA_DIR": str(self.folder),
+            "BLOB_URL": self.blob_url,
+        }
+        settings |= SHORT | self.settings
+        return os.environ | {f"DESCENT_{name}": value for name, value in settings.items()}

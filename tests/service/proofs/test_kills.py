@@ -36,7 +36,7 @@ def shared(
 
 @pytest.fixture
 def any_database(shared: tuple[Workplace, str]) -> None:
-    """Run a test once, since starting workers anew takes seconds."""
+    """Run a test once."""
     if shared[0].engine.dialect.name != "sqlite":
         pytest.skip("the database has no part in it")
 
