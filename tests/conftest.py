@@ -17,7 +17,7 @@ from service.database import create_database, migrate
 from service.ids import new_id
 from service.settings import Settings
 from tests.postgres import own_server
-from tests.serving import running_service, serving
+from tests.serving import TLS, running_service, serving
 from tests.storage import KINDS, Place, running_s3
 
 TEMPLATE = "template_descent"
@@ -150,7 +150,10 @@ def blobs(tmp_path: Path) -> LocalBlobs:
 @pytest.fixture
 def client(settings: Settings) -> Iterator[httpx.Client]:
     """Return a client of the API in a real server, without a worker."""
-    with serving(create_app(settings)) as url, httpx.Client(base_url=url, timeout=30) as client:
+    with (
+        serving(create_app(settings)) as url,
+        httpx.Client(base_url=url, timeout=30, verify=TLS) as client,
+    ):
         yield client
 
 
@@ -161,7 +164,7 @@ def serve() -> Iterator[Callable[[Settings], httpx.Client]]:
 
         def start(settings: Settings) -> httpx.Client:
             url = stack.enter_context(serving(create_app(settings)))
-            return stack.enter_context(httpx.Client(base_url=url, timeout=30))
+            return stack.enter_context(httpx.Client(base_url=url, timeout=30, verify=TLS))
 
         yield start
 
@@ -175,7 +178,7 @@ def service_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def service(service_url: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=service_url, timeout=60) as client:
+    with httpx.Client(base_url=service_url, timeout=60, verify=TLS) as client:
         yield client
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import ssl
 import subprocess
 import sys
 import threading
@@ -17,6 +18,8 @@ from service.server import Server, listen
 ROOT = Path(__file__).resolve().parent.parent
 STOP_S = 10.0  # seconds that the service may take to end
 START_S = 60.0  # seconds; a start that takes longer has failed
+#: made once, since to read the certificates takes a client longer than its requests
+TLS = ssl.create_default_context()
 
 
 @contextlib.contextmanager

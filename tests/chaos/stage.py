@@ -5,7 +5,6 @@ import os
 import secrets
 import signal
 import sqlite3
-import ssl
 import time
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -30,13 +29,12 @@ from tests.chaos.processes import (
     start_worker,
     until,
 )
+from tests.serving import TLS
 
 LEASE_S = 1.5
 PATIENCE_S = 90.0  # seconds after which a history counts as stuck, on a busy machine too
 DATA = Path(__file__).resolve().parent.parent.parent / "descent" / "data"
 TERMINAL = ("succeeded", "failed", "cancelled")
-#: read once: a client of httpx reads all certificates anew, which takes longer than its request
-TLS = ssl.create_default_context()
 #: three ways to learn, between them every kind of state that a checkpoint holds
 RUNS: tuple[dict[str, Any], ...] = (
     {

@@ -9,7 +9,7 @@ import pytest
 from service.app import create_app
 from service.settings import Settings
 from tests.service.datasets.tables import Parse, parser
-from tests.serving import serving
+from tests.serving import TLS, serving
 
 
 @pytest.fixture
@@ -28,5 +28,8 @@ def api(sqlite_url: str, tmp_path: Path) -> Iterator[httpx.Client]:
         max_gzip_ratio=100,
         max_columns=1000,
     )
-    with serving(create_app(settings)) as url, httpx.Client(base_url=url, timeout=60) as client:
+    with (
+        serving(create_app(settings)) as url,
+        httpx.Client(base_url=url, timeout=60, verify=TLS) as client,
+    ):
         yield client

@@ -43,7 +43,7 @@ def submit(client: httpx.Client, dataset: str) -> str:
         "optimizer": {"type": "sgd", "learning_rate": 0.01},
         "batch_size": "full",
         "early_stopping": None,
-        "epochs": 8000,
+        "epochs": 5000,
     }
     answer = client.post("/runs", json=config)
     assert answer.status_code == 202, answer.text
