@@ -17,7 +17,7 @@ from service.database import create_database, migrate
 from service.ids import new_id
 from service.settings import Settings
 from tests.postgres import own_server
-from tests.serving import TLS, running_service, serving
+from tests.serving import SELDOM, TLS, running_service, serving
 from tests.storage import KINDS, Place, running_s3
 
 TEMPLATE = "template_descent"
@@ -172,7 +172,7 @@ def serve() -> Iterator[Callable[[Settings], httpx.Client]]:
 @pytest.fixture(scope="session")
 def service_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start the whole service, worker included, as `descent serve` does; return its URL."""
-    with running_service(tmp_path_factory.mktemp("service")) as url:
+    with running_service(tmp_path_factory.mktemp("service"), **SELDOM) as url:
         yield url
 
 

@@ -18,6 +18,8 @@ from service.server import Server, listen
 ROOT = Path(__file__).resolve().parent.parent
 STOP_S = 10.0  # seconds that the service may take to end
 START_S = 60.0  # seconds; a start that takes longer has failed
+#: for a service that stays to the end of all tests: its worker is woken, it need not look itself
+SELDOM = {"DESCENT_POLL_S": "2"}
 #: made once, since to read the certificates takes a client longer than its requests
 TLS = ssl.create_default_context()
 

@@ -22,7 +22,7 @@ from service.jobs import worker
 from service.jobs.launch import LocalLauncher
 from service.settings import Settings
 
-TICK = 0.02  # seconds between two looks
+TICK = 0.05  # seconds between two looks
 WARM_S = 60.0  # seconds; torch takes two of them on an idle machine
 
 
