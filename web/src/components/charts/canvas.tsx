@@ -1,7 +1,7 @@
 /** A canvas that is drawn anew when its size, the colour scheme or what it shows changes. */
 
 import type { ComponentChildren } from "preact";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { tick } from "../../format";
 
 export interface Palette {
@@ -37,7 +37,8 @@ export function Canvas({ label, height, draw, inputs, children }: Props) {
   const canvas = useRef<HTMLCanvasElement>(null);
   const width = useWidth(canvas);
   const scheme = useScheme();
-  useEffect(() => {
+  // Before the next paint, so that the picture and what is said of it are of one moment.
+  useLayoutEffect(() => {
     const element = canvas.current;
     const context = element?.getContext("2d");
     if (!element || !context || width === 0) return;
