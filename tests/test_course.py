@@ -1,13 +1,15 @@
-"""The course's notebook runs and shows what is committed with it."""
+"""The course's notebook runs, in a minute, and shows what is committed with it."""
 
 import re
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
 
 from tests import course
 
+LONGEST_S = 60.0
 LARGEST = 600_000  # bytes: who clones the project takes the pictures along
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
@@ -25,7 +27,9 @@ def test_the_course_runs_and_shows_what_is_committed_with_it(
 ) -> None:
     monkeypatch.delenv("DESCENT_URL", raising=False)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
+    began = time.monotonic()
     now = course.executed(tmp_path)
+    assert time.monotonic() - began <= LONGEST_S
     committed = course.read()
     assert words(course.printed(now)) == words(course.printed(committed))
     # Another processor may round another way, and put another flower on the other side.

@@ -26,7 +26,6 @@ DROP = """([element, name, text]) => {
   for (const kind of ["dragover", "drop"]) element.dispatchEvent(new DragEvent(kind, all));
 }"""
 SHOWN = "(canvas) => [canvas.getAttribute('aria-label'), canvas.toDataURL()]"
-PAINTED_ANEW = "([canvas, before]) => canvas.toDataURL() !== before"
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +66,7 @@ def watched(page: Page) -> None:
     before, painted = fit.evaluate(SHOWN)  # of one moment: a busy browser may be epochs further on
     expect(page.locator("main .tag", has_text="succeeded")).to_be_visible()
     expect(fit).not_to_have_attribute("aria-label", before)
-    page.wait_for_function(PAINTED_ANEW, arg=[fit.element_handle(), painted])
+    assert fit.evaluate(SHOWN)[1] != painted
     expect(page.get_by_text("Shown once more, slowly")).to_have_count(0)
     expect(page.locator("html")).to_have_attribute("data-epochs", re.compile(r"^([4-9]|\d\d+)$"))
     losses = [float(part) for part in re.findall(r"train from (\S+) to (\S+);", label(page))[0]]

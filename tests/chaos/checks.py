@@ -27,8 +27,8 @@ from service.settings import Settings
 from service.storage import open_store
 from service.tables import Checkpoint, Event, Metric, ModelVersion, Run
 
-LOOK_S = 0.02  # seconds between two looks of the observer
-ASK_EVERY = 4  # looks between two requests of the follower
+LOOK_S = 0.005  # seconds between two looks of the observer
+ASK_EVERY = 8  # looks between two requests of the follower
 FIELDS = ("seq", "epoch", "step", "split", "name", "value")
 
 

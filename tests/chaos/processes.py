@@ -22,7 +22,7 @@ from service.jobs import worker
 from service.jobs.launch import LocalLauncher
 from service.settings import Settings
 
-TICK = 0.05  # seconds between two looks
+TICK = 0.02  # seconds between two looks
 WARM_S = 60.0  # seconds; torch takes two of them on an idle machine
 
 
@@ -38,8 +38,7 @@ class Warm:
 
     def trainers(self) -> list[int]:
         """Return the processes that train now."""
-        tasks = (Path("/proc") / str(self.pid) / "task").iterdir()
-        return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+        return children(self.pid)
 
     def share(self) -> None:
         """Have a forked child use it; asking after a parent that is not its own would fail."""
@@ -49,6 +48,12 @@ class Warm:
         """Have a forked child start one of its own when it needs one."""
         server = self._server
         server._forkserver_pid = server._forkserver_address = server._forkserver_alive_fd = None  # noqa: SLF001
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that `pid` started; one may be missing while others of them end."""
+    tasks = (Path("/proc") / str(pid) / "task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
 
 
 def _nothing() -> None:

@@ -1,6 +1,7 @@
 """PostgreSQL dies in the middle of training and comes back: nothing is lost, nothing is doubled."""
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from tests.serving import running_service
 
 EPOCHS = 4_000
 RUNS = 12
-SOON_S = 10.0  # seconds within which an answer comes on a busy machine too
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +53,18 @@ def test_training_goes_on_while_the_database_is_away_and_nothing_is_lost(
         until(lambda: progress(workplace, disturbed) > 0)
         server.kill()
         for path in (f"/api/v1/runs/{disturbed}", "/api/v1/runs", "/readyz"):
-            answer = client.get(path, timeout=SOON_S)
+            asked = time.monotonic()
+            answer = client.get(path)
             assert answer.status_code == 503
+            assert time.monotonic() - asked < 2
             if path != "/readyz":
                 assert answer.json()["code"] == "database_unavailable"
                 assert answer.headers["retry-after"]
         server.start()
+        back = time.monotonic()
         until(lambda: client.get(f"/api/v1/runs/{disturbed}").status_code == 200)
         until(lambda: client.get("/readyz").status_code == 200)
+        assert time.monotonic() - back < 5
     assert workplace.wait_for(disturbed, "succeeded", "failed").state == "succeeded"
     assert workplace.run(disturbed).attempt == 1
     undisturbed = workplace.submit(dataset, epochs=EPOCHS, batch_size=16)

@@ -11,6 +11,7 @@ from sqlalchemy import select
 from service.database import create_database, reading, writing
 from service.runs import lifecycle
 from service.tables import Checkpoint, Event, Worker
+from tests.chaos.processes import children
 from tests.chaos.stage import kill_children
 from tests.service.jobs.warm import Forked
 from tests.service.jobs.workplace import Workplace, until
@@ -210,9 +211,5 @@ def owner_of(workplace: Workplace, run_id: str) -> subprocess.Popen[bytes] | For
 
 def below(pid: int) -> list[int]:
     """Return the processes that `pid` started, and those that they started."""
-    children = [
-        int(child)
-        for task in (Path("/proc") / str(pid) / "task").iterdir()
-        for child in (task / "children").read_text().split()
-    ]
-    return [*children, *(grandchild for child in children for grandchild in below(child))]
+    started = children(pid)
+    return [*started, *(grandchild for child in started for grandchild in below(child))]

@@ -17,7 +17,7 @@ from signal import SIGKILL, SIGTERM, Signals
 from typing import Any, cast
 
 from service.__main__ import main as service
-from tests.chaos.processes import Warm, fork
+from tests.chaos.processes import Warm, children, fork
 
 TICK = 0.02  # seconds between two looks at a process
 #: not by `-m`, since then every trainer would import this module
@@ -45,8 +45,7 @@ class Parent:
 
     def trainers(self) -> list[int]:
         """Return the processes that train now, for whichever worker."""
-        tasks = (Path("/proc") / str(self._trainers_parent) / "task").iterdir()
-        return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+        return children(self._trainers_parent)
 
     def end(self) -> None:
         """End it, and whatever it has forked."""
