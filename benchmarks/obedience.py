@@ -13,19 +13,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from descent import Client, Run
 from descent.demo import DATA
+from tests.service.jobs.workplace import until
 from tests.serving import ROOT, running_service
 
 TIMES = 10
 CANCEL_S = 1.0  # until a run is cancelled
 END_S = 10.0  # until a worker that is told to stop has ended
 TAKE_OVER_S = 2.0  # after that, until another trains its run
-TICK_S = 0.01
 PATIENCE_S = 60.0
 LONG: dict[str, Any] = {
     "model": {"type": "linear"},
@@ -71,7 +71,7 @@ def main() -> None:
 def _cancel(run: Run) -> float:
     began = time.perf_counter()
     run.cancel()
-    _until(lambda: run.refresh().state == "cancelled")
+    until(lambda: run.refresh().state == "cancelled")
     return time.perf_counter() - began
 
 
@@ -80,14 +80,14 @@ def _hand_on(run: Run, owner: subprocess.Popen[bytes]) -> tuple[float, float]:
     owner.terminate()
     owner.wait(PATIENCE_S)
     ended = time.perf_counter()
-    _until(lambda: run.refresh().info.attempt == 2 and run.state == "running")
+    until(lambda: run.refresh().info.attempt == 2 and run.state == "running")
     return ended - began, time.perf_counter() - ended
 
 
 def _training(client: Client, dataset: str) -> Run:
     """Return a run that trains."""
     run = client.submit(dataset, "Final", **LONG)
-    _until(lambda: run.refresh().info.progress is not None and run.state == "running")
+    until(lambda: run.refresh().info.progress is not None and run.state == "running")
     return run
 
 
@@ -96,7 +96,7 @@ def _await_warm(client: Client, pid: int) -> None:
         workers = client.system().workers
         return any(each.pid == pid and each.state == "ready" for each in workers)
 
-    _until(is_warm)
+    until(is_warm)
 
 
 @contextlib.contextmanager
@@ -111,14 +111,6 @@ def _worker(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     finally:
         process.terminate()
         process.wait(PATIENCE_S)
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        if time.monotonic() > deadline:
-            sys.exit(f"it did not happen in {PATIENCE_S:g} s")
-        time.sleep(TICK_S)
 
 
 if __name__ == "__main__":

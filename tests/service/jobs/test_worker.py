@@ -141,7 +141,7 @@ def test_a_trainer_that_is_killed_is_started_again(workplace: Workplace) -> None
 
     until(is_tried_again)
     ask(workplace, run_id, "cancel")
-    workplace.wait_for(run_id, "cancelled")
+    assert workplace.wait_for(run_id, "cancelled").attempt > 1
 
 
 def test_twenty_runs_on_two_workers_are_each_trained_once(workplace: Workplace) -> None:
