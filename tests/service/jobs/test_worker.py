@@ -172,7 +172,7 @@ def test_a_worker_told_to_stop_hands_its_run_to_another(
     until(lambda: started_epochs(workplace, run_id) > 0)
     worker = owner_of(workplace, run_id)
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(20) == 0
+    assert worker.wait(10) == 0
     until(lambda: workplace.run(run_id).attempt == 2)
     assert_second_attempt_gave(workplace, run_id, undisturbed)
     with reading(workplace.engine) as session:
