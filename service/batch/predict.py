@@ -5,11 +5,11 @@ chunk is a pure function of its rows and of the model, and the result one of the
 chunks: so it is the same to the last byte, however often somebody else had to go on.
 """
 
+import socket
 import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -171,9 +171,9 @@ def _column(connection: Any, stage: Stage, place: int, column: dict[str, Any]) -
     )
 
 
-def main(connection: Connection, job: dict[str, Any]) -> None:
+def main(pipe: socket.socket, job: dict[str, Any]) -> None:
     """Run one attempt to its end."""
-    channel = Channel(connection)
+    channel = Channel(pipe)
     pa.set_cpu_count(1)
     reach("predictor.begin")
     try:

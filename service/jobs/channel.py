@@ -2,20 +2,21 @@
 
 import json
 import os
+import socket
 import time
-from multiprocessing.connection import Connection
 from typing import Any
 
 from models.events import StopReason
 
 POLL_S = 0.02  # seconds between two looks at the pipe
+ORDER_BYTES = 4096  # far more than all orders together
 
 
 class Channel:
-    """Sends messages of JSON and looks for the one order that there is: to stop."""
+    """Sends messages, lines of JSON, and looks for the one order that there is: to stop."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, pipe: socket.socket) -> None:
+        self._pipe = pipe
         self._polled_at = 0.0
         self._stop: StopReason | None = None
         #: when the last message was sent
@@ -26,16 +27,24 @@ class Channel:
         now = time.monotonic()
         if self._stop is None and now - self._polled_at >= POLL_S:
             self._polled_at = now
-            try:
-                if self._connection.poll():
-                    self._stop = json.loads(self._connection.recv_bytes())["reason"]
-            except (EOFError, OSError):
-                os._exit(1)
+            self._stop = self._ordered()
         return self._stop
 
     def send(self, kind: str, **fields: Any) -> None:  # noqa: ANN401  JSON
-        self._connection.send_bytes(json.dumps({"type": kind} | fields).encode())
+        self._pipe.sendall(json.dumps({"type": kind} | fields).encode() + b"\n")
         self.sent_at = time.monotonic()
 
     def close(self) -> None:
-        self._connection.close()
+        self._pipe.close()
+
+    def _ordered(self) -> StopReason | None:
+        try:
+            orders = self._pipe.recv(ORDER_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        except OSError:
+            orders = b""
+        if not orders:
+            os._exit(1)
+        reason: StopReason = json.loads(orders.splitlines()[-1])["reason"]
+        return reason

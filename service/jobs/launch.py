@@ -12,10 +12,10 @@ import importlib
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 from multiprocessing import forkserver, get_context, reduction
-from multiprocessing.connection import Connection
 from multiprocessing.context import (
     ForkServerContext,
     ForkServerProcess,
@@ -35,6 +35,7 @@ MODULES = {
 #: every child would spend anew; where it is not, the warm parent goes on without
 LATE = "pandas"
 PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
+READ_BYTES = 65536  # at a time, of a child's messages
 
 Message = dict[str, Any]
 
@@ -46,11 +47,13 @@ class Child(Protocol):
         """Return what becomes readable when a message or the end has come."""
         ...
 
-    def receive(self) -> Message | None:
-        """Return the next message, or None at the end of the process."""
+    def has_message(self) -> bool:
+        """Say whether a whole message, or the end, is there; never waits for the rest of one."""
         ...
 
-    def has_message(self) -> bool: ...
+    def receive(self) -> Message | None:
+        """Return the next message, or None at the end, once `has_message`."""
+        ...
 
     def send(self, message: Message) -> None:
         """Send a message; one to a process that has ended is dropped."""
@@ -78,28 +81,44 @@ class Launcher(Protocol):
 
 
 class LocalChild:
-    """A process on this machine and the pipe to it."""
+    """A process on this machine and the pipe to it.
 
-    def __init__(self, process: ForkServerProcess | SpawnProcess, connection: Connection) -> None:
+    One that dies, or stands still, in the middle of a message must not take its supervisor along:
+    a message counts once its line is whole.
+    """
+
+    def __init__(self, process: ForkServerProcess | SpawnProcess, pipe: socket.socket) -> None:
         self._process = process
-        self._connection = connection
+        self._pipe = pipe
+        self._read = bytearray()
+        self._is_read_out = False
 
     def fileno(self) -> int:
-        return self._connection.fileno()
+        return self._pipe.fileno()
 
     def has_message(self) -> bool:
-        return self._connection.poll()
+        while not self._is_read_out and b"\n" not in self._read:
+            try:
+                more = self._pipe.recv(READ_BYTES, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return False
+            except ConnectionResetError:
+                more = b""
+            self._read += more
+            self._is_read_out = not more
+        return True
 
     def receive(self) -> Message | None:
-        try:
-            message: Message = json.loads(self._connection.recv_bytes())
-        except (EOFError, ConnectionResetError):
+        line, end, rest = self._read.partition(b"\n")
+        if not end:
             return None
+        self._read = rest
+        message: Message = json.loads(line)
         return message
 
     def send(self, message: Message) -> None:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self._connection.send_bytes(json.dumps(message).encode())
+            self._pipe.sendall(json.dumps(message).encode() + b"\n")
 
     def kill(self) -> None:
         self._process.kill()
@@ -111,7 +130,7 @@ class LocalChild:
 
     def exit_code(self) -> int | None:
         self._process.join()
-        self._connection.close()
+        self._pipe.close()
         return self._process.exitcode
 
 
@@ -140,7 +159,7 @@ class LocalLauncher:
         return self._warm.is_set()
 
     def start(self, job: Message, scratch: Path, lock: int | None = None) -> LocalChild:
-        ours, theirs = self._context.Pipe()
+        ours, theirs = socket.socketpair()
         inherited = None if lock is None else Inherited(lock)
         process = self._context.Process(
             target=_enter,
@@ -178,7 +197,7 @@ def _nothing() -> None:
     """Do nothing: that this runs shows that the warm parent is warm."""
 
 
-def _enter(connection: Connection, job: str, scratch: str, _lock: Inherited | None) -> None:
+def _enter(pipe: socket.socket, job: str, scratch: str, _lock: Inherited | None) -> None:
     """Run one attempt in this process, which ends with its parent."""
     _die_with_parent()
     # Ctrl-C and SIGTERM may reach the whole group; a trainer obeys its pipe alone.
@@ -191,7 +210,7 @@ def _enter(connection: Connection, job: str, scratch: str, _lock: Inherited | No
     faulthandler.enable(words)
     faulthandler.register(signal.SIGUSR1, words)
     told = json.loads(job)
-    importlib.import_module(MODULES[told["work"]]).main(connection, told)
+    importlib.import_module(MODULES[told["work"]]).main(pipe, told)
 
 
 def _die_with_parent() -> None:

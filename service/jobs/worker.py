@@ -115,8 +115,10 @@ class Supervisor:
         """Sleep until a child speaks, somebody wakes us, or it is time to look."""
         readers: list[Any] = [a.child for a in self._attempts.values() if len(a.inbox) < INBOX]
         readers = [child for child in readers if not self._ended(child)]
-        readers += [self._stored[0]] if wake is None else [self._stored[0], wake]
         pause = LOOK_S if self._attempts or self.is_stopping else self._settings.poll_s
+        if any(child.has_message() for child in readers):
+            pause = 0.0  # it may have been read together with another one
+        readers += [self._stored[0]] if wake is None else [self._stored[0], wake]
         ready, _, _ = select.select(readers, [], [], pause)
         if self._stored[0] in ready:
             os.read(self._stored[0], 4096)

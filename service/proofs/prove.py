@@ -6,12 +6,12 @@ gives way to whatever else the machine has to do.
 
 import math
 import os
+import socket
 import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -163,9 +163,9 @@ def _work(channel: Channel, job: Mapping[str, Any]) -> None:
     channel.send("compared", details=details, failure=failure)
 
 
-def main(connection: Connection, job: dict[str, Any]) -> None:
+def main(pipe: socket.socket, job: dict[str, Any]) -> None:
     """Run one attempt to its end."""
-    channel = Channel(connection)
+    channel = Channel(pipe)
     os.nice(NICE)
     pa.set_cpu_count(1)
     keep_to_one_thread()

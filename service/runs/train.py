@@ -5,10 +5,10 @@ in its scratch folder.
 """
 
 import base64
+import socket
 import time
 import traceback
 from dataclasses import asdict
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,8 @@ QUIET_S = 0.5  # seconds without a message after which a sign of life, one a sec
 class Reporter(Channel):
     """Sends what training yields; rows are gathered so that a fast run is no flood of messages."""
 
-    def __init__(self, connection: Connection) -> None:
-        super().__init__(connection)
+    def __init__(self, pipe: socket.socket) -> None:
+        super().__init__(pipe)
         self._rows: list[dict[str, Any]] = []
         self._frames: list[dict[str, Any]] = []
         self._summary: dict[str, Any] = {"progress": None, "best": None}
@@ -118,9 +118,9 @@ def read_job(job: dict[str, Any]) -> Job:
     )
 
 
-def main(connection: Connection, job: dict[str, Any]) -> None:
+def main(pipe: socket.socket, job: dict[str, Any]) -> None:
     """Run one attempt to its end."""
-    reporter = Reporter(connection)
+    reporter = Reporter(pipe)
     reach("trainer.begin")
     try:
         with memory_failures("the columns of this table", torch.device("cpu")):
