@@ -6,6 +6,7 @@ need a few operations where `torch.optim` spends ten times as long on bookkeepin
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from inspect import unwrap
 from typing import Any, TypeAlias
 
 import torch
@@ -137,6 +138,13 @@ class RootMeanSquare(Optimizer):
         return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
 
+class _LBFGS(torch.optim.LBFGS):
+    """PyTorch's, which loads no compilers."""
+
+    # What has `torch.compile` pass over a method imports them first: two seconds and much memory.
+    add_param_group = unwrap(torch.optim.Optimizer.add_param_group)
+
+
 class QuasiNewton(Optimizer):
     """`lbfgs` with a line search that meets the strong Wolfe conditions."""
 
@@ -144,7 +152,7 @@ class QuasiNewton(Optimizer):
         super().__init__(flat)
         self.parameter = torch.nn.Parameter(flat.values)
         self.parameter.grad = flat.gradients
-        self.inner = torch.optim.LBFGS(
+        self.inner = _LBFGS(
             [self.parameter],
             lr=spec.learning_rate,
             history_size=HISTORY_SIZE,

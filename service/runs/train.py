@@ -14,9 +14,6 @@ from typing import Any
 
 import torch
 
-# Imported here so that the warm parent has it: the first optimizer would load it, in two seconds.
-import torch._dynamo
-
 from descent.spec import ColumnSplit, GroupSplit, RunConfig, TimeSplit
 from models.checkpoint import read
 from models.data import read_table
