@@ -13,6 +13,8 @@ TORCH := .venv/.torch-$(subst /,_,$(subst :,_,$(TORCH_INDEX)))
 else
 TORCH := $(or $(wildcard .venv/.torch-*),.venv/.torch-default)
 endif
+# Else each of the hundreds of processes that the tests start would compile the program anew.
+unexport PYTHONDONTWRITEBYTECODE
 PAGE_SOURCES := $(shell find web -type f -not -path 'web/node_modules/*' -not -path 'web/src/generated/*')
 
 .PHONY: help install demo serve page screenshots contract test lint chaos submits alias-moves parity mutants clean

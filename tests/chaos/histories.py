@@ -9,7 +9,7 @@ from typing import Literal
 
 from tests.chaos import points
 from tests.chaos.processes import end, has_ended, is_stopped, until
-from tests.chaos.stage import PATIENCE_S, Stage, kill_children
+from tests.chaos.stage import PATIENCE_S, Stage, tell
 
 LOCKED_S = 2.0  # seconds; a transaction that is not stopped takes milliseconds
 Kind = Literal["kill", "upload", "service", "zombie", "orphan", "full"]
@@ -140,7 +140,7 @@ def _kill_service(stage: Stage, history: History, run_id: str) -> None:
     trainers = stage.warm.trainers()
     end(stage.worker)
     end(stage.api)
-    kill_children(trainers)
+    tell(trainers, signal.SIGKILL)
     stage.start_worker()
     stage.start_api()
     stage.figures.services += 1
@@ -195,11 +195,10 @@ def _orphan(stage: Stage, history: History, run_id: str) -> None:
     stage.figures.kills += 1
     stage.start_worker()
     until(lambda: stage.has_ended(run_id), PATIENCE_S)
-    for pid in trainers:
-        os.kill(pid, signal.SIGCONT)
+    tell(trainers, signal.SIGCONT)
     if not until(lambda: not set(trainers) & set(stage.warm.trainers()), PATIENCE_S):
         stage.figures.wrong.append(f"{history}: {run_id}: a trainer outlived its supervisor")
-        kill_children(trainers)
+        tell(trainers, signal.SIGKILL)
     stage.figures.zombies += 1
 
 

@@ -269,10 +269,10 @@ class Stage:
         return found
 
 
-def kill_children(pids: list[int]) -> None:
-    """Kill processes that are not children of this one; those that are gone already are fine."""
+def tell(pids: list[int], number: signal.Signals) -> None:
+    """Signal processes that are not children of this one; those that are gone already are fine."""
     for pid in pids:
         try:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, number)
         except ProcessLookupError:
             continue

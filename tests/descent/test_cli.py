@@ -235,7 +235,7 @@ def test_keys_are_made_in_the_database_and_through_the_service(tmp_path: Path) -
         "first"
     ]
     (tmp_path / "service").mkdir()
-    with running_service(tmp_path / "service", **own) as url:
+    with running_service(tmp_path / "service", "--no-worker", **own) as url:
         remote = {"url": url, "DESCENT_API_KEY": made["secret"]}
         second = descent("keys", "create", "second", "--remote", "--json", **remote)
         listed = descent("keys", "list", "--remote", **remote)

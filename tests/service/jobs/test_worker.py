@@ -12,7 +12,7 @@ from service.database import create_database, reading, writing
 from service.runs import lifecycle
 from service.tables import Checkpoint, Event, Worker
 from tests.chaos.processes import children
-from tests.chaos.stage import kill_children
+from tests.chaos.stage import tell
 from tests.service.jobs.warm import Forked
 from tests.service.jobs.workplace import Workplace, until
 
@@ -132,7 +132,7 @@ def test_a_diverged_run_keeps_its_curve_and_says_why(workplace: Workplace) -> No
 def test_a_trainer_that_is_killed_is_started_again(workplace: Workplace) -> None:
     run_id = workplace.submit(workplace.add_dataset(), epochs=LONG)
     until(lambda: has_checkpoint(workplace, run_id))
-    kill_children(workplace.warm.trainers())
+    tell(workplace.warm.trainers(), signal.SIGKILL)
     until(lambda: workplace.run(run_id).attempt == 2 and workplace.run(run_id).state == "running")
     ask(workplace, run_id, "cancel")
     workplace.wait_for(run_id, "cancelled")
