@@ -116,8 +116,8 @@ class Supervisor:
         readers: list[Any] = [a.child for a in self._attempts.values() if len(a.inbox) < INBOX]
         readers = [child for child in readers if not self._ended(child)]
         pause = LOOK_S if self._attempts or self.is_stopping else self._settings.poll_s
-        if any(child.has_message() for child in readers):
-            pause = 0.0  # it may have been read together with another one
+        if any(child.has_message() for child in readers):  # read together with another one
+            pause = 0.0
         readers += [self._stored[0]] if wake is None else [self._stored[0], wake]
         ready, _, _ = select.select(readers, [], [], pause)
         if self._stored[0] in ready:
@@ -140,8 +140,7 @@ class Supervisor:
             try:
                 self._beat()
             except ServiceError:
-                # Before anything else once the database is back: who is late must not sweep first.
-                del self._next["beat"]
+                del self._next["beat"]  # before all else once it is back: the late must not sweep
                 raise
         if self._is_due("sweep", self._settings.sweep_s):
             self._sweep()

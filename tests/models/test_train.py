@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,6 @@ from tests.models.samples import (
     passengers,
     scores,
 )
-from tests.serving import ROOT
 
 #: Plain gradient descent as a course shows it: full batch, unscaled columns.
 DESCENT: dict[str, Any] = LINE | {
@@ -392,22 +389,3 @@ def test_a_run_that_diverges_within_an_epoch_never_saves_what_is_no_number(tmp_p
     for saved in outcome.saved:
         tensors, _ = checkpoint.read(saved.path)
         assert all(np.isfinite(tensors[name]).all() for name in tensors if name.startswith("net."))
-
-
-def test_no_training_loads_compilers(tmp_path: Path) -> None:
-    """They take longer to load than many a training; PyTorch's optimizers would do it."""
-    script = f"""
-import sys
-from pathlib import Path
-from tests.models.samples import SURVIVAL, learn, passengers
-
-for kind in ("sgd", "adam", "adamw", "rmsprop", "lbfgs"):
-    folder = Path({str(tmp_path)!r}) / kind
-    folder.mkdir()
-    choice = {{"optimizer": {{"type": kind}}, "batch_size": "full", "epochs": 2}}
-    learn(passengers(), folder, SURVIVAL | choice)
-print("torch._dynamo" in sys.modules)
-"""
-    command = [sys.executable, "-c", script]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
