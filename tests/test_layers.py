@@ -86,6 +86,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "service.errors",
         "service.ids",
         "service.jobs.deaths",
+        "service.jobs.pipe",
         "service.jobs.tables",
         "service.runs.tables",
     ),

@@ -14,7 +14,7 @@ from service.datasets.versions import ready_version
 from service.errors import BlobCorrupt
 from service.inference import registry
 from service.jobs.handout import ModelDamaged
-from service.jobs.launch import Message
+from service.jobs.pipe import Message
 from service.jobs.tables import BatchChunk, BatchPrediction
 from service.settings import Settings
 

@@ -171,9 +171,9 @@ def _column(connection: Any, stage: Stage, place: int, column: dict[str, Any]) -
     )
 
 
-def main(pipe: socket.socket, job: dict[str, Any]) -> None:
+def main(end: socket.socket, job: dict[str, Any]) -> None:
     """Run one attempt to its end."""
-    channel = Channel(pipe)
+    channel = Channel(end)
     pa.set_cpu_count(1)
     reach("predictor.begin")
     try:

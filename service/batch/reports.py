@@ -13,7 +13,7 @@ from service.blobs import BlobStore
 from service.database import writing
 from service.errors import BlobCorrupt
 from service.jobs import deaths, life
-from service.jobs.launch import Message
+from service.jobs.pipe import Message
 from service.jobs.work import Attempt
 
 log = structlog.get_logger("worker")

@@ -12,7 +12,7 @@ from service.database import reading, writing
 from service.datasets.versions import ready_version
 from service.errors import BlobCorrupt, Conflict
 from service.jobs import deaths, queue
-from service.jobs.launch import Message
+from service.jobs.pipe import Message
 from service.runs import lifecycle
 from service.runs.fallback import fall_back
 from service.settings import Settings

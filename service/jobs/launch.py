@@ -25,6 +25,8 @@ from multiprocessing.context import (
 from pathlib import Path
 from typing import Any, Protocol
 
+from service.jobs.pipe import Message, Pipe
+
 #: the module of each kind of work; named, not imported: one imports torch, which we must not
 MODULES = {
     "run": "service.runs.train",
@@ -35,9 +37,6 @@ MODULES = {
 #: every child would spend anew; where it is not, the warm parent goes on without
 LATE = "pandas"
 PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
-READ_BYTES = 65536  # at a time, of a child's messages
-
-Message = dict[str, Any]
 
 
 class Child(Protocol):
@@ -80,45 +79,16 @@ class Launcher(Protocol):
     def is_warm(self) -> bool: ...
 
 
-class LocalChild:
-    """A process on this machine and the pipe to it.
+class LocalChild(Pipe):
+    """A process on this machine, and our end of the pipe to it."""
 
-    One that dies, or stands still, in the middle of a message must not take its supervisor along:
-    a message counts once its line is whole.
-    """
-
-    def __init__(self, process: ForkServerProcess | SpawnProcess, pipe: socket.socket) -> None:
+    def __init__(self, process: ForkServerProcess | SpawnProcess, end: socket.socket) -> None:
+        super().__init__(end)
         self._process = process
-        self._pipe = pipe
-        self._read = bytearray()
-        self._is_read_out = False
-
-    def fileno(self) -> int:
-        return self._pipe.fileno()
-
-    def has_message(self) -> bool:
-        while not self._is_read_out and b"\n" not in self._read:
-            try:
-                more = self._pipe.recv(READ_BYTES, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                return False
-            except ConnectionResetError:
-                more = b""
-            self._read += more
-            self._is_read_out = not more
-        return True
-
-    def receive(self) -> Message | None:
-        line, end, rest = self._read.partition(b"\n")
-        if not end:
-            return None
-        self._read = rest
-        message: Message = json.loads(line)
-        return message
 
     def send(self, message: Message) -> None:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self._pipe.sendall(json.dumps(message).encode() + b"\n")
+            super().send(message)
 
     def kill(self) -> None:
         self._process.kill()
@@ -130,7 +100,7 @@ class LocalChild:
 
     def exit_code(self) -> int | None:
         self._process.join()
-        self._pipe.close()
+        self.close()
         return self._process.exitcode
 
 
@@ -197,7 +167,7 @@ def _nothing() -> None:
     """Do nothing: that this runs shows that the warm parent is warm."""
 
 
-def _enter(pipe: socket.socket, job: str, scratch: str, _lock: Inherited | None) -> None:
+def _enter(end: socket.socket, job: str, scratch: str, _lock: Inherited | None) -> None:
     """Run one attempt in this process, which ends with its parent."""
     _die_with_parent()
     # Ctrl-C and SIGTERM may reach the whole group; a trainer obeys its pipe alone.
@@ -210,7 +180,7 @@ def _enter(pipe: socket.socket, job: str, scratch: str, _lock: Inherited | None)
     faulthandler.enable(words)
     faulthandler.register(signal.SIGUSR1, words)
     told = json.loads(job)
-    importlib.import_module(MODULES[told["work"]]).main(pipe, told)
+    importlib.import_module(MODULES[told["work"]]).main(end, told)
 
 
 def _die_with_parent() -> None:

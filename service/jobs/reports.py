@@ -15,7 +15,7 @@ from service.errors import BlobCorrupt
 from service.ids import new_id
 from service.inference import registry
 from service.jobs import deaths, queue
-from service.jobs.launch import Message
+from service.jobs.pipe import Message
 from service.jobs.work import Attempt
 from service.runs import lifecycle, metrics, trajectories
 from service.tables import Checkpoint

@@ -17,7 +17,8 @@ from sqlalchemy.orm import Session
 from service.blobs import BlobStore
 from service.database import writing
 from service.jobs import deaths, life
-from service.jobs.launch import Child, Message
+from service.jobs.launch import Child
+from service.jobs.pipe import Message
 from service.settings import Settings
 from service.tables import Job
 

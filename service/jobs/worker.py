@@ -30,7 +30,7 @@ from service.errors import BlobCorrupt, Conflict, Fenced, Invalid, NotFound, Ser
 from service.jobs import handout, life, owners, queue
 from service.jobs.devices import found_devices
 from service.jobs.kinds import WORKS
-from service.jobs.launch import Child, Launcher, LocalLauncher
+from service.jobs.launch import Launcher, LocalLauncher
 from service.jobs.work import Attempt, Work, write_death
 from service.settings import Settings
 from service.storage import open_store
@@ -113,11 +113,11 @@ class Supervisor:
 
     def _wait(self, wake: int | None) -> int | None:
         """Sleep until a child speaks, somebody wakes us, or it is time to look."""
-        readers: list[Any] = [a.child for a in self._attempts.values() if len(a.inbox) < INBOX]
-        readers = [child for child in readers if not self._ended(child)]
+        heard = [a for a in self._attempts.values() if not a.has_ended and len(a.inbox) < INBOX]
+        readers: list[Any] = [attempt.child for attempt in heard]
         pause = LOOK_S if self._attempts or self.is_stopping else self._settings.poll_s
-        if any(child.has_message() for child in readers):  # read together with another one
-            pause = 0.0
+        if any(child.has_message() for child in readers):
+            pause = 0.0  # it may have been read together with another one
         readers += [self._stored[0]] if wake is None else [self._stored[0], wake]
         ready, _, _ = select.select(readers, [], [], pause)
         if self._stored[0] in ready:
@@ -129,9 +129,6 @@ class Supervisor:
             self._next.clear()
         return wake
 
-    def _ended(self, child: Child) -> bool:
-        return any(a.has_ended for a in self._attempts.values() if a.child is child)
-
     def _keep_house(self) -> None:
         if self._is_due("look", LOOK_S):
             self._end_stalls()
@@ -140,7 +137,8 @@ class Supervisor:
             try:
                 self._beat()
             except ServiceError:
-                del self._next["beat"]  # before all else once it is back: the late must not sweep
+                # Before anything else once the database is back: who is late must not sweep first.
+                del self._next["beat"]
                 raise
         if self._is_due("sweep", self._settings.sweep_s):
             self._sweep()

@@ -13,7 +13,7 @@ from service.errors import BlobCorrupt, Conflict, Invalid, NotFound
 from service.inference import registry
 from service.inference.transfers import options_of
 from service.jobs.handout import ModelDamaged
-from service.jobs.launch import Message
+from service.jobs.pipe import Message
 from service.jobs.tables import Proof
 from service.settings import Settings
 from service.tables import DatasetVersion, ModelVersion

@@ -163,9 +163,9 @@ def _work(channel: Channel, job: Mapping[str, Any]) -> None:
     channel.send("compared", details=details, failure=failure)
 
 
-def main(pipe: socket.socket, job: dict[str, Any]) -> None:
+def main(end: socket.socket, job: dict[str, Any]) -> None:
     """Run one attempt to its end."""
-    channel = Channel(pipe)
+    channel = Channel(end)
     os.nice(NICE)
     pa.set_cpu_count(1)
     keep_to_one_thread()

@@ -7,7 +7,7 @@ from models.failpoints import reach
 from service.blobs import BlobStore
 from service.database import writing
 from service.jobs import deaths, life
-from service.jobs.launch import Message
+from service.jobs.pipe import Message
 from service.jobs.work import Attempt
 from service.proofs import lifecycle
 

@@ -33,8 +33,8 @@ QUIET_S = 0.5  # seconds without a message after which a sign of life, one a sec
 class Reporter(Channel):
     """Sends what training yields; rows are gathered so that a fast run is no flood of messages."""
 
-    def __init__(self, pipe: socket.socket) -> None:
-        super().__init__(pipe)
+    def __init__(self, end: socket.socket) -> None:
+        super().__init__(end)
         self._rows: list[dict[str, Any]] = []
         self._frames: list[dict[str, Any]] = []
         self._summary: dict[str, Any] = {"progress": None, "best": None}
@@ -115,9 +115,9 @@ def read_job(job: dict[str, Any]) -> Job:
     )
 
 
-def main(pipe: socket.socket, job: dict[str, Any]) -> None:
+def main(end: socket.socket, job: dict[str, Any]) -> None:
     """Run one attempt to its end."""
-    reporter = Reporter(pipe)
+    reporter = Reporter(end)
     reach("trainer.begin")
     try:
         with memory_failures("the columns of this table", torch.device("cpu")):

@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 from service.blobs import BlobStore, LocalBlobs
 from service.database import reading
 from service.errors import StorageUnavailable
-from service.jobs.launch import Message
+from service.jobs.pipe import Message
 from service.jobs.worker import Supervisor
 from service.runs import lifecycle
 from service.settings import Settings

@@ -135,7 +135,7 @@ def test_a_trainer_that_is_killed_is_started_again(workplace: Workplace) -> None
     tell(workplace.warm.trainers(), signal.SIGKILL)
     until(lambda: workplace.run(run_id).attempt == 2 and workplace.run(run_id).state == "running")
     ask(workplace, run_id, "cancel")
-    workplace.wait_for(run_id, "cancelled")
+    assert workplace.wait_for(run_id, "cancelled").attempt == 2
 
 
 def test_twenty_runs_on_two_workers_are_each_trained_once(workplace: Workplace) -> None:
