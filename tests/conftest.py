@@ -1,15 +1,18 @@
 """Fixtures: real databases, a real server in a thread, and the whole service as a process."""
 
 import contextlib
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 from sqlalchemy import Engine, make_url, text
 
+from models.failpoints import VARIABLE
 from service import logs
 from service.app import create_app
 from service.blobs import LocalBlobs
@@ -17,8 +20,9 @@ from service.database import create_database, migrate
 from service.ids import new_id
 from service.settings import Settings
 from tests.postgres import own_server
-from tests.serving import SELDOM, TLS, running_service, serving
+from tests.serving import TLS, RunService, serving
 from tests.storage import KINDS, Place, running_s3
+from tests.warm import Parent, forked_service
 
 TEMPLATE = "template_descent"
 
@@ -170,9 +174,38 @@ def serve() -> Iterator[Callable[[Settings], httpx.Client]]:
 
 
 @pytest.fixture(scope="session")
-def service_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Start the whole service, worker included, as `descent serve` does; return its URL."""
-    with running_service(tmp_path_factory.mktemp("service"), **SELDOM) as url:
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parent]:
+    """Start the process that services and workers are forked from."""
+    parent = Parent(os.environ, tmp_path_factory.mktemp("warm") / "log")
+    yield parent
+    parent.end()
+
+
+@pytest.fixture(scope="session")
+def points(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder that `breakable` looks into at its failpoints."""
+    return tmp_path_factory.mktemp("points")
+
+
+@pytest.fixture(scope="session")
+def breakable(points: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parent]:
+    """Start a process like `warm` whose failpoints are switched on."""
+    log = tmp_path_factory.mktemp("breakable") / "log"
+    parent = Parent(os.environ | {VARIABLE: str(points)}, log)
+    yield parent
+    parent.end()
+
+
+@pytest.fixture(scope="session")
+def run_service(warm: Parent) -> RunService:
+    """Return a function that runs the whole service in a folder and gives its URL."""
+    return partial(forked_service, warm)
+
+
+@pytest.fixture(scope="session")
+def service_url(run_service: RunService, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Start the whole service, worker included; return its URL."""
+    with run_service(tmp_path_factory.mktemp("service")) as url:
         yield url
 
 

@@ -7,8 +7,9 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import IO, Protocol
 
 import pytest
 from fastapi import FastAPI
@@ -18,10 +19,35 @@ from service.server import Server, listen
 ROOT = Path(__file__).resolve().parent.parent
 STOP_S = 10.0  # seconds that the service may take to end
 START_S = 60.0  # seconds; a start that takes longer has failed
-#: for a service that stays to the end of all tests: its worker is woken, it need not look itself
-SELDOM = {"DESCENT_POLL_S": "2"}
 #: made once, since to read the certificates takes a client longer than its requests
 TLS = ssl.create_default_context()
+
+
+class Process(Protocol):
+    """A process of the program: `subprocess.Popen`, or one that was forked."""
+
+    pid: int
+
+    @property
+    def stdout(self) -> IO[str] | None: ...
+
+    def kill(self) -> None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+
+class Start(Protocol):
+    """Starts a command of the program in a data folder, with these settings."""
+
+    def __call__(self, data_dir: Path, *arguments: str, **variables: str) -> Process: ...
+
+
+class RunService(Protocol):
+    """Runs the service in a data folder and gives its URL."""
+
+    def __call__(
+        self, data_dir: Path, *arguments: str, **variables: str
+    ) -> contextlib.AbstractContextManager[str]: ...
 
 
 @contextlib.contextmanager
@@ -44,7 +70,7 @@ def serving(app: FastAPI) -> Iterator[str]:
 @contextlib.contextmanager
 def running_service(data_dir: Path, *arguments: str, **variables: str) -> Iterator[str]:
     """Run `serve` as a process on a free port; its log is `service.log` in the data folder."""
-    process = start_service(data_dir, *arguments, **variables)
+    process = start_service(data_dir, "serve", *arguments, **variables)
     try:
         yield url_of(process, data_dir)
     finally:
@@ -59,21 +85,26 @@ def running_service(data_dir: Path, *arguments: str, **variables: str) -> Iterat
     assert status == 0, "the service did not end well"
 
 
-def start_service(data_dir: Path, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+def environment_of(data_dir: Path, variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a service on a free port, with these variables."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("DESCENT_")}
-    own = {"DESCENT_PORT": "0", "DESCENT_DATA_DIR": str(data_dir)}
+    own = {"DESCENT_PORT": "0", "DESCENT_DATA_DIR": str(data_dir), "PYTHONPATH": str(ROOT)}
+    return inherited | own | dict(variables)
+
+
+def start_service(data_dir: Path, *arguments: str, **variables: str) -> subprocess.Popen[str]:
     with (data_dir / "service.log").open("a") as log:
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "service", "serve", *arguments],
+            [sys.executable, "-P", "-m", "service", *arguments],
             stdout=subprocess.PIPE,
             stderr=log,
-            env=inherited | own | variables | {"PYTHONPATH": str(ROOT)},
+            env=environment_of(data_dir, variables),
             cwd=data_dir,
             text=True,
         )
 
 
-def url_of(process: subprocess.Popen[str], data_dir: Path) -> str:
+def url_of(process: Process, data_dir: Path) -> str:
     """Wait until a started service listens; return its URL."""
     assert process.stdout is not None
     line = process.stdout.readline()

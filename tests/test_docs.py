@@ -23,7 +23,7 @@ from service.settings import Settings
 from tests import curl
 from tests.conftest import MakeDatabase
 from tests.documents import ADDRESS, PAGES, RUN, SERVER, Block, Reader, blocks
-from tests.serving import running_service
+from tests.serving import RunService
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -264,14 +264,14 @@ def several_machines(
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page != PRODUCTION])
-def test_what_a_page_says_is_so(page: str, tmp_path: Path) -> None:
+def test_what_a_page_says_is_so(page: str, run_service: RunService, tmp_path: Path) -> None:
     found = [block for block in blocks(page) if not is_elsewhere(block)]
     commands_of = [block.text for block in found if block.language in RUN]
     with contextlib.ExitStack() as stack:
         texts = {}
         if commands_of and not any(SERVER.search(text) for text in commands_of):
             (tmp_path / "service").mkdir()
-            texts[ADDRESS] = stack.enter_context(running_service(tmp_path / "service"))
+            texts[ADDRESS] = stack.enter_context(run_service(tmp_path / "service"))
         stack.enter_context(Reader(tmp_path, texts)).read(found)
 
 
@@ -287,11 +287,13 @@ def test_make_serve_is_descent_serve() -> None:
 
 
 @pytest.mark.skipif(not curl.is_here(), reason="then every page is read with the stand-in")
-def test_the_first_calls_can_be_made_with_the_stand_in_for_curl(tmp_path: Path) -> None:
+def test_the_first_calls_can_be_made_with_the_stand_in_for_curl(
+    run_service: RunService, tmp_path: Path
+) -> None:
     (tmp_path / "service").mkdir()
     before = [block for block in blocks("docs/http.md") if "/api/v1/runs" not in block.text]
     with (
-        running_service(tmp_path / "service", "--no-worker") as url,
+        run_service(tmp_path / "service", "--no-worker") as url,
         Reader(tmp_path, {ADDRESS: url}, with_curl=False) as reader,
     ):
         reader.read(before[:6])

@@ -13,7 +13,7 @@ import pytest
 
 from descent import Client
 from descent.demo import LINE
-from tests.serving import running_service
+from tests.serving import RunService
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "descent" / "data"
@@ -60,16 +60,18 @@ def test_the_way_of_a_line_is_kept_from_before_its_first_step_to_its_last(servic
     assert pages[-1]["frames"][-1] == pytest.approx([found.weights["Quiz"], found.bias], rel=1e-6)
 
 
-def test_a_run_is_followed_across_a_restart_of_the_service(tmp_path: Path) -> None:
+def test_a_run_is_followed_across_a_restart_of_the_service(
+    run_service: RunService, tmp_path: Path
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = str(probe.getsockname()[1])
-    with running_service(tmp_path, DESCENT_PORT=port) as url:
+    with run_service(tmp_path, DESCENT_PORT=port) as url:
         client = Client(url)
         dataset = client.upload(DATA / "scores.csv")
         run = client.submit(dataset, "Final", **LINE | {"epochs": 1_000_000})
         events = run.follow()
         seen = [next(event for event in events if event.kind == "metrics")]
-    with running_service(tmp_path, DESCENT_PORT=port):
+    with run_service(tmp_path, DESCENT_PORT=port):
         for event in events:
             seen.append(event)
             if event.kind == "metrics" and event.data["attempt"] > 1:

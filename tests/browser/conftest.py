@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, expect
 from descent import Client
 from descent.demo import LINE
 from tests.browser.visit import CHROMIUM, PATIENCE, Visit, chromium, visiting
-from tests.serving import SELDOM, running_service
+from tests.serving import RunService
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "descent" / "data"
@@ -58,8 +58,8 @@ def visit(browser: Browser) -> Opens:
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with running_service(tmp_path_factory.mktemp("browsed"), **SELDOM) as url:
+def site(run_service: RunService, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with run_service(tmp_path_factory.mktemp("browsed")) as url:
         yield furnished(url)
 
 

@@ -1,9 +1,9 @@
 """The key, what the service refuses, and a service that goes away and comes back."""
 
+import contextlib
 import csv
 import re
 import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from playwright.sync_api import FilePayload, Page, expect
 
 from descent import Client
 from tests.browser.conftest import DATA, Opens, Site
-from tests.serving import STOP_S, start_service, url_of
+from tests.serving import RunService
 
 KEY = "a-key-that-is-long-enough-0123456789"
 ROWS = 4000  # so many that an epoch takes as long as a person needs to see it
@@ -23,27 +23,24 @@ ROWS = 4000  # so many that an epoch takes as long as a person needs to see it
 class Locked:
     """A service that wants a key, and that can be restarted at its address."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, run_service: RunService, folder: Path) -> None:
+        self._run_service, self._folder = run_service, folder
+        self._running = contextlib.ExitStack()
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = str(probe.getsockname()[1])
         self.start()
 
     def start(self) -> None:
         variables = {"DESCENT_PORT": self.port, "DESCENT_API_KEY": KEY}
-        self.process: subprocess.Popen[str] = start_service(self.folder, **variables)
-        self.url = url_of(self.process, self.folder)
+        self.url = self._running.enter_context(self._run_service(self._folder, **variables))
 
     def stop(self) -> None:
-        self.process.terminate()
-        assert self.process.wait(STOP_S) == 0
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+        self._running.close()
 
 
 @pytest.fixture(scope="module")
-def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Locked]:
-    service = Locked(tmp_path_factory.mktemp("locked"))
+def locked(run_service: RunService, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Locked]:
+    service = Locked(run_service, tmp_path_factory.mktemp("locked"))
     try:
         yield service
     finally:

@@ -27,7 +27,7 @@ from service.blobs import LocalBlobs
 from service.database import create_database
 from tests.chaos.submits import fresh_database
 from tests.service.inference import trained
-from tests.serving import running_service
+from tests.serving import RunService, running_service
 
 MODEL = "scores"
 ALIAS = f"/api/v1/models/{MODEL}/aliases/champion"
@@ -94,7 +94,13 @@ class Figures:
 
 
 def move_under_load(
-    folder: Path, database_url: str, *, moves: int, clients: int, seed: int = 1
+    folder: Path,
+    database_url: str,
+    *,
+    moves: int,
+    clients: int,
+    seed: int = 1,
+    run_service: RunService = running_service,
 ) -> Figures:
     """Move an alias while clients ask it; raise AssertionError where a promise is broken."""
     engine = create_database(database_url)
@@ -105,8 +111,7 @@ def move_under_load(
     with ExitStack() as stack:
         variables = {"DESCENT_DATABASE_URL": database_url, "DESCENT_LOG_LEVEL": "error"}
         urls = [
-            stack.enter_context(running_service(folder, "--no-worker", **variables))
-            for _ in range(2)
+            stack.enter_context(run_service(folder, "--no-worker", **variables)) for _ in range(2)
         ]
         figures = Figures([], [[], []])
         _load_and_move(urls, figures, moves, clients, random.Random(seed))  # noqa: S311

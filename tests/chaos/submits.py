@@ -9,7 +9,6 @@ killer ends the API with SIGKILL at random moments and starts it again at the sa
 import argparse
 import random
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -29,7 +28,7 @@ from service.database import create_database, migrate, reading, writing
 from service.tables import IdempotencyKey, Run
 from tests.postgres import own_server
 from tests.service.rows import add_dataset
-from tests.serving import start_service, url_of
+from tests.serving import Process, Start, start_service, url_of
 
 CLIENTS = 8
 RUNS = "/api/v1/runs"
@@ -62,16 +61,17 @@ class Figures:
 class Api:
     """The API as a process, always at the same address; killed and started again."""
 
-    def __init__(self, folder: Path, database_url: str) -> None:
-        self._folder, self._database_url = folder, database_url
+    def __init__(self, folder: Path, database_url: str, start: Start) -> None:
+        self._folder, self._database_url, self._start = folder, database_url, start
         with socket.create_server(("127.0.0.1", 0)) as free:
             self._port = str(free.getsockname()[1])
         self.url = f"http://127.0.0.1:{self._port}"
-        self._process: subprocess.Popen[str] | None = None
+        self._process: Process | None = None
 
     def start(self) -> None:
-        self._process = start_service(
+        self._process = self._start(
             self._folder,
+            "serve",
             "--no-worker",
             DESCENT_PORT=self._port,
             DESCENT_DATABASE_URL=self._database_url,
@@ -150,13 +150,19 @@ class Clients:
 
 
 def submit_under_kills(
-    folder: Path, database_url: str, *, submits: int, seed: int, kills: int
+    folder: Path,
+    database_url: str,
+    *,
+    submits: int,
+    seed: int,
+    kills: int,
+    start: Start = start_service,
 ) -> Figures:
     """Submit, kill, send again; raise AssertionError where a run is lost or made twice."""
     engine = create_database(database_url)
     with writing(engine) as session:
         dataset = add_dataset(session)
-    figures, api = Figures(submits), Api(folder, database_url)
+    figures, api = Figures(submits), Api(folder, database_url, start)
     clients = Clients(api.url, dataset, figures)
     began = time.monotonic()
     try:

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from descent.cli import app
 from descent.client import Client
 from descent.exit_codes import FAILED, MEANINGS, OK, REFUSED, UNREACHABLE, USAGE
-from tests.serving import running_service
+from tests.serving import RunService
 
 ROOT = Path(__file__).parents[2]
 SCORES = ROOT / "descent" / "data" / "scores.csv"
@@ -227,7 +227,9 @@ def test_whole_tables_are_predicted_from_a_file_and_from_a_dataset(service_url: 
     assert "prediction" in json.loads(rows.stdout)[0]
 
 
-def test_keys_are_made_in_the_database_and_through_the_service(tmp_path: Path) -> None:
+def test_keys_are_made_in_the_database_and_through_the_service(
+    run_service: RunService, tmp_path: Path
+) -> None:
     own = {"DESCENT_DATA_DIR": str(tmp_path / "data")}
     made = json.loads(descent("keys", "create", "first", "--json", **own).stdout)
     assert made["secret"]
@@ -235,7 +237,7 @@ def test_keys_are_made_in_the_database_and_through_the_service(tmp_path: Path) -
         "first"
     ]
     (tmp_path / "service").mkdir()
-    with running_service(tmp_path / "service", "--no-worker", **own) as url:
+    with run_service(tmp_path / "service", "--no-worker", **own) as url:
         remote = {"url": url, "DESCENT_API_KEY": made["secret"]}
         second = descent("keys", "create", "second", "--remote", "--json", **remote)
         listed = descent("keys", "list", "--remote", **remote)

@@ -15,7 +15,7 @@ from descent.batch import BatchPrediction
 from descent.model import Model
 from descent.predictions import Predictions
 from descent.run import Run
-from tests.serving import running_service
+from tests.serving import RunService
 
 SCORES = Path(__file__).parents[2] / "descent" / "data" / "scores.csv"
 CLASSES = (Client, Run, Model, Predictions, BatchPrediction)
@@ -61,7 +61,7 @@ def examples() -> list[tuple[str, Any]]:
 
 
 def test_the_examples_in_the_documentation_are_true(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_service: RunService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mpl.use("agg")
     work = tmp_path / "work"
@@ -69,7 +69,7 @@ def test_the_examples_in_the_documentation_are_true(
     (work / "scores.csv").write_bytes(SCORES.read_bytes())
     monkeypatch.chdir(work)
     (tmp_path / "service").mkdir()
-    with running_service(tmp_path / "service") as url:
+    with run_service(tmp_path / "service") as url:
         monkeypatch.setenv("DESCENT_URL", url)
         names: dict[str, Any] = {}
         runner = doctest.DocTestRunner(optionflags=FLAGS)

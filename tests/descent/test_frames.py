@@ -16,7 +16,7 @@ import pytest
 
 from descent import Client, frames
 from descent.predictions import table_body
-from tests.serving import running_service
+from tests.serving import RunService
 
 ROOT = Path(__file__).parents[2]
 SCORES = ROOT / "descent" / "data" / "scores.csv"
@@ -113,8 +113,10 @@ def test_a_large_frame_is_predicted_in_pieces_by_one_version(descent: Client) ->
     assert answers.frame("pandas").shape == answers.frame("polars").shape == (25_000, 3)
 
 
-def test_a_service_that_takes_fewer_rows_gets_smaller_pieces(tmp_path: Path) -> None:
-    with running_service(tmp_path, DESCENT_MAX_PREDICT_ROWS="4") as url, Client(url) as client:
+def test_a_service_that_takes_fewer_rows_gets_smaller_pieces(
+    run_service: RunService, tmp_path: Path
+) -> None:
+    with run_service(tmp_path, DESCENT_MAX_PREDICT_ROWS="4") as url, Client(url) as client:
         run = client.submit(client.upload(SCORES), "Final", epochs=2).wait(60)
         assert len(run.predict({"Quiz": [1.0] * 11})) == 11
 

@@ -49,7 +49,7 @@ def test_the_service_migrates_says_where_it_listens_and_ends_when_told(tmp_path:
     # `python -m` would else find this folder before ours.
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "__init__.py").write_text("raise RuntimeError('the wrong models')")
-    process = start_service(tmp_path, "--no-worker")
+    process = start_service(tmp_path, "serve", "--no-worker")
     url = url_of(process, tmp_path)
     assert url.startswith("http://127.0.0.1:")
     assert httpx.get(f"{url}/readyz").status_code == 200
@@ -130,7 +130,7 @@ def test_migrate_says_what_it_did(
 
 
 def test_a_worker_is_started_again_and_does_not_outlive_a_killed_service(tmp_path: Path) -> None:
-    process = start_service(tmp_path)
+    process = start_service(tmp_path, "serve")
     with httpx.Client(base_url=url_of(process, tmp_path)) as client:
         first = worker_pid(client)
         os.kill(first, signal.SIGKILL)

@@ -7,17 +7,19 @@ from pathlib import Path
 
 import httpx
 
-from tests.serving import running_service
+from tests.serving import RunService
 
 WRITERS = 32
 WRITE_S = 4.0
 TABLE = {"columns": {"x": [n / 8 for n in range(32)], "y": [n / 4 for n in range(32)]}}
 
 
-def test_no_writer_is_told_that_the_database_is_locked(tmp_path: Path) -> None:
+def test_no_writer_is_told_that_the_database_is_locked(
+    run_service: RunService, tmp_path: Path
+) -> None:
     answers: Counter[int] = Counter()
     seconds: list[float] = []
-    with running_service(tmp_path, DESCENT_LOG_LEVEL="error") as url:
+    with run_service(tmp_path, DESCENT_LOG_LEVEL="error") as url:
         api = f"{url}/api/v1"
         dataset = httpx.post(f"{api}/datasets", json=TABLE, timeout=30).json()["id"]
         config = {"dataset": dataset, "target": "y", "epochs": 5, "model": {"type": "linear"}}

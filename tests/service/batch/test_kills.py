@@ -15,6 +15,7 @@ from tests.chaos import points
 from tests.conftest import MakeDatabase
 from tests.service.batch.desk import ENDED, Desk
 from tests.service.jobs.workplace import Workplace, until
+from tests.warm import Parent
 
 ROWS = 250_000  # three chunks
 CHUNKS = 3
@@ -25,20 +26,19 @@ def shared(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     make_database: MakeDatabase,
+    breakable: Parent,
 ) -> Iterator[tuple[Desk, str, str]]:
     """Return a desk, a dataset, and the digest of its undisturbed predictions."""
     folder = tmp_path_factory.mktemp("workplace")
-    (folder / "points").mkdir()
     with make_database(request.param, folder) as url:
         engine = create_database(url)
-        settings = {"FAILPOINTS": str(folder / "points")}
-        workplace = Workplace(engine, folder, settings=settings)
+        workplace = Workplace(engine, folder, breakable)
         desk = Desk(workplace)
         workplace.staff(2)
         desk.train()
         dataset = workplace.add_dataset(ROWS)
         yield desk, dataset, desk.result(desk.submit(dataset))
-        workplace.stop()
+        workplace.dismiss()
         engine.dispose()
 
 
@@ -66,8 +66,8 @@ def undisturbed(shared: tuple[Desk, str, str]) -> str:
 
 
 @pytest.fixture
-def arm(desk: Desk) -> Iterator["Arm"]:
-    arm = Arm(desk.workplace.folder / "points")
+def arm(desk: Desk, points: Path) -> Iterator["Arm"]:
+    arm = Arm(points)
     yield arm
     arm.clear()
 

@@ -13,7 +13,7 @@ from service.inference import aliases
 from service.inference.aliases import Pointer, Pointing
 from tests.service.inference import trained
 from tests.service.inference.trained import Store, Trained
-from tests.serving import running_service
+from tests.serving import RunService
 
 
 @pytest.fixture
@@ -46,7 +46,9 @@ def boats(engine: Engine, store: Store) -> Trained:
 
 
 @pytest.fixture(scope="session")
-def served_url(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def served_url(
+    run_service: RunService, sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """Run the API as a process, with published models; the newest of `scores` is no champion.
 
     For the clients of others, which shall meet what they meet in earnest.
@@ -61,5 +63,5 @@ def served_url(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) 
     with writing(engine) as session:
         aliases.point(session, Pointer("scores", "champion"), Pointing(1), lambda _found: None)
     engine.dispose()
-    with running_service(folder, "--no-worker", DESCENT_INVOCATIONS_MODEL="scores@champion") as url:
+    with run_service(folder, "--no-worker", DESCENT_INVOCATIONS_MODEL="scores@champion") as url:
         yield url

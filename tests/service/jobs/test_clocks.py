@@ -16,6 +16,7 @@ from service.runs import lifecycle
 from service.tables import Run, utc_now
 from tests.service.jobs.workplace import Workplace, until
 from tests.service.rows import add_dataset, add_run
+from tests.warm import Parent
 
 LEASE = 20.0
 #: what a function that decides about leases must not ask
@@ -73,7 +74,7 @@ def test_stamps_that_are_an_hour_off_change_no_lease(engine: Engine, hours: int)
 
 
 def test_workers_whose_clocks_are_two_hours_apart_take_over_from_each_other(
-    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, tmp_path: Path, warm: Parent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiler = shutil.which("cc")
     if compiler is None:
@@ -81,7 +82,7 @@ def test_workers_whose_clocks_are_two_hours_apart_take_over_from_each_other(
     source, shim = tmp_path / "shim.c", tmp_path / "shim.so"
     source.write_text(SHIM)
     subprocess.run([compiler, "-shared", "-fPIC", "-o", shim, source], check=True)
-    place = Workplace(engine, tmp_path, settings={"CHECKPOINT_S": "0.5"})
+    place = Workplace(engine, tmp_path, warm, settings={"CHECKPOINT_S": "0.5"})
     monkeypatch.setenv("LD_PRELOAD", str(shim))
     try:
         for shift in ("-3600", "3600"):
@@ -98,4 +99,4 @@ def test_workers_whose_clocks_are_two_hours_apart_take_over_from_each_other(
             lifecycle.cancel(session, long)
         place.wait_for(long, "cancelled")
     finally:
-        place.stop()
+        place.dismiss()

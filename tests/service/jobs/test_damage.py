@@ -14,6 +14,7 @@ from service.tables import Checkpoint, DatasetVersion
 from tests.conftest import MakeDatabase, MakePlace
 from tests.service.jobs.workplace import Workplace, until
 from tests.storage import KINDS, Place
+from tests.warm import Parent
 
 LONG: dict[str, Any] = {"epochs": 5_000, "batch_size": 16}  # long enough to be paused
 
@@ -24,15 +25,16 @@ def shared(
     tmp_path_factory: pytest.TempPathFactory,
     make_database: MakeDatabase,
     make_place: MakePlace,
+    warm: Parent,
 ) -> Iterator[tuple[Workplace, Place]]:
     """Return a workplace for all tests of this file, and its blobs."""
     folder = tmp_path_factory.mktemp("workplace")
     place = make_place(request.param, folder)
     with make_database("sqlite", folder) as url:
         engine = create_database(url)
-        workplace = Workplace(engine, folder, place.url, settings={"CHECKPOINT_S": "0.5"})
+        workplace = Workplace(engine, folder, warm, place.url, settings={"CHECKPOINT_S": "0.5"})
         yield workplace, place
-        workplace.stop()
+        workplace.dismiss()
         engine.dispose()
 
 

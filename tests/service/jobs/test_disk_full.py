@@ -9,7 +9,7 @@ import pytest
 
 from tests.disk import fill, small_disk
 from tests.service.jobs.workplace import SHORT, until
-from tests.serving import running_service
+from tests.serving import RunService
 
 API = "/api/v1"
 SIZE = "24m"  # of the disk
@@ -24,12 +24,12 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def client(disk: Path, tmp_path: Path) -> Iterator[httpx.Client]:
+def client(run_service: RunService, disk: Path, tmp_path: Path) -> Iterator[httpx.Client]:
     """Return a client of a whole service with its data on the small disk, its log elsewhere."""
     variables = {f"DESCENT_{name}": value for name, value in SHORT.items()}
     variables |= {"DESCENT_DATA_DIR": str(disk), "DESCENT_READY_DISK_BYTES": "0"}
     with (
-        running_service(tmp_path, **variables) as url,
+        run_service(tmp_path, **variables) as url,
         httpx.Client(base_url=url + API, timeout=30) as client,
     ):
         yield client

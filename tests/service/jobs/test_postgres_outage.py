@@ -12,7 +12,8 @@ import pytest
 from service.database import create_database, migrate
 from tests.postgres import OwnServer, own_server
 from tests.service.jobs.workplace import Workplace, until
-from tests.serving import running_service
+from tests.serving import RunService
+from tests.warm import Parent
 
 EPOCHS = 4_000
 RUNS = 12
@@ -28,11 +29,11 @@ def server() -> Iterator[OwnServer]:
 
 
 @pytest.fixture
-def workplace(server: OwnServer, tmp_path: Path) -> Iterator[Workplace]:
+def workplace(server: OwnServer, tmp_path: Path, warm: Parent) -> Iterator[Workplace]:
     engine = create_database(server.url)
-    place = Workplace(engine, tmp_path)
+    place = Workplace(engine, tmp_path, warm)
     yield place
-    place.stop()
+    place.dismiss()
     engine.dispose()
 
 
@@ -41,12 +42,12 @@ def progress(workplace: Workplace, run_id: str) -> int:
 
 
 def test_training_goes_on_while_the_database_is_away_and_nothing_is_lost(
-    server: OwnServer, workplace: Workplace, tmp_path: Path
+    server: OwnServer, workplace: Workplace, run_service: RunService, tmp_path: Path
 ) -> None:
     workplace.staff(1)
     dataset = workplace.add_dataset()
     with (
-        running_service(tmp_path, "--no-worker", DESCENT_DATABASE_URL=server.url) as url,
+        run_service(tmp_path, "--no-worker", DESCENT_DATABASE_URL=server.url) as url,
         httpx.Client(base_url=url, timeout=30) as client,
     ):
         disturbed = workplace.submit(dataset, epochs=EPOCHS, batch_size=16)
@@ -78,7 +79,7 @@ def test_training_goes_on_while_the_database_is_away_and_nothing_is_lost(
 
 
 def test_two_apis_and_three_workers_train_each_run_once(
-    server: OwnServer, workplace: Workplace, tmp_path: Path
+    server: OwnServer, workplace: Workplace, run_service: RunService, tmp_path: Path
 ) -> None:
     workplace.staff(3)
     dataset = workplace.add_dataset()
@@ -87,8 +88,8 @@ def test_two_apis_and_three_workers_train_each_run_once(
         folder.mkdir()
     variables = {"DESCENT_DATABASE_URL": server.url, "DESCENT_BLOB_URL": f"file://{tmp_path}/blobs"}
     with (
-        running_service(folders[0], "--no-worker", **variables) as first,
-        running_service(folders[1], "--no-worker", **variables) as second,
+        run_service(folders[0], "--no-worker", **variables) as first,
+        run_service(folders[1], "--no-worker", **variables) as second,
         httpx.Client(timeout=30) as client,
     ):
         runs = []

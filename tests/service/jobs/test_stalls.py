@@ -23,6 +23,7 @@ from service.runs import events
 from service.tables import Event
 from tests.service.jobs.test_worker import LONG, ask, below, started_epochs
 from tests.service.jobs.workplace import TICK, Workplace, until
+from tests.warm import Parent
 
 SENDING = re.compile(r'/pipe\.py", line \d+ in send\n')
 STALL_S = 3  # seconds; a trainer on a busy machine starts within them
@@ -30,17 +31,17 @@ STALL_S = 3  # seconds; a trainer on a busy machine starts within them
 
 @pytest.fixture(scope="module")
 def workplace(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, warm: Parent
 ) -> Iterator[Workplace]:
     """Return a workplace whose worker waits a few seconds for a sign of life."""
     folder = tmp_path_factory.mktemp("workplace")
     with request.getfixturevalue("make_database")("sqlite", folder) as url:
         engine = create_database(url)
-        place = Workplace(engine, folder, settings={"STALL_S": str(STALL_S)})
+        place = Workplace(engine, folder, warm, settings={"STALL_S": str(STALL_S)})
         place.workers = [place.start_worker()]
         place.staff(1)
         yield place
-        place.stop()
+        place.dismiss()
         engine.dispose()
 
 

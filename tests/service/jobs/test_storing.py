@@ -19,6 +19,7 @@ from service.jobs.worker import Supervisor
 from service.runs import lifecycle
 from service.settings import Settings
 from tests.service.jobs.workplace import Workplace, until
+from tests.warm import Parent
 
 LEASE_S = 1.5
 
@@ -118,8 +119,8 @@ Work = Callable[[Engine, Slow], None]
 
 
 @pytest.fixture
-def workplace(engine: Engine, tmp_path: Path) -> Workplace:
-    return Workplace(engine, tmp_path / "data")
+def workplace(engine: Engine, tmp_path: Path, warm: Parent) -> Workplace:
+    return Workplace(engine, tmp_path / "data", warm)
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from service.runs import lifecycle
 from service.tables import Checkpoint, Event, Worker
 from tests.chaos.processes import children
 from tests.chaos.stage import tell
-from tests.service.jobs.warm import Forked
 from tests.service.jobs.workplace import Workplace, until
+from tests.warm import Forked, Parent
 
 LONG = 200_000  # epochs: tens of seconds
 #: a run that is worth disturbing, and that ends
@@ -23,7 +23,7 @@ LONG_ENOUGH: dict[str, Any] = {"epochs": 5_000, "batch_size": 16}
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def shared(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, warm: Parent
 ) -> Iterator[Workplace]:
     """Return a workplace for all tests of this file: starting a worker takes seconds."""
     folder = tmp_path_factory.mktemp("workplace")
@@ -31,9 +31,10 @@ def shared(
         engine = create_database(url)
         # Checkpoints soon, so that a run is disturbed long before its end on a fast machine too.
         # Leases that no test waits for: what a worker has left is taken over at once.
-        place = Workplace(engine, folder, settings={"CHECKPOINT_S": "0.5", "LEASE_S": "300"})
+        settings = {"CHECKPOINT_S": "0.5", "LEASE_S": "300"}
+        place = Workplace(engine, folder, warm, settings=settings)
         yield place
-        place.stop()
+        place.dismiss()
         engine.dispose()
 
 

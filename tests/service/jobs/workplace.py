@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 from sqlalchemy import Engine, select
 
 from descent.spec import RunConfig
-from models.failpoints import VARIABLE
 from service.blobs import BlobStore
 from service.database import reading, writing
 from service.ids import new_id
@@ -25,7 +24,7 @@ from service.runs.plan import make_plan
 from service.settings import Settings
 from service.storage import open_store
 from service.tables import Dataset, DatasetVersion, Run, Worker
-from tests.service.jobs.warm import Forked, Parent
+from tests.warm import Forked, Parent
 
 TICK = 0.02  # seconds between two looks at what another process does
 #: short leases, so that a lost worker is noticed while a test waits
@@ -47,12 +46,13 @@ class Workplace:
 
     engine: Engine
     folder: Path
+    #: the process that the workers of `staff` are forked from, and their trainers
+    warm: Parent
     #: what DESCENT_BLOB_URL says; empty means the data folder
     blob_url: str = ""
     workers: list["subprocess.Popen[bytes] | Forked"] = field(default_factory=list)
     #: of the workers, beside the short leases
     settings: dict[str, str] = field(default_factory=dict)
-    _warm: Parent | None = None
 
     def blobs(self) -> BlobStore:
         return open_store(Settings(data_dir=self.folder, blob_url=self.blob_url))
@@ -110,14 +110,6 @@ class Workplace:
             submission = lifecycle.Submission(document, dataset_id, 1, plan.warnings)
             return lifecycle.submit(session, submission).id
 
-    @property
-    def warm(self) -> Parent:
-        """The process that the workers of `staff` are forked from, and their trainers."""
-        if self._warm is None:
-            points = {n: v for n, v in self._environment().items() if n == VARIABLE}
-            self._warm = Parent(os.environ | points, self._log)
-        return self._warm
-
     def start_worker(self) -> subprocess.Popen[bytes]:
         """Start a worker by itself, as a user does, with a parent of its own for its trainers."""
         with self._log.open("ab") as words:
@@ -135,7 +127,9 @@ class Workplace:
             alive = [worker for worker in self.workers if worker.poll() is None]
             self.workers = alive
             while len(self.workers) < count:
-                self.workers.append(self.warm.fork(self._environment(), self._log))
+                self.workers.append(
+                    self.warm.fork("worker", environment=self._environment(), log=self._log)
+                )
             pids = [worker.pid for worker in self.workers]
             warm = select(Worker.pid).where(Worker.is_warm, Worker.pid.in_(pids))
             with reading(self.engine) as session:
@@ -150,11 +144,6 @@ class Workplace:
         for worker in self.workers:
             worker.wait(20)
         self.workers = []
-
-    def stop(self) -> None:
-        self.dismiss()
-        if self._warm is not None:
-            self._warm.end()
 
     def run(self, run_id: str) -> Run:
         with reading(self.engine) as session:

@@ -13,6 +13,7 @@ from tests.chaos import points
 from tests.conftest import MakeDatabase
 from tests.service.batch.test_kills import Arm
 from tests.service.jobs.workplace import Workplace, until
+from tests.warm import Parent
 
 ENDED = ("succeeded", "failed", "cancelled")
 
@@ -22,15 +23,15 @@ def shared(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     make_database: MakeDatabase,
+    breakable: Parent,
 ) -> Iterator[tuple[Workplace, str]]:
     """Return a workplace and a dataset in it."""
     folder = tmp_path_factory.mktemp("workplace")
-    (folder / "points").mkdir()
     with make_database(request.param, folder) as url:
         engine = create_database(url)
-        workplace = Workplace(engine, folder, settings={"FAILPOINTS": str(folder / "points")})
+        workplace = Workplace(engine, folder, breakable)
         yield workplace, workplace.add_dataset()
-        workplace.stop()
+        workplace.dismiss()
         engine.dispose()
 
 

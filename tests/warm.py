@@ -1,0 +1,210 @@
+"""A process that has the program imported, and forks its commands from itself: in no time.
+
+What runs in them is what `descent serve --no-worker` and `descent worker` run; only the warm parent
+of the trainers is shared. It is started with the failpoints of its environment, and so are its
+trainers. It takes orders over its standard input, a socket, and ends with it.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from signal import SIGKILL, SIGTERM, Signals
+from typing import Any, NoReturn
+
+from service.__main__ import main as program
+from tests.chaos.processes import Warm, children
+from tests.serving import STOP_S, environment_of, url_of
+
+PATIENCE_S = 60.0  # seconds that a process may take to end
+TICK = 0.02  # seconds between two looks at a process
+LARGEST = 1 << 17  # bytes of an order: most of it is an environment
+#: not by `-m`, since then every trainer would import this module
+COMMAND = (sys.executable, "-P", "-c", "from tests.warm import main; main()")
+
+
+class Parent:
+    """The process, seen from the tests."""
+
+    def __init__(self, environment: Mapping[str, str], log: Path) -> None:
+        self._orders, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
+        with theirs, log.open("ab") as words:
+            self._process = subprocess.Popen(
+                COMMAND, env=environment, stdin=theirs.fileno(), stdout=words, stderr=words
+            )
+        self._trainers_parent = self._pid()
+
+    def fork(self, *arguments: str, environment: Mapping[str, str], log: Path) -> "Forked":
+        """Start a command of the program that writes to `log`, in the folder of that."""
+        reader, writer = os.pipe()
+        with log.open("ab") as words, os.fdopen(writer, "wb") as output:
+            order = {"arguments": arguments, "environment": dict(environment)}
+            order |= {"folder": str(log.parent)}
+            files = [output.fileno(), words.fileno()]
+            socket.send_fds(self._orders, [json.dumps(order).encode()], files)
+            pid = self._pid()
+        return Forked(self, pid, reader)
+
+    def start(self, data_dir: Path, *arguments: str, **variables: str) -> "Forked":
+        """Start a command that serves or works in a folder, with these settings."""
+        environment = environment_of(data_dir, variables)
+        return self.fork(*arguments, environment=environment, log=data_dir / "service.log")
+
+    def trainers(self) -> list[int]:
+        """Return the processes that train now, for whichever worker."""
+        return children(self._trainers_parent)
+
+    def status_of(self, pid: int) -> int | None:
+        """Return how a forked process has ended, or None while it runs; to be asked until then."""
+        self._orders.send(json.dumps({"ended": pid}).encode())
+        return self._answer()
+
+    def end(self) -> None:
+        """End it, and whatever it has forked."""
+        self._orders.close()
+        self._process.wait()
+
+    def _pid(self) -> int:
+        pid = self._answer()
+        assert pid is not None
+        return pid
+
+    def _answer(self) -> int | None:
+        answer: int | None = json.loads(self._orders.recv(LARGEST))
+        return answer
+
+
+class Forked:
+    """A forked process, with as much of `subprocess.Popen` as tests use."""
+
+    def __init__(self, parent: Parent, pid: int, output: int) -> None:
+        self._parent, self.pid = parent, pid
+        self.stdout = os.fdopen(output)
+        self._status: int | None = None
+
+    def poll(self) -> int | None:
+        if self._status is None:
+            self._status = self._parent.status_of(self.pid)
+            if self._status is not None:
+                self.stdout.close()
+        return self._status
+
+    def wait(self, timeout: float | None = None) -> int:
+        deadline = time.monotonic() + (timeout or PATIENCE_S)
+        while (status := self.poll()) is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or PATIENCE_S)
+            time.sleep(TICK)
+        return status
+
+    def send_signal(self, number: Signals) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(SIGKILL)
+
+
+@contextlib.contextmanager
+def forked_service(
+    parent: Parent, data_dir: Path, *arguments: str, **variables: str
+) -> Iterator[str]:
+    """Run the API on a free port and, but for `--no-worker`, a worker; give the URL."""
+    with contextlib.ExitStack() as stack:
+
+        def start(command: str, *options: str) -> Forked:
+            process = parent.start(data_dir, command, *options, **variables)
+            stack.callback(_stop, process)
+            return process
+
+        url = url_of(start("serve", "--no-worker"), data_dir)
+        if "--no-worker" not in arguments:
+            start("worker")
+        yield url
+
+
+def _stop(process: Forked) -> None:
+    process.terminate()
+    try:
+        status = process.wait(STOP_S)
+    finally:
+        process.kill()
+    assert status == 0, "the service did not end well"
+
+
+# ---- in the process -----------------------------------------------------------------------------
+
+
+def main() -> None:
+    """Carry out orders until there can be none any more."""
+    orders = socket.socket(fileno=os.dup(0))
+    with Path(os.devnull).open("rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    warm = Warm()
+    _say(orders, warm.pid)
+    alive: set[int] = set()
+    while True:
+        text, files, _, _ = socket.recv_fds(orders, LARGEST, 2)
+        if not text:
+            break
+        order = json.loads(text)
+        if "ended" in order:
+            status = _status(order["ended"])
+            if status is not None:
+                alive.discard(order["ended"])
+            _say(orders, status)
+            continue
+        pid = os.fork()
+        if pid == 0:
+            orders.close()
+            _become(warm, order, files)
+        for descriptor in files:
+            os.close(descriptor)
+        alive.add(pid)
+        _say(orders, pid)
+    for pid in alive:
+        os.kill(pid, SIGKILL)
+
+
+def _become(warm: Warm, order: Mapping[str, Any], files: list[int]) -> NoReturn:
+    """Run the command of an order in this process, which ends with it."""
+    status: object = 1
+    try:
+        for stream, descriptor in enumerate(files, start=1):
+            os.dup2(descriptor, stream)
+            os.close(descriptor)
+        os.chdir(order["folder"])
+        os.environ.clear()
+        os.environ.update(order["environment"])
+        # Only those of the trainers are shared: the API has a parent of its own for what parses.
+        (warm.share if "worker" in order["arguments"] else warm.leave)()
+        program(order["arguments"])
+        status = 0
+    except SystemExit as end:
+        status = end.code
+        if isinstance(status, str):
+            sys.stderr.write(f"{status}\n")
+    except BaseException:  # noqa: BLE001  the child must end here, whatever it was
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status if isinstance(status, int) else 1)
+
+
+def _status(pid: int) -> int | None:
+    ended, status = os.waitpid(pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if ended else None
+
+
+def _say(orders: socket.socket, answer: int | None) -> None:
+    orders.send(json.dumps(answer).encode())
