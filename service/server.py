@@ -1,6 +1,7 @@
 """The HTTP server: uvicorn with our limits, which tells when it is up and when it must stop."""
 
 import asyncio
+import contextlib
 import socket
 import time
 import weakref
@@ -22,6 +23,7 @@ from service.inference.hot import Compute
 from service.middleware import HEADERS
 from service.settings import Settings
 
+TICK_S = 1.0  # the header `Date` says the second
 STOP_S = 3  # seconds that requests get to end once the server stops
 IDLE_S = 30  # seconds after which an idle connection is closed
 BACKLOG = 2048  # connections that wait to be accepted
@@ -55,6 +57,8 @@ class Server(uvicorn.Server):
         self._on_stop = on_stop
         self._on_hurry = on_hurry
         self._stopped_at: float | None = None
+        self._is_ending = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  uvicorn's names
         """Stop at a signal, and at a second one do it at once.
@@ -65,9 +69,22 @@ class Server(uvicorn.Server):
         if self.should_exit:
             self.force_exit = True
             self._on_hurry()
+        self.stop()
+
+    def stop(self) -> None:
+        """Have the server stop; may be called from any thread."""
         self.should_exit = True
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._is_ending.set)
+
+    async def main_loop(self) -> None:
+        """Wait for the end. Uvicorn's own looks ten times a second whether it has come."""
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._is_ending.wait(), TICK_S)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         self._on_up()
 

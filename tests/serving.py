@@ -62,7 +62,7 @@ def serving(app: FastAPI) -> Iterator[str]:
         assert is_up.wait(START_S), "the server did not start"
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
-        server.should_exit = True
+        server.stop()
         thread.join(START_S)
         listener.close()
 

@@ -16,7 +16,7 @@ from tests.service.jobs.workplace import Workplace, until
 from tests.storage import KINDS, Place
 from tests.warm import Parent
 
-LONG: dict[str, Any] = {"epochs": 5_000, "batch_size": 16}  # long enough to be paused
+LONG: dict[str, Any] = {"epochs": 2_000, "batch_size": 16}  # long enough to be paused
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -32,7 +32,7 @@ def shared(
     place = make_place(request.param, folder)
     with make_database("sqlite", folder) as url:
         engine = create_database(url)
-        workplace = Workplace(engine, folder, warm, place.url, settings={"CHECKPOINT_S": "0.5"})
+        workplace = Workplace(engine, folder, warm, place.url, settings={"CHECKPOINT_S": "0.2"})
         yield workplace, place
         workplace.dismiss()
         engine.dispose()
@@ -145,7 +145,7 @@ def test_a_damaged_checkpoint_predicts_nothing(workplace: Workplace, place: Plac
 def test_a_worker_frees_old_checkpoints_and_those_of_a_deleted_run(
     workplace: Workplace, place: Place
 ) -> None:
-    run_id = workplace.submit(workplace.add_dataset(rows=66), epochs=4_000, register_as="kept")
+    run_id = workplace.submit(workplace.add_dataset(rows=66), epochs=2_000, register_as="kept")
     run = workplace.wait_for(run_id, "succeeded")
     left = {checkpoint.sha256 for checkpoint in checkpoints(workplace, run_id)}
     others = {c.sha256 for c in all_checkpoints(workplace)} | tables(workplace)

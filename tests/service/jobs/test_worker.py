@@ -18,7 +18,7 @@ from tests.warm import Forked, Parent
 
 LONG = 200_000  # epochs: tens of seconds
 #: a run that is worth disturbing, and that ends
-LONG_ENOUGH: dict[str, Any] = {"epochs": 5_000, "batch_size": 16}
+LONG_ENOUGH: dict[str, Any] = {"epochs": 2_000, "batch_size": 16}
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -31,7 +31,7 @@ def shared(
         engine = create_database(url)
         # Checkpoints soon, so that a run is disturbed long before its end on a fast machine too.
         # Leases that no test waits for: what a worker has left is taken over at once.
-        settings = {"CHECKPOINT_S": "0.5", "LEASE_S": "300"}
+        settings = {"CHECKPOINT_S": "0.2", "LEASE_S": "300"}
         place = Workplace(engine, folder, warm, settings=settings)
         yield place
         place.dismiss()
