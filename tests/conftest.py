@@ -27,6 +27,11 @@ from tests.warm import Parent, forked_service
 TEMPLATE = "template_descent"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the slow files first: else one process ends with a long one while others have nothing."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _logs() -> None:
     """Log as the service does: the library's own default draws tracebacks, which takes seconds."""

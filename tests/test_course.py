@@ -9,6 +9,8 @@ import pytest
 
 from tests import course
 
+pytestmark = pytest.mark.slow
+
 LONGEST_S = 60.0
 LARGEST = 600_000  # bytes: who clones the project takes the pictures along
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")

@@ -25,6 +25,8 @@ from tests.conftest import MakeDatabase
 from tests.documents import ADDRESS, PAGES, RUN, SERVER, Block, Reader, blocks
 from tests.serving import RunService
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 #: Codes that the sources make from other words.

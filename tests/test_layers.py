@@ -1,6 +1,7 @@
 """The import rules of the architecture. This file is the architecture's document: change both."""
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -250,8 +251,8 @@ def test_nothing_forks_a_process_that_may_have_used_the_storage() -> None:
             if isinstance(node, ast.Call):
                 assert "preexec_fn" not in {keyword.arg for keyword in node.keywords}, name
                 assert "fork" not in {getattr(a, "value", None) for a in node.args}, name
-    for preloaded in (*launch.MODULES.values(), "service.datasets.parse"):
-        assert "obstore" not in loaded_by(f"import {preloaded}")
+    preloaded = ", ".join((*launch.MODULES.values(), "service.datasets.parse"))
+    assert "obstore" not in loaded_by(f"import {preloaded}")
 
 
 def test_files_are_short_enough_to_be_read_at_once() -> None:
@@ -282,6 +283,7 @@ def test_every_module_says_what_it_knows() -> None:
     assert silent == []
 
 
+@functools.cache
 def loaded_by(statement: str) -> set[str]:
     """Return the top-level packages that a fresh interpreter has loaded after a statement."""
     script = f"import sys; {statement}; print(*{{name.partition('.')[0] for name in sys.modules}})"

@@ -15,6 +15,8 @@ from descent import Client
 from descent.demo import LINE
 from tests.serving import RunService
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "descent" / "data"
 DEMO = [sys.executable, "-m", "descent", "demo"]

@@ -3,10 +3,13 @@
 import re
 
 import httpx
+import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Opens, Site
 from tests.browser.pictures import picture
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_slider_shows_the_line_of_each_epoch(visit: Opens, site: Site) -> None:

@@ -10,6 +10,8 @@ from tests.browser.conftest import DATA, Opens, Site
 from tests.browser.pictures import picture
 from tests.serving import running_service
 
+pytestmark = pytest.mark.slow
+
 #: Counts the different epochs that stood below the curves, where `expect` can see it.
 WATCH = """
 const epochs = new Set();

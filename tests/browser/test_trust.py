@@ -16,6 +16,8 @@ from descent import Client
 from tests.browser.conftest import DATA, Opens, Site
 from tests.serving import RunService
 
+pytestmark = pytest.mark.slow
+
 KEY = "a-key-that-is-long-enough-0123456789"
 ROWS = 4000  # so many that an epoch takes as long as a person needs to see it
 

@@ -10,6 +10,8 @@ from tests.browser.conftest import Opens, Site
 from tests.browser.visit import Visit
 from tests.test_page import BUDGET
 
+pytestmark = pytest.mark.slow
+
 AXE = Path(__file__).resolve().parents[2] / "web" / "node_modules" / "axe-core" / "axe.min.js"
 PHONE = 380  # pixels
 #: address, and the text that is there once the view is

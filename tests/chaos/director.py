@@ -44,7 +44,7 @@ def main() -> None:
         orders = [
             Order(
                 *lane,
-                _folder(folder, lane),
+                folder_of(folder, lane),
                 server,
                 bucket,
                 seed,
@@ -55,8 +55,8 @@ def main() -> None:
             for lane in lanes
         ]
         for first in range(0, len(orders), CORES):
-            _play(orders[first : first + CORES])
-        reports = {f"{order.database}, {order.store}": _report(order) for order in orders}
+            play(orders[first : first + CORES])
+        reports = {f"{order.database}, {order.store}": report_of(order) for order in orders}
     _print(reports, time.monotonic() - began)
     if wrong := [sentence for report in reports.values() for sentence in report["wrong"]]:
         print("\n".join(wrong))
@@ -73,13 +73,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _folder(parent: Path, lane: tuple[str, str]) -> str:
+def folder_of(parent: Path, lane: tuple[str, str]) -> str:
+    """Make the folder of a lane."""
     folder = parent / "-".join(lane)
     (folder / "points").mkdir(parents=True)
     return str(folder)
 
 
-def _play(orders: list[Order]) -> None:
+def play(orders: list[Order]) -> None:
+    """Play lanes, all at once."""
     with contextlib.ExitStack() as stack:
         for process in [stack.enter_context(_started(order)) for order in orders]:
             process.wait()
@@ -106,7 +108,8 @@ def _started(order: Order) -> Iterator[subprocess.Popen[bytes]]:
             process.wait()
 
 
-def _report(order: Order) -> dict[str, Any]:
+def report_of(order: Order) -> dict[str, Any]:
+    """Return what a lane has done and found wrong."""
     path = Path(order.folder) / "report.json"
     if not path.exists():
         words = (Path(order.folder) / "lane.log").read_text()[-4000:]

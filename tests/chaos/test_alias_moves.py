@@ -8,6 +8,8 @@ from tests.chaos.alias_moves import move_under_load
 from tests.conftest import MakeDatabase
 from tests.serving import RunService
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_an_alias_is_moved_under_load_and_is_live_everywhere_within_a_second(

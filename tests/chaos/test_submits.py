@@ -8,6 +8,8 @@ from tests.chaos.submits import submit_under_kills
 from tests.conftest import MakeDatabase
 from tests.warm import Parent
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_each_submit_makes_one_run_however_often_the_api_is_killed(

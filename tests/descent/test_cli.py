@@ -19,6 +19,8 @@ from descent.client import Client
 from descent.exit_codes import FAILED, MEANINGS, OK, REFUSED, UNREACHABLE, USAGE
 from tests.serving import RunService
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SCORES = ROOT / "descent" / "data" / "scores.csv"
 

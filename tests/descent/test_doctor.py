@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from descent import Client
 from descent.checks import Check
 from descent.doctor import there
@@ -17,6 +19,8 @@ from descent.server import PACKAGES
 from descent.transport import Transport
 from tests.descent.scripted import Answer, scripted
 from tests.serving import running_service
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 NOBODY = "http://127.0.0.1:9"

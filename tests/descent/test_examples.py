@@ -17,6 +17,8 @@ from descent.predictions import Predictions
 from descent.run import Run
 from tests.serving import RunService
 
+pytestmark = pytest.mark.slow
+
 SCORES = Path(__file__).parents[2] / "descent" / "data" / "scores.csv"
 CLASSES = (Client, Run, Model, Predictions, BatchPrediction)
 #: in this order: later examples use what earlier ones have made

@@ -18,6 +18,8 @@ from descent import Client, frames
 from descent.predictions import table_body
 from tests.serving import RunService
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SCORES = ROOT / "descent" / "data" / "scores.csv"
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

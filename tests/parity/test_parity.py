@@ -11,6 +11,8 @@ from tests.parity.check import Proof, prove, stage
 from tests.parity.models import RECIPES, Known
 from tests.parity.ways import WAYS, json_rows
 
+pytestmark = pytest.mark.slow
+
 SEED, TABLES = 5, 200
 
 

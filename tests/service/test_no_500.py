@@ -8,9 +8,12 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
+import pytest
 from pydantic import SecretStr
 
 from service.settings import Settings
+
+pytestmark = pytest.mark.slow
 
 SECRET = "a-key-for-the-tests"
 ODD = (

@@ -20,6 +20,8 @@ from service.runs import lifecycle
 from service.tables import Checkpoint
 from tests.serving import ROOT, running_service, start_service, url_of
 
+pytestmark = pytest.mark.slow
+
 IRIS = "descent/data/iris.csv"
 STOP_S = 10.0  # seconds that the service may take to end
 

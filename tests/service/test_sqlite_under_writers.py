@@ -6,8 +6,11 @@ from collections import Counter
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.serving import RunService
+
+pytestmark = pytest.mark.slow
 
 WRITERS = 32
 WRITE_S = 4.0

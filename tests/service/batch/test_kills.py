@@ -17,6 +17,8 @@ from tests.service.batch.desk import ENDED, Desk
 from tests.service.jobs.workplace import Workplace, until
 from tests.warm import Parent
 
+pytestmark = pytest.mark.slow
+
 ROWS = 250_000  # three chunks
 CHUNKS = 3
 

@@ -20,6 +20,8 @@ from tests.service.inference import trained
 from tests.service.inference.test_registry import allow
 from tests.serving import serving
 
+pytestmark = pytest.mark.slow
+
 KEY = "a key of the environment"
 MODEL = "/api/v1/models/scores"
 CHAMPION = f"{MODEL}/aliases/champion/predict"

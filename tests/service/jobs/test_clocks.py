@@ -18,6 +18,8 @@ from tests.service.jobs.workplace import Workplace, until
 from tests.service.rows import add_dataset, add_run
 from tests.warm import Parent
 
+pytestmark = pytest.mark.slow
+
 LEASE = 20.0
 #: what a function that decides about leases must not ask
 WALL = {"utc_now", "now", "time", "today", "utcnow"}

@@ -16,6 +16,8 @@ from tests.service.jobs.workplace import Workplace, until
 from tests.storage import KINDS, Place
 from tests.warm import Parent
 
+pytestmark = pytest.mark.slow
+
 LONG: dict[str, Any] = {"epochs": 2_000, "batch_size": 16}  # long enough to be paused
 
 

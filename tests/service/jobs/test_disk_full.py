@@ -11,6 +11,8 @@ from tests.disk import fill, small_disk
 from tests.service.jobs.workplace import SHORT, until
 from tests.serving import RunService
 
+pytestmark = pytest.mark.slow
+
 API = "/api/v1"
 SIZE = "24m"  # of the disk
 LEASE_S = float(SHORT["LEASE_S"])

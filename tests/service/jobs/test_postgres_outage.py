@@ -15,6 +15,8 @@ from tests.service.jobs.workplace import Workplace, until
 from tests.serving import RunService
 from tests.warm import Parent
 
+pytestmark = pytest.mark.slow
+
 EPOCHS = 4_000
 RUNS = 12
 

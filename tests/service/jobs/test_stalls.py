@@ -25,6 +25,8 @@ from tests.service.jobs.test_worker import LONG, ask, below, started_epochs
 from tests.service.jobs.workplace import TICK, Workplace, until
 from tests.warm import Parent
 
+pytestmark = pytest.mark.slow
+
 SENDING = re.compile(r'/pipe\.py", line \d+ in send\n')
 STALL_S = 3  # seconds; a trainer on a busy machine starts within them
 

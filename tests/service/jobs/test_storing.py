@@ -21,6 +21,8 @@ from service.settings import Settings
 from tests.service.jobs.workplace import Workplace, until
 from tests.warm import Parent
 
+pytestmark = pytest.mark.slow
+
 LEASE_S = 1.5
 
 

@@ -16,6 +16,8 @@ from tests.chaos.stage import tell
 from tests.service.jobs.workplace import Workplace, until
 from tests.warm import Forked, Parent
 
+pytestmark = pytest.mark.slow
+
 LONG = 200_000  # epochs: tens of seconds
 #: a run that is worth disturbing, and that ends
 LONG_ENOUGH: dict[str, Any] = {"epochs": 2_000, "batch_size": 16}

@@ -15,6 +15,8 @@ from tests.service.batch.test_kills import Arm
 from tests.service.jobs.workplace import Workplace, until
 from tests.warm import Parent
 
+pytestmark = pytest.mark.slow
+
 ENDED = ("succeeded", "failed", "cancelled")
 
 

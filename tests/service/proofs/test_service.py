@@ -10,6 +10,8 @@ from models.parity import TOLERANCE
 from service.proofs.ways import WAYS
 from tests.service.jobs.workplace import until
 
+pytestmark = pytest.mark.slow
+
 API = "/api/v1"
 ZIP = {"Content-Type": "application/zip"}
 ROWS = [{"area": 20.0 + n, "port": "NS"[n % 2], "price": 3.0 * n + n % 5} for n in range(40)]

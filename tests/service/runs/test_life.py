@@ -32,15 +32,11 @@ from service.ids import new_id
 from service.jobs import deaths, queue
 from service.runs import lifecycle, metrics
 from service.tables import Checkpoint, Run
-from tests.service.rows import (
-    add_dataset,
-    all_writes,
-    checkpoint_row,
-    everything_of,
-    metric_rows,
-)
+from tests.service.rows import add_dataset, all_writes, checkpoint_row, everything_of, metric_rows
 from tests.service.runs import reference
 from tests.service.runs.reference import CHANGES, LEASE, TERMINAL, Reference
+
+pytestmark = pytest.mark.slow
 
 LIVES = int(os.environ.get("LIVES", "10"))
 STEPS = 25

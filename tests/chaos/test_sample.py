@@ -1,0 +1,26 @@
+"""A sample of `make chaos`: some histories on each pair of a database and a store."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.director import LANES, folder_of, play, report_of
+from tests.chaos.lane import Order
+
+pytestmark = pytest.mark.slow
+
+SEED = 3
+HISTORIES = 4  # a lane: processes killed and stopped, a disk that is full
+
+
+@pytest.mark.parametrize(("database", "store"), LANES)
+def test_no_promise_is_broken(
+    database: str, store: str, postgres_url: str, s3_url: str, tmp_path: Path
+) -> None:
+    folder = folder_of(tmp_path, (database, store))
+    order = Order(database, store, folder, postgres_url, s3_url, SEED, 1, HISTORIES)
+    play([order])
+    report = report_of(order)
+    assert report["wrong"] == []
+    assert len(report["reached"]) >= HISTORIES - 1
+    assert report["looks"] > 100
