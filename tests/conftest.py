@@ -187,16 +187,16 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parent]:
 
 
 @pytest.fixture(scope="session")
-def points(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def failpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder that `breakable` looks into at its failpoints."""
-    return tmp_path_factory.mktemp("points")
+    return tmp_path_factory.mktemp("failpoints")
 
 
 @pytest.fixture(scope="session")
-def breakable(points: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parent]:
+def breakable(failpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parent]:
     """Start a process like `warm` whose failpoints are switched on."""
     log = tmp_path_factory.mktemp("breakable") / "log"
-    parent = Parent(os.environ | {VARIABLE: str(points)}, log)
+    parent = Parent(os.environ | {VARIABLE: str(failpoints)}, log)
     yield parent
     parent.end()
 

@@ -68,8 +68,8 @@ def undisturbed(shared: tuple[Desk, str, str]) -> str:
 
 
 @pytest.fixture
-def arm(desk: Desk, points: Path) -> Iterator["Arm"]:
-    arm = Arm(points)
+def arm(desk: Desk, failpoints: Path) -> Iterator["Arm"]:
+    arm = Arm(failpoints)
     yield arm
     arm.clear()
 

@@ -1,6 +1,7 @@
 """Proofs whose processes are killed: they are made again, and end with the same verdict."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,8 +60,8 @@ def workplace(shared: tuple[Workplace, str]) -> Workplace:
 
 
 @pytest.fixture
-def arm(workplace: Workplace) -> Iterator[Arm]:
-    arm = Arm(workplace.folder / "points")
+def arm(workplace: Workplace, failpoints: Path) -> Iterator[Arm]:
+    arm = Arm(failpoints)
     yield arm
     arm.clear()
 
