@@ -1,8 +1,9 @@
 """A process that has the program imported, and forks its commands from itself: in no time.
 
-What runs in them is what `descent serve --no-worker` and `descent worker` run; only the warm parent
-of the trainers is shared. It is started with the failpoints of its environment, and so are its
-trainers. It takes orders over its standard input, a socket, and ends with it.
+What runs in them is what `descent serve --no-worker`, `descent worker` and the command line run;
+only the warm parent of the trainers is shared. It is started with the failpoints of its
+environment, and so are its trainers. It takes orders over its standard input, a socket, and ends
+with it.
 """
 
 import contextlib
@@ -13,18 +14,22 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from signal import SIGKILL, SIGTERM, Signals
-from typing import Any, NoReturn
+from tempfile import TemporaryFile
+from typing import IO, Any, NoReturn
 
-from service.__main__ import main as program
+from descent.__main__ import main as descent
+from service.__main__ import main as server
 from tests.chaos.processes import Warm, children
 from tests.serving import STOP_S, environment_of, url_of
 
 PATIENCE_S = 60.0  # seconds that a process may take to end
 TICK = 0.02  # seconds between two looks at a process
 LARGEST = 1 << 17  # bytes of an order: most of it is an environment
+PROGRAMS = {"descent": descent, "server": server}
 #: not by `-m`, since then every trainer would import this module
 COMMAND = (sys.executable, "-P", "-c", "from tests.warm import main; main()")
 
@@ -41,15 +46,21 @@ class Parent:
         self._trainers_parent = self._pid()
 
     def fork(self, *arguments: str, environment: Mapping[str, str], log: Path) -> "Forked":
-        """Start a command of the program that writes to `log`, in the folder of that."""
+        """Start a command of the server that writes to `log`, in the folder of that."""
         reader, writer = os.pipe()
         with log.open("ab") as words, os.fdopen(writer, "wb") as output:
-            order = {"arguments": arguments, "environment": dict(environment)}
-            order |= {"folder": str(log.parent)}
-            files = [output.fileno(), words.fileno()]
-            socket.send_fds(self._orders, [json.dumps(order).encode()], files)
-            pid = self._pid()
-        return Forked(self, pid, reader)
+            pid = self._fork("server", arguments, environment, log.parent, [output, words])
+        return Forked(self, pid, os.fdopen(reader))
+
+    def run(
+        self, *arguments: str, environment: Mapping[str, str], folder: Path
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the program `descent` to its end, as `subprocess.run` does."""
+        with TemporaryFile("w+b") as output, TemporaryFile("w+b") as words:
+            pid = self._fork("descent", arguments, environment, folder, [output, words])
+            status = Forked(self, pid).wait()
+            texts = [os.pread(f.fileno(), 1 << 24, 0).decode() for f in (output, words)]
+        return subprocess.CompletedProcess(arguments, status, *texts)
 
     def start(self, data_dir: Path, *arguments: str, **variables: str) -> "Forked":
         """Start a command that serves or works in a folder, with these settings."""
@@ -70,6 +81,20 @@ class Parent:
         self._orders.close()
         self._process.wait()
 
+    def _fork(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        folder: Path,
+        files: Sequence[IO[bytes]],
+    ) -> int:
+        order: dict[str, Any] = {"program": name, "arguments": arguments}
+        order |= {"environment": dict(environment), "folder": str(folder)}
+        descriptors = [file.fileno() for file in files]
+        socket.send_fds(self._orders, [json.dumps(order).encode()], descriptors)
+        return self._pid()
+
     def _pid(self) -> int:
         pid = self._answer()
         assert pid is not None
@@ -83,15 +108,14 @@ class Parent:
 class Forked:
     """A forked process, with as much of `subprocess.Popen` as tests use."""
 
-    def __init__(self, parent: Parent, pid: int, output: int) -> None:
-        self._parent, self.pid = parent, pid
-        self.stdout = os.fdopen(output)
+    def __init__(self, parent: Parent, pid: int, output: IO[str] | None = None) -> None:
+        self._parent, self.pid, self.stdout = parent, pid, output
         self._status: int | None = None
 
     def poll(self) -> int | None:
         if self._status is None:
             self._status = self._parent.status_of(self.pid)
-            if self._status is not None:
+            if self._status is not None and self.stdout is not None:
                 self.stdout.close()
         return self._status
 
@@ -149,6 +173,7 @@ def main() -> None:
     orders = socket.socket(fileno=os.dup(0))
     with Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), 0)
+    import_module("descent.cli")  # else each command line would load it anew
     warm = Warm()
     _say(orders, warm.pid)
     alive: set[int] = set()
@@ -187,7 +212,8 @@ def _become(warm: Warm, order: Mapping[str, Any], files: list[int]) -> NoReturn:
         os.environ.update(order["environment"])
         # Only those of the trainers are shared: the API has a parent of its own for what parses.
         (warm.share if "worker" in order["arguments"] else warm.leave)()
-        program(order["arguments"])
+        sys.argv = [order["program"], *order["arguments"]]
+        PROGRAMS[order["program"]]()
         status = 0
     except SystemExit as end:
         status = end.code

@@ -5,10 +5,9 @@ import io
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 from typer.main import get_command
@@ -18,6 +17,7 @@ from descent.cli import app
 from descent.client import Client
 from descent.exit_codes import FAILED, MEANINGS, OK, REFUSED, UNREACHABLE, USAGE
 from tests.serving import RunService
+from tests.warm import Parent
 
 pytestmark = pytest.mark.slow
 
@@ -25,18 +25,30 @@ ROOT = Path(__file__).parents[2]
 SCORES = ROOT / "descent" / "data" / "scores.csv"
 
 
-def descent(
-    *words: str, url: str = "http://127.0.0.1:9", columns: str = "200", **variables: str
-) -> subprocess.CompletedProcess[str]:
-    """Run the command line as a process of its own."""
-    command = [sys.executable, "-m", "descent", *words]
-    environment = os.environ | {"DESCENT_URL": url, "COLUMNS": columns} | variables
-    return subprocess.run(
-        command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False
-    )
+class Command(Protocol):
+    """Runs the command line in a process of its own."""
+
+    def __call__(
+        self,
+        *words: str,
+        url: str = "http://127.0.0.1:9",
+        columns: str = "200",
+        **variables: str,
+    ) -> subprocess.CompletedProcess[str]: ...
 
 
-def test_a_service_that_is_not_there_is_one_line_and_exit_code_4() -> None:
+@pytest.fixture
+def descent(warm: Parent) -> Command:
+    def run(
+        *words: str, url: str = "http://127.0.0.1:9", columns: str = "200", **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {"DESCENT_URL": url, "COLUMNS": columns} | variables
+        return warm.run(*words, environment=environment, folder=ROOT)
+
+    return run
+
+
+def test_a_service_that_is_not_there_is_one_line_and_exit_code_4(descent: Command) -> None:
     result = descent("runs", "list")
     assert result.returncode == UNREACHABLE
     assert result.stdout == ""
@@ -98,12 +110,15 @@ def test_the_help_tells_what_every_exit_code_means() -> None:
         ("descent doc", 1, "doctor"),
     ],
 )
-def test_a_shell_completes_commands_and_options(words: str, place: int, completion: str) -> None:
+def test_a_shell_completes_commands_and_options(
+    descent: Command, words: str, place: int, completion: str
+) -> None:
     asked = {"COMP_WORDS": words, "COMP_CWORD": str(place), "_DESCENT_COMPLETE": "complete_bash"}
     assert descent(**asked).stdout.split() == [completion]
 
 
 def test_a_shell_completes_what_the_service_has_and_nothing_where_it_is_away(
+    descent: Command,
     service_url: str,
 ) -> None:
     with Client(service_url) as client:
@@ -116,7 +131,7 @@ def test_a_shell_completes_what_the_service_has_and_nothing_where_it_is_away(
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_is_shown_and_installed(shell: str, tmp_path: Path) -> None:
+def test_completion_is_shown_and_installed(descent: Command, shell: str, tmp_path: Path) -> None:
     shown = descent("--show-completion", shell, HOME=str(tmp_path))
     assert (shown.returncode, "_DESCENT_COMPLETE" in shown.stdout) == (0, True)
     installed = descent("--install-completion", shell, HOME=str(tmp_path))
@@ -124,7 +139,7 @@ def test_completion_is_shown_and_installed(shell: str, tmp_path: Path) -> None:
     assert any("descent" in path.name for path in tmp_path.rglob("*"))
 
 
-def test_the_commands_lead_from_a_file_to_a_prediction(service_url: str) -> None:
+def test_the_commands_lead_from_a_file_to_a_prediction(descent: Command, service_url: str) -> None:
     dataset = json.loads(
         descent("datasets", "upload", str(SCORES), "--json", url=service_url).stdout
     )
@@ -139,7 +154,7 @@ def test_the_commands_lead_from_a_file_to_a_prediction(service_url: str) -> None
     assert dataset["id"] in descent("datasets", "list", url=service_url).stdout
 
 
-def test_tables_and_results_are_whole_and_for_people(service_url: str) -> None:
+def test_tables_and_results_are_whole_and_for_people(descent: Command, service_url: str) -> None:
     upload = descent("datasets", "upload", str(SCORES), url=service_url, columns="60")
     assert "every value parses as a number" in upload.stdout
     dataset_id = upload.stdout.split()[1]
@@ -154,13 +169,13 @@ def test_tables_and_results_are_whole_and_for_people(service_url: str) -> None:
     )
 
 
-def test_what_the_service_refuses_is_exit_code_1(service_url: str) -> None:
+def test_what_the_service_refuses_is_exit_code_1(descent: Command, service_url: str) -> None:
     result = descent("runs", "show", "run_unknown", url=service_url)
     assert result.returncode == REFUSED
     assert result.stderr.startswith("descent: not_found")
 
 
-def test_with_json_errors_are_json_too(service_url: str) -> None:
+def test_with_json_errors_are_json_too(descent: Command, service_url: str) -> None:
     refused = descent("runs", "show", "run_unknown", "--json", url=service_url)
     assert json.loads(refused.stderr)["error"]["code"] == "not_found"
     assert json.loads(refused.stderr)["error"]["status"] == 404
@@ -168,7 +183,7 @@ def test_with_json_errors_are_json_too(service_url: str) -> None:
     assert json.loads(away.stderr)["error"]["code"] == "unreachable"
 
 
-def test_a_run_that_fails_is_exit_code_3(service_url: str) -> None:
+def test_a_run_that_fails_is_exit_code_3(descent: Command, service_url: str) -> None:
     with Client(service_url) as client:
         dataset = client.upload(SCORES)
     words = ["-s", "model.type=linear", "-s", "standardize=false", "-s", "batch_size=full"]
@@ -178,7 +193,7 @@ def test_a_run_that_fails_is_exit_code_3(service_url: str) -> None:
     assert failed.stderr.startswith("descent: diverged")
 
 
-def test_a_row_without_a_prediction_is_exit_code_3(service_url: str) -> None:
+def test_a_row_without_a_prediction_is_exit_code_3(descent: Command, service_url: str) -> None:
     with Client(service_url) as client:
         config = {"model": {"type": "linear"}, "epochs": 5, "register_as": "strict"}
         client.submit(client.upload(SCORES), "Final", **config).wait(60)
@@ -215,7 +230,9 @@ def test_aliases_are_moved_and_rolled_back(
     assert models("delete", "--version", "1") == {"deleted": "by-alias", "version": 1}
 
 
-def test_whole_tables_are_predicted_from_a_file_and_from_a_dataset(service_url: str) -> None:
+def test_whole_tables_are_predicted_from_a_file_and_from_a_dataset(
+    descent: Command, service_url: str
+) -> None:
     with Client(service_url) as client:
         dataset = client.upload(SCORES)
         config = {"model": {"type": "linear"}, "epochs": 5, "register_as": "of-tables"}
@@ -230,7 +247,7 @@ def test_whole_tables_are_predicted_from_a_file_and_from_a_dataset(service_url: 
 
 
 def test_keys_are_made_in_the_database_and_through_the_service(
-    run_service: RunService, tmp_path: Path
+    descent: Command, run_service: RunService, tmp_path: Path
 ) -> None:
     own = {"DESCENT_DATA_DIR": str(tmp_path / "data")}
     made = json.loads(descent("keys", "create", "first", "--json", **own).stdout)
@@ -251,13 +268,13 @@ def test_keys_are_made_in_the_database_and_through_the_service(
     assert gone == {"deleted": made["id"]}
 
 
-def test_a_migration_tells_what_it_did_as_json(tmp_path: Path) -> None:
+def test_a_migration_tells_what_it_did_as_json(descent: Command, tmp_path: Path) -> None:
     own = {"DESCENT_DATA_DIR": str(tmp_path)}
     first, second = (json.loads(descent("migrate", "--json", **own).stdout) for _ in range(2))
     assert (first["before"], second["before"]) == (None, first["after"])
 
 
-def test_an_address_without_a_scheme_is_wrong_usage() -> None:
+def test_an_address_without_a_scheme_is_wrong_usage(descent: Command) -> None:
     result = descent("runs", "list", url="127.0.0.1:9")
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
