@@ -3,18 +3,20 @@
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import structlog
 from anyio.to_thread import run_sync
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from fastapi.routing import iter_route_contexts
+from fastapi.routing import APIRoute, iter_route_contexts
 from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
 from service import openapi, pages, problems, system
@@ -103,7 +105,7 @@ def create_app(settings: Settings, wake: Callable[[], None] = _nobody) -> FastAP
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        generate_unique_id_function=lambda route: route.name,
+        generate_unique_id_function=_name_of,
     )
     app.state.parts = parts
     app.state.settings, app.state.engine = settings, engine
@@ -151,11 +153,26 @@ def _add_routes(app: FastAPI) -> None:
             app.openapi_schema = openapi.describe(app, system.version())
         return JSONResponse(app.openapi_schema)
 
-    for each in (system.root, pages.pages, oip.router, invocations.router, described):
-        app.include_router(each)
+    app.include_router(described)
+    app.routes.extend([*_routes(), *pages.assets()])
+
+
+@cache
+def _routes() -> list[BaseRoute]:
+    """Return the routes that all services of this process have in common.
+
+    FastAPI looks into all of them at the first request, which takes a tenth of a second.
+    """
+    table = APIRouter(generate_unique_id_function=_name_of)
+    for each in (system.root, pages.pages, oip.router, invocations.router):
+        table.include_router(each)
     for each in (system.api, datasets.router, runs.router, batch.router, inference.router):
-        app.include_router(each, prefix=API)
-    app.routes.extend(pages.assets())
+        table.include_router(each, prefix=API)
+    return table.routes
+
+
+def _name_of(route: APIRoute) -> str:
+    return route.name
 
 
 # ---- errors ---------------------------------------------------------------------------------
