@@ -78,7 +78,7 @@ class Server(uvicorn.Server):
             self._loop.call_soon_threadsafe(self._is_ending.set)
 
     async def main_loop(self) -> None:
-        """Wait for the end. Uvicorn's own looks ten times a second whether it has come."""
+        """Set the date each second; uvicorn's own looks ten times a second for the end."""
         while not await self.on_tick(0):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._is_ending.wait(), TICK_S)

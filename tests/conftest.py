@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from sqlalchemy import Engine, make_url, text
+from sqlalchemy import Engine, text
 
 from models.failpoints import VARIABLE
 from service import logs
@@ -19,7 +19,7 @@ from service.blobs import LocalBlobs
 from service.database import create_database, migrate
 from service.ids import new_id
 from service.settings import Settings
-from tests.postgres import empty, layout_of, own_server
+from tests.postgres import database, layout_of, own_server, renew
 from tests.serving import TLS, RunService, serving
 from tests.storage import KINDS, Place, running_s3
 from tests.warm import Parent, forked_service
@@ -53,11 +53,11 @@ def postgres_url() -> Iterator[str]:
     """Start PostgreSQL once; its template database has the newest schema."""
     with own_server() as server:
         url = server.url
-        # No test cuts the power, and a database is made and dropped for each one.
+        # No test cuts the power.
         _execute(url, "ALTER SYSTEM SET fsync = off")
         _execute(url, "SELECT pg_reload_conf()")
         _execute(url, f"CREATE DATABASE {TEMPLATE}")
-        engine = create_database(_with_database(url, TEMPLATE))
+        engine = create_database(database(url, TEMPLATE))
         migrate(engine)
         engine.dispose()
         yield url
@@ -66,7 +66,7 @@ def postgres_url() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def postgres_layout(postgres_url: str) -> list[str]:
     """Return what a database must look like that is used again."""
-    return layout_of(_with_database(postgres_url, TEMPLATE))
+    return layout_of(database(postgres_url, TEMPLATE))
 
 
 MakeDatabase = Callable[[str, Path], AbstractContextManager[str]]
@@ -87,17 +87,18 @@ def make_database(request: pytest.FixtureRequest, sqlite_template: Path) -> Make
             return
         server: str = request.getfixturevalue("postgres_url")
         layout: list[str] = request.getfixturevalue("postgres_layout")
-        name = new_id("test")
         if spare:
-            # Under a new name, so that nobody who is left over from another test finds it.
-            _execute(server, f"ALTER DATABASE {spare.pop()} RENAME TO {name}")
+            name = spare.pop()
         else:
+            name = new_id("test")
             _execute(server, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
-        yield _with_database(server, name)
-        if empty(_with_database(server, name), layout):
-            spare.append(name)
-        else:
-            _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
+        yield database(server, name)
+        fresh = new_id("test")
+        if renew(server, name, fresh, layout):
+            spare.append(fresh)
+            return
+        for left in (name, fresh):
+            _execute(server, f"DROP DATABASE IF EXISTS {left} WITH (FORCE)")
 
     return make
 
@@ -233,10 +234,6 @@ def service_url(run_service: RunService, tmp_path_factory: pytest.TempPathFactor
 def service(service_url: str) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=service_url, timeout=60, verify=TLS) as client:
         yield client
-
-
-def _with_database(url: str, name: str) -> str:
-    return make_url(url).set(database=name).render_as_string(hide_password=False)
 
 
 def _execute(url: str, statement: str) -> None:

@@ -38,6 +38,7 @@ class Parent:
     """The process, seen from the tests."""
 
     def __init__(self, environment: Mapping[str, str], log: Path) -> None:
+        self._log = log
         self._orders, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
         with theirs, log.open("ab") as words:
             self._process = subprocess.Popen(
@@ -58,7 +59,11 @@ class Parent:
         """Run the program `descent` to its end, as `subprocess.run` does."""
         with TemporaryFile("w+b") as output, TemporaryFile("w+b") as words:
             pid = self._fork("descent", arguments, environment, folder, [output, words])
-            status = Forked(self, pid).wait()
+            process = Forked(self, pid)
+            try:
+                status = process.wait()
+            finally:
+                process.kill()
             texts = [os.pread(f.fileno(), 1 << 24, 0).decode() for f in (output, words)]
         return subprocess.CompletedProcess(arguments, status, *texts)
 
@@ -101,7 +106,9 @@ class Parent:
         return pid
 
     def _answer(self) -> int | None:
-        answer: int | None = json.loads(self._orders.recv(LARGEST))
+        text = self._orders.recv(LARGEST)
+        assert text, f"the warm process has ended: {self._log.read_text()[-4000:]}"
+        answer: int | None = json.loads(text)
         return answer
 
 
@@ -120,10 +127,11 @@ class Forked:
         return self._status
 
     def wait(self, timeout: float | None = None) -> int:
-        deadline = time.monotonic() + (timeout or PATIENCE_S)
+        limit = PATIENCE_S if timeout is None else timeout
+        deadline = time.monotonic() + limit
         while (status := self.poll()) is None:
             if time.monotonic() > deadline:
-                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or PATIENCE_S)
+                raise subprocess.TimeoutExpired(f"process {self.pid}", limit)
             time.sleep(TICK)
         return status
 
@@ -147,7 +155,7 @@ def forked_service(
 
         def start(command: str, *options: str) -> Forked:
             process = parent.start(data_dir, command, *options, **variables)
-            stack.callback(_stop, process)
+            stack.callback(_stop, process, command)
             return process
 
         url = url_of(start("serve", "--no-worker"), data_dir)
@@ -156,13 +164,16 @@ def forked_service(
         yield url
 
 
-def _stop(process: Forked) -> None:
+def _stop(process: Forked, command: str) -> None:
     process.terminate()
     try:
         status = process.wait(STOP_S)
     finally:
         process.kill()
-    assert status == 0, "the service did not end well"
+        process.wait()
+    # A worker that nobody has waited for may not have come to the point where it obeys.
+    well = {0, -SIGTERM} if command == "worker" else {0}
+    assert status in well, f"{command} did not end well"
 
 
 # ---- in the process -----------------------------------------------------------------------------
@@ -177,10 +188,18 @@ def main() -> None:
     warm = Warm()
     _say(orders, warm.pid)
     alive: set[int] = set()
+    try:
+        _obey(orders, warm, alive)
+    finally:
+        for pid in alive:
+            os.kill(pid, SIGKILL)
+
+
+def _obey(orders: socket.socket, warm: Warm, alive: set[int]) -> None:
     while True:
         text, files, _, _ = socket.recv_fds(orders, LARGEST, 2)
         if not text:
-            break
+            return
         order = json.loads(text)
         if "ended" in order:
             status = _status(order["ended"])
@@ -196,8 +215,6 @@ def main() -> None:
             os.close(descriptor)
         alive.add(pid)
         _say(orders, pid)
-    for pid in alive:
-        os.kill(pid, SIGKILL)
 
 
 def _become(warm: Warm, order: Mapping[str, Any], files: list[int]) -> NoReturn:

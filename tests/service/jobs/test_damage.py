@@ -18,7 +18,7 @@ from tests.warm import Parent
 
 pytestmark = pytest.mark.slow
 
-LONG: dict[str, Any] = {"epochs": 2_000, "batch_size": 16}  # long enough to be paused
+LONG: dict[str, Any] = {"epochs": 3_000, "batch_size": 16}  # long enough to be paused
 
 
 @pytest.fixture(scope="module", params=KINDS)

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 LONG = 200_000  # epochs: tens of seconds
 #: a run that is worth disturbing, and that ends
-LONG_ENOUGH: dict[str, Any] = {"epochs": 2_000, "batch_size": 16}
+LONG_ENOUGH: dict[str, Any] = {"epochs": 3_000, "batch_size": 16}
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
