@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from models.failpoints import VARIABLE
 from service import logs
@@ -19,7 +19,7 @@ from service.blobs import LocalBlobs
 from service.database import create_database, migrate
 from service.ids import new_id
 from service.settings import Settings
-from tests.postgres import database, layout_of, own_server, renew
+from tests.postgres import database, execute, layout_of, own_server, renew
 from tests.serving import TLS, RunService, serving
 from tests.storage import KINDS, Place, running_s3
 from tests.warm import Parent, forked_service
@@ -54,9 +54,9 @@ def postgres_url() -> Iterator[str]:
     with own_server() as server:
         url = server.url
         # No test cuts the power.
-        _execute(url, "ALTER SYSTEM SET fsync = off")
-        _execute(url, "SELECT pg_reload_conf()")
-        _execute(url, f"CREATE DATABASE {TEMPLATE}")
+        execute(url, "ALTER SYSTEM SET fsync = off")
+        execute(url, "SELECT pg_reload_conf()")
+        execute(url, f"CREATE DATABASE {TEMPLATE}")
         engine = create_database(database(url, TEMPLATE))
         migrate(engine)
         engine.dispose()
@@ -91,14 +91,14 @@ def make_database(request: pytest.FixtureRequest, sqlite_template: Path) -> Make
             name = spare.pop()
         else:
             name = new_id("test")
-            _execute(server, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+            execute(server, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
         yield database(server, name)
         fresh = new_id("test")
         if renew(server, name, fresh, layout):
             spare.append(fresh)
             return
         for left in (name, fresh):
-            _execute(server, f"DROP DATABASE IF EXISTS {left} WITH (FORCE)")
+            execute(server, f"DROP DATABASE IF EXISTS {left} WITH (FORCE)")
 
     return make
 
@@ -234,10 +234,3 @@ def service_url(run_service: RunService, tmp_path_factory: pytest.TempPathFactor
 def service(service_url: str) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=service_url, timeout=60, verify=TLS) as client:
         yield client
-
-
-def _execute(url: str, statement: str) -> None:
-    engine = create_database(url).execution_options(isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text(statement))
-    engine.dispose()

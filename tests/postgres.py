@@ -105,6 +105,12 @@ def database(server: str, name: str) -> str:
     return make_url(server).set(database=name).render_as_string(hide_password=False)
 
 
+def execute(url: str, statement: str) -> None:
+    """Carry out a statement outside of any transaction."""
+    with _connected(url) as connection:
+        connection.execute(text(statement))
+
+
 @contextmanager
 def _connected(url: str) -> Iterator[Connection]:
     engine = create_database(url).execution_options(isolation_level="AUTOCOMMIT")

@@ -31,6 +31,8 @@ class Process(Protocol):
     @property
     def stdout(self) -> IO[str] | None: ...
 
+    def terminate(self) -> None: ...
+
     def kill(self) -> None: ...
 
     def wait(self, timeout: float | None = None) -> int: ...
@@ -74,15 +76,20 @@ def running_service(data_dir: Path, *arguments: str, **variables: str) -> Iterat
     try:
         yield url_of(process, data_dir)
     finally:
-        process.terminate()
-        try:
-            status = process.wait(STOP_S)
-        finally:
-            process.kill()
-            process.wait()
-            if process.stdout:
-                process.stdout.close()
+        status = stop(process)
     assert status == 0, "the service did not end well"
+
+
+def stop(process: Process) -> int:
+    """Tell a process to end and return its status; kill one that takes too long, and raise."""
+    process.terminate()
+    try:
+        return process.wait(STOP_S)
+    finally:
+        process.kill()
+        process.wait()
+        if process.stdout:
+            process.stdout.close()
 
 
 def environment_of(data_dir: Path, variables: Mapping[str, str]) -> dict[str, str]:

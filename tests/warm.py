@@ -24,7 +24,7 @@ from typing import IO, Any, NoReturn
 from descent.__main__ import main as descent
 from service.__main__ import main as server
 from tests.chaos.processes import Warm, children
-from tests.serving import STOP_S, environment_of, url_of
+from tests.serving import environment_of, stop, url_of
 
 PATIENCE_S = 60.0  # seconds that a process may take to end
 TICK = 0.02  # seconds between two looks at a process
@@ -165,12 +165,7 @@ def forked_service(
 
 
 def _stop(process: Forked, command: str) -> None:
-    process.terminate()
-    try:
-        status = process.wait(STOP_S)
-    finally:
-        process.kill()
-        process.wait()
+    status = stop(process)
     # A worker that nobody has waited for may not have come to the point where it obeys.
     well = {0, -SIGTERM} if command == "worker" else {0}
     assert status in well, f"{command} did not end well"

@@ -13,13 +13,10 @@ from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
 
-from sqlalchemy import make_url
-from sqlalchemy import text as sql
-
-from service.database import create_database
 from tests.chaos import histories
 from tests.chaos.processes import Warm, until
 from tests.chaos.stage import RUNS, Stage
+from tests.postgres import database, execute
 
 QUIET_S = 10.0  # seconds after which nothing may be left over
 
@@ -81,11 +78,8 @@ def _database(order: Order, folder: Path) -> str:
     if order.database == "sqlite":
         return f"sqlite:///{folder / 'descent.sqlite3'}"
     name = f"chaos_{order.store}"
-    engine = create_database(order.server).execution_options(isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(sql(f"CREATE DATABASE {name}"))
-    engine.dispose()
-    return make_url(order.server).set(database=name).render_as_string(hide_password=False)
+    execute(order.server, f"CREATE DATABASE {name}")
+    return database(order.server, name)
 
 
 def _store(order: Order, folder: Path) -> str:
