@@ -75,7 +75,10 @@ class Autograd:
     def backward(self, slopes: Tensor) -> None:
         # The parameters' gradients are views of the flat tensor, which backward adds to.
         self.gradients.zero_()
-        torch.autograd.backward(self.outputs, slopes)
+        # Of a number, whose derivative by the outputs is the slopes themselves: where backward is
+        # given slopes it imports SymPy first, which takes a new process as long as a small run.
+        with torch.enable_grad():
+            torch.sum(self.outputs * slopes).backward()  # type: ignore[no-untyped-call]
 
 
 class Stack:

@@ -6,6 +6,7 @@ our own constants cross the border. What a file does to this process ends with i
 
 import contextlib
 import ctypes
+import gc
 import importlib
 import json
 import multiprocessing
@@ -172,6 +173,7 @@ def _nothing() -> None:
 
 def _child(sender: Connection, text: str, limits: Limits) -> None:
     confine(limits)
+    gc.freeze()  # what was imported stays: to look through it for garbage would copy its memory
     task = Task(**json.loads(text))
     keep_to(Path(task.folder))
     try:

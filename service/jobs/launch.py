@@ -8,6 +8,7 @@ own constants are handed over at the start; every message is JSON.
 import contextlib
 import ctypes
 import faulthandler
+import gc
 import importlib
 import json
 import os
@@ -170,6 +171,7 @@ def _nothing() -> None:
 def _enter(end: socket.socket, job: str, scratch: str, _lock: Inherited | None) -> None:
     """Run one attempt in this process, which ends with its parent."""
     _die_with_parent()
+    gc.freeze()  # what was imported stays: to look through it for garbage would copy its memory
     # Ctrl-C and SIGTERM may reach the whole group; a trainer obeys its pipe alone.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

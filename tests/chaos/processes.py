@@ -5,6 +5,7 @@ trainers is shared: to import torch anew for each killed worker would take most 
 This process stays single-threaded and opens nothing before a fork that a child might use.
 """
 
+import gc
 import json
 import os
 import signal
@@ -35,6 +36,7 @@ class Warm:
         self._module: Any = forkserver
         self._server = self._module._forkserver  # noqa: SLF001
         self.pid: int = self._server._forkserver_pid  # noqa: SLF001
+        gc.freeze()  # what is imported by now: children that look through it would copy its memory
 
     def trainers(self) -> list[int]:
         """Return the processes that train now."""
