@@ -1,9 +1,9 @@
 """A process that has the program imported, and forks its commands from itself: in no time.
 
 What runs in them is what `descent serve --no-worker`, `descent worker` and the command line run;
-only the warm parent of the trainers is shared. It is started with the failpoints of its
-environment, and so are its trainers. It takes orders over its standard input, a socket, and ends
-with it.
+only the warm parents are shared, of trainers and of parsers. It is started with the failpoints of
+its environment, and so are its trainers. It takes orders over its standard input, a socket, and
+ends with it.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from signal import SIGKILL, SIGTERM, Signals
@@ -23,10 +24,13 @@ from typing import IO, Any, NoReturn
 
 from descent.__main__ import main as descent
 from service.__main__ import main as server
+from tests.chaos import lane
+from tests.chaos.lane import Order
 from tests.chaos.processes import Warm, children
 from tests.serving import environment_of, stop, url_of
 
 PATIENCE_S = 60.0  # seconds that a process may take to end
+LANE_S = 600.0  # seconds that a lane of the chaos may take
 TICK = 0.02  # seconds between two looks at a process
 LARGEST = 1 << 17  # bytes of an order: most of it is an environment
 PROGRAMS = {"descent": descent, "server": server}
@@ -71,6 +75,18 @@ class Parent:
         """Start a command that serves or works in a folder, with these settings."""
         environment = environment_of(data_dir, variables)
         return self.fork(*arguments, environment=environment, log=data_dir / "service.log")
+
+    def play(self, order: Order) -> None:
+        """Play a lane of the chaos; this must be a process whose failpoints are switched on."""
+        folder = Path(order.folder)
+        arguments = [json.dumps(asdict(order))]
+        with (folder / "lane.log").open("ab") as log:
+            pid = self._fork("lane", arguments, os.environ, folder, [log, log])
+        try:
+            Forked(self, pid).wait(LANE_S)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, SIGKILL)  # and all that it has forked
 
     def trainers(self) -> list[int]:
         """Return the processes that train now, for whichever worker."""
@@ -222,8 +238,11 @@ def _become(warm: Warm, order: Mapping[str, Any], files: list[int]) -> NoReturn:
         os.chdir(order["folder"])
         os.environ.clear()
         os.environ.update(order["environment"])
-        # Only those of the trainers are shared: the API has a parent of its own for what parses.
-        (warm.share if "worker" in order["arguments"] else warm.leave)()
+        if order["program"] == "lane":
+            os.setsid()
+            lane.play(Order(**json.loads(order["arguments"][0])), warm)
+            os._exit(0)
+        (warm.become_worker if "worker" in order["arguments"] else warm.become_api)()
         sys.argv = [order["program"], *order["arguments"]]
         PROGRAMS[order["program"]]()
         status = 0

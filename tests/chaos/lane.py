@@ -2,7 +2,7 @@
 
     python -m tests.chaos lane ORDER     (JSON, the fields of `Order`)
 
-`DESCENT_FAILPOINTS` must name the lane's folder when the process starts.
+`DESCENT_FAILPOINTS` must name a folder that nobody else uses when the process starts.
 """
 
 import json
@@ -41,10 +41,15 @@ class Order:
 
 
 def main(text: str) -> None:
-    """Play the histories of the order and write the report; ends the process."""
-    order = Order(**json.loads(text))
+    """Carry out an order; ends the process."""
+    play(Order(**json.loads(text)), Warm())
+    os._exit(0)
+
+
+def play(order: Order, warm: Warm) -> None:
+    """Play the histories of the order, in processes forked from this one, and write the report."""
     folder = Path(order.folder)
-    stage = Stage(Warm(), folder, _database(order, folder), _store(order, folder))
+    stage = Stage(warm, folder, _database(order, folder), _store(order, folder))
     try:
         stage.open()
         for number in range(len(RUNS)):
@@ -57,7 +62,6 @@ def main(text: str) -> None:
         stage.figures.wrong.append(f"the lane ended early: {traceback.format_exc()}")
     report = asdict(stage.figures) | {"reached": sorted(stage.figures.reached)}
     (folder / "report.json").write_text(json.dumps(report))
-    os._exit(0)
 
 
 def _play(stage: Stage, order: Order) -> None:

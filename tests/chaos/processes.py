@@ -1,7 +1,8 @@
 """The service's processes for a history: forked from this one, where everything is imported.
 
-What runs in them is what `descent worker` and `descent serve` run. Only the warm parent of the
-trainers is shared: to import torch anew for each killed worker would take most of the time.
+What runs in them is what `descent worker` and `descent serve` run. Only the warm parents are
+shared, of trainers and of parsers: to import torch anew for each worker that is killed would take
+most of the time.
 This process stays single-threaded and opens nothing before a fork that a child might use.
 """
 
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from service import logs, serve
+from service.datasets import sandbox
 from service.jobs import worker
 from service.jobs.launch import LocalLauncher
 from service.settings import Settings
@@ -28,28 +30,35 @@ WARM_S = 60.0  # seconds; torch takes two of them on an idle machine
 
 
 class Warm:
-    """The warm parent that all workers of this process fork their trainers from."""
+    """The warm parents that all workers and APIs of this process fork from."""
 
     def __init__(self) -> None:
         launcher = LocalLauncher()
         until(launcher.is_warm, WARM_S)
         self._module: Any = forkserver
-        self._server = self._module._forkserver  # noqa: SLF001
-        self.pid: int = self._server._forkserver_pid  # noqa: SLF001
+        self._trainers = self._module._forkserver  # noqa: SLF001
+        self._parsers: Any = forkserver.ForkServer()
+        self._parsers.set_forkserver_preload(sandbox.WARM)
+        self._parsers.ensure_running()
+        self.pid: int = self._trainers._forkserver_pid  # noqa: SLF001
         gc.freeze()  # what is imported by now: children that look through it would copy its memory
 
     def trainers(self) -> list[int]:
         """Return the processes that train now."""
         return children(self.pid)
 
-    def share(self) -> None:
-        """Have a forked child use it; asking after a parent that is not its own would fail."""
-        self._module.ensure_running = self._server.ensure_running = _nothing
+    def become_worker(self) -> None:
+        """Have a forked child start its trainers from here."""
+        self._use(self._trainers)
 
-    def leave(self) -> None:
-        """Have a forked child start one of its own when it needs one."""
-        server = self._server
-        server._forkserver_pid = server._forkserver_address = server._forkserver_alive_fd = None  # noqa: SLF001
+    def become_api(self) -> None:
+        """Have a forked child start what parses from here."""
+        self._use(self._parsers)
+
+    def _use(self, server: Any) -> None:
+        # Asking after a parent that is not its own would fail.
+        server.ensure_running = self._module.ensure_running = _nothing
+        self._module.connect_to_new_process = server.connect_to_new_process
 
 
 def children(pid: int) -> list[int]:
@@ -66,7 +75,7 @@ def start_worker(warm: Warm, settings: Settings, log: Path) -> int:
     """Fork a worker; return its process."""
 
     def work() -> None:
-        warm.share()
+        warm.become_worker()
         worker.main(settings, stdin_wake=False)
 
     return fork(work, log)
@@ -76,7 +85,7 @@ def start_api(warm: Warm, settings: Settings, log: Path) -> int:
     """Fork the API without a worker; return its process."""
 
     def work() -> None:
-        warm.leave()
+        warm.become_api()
         serve.main(settings, with_worker=False)
 
     return fork(work, log)

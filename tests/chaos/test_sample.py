@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.director import LANES, folder_of, play, report_of
+from tests.chaos.director import LANES, folder_of, report_of
 from tests.chaos.lane import Order
+from tests.warm import Parent
 
 pytestmark = pytest.mark.slow
 
@@ -15,11 +16,16 @@ HISTORIES = 4  # a lane: processes killed and stopped, a disk that is full
 
 @pytest.mark.parametrize(("database", "store"), LANES)
 def test_no_promise_is_broken(
-    database: str, store: str, postgres_url: str, s3_url: str, tmp_path: Path
+    database: str,
+    store: str,
+    breakable: Parent,
+    postgres_url: str,
+    s3_url: str,
+    tmp_path: Path,
 ) -> None:
     folder = folder_of(tmp_path, (database, store))
     order = Order(database, store, folder, postgres_url, s3_url, SEED, 1, HISTORIES)
-    play([order])
+    breakable.play(order)
     report = report_of(order)
     assert report["wrong"] == []
     assert report["reached"]
