@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
-from service import openapi, pages, problems, system
+from service import openapi, pages, problems, system, validation
 from service.batch import routes as batch
 from service.database import create_database
 from service.datasets import routes as datasets
@@ -217,4 +217,4 @@ def _methods(request: Request) -> set[str]:
 
 
 async def _on_invalid(request: Request, error: RequestValidationError) -> Response:
-    return problems.respond(request, problems.from_validation(error.errors(), error.body))
+    return problems.respond(request, validation.to_error(error.errors(), error.body))

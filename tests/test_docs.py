@@ -16,7 +16,7 @@ from sqlalchemy import text as sql
 
 from descent import exit_codes
 from descent.spec import RunConfig
-from service import problems
+from service import validation
 from service.database import create_database
 from service.runs.lifecycle import TRANSITIONS
 from service.settings import Settings
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 #: Codes that the sources make from other words.
-SPELLED_ELSEWHERE = {*problems.CODES.values(), problems.OTHER}
+SPELLED_ELSEWHERE = {*validation.CODES.values(), validation.OTHER}
 SETTINGS = {f"DESCENT_{name.upper()}" for name in Settings.model_fields}
 PRODUCTION = "docs/production.md"
 

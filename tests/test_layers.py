@@ -80,7 +80,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.collect",),
     ("service.storage", "service.references"),
     ("service.s3",),
-    ("service.database", "service.blobs", "service.logs", "service.strict_json"),
+    (
+        "service.database",
+        "service.blobs",
+        "service.logs",
+        "service.strict_json",
+        "service.validation",
+    ),
     (
         "service.tables",
         "service.settings",
@@ -98,6 +104,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("descent.client",),
     ("descent",),
 )
+#: what the parents of processes that compute have imported
+PRELOADED = ", ".join((*launch.MODULES.values(), "service.datasets.parse"))
 #: packages that only these modules may import
 RESERVED = {
     "fastapi": (
@@ -251,8 +259,12 @@ def test_nothing_forks_a_process_that_may_have_used_the_storage() -> None:
             if isinstance(node, ast.Call):
                 assert "preexec_fn" not in {keyword.arg for keyword in node.keywords}, name
                 assert "fork" not in {getattr(a, "value", None) for a in node.args}, name
-    preloaded = ", ".join((*launch.MODULES.values(), "service.datasets.parse"))
-    assert "obstore" not in loaded_by(f"import {preloaded}")
+    assert "obstore" not in loaded_by(f"import {PRELOADED}")
+
+
+def test_the_processes_that_compute_load_no_database_and_no_web_framework() -> None:
+    heavy = {"sqlalchemy", "alembic", "psycopg", "starlette", "fastapi", "httpx"}
+    assert not loaded_by(f"import {PRELOADED}") & heavy
 
 
 def test_files_are_short_enough_to_be_read_at_once() -> None:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from descent.schemas import InferRequest, InputTensor, TensorParameters
 from models.features import Features
-from service import problems
+from service import validation
 from service.errors import BadRequest, Invalid
 from service.inference import binary, bodies
 from service.strict_json import strict_json
@@ -49,7 +49,7 @@ def parse(content: bytes, length: str | None) -> Asked:
         request = InferRequest.model_validate(said)
     except ValidationError as error:
         found = [each | {"loc": ("body", *each["loc"])} for each in error.errors()]
-        raise problems.from_validation(found, said) from error
+        raise validation.to_error(found, said) from error
     _check_parameters(request)
     return Asked(request, _cut(request, rest))
 

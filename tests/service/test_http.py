@@ -16,7 +16,7 @@ from sqlalchemy.exc import OperationalError
 
 from descent.spec import RunConfig
 from descent.strict import Strict
-from service import problems
+from service import validation
 from service.app import create_app
 from service.dependencies import (
     PageParams,
@@ -216,7 +216,7 @@ def test_a_whole_number_is_an_integer_and_an_integer_a_number(probe: httpx.Clien
 
 def test_a_rule_that_pydantic_adds_gets_the_code_of_all_others() -> None:
     error = {"type": "new_in_the_next_version", "loc": ("body", "x"), "msg": "Input should be y"}
-    (item,) = problems.from_validation([error | {"input": 1}], {"x": 1}).errors
+    (item,) = validation.to_error([error | {"input": 1}], {"x": 1}).errors
     assert item["code"] == "invalid_value"
 
 
