@@ -169,11 +169,14 @@ def _wake(stage: Stage, history: History, run_id: str) -> None:
         return
     until(lambda: is_stopped(zombie), PATIENCE_S)
     if not until(stage.is_writable, LOCKED_S):
-        # Another thread of it holds SQLite's one lock: nobody can take over, so nothing to see.
+        # Another thread of it reads or writes SQLite: nobody can take over, so nothing to see.
         os.kill(zombie, signal.SIGCONT)
         return
     stage.start_worker()
-    until(lambda: stage.has_ended(run_id), PATIENCE_S)
+    if not until(lambda: stage.has_ended(run_id), PATIENCE_S):
+        stage.figures.wrong.append(f"{history}: {run_id}: I8: nobody took the run over")
+        end(zombie)
+        return
     before = stage.dump(run_id)
     os.kill(zombie, signal.SIGCONT)
     # It still writes what it was about to write before it obeys.

@@ -128,13 +128,16 @@ class Stage:
         return any(dead)
 
     def is_writable(self) -> bool:
-        """Whether somebody could write to the database now; PostgreSQL has a lock for each row."""
+        """Whether somebody could commit to the database now; PostgreSQL has a lock for each row.
+
+        Without a write-ahead log SQLite lets nobody commit while another process reads.
+        """
         path = make_url(self.settings.resolved_database_url).database
         if not self.settings.is_embedded or path is None:
             return True
         with closing(sqlite3.connect(path, timeout=0.1, isolation_level=None)) as connection:
             try:
-                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("BEGIN EXCLUSIVE")
             except sqlite3.OperationalError:
                 return False
             connection.execute("ROLLBACK")
