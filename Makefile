@@ -28,7 +28,7 @@ demo: .venv/.server ## train on two small tables and watch: one minute, stops by
 test: .venv/.dev .venv/.page ## every check that CI runs: ruff, mypy, pytest with a sample of the chaos
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --num-workers 2
+	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Without a page, because no registry of npm packages is reached, the API still serves.
@@ -49,7 +49,7 @@ install: .venv/.dev .venv/.page ## only the set-up: everything that demo, serve 
 lint: .venv/.dev ## ruff and mypy, with what ruff can repair repaired
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/mypy --num-workers 2
+	$(BIN)/mypy
 
 chaos: .venv/.dev ## kill, stop and starve the service while it trains; KILLS=… and SEED=… choose
 	$(BIN)/python -m tests.chaos $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from service.datasets import sandbox
 from service.jobs import launch
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -105,7 +106,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("descent",),
 )
 #: what the parents of processes that compute have imported
-PRELOADED = ", ".join((*launch.MODULES.values(), "service.datasets.parse"))
+PRELOADED = ", ".join((*launch.MODULES.values(), *sandbox.WARM))
 #: packages that only these modules may import
 RESERVED = {
     "fastapi": (

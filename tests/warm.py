@@ -26,7 +26,7 @@ from descent.__main__ import main as descent
 from service.__main__ import main as server
 from tests.chaos import lane
 from tests.chaos.lane import Order
-from tests.chaos.processes import Warm, children
+from tests.chaos.processes import Warm, children, until
 from tests.serving import environment_of, stop, url_of
 
 PATIENCE_S = 60.0  # seconds that a process may take to end
@@ -171,7 +171,7 @@ def forked_service(
 
         def start(command: str, *options: str) -> Forked:
             process = parent.start(data_dir, command, *options, **variables)
-            stack.callback(_stop, process, command)
+            stack.callback(_stop, process)
             return process
 
         url = url_of(start("serve", "--no-worker"), data_dir)
@@ -180,11 +180,17 @@ def forked_service(
         yield url
 
 
-def _stop(process: Forked, command: str) -> None:
-    status = stop(process)
+def _stop(process: Forked) -> None:
     # A worker that nobody has waited for may not have come to the point where it obeys.
-    well = {0, -SIGTERM} if command == "worker" else {0}
-    assert status in well, f"{command} did not end well"
+    until(lambda: process.poll() is not None or _obeys(process.pid), PATIENCE_S)
+    assert stop(process) == 0, "the service did not end well"
+
+
+def _obeys(pid: int) -> bool:
+    """Whether a process has a handler for SIGTERM; without one it would just end."""
+    status = (Path("/proc") / str(pid) / "status").read_text()
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) >> (SIGTERM - 1) & 1)
 
 
 # ---- in the process -----------------------------------------------------------------------------
@@ -240,11 +246,11 @@ def _become(warm: Warm, order: Mapping[str, Any], files: list[int]) -> NoReturn:
         os.environ.update(order["environment"])
         if order["program"] == "lane":
             os.setsid()
-            lane.play(Order(**json.loads(order["arguments"][0])), warm)
-            os._exit(0)
-        (warm.become_worker if "worker" in order["arguments"] else warm.become_api)()
-        sys.argv = [order["program"], *order["arguments"]]
-        PROGRAMS[order["program"]]()
+            lane.play(order["arguments"][0], warm)
+        else:
+            (warm.become_worker if "worker" in order["arguments"] else warm.become_api)()
+            sys.argv = [order["program"], *order["arguments"]]
+            PROGRAMS[order["program"]]()
         status = 0
     except SystemExit as end:
         status = end.code

@@ -172,9 +172,7 @@ def _wake(stage: Stage, history: History, run_id: str) -> None:
         # Another thread of it reads or writes SQLite: nobody can take over, so nothing to see.
         os.kill(zombie, signal.SIGCONT)
         return
-    stage.start_worker()
-    if not until(lambda: stage.has_ended(run_id), PATIENCE_S):
-        stage.figures.wrong.append(f"{history}: {run_id}: I8: nobody took the run over")
+    if not _is_taken_over(stage, history, run_id):
         end(zombie)
         return
     before = stage.dump(run_id)
@@ -189,6 +187,15 @@ def _wake(stage: Stage, history: History, run_id: str) -> None:
         stage.figures.wrong.append(f"{history}: {run_id}: I4: the woken worker wrote something")
 
 
+def _is_taken_over(stage: Stage, history: History, run_id: str) -> bool:
+    """Start another worker and return whether it brings the run to its end, as it must."""
+    stage.start_worker()
+    is_over = until(lambda: stage.has_ended(run_id), PATIENCE_S)
+    if not is_over:
+        stage.figures.wrong.append(f"{history}: {run_id}: I8: nobody took the run over")
+    return is_over
+
+
 def _orphan(stage: Stage, history: History, run_id: str) -> None:
     """Stop a trainer and kill its supervisor: woken after the takeover it finds nobody."""
     if not _waits_for(stage, history, run_id):
@@ -196,8 +203,9 @@ def _orphan(stage: Stage, history: History, run_id: str) -> None:
     trainers = stage.warm.trainers()
     end(stage.worker)
     stage.figures.kills += 1
-    stage.start_worker()
-    until(lambda: stage.has_ended(run_id), PATIENCE_S)
+    if not _is_taken_over(stage, history, run_id):
+        tell(trainers, signal.SIGKILL)
+        return
     tell(trainers, signal.SIGCONT)
     if not until(lambda: not set(trainers) & set(stage.warm.trainers()), PATIENCE_S):
         stage.figures.wrong.append(f"{history}: {run_id}: a trainer outlived its supervisor")

@@ -42,12 +42,13 @@ class Order:
 
 def main(text: str) -> None:
     """Carry out an order; ends the process."""
-    play(Order(**json.loads(text)), Warm())
+    play(text, Warm())
     os._exit(0)
 
 
-def play(order: Order, warm: Warm) -> None:
-    """Play the histories of the order, in processes forked from this one, and write the report."""
+def play(text: str, warm: Warm) -> None:
+    """Play an order's histories, in processes forked from this one, and write the report."""
+    order = Order(**json.loads(text))
     folder = Path(order.folder)
     stage = Stage(warm, folder, _database(order, folder), _store(order, folder))
     try:

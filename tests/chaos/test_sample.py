@@ -28,5 +28,5 @@ def test_no_promise_is_broken(
     breakable.play(order)
     report = report_of(order)
     assert report["wrong"] == []
-    assert report["reached"]
-    assert report["looks"]
+    assert len(report["reached"]) >= HISTORIES - 1
+    assert report["looks"] > 100

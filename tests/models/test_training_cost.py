@@ -18,11 +18,12 @@ from pathlib import Path
 from tests.models.samples import SURVIVAL, learn, passengers
 
 for kind in ("sgd", "adam", "adamw", "rmsprop", "lbfgs"):
-    folder = Path({str(tmp_path)!r}) / kind
-    folder.mkdir()
-    choice = {{"optimizer": {{"type": kind}}, "batch_size": "full", "epochs": 2}}
-    net = {{"type": "mlp", "hidden": [4], "dropout": 0.1}}
-    learn(passengers(), folder, SURVIVAL | choice | {{"model": net}})
+    for dropout in (0.0, 0.1):
+        folder = Path({str(tmp_path)!r}) / f"{{kind}} {{dropout}}"
+        folder.mkdir()
+        choice = {{"optimizer": {{"type": kind}}, "batch_size": "full", "epochs": 2}}
+        net = {{"type": "mlp", "hidden": [4], "dropout": dropout}}
+        learn(passengers(), folder, SURVIVAL | choice | {{"model": net}})
 print(sorted({{"torch._dynamo", "sympy"}} & sys.modules.keys()))
 """
     command = [sys.executable, "-c", script]
