@@ -10,7 +10,7 @@ waiting; `None`, the only value outside tests, means the database's own clock.
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
-from sqlalchemy import ColumnElement, and_, or_, select, update
+from sqlalchemy import ColumnElement, and_, exists, or_, select, union_all, update
 from sqlalchemy.orm import Session
 
 from service.database import boot_id, clock, row_count
@@ -30,11 +30,15 @@ def table_of(job_id: str) -> type[Job]:
     return TABLES[job_id.partition("_")[0]]
 
 
-def has_waiting(session: Session, table: type[Job] = Run, *, now: float | None = None) -> bool:
-    """Return whether a job may start; a look that takes no lock."""
-    may_start = _may_start(table, clock(session, now), boot_id(session))
-    query = select(table.id).where(table.state == "queued", may_start).limit(1)
-    return session.execute(query).first() is not None
+def waiting(session: Session, *, now: float | None = None) -> list[type[Job]]:
+    """Return the tables in which a job may start; one look, which takes no lock."""
+    time, boot = clock(session, now), boot_id(session)
+    looks = [
+        exists().where(table.state == "queued", _may_start(table, time, boot))
+        for table in TABLES.values()
+    ]
+    found = session.execute(select(*looks)).one()
+    return [table for table, is_there in zip(TABLES.values(), found, strict=True) if is_there]
 
 
 def claim(
@@ -132,15 +136,15 @@ def hold(session: Session, table: type[Kind], job_id: str, attempt: int) -> Kind
 
 def expired(session: Session, *, now: float | None = None) -> Sequence[tuple[str, int]]:
     """Return id and attempt of each job whose owner has been silent for longer than its lease."""
-    return [
-        (job, attempt)
-        for table in TABLES.values()
-        for job, attempt in session.execute(
-            select(table.id, table.attempt)
-            .where(table.state.in_(OWNED), _is_expired(table, session, now))
-            .order_by(table.queued_at)
+    time, boot = clock(session, now), boot_id(session)
+    looks = [
+        select(table.id, table.attempt, table.queued_at.label("queued_at")).where(
+            table.state.in_(OWNED), _is_expired(table, time, boot)
         )
+        for table in TABLES.values()
     ]
+    rows = session.execute(union_all(*looks).order_by("queued_at"))
+    return [(job, attempt) for job, attempt, _queued_at in rows]
 
 
 def take_expired(
@@ -148,10 +152,11 @@ def take_expired(
 ) -> Job | None:
     """Lock the job if it is still at this attempt and still expired; else return None."""
     table = table_of(job_id)
+    time, boot = clock(session, now), boot_id(session)
     return session.execute(
         update(table)
         .where(table.id == job_id, table.attempt == attempt, table.state.in_(OWNED))
-        .where(_is_expired(table, session, now))
+        .where(_is_expired(table, time, boot))
         .values(owner=None, lease_expires=None)
         .returning(table),
         execution_options={"synchronize_session": False, "populate_existing": True},
@@ -180,8 +185,8 @@ def _by_table(attempts: dict[str, int]) -> Iterator[tuple[type[Job], dict[str, i
             yield table, group
 
 
-def _is_expired(table: type[Job], session: Session, now: float | None) -> ColumnElement[bool]:
-    return or_(table.lease_expires < clock(session, now), table.boot_id != boot_id(session))
+def _is_expired(table: type[Job], time: float, boot: str) -> ColumnElement[bool]:
+    return or_(table.lease_expires < time, table.boot_id != boot)
 
 
 def _may_start(table: type[Job], time: float, boot: str) -> ColumnElement[bool]:

@@ -69,7 +69,7 @@ class Supervisor:
         self._storers = ThreadPoolExecutor(slots, thread_name_prefix="store")
         #: a pipe that wakes the loop when a checkpoint is stored
         self._stored = os.pipe()
-        self._looked_at = self._now()
+        self._looked_at = time.monotonic()
         self._locks = settings.data_dir.absolute() / "locks"
         self._lock: int | None = None
 
@@ -88,7 +88,7 @@ class Supervisor:
                 for attempt in list(self._attempts.values()):
                     self._hear(attempt)
                 self._guarded(self._keep_house)
-                if self.is_stopping and self._now() > self._stop_by:
+                if self.is_stopping and time.monotonic() > self._stop_by:
                     self._abandon()
             self._abandon()
             self._storers.shutdown(wait=False)
@@ -99,16 +99,16 @@ class Supervisor:
         """Claim nothing more and have every trainer save its state; again changes nothing."""
         if not self.is_stopping:
             self.is_stopping = True
-            self._stop_by = self._now() + self._settings.grace_s
+            self._stop_by = time.monotonic() + self._settings.grace_s
 
     def hurry(self) -> None:
         """Kill the trainers and end: their runs go on from their last checkpoints."""
         self.stop()
-        self._stop_by = self._now()
+        self._stop_by = time.monotonic()
 
     def _is_over(self) -> bool:
         """Whether to end. What cannot be written by then is left to the leases to sort out."""
-        is_late = self._now() > self._stop_by + LAST_WRITES
+        is_late = time.monotonic() > self._stop_by + LAST_WRITES
         return self.is_stopping and (not self._attempts or is_late)
 
     def _wait(self, wake: int | None) -> int | None:
@@ -144,10 +144,10 @@ class Supervisor:
             self._sweep()
         if self._is_due("seen", SEEN if self._launcher.is_warm() else 1.0):
             self._show()
-        if not self.is_stopping and self._launcher.is_warm():
-            for work in WORKS:
-                while self._is_free(work) and self._claim(work):
-                    pass
+        can_start = not self.is_stopping and self._launcher.is_warm()
+        # Not at each message of a trainer: it may send ten a second.
+        if can_start and self._is_due("claim", self._settings.poll_s):
+            self._claim_all()
 
     def _guarded(self, step: Any) -> None:  # noqa: ANN401  any function without arguments
         """Run a step that may find the database away; it is tried again at the next look."""
@@ -162,15 +162,11 @@ class Supervisor:
         time.sleep(LOOK_S if self.is_stopping else DATABASE_RETRY)
 
     def _is_due(self, what: str, every_s: float) -> bool:
-        now = self._now()
+        now = time.monotonic()
         if self._next.get(what, 0.0) > now:
             return False
         self._next[what] = now + every_s
         return True
-
-    @staticmethod
-    def _now() -> float:
-        return time.monotonic()
 
     # ---- claiming and leases ------------------------------------------------------------------
 
@@ -178,10 +174,16 @@ class Supervisor:
         busy = sum(attempt.work is work for attempt in self._attempts.values())
         return busy < work.slots(self._settings)
 
+    def _claim_all(self) -> None:
+        """Start what waits, one job of each kind after the other, until no slot is free for any."""
+        while free := [work for work in WORKS if self._is_free(work)]:
+            with reading(self._engine) as session:  # an idle queue costs no write lock
+                waiting = queue.waiting(session)
+            begun = [self._claim(work) for work in free if work.table in waiting]
+            if not any(begun):
+                return
+
     def _claim(self, work: Work) -> bool:
-        with reading(self._engine) as session:  # an idle queue costs no write lock
-            if not queue.has_waiting(session, work.table):
-                return False
         with writing(self._engine) as session:
             job = work.claim(session, self.id, self._settings.lease_s)
         if job is None:
@@ -237,19 +239,19 @@ class Supervisor:
                 self._tell(attempt, "pause", self._settings.grace_s)
             elif self.is_stopping:
                 self._tell(attempt, "handback", self._settings.grace_s)
-            if attempt.kill_at is not None and self._now() > attempt.kill_at:
+            if attempt.kill_at is not None and time.monotonic() > attempt.kill_at:
                 attempt.child.kill()
 
     def _tell(self, attempt: Attempt, reason: str, grace_s: float) -> None:
         if attempt.stop_reason in {reason, "cancel"}:
             return
         attempt.stop_reason = reason
-        attempt.kill_at = self._now() + grace_s
+        attempt.kill_at = time.monotonic() + grace_s
         attempt.child.send({"type": "stop", "reason": reason})
 
     def _end_stalls(self) -> None:
         """Kill trainers that are silent too long, after a look at where they stand still."""
-        now = self._now()
+        now = time.monotonic()
         passed, self._looked_at = min(now - self._looked_at, LOOK_AT_MOST), now
         for attempt in self._attempts.values():
             # One whose messages wait to be written is not silent.
@@ -294,7 +296,7 @@ class Supervisor:
                 attempt.has_ended = True
             else:
                 attempt.inbox.append(message)
-        if attempt.retry_at > self._now():
+        if attempt.retry_at > time.monotonic():
             return
         try:
             while attempt.inbox:
@@ -309,8 +311,8 @@ class Supervisor:
             # Nothing is lost: the message stays first in the inbox, and a full inbox is not read,
             # which in turn holds the trainer.
             log.warning("cannot write", job_id=attempt.job_id, error=str(error))
-            attempt.retry_at = self._now() + DATABASE_RETRY
-            if self.is_stopping and self._now() > self._stop_by:
+            attempt.retry_at = time.monotonic() + DATABASE_RETRY
+            if self.is_stopping and time.monotonic() > self._stop_by:
                 attempt.inbox.clear()  # it goes on from the last checkpoint that was stored
 
     def _write_first(self, attempt: Attempt) -> bool:

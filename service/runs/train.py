@@ -37,18 +37,17 @@ class Reporter(Channel):
         super().__init__(end)
         self._rows: list[dict[str, Any]] = []
         self._frames: list[dict[str, Any]] = []
-        self._summary: dict[str, Any] = {"progress": None, "best": None}
+        #: what was reported last; nothing is sent of the run before its first rows
+        self._newest: Metrics | None = None
         self._flushed_at = 0.0
         self._signature: dict[str, Any] | None = None
 
     def report(self, event: Event) -> None:
         if isinstance(event, Metrics):
-            self._rows += [asdict(row) for row in event.rows]
+            # Thousands of epochs a second come by here: what is only of the newest waits for it.
+            self._rows += [vars(row) for row in event.rows]
             self._frames += _frames(event.frame)
-            self._summary = {
-                "progress": asdict(event.progress),
-                "best": asdict(event.best) if event.best else None,
-            }
+            self._newest = event
             is_due = time.monotonic() - self._flushed_at >= FLUSH_S
             if is_due or len(self._rows) >= FLUSH_ROWS:
                 self.flush()
@@ -71,8 +70,10 @@ class Reporter(Channel):
             self.send("finished", **asdict(event), signature=self._signature)
 
     def flush(self) -> None:
-        if self._rows:
-            self.send("metrics", rows=self._rows, frames=self._frames, **self._summary)
+        if self._rows and self._newest:
+            progress, best = asdict(self._newest.progress), self._newest.best
+            shown = {"progress": progress, "best": asdict(best) if best else None}
+            self.send("metrics", rows=self._rows, frames=self._frames, **shown)
             self._rows, self._frames = [], []
         self._flushed_at = time.monotonic()
 

@@ -138,15 +138,15 @@ MUTANTS = (
     Mutant(
         "a rescue does not wait for the lease to end",
         "service/jobs/queue.py",
-        "        .where(_is_expired(table, session, now))\n        .values(owner=None",
+        "        .where(_is_expired(table, time, boot))\n        .values(owner=None",
         "        .values(owner=None",
         f"{LIFECYCLE}::test_a_beat_keeps_the_lease",
     ),
     Mutant(
         "a lease of an earlier boot still counts",
         "service/jobs/queue.py",
-        "(table.lease_expires < clock(session, now), table.boot_id != boot_id(session))",
-        "(table.lease_expires < clock(session, now))",
+        "(table.lease_expires < time, table.boot_id != boot)",
+        "(table.lease_expires < time)",
         f"{LIFECYCLE}::test_a_lease_of_an_earlier_boot_is_void",
     ),
     # ---- curves -------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from service.inference import registry
 from service.jobs import life, queue
 from service.jobs.tables import BatchChunk, BatchPrediction
 from service.references import Stored
-from service.tables import Dataset, DatasetVersion, Model, ModelVersion
+from service.tables import Dataset, DatasetVersion, Model, ModelVersion, Run
 from tests.service.rows import add_dataset, add_run
 
 LEASE = 20.0
@@ -148,10 +148,10 @@ def test_kinds_of_work_have_queues_of_their_own(engine: Engine) -> None:
     with writing(engine) as session:
         run = add_run(session)
         job = submitted(session)
-        assert queue.has_waiting(session, BatchPrediction)
+        waiting = {table.__name__ for table in queue.waiting(session)}
+        assert waiting == {"Run", "BatchPrediction"}
         claimed(session)
-        assert not queue.has_waiting(session, BatchPrediction)
-        assert queue.has_waiting(session)
+        assert queue.waiting(session) == [Run]
         attempts = {job.id: 1, run.id: 1}
         beaten = queue.beat(session, "w1", attempts, lease_s=LEASE, now=1.0)
         assert beaten == {job.id: "running"}

@@ -26,7 +26,7 @@ UNFENCED = {
     "queue.expire_now": "voids the leases of an owner that the kernel says is dead",
     "registry.register": "writes for a run that its caller has fenced and hands over",
 }
-READS = ("get", "problem", "resume_checkpoint", "has_waiting", "states", "expired", "elapsed_s")
+READS = ("get", "problem", "resume_checkpoint", "waiting", "states", "expired", "elapsed_s")
 WRITERS = ("life", "lifecycle", "metrics", "queue", "registry")
 
 

@@ -189,7 +189,7 @@ class Life(RuleBasedStateMachine):
     def claim(self, owner: str, starts: bool) -> None:  # noqa: FBT001  drawn by name
         waiting = [r for r in self.in_queue() if r.not_before <= self.now]
         with writing(self.engine) as session:
-            assert queue.has_waiting(session, now=self.now) == bool(waiting)
+            assert (Run in queue.waiting(session, now=self.now)) == bool(waiting)
             got = lifecycle.claim(session, owner, lease_s=LEASE, now=self.now)
         assert (got.id if got else None) == (waiting[0].id if waiting else None)
         if waiting:

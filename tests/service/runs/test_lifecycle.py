@@ -272,9 +272,9 @@ def test_a_crashed_run_waits_before_its_next_try(engine: Engine) -> None:
     with writing(engine) as session:
         run = start(session, add_run(session).id, now=100.0)
         lifecycle.crashed(session, run.id, run.attempt, "killed", now=100.0)
-        assert not queue.has_waiting(session, now=100.5)
+        assert queue.waiting(session, now=100.5) == []
         assert lifecycle.claim(session, "w1", lease_s=LEASE, now=100.5) is None
-        assert queue.has_waiting(session, now=102.0)
+        assert queue.waiting(session, now=102.0) == [Run]
 
 
 def test_a_run_that_waits_for_its_next_try_says_until_when(engine: Engine) -> None:
