@@ -18,7 +18,7 @@ from descent.exit_codes import FAILED, OK, UNREACHABLE
 from descent.server import PACKAGES
 from descent.transport import Transport
 from tests.descent.scripted import Answer, scripted
-from tests.serving import running_service
+from tests.serving import RunService
 
 pytestmark = pytest.mark.slow
 
@@ -60,8 +60,10 @@ def test_before_the_first_start_nothing_is_wrong_and_nothing_is_made(tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_service_that_runs_is_well_from_both_sides(tmp_path: Path) -> None:
-    with running_service(tmp_path) as url:
+def test_a_service_that_runs_is_well_from_both_sides(
+    run_service: RunService, tmp_path: Path
+) -> None:
+    with run_service(tmp_path) as url:
         with Client(url) as client:
             client.upload({"a": [1, 2]})
         found = doctor({"DESCENT_DATA_DIR": str(tmp_path), "DESCENT_URL": url})
