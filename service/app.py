@@ -154,11 +154,11 @@ def _add_routes(app: FastAPI) -> None:
         return JSONResponse(app.openapi_schema)
 
     app.include_router(described)
-    app.routes.extend([*_routes(), *pages.assets()])
+    app.routes.extend([*common_routes(), *pages.assets()])
 
 
 @cache
-def _routes() -> list[BaseRoute]:
+def common_routes() -> list[BaseRoute]:
     """Return the routes that all services of this process have in common.
 
     FastAPI looks into all of them at the first request, which takes a tenth of a second.

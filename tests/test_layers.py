@@ -317,8 +317,9 @@ def test_the_api_and_the_supervisor_never_load_torch(statement: str) -> None:
     assert not loaded_by(statement) & {"torch", "scipy", "sklearn", "pandas"}
 
 
-def test_the_supervisor_loads_no_web_framework() -> None:
-    assert not loaded_by("import service.jobs.worker") & {"fastapi", "starlette", "uvicorn"}
+def test_the_supervisor_loads_no_web_framework_and_nothing_that_predicts() -> None:
+    heavy = {"fastapi", "starlette", "uvicorn", "pyarrow", "duckdb", "onnx", "onnxruntime"}
+    assert not loaded_by("import service.jobs.worker") & heavy
 
 
 def test_the_client_is_light() -> None:

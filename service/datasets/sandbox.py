@@ -22,8 +22,6 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from service.datasets.rejected import Rejected
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -220,6 +218,8 @@ def _too_long(limits: Limits) -> Rejected:
 
 
 def confine(limits: Limits) -> None:
+    import pyarrow as pa  # noqa: PLC0415  loaded here; who starts this process need not load it
+
     os.environ.clear()  # it may name keys and databases
     pa.set_memory_pool(pa.system_memory_pool())  # the others reserve gigabytes of addresses
     pa.set_cpu_count(1)

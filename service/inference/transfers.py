@@ -20,8 +20,9 @@ from service.datasets.rejected import Rejected
 from service.datasets.sandbox import Limits, Task
 from service.errors import Busy, Invalid, TooLarge
 from service.inference.cache import CheckpointDamaged, damage_named
+from service.inference.lineage import training_of
 from service.settings import Settings
-from service.tables import Dataset, DatasetVersion, ModelVersion
+from service.tables import ModelVersion
 
 Format = Literal["bundle", "onnx"]
 TURNS = 2  # transfers at a time: each may take the memory of a parser
@@ -127,33 +128,5 @@ def options_of(session: Session, row: ModelVersion, kind: Format) -> dict[str, A
             "descent": version("descent"),
         }
         return {"do": kind, "properties": properties}
-    training = {
-        "model": row.model_name,
-        "version": row.version,
-        "created_at": row.created_at.isoformat(),
-        "config": row.config,
-        "metrics": row.metrics,
-        "parameters": row.parameters,
-        **(_origin(session, row) if row.imported is None else _former(row.imported)),
-    }
+    training = training_of(session, row)
     return {"do": kind, "training": training, "schema": SCHEMA, "descent": version("descent")}
-
-
-def _origin(session: Session, row: ModelVersion) -> dict[str, Any]:
-    if row.dataset_id is None:
-        return {"run": row.run_id, "dataset": None}
-    dataset = session.get(Dataset, row.dataset_id)
-    read = session.get(DatasetVersion, (row.dataset_id, row.dataset_version))
-    source = {
-        "id": row.dataset_id,
-        "version": row.dataset_version,
-        "name": dataset and dataset.name,
-        "rows": read and read.rows,
-        "sha256": dataset and dataset.sha256,
-    }
-    return {"run": row.run_id, "dataset": source}
-
-
-def _former(imported: Mapping[str, Any]) -> dict[str, Any]:
-    """Return where an imported model came from before."""
-    return {"run": imported.get("run"), "dataset": imported.get("dataset")}

@@ -11,7 +11,7 @@ from service.database import reading
 from service.datasets.versions import ready_version
 from service.errors import BlobCorrupt, Conflict, Invalid, NotFound
 from service.inference import registry
-from service.inference.transfers import options_of
+from service.inference.lineage import training_of
 from service.jobs.handout import ModelDamaged
 from service.jobs.pipe import Message
 from service.jobs.tables import Proof
@@ -27,7 +27,7 @@ def make_job(
     """Return the job, with all that its process reads as local files."""
     with reading(engine) as session:
         version = registry.find_version(session, job.model_name, job.model_version)
-        training = options_of(session, version, "bundle")["training"]
+        training = training_of(session, version)
     try:
         model = blobs.fetch(version.sha256, scratch)
     except BlobCorrupt as error:

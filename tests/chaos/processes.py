@@ -14,12 +14,17 @@ import socket
 import sys
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, NoReturn
 
+from fastapi.routing import iter_route_contexts
+from sqlalchemy.orm import configure_mappers
+
 from service import logs, serve
+from service.app import common_routes
 from service.datasets import sandbox
 from service.jobs import worker
 from service.jobs.launch import LocalLauncher
@@ -41,6 +46,9 @@ class Warm:
         self._parsers.set_forkserver_preload(sandbox.WARM)
         self._parsers.ensure_running()
         self.pid: int = self._trainers._forkserver_pid  # noqa: SLF001
+        # What a process does once, each child would do again.
+        configure_mappers()
+        deque(iter_route_contexts(common_routes()), maxlen=0)
         gc.freeze()  # what is imported by now: children that look through it would copy its memory
 
     def trainers(self) -> list[int]:
