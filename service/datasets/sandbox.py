@@ -218,8 +218,8 @@ def _too_long(limits: Limits) -> Rejected:
 
 
 def confine(limits: Limits) -> None:
-    import pyarrow as pa  # noqa: PLC0415  loaded here; who starts this process need not load it
-
+    # Named, as the parser is: who starts this process need not load it.
+    pa: Any = importlib.import_module("pyarrow")
     os.environ.clear()  # it may name keys and databases
     pa.set_memory_pool(pa.system_memory_pool())  # the others reserve gigabytes of addresses
     pa.set_cpu_count(1)

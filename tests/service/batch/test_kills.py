@@ -34,7 +34,8 @@ def shared(
     folder = tmp_path_factory.mktemp("workplace")
     with make_database(request.param, folder) as url:
         engine = create_database(url)
-        workplace = Workplace(engine, folder, breakable)
+        # A worker that is told to stop does not wait long for a process that stands still.
+        workplace = Workplace(engine, folder, breakable, settings={"GRACE_S": "3"})
         desk = Desk(workplace)
         workplace.staff(2)
         desk.train()

@@ -21,7 +21,7 @@ from service.jobs.launch import LocalLauncher
 from service.jobs.worker import STACK_S
 from service.runs import events
 from service.tables import Event
-from tests.service.jobs.test_worker import LONG, ask, below, started_epochs
+from tests.service.jobs.test_worker import LONG, ask, started_epochs
 from tests.service.jobs.workplace import TICK, Workplace, until
 from tests.warm import Parent
 
@@ -40,24 +40,10 @@ def workplace(
     with request.getfixturevalue("make_database")("sqlite", folder) as url:
         engine = create_database(url)
         place = Workplace(engine, folder, warm, settings={"STALL_S": str(STALL_S)})
-        place.workers = [place.start_worker()]
         place.staff(1)
         yield place
         place.dismiss()
         engine.dispose()
-
-
-def trainers(workplace: Workplace) -> list[int]:
-    """Return the processes that train: those that the warm parent has forked."""
-    pids = below(workplace.workers[0].pid)
-    return [pid for pid in pids if not below(pid) and b"forkserver" in command_of(pid)]
-
-
-def command_of(pid: int) -> bytes:
-    try:
-        return (Path("/proc") / str(pid) / "cmdline").read_bytes()
-    except FileNotFoundError:
-        return b""
 
 
 def test_a_trainer_that_stands_still_is_tried_once_more_and_then_given_up(
@@ -67,12 +53,12 @@ def test_a_trainer_that_stands_still_is_tried_once_more_and_then_given_up(
 
     def trains_or_has_failed() -> bool:
         state = workplace.run(run_id).state
-        return state == "failed" or (state == "running" and bool(trainers(workplace)))
+        return state == "failed" or (state == "running" and bool(workplace.warm.trainers()))
 
     stops = 0
     while workplace.run(run_id).state != "failed":
         until(trains_or_has_failed)
-        for pid in trainers(workplace):
+        for pid in workplace.warm.trainers():
             os.kill(pid, signal.SIGSTOP)
             stops += 1
         until(lambda: workplace.run(run_id).state in {"queued", "failed"})
@@ -109,7 +95,7 @@ def test_a_long_epoch_is_no_stall(workplace: Workplace) -> None:
 def test_a_cancelled_run_whose_trainer_stands_still_is_cancelled(workplace: Workplace) -> None:
     run_id = workplace.submit(workplace.add_dataset(), epochs=LONG)
     until(lambda: started_epochs(workplace, run_id) > 0)
-    os.kill(trainers(workplace)[0], signal.SIGSTOP)
+    os.kill(workplace.warm.trainers()[0], signal.SIGSTOP)
     ask(workplace, run_id, "cancel")
     workplace.wait_for(run_id, "cancelled", timeout_s=20)
     with reading(workplace.engine) as session:
