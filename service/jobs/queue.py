@@ -138,7 +138,7 @@ def expired(session: Session, *, now: float | None = None) -> Sequence[tuple[str
     """Return id and attempt of each job whose owner has been silent for longer than its lease."""
     time, boot = clock(session, now), boot_id(session)
     looks = [
-        select(table.id, table.attempt, table.queued_at.label("queued_at")).where(
+        select(table.id, table.attempt, table.queued_at).where(
             table.state.in_(OWNED), _is_expired(table, time, boot)
         )
         for table in TABLES.values()

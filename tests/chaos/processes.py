@@ -14,7 +14,6 @@ import socket
 import sys
 import time
 import traceback
-from collections import deque
 from collections.abc import Callable
 from multiprocessing import forkserver
 from pathlib import Path
@@ -48,7 +47,7 @@ class Warm:
         self.pid: int = self._trainers._forkserver_pid  # noqa: SLF001
         # What a process does once, each child would do again.
         configure_mappers()
-        deque(iter_route_contexts(common_routes()), maxlen=0)
+        list(iter_route_contexts(common_routes()))
         gc.freeze()  # what is imported by now: children that look through it would copy its memory
 
     def trainers(self) -> list[int]:

@@ -41,6 +41,7 @@ def workplace(
         engine = create_database(url)
         place = Workplace(engine, folder, warm, settings={"STALL_S": str(STALL_S)})
         place.staff(1)
+        until(lambda: not warm.trainers())  # of services of other tests
         yield place
         place.dismiss()
         engine.dispose()

@@ -187,8 +187,6 @@ def assert_second_attempt_gave(
 
 
 def test_a_trainer_holds_no_credentials(workplace: Workplace) -> None:
-    if workplace.engine.dialect.name == "sqlite":
-        pytest.skip("its address holds none")
     workplace.dismiss()
     workplace.workers = [workplace.start_worker()]
     run_id = workplace.submit(workplace.add_dataset(), epochs=LONG)
