@@ -17,7 +17,7 @@ endif
 unexport PYTHONDONTWRITEBYTECODE
 PAGE_SOURCES := $(shell find web -type f -not -path 'web/node_modules/*' -not -path 'web/src/generated/*')
 
-.PHONY: help install demo serve page screenshots contract test lint chaos submits alias-moves parity mutants clean
+.PHONY: help install demo serve page screenshots contract test types pytest lint chaos submits alias-moves parity mutants clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -28,7 +28,13 @@ demo: .venv/.server ## train on two small tables and watch: one minute, stops by
 test: .venv/.dev .venv/.page ## every check that CI runs: ruff, mypy, pytest with a sample of the chaos
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	@$(MAKE) --no-print-directory --jobs 2 types pytest
+
+# At once: types are checked with what the tests leave, for some of them wait.
+types: .venv/.dev
+	nice $(BIN)/mypy
+
+pytest: .venv/.dev .venv/.page
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Without a page, because no registry of npm packages is reached, the API still serves.

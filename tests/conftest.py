@@ -19,7 +19,7 @@ from service.blobs import LocalBlobs
 from service.database import create_database, migrate
 from service.ids import new_id
 from service.settings import Settings
-from tests.postgres import database, execute, layout_of, own_server, renew
+from tests.postgres import Databases, database, execute, own_server
 from tests.serving import TLS, RunService, serving
 from tests.storage import KINDS, Place, running_s3
 from tests.warm import Parent, forked_service
@@ -64,9 +64,10 @@ def postgres_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def postgres_layout(postgres_url: str) -> list[str]:
-    """Return what a database must look like that is used again."""
-    return layout_of(database(postgres_url, TEMPLATE))
+def postgres(postgres_url: str) -> Iterator[Databases]:
+    databases = Databases(postgres_url, TEMPLATE)
+    yield databases
+    databases.close()
 
 
 MakeDatabase = Callable[[str, Path], AbstractContextManager[str]]
@@ -75,30 +76,18 @@ MakeDatabase = Callable[[str, Path], AbstractContextManager[str]]
 @pytest.fixture(scope="session")
 def make_database(request: pytest.FixtureRequest, sqlite_template: Path) -> MakeDatabase:
     """Return a function that gives, for a kind and a folder, the URL of a fresh database."""
-    spare: list[str] = []  # databases that were used and are empty again
 
     @contextlib.contextmanager
     def make(kind: str, folder: Path) -> Iterator[str]:
-        if kind == "sqlite":
-            path = folder / "data" / "descent.sqlite3"
-            path.parent.mkdir(exist_ok=True)
-            shutil.copyfile(sqlite_template, path)
-            yield f"sqlite:///{path}"
+        if kind == "postgresql":
+            postgres: Databases = request.getfixturevalue("postgres")
+            with postgres.one() as url:
+                yield url
             return
-        server: str = request.getfixturevalue("postgres_url")
-        layout: list[str] = request.getfixturevalue("postgres_layout")
-        if spare:
-            name = spare.pop()
-        else:
-            name = new_id("test")
-            execute(server, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
-        yield database(server, name)
-        fresh = new_id("test")
-        if renew(server, name, fresh, layout):
-            spare.append(fresh)
-            return
-        for left in (name, fresh):
-            execute(server, f"DROP DATABASE IF EXISTS {left} WITH (FORCE)")
+        path = folder / "data" / "descent.sqlite3"
+        path.parent.mkdir(exist_ok=True)
+        shutil.copyfile(sqlite_template, path)
+        yield f"sqlite:///{path}"
 
     return make
 
