@@ -14,6 +14,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute, iter_route_contexts
+from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute
@@ -70,9 +71,8 @@ class Service(FastAPI):
             await self.hot.respond(call, scope, receive, send)
 
 
-def create_app(settings: Settings, wake: Callable[[], None] = _nobody) -> FastAPI:
-    """Return the service. Its database must have the newest schema."""
-    engine = create_database(settings.resolved_database_url)
+def create_app(settings: Settings, engine: Engine, wake: Callable[[], None] = _nobody) -> FastAPI:
+    """Return the service. Its database must have the newest schema; it disposes of the engine."""
     blobs = open_store(settings)
     ingester = Ingester(settings, engine, blobs)
     predictors = Predictors(
@@ -121,9 +121,10 @@ def create_app(settings: Settings, wake: Callable[[], None] = _nobody) -> FastAP
 def contract() -> str:
     """Return the OpenAPI document as text, of a service that is not started."""
     with TemporaryDirectory() as folder:
-        app = create_app(Settings(data_dir=Path(folder)))
-        document = openapi.describe(app, system.version())
-        app.state.engine.dispose()
+        settings = Settings(data_dir=Path(folder))
+        engine = create_database(settings.resolved_database_url)
+        document = openapi.describe(create_app(settings, engine), system.version())
+        engine.dispose()
     return json.dumps(document, indent=1)
 
 

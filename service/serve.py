@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import structlog
+from sqlalchemy import Engine
 
 from service import logs
 from service.app import create_app
@@ -116,19 +117,17 @@ def keep_memory_whole() -> None:
         library.mallopt(M_MMAP_THRESHOLD, LARGE)
 
 
-def prepare(settings: Settings) -> None:
+def prepare(settings: Settings) -> Engine:
     """Bring the embedded database up to date, or check that another one is; check the keys."""
     open_store(settings)  # raises where the URL is none that we can use
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     settings.scratch_dir.mkdir(exist_ok=True, mode=0o700)
     engine = create_database(settings.resolved_database_url)
-    try:
-        if settings.is_embedded:
-            _log_copy(migrate(engine))
-        check_schema(engine)
-        check_reachable(engine, settings)
-    finally:
-        engine.dispose()
+    if settings.is_embedded:
+        _log_copy(migrate(engine))
+    check_schema(engine)
+    check_reachable(engine, settings)
+    return engine
 
 
 def _log_copy(copy: Path | None) -> None:
@@ -141,9 +140,9 @@ def main(settings: Settings, *, with_worker: bool) -> None:
     logs.configure(settings.log_level)
     sys.setswitchinterval(SWITCH_S)
     keep_memory_whole()
-    prepare(settings)
+    engine = prepare(settings)
     worker = WorkerProcess()
-    app = create_app(settings, worker.wake)
+    app = create_app(settings, engine, worker.wake)
     # What is loaded by now stays: to look through it for garbage again and again takes a tenth of a
     # second each time, in the middle of a request that makes ten thousand rows.
     gc.freeze()

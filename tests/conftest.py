@@ -19,6 +19,7 @@ from service.blobs import LocalBlobs
 from service.database import create_database, migrate
 from service.ids import new_id
 from service.settings import Settings
+from tests.engines import Engines
 from tests.postgres import Databases, database, execute, own_server
 from tests.serving import TLS, RunService, serving
 from tests.storage import KINDS, Place, running_s3
@@ -119,11 +120,15 @@ def settings(database_url: str, tmp_path: Path) -> Settings:
     return Settings(data_dir=tmp_path / "data", database_url=database_url)
 
 
+@pytest.fixture(scope="session")
+def engines() -> Engines:
+    return Engines()
+
+
 @pytest.fixture
-def engine(database_url: str) -> Iterator[Engine]:
-    engine = create_database(database_url)
-    yield engine
-    engine.dispose()
+def engine(database_url: str, engines: Engines) -> Iterator[Engine]:
+    with engines.of(database_url) as engine:
+        yield engine
 
 
 @pytest.fixture(scope="session")
@@ -162,22 +167,24 @@ def blobs(tmp_path: Path) -> LocalBlobs:
 
 
 @pytest.fixture
-def client(settings: Settings) -> Iterator[httpx.Client]:
+def client(settings: Settings, engines: Engines) -> Iterator[httpx.Client]:
     """Return a client of the API in a real server, without a worker."""
     with (
-        serving(create_app(settings)) as url,
+        engines.of(settings.resolved_database_url) as engine,
+        serving(create_app(settings, engine)) as url,
         httpx.Client(base_url=url, timeout=30, verify=TLS) as client,
     ):
         yield client
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[[Settings], httpx.Client]]:
+def serve(engines: Engines) -> Iterator[Callable[[Settings], httpx.Client]]:
     """Return a function that starts the API with the given settings and returns a client."""
     with contextlib.ExitStack() as stack:
 
         def start(settings: Settings) -> httpx.Client:
-            url = stack.enter_context(serving(create_app(settings)))
+            engine = stack.enter_context(engines.of(settings.resolved_database_url))
+            url = stack.enter_context(serving(create_app(settings, engine)))
             return stack.enter_context(httpx.Client(base_url=url, timeout=30, verify=TLS))
 
         yield start

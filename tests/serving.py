@@ -14,7 +14,10 @@ from typing import IO, Protocol
 import pytest
 from fastapi import FastAPI
 
+from service.app import create_app
+from service.database import create_database
 from service.server import Server, listen
+from service.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 STOP_S = 10.0  # seconds that the service may take to end
@@ -50,6 +53,11 @@ class RunService(Protocol):
     def __call__(
         self, data_dir: Path, *arguments: str, **variables: str
     ) -> contextlib.AbstractContextManager[str]: ...
+
+
+def app_of(settings: Settings) -> FastAPI:
+    """Return the API, with an engine of its own."""
+    return create_app(settings, create_database(settings.resolved_database_url))
 
 
 @contextlib.contextmanager

@@ -16,9 +16,9 @@ from starlette.requests import empty_receive
 from starlette.types import Message
 
 from service import pages
-from service.app import contract, create_app
+from service.app import contract
 from service.settings import Settings
-from tests.serving import serving
+from tests.serving import app_of, serving
 
 ROOT = Path(__file__).parent.parent
 SOURCES = [
@@ -37,7 +37,7 @@ def client(
 ) -> Iterator[httpx.Client]:
     folder = tmp_path_factory.mktemp("page")
     shutil.copyfile(sqlite_template, folder / "descent.sqlite3")
-    app = create_app(Settings(data_dir=folder))
+    app = app_of(Settings(data_dir=folder))
     with serving(app) as url, httpx.Client(base_url=url, timeout=30) as client:
         yield client
 

@@ -13,9 +13,8 @@ from fastapi.routing import iter_route_contexts
 from pydantic import SecretStr
 from starlette.routing import Mount
 
-from service.app import create_app
 from service.settings import Settings
-from tests.serving import serving
+from tests.serving import app_of, serving
 
 SECRET = "a-key-for-the-tests"
 KEY = {"Authorization": f"Bearer {SECRET}"}
@@ -37,7 +36,7 @@ Serve = Callable[[Settings], httpx.Client]
 def app(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
     folder = tmp_path_factory.mktemp("app")
     shutil.copyfile(sqlite_template, folder / "descent.sqlite3")
-    return create_app(Settings(data_dir=folder, api_key=SecretStr(SECRET)))
+    return app_of(Settings(data_dir=folder, api_key=SecretStr(SECRET)))
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,6 @@ from sqlalchemy.exc import OperationalError
 from descent.spec import RunConfig
 from descent.strict import Strict
 from service import validation
-from service.app import create_app
 from service.dependencies import (
     PageParams,
     PartsDep,
@@ -33,7 +32,7 @@ from service.http import router
 from service.settings import Settings
 from service.strict_json import MAX_DEPTH, strict_json
 from service.tables import Key
-from tests.serving import serving
+from tests.serving import app_of, serving
 
 JSON = {"Content-Type": "application/json"}
 
@@ -95,7 +94,7 @@ def probe(
     folder = tmp_path_factory.mktemp("probe")
     shutil.copyfile(sqlite_template, folder / "descent.sqlite3")
     settings = Settings(data_dir=folder, max_json_bytes=2048, api_key=SecretStr("k" * 20))
-    app = create_app(settings)
+    app = app_of(settings)
     app.include_router(probes)
     headers = {"Authorization": "Bearer " + "k" * 20}
     with serving(app) as url, httpx.Client(base_url=url, headers=headers) as client:

@@ -14,7 +14,6 @@ from sqlalchemy.exc import OperationalError
 
 from descent.strict import Strict
 from service import idempotency
-from service.app import create_app
 from service.database import reading, writing
 from service.dependencies import PartsDep, WriteSession
 from service.errors import Conflict, Invalid, NotFound
@@ -23,7 +22,7 @@ from service.idempotency import KEPT, LEASE, Claim, Stored
 from service.ids import new_id
 from service.settings import Settings
 from service.tables import IdempotencyKey, Model, utc_now
-from tests.serving import serving
+from tests.serving import app_of, serving
 
 
 class Body(Strict):
@@ -122,7 +121,7 @@ def ignores(body: Body, session: WriteSession) -> dict[str, str]:
 
 @pytest.fixture
 def probe(settings: Settings) -> Iterator[httpx.Client]:
-    app = create_app(settings)
+    app = app_of(settings)
     app.include_router(probes)
     with serving(app) as url, httpx.Client(base_url=url, timeout=30) as client:
         yield client

@@ -15,10 +15,9 @@ from pydantic import SecretStr
 
 from descent.strict import Strict
 from service import logs
-from service.app import create_app
 from service.http import router
 from service.settings import Settings
-from tests.serving import serving
+from tests.serving import app_of, serving
 
 SECRET = "canary-of-the-key-0123"
 probes = router("/probe")
@@ -50,9 +49,7 @@ def probe(
     tmp_path: Path,
 ) -> AbstractContextManager[httpx.Client]:
     """Return a service whose log is complete at its end."""
-    app = create_app(
-        Settings(data_dir=tmp_path, database_url=sqlite_url, api_key=SecretStr(SECRET))
-    )
+    app = app_of(Settings(data_dir=tmp_path, database_url=sqlite_url, api_key=SecretStr(SECRET)))
     app.include_router(probes)
 
     @contextmanager

@@ -11,11 +11,11 @@ import httpx
 import pytest
 from sqlalchemy import Engine
 
-from service.app import create_app
 from service.database import writing
 from service.openapi import describe
 from service.settings import Settings
 from tests.service.rows import add_run
+from tests.serving import app_of
 
 #: GETs of the API that show neither a single resource nor metrics
 LISTS = {"/api/v1/architectures"}
@@ -27,7 +27,7 @@ def document(
 ) -> Iterator[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("openapi")
     shutil.copyfile(sqlite_template, folder / "descent.sqlite3")
-    app = create_app(Settings(data_dir=folder))
+    app = app_of(Settings(data_dir=folder))
     yield describe(app, "1")
     app.state.engine.dispose()
 

@@ -8,6 +8,7 @@ import pytest
 
 from service.app import create_app
 from service.settings import Settings
+from tests.engines import Engines
 from tests.service.datasets.tables import Parse, parser
 from tests.serving import TLS, serving
 
@@ -18,7 +19,7 @@ def parse(tmp_path: Path) -> Parse:
 
 
 @pytest.fixture
-def api(sqlite_url: str, tmp_path: Path) -> Iterator[httpx.Client]:
+def api(sqlite_url: str, engines: Engines, tmp_path: Path) -> Iterator[httpx.Client]:
     """Return a client of the API on SQLite, with small limits."""
     settings = Settings(
         data_dir=tmp_path / "data",
@@ -29,7 +30,8 @@ def api(sqlite_url: str, tmp_path: Path) -> Iterator[httpx.Client]:
         max_columns=1000,
     )
     with (
-        serving(create_app(settings)) as url,
+        engines.of(sqlite_url) as engine,
+        serving(create_app(settings, engine)) as url,
         httpx.Client(base_url=url, timeout=60, verify=TLS) as client,
     ):
         yield client

@@ -9,10 +9,9 @@ import httpx
 import pytest
 
 from service import logs
-from service.app import create_app
 from service.settings import Settings
 from tests.service.inference.trained import Trained
-from tests.serving import serving
+from tests.serving import app_of, serving
 
 SCORES = "/api/v1/models/scores/predict"
 QUIZ = b'{"rows": [{"Quiz": 10}]}'
@@ -94,7 +93,7 @@ def test_who_leaves_before_the_end_of_the_request_is_in_the_log(
     log = io.StringIO()
     logs.configure("info", log)
     try:
-        with serving(create_app(settings)) as url, httpx.Client(base_url=url) as client:
+        with serving(app_of(settings)) as url, httpx.Client(base_url=url) as client:
             client.post(SCORES, content=QUIZ, headers={"Content-Type": "application/json"})
             place = (client.base_url.host, client.base_url.port or 80)
             with socket.create_connection(place, timeout=30) as connection:

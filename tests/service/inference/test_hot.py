@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from sqlalchemy import Engine
 
-from service.app import Service, create_app
+from service.app import Service
 from service.inference.hot import LIGHT, SMALL
 from service.settings import Settings
 from tests.service.inference import trained
 from tests.service.inference.trained import Store, Trained
-from tests.serving import serving
+from tests.serving import app_of, serving
 
 ENDS = 30.0  # seconds within which what shall happen has happened
 JSON = {"Content-Type": "application/json"}
@@ -203,7 +203,7 @@ def test_all_routes_that_predict_share_one_bounded_line(
     settings = settings.model_copy(
         update={"predict_threads": 1, "predict_queue": 1, "invocations_model": "scores"}
     )
-    app = create_app(settings)
+    app = app_of(settings)
     assert isinstance(app, Service)
     with serving(app) as url, httpx.Client(base_url=url, timeout=ENDS) as client:
         client.put("/api/v1/models/scores/aliases/champion", json={"version": 1})
@@ -227,7 +227,7 @@ def test_all_routes_that_predict_have_the_same_deadline(
     settings = settings.model_copy(
         update={"predict_threads": 1, "predict_timeout_s": 0.2, "invocations_model": "scores"}
     )
-    app = create_app(settings)
+    app = app_of(settings)
     assert isinstance(app, Service)
     with serving(app) as url, httpx.Client(base_url=url, timeout=ENDS) as client:
         client.put("/api/v1/models/scores/aliases/champion", json={"version": 1})

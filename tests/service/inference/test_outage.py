@@ -9,7 +9,6 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import Engine
 
-from service.app import create_app
 from service.blobs import LocalBlobs
 from service.database import create_database, migrate, writing
 from service.inference import aliases
@@ -18,7 +17,7 @@ from service.settings import Settings
 from tests.postgres import OwnServer, own_server
 from tests.service.inference import trained
 from tests.service.inference.test_registry import allow
-from tests.serving import serving
+from tests.serving import app_of, serving
 
 pytestmark = pytest.mark.slow
 
@@ -59,7 +58,7 @@ def test_what_is_warm_predicts_while_the_database_is_away(
     settings = Settings(data_dir=tmp_path, database_url=server.url, api_key=SecretStr(KEY))
     headers = {"Authorization": f"Bearer {KEY}"}
     with (
-        serving(create_app(settings)) as url,
+        serving(app_of(settings)) as url,
         httpx.Client(base_url=url, timeout=30, headers=headers) as client,
     ):
 

@@ -1,0 +1,42 @@
+"""Engines of tests, which are used again: each compiles a statement once, and tests run few."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Dialect, Engine, event, make_url
+
+from service.database import create_database
+
+
+class Engines:
+    """Engines of the service, each of which goes on to another database when it is free."""
+
+    def __init__(self) -> None:
+        self._free: dict[str, list[Engine]] = defaultdict(list)
+
+    @contextmanager
+    def of(self, url: str) -> Iterator[Engine]:
+        """Give an engine that nobody else uses; at the end its connections are closed."""
+        free = self._free[make_url(url).get_backend_name()]
+        engine = free.pop() if free else _mobile(create_database(url))
+        engine.url = make_url(url).set(drivername=engine.url.drivername)
+        try:
+            yield engine
+        finally:
+            engine.dispose()
+            free.append(engine)
+
+
+def _mobile(engine: Engine) -> Engine:
+    """Have an engine connect to what its URL is by then."""
+
+    @event.listens_for(engine, "do_connect")
+    def connect(
+        dialect: Dialect, _record: object, arguments: list[Any], named: dict[str, Any]
+    ) -> None:
+        arguments[:], own = dialect.create_connect_args(engine.url)
+        named.update(own)
+
+    return engine
