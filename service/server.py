@@ -24,6 +24,7 @@ from service.middleware import HEADERS
 from service.settings import Settings
 
 TICK_S = 1.0  # the header `Date` says the second
+TURNS = 5  # of the event loop; what was accepted is a connection after three of them
 STOP_S = 3  # seconds that requests get to end once the server stops
 IDLE_S = 30  # seconds after which an idle connection is closed
 BACKLOG = 2048  # connections that wait to be accepted
@@ -93,7 +94,14 @@ class Server(uvicorn.Server):
         self._on_stop()
         # Open streams would hold the server up for as long as their clients like.
         self._watcher.stop()
-        await super().shutdown(sockets)
+        for server in self.servers:
+            server.close()
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+        if self.server_state.connections or self.server_state.tasks:
+            await super().shutdown(sockets)
+        elif not self.force_exit:  # uvicorn would wait for a tenth of a second before
+            await self.lifespan.shutdown()
 
     def stopping_for(self) -> float:
         """Return the seconds since the server began to stop."""

@@ -8,7 +8,9 @@ import pytest
 from sqlalchemy import Engine
 
 from service.database import writing
+from service.settings import Settings
 from tests.service.rows import add_run
+from tests.serving import app_of, serving
 
 HEAD = b"POST /api/v1/keys HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
@@ -63,3 +65,11 @@ def test_what_is_no_http_is_not_answered_in_the_middle_of_another_answer(
         connection.sendall(b"nonsense\r\n\r\n")
         rest = b"".join(iter(lambda: connection.recv(65536), b""))
     assert b"HTTP/1.1" not in rest
+
+
+def test_who_came_before_the_stop_is_answered(settings: Settings) -> None:
+    with serving(app_of(settings)) as url:
+        connection = socket.create_connection((httpx.URL(url).host, httpx.URL(url).port or 80), 30)
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    with connection:
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
