@@ -123,10 +123,14 @@ def prepare(settings: Settings) -> Engine:
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     settings.scratch_dir.mkdir(exist_ok=True, mode=0o700)
     engine = create_database(settings.resolved_database_url)
-    if settings.is_embedded:
-        _log_copy(migrate(engine))
-    check_schema(engine)
-    check_reachable(engine, settings)
+    try:
+        if settings.is_embedded:
+            _log_copy(migrate(engine))
+        check_schema(engine)
+        check_reachable(engine, settings)
+    except BaseException:
+        engine.dispose()
+        raise
     return engine
 
 

@@ -20,6 +20,7 @@ from service.jobs import queue
 from service.tables import Event, Run
 
 POLL = 0.05  # seconds between two looks at the runs that somebody watches
+END_S = 1.0  # seconds that reading may go on when the service ends
 T = TypeVar("T")
 KINDS = ("state", "metrics", "checkpoint", "log", "rewind", "end")
 
@@ -81,6 +82,8 @@ class Watcher:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+            if self._reads:  # their connections are closed after this
+                await asyncio.wait(self._reads.values(), timeout=END_S)
 
     def stop(self) -> None:
         """Wake all who wait, so that streams end and the server can stop."""
@@ -129,7 +132,7 @@ class Watcher:
                 self._someone.clear()
                 await self._someone.wait()
             with contextlib.suppress(ServiceError):  # the database will be back; readers wait on
-                self._wake(await run_sync(self._numbers, list(self._waiting)))
+                self._wake(await self.once("numbers", partial(self._numbers, list(self._waiting))))
             await asyncio.sleep(POLL)
 
     def _numbers(self, jobs: list[str]) -> dict[str, int]:
