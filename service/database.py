@@ -171,6 +171,14 @@ def clock(session: Session, now: float | None = None) -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else _wall()
 
 
+def time_of_day(session: Session) -> datetime:
+    """Return what time it is; on PostgreSQL by its server, for machines need not agree on that."""
+    if is_postgres(session):
+        now: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
+        return now
+    return datetime.now(UTC)
+
+
 def _wall() -> float:
     return time.monotonic()
 

@@ -13,7 +13,7 @@ from descent import schemas
 from descent.spec import ARCHITECTURES
 from service import keys
 from service.blobs import BlobStore
-from service.database import check_schema, reading
+from service.database import check_schema, reading, time_of_day
 from service.dependencies import (
     PageParams,
     PartsDep,
@@ -104,7 +104,7 @@ def _workers_part(engine: Engine) -> schemas.Part:
 
 def workers(session: Session) -> list[schemas.WorkerInfo]:
     """Return the workers that were heard of lately."""
-    since = utc_now() - SEEN_WITHIN
+    since = time_of_day(session) - SEEN_WITHIN
     found = session.scalars(select(Worker).where(Worker.seen_at > since).order_by(Worker.id))
     return [
         schemas.WorkerInfo(

@@ -25,7 +25,7 @@ from models import failpoints
 from models.failpoints import reach
 from service.blobs import BlobStore
 from service.collect import collecting
-from service.database import check_schema, create_database, reading, writing
+from service.database import check_schema, create_database, reading, time_of_day, writing
 from service.errors import BlobCorrupt, Conflict, Fenced, Invalid, NotFound, ServiceError
 from service.jobs import handout, life, owners, queue
 from service.jobs.devices import found_devices
@@ -34,7 +34,7 @@ from service.jobs.launch import Launcher, LocalLauncher
 from service.jobs.work import Attempt, Work, write_death
 from service.settings import Settings
 from service.storage import open_store
-from service.tables import Job, Worker, utc_now
+from service.tables import Job, Worker
 
 LOOK_S = 0.1  # seconds between two looks at the states of own runs: cancel must act within one
 LOOK_AT_MOST = 1.0  # seconds of silence that one look may find: we may have been asleep ourselves
@@ -356,9 +356,9 @@ class Supervisor:
             worker.capacity = self._settings.workers
             worker.is_warm = self._launcher.is_warm()
             worker.devices = found_devices()
-            worker.seen_at = utc_now()
+            worker.seen_at = now = time_of_day(session)
             session.add(worker)
-            session.execute(delete(Worker).where(Worker.seen_at < utc_now() - FORGOTTEN))
+            session.execute(delete(Worker).where(Worker.seen_at < now - FORGOTTEN))
 
     def _abandon(self) -> None:
         for attempt in self._attempts.values():

@@ -1,19 +1,21 @@
 """Leases do not ask what time it is: a wall clock that is wrong by an hour moves nothing."""
 
 import ast
+import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, update
+from sqlalchemy import Engine, select, update
 
-from service import database
+from service import database, system
 from service.database import reading, writing
 from service.jobs import queue
 from service.runs import lifecycle
-from service.tables import Run, utc_now
+from service.tables import Run, Worker, utc_now
 from tests.service.jobs.workplace import Workplace, until
 from tests.service.rows import add_dataset, add_run
 from tests.warm import Parent
@@ -23,20 +25,35 @@ pytestmark = pytest.mark.slow
 LEASE = 20.0
 #: what a function that decides about leases must not ask
 WALL = {"utc_now", "now", "time", "today", "utcnow"}
-#: a library that moves the wall clock of the process that loads it; a file says by how much
+#: a library that moves the wall clock of the process that loads it ahead, by so many seconds
+AHEAD = 7200
 SHIM = """
 #define _GNU_SOURCE
-#include <stdlib.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 int clock_gettime(clockid_t id, struct timespec *at) {
     long failed = syscall(SYS_clock_gettime, id, at);
-    const char *shift = getenv("WALL_SHIFT");
-    if (!failed && id == CLOCK_REALTIME && shift) at->tv_sec += atol(shift);
+    if (!failed && id == CLOCK_REALTIME) at->tv_sec += AHEAD;
     return (int)failed;
 }
 """
+
+
+@pytest.fixture(scope="module")
+def ahead(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parent]:
+    """Start a process like `warm` whose clock is ahead, and so are those of all it forks."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("there is no C compiler to move a clock with")
+    folder = tmp_path_factory.mktemp("ahead")
+    source, shim = folder / "shim.c", folder / "shim.so"
+    source.write_text(SHIM)
+    order: list[Path | str] = [compiler, "-shared", "-fPIC", f"-DAHEAD={AHEAD}", "-o", shim, source]
+    subprocess.run(order, check=True)
+    parent = Parent(os.environ | {"LD_PRELOAD": str(shim)}, folder / "log")
+    yield parent
+    parent.end()
 
 
 def calls_in(path: str, function: str) -> set[str]:
@@ -76,29 +93,29 @@ def test_stamps_that_are_an_hour_off_change_no_lease(engine: Engine, hours: int)
 
 
 def test_workers_whose_clocks_are_two_hours_apart_take_over_from_each_other(
-    engine: Engine, tmp_path: Path, warm: Parent, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, tmp_path: Path, warm: Parent, ahead: Parent
 ) -> None:
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("there is no C compiler to move a clock with")
-    source, shim = tmp_path / "shim.c", tmp_path / "shim.so"
-    source.write_text(SHIM)
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", shim, source], check=True)
-    place = Workplace(engine, tmp_path, warm, settings={"CHECKPOINT_S": "0.5"})
+    settings = {"CHECKPOINT_S": "0.5"}
+    place = Workplace(engine, tmp_path, warm, settings=settings)
+    other = Workplace(engine, tmp_path, ahead, settings=settings)
     try:
-        with monkeypatch.context() as ahead:
-            ahead.setenv("LD_PRELOAD", str(shim))
-            ahead.setenv("WALL_SHIFT", "7200")
-            place.workers.append(place.start_worker())
-        place.staff(2)
+        place.staff(1)
+        other.staff(1)
+        with reading(engine) as session:
+            early = session.scalars(select(Worker).where(Worker.pid == other.workers[0].pid)).one()
+            assert early.started_at - utc_now() > timedelta(seconds=AHEAD - 600)
+            if engine.dialect.name == "postgresql":  # else all are on one machine, with one clock
+                assert len(system.workers(session)) == 2
         long = place.submit(place.add_dataset(), epochs=200_000)
         until(lambda: place.run(long).resume_checkpoint_id is not None)
         assert (place.run(long).attempt, place.run(long).state) == (1, "running")
         owner = int(str(place.run(long).owner).rsplit("-", 2)[1])
-        next(worker for worker in place.workers if worker.pid == owner).kill()
+        workers = place.workers + other.workers
+        next(worker for worker in workers if worker.pid == owner).kill()
         until(lambda: place.run(long).attempt == 2 and place.run(long).state == "running")
         with writing(engine) as session:
             lifecycle.cancel(session, long)
         place.wait_for(long, "cancelled")
     finally:
         place.dismiss()
+        other.dismiss()
