@@ -29,6 +29,21 @@ class Engines:
             free.append(engine)
 
 
+@contextmanager
+def statements_of(engine: Engine) -> Iterator[list[str]]:
+    """Give the list of what an engine carries out meanwhile."""
+    found: list[str] = []
+
+    def note(_connection: object, _cursor: object, text: str, *_: object) -> None:
+        found.append(text)
+
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield found
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+
+
 def _mobile(engine: Engine) -> Engine:
     """Have an engine connect to what its URL is by then."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, delete, event, select
+from sqlalchemy import Engine, delete, select
 
 from service import references
 from service.blobs import BlobStore, digest_of, read_blob
@@ -18,6 +18,7 @@ from service.ids import new_id
 from service.inference import registry
 from service.references import PIN_S, PinLost, needless
 from service.tables import Blob, BlobPin, Checkpoint, Run, Table
+from tests.engines import statements_of
 from tests.service.rows import add_run
 from tests.storage import Place
 
@@ -181,9 +182,7 @@ def test_every_column_that_names_a_blob_keeps_it(engine: Engine) -> None:
         if column.name.endswith("sha256")
     }
     others = {"keys.sha256", "blobs.sha256", "blob_pins.sha256"}
-    asked: list[str] = []
-    event.listen(engine, "before_cursor_execute", lambda _c, _r, text, *_: asked.append(text))
-    with reading(engine) as session:
+    with statements_of(engine) as asked, reading(engine) as session:
         needless(session, 1)
     missing = {name for name in columns - others if f"{name} = blobs.sha256" not in asked[-1]}
     assert missing == set()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine
 
 from service.blobs import LocalBlobs
 from service.database import writing
@@ -14,6 +14,7 @@ from service.inference import aliases, registry
 from service.inference.aliases import Pointer, Pointing
 from service.inference.cache import Predictors
 from service.inference.directory import Directory
+from tests.engines import statements_of
 from tests.service.inference import trained
 from tests.service.inference.test_registry import allow
 from tests.service.inference.trained import Store, Trained
@@ -52,10 +53,9 @@ def test_what_is_known_is_answered_without_the_database(
 ) -> None:
     point(engine, 1)
     first = directory.of_model("scores"), directory.of_alias("scores", "champion")
-    statements: list[str] = []
-    event.listen(engine, "before_cursor_execute", lambda *told: statements.append(told[2]))
-    assert (directory.of_model("scores"), directory.of_alias("scores", "champion")) == first
-    assert directory.of_version("scores", 1) == first[0]
+    with statements_of(engine) as statements:
+        assert (directory.of_model("scores"), directory.of_alias("scores", "champion")) == first
+        assert directory.of_version("scores", 1) == first[0]
     assert statements == []
 
 
