@@ -132,9 +132,11 @@ def test_a_shell_completes_what_the_service_has_and_nothing_where_it_is_away(
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_is_shown_and_installed(descent: Command, shell: str, tmp_path: Path) -> None:
-    shown = descent("--show-completion", shell, HOME=str(tmp_path))
-    assert (shown.returncode, "_DESCENT_COMPLETE" in shown.stdout) == (0, True)
-    installed = descent("--install-completion", shell, HOME=str(tmp_path))
+    # Else it would be that of the shell which the tests run in.
+    variables = {"HOME": str(tmp_path), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    shown = descent("--show-completion", shell, **variables)
+    assert (shown.returncode, f"_DESCENT_COMPLETE=complete_{shell}" in shown.stdout) == (0, True)
+    installed = descent("--install-completion", shell, **variables)
     assert installed.returncode == 0, installed.stderr
     assert any("descent" in path.name for path in tmp_path.rglob("*"))
 
