@@ -6,7 +6,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, Float, cast, create_engine, event, func, select
+from sqlalchemy import Connection, Engine, create_engine, event, func, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -23,6 +23,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from models.failpoints import reach
+from service.columns import utc_now
 from service.errors import Busy, ServiceError, StorageFull
 
 MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
@@ -166,8 +167,7 @@ def clock(session: Session, now: float | None = None) -> float:
     if now is not None:
         return now
     if is_postgres(session):
-        seconds = func.extract("epoch", func.clock_timestamp())
-        return session.execute(select(cast(seconds, Float(53)))).scalar_one()
+        return time_of_day(session).timestamp()
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else _wall()
 
 
@@ -176,7 +176,7 @@ def time_of_day(session: Session) -> datetime:
     if is_postgres(session):
         now: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
         return now
-    return datetime.now(UTC)
+    return utc_now()
 
 
 def _wall() -> float:
@@ -254,7 +254,7 @@ def _copy_sqlite(engine: Engine) -> Path | None:
     if engine.dialect.name != "sqlite" or not engine.url.database:
         return None
     source = Path(engine.url.database)
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    stamp = utc_now().strftime("%Y%m%dT%H%M%S")
     target = source.with_name(f"{source.name}.before-migration-{stamp}")
     with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(target)) as new:
         old.backup(new)

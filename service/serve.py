@@ -118,7 +118,10 @@ def keep_memory_whole() -> None:
 
 
 def prepare(settings: Settings) -> Engine:
-    """Bring the embedded database up to date, or check that another one is; check the keys."""
+    """Bring the embedded database up to date, or check that another one is; check the keys.
+
+    Returns its engine.
+    """
     open_store(settings)  # raises where the URL is none that we can use
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     settings.scratch_dir.mkdir(exist_ok=True, mode=0o700)

@@ -21,7 +21,7 @@ from service.ids import new_id
 from service.settings import Settings
 from tests.engines import Engines
 from tests.postgres import Databases, database, execute, own_server
-from tests.serving import TLS, RunService, serving
+from tests.serving import TLS, RunService, Serve, serving
 from tests.storage import KINDS, Place, running_s3
 from tests.warm import Parent, forked_service
 
@@ -167,18 +167,13 @@ def blobs(tmp_path: Path) -> LocalBlobs:
 
 
 @pytest.fixture
-def client(settings: Settings, engines: Engines) -> Iterator[httpx.Client]:
+def client(settings: Settings, serve: Serve) -> httpx.Client:
     """Return a client of the API in a real server, without a worker."""
-    with (
-        engines.of(settings.resolved_database_url) as engine,
-        serving(create_app(settings, engine)) as url,
-        httpx.Client(base_url=url, timeout=30, verify=TLS) as client,
-    ):
-        yield client
+    return serve(settings)
 
 
 @pytest.fixture
-def serve(engines: Engines) -> Iterator[Callable[[Settings], httpx.Client]]:
+def serve(engines: Engines) -> Iterator[Serve]:
     """Return a function that starts the API with the given settings and returns a client."""
     with contextlib.ExitStack() as stack:
 

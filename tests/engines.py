@@ -19,9 +19,10 @@ class Engines:
     @contextmanager
     def of(self, url: str) -> Iterator[Engine]:
         """Give an engine that nobody else uses; at the end its connections are closed."""
-        free = self._free[make_url(url).get_backend_name()]
+        wanted = make_url(url)
+        free = self._free[wanted.get_backend_name()]
         engine = free.pop() if free else _mobile(create_database(url))
-        engine.url = make_url(url).set(drivername=engine.url.drivername)
+        engine.url = wanted.set(drivername=engine.url.drivername)
         try:
             yield engine
         finally:
@@ -30,12 +31,12 @@ class Engines:
 
 
 @contextmanager
-def statements_of(engine: Engine) -> Iterator[list[str]]:
-    """Give the list of what an engine carries out meanwhile."""
-    found: list[str] = []
+def statements_of(engine: Engine) -> Iterator[list[tuple[str, Any]]]:
+    """Give the list of what an engine carries out meanwhile: SQL and its values."""
+    found: list[tuple[str, Any]] = []
 
-    def note(_connection: object, _cursor: object, text: str, *_: object) -> None:
-        found.append(text)
+    def note(_connection: object, _cursor: object, text: str, values: Any, *_: object) -> None:
+        found.append((text, values))
 
     event.listen(engine, "before_cursor_execute", note)
     try:

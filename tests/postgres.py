@@ -83,7 +83,7 @@ class Databases:
         self._server = psycopg.connect(url, autocommit=True)
         with psycopg.connect(database(url, template), autocommit=True) as connection:
             self._layout = _layout(connection)
-            tables = {table for table, *_ in connection.execute(COLUMNS)} - {VERSION}
+        tables = {table for table, *_ in self._layout["columns"]} - {VERSION}
         # In any order: what refers to what is not looked at.
         orders = [f'DELETE FROM "{table}"' for table in tables]  # noqa: S608  our own names
         self._empty = "; ".join(["SET session_replication_role = replica", *orders]).encode()
@@ -129,9 +129,10 @@ class Databases:
         self._server.execute(statement.encode())
 
 
-def _layout(connection: psycopg.Connection) -> list[tuple[str, ...]]:
-    version = connection.execute(f"SELECT version_num FROM {VERSION}")  # noqa: S608  our own name
-    return [*connection.execute(COLUMNS), *version]
+def _layout(connection: psycopg.Connection) -> dict[str, list[tuple[str, ...]]]:
+    version = f"SELECT version_num FROM {VERSION}"  # noqa: S608  our own name
+    orders = {"columns": COLUMNS, "version": version}
+    return {part: connection.execute(order).fetchall() for part, order in orders.items()}
 
 
 def database(server: str, name: str) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import socket
 import ssl
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Protocol
 
+import httpx
 import pytest
 from fastapi import FastAPI
 
@@ -47,6 +49,12 @@ class Start(Protocol):
     def __call__(self, data_dir: Path, *arguments: str, **variables: str) -> Process: ...
 
 
+class Serve(Protocol):
+    """Starts the API with these settings, without a worker, and returns a client of it."""
+
+    def __call__(self, settings: Settings) -> httpx.Client: ...
+
+
 class RunService(Protocol):
     """Runs the service in a data folder and gives its URL."""
 
@@ -75,6 +83,11 @@ def serving(app: FastAPI) -> Iterator[str]:
         server.stop()
         thread.join(START_S)
         listener.close()
+
+
+def connected(url: httpx.URL) -> socket.socket:
+    """Connect to a service, to send what no client would."""
+    return socket.create_connection((url.host, url.port or 80), timeout=30)
 
 
 @contextlib.contextmanager

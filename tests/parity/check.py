@@ -15,13 +15,14 @@ import httpx
 
 from models.data import Floats
 from models.targets import ClassTarget
+from service.app import create_app
 from service.blobs import LocalBlobs
 from service.database import create_database, migrate
 from service.settings import Settings
 from tests.parity.models import Known, publish, train_all
 from tests.parity.tables import Sample, make_sample
 from tests.parity.ways import WAYS, Answer, Refused, Way
-from tests.serving import app_of, serving
+from tests.serving import serving
 
 TOLERANCE = 1e-5
 #: With `on_problem=error` these are errors in any column; see the README.
@@ -68,8 +69,8 @@ def stage(folder: Path) -> Iterator[tuple[httpx.Client, list[Known]]]:
     models = list(train_all(folder))
     for known in models:
         publish(engine, LocalBlobs(settings.data_dir / "blobs"), known)
-    engine.dispose()
-    with serving(app_of(settings)) as url, httpx.Client(base_url=url, timeout=60) as client:
+    app = create_app(settings, engine)
+    with serving(app) as url, httpx.Client(base_url=url, timeout=60) as client:
         yield client, models
 
 

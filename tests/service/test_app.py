@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from starlette.routing import Mount
 
 from service.settings import Settings
-from tests.serving import app_of, serving
+from tests.serving import Serve, app_of, serving
 
 SECRET = "a-key-for-the-tests"
 KEY = {"Authorization": f"Bearer {SECRET}"}
@@ -29,7 +29,6 @@ OPEN = {
 }
 OPEN_MOUNTS = {"/assets", "/docs/static", "/docs/assets"}  # files that hold no data
 METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE")
-Serve = Callable[[Settings], httpx.Client]
 
 
 @pytest.fixture(scope="module")

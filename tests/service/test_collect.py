@@ -184,7 +184,7 @@ def test_every_column_that_names_a_blob_keeps_it(engine: Engine) -> None:
     others = {"keys.sha256", "blobs.sha256", "blob_pins.sha256"}
     with statements_of(engine) as asked, reading(engine) as session:
         needless(session, 1)
-    missing = {name for name in columns - others if f"{name} = blobs.sha256" not in asked[-1]}
+    missing = {name for name in columns - others if f"{name} = blobs.sha256" not in asked[-1][0]}
     assert missing == set()
 
 

@@ -1,7 +1,6 @@
 """API keys: who gets in, who no longer does, and what is kept of a secret."""
 
 import re
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -13,9 +12,9 @@ from service.database import writing
 from service.errors import Unauthorized
 from service.keys import KeyRing, check_reachable, is_well_formed, new_secret
 from service.settings import Settings
+from tests.serving import Serve
 
 SETTING = "setting-key-of-the-test"
-Serve = Callable[[Settings], httpx.Client]
 
 
 def bearer(secret: str) -> dict[str, str]:

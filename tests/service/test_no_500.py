@@ -3,7 +3,7 @@
 import json
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -12,6 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from service.settings import Settings
+from tests.serving import Serve
 
 pytestmark = pytest.mark.slow
 
@@ -109,9 +110,7 @@ def body_of(chance: random.Random) -> tuple[bytes, str]:
     return chance.choice(CONTENTS), chance.choice(MEDIA)
 
 
-def test_no_input_produces_a_500(
-    settings: Settings, serve: Callable[[Settings], httpx.Client]
-) -> None:
+def test_no_input_produces_a_500(settings: Settings, serve: Serve) -> None:
     client = serve(settings.model_copy(update={"api_key": SecretStr(SECRET)}))
     client.headers["Authorization"] = f"Bearer {SECRET}"
     document = client.get("/openapi.json").json()

@@ -1,7 +1,6 @@
 """The server: what reaches it that is no HTTP."""
 
 import json
-import socket
 
 import httpx
 import pytest
@@ -10,15 +9,14 @@ from sqlalchemy import Engine
 from service.database import writing
 from service.settings import Settings
 from tests.service.rows import add_run
-from tests.serving import app_of, serving
+from tests.serving import app_of, connected, serving
 
 HEAD = b"POST /api/v1/keys HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
 
 def sent(client: httpx.Client, data: bytes) -> tuple[bytes, dict[str, str], bytes]:
     """Send bytes on a connection of their own; return status line, headers and body."""
-    place = (client.base_url.host, client.base_url.port or 80)
-    with socket.create_connection(place, timeout=30) as connection:
+    with connected(client.base_url) as connection:
         connection.sendall(data)
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
     head, _, body = answer.partition(b"\r\n\r\n")
@@ -55,8 +53,7 @@ def test_what_is_no_http_is_not_answered_in_the_middle_of_another_answer(
 ) -> None:
     with writing(engine) as session:
         run = add_run(session)
-    place = (client.base_url.host, client.base_url.port or 80)
-    with socket.create_connection(place, timeout=30) as connection:
+    with connected(client.base_url) as connection:
         connection.sendall(
             f"GET /api/v1/runs/{run.id}/events HTTP/1.1\r\n"
             "Host: localhost\r\nAccept: text/event-stream\r\n\r\n".encode()
@@ -69,7 +66,7 @@ def test_what_is_no_http_is_not_answered_in_the_middle_of_another_answer(
 
 def test_who_came_before_the_stop_is_answered(settings: Settings) -> None:
     with serving(app_of(settings)) as url:
-        connection = socket.create_connection((httpx.URL(url).host, httpx.URL(url).port or 80), 30)
+        connection = connected(httpx.URL(url))
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
     with connection:
         assert connection.recv(65536).startswith(b"HTTP/1.1 200")

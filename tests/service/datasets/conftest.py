@@ -1,16 +1,13 @@
 """Fixtures: a parser in this process, and an API that needs no worker and no PostgreSQL."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from service.app import create_app
 from service.settings import Settings
-from tests.engines import Engines
 from tests.service.datasets.tables import Parse, parser
-from tests.serving import TLS, serving
+from tests.serving import Serve
 
 
 @pytest.fixture
@@ -19,7 +16,7 @@ def parse(tmp_path: Path) -> Parse:
 
 
 @pytest.fixture
-def api(sqlite_url: str, engines: Engines, tmp_path: Path) -> Iterator[httpx.Client]:
+def api(sqlite_url: str, serve: Serve, tmp_path: Path) -> httpx.Client:
     """Return a client of the API on SQLite, with small limits."""
     settings = Settings(
         data_dir=tmp_path / "data",
@@ -29,9 +26,6 @@ def api(sqlite_url: str, engines: Engines, tmp_path: Path) -> Iterator[httpx.Cli
         max_gzip_ratio=100,
         max_columns=1000,
     )
-    with (
-        engines.of(sqlite_url) as engine,
-        serving(create_app(settings, engine)) as url,
-        httpx.Client(base_url=url, timeout=60, verify=TLS) as client,
-    ):
-        yield client
+    client = serve(settings)
+    client.timeout = 60
+    return client

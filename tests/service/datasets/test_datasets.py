@@ -1,9 +1,8 @@
 """Datasets over HTTP: uploads in every shape, reading, retyping, deleting."""
 
 import gzip
-import socket
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from sqlalchemy import Engine
 from service.database import writing
 from service.settings import Settings
 from tests.service.rows import add_run
+from tests.serving import Serve, connected
 
 PATH = "/api/v1/datasets"
 CSV = {"Content-Type": "text/csv"}
@@ -158,7 +158,7 @@ def test_a_body_that_is_too_large_is_refused(api: httpx.Client) -> None:
 
 def test_an_announced_length_is_refused_before_it_is_read(api: httpx.Client) -> None:
     head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/csv\r\n"
-    with socket.create_connection((api.base_url.host, api.base_url.port or 0), 30) as connection:
+    with connected(api.base_url) as connection:
         connection.sendall(f"{head}Content-Length: {10**15}\r\n\r\n".encode())
         assert b" 413 " in connection.recv(100)
 
@@ -300,7 +300,7 @@ def test_a_dataset_is_deleted_though_finished_runs_name_it(
 
 
 def test_a_disk_that_is_nearly_full_accepts_nothing(
-    sqlite_url: str, tmp_path: Path, serve: Callable[[Settings], httpx.Client]
+    sqlite_url: str, tmp_path: Path, serve: Serve
 ) -> None:
     settings = Settings(data_dir=tmp_path / "data", database_url=sqlite_url, ready_disk_bytes=2**60)
     answer = serve(settings).post(PATH, content=SCORES, headers=CSV)

@@ -11,7 +11,7 @@ import pytest
 from service import logs
 from service.settings import Settings
 from tests.service.inference.trained import Trained
-from tests.serving import app_of, serving
+from tests.serving import app_of, connected, serving
 
 SCORES = "/api/v1/models/scores/predict"
 QUIZ = b'{"rows": [{"Quiz": 10}]}'
@@ -44,8 +44,7 @@ def database_url(sqlite_url: str) -> str:
 def connection(client: httpx.Client, scores: Trained) -> Iterator[socket.socket]:
     """Connect to a service that has loaded the model."""
     assert client.post(SCORES, json={"rows": [{"Quiz": 10}]}).status_code == 200
-    place = (client.base_url.host, client.base_url.port or 80)
-    with socket.create_connection(place, timeout=30) as opened:
+    with connected(client.base_url) as opened:
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         yield opened
 
@@ -95,8 +94,7 @@ def test_who_leaves_before_the_end_of_the_request_is_in_the_log(
     try:
         with serving(app_of(settings)) as url, httpx.Client(base_url=url) as client:
             client.post(SCORES, content=QUIZ, headers={"Content-Type": "application/json"})
-            place = (client.base_url.host, client.base_url.port or 80)
-            with socket.create_connection(place, timeout=30) as connection:
+            with connected(client.base_url) as connection:
                 connection.sendall(request(QUIZ)[:-1])
     finally:
         logs.configure("warning")

@@ -23,6 +23,7 @@ from service.errors import Busy
 from service.inference.files import READERS, Files
 from service.settings import Settings
 from tests.service.inference.trained import Trained
+from tests.serving import Serve
 
 SCORES = "/api/v1/models/scores/predict"
 BOATS = "/api/v1/models/boats/predict"
@@ -173,7 +174,7 @@ def test_a_small_file_that_holds_a_gigabyte_harms_nobody(client: httpx.Client) -
 
 
 def test_what_a_file_holds_is_bounded_by_the_largest_body(
-    serve: Callable[[Settings], httpx.Client], settings: Settings, scores: Trained
+    serve: Serve, settings: Settings, scores: Trained
 ) -> None:
     client = serve(settings.model_copy(update={"max_predict_bytes": 4096}))
     fits = to_parquet(pa.table({"Quiz": [1.0] * 2000}))

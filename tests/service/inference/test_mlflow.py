@@ -1,7 +1,6 @@
 """MLflow's bodies are read as tables; and MLflow's own client, unchanged, against a process."""
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -17,8 +16,8 @@ from service.errors import BadRequest, Invalid, TooLarge
 from service.inference import bodies, mlflow
 from service.settings import Settings
 from tests.service.inference.trained import Trained
+from tests.serving import Serve
 
-Serve = Callable[[Settings], httpx.Client]
 INPUTS = ["Age", "Port"]
 TABLE = {"Age": [22.0, None], "Port": ["S", "C"]}
 

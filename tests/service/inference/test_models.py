@@ -1,6 +1,5 @@
 """Models, versions, aliases and artifacts over HTTP."""
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -11,8 +10,7 @@ from service.inference import registry
 from service.settings import Settings
 from tests.service.inference import trained
 from tests.service.inference.trained import Store, Trained
-
-Serve = Callable[[Settings], httpx.Client]
+from tests.serving import Serve
 
 MODELS = "/api/v1/models"
 SCORES = f"{MODELS}/scores"

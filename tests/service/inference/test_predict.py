@@ -1,6 +1,5 @@
 """Predictions over HTTP: every row has its answer, in order, whatever the other rows hold."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from service.settings import Settings
 from tests.service.inference import trained
 from tests.service.inference.trained import Trained
 from tests.service.rows import add_run
+from tests.serving import Serve
 
 SCORES = "/api/v1/models/scores/predict"
 BOATS = "/api/v1/models/boats/predict"
@@ -269,7 +269,7 @@ def test_a_damaged_checkpoint_is_named_and_not_used(
 
 
 def test_a_body_larger_than_the_limit_is_refused(
-    serve: Callable[[Settings], httpx.Client], settings: Settings, scores: Trained
+    serve: Serve, settings: Settings, scores: Trained
 ) -> None:
     client = serve(settings.model_copy(update={"max_predict_bytes": 1024}))
     assert client.post(SCORES, json={"rows": []}).status_code == 200

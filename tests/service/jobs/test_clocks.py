@@ -25,8 +25,8 @@ pytestmark = pytest.mark.slow
 LEASE = 20.0
 #: what a function that decides about leases must not ask
 WALL = {"utc_now", "now", "time", "today", "utcnow"}
-#: a library that moves the wall clock of the process that loads it ahead, by so many seconds
-AHEAD = 7200
+AHEAD = 7200  # seconds
+#: a library that moves the wall clock of the process that loads it ahead by so much
 SHIM = """
 #define _GNU_SOURCE
 #include <sys/syscall.h>

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event, select
+from sqlalchemy import Engine, select
 
 from service.database import create_database, reading, writing
 from service.runs import levels, lifecycle, metrics
 from service.tables import Metric, Run
+from tests.engines import statements_of
 from tests.service.rows import add_run
 
 ROWS = 5000
@@ -126,14 +127,10 @@ def test_rows_that_a_new_attempt_replaced_are_not_drawn(engine: Engine, after: i
 def test_only_rows_that_tell_and_the_last_ones_are_read(sqlite_url: str) -> None:
     """Without its index, or from the first row on, the query reads every row of the run."""
     engine = create_database(sqlite_url)
-    run_id, asked = started(engine), list[tuple[str, Any]]()
+    run_id = started(engine)
     append(engine, run_id, curve_rows(ROWS, 6), [ROWS])
-
-    @event.listens_for(engine, "before_cursor_execute")
-    def _(_c: object, _u: object, text: str, values: Any, _x: object, _m: object) -> None:
-        asked.append((text, values))
-
-    drawn(engine, run_id)
+    with statements_of(engine) as asked:
+        drawn(engine, run_id)
     (telling, telling_of), (last, last_of) = [each for each in asked if "FROM metrics" in each[0]]
     with reading(engine) as session:
         explain = f"EXPLAIN QUERY PLAN {telling}"

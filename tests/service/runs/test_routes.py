@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -14,6 +14,7 @@ from service.database import writing
 from service.runs import lifecycle, metrics
 from service.settings import Settings
 from tests.service.rows import add_dataset, metric_rows
+from tests.serving import Serve
 
 API = "/api/v1"
 
@@ -69,7 +70,7 @@ def test_a_submitted_run_is_found_where_location_says(client: httpx.Client, data
 
 
 def test_under_a_prefix_the_location_of_a_run_carries_it_once(
-    settings: Settings, serve: Callable[[Settings], httpx.Client], dataset: str
+    settings: Settings, serve: Serve, dataset: str
 ) -> None:
     client = serve(settings.model_copy(update={"root_path": "/descent"}))
     answer = client.post(f"{API}/runs", json={"dataset": dataset, "target": "Final"})
