@@ -14,8 +14,10 @@ from fastapi.routing import iter_route_contexts
 from pydantic.json_schema import models_json_schema
 
 from descent import schemas as bodies
+from descent.schemas import mlflow, tensors
 from service.http import Marks, marks_of
 
+BODIES = vars(bodies) | vars(mlflow) | vars(tensors)
 REF = "#/components/schemas/{model}"
 _REFERENCE = re.compile(r'"#/components/schemas/([A-Za-z0-9_]+)"')
 #: FastAPI's own error bodies, which no route of ours sends
@@ -100,7 +102,7 @@ def _header(name: str, about: dict[str, Any]) -> dict[str, Any]:
 
 def _add_models(schemas: dict[str, Any], names: set[str]) -> None:
     """Add bodies that a route names itself, because it reads or writes them without FastAPI."""
-    wanted = [(getattr(bodies, name), "validation") for name in sorted(names)]
+    wanted = [(BODIES[name], "validation") for name in sorted(names)]
     if wanted:
         _refs, found = models_json_schema(wanted, ref_template=REF)  # type: ignore[arg-type]
         schemas.update({name: each for name, each in found["$defs"].items() if name not in schemas})

@@ -1,5 +1,7 @@
 """Every request and response body of the API, for the server, the client and OpenAPI.
 
+Those of the protocols of others are in `mlflow` and `tensors`, which the client need not load.
+
 Requests refuse unknown fields. Responses may gain fields, so readers ignore what they do not know.
 """
 
@@ -22,7 +24,6 @@ from descent.schemas.datasets import (
     Histogram,
     TopValue,
 )
-from descent.schemas.mlflow import RowsNotice, Scores, ScoringRequest, SplitTable
 from descent.schemas.models import (
     Alias,
     AliasMove,
@@ -84,15 +85,6 @@ from descent.schemas.system import (
     System,
     WorkerInfo,
 )
-from descent.schemas.tensors import (
-    Datatype,
-    InferAnswer,
-    InferRequest,
-    InputTensor,
-    OutputTensor,
-    TensorParameters,
-    WantedTensor,
-)
 from descent.schemas.wire import (
     TERMINAL_STATES,
     BatchId,
@@ -146,7 +138,6 @@ __all__ = [
     "DatasetRowsPage",
     "DatasetState",
     "DatasetVersionRef",
-    "Datatype",
     "ErrorItem",
     "Estimate",
     "Evaluation",
@@ -156,10 +147,7 @@ __all__ = [
     "Histogram",
     "Importance",
     "Imported",
-    "InferAnswer",
-    "InferRequest",
     "InputColumn",
-    "InputTensor",
     "Key",
     "KeyCreate",
     "KeyCreated",
@@ -175,7 +163,6 @@ __all__ = [
     "Notice",
     "Number",
     "OutputColumn",
-    "OutputTensor",
     "Page",
     "Parameters",
     "Part",
@@ -191,7 +178,6 @@ __all__ = [
     "Readiness",
     "Rewind",
     "RocCurve",
-    "RowsNotice",
     "Run",
     "RunEvent",
     "RunId",
@@ -199,21 +185,16 @@ __all__ = [
     "RunPlan",
     "RunState",
     "Scalar",
-    "Scores",
-    "ScoringRequest",
     "Shadow",
     "ShadowPut",
     "Signature",
     "Split",
-    "SplitTable",
     "System",
     "TargetPoints",
-    "TensorParameters",
     "Timings",
     "TopValue",
     "Trajectory",
     "TrajectorySubject",
-    "WantedTensor",
     "Wire",
     "WorkerInfo",
 ]

@@ -17,8 +17,7 @@ from anyio.to_thread import run_sync
 from fastapi import Depends, Header, Path, Request, Response
 from sqlalchemy import select
 
-from descent import schemas
-from descent.schemas import InferRequest
+from descent.schemas.tensors import InferAnswer, InferRequest
 from descent.spec import Name
 from models.predict import Predictor
 from models.values import Problem
@@ -51,9 +50,7 @@ BODY: dict[str, Any] = {
         },
     }
 }
-ANSWER: dict[int | str, dict[str, Any]] = {
-    200: {"model": schemas.InferAnswer, "content": {RAW: _FILE}}
-}
+ANSWER: dict[int | str, dict[str, Any]] = {200: {"model": InferAnswer, "content": {RAW: _FILE}}}
 
 
 # ---- the server ----------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Depends, Path, Query, Request, Response
 
 from descent import schemas
+from descent.schemas.mlflow import Scores
 from descent.spec import Name
 from models.predict import Predictor
 from service import http
@@ -107,7 +108,7 @@ BODY: dict[str, Any] = {
 }
 ANSWER: dict[int | str, dict[str, Any]] = {
     200: {
-        "model": schemas.Predictions | schemas.Scores,
+        "model": schemas.Predictions | Scores,
         "content": {
             **{text: {"schema": {"type": "string"}} for text in (CSV, NDJSON)},
             **{
