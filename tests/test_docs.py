@@ -16,10 +16,10 @@ from sqlalchemy import text as sql
 
 from descent import exit_codes
 from descent.spec import RunConfig
-from service import validation
-from service.database import create_database
+from service.http import validation
 from service.runs.lifecycle import TRANSITIONS
 from service.settings import Settings
+from service.storage.database import create_database
 from tests import curl
 from tests.conftest import MakeDatabase
 from tests.documents import ADDRESS, PAGES, RUN, SERVER, Block, Reader, blocks
@@ -220,8 +220,8 @@ ELSEWHERE = {
     "make demo     #": "test_story runs the demo, and `make test` is what runs this",
     "DESCENT_API_KEY=<a secret> docker compose": "needs Docker",
     "docker compose up --scale worker=3": "needs Docker",
-    "/v2/models/scores/infer": "tests/service/inference/test_other_clients.py runs it",
-    "from tritonclient": "tests/service/inference/test_other_clients.py runs it",
+    "/v2/models/scores/infer": "tests/service/protocols/test_other_clients.py runs it",
+    "from tritonclient": "tests/service/protocols/test_other_clients.py runs it",
 }
 
 
