@@ -191,7 +191,7 @@ def _list_keys(engine: Engine, *, as_json: bool) -> None:
             _say(json.dumps([_body(key) for key in found]))
             return
         for key in found:
-            until = f"until {key.expires_at:%Y-%m-%d %H:%M}" if key.expires_at else "for ever"
+            until = f"until {key.expires_at:%Y-%m-%d %H:%M}" if key.expires_at else "never expires"
             _say(f"{key.id}  {key.prefix}…  {until}  {key.name}")
 
 

@@ -198,8 +198,23 @@ def check_nginx(text: str) -> None:
 
 
 def check_mermaid(text: str) -> None:
-    """Its lines are compared with the table of transitions above."""
-    assert text.startswith("stateDiagram-v2\n")
+    """Check that the arrows of a diagram connect only names that it declares.
+
+    The lines of the state diagram are compared with the table of transitions above.
+    """
+    kind, _, lines = text.partition("\n")
+    if kind == "stateDiagram-v2":
+        return
+    if kind == "sequenceDiagram":
+        declared = re.findall(r"^ +participant (\w+) as ", lines, re.MULTILINE)
+        arrow = r"^ +(\w+)--?>>(\w+): "
+    else:
+        assert kind == "flowchart LR"
+        declared = re.findall(r"^ +(\w+)\[", lines, re.MULTILINE)
+        arrow = r'^ +(\w+) <?-[-.] ".*" [-.]-> (\w+)$'
+    arrows = re.findall(arrow, lines, re.MULTILINE)
+    assert len(arrows) == lines.count(">>" if kind == "sequenceDiagram" else "->")
+    assert {name for pair in arrows for name in pair} == set(declared)
 
 
 def check_config(text: str) -> None:
