@@ -4,7 +4,7 @@ import type { ComponentChildren } from "preact";
 import { Scroll } from "./scroll";
 
 export function Markdown({ text }: { text: string }) {
-  return <div class="markdown">{blocksOf(text).map((block, place) => <Block key={place} lines={block} />)}</div>;
+  return <div class="markdown">{blocksOf(text).map((block, place) => <MarkdownBlock key={place} lines={block} />)}</div>;
 }
 
 /** Returns what blank lines separate; indented code stays together. */
@@ -20,7 +20,7 @@ function blocksOf(text: string): string[][] {
   return current.length > 0 ? [...blocks, current] : blocks;
 }
 
-function Block({ lines }: { lines: string[] }) {
+function MarkdownBlock({ lines }: { lines: string[] }) {
   const [first = ""] = lines;
   const heading = /^(#{1,6})\s+(.*)$/.exec(first);
   if (heading) {
@@ -30,7 +30,7 @@ function Block({ lines }: { lines: string[] }) {
   if (lines.every((line) => line.startsWith("    "))) {
     return <pre tabIndex={0}>{lines.map((line) => line.slice(4)).join("\n")}</pre>;
   }
-  if (lines.every((line) => line.startsWith("|"))) return <Table lines={lines} />;
+  if (lines.every((line) => line.startsWith("|"))) return <MarkdownTable lines={lines} />;
   if (/^[-*]\s/.test(first)) {
     const items = lines.join("\n").split(/\n(?=[-*]\s)/);
     return (
@@ -44,7 +44,7 @@ function Block({ lines }: { lines: string[] }) {
   return <p>{inline(lines.join(" "))}</p>;
 }
 
-function Table({ lines }: { lines: string[] }) {
+function MarkdownTable({ lines }: { lines: string[] }) {
   const [head, rule, ...rows] = lines.map(cells);
   const body = rule?.every((text) => /^:?-+:?$/.test(text)) ? rows : [rule ?? [], ...rows];
   return (

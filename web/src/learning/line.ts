@@ -1,7 +1,7 @@
 /** y = w·x + b: the error over its two numbers, its slope, and what gradient descent aims at. */
 
 import type { TrajectorySubject } from "../api";
-import type { Values } from "./net";
+import type { Parameters } from "./net";
 
 export interface Line {
   w: number;
@@ -39,7 +39,7 @@ export function lineProblem(subject: TrajectorySubject): LineProblem | null {
 }
 
 /** Returns the line of a frame in the columns' own units. */
-export function lineOf(subject: TrajectorySubject, values: Values): Line {
+export function lineOf(subject: TrajectorySubject, values: Parameters): Line {
   const [center, scale] = [subject.centers[0] ?? 0, subject.scales[0] ?? 1];
   const [offset, unit] = [subject.target.center[0] ?? 0, subject.target.scale[0] ?? 1];
   const w = ((values[0] ?? 0) * unit) / scale;

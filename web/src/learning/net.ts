@@ -3,7 +3,7 @@
 import type { TrajectorySubject } from "../api";
 
 /** Parameters of a net, side by side. */
-export type Values = ArrayLike<number>;
+export type Parameters = ArrayLike<number>;
 
 export interface LinearStep {
   kind: "linear";
@@ -26,10 +26,10 @@ export interface Net {
   outputs: number;
 }
 
-type Layer = string | { linear?: number };
+type LayerSpec = string | { linear?: number };
 
 export function netOf(subject: TrajectorySubject): Net {
-  const { inputs, outputs, layers } = subject.net as { inputs: number; outputs: number; layers: Layer[] };
+  const { inputs, outputs, layers } = subject.net as { inputs: number; outputs: number; layers: LayerSpec[] };
   const places = new Map<string, number>();
   let at = 0;
   for (const { name, shape } of subject.parameters) {
@@ -50,7 +50,7 @@ export function netOf(subject: TrajectorySubject): Net {
 }
 
 /** Returns the outputs of each step for `rows` rows that lie one after the other in `x`. */
-export function trace(net: Net, values: Values, x: Float32Array, rows: number): Float32Array[] {
+export function trace(net: Net, values: Parameters, x: Float32Array, rows: number): Float32Array[] {
   const found: Float32Array[] = [];
   let current = x;
   for (const step of net.steps) {
@@ -60,11 +60,11 @@ export function trace(net: Net, values: Values, x: Float32Array, rows: number): 
   return found;
 }
 
-export function forward(net: Net, values: Values, x: Float32Array, rows: number): Float32Array {
+export function forward(net: Net, values: Parameters, x: Float32Array, rows: number): Float32Array {
   return trace(net, values, x, rows).at(-1) ?? x;
 }
 
-function linear(step: LinearStep, values: Values, x: Float32Array, rows: number): Float32Array {
+function linear(step: LinearStep, values: Parameters, x: Float32Array, rows: number): Float32Array {
   const { inputs, outputs, weight, bias } = step;
   const y = new Float32Array(rows * outputs);
   for (let row = 0; row < rows; row++) {

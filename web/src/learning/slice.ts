@@ -1,7 +1,7 @@
 /** The net's answers along one or two of its columns, the others held where they are on average. */
 
 import type { Axis, TrajectorySubject } from "../api";
-import { decode, forward, type Net, type Values } from "./net";
+import { decode, forward, type Net, type Parameters } from "./net";
 
 /** Returns the encoded row that stands for what is not varied. */
 export function averageRow(subject: TrajectorySubject): Float32Array {
@@ -26,7 +26,7 @@ export function decoded(subject: TrajectorySubject, axis: Axis, value: number): 
 export interface Around {
   subject: TrajectorySubject;
   net: Net;
-  values: Values;
+  values: Parameters;
 }
 
 /** Returns the answers for values of one column, output by output in each row. */

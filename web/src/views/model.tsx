@@ -13,11 +13,11 @@ import { ModelDetail } from "./model/detail";
 export function Models({ route }: ViewProps) {
   const name = route.path[1];
   const version = Number(route.query.get("version"));
-  if (name === undefined) return <List />;
+  if (name === undefined) return <ModelList />;
   return <ModelDetail name={name} wanted={Number.isInteger(version) && version > 0 ? version : null} />;
 }
 
-function List() {
+function ModelList() {
   const list = useList((after, signal) => call(listModels({ query: { limit: 50, after }, signal })), []);
   return (
     <>
@@ -37,7 +37,7 @@ function List() {
       <ul class="tiles plain-list">
         {list.items?.map((model) => (
           <li key={model.name}>
-            <Tile model={model} />
+            <ModelTile model={model} />
           </li>
         ))}
       </ul>
@@ -46,7 +46,7 @@ function List() {
   );
 }
 
-function Tile({ model }: { model: Model }) {
+function ModelTile({ model }: { model: Model }) {
   const aliases = Object.entries(model.aliases ?? {});
   return (
     <a class="card tile link" href={href("models", model.name)}>

@@ -9,12 +9,12 @@ import { useResource } from "../resource";
 import { go, href, hrefWith, replace } from "../router";
 import { DataFields } from "./new-run/data";
 import { type Draft, draftOf, firstDraft, request } from "./new-run/draft";
-import { ColumnNames, Wrong } from "./new-run/fields";
+import { ColumnNames, FieldErrors } from "./new-run/fields";
 import { ModelFields } from "./new-run/model";
-import { PlanPanel, wrongOf, usePlan } from "./new-run/plan";
+import { PlanPanel, fieldErrors, usePlan } from "./new-run/plan";
 import type { JsonObject } from "./new-run/schema";
 import { TrainingFields } from "./new-run/training";
-import { freshKey } from "./datasets/upload";
+import { idempotencyKey } from "./datasets/upload";
 
 export function NewRun({ route }: ViewProps) {
   const wanted = route.query.get("dataset");
@@ -93,7 +93,7 @@ function Form({ datasets, dataset, config }: FormProps) {
   }
 
   return (
-    <Wrong.Provider value={wrongOf(plan.error)}>
+    <FieldErrors.Provider value={fieldErrors(plan.error)}>
       <ColumnNames.Provider value={(dataset.columns ?? []).map((column) => column.name)}>
         <form class="with-aside" onSubmit={(event) => void submit(event)}>
           <div class="stack wide">
@@ -115,12 +115,12 @@ function Form({ datasets, dataset, config }: FormProps) {
           </PlanPanel>
         </form>
       </ColumnNames.Provider>
-    </Wrong.Provider>
+    </FieldErrors.Provider>
   );
 }
 
 async function started(body: RunConfig): Promise<string> {
-  const run = await call(submitRun({ body, headers: { "Idempotency-Key": freshKey() } }));
+  const run = await call(submitRun({ body, headers: { "Idempotency-Key": idempotencyKey() } }));
   announce("The run is queued.");
   return run.id;
 }

@@ -22,10 +22,10 @@ export function System(_props: ViewProps) {
       {system.error !== null && <Failure error={system.error} retry={system.reload} />}
       {system.data && (
         <>
-          <Facts system={system.data} />
+          <SystemFacts system={system.data} />
           <Workers system={system.data} />
           <div class="halves">
-            <Queue system={system.data} />
+            <RunsByState system={system.data} />
             <Limits system={system.data} />
           </div>
         </>
@@ -35,7 +35,7 @@ export function System(_props: ViewProps) {
   );
 }
 
-function Facts({ system }: { system: SystemBody }) {
+function SystemFacts({ system }: { system: SystemBody }) {
   const capacity = system.workers.reduce((sum, worker) => sum + worker.capacity, 0);
   const busy = system.queue.states["running"] ?? 0;
   const facts = {
@@ -122,7 +122,7 @@ function ago(at: string): string {
 
 const ORDER = ["queued", "starting", "running", "pausing", "paused", "interrupted", "cancelling", "succeeded", "failed", "cancelled"];
 
-function Queue({ system }: { system: SystemBody }) {
+function RunsByState({ system }: { system: SystemBody }) {
   const { states } = system.queue;
   const known = ORDER.filter((state) => states[state]);
   return (

@@ -13,10 +13,10 @@ import { describeModel, nameOf, RATES_OF } from "./understand/words";
 
 export function Understand({ route }: ViewProps) {
   const id = route.path[1];
-  return id === undefined ? <Choose /> : <Lesson id={id} />;
+  return id === undefined ? <RunChooser /> : <Lesson id={id} />;
 }
 
-function Choose() {
+function RunChooser() {
   const list = useList(
     (after, signal) => call(listRuns({ query: { limit: 20, after }, signal })),
     [],
@@ -42,7 +42,7 @@ function Choose() {
       <ul class="tiles plain-list">
         {list.items?.filter(isOwn).map((run) => (
           <li key={run.id}>
-            <Tile run={run} />
+            <RunTile run={run} />
           </li>
         ))}
       </ul>
@@ -56,7 +56,7 @@ function isOwn(run: Run): boolean {
   return !(RATES_OF in (run.tags ?? {}));
 }
 
-function Tile({ run }: { run: Run }) {
+function RunTile({ run }: { run: Run }) {
   return (
     <a class="card tile link" href={href("understand", run.id)}>
       <strong class="cut">{nameOf(run)}</strong>

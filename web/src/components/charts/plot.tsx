@@ -6,7 +6,7 @@ import "uplot/dist/uPlot.min.css";
 import { number, tick } from "../../format";
 import { gestures, panned, type Range, zoomed } from "./gestures";
 
-export interface Line {
+export interface PlotLine {
   label: string;
   x: number[];
   /** NaN where there is nothing to draw */
@@ -18,7 +18,7 @@ export interface Line {
 }
 
 interface Props {
-  lines: Line[];
+  lines: PlotLine[];
   xLabel: string;
   yLabel: string;
   isLog?: boolean;
@@ -156,7 +156,7 @@ function drawable(y: number, isLog: boolean | undefined): number | null {
   return !Number.isFinite(y) || (isLog && y <= 0) ? null : y;
 }
 
-function extent(lines: Line[]): Range | null {
+function extent(lines: PlotLine[]): Range | null {
   const firsts = lines.flatMap((line) => line.x.slice(0, 1));
   const lasts = lines.flatMap((line) => line.x.slice(-1));
   if (firsts.length === 0) return null;

@@ -45,7 +45,7 @@ export function Columns({ dataset, onChange }: Props) {
       <h2 id="columns">Columns</h2>
       <div class="tiles">
         {shown.map((column) => (
-          <Tile
+          <ColumnTile
             key={column.name}
             column={column}
             rows={dataset.rows ?? 0}
@@ -82,14 +82,14 @@ export function Columns({ dataset, onChange }: Props) {
   );
 }
 
-interface TileProps {
+interface ColumnTileProps {
   column: Column;
   rows: number;
   type: ColumnType;
   onType: (type: ColumnType) => void;
 }
 
-function Tile({ column, rows, type, onType }: TileProps) {
+function ColumnTile({ column, rows, type, onType }: ColumnTileProps) {
   const isChanged = type !== column.type;
   return (
     <article class="card tile" aria-label={column.name}>
@@ -109,7 +109,7 @@ function Tile({ column, rows, type, onType }: TileProps) {
         </select>
       </div>
       <ColumnPicture column={column} rows={rows} />
-      <Figures column={column} rows={rows} />
+      <ColumnStatistics column={column} rows={rows} />
       <p class="quiet small">
         {column.role === "ignored" && <strong>No feature. </strong>}
         {sentence(column.why)}
@@ -118,7 +118,7 @@ function Tile({ column, rows, type, onType }: TileProps) {
   );
 }
 
-function Figures({ column, rows }: { column: Column; rows: number }) {
+function ColumnStatistics({ column, rows }: { column: Column; rows: number }) {
   const parts = [`${count(column.distinct)} distinct`];
   if (column.mean !== null && column.mean !== undefined) {
     parts.push(`mean ${number(column.mean)}`, `std ${number(column.std)}`);

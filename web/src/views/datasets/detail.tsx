@@ -12,7 +12,7 @@ import { go, href, hrefWith } from "../../router";
 import { Columns } from "./columns";
 import { Rows } from "./rows";
 
-export function Detail({ id }: { id: string }) {
+export function DatasetDetail({ id }: { id: string }) {
   const dataset = useResource(
     (signal) => call(getDataset({ path: { dataset_id: id }, signal })),
     [id],
@@ -26,7 +26,7 @@ export function Detail({ id }: { id: string }) {
   }
   return (
     <>
-      <Head dataset={data} />
+      <DatasetHead dataset={data} />
       {dataset.error !== null && <Failure error={dataset.error} retry={dataset.reload} />}
       {isUnderWay && (
         <p class="quiet" role="status">
@@ -36,7 +36,7 @@ export function Detail({ id }: { id: string }) {
       {data.error && <Rejected dataset={data} />}
       {data.state === "ready" && (
         <>
-          <Facts dataset={data} />
+          <DatasetFacts dataset={data} />
           <Notices notices={data.warnings ?? []} />
           <Columns dataset={data} onChange={dataset.set} key={data.version} />
           <Rows dataset={data} />
@@ -46,7 +46,7 @@ export function Detail({ id }: { id: string }) {
   );
 }
 
-function Head({ dataset }: { dataset: Dataset }) {
+function DatasetHead({ dataset }: { dataset: Dataset }) {
   const [error, setError] = useState<unknown>(null);
 
   async function remove(): Promise<void> {
@@ -88,7 +88,7 @@ function Head({ dataset }: { dataset: Dataset }) {
   );
 }
 
-function Facts({ dataset }: { dataset: Dataset }) {
+function DatasetFacts({ dataset }: { dataset: Dataset }) {
   const facts = {
     Rows: count(dataset.rows),
     Columns: count(dataset.columns?.length),

@@ -9,7 +9,7 @@ import { announce } from "../../news";
 import { go, href } from "../../router";
 import { ACCEPTED, upload } from "./upload";
 
-interface Going {
+interface CurrentUpload {
   file: File;
   share: number;
   abort: AbortController;
@@ -22,8 +22,8 @@ const EXAMPLE = [
   "16,27.7", "2.5,0", "13.8,16.8", "9.6,14.9", "11.8,7.6", "16.9,25.9",
 ].join("\n");
 
-export function Drop({ hasNone }: { hasNone: boolean }) {
-  const [going, setGoing] = useState<Going | null>(null);
+export function DropZone({ hasNone }: { hasNone: boolean }) {
+  const [going, setGoing] = useState<CurrentUpload | null>(null);
   const [error, setError] = useState<unknown>(null);
   const [isOver, setOver] = useState(false);
   const input = useRef<HTMLInputElement>(null);
@@ -59,7 +59,7 @@ export function Drop({ hasNone }: { hasNone: boolean }) {
         }}
       >
         {going ? (
-          <Sending going={going} />
+          <UploadProgress going={going} />
         ) : (
           <>
             <h2>Drop a table here</h2>
@@ -97,7 +97,7 @@ export function Drop({ hasNone }: { hasNone: boolean }) {
   );
 }
 
-function Sending({ going }: { going: Going }) {
+function UploadProgress({ going }: { going: CurrentUpload }) {
   const isSent = going.share >= 1;
   return (
     <div class="stack sending">

@@ -7,15 +7,15 @@ import { Scroll } from "../../components/scroll";
 import { DatasetState } from "../../components/state";
 import { bytes, count, time } from "../../format";
 import { href, hrefWith } from "../../router";
-import { Drop } from "./drop";
+import { DropZone } from "./drop";
 
-export function List() {
+export function DatasetList() {
   const list = useList<Dataset>((after, signal) => page(after, signal), []);
   const isEmpty = list.items?.length === 0;
   return (
     <>
       <h1>Datasets</h1>
-      <Drop hasNone={isEmpty} />
+      <DropZone hasNone={isEmpty} />
       {list.error !== null && <Failure error={list.error} retry={list.reload} />}
       {isEmpty && (
         <p class="quiet">
@@ -47,7 +47,7 @@ export function List() {
               </thead>
               <tbody>
                 {list.items.map((dataset) => (
-                  <Row dataset={dataset} key={dataset.id} />
+                  <DatasetRow dataset={dataset} key={dataset.id} />
                 ))}
               </tbody>
             </table>
@@ -59,7 +59,7 @@ export function List() {
   );
 }
 
-function Row({ dataset }: { dataset: Dataset }) {
+function DatasetRow({ dataset }: { dataset: Dataset }) {
   return (
     <tr>
       <th scope="row">

@@ -19,19 +19,19 @@ const TYPES: Record<string, string> = {
 /** What the file dialog offers. */
 export const ACCEPTED = [...Object.keys(TYPES).map((ending) => `.${ending}`), ".gz"].join(",");
 
-export interface Sending {
+export interface UploadOptions {
   onProgress: (share: number) => void;
   signal: AbortSignal;
 }
 
 /** Resolves with the dataset, which may still be read by the service. */
-export function upload(file: File, { onProgress, signal }: Sending): Promise<Dataset> {
+export function upload(file: File, { onProgress, signal }: UploadOptions): Promise<Dataset> {
   const { name, type, isCompressed } = described(file.name);
   const query = new URLSearchParams({ name, wait: "5" }).toString();
   const request = new XMLHttpRequest();
   request.open("POST", `${BASE}/api/v1/datasets?${query}`);
   request.responseType = "json";
-  const sent = { ...headers(), "Content-Type": type, "Idempotency-Key": freshKey() };
+  const sent = { ...headers(), "Content-Type": type, "Idempotency-Key": idempotencyKey() };
   for (const [header, value] of Object.entries(sent)) request.setRequestHeader(header, value);
   if (isCompressed) request.setRequestHeader("Content-Encoding", "gzip");
   request.upload.onprogress = (event) => {
@@ -68,7 +68,7 @@ export function described(filename: string): { name: string; type: string; isCom
 }
 
 /** A key that makes it safe to send again; crypto.randomUUID is missing where there is no TLS. */
-export function freshKey(): string {
+export function idempotencyKey(): string {
   const parts = crypto.getRandomValues(new Uint32Array(4));
   return [...parts].map((part) => part.toString(36)).join("-");
 }

@@ -1,7 +1,7 @@
 /** Aliases and their ETags: a move says which state it saw, so that nobody's move is lost unseen. */
 
 import { type Alias, call, getModelAlias, listModelAliases, putModelAlias, rollBackModelAlias } from "../../api";
-import { freshKey } from "../datasets/upload";
+import { idempotencyKey } from "../datasets/upload";
 
 export interface KnownAlias {
   alias: Alias;
@@ -29,7 +29,7 @@ export async function point(name: string, alias: string, version: number, before
 }
 
 export async function rollBack(name: string, before: KnownAlias): Promise<KnownAlias> {
-  const headers = { "If-Match": before.etag, "Idempotency-Key": freshKey() };
+  const headers = { "If-Match": before.etag, "Idempotency-Key": idempotencyKey() };
   const request = rollBackModelAlias({ path: { name, alias: before.alias.alias }, headers });
   return known(await call(request), await request);
 }

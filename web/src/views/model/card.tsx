@@ -8,7 +8,7 @@ import { useResource } from "../../resource";
 import { save } from "../../save";
 import { artifactPath, fetched, member } from "./files";
 
-export function Card({ version }: { version: ModelVersion }) {
+export function ModelCard({ version }: { version: ModelVersion }) {
   const [isOpen, setOpen] = useState(false);
   return (
     <section class="card">
@@ -16,13 +16,13 @@ export function Card({ version }: { version: ModelVersion }) {
         <summary>
           <h3 class="inline">Model card</h3>
         </summary>
-        {isOpen && <Content version={version} />}
+        {isOpen && <ModelCardText version={version} />}
       </details>
     </section>
   );
 }
 
-function Content({ version }: { version: ModelVersion }) {
+function ModelCardText({ version }: { version: ModelVersion }) {
   const card = useResource(
     async (signal) => {
       const bundle = await fetched(artifactPath(version.model, version.version, "bundle"), { signal });

@@ -26,7 +26,7 @@ export function ModelDetail({ name, wanted }: { name: string; wanted: number | n
   const failure = versions.error ?? aliases.error;
   return (
     <>
-      <Head name={name} />
+      <ModelHead name={name} />
       {failure !== null && <Failure error={failure} retry={versions.error ? versions.reload : aliases.reload} />}
       {versions.items?.length === 0 && (
         <div class="empty">
@@ -54,7 +54,7 @@ export function ModelDetail({ name, wanted }: { name: string; wanted: number | n
   }
 }
 
-function Head({ name }: { name: string }) {
+function ModelHead({ name }: { name: string }) {
   const [error, setError] = useState<unknown>(null);
 
   async function remove(): Promise<void> {

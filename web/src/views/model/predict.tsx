@@ -8,14 +8,14 @@ import { Bar } from "./version";
 import { timeOf } from "./signature";
 
 type Scalar = string | number | boolean | null;
-type Row = Record<string, Scalar>;
+type InputRow = Record<string, Scalar>;
 
 const WAIT = 60; // milliseconds without a change before the service is asked
 const MOST = 60; // columns that have a field; the others count as missing
 
 export function Predict({ version }: { version: ModelVersion }) {
   const inputs = version.signature.inputs.slice(0, MOST);
-  const [row, setRow] = useState<Row>(() => Object.fromEntries(inputs.map((input) => [input.name, usual(input)])));
+  const [row, setRow] = useState<InputRow>(() => Object.fromEntries(inputs.map((input) => [input.name, usual(input)])));
   const { answer, error } = useAnswer(version, row);
   return (
     <section class="card" aria-labelledby="predict">
@@ -23,7 +23,7 @@ export function Predict({ version }: { version: ModelVersion }) {
       <div class="predict">
         <div class="fields">
           {inputs.map((input) => (
-            <Field
+            <InputField
               key={input.name}
               input={input}
               value={row[input.name] ?? null}
@@ -38,7 +38,7 @@ export function Predict({ version }: { version: ModelVersion }) {
         </div>
         <div class="answer" aria-live="polite">
           {error !== null && <Failure error={error} />}
-          {answer && <Answer version={version} answer={answer} />}
+          {answer && <PredictionResult version={version} answer={answer} />}
         </div>
       </div>
     </section>
@@ -46,7 +46,7 @@ export function Predict({ version }: { version: ModelVersion }) {
 }
 
 /** Asks once the row has stayed the same for a moment; only the answer to the last row counts. */
-function useAnswer(version: ModelVersion, row: Row): { answer: Prediction | null; error: unknown } {
+function useAnswer(version: ModelVersion, row: InputRow): { answer: Prediction | null; error: unknown } {
   const [answer, setAnswer] = useState<Prediction | null>(null);
   const [error, setError] = useState<unknown>(null);
   const isFirst = useRef(true);
@@ -84,15 +84,15 @@ function usual(input: InputColumn): Scalar {
   return Number(input.mean.toPrecision(4));
 }
 
-interface FieldProps {
+interface InputFieldProps {
   input: InputColumn;
   value: Scalar;
   onValue: (value: Scalar) => void;
 }
 
-function Field({ input, value, onValue }: FieldProps) {
-  if (input.categories) return <Choice {...{ input, value, onValue }} values={input.categories.map((each) => each.value as Scalar)} />;
-  if (input.type === "boolean") return <Choice {...{ input, value, onValue }} values={[false, true]} />;
+function InputField({ input, value, onValue }: InputFieldProps) {
+  if (input.categories) return <InputChoice {...{ input, value, onValue }} values={input.categories.map((each) => each.value as Scalar)} />;
+  if (input.type === "boolean") return <InputChoice {...{ input, value, onValue }} values={[false, true]} />;
   if (input.type === "datetime") {
     return (
       <label class="field">
@@ -106,10 +106,10 @@ function Field({ input, value, onValue }: FieldProps) {
       </label>
     );
   }
-  return <Slider {...{ input, value, onValue }} />;
+  return <InputSlider {...{ input, value, onValue }} />;
 }
 
-function Choice({ input, value, onValue, values }: FieldProps & { values: Scalar[] }) {
+function InputChoice({ input, value, onValue, values }: InputFieldProps & { values: Scalar[] }) {
   const place = values.indexOf(value);
   return (
     <label class="field">
@@ -128,7 +128,7 @@ function Choice({ input, value, onValue, values }: FieldProps & { values: Scalar
 
 const STEPS = 200; // of a slider
 
-function Slider({ input, value, onValue }: FieldProps) {
+function InputSlider({ input, value, onValue }: InputFieldProps) {
   const [typed, setTyped] = useState<string | null>(null);
   const [least, most] = [input.min ?? 0, input.max ?? 1];
   const width = most - least || Math.abs(most) || 1;
@@ -180,7 +180,7 @@ function niceStep(rough: number): number {
   return [1, 2, 5].map((each) => each * size).find((each) => each >= rough) ?? 10 * size;
 }
 
-function Answer({ version, answer }: { version: ModelVersion; answer: Prediction }) {
+function PredictionResult({ version, answer }: { version: ModelVersion; answer: Prediction }) {
   const names = version.signature.outputs.map((output) => output.name);
   const { value, probabilities, warnings, error, explanation } = answer;
   const single = typeof value !== "object" || value === null;
@@ -200,7 +200,7 @@ function Answer({ version, answer }: { version: ModelVersion; answer: Prediction
         </dl>
       )}
       {error && <p class="missing">{error.detail}</p>}
-      {probabilities && <Shares shares={probabilities as Record<string, number>} />}
+      {probabilities && <Probabilities shares={probabilities as Record<string, number>} />}
       {explanation && "base" in explanation && (
         <Contributions contributions={(explanation as { contributions: Record<string, number> }).contributions} />
       )}
@@ -219,7 +219,7 @@ function Answer({ version, answer }: { version: ModelVersion; answer: Prediction
 
 const MOST_SHARES = 8;
 
-function Shares({ shares }: { shares: Record<string, number> }) {
+function Probabilities({ shares }: { shares: Record<string, number> }) {
   const sorted = Object.entries(shares);
   const shown = sorted.length > MOST_SHARES ? sorted.sort((one, other) => other[1] - one[1]).slice(0, MOST_SHARES) : sorted;
   return (

@@ -82,7 +82,7 @@ export function Score({ version }: { version: ModelVersion }) {
         />
       </div>
       {error !== null && <Failure error={error} />}
-      {scored && <Answers scored={scored} />}
+      {scored && <ScoredRows scored={scored} />}
     </section>
   );
 }
@@ -96,7 +96,7 @@ async function answered(version: ModelVersion, file: File): Promise<Scored> {
   return { name: `${name}-predictions.csv`, content, header, rows: rows.slice(0, SHOWN), total: rows.length };
 }
 
-function Answers({ scored }: { scored: Scored }) {
+function ScoredRows({ scored }: { scored: Scored }) {
   return (
     <>
       <div class="row apart">

@@ -6,20 +6,20 @@ import { confirmed } from "../../components/ask";
 import { Failure } from "../../components/failure";
 import { bytes, count, duration, number, percent } from "../../format";
 import { href } from "../../router";
-import { Card } from "./card";
+import { ModelCard } from "./card";
 import { Downloads } from "./downloads";
-import { figures, splitOf } from "./figures";
+import { metricsOf, splitOf } from "./metrics";
 import { Predict } from "./predict";
 import { Score } from "./score";
 import { SignatureTable } from "./signature";
-import { Proof } from "./versions";
+import { ExportCheckTag } from "./versions";
 
 export function VersionDetail({ version, onDeleted }: { version: ModelVersion; onDeleted: () => void }) {
   return (
     <>
       <div class="row apart">
         <h2>Version {version.version}</h2>
-        <Remove version={version} onDeleted={onDeleted} />
+        <DeleteVersion version={version} onDeleted={onDeleted} />
       </div>
       {version.proof_error && (
         <div class="notice failure" role="alert">
@@ -27,22 +27,22 @@ export function VersionDetail({ version, onDeleted }: { version: ModelVersion; o
         </div>
       )}
       <Predict version={version} />
-      <Facts version={version} />
+      <VersionFacts version={version} />
       <Score version={version} />
       <div class="halves">
         <SignatureTable version={version} />
         <div class="stack">
-          <ProofCard version={version} />
-          {version.importance && <ImportanceCard version={version} />}
+          <ExportCheck version={version} />
+          {version.importance && <VersionImportance version={version} />}
         </div>
       </div>
       <Downloads version={version} />
-      <Card version={version} />
+      <ModelCard version={version} />
     </>
   );
 }
 
-function Remove({ version, onDeleted }: { version: ModelVersion; onDeleted: () => void }) {
+function DeleteVersion({ version, onDeleted }: { version: ModelVersion; onDeleted: () => void }) {
   const [error, setError] = useState<unknown>(null);
 
   async function remove(): Promise<void> {
@@ -66,12 +66,12 @@ function Remove({ version, onDeleted }: { version: ModelVersion; onDeleted: () =
   );
 }
 
-function Facts({ version }: { version: ModelVersion }) {
+function VersionFacts({ version }: { version: ModelVersion }) {
   const split = splitOf(version);
   const model = version.config["model"] as { type?: string; hidden?: number[] } | undefined;
   return (
     <dl class="facts card">
-      {figures(version)
+      {metricsOf(version)
         .slice(0, 3)
         .map(([name, value]) => (
           <div key={name}>
@@ -119,13 +119,13 @@ function Facts({ version }: { version: ModelVersion }) {
   );
 }
 
-function ProofCard({ version }: { version: ModelVersion }) {
+function ExportCheck({ version }: { version: ModelVersion }) {
   const details = version.proof_details;
   return (
     <section class="card" aria-labelledby="proof">
       <div class="row apart">
         <h3 id="proof">Proof</h3>
-        <Proof version={version} />
+        <ExportCheckTag version={version} />
       </div>
       {!details && (
         <p class="quiet">
@@ -161,7 +161,7 @@ function ProofCard({ version }: { version: ModelVersion }) {
 
 const MOST_COLUMNS = 12;
 
-function ImportanceCard({ version }: { version: ModelVersion }) {
+function VersionImportance({ version }: { version: ModelVersion }) {
   const { importance } = version;
   if (!importance) return null;
   const columns = importance.columns.slice(0, MOST_COLUMNS);

@@ -10,7 +10,7 @@ import { announce } from "../../news";
 import type { Resource } from "../../resource";
 import { hrefWith } from "../../router";
 import { type KnownAlias, point, rollBack } from "./aliases";
-import { figures } from "./figures";
+import { metricsOf } from "./metrics";
 import { History } from "./history";
 
 interface Props {
@@ -113,7 +113,7 @@ export function Versions({ name, versions, shown, aliases, onMoved }: Props) {
                   </a>
                 </th>
                 <td>
-                  <Proof version={version} />
+                  <ExportCheckTag version={version} />
                 </td>
                 <td>
                   <span class="row tags">
@@ -127,7 +127,7 @@ export function Versions({ name, versions, shown, aliases, onMoved }: Props) {
                   </span>
                 </td>
                 <td class="nowrap">
-                  {figures(version)
+                  {metricsOf(version)
                     .slice(0, 2)
                     .map(([figure, value]) => `${figure} ${number(value)}`)
                     .join(" · ")}
@@ -162,14 +162,14 @@ export function Versions({ name, versions, shown, aliases, onMoved }: Props) {
   );
 }
 
-export function Proof({ version }: { version: ModelVersion }) {
+export function ExportCheckTag({ version }: { version: ModelVersion }) {
   const looks = { passed: "good", failed: "bad", pending: "active" } as const;
   const state = version.proof ?? "pending";
   const words = { passed: "proved", failed: "proof failed", pending: "being proved" } as const;
   return <span class={`tag ${looks[state]}`}>{words[state]}</span>;
 }
 
-interface ChoiceProps {
+interface AliasChoiceProps {
   known: KnownAlias[];
   value: string;
   onValue: (alias: string) => void;
@@ -177,7 +177,7 @@ interface ChoiceProps {
 
 const NEW = "another …"; // no alias is called so
 
-function AliasChoice({ known, value, onValue }: ChoiceProps) {
+function AliasChoice({ known, value, onValue }: AliasChoiceProps) {
   const [round, setRound] = useState(0);
 
   async function changed(next: string): Promise<void> {

@@ -6,7 +6,7 @@ import { LayerList } from "./layer-list";
 import { type Json, type JsonObject, label, numeric, resolve, type Schema, words } from "./schema";
 
 /** What the service says is wrong, by JSON pointer. */
-export const Wrong = createContext<ReadonlyMap<string, string>>(new Map());
+export const FieldErrors = createContext<ReadonlyMap<string, string>>(new Map());
 /** The names of the dataset's columns, which a field may choose from. */
 export const ColumnNames = createContext<readonly string[]>([]);
 
@@ -75,7 +75,7 @@ export function Labelled({
   children: (id: string, attributes: { "aria-invalid": boolean; "aria-describedby": string }) => ComponentChildren;
 }) {
   const id = useId();
-  const wrong = useWrong(pointer);
+  const wrong = useFieldError(pointer);
   const attributes = { "aria-invalid": wrong !== undefined, "aria-describedby": `${id}-hint` };
   return (
     <div class="field">
@@ -90,8 +90,8 @@ export function Labelled({
   );
 }
 
-function useWrong(pointer: string): string | undefined {
-  const wrong = useContext(Wrong);
+function useFieldError(pointer: string): string | undefined {
+  const wrong = useContext(FieldErrors);
   const inside = [...wrong].find(([place]) => place === pointer || place.startsWith(`${pointer}/`));
   return inside?.[1];
 }

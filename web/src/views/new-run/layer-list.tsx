@@ -12,7 +12,7 @@ interface Props {
 }
 
 /** What a layer may be: an object of one number, or a word. */
-interface Kind {
+interface LayerKind {
   name: string;
   preset: Json;
 }
@@ -80,8 +80,8 @@ export function LayerList({ name, schema, value, onValue }: Props) {
 
 const PRESETS: Record<string, number> = { linear: 16, dropout: 0.1 };
 
-function kindsOf(schema: Schema): Kind[] {
-  return (schema.items?.oneOf ?? []).flatMap((each): Kind[] => {
+function kindsOf(schema: Schema): LayerKind[] {
+  return (schema.items?.oneOf ?? []).flatMap((each): LayerKind[] => {
     const choice = resolve(each, schema.$defs);
     const field = Object.keys(choice.properties ?? {})[0];
     if (field !== undefined) return [{ name: field, preset: { [field]: PRESETS[field] ?? 1 } }];

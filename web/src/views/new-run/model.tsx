@@ -31,7 +31,7 @@ export function ModelFields({ draft, onDraft }: Props) {
       {types.error !== null && <Failure error={types.error} retry={types.reload} />}
       <div class="choices" role="radiogroup" aria-labelledby="model">
         {types.data?.data.map((each) => (
-          <Choice
+          <ArchitectureChoice
             key={each.type}
             architecture={each}
             isChosen={each === chosen}
@@ -60,13 +60,13 @@ function first(type: string): JsonObject {
   return preset["type"] === type ? preset : { type, ...FIRST[type] };
 }
 
-interface ChoiceProps {
+interface ArchitectureChoiceProps {
   architecture: Architecture;
   isChosen: boolean;
   onChoose: () => void;
 }
 
-function Choice({ architecture, isChosen, onChoose }: ChoiceProps) {
+function ArchitectureChoice({ architecture, isChosen, onChoose }: ArchitectureChoiceProps) {
   return (
     <label class={isChosen ? "choice chosen" : "choice"}>
       <input type="radio" name="model" checked={isChosen} onChange={onChoose} />

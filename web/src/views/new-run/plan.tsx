@@ -8,7 +8,7 @@ import { Code } from "../../components/code";
 import { Failure, Notices } from "../../components/failure";
 import { bytes, count, duration } from "../../format";
 import { drawn } from "./picture";
-import { asCurl, asPython } from "./spelled";
+import { asCurl, asPython } from "./as-code";
 
 export interface Checked {
   plan: RunPlan | null;
@@ -40,7 +40,7 @@ export function usePlan(body: RunConfig): Checked {
 }
 
 /** Returns what is wrong with each field, by its pointer. */
-export function wrongOf(error: unknown): ReadonlyMap<string, string> {
+export function fieldErrors(error: unknown): ReadonlyMap<string, string> {
   const items = error instanceof Refusal ? (error.problem.errors ?? []) : [];
   return new Map(items.map((item) => [item.pointer ?? "", atItsPlace(item.detail)]));
 }

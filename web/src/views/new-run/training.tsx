@@ -32,7 +32,7 @@ export function TrainingFields({ draft, onDraft }: Props) {
     />
   );
   const choice = (name: string) => (
-    <Choice key={name} name={name} value={valueOf(draft, name) as JsonObject} onValue={set(name)} />
+    <VariantField key={name} name={name} value={valueOf(draft, name) as JsonObject} onValue={set(name)} />
   );
   return (
     <>
@@ -50,14 +50,14 @@ export function TrainingFields({ draft, onDraft }: Props) {
             {choice("split")}
             {choice("schedule")}
             <div class="columns">
-              <Optional
+              <OptionalField
                 name="early_stopping"
                 text="Stop early"
                 preset={{ patience: 20 }}
                 draft={draft}
                 onDraft={onDraft}
               />
-              <Optional
+              <OptionalField
                 name="budget"
                 text="Limit the time"
                 preset={{ time_s: 600 }}
@@ -75,14 +75,14 @@ export function TrainingFields({ draft, onDraft }: Props) {
   );
 }
 
-interface ChoiceProps {
+interface VariantFieldProps {
   name: string;
   value: JsonObject;
   onValue: (value: JsonObject) => void;
 }
 
 /** One of several objects: its type, then that type's own fields. */
-function Choice({ name, value, onValue }: ChoiceProps) {
+function VariantField({ name, value, onValue }: VariantFieldProps) {
   const choices = variants(field(name));
   const type = String(value["type"]);
   const chosen = choices.get(type);
@@ -111,14 +111,14 @@ function Choice({ name, value, onValue }: ChoiceProps) {
   );
 }
 
-interface OptionalProps extends Props {
+interface OptionalFieldProps extends Props {
   name: string;
   text: string;
   preset: JsonObject;
 }
 
 /** An object that may be absent: a box to tick, then its fields. */
-function Optional({ name, text, preset, draft, onDraft }: OptionalProps) {
+function OptionalField({ name, text, preset, draft, onDraft }: OptionalFieldProps) {
   const value = valueOf(draft, name);
   const schema = (field(name).anyOf ?? []).map((each) => resolve(each)).find((each) => each.properties);
   const set = (next: JsonObject | null) => onDraft(withValue(draft, name, next));

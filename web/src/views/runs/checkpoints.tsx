@@ -9,7 +9,7 @@ import { bytes, count, number } from "../../format";
 import { announce } from "../../news";
 import { useReloadOn, useResource } from "../../resource";
 import { href } from "../../router";
-import { freshKey } from "../datasets/upload";
+import { idempotencyKey } from "../datasets/upload";
 
 export function Checkpoints({ run, events }: { run: Run; events: number }) {
   const path = { run_id: run.id };
@@ -45,7 +45,7 @@ export function Checkpoints({ run, events }: { run: Run; events: number }) {
             </thead>
             <tbody>
               {rows.map((checkpoint) => (
-                <Row key={checkpoint.id} run={run} checkpoint={checkpoint} />
+                <CheckpointRow key={checkpoint.id} run={run} checkpoint={checkpoint} />
               ))}
             </tbody>
           </table>
@@ -55,7 +55,7 @@ export function Checkpoints({ run, events }: { run: Run; events: number }) {
   );
 }
 
-function Row({ run, checkpoint }: { run: Run; checkpoint: Checkpoint }) {
+function CheckpointRow({ run, checkpoint }: { run: Run; checkpoint: Checkpoint }) {
   const [made, setMade] = useState<{ name: string; version: number } | null>(null);
   const [error, setError] = useState<unknown>(null);
 
@@ -65,7 +65,7 @@ function Row({ run, checkpoint }: { run: Run; checkpoint: Checkpoint }) {
     if (!model) return;
     try {
       const path = { run_id: run.id, checkpoint_id: checkpoint.id };
-      const headers = { "Idempotency-Key": freshKey() };
+      const headers = { "Idempotency-Key": idempotencyKey() };
       const version = await call(registerCheckpoint({ path, body: { model }, headers }));
       setMade({ name: version.model, version: version.version });
       announce(`${version.model} has version ${version.version}.`);

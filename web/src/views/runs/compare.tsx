@@ -2,7 +2,7 @@
 
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { call, getMetrics, getRun, type Run } from "../../api";
-import { type Line, Plot } from "../../components/charts/plot";
+import { type PlotLine, Plot } from "../../components/charts/plot";
 import { Failure } from "../../components/failure";
 import { Scroll } from "../../components/scroll";
 import { RunState } from "../../components/state";
@@ -108,7 +108,7 @@ function Comparison({ compared, onReload }: { compared: Compared[]; onReload: ()
           label={`Plot of the ${split} loss of ${compared.length} runs`}
         />
       </section>
-      <Table compared={compared} />
+      <ComparisonTable compared={compared} />
     </>
   );
 }
@@ -142,7 +142,7 @@ function lineOf(
   { run, store }: Compared,
   place: number,
   { axis, weight, split }: { axis: Axis; weight: number; split: string },
-): Line[] {
+): PlotLine[] {
   const found = store.of("loss");
   const curve = found.find((each) => each.split === split) ?? found[0];
   if (!curve) return [];
@@ -150,7 +150,7 @@ function lineOf(
   return [{ label: titleOf(run), x: curve[axis], y: smoothed(curve.value, weight), color }];
 }
 
-function Table({ compared }: { compared: Compared[] }) {
+function ComparisonTable({ compared }: { compared: Compared[] }) {
   const settings = useMemo(() => differing(compared.map(({ run }) => run)), [compared]);
   return (
     <section class="card" aria-labelledby="table">

@@ -4,11 +4,11 @@ import type { ComponentChildren } from "preact";
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { call, getMetrics, type MetricColumns } from "../../api";
 import type { Range } from "../../components/charts/gestures";
-import { type Line, Plot } from "../../components/charts/plot";
+import { type PlotLine, Plot } from "../../components/charts/plot";
 import { number } from "../../format";
 import { AXES, type Axis, type Curve, CurveStore, cut } from "./curve-store";
 import { smoothed } from "./smooth";
-import { Values } from "./values";
+import { ValueTable } from "./values";
 
 const COLORS: Record<string, string> = {
   train: "--accent",
@@ -63,7 +63,7 @@ export function Curves({ runId, store, version, until, children }: Props) {
         {store.isThinned && (close ? " Every point is shown." : " Points between are left out: zoom in for all.")}
         {children}
       </p>
-      <Values curves={curves} axis={axis} stem={`${runId}-${name}`} />
+      <ValueTable curves={curves} axis={axis} stem={`${runId}-${name}`} />
     </section>
   );
 }
@@ -123,8 +123,8 @@ function Settings(props: SettingsProps) {
   );
 }
 
-export function linesOf(curves: Curve[], axis: Axis, weight: number): Line[] {
-  return curves.flatMap((curve): Line[] => {
+export function linesOf(curves: Curve[], axis: Axis, weight: number): PlotLine[] {
+  return curves.flatMap((curve): PlotLine[] => {
     const color = COLORS[curve.split] ?? "--quiet";
     const raw = { label: curve.split, x: curve[axis], y: curve.value, color };
     if (weight === 0) return [raw];

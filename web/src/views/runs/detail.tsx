@@ -18,7 +18,7 @@ import { useReplay } from "./replay";
 import { Result } from "./result";
 import { titleOf } from "./title";
 
-export function Detail({ id }: { id: string }) {
+export function RunDetail({ id }: { id: string }) {
   const live = useLive(id);
   const { run, curves } = live;
   const until = useReplay(run);
@@ -28,7 +28,7 @@ export function Detail({ id }: { id: string }) {
   }
   return (
     <>
-      <Head run={run} onRun={live.setRun} />
+      <RunHead run={run} onRun={live.setRun} />
       {live.error !== null && <Failure error={live.error} retry={live.reload} />}
       {live.connection === "waiting" && (
         <p class="notice warning" role="status">
@@ -49,7 +49,7 @@ export function Detail({ id }: { id: string }) {
         <Checkpoints run={run} events={live.events} />
         <Log run={run} events={live.events} />
       </div>
-      <Asked run={run} />
+      <Configuration run={run} />
     </>
   );
 }
@@ -64,12 +64,12 @@ function isSeen(run: Run): boolean {
   return Array.isArray(features) && features.length <= MOST && run.progress !== null;
 }
 
-interface HeadProps {
+interface RunHeadProps {
   run: Run;
   onRun: (run: Run) => void;
 }
 
-function Head({ run, onRun }: HeadProps) {
+function RunHead({ run, onRun }: RunHeadProps) {
   const [error, setError] = useState<unknown>(null);
 
   async function rename(): Promise<void> {
@@ -165,7 +165,7 @@ function Failed({ run }: { run: Run }) {
   );
 }
 
-function Asked({ run }: { run: Run }) {
+function Configuration({ run }: { run: Run }) {
   return (
     <details class="card">
       <summary>What was asked for</summary>

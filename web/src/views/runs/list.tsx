@@ -17,7 +17,7 @@ import { titleOf } from "./title";
 const PAGE = 50; // runs
 const MOST = 8; // runs that one plot still tells apart
 
-export function List() {
+export function RunList() {
   const list = useList<Run>(
     (after, signal) => call(listRuns({ query: { limit: PAGE, after }, signal })),
     [],
@@ -77,7 +77,7 @@ export function List() {
               </thead>
               <tbody>
                 {list.items.map((run) => (
-                  <Row key={run.id} run={run} isChosen={chosen.includes(run.id)} onToggle={toggle} />
+                  <RunRow key={run.id} run={run} isChosen={chosen.includes(run.id)} onToggle={toggle} />
                 ))}
               </tbody>
             </table>
@@ -100,13 +100,13 @@ function Trial({ run }: { run: Run }) {
   );
 }
 
-interface RowProps {
+interface RunRowProps {
   run: Run;
   isChosen: boolean;
   onToggle: (id: string) => void;
 }
 
-function Row({ run, isChosen, onToggle }: RowProps) {
+function RunRow({ run, isChosen, onToggle }: RunRowProps) {
   const title = titleOf(run);
   const model = run.config["model"] as { type?: string } | undefined;
   return (

@@ -7,7 +7,7 @@ import { Failure } from "../../components/failure";
 import { count, number } from "../../format";
 import { useResource } from "../../resource";
 
-export function Points({ run, split }: { run: Run; split: string }) {
+export function EvaluationPlots({ run, split }: { run: Run; split: string }) {
   const found = useResource(
     (signal) => call(getRunEvaluation({ path: { run_id: run.id }, signal })),
     [run.id, run.state],
@@ -24,7 +24,7 @@ export function Points({ run, split }: { run: Run; split: string }) {
   return (
     <>
       {data.points.map((points) => (
-        <Numbers key={points.target} points={points} evaluation={data} />
+        <PredictedVsActual key={points.target} points={points} evaluation={data} />
       ))}
       {data.curves.length > 0 && <Roc curves={data.curves} evaluation={data} />}
     </>
@@ -36,10 +36,10 @@ function about({ split, rows, shown }: Evaluation): string {
   return `Of ${which} ${split} rows.`;
 }
 
-type View = "predicted" | "residuals";
+type PlotKind = "predicted" | "residuals";
 
-function Numbers({ points, evaluation }: { points: TargetPoints; evaluation: Evaluation }) {
-  const [view, setView] = useState<View>("predicted");
+function PredictedVsActual({ points, evaluation }: { points: TargetPoints; evaluation: Evaluation }) {
+  const [view, setView] = useState<PlotKind>("predicted");
   const { actual, predicted, target } = points;
   const errors = predicted.map((value, place) => value - (actual[place] ?? 0));
   const isResidual = view === "residuals";

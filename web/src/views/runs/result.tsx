@@ -4,9 +4,9 @@ import type { Run } from "../../api";
 import { Confusion } from "../../components/charts/confusion";
 import { Scroll } from "../../components/scroll";
 import { number, percent } from "../../format";
-import { Points } from "./points";
+import { EvaluationPlots } from "./points";
 
-type Figures = Record<string, unknown>;
+type Metrics = Record<string, unknown>;
 
 /** The figures that are shown, best known first; the service has more. */
 const SHOWN = ["accuracy", "auc", "f1", "cross_entropy", "r2", "rmse", "mae", "mse", "sse"];
@@ -24,12 +24,12 @@ const TITLES: Record<string, string> = {
 };
 
 export function Result({ run }: { run: Run }) {
-  const evaluation = run.evaluation as Record<string, Figures>;
+  const evaluation = run.evaluation as Record<string, Metrics>;
   const split = SPLITS.find((name) => evaluation[name]) ?? "train";
-  const confusion = evaluation[split]?.["confusion"] as ConfusionTable | undefined;
+  const confusion = evaluation[split]?.["confusion"] as ConfusionCounts | undefined;
   return (
     <>
-      <FigureTable evaluation={evaluation} />
+      <MetricTable evaluation={evaluation} />
       <div class="halves">
         <div class="stack">
           {confusion && (
@@ -38,26 +38,26 @@ export function Result({ run }: { run: Run }) {
               <Confusion labels={confusion.labels} matrix={confusion.matrix} split={split} />
             </section>
           )}
-          <Importance evaluation={evaluation} />
+          <RunImportance evaluation={evaluation} />
         </div>
-        <Points run={run} split={split} />
+        <EvaluationPlots run={run} split={split} />
       </div>
     </>
   );
 }
 
-interface ConfusionTable {
+interface ConfusionCounts {
   labels: string[];
   matrix: number[][];
 }
 
-function FigureTable({ evaluation }: { evaluation: Record<string, Figures> }) {
+function MetricTable({ evaluation }: { evaluation: Record<string, Metrics> }) {
   const splits = SPLITS.filter((name) => evaluation[name]);
-  const baseline = (evaluation["baseline"] ?? {}) as Record<string, Figures | string>;
+  const baseline = (evaluation["baseline"] ?? {}) as Record<string, Metrics | string>;
   const baselines = Object.keys(baseline).filter((name) => typeof baseline[name] === "object");
-  const columns: [string, Figures][] = [
-    ...splits.map((name): [string, Figures] => [name, evaluation[name] ?? {}]),
-    ...baselines.map((name): [string, Figures] => [`${name} baseline`, baseline[name] as Figures]),
+  const columns: [string, Metrics][] = [
+    ...splits.map((name): [string, Metrics] => [name, evaluation[name] ?? {}]),
+    ...baselines.map((name): [string, Metrics] => [`${name} baseline`, baseline[name] as Metrics]),
   ];
   const rows = SHOWN.filter((figure) => columns.some(([, figures]) => typeof figures[figure] === "number"));
   return (
@@ -102,7 +102,7 @@ function shown(figure: string, value: unknown): string {
   return figure === "accuracy" && typeof value === "number" ? percent(value) : number(value);
 }
 
-interface ImportanceFigures {
+interface PermutationImportance {
   split: string;
   metric: string;
   columns: { column: string; mean: number; std: number }[];
@@ -110,8 +110,8 @@ interface ImportanceFigures {
 
 const MOST_COLUMNS = 15;
 
-function Importance({ evaluation }: { evaluation: Record<string, unknown> }) {
-  const found = evaluation["importance"] as ImportanceFigures | null | undefined;
+function RunImportance({ evaluation }: { evaluation: Record<string, unknown> }) {
+  const found = evaluation["importance"] as PermutationImportance | null | undefined;
   if (!found || found.columns.length === 0) return null;
   const shownColumns = found.columns.slice(0, MOST_COLUMNS);
   const most = Math.max(...shownColumns.map((each) => each.mean), Number.MIN_VALUE);

@@ -8,7 +8,7 @@ import { AXES, type Axis, csvOf, type Curve } from "./curve-store";
 
 const ROWS = 25; // that the table has
 
-export function Values({ curves, axis, stem }: { curves: Curve[]; axis: Axis; stem: string }) {
+export function ValueTable({ curves, axis, stem }: { curves: Curve[]; axis: Axis; stem: string }) {
   const [isOpen, setOpen] = useState(false);
   const longest = curves.reduce<Curve | null>(
     (best, curve) => (best && best.seq.length >= curve.seq.length ? best : curve),

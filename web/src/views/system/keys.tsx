@@ -9,7 +9,7 @@ import { Scroll } from "../../components/scroll";
 import { time } from "../../format";
 import { announce } from "../../news";
 import { key, setKey } from "../../session";
-import { freshKey } from "../datasets/upload";
+import { idempotencyKey } from "../datasets/upload";
 
 export function Keys() {
   const list = useList((after, signal) => call(listKeys({ query: { limit: 50, after }, signal })), []);
@@ -22,7 +22,7 @@ export function Keys() {
       <p class="quiet">
         Whoever has a key may do everything here. Without any key the service answers this machine only.
       </p>
-      <Create
+      <KeyForm
         onMade={(made) => {
           // The first key closes the service to whoever has none: this page would lock itself out.
           if (!key() && made.secret) setKey(made.secret);
@@ -30,7 +30,7 @@ export function Keys() {
           list.reload();
         }}
       />
-      {made && <Secret made={made} onSeen={() => setMade(null)} />}
+      {made && <KeySecret made={made} onSeen={() => setMade(null)} />}
       {list.error !== null && <Failure error={list.error} retry={list.reload} />}
       {list.items?.length === 0 && <p class="quiet">There is no key yet.</p>}
       {list.items && list.items.length > 0 && (
@@ -49,7 +49,7 @@ export function Keys() {
             </thead>
             <tbody>
               {list.items.map((item) => (
-                <Row key={item.id} item={item} onGone={list.reload} />
+                <KeyRow key={item.id} item={item} onGone={list.reload} />
               ))}
             </tbody>
           </table>
@@ -62,7 +62,7 @@ export function Keys() {
 
 const EFFECTIVE = 1_200; // milliseconds after which each process knows that a key is gone
 
-function Row({ item, onGone }: { item: Key; onGone: () => void }) {
+function KeyRow({ item, onGone }: { item: Key; onGone: () => void }) {
   const [error, setError] = useState<unknown>(null);
 
   async function revoke(): Promise<void> {
@@ -107,7 +107,7 @@ function Row({ item, onGone }: { item: Key; onGone: () => void }) {
   );
 }
 
-function Create({ onMade }: { onMade: (key: KeyCreated) => void }) {
+function KeyForm({ onMade }: { onMade: (key: KeyCreated) => void }) {
   const [error, setError] = useState<unknown>(null);
   const form = useRef<HTMLFormElement>(null);
 
@@ -121,7 +121,7 @@ function Create({ onMade }: { onMade: (key: KeyCreated) => void }) {
       expires_at: end ? new Date(`${end}T23:59:59`).toISOString() : null,
     };
     try {
-      onMade(await call(createKey({ body, headers: { "Idempotency-Key": freshKey() } })));
+      onMade(await call(createKey({ body, headers: { "Idempotency-Key": idempotencyKey() } })));
       setError(null);
       form.current?.reset();
     } catch (refused) {
@@ -147,7 +147,7 @@ function Create({ onMade }: { onMade: (key: KeyCreated) => void }) {
   );
 }
 
-function Secret({ made, onSeen }: { made: KeyCreated; onSeen: () => void }) {
+function KeySecret({ made, onSeen }: { made: KeyCreated; onSeen: () => void }) {
   const [isCopied, setCopied] = useState(false);
 
   async function copy(): Promise<void> {

@@ -9,7 +9,7 @@ const POINTS = 160; // of a curve
 const MOST_ERRORS = 60; // rows whose error is drawn
 
 export function drawFit(pen: Pen, shown: Shown, axis: Axis): void {
-  const { subject, film } = shown;
+  const { subject, trajectory } = shown;
   const at = spread(axis, POINTS);
   const x: Range = [at[0] ?? 0, at.at(-1) ?? 1];
   const isClass = Boolean(subject.target.classes);
@@ -18,9 +18,9 @@ export function drawFit(pen: Pen, shown: Shown, axis: Axis): void {
   const frame = axes(pen, x, y, labels);
   inside(pen, frame, () => {
     if (!isClass) drawErrors(pen, frame, shown, axis);
-    if (!isClass && film.frames[0]) {
+    if (!isClass && trajectory.frames[0]) {
       pen.context.setLineDash([4, 5]);
-      drawCurves(pen, frame, { ...shown, values: film.frames[0] }, axis, at, 1.2);
+      drawCurves(pen, frame, { ...shown, values: trajectory.frames[0] }, axis, at, 1.2);
       pen.context.setLineDash([]);
     }
     drawCurves(pen, frame, shown, axis, at, 2.6);

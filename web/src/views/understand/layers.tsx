@@ -18,7 +18,7 @@ interface LayerView {
 
 const ROWS = 200; // that the activations are computed for
 
-export function Layers({ subject, net, values, film, place }: Shown) {
+export function Layers({ subject, net, values, trajectory, place }: Shown) {
   const x = useMemo(() => {
     const rows = subject.sample.x.slice(0, ROWS);
     return { values: Float32Array.from(rows.flat()), rows: rows.length };
@@ -29,11 +29,11 @@ export function Layers({ subject, net, values, film, place }: Shown) {
       <div class="row apart">
         <h2 id="layers">Weights and activations</h2>
         <span class="quiet small">
-          epoch {count(film.epochs[place])} · {counted(values.length, "parameter")} · over {counted(x.rows, "row")}
+          epoch {count(trajectory.epochs[place])} · {counted(values.length, "parameter")} · over {counted(x.rows, "row")}
         </span>
       </div>
       {layers.map((layer) => (
-        <Layer key={layer.step.weight} layer={layer} columns={layer.step.weight === 0 ? subject.labels : null} />
+        <LayerCard key={layer.step.weight} layer={layer} columns={layer.step.weight === 0 ? subject.labels : null} />
       ))}
     </section>
   );
@@ -62,7 +62,7 @@ function layersOf(net: Net, values: Float32Array, x: Float32Array, rows: number)
   });
 }
 
-function Layer({ layer, columns }: { layer: LayerView; columns: string[] | null }) {
+function LayerCard({ layer, columns }: { layer: LayerView; columns: string[] | null }) {
   const { step, name, activation, weights, biases, answers } = layer;
   const [low, high] = extent(weights);
   const inputs = columns && columns.length <= 6 ? columns.join(", ") : `${step.inputs} inputs`;

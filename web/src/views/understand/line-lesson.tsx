@@ -14,8 +14,8 @@ interface Props extends Shown {
 }
 
 export function LineLesson({ problem, ...shown }: Props) {
-  const { film, subject, place } = shown;
-  const path = useMemo(() => film.frames.map((values) => lineOf(subject, values)), [film, subject]);
+  const { trajectory, subject, place } = shown;
+  const path = useMemo(() => trajectory.frames.map((values) => lineOf(subject, values)), [trajectory, subject]);
   const window = useMemo(() => windowOf(problem, [path]), [path, problem]);
   const now = path[place] ?? { w: 0, b: 0 };
   return (
@@ -31,7 +31,7 @@ export function LineLesson({ problem, ...shown }: Props) {
           Each point of this plane is a line. Rings join lines with the same error; the cross is the closed-form
           optimum, the path is the way that training took.{sampled(shown)}
         </Canvas>
-        <Numbers problem={problem} now={now} />
+        <LineTable problem={problem} now={now} />
       </section>
       <Slope {...shown} problem={problem} now={now} window={window} />
     </div>
@@ -52,7 +52,7 @@ function sentence(problem: LineProblem, now: Line): string {
   return `${here} The optimum is at w ${number(optimum.w)}, b ${number(optimum.b)}, error ${number(problem.error(optimum))}.`;
 }
 
-function Numbers({ problem, now }: { problem: LineProblem; now: Line }) {
+function LineTable({ problem, now }: { problem: LineProblem; now: Line }) {
   const { optimum } = problem;
   const rows: [string, Line][] = [["Now", now]];
   if (optimum) rows.push(["Closed form", optimum]);

@@ -3,8 +3,8 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { axes, Canvas, inside, type Pen, rangeOf, stroke, dot } from "../../components/charts/canvas";
 import { count, number } from "../../format";
-import type { Film } from "../../learning/trajectory";
-import { type Curve, lossAt } from "./losses";
+import type { RunTrajectory } from "../../learning/trajectory";
+import { type LossCurve, lossAt } from "./losses";
 
 export interface PlayerState {
   place: number;
@@ -66,15 +66,15 @@ export function usePlayer(length: number): PlayerState {
 
 interface Props {
   player: PlayerState;
-  film: Film;
-  losses: Curve[];
+  trajectory: RunTrajectory;
+  losses: LossCurve[];
   isLive: boolean;
   /** how many were asked for */
   epochs: number | undefined;
 }
 
-export function Player({ player, film, losses, isLive, epochs }: Props) {
-  const epoch = film.epochs[player.place] ?? 0;
+export function Player({ player, trajectory, losses, isLive, epochs }: Props) {
+  const epoch = trajectory.epochs[player.place] ?? 0;
   const said = losses
     .map((curve) => `${curve.split} loss ${number(lossAt(curve, epoch))}`)
     .join(", ");
@@ -85,7 +85,7 @@ export function Player({ player, film, losses, isLive, epochs }: Props) {
           {player.isPlaying ? "Pause" : "Play"}
         </button>
         <span class="epoch">
-          Epoch <strong>{count(epoch)}</strong> <span class="quiet">of {count(isLive ? epochs : film.epochs.at(-1))}</span>
+          Epoch <strong>{count(epoch)}</strong> <span class="quiet">of {count(isLive ? epochs : trajectory.epochs.at(-1))}</span>
         </span>
         {isLive && <span class="tag active">learning</span>}
         <span class="legend">
@@ -112,7 +112,7 @@ export function Player({ player, film, losses, isLive, epochs }: Props) {
 }
 
 /** The curves of the loss, with the epoch that is shown marked in them. */
-export function Losses({ losses, epoch }: { losses: Curve[]; epoch: number }) {
+export function Losses({ losses, epoch }: { losses: LossCurve[]; epoch: number }) {
   const said = losses.map((curve) => `${curve.split} ${number(lossAt(curve, epoch))}`).join(", ");
   return (
     <section class="card" aria-labelledby="loss">
@@ -131,7 +131,7 @@ export function Losses({ losses, epoch }: { losses: Curve[]; epoch: number }) {
 
 const LOG_FROM = 8; // times the last loss: a curve that falls so far is shown in powers of ten
 
-export function drawLosses(pen: Pen, losses: Curve[], epoch: number | null, range?: [number, number]): void {
+export function drawLosses(pen: Pen, losses: LossCurve[], epoch: number | null, range?: [number, number]): void {
   const { context, palette } = pen;
   const all = losses.flatMap((curve) => curve.values).filter((value) => Number.isFinite(value) && value > 0);
   const isLog = range !== undefined || Math.max(...all) > LOG_FROM * Math.min(...all);

@@ -6,17 +6,17 @@ import { Canvas, rangeOf } from "../../components/charts/canvas";
 import { Failure } from "../../components/failure";
 import { number } from "../../format";
 import { lineOf, type LineProblem, windowOf } from "../../learning/line";
-import { type Film, loadFilm } from "../../learning/trajectory";
+import { type RunTrajectory, loadTrajectory } from "../../learning/trajectory";
 import { href } from "../../router";
-import { type Curve, loadLosses } from "./losses";
+import { type LossCurve, loadLosses } from "./losses";
 import { drawLosses } from "./player";
 import { drawSurface } from "./surface";
 import { configOf } from "./words";
 
 interface Outcome {
   run: Run;
-  film: Film;
-  losses: Curve[];
+  trajectory: RunTrajectory;
+  losses: LossCurve[];
 }
 
 const POLL = 500; // milliseconds
@@ -26,7 +26,7 @@ export function RateResults({ runs, problem }: { runs: Run[]; problem: LineProbl
   const { outcomes, error } = useOutcomes(runs);
   const range = useMemo(() => sharedRange(outcomes), [outcomes]);
   const window = useMemo(() => {
-    const paths = outcomes.map(({ film }) => pathOf(film));
+    const paths = outcomes.map(({ trajectory }) => pathOf(trajectory));
     return problem ? windowOf(problem, paths) : null;
   }, [outcomes, problem]);
   const best = Math.min(...outcomes.map(({ losses }) => losses[0]?.values.at(-1) ?? Infinity));
@@ -35,8 +35,8 @@ export function RateResults({ runs, problem }: { runs: Run[]; problem: LineProbl
       {error !== null && <Failure error={error} />}
       <div class="rates">
         {outcomes.map((outcome) => {
-          const { run, film, losses } = outcome;
-          const path = problem ? pathOf(film) : [];
+          const { run, trajectory, losses } = outcome;
+          const path = problem ? pathOf(trajectory) : [];
           return (
             <div key={run.id}>
               <h3>
@@ -66,9 +66,9 @@ export function RateResults({ runs, problem }: { runs: Run[]; problem: LineProbl
   );
 }
 
-function pathOf(film: Film) {
-  const { subject } = film;
-  return subject ? film.frames.map((values) => lineOf(subject, values)) : [];
+function pathOf(trajectory: RunTrajectory) {
+  const { subject } = trajectory;
+  return subject ? trajectory.frames.map((values) => lineOf(subject, values)) : [];
 }
 
 /** Loads what the runs have by now, until all of them have ended. */
@@ -100,8 +100,8 @@ function useOutcomes(runs: Run[]): { outcomes: Outcome[]; error: unknown } {
 
 async function outcomeOf(runId: string, signal: AbortSignal): Promise<Outcome> {
   const run = await call(getRun({ path: { run_id: runId }, signal }));
-  const [film, losses] = await Promise.all([loadFilm(runId, null, signal), loadLosses(runId, signal)]);
-  return { run, film, losses };
+  const [trajectory, losses] = await Promise.all([loadTrajectory(runId, null, signal), loadLosses(runId, signal)]);
+  return { run, trajectory, losses };
 }
 
 /** Returns one scale for all, in powers of ten. */

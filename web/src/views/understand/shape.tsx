@@ -23,12 +23,12 @@ export function Shape({ children, ...shown }: Shown & { children?: ComponentChil
     <section class="card" aria-labelledby="shape">
       <div class="row apart">
         <h2 id="shape">{titleOf(subject, x, y)}</h2>
-        <Key subject={subject} hasMap={y !== undefined} />
+        <Legend subject={subject} hasMap={y !== undefined} />
       </div>
       {subject.axes.length > 1 && (
         <div class="choice-row">
-          <Chooser label="Across" axes={subject.axes} value={first} onValue={setFirst} />
-          <Chooser label="Up" axes={subject.axes} value={second} onValue={setSecond} other={first} />
+          <AxisChooser label="Across" axes={subject.axes} value={first} onValue={setFirst} />
+          <AxisChooser label="Up" axes={subject.axes} value={second} onValue={setSecond} other={first} />
         </div>
       )}
       {!x && <p class="quiet">None of the columns holds numbers, so there is no axis to draw the net over.</p>}
@@ -71,7 +71,7 @@ function captionOf(subject: TrajectorySubject, hasMap: boolean, left: number): s
   return parts.join(" ");
 }
 
-interface ChooserProps {
+interface AxisChooserProps {
   label: string;
   axes: Axis[];
   value: string;
@@ -80,7 +80,7 @@ interface ChooserProps {
   other?: string;
 }
 
-function Chooser({ label, axes, value, onValue, other }: ChooserProps) {
+function AxisChooser({ label, axes, value, onValue, other }: AxisChooserProps) {
   return (
     <label class="field">
       <span>{label}</span>
@@ -100,7 +100,7 @@ function Chooser({ label, axes, value, onValue, other }: ChooserProps) {
 
 const MOST = 8; // colours that there are
 
-function Key({ subject, hasMap }: { subject: TrajectorySubject; hasMap: boolean }) {
+function Legend({ subject, hasMap }: { subject: TrajectorySubject; hasMap: boolean }) {
   if (subject.target.classes) {
     return (
       <span class="legend">
@@ -123,8 +123,8 @@ function Key({ subject, hasMap }: { subject: TrajectorySubject; hasMap: boolean 
 
 /** Says what the picture shows, for those who do not see it. */
 function summary(shown: Shown, x: Axis, y: Axis | undefined): string {
-  const { subject, film, place } = shown;
-  const where = `Epoch ${film.epochs[place]}`;
+  const { subject, trajectory, place } = shown;
+  const where = `Epoch ${trajectory.epochs[place]}`;
   const ends = [x.min, x.max];
   const answers = along(shown, x, ends);
   const width = subject.outputs.length;
