@@ -1,4 +1,4 @@
-/** The part of Markdown that model cards use: headings, paragraphs, lists, tables, code. */
+/** Renders the Markdown that model cards use: headings, paragraphs, lists, tables, code. */
 
 import type { ComponentChildren } from "preact";
 import { Scroll } from "./scroll";
@@ -7,7 +7,7 @@ export function Markdown({ text }: { text: string }) {
   return <div class="markdown">{blocksOf(text).map((block, place) => <MarkdownBlock key={place} lines={block} />)}</div>;
 }
 
-/** Returns what blank lines separate; indented code stays together. */
+/** Splits the text at blank lines. */
 function blocksOf(text: string): string[][] {
   const blocks: string[][] = [];
   let current: string[] = [];
@@ -24,7 +24,7 @@ function MarkdownBlock({ lines }: { lines: string[] }) {
   const [first = ""] = lines;
   const heading = /^(#{1,6})\s+(.*)$/.exec(first);
   if (heading) {
-    // The card stands inside a section, so its headings begin two levels further down.
+    // The card is inside a section with an h3, so its headings begin at h4.
     return (heading[1]?.length ?? 1) === 1 ? <h4>{inline(heading[2] ?? "")}</h4> : <h5>{inline(heading[2] ?? "")}</h5>;
   }
   if (lines.every((line) => line.startsWith("    "))) {
@@ -73,7 +73,7 @@ function MarkdownTable({ lines }: { lines: string[] }) {
   );
 }
 
-/** Splits a row at its bars, those that are escaped or in code excepted. */
+/** Splits a row at its bars, except at bars that are escaped or in code. */
 function cells(line: string): string[] {
   const found: string[] = [];
   let [text, isCode] = ["", false];

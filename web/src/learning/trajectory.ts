@@ -1,4 +1,4 @@
-/** The parameters of a run's net after each epoch, also while it still learns. */
+/** The parameters of a run after each epoch, also while it is still training. */
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { call, getTrajectory, type TrajectorySubject } from "../api";
@@ -11,16 +11,16 @@ export interface RunTrajectory {
   isFinal: boolean;
 }
 
-const POLL = 400; // milliseconds between two looks at a run that learns
+const POLL = 400; // milliseconds between two requests while the run trains
 
-/** Loads all frames that follow those of `known`. */
+/** Loads all frames after those of `known`. */
 export async function loadTrajectory(runId: string, known: RunTrajectory | null, signal: AbortSignal): Promise<RunTrajectory> {
   let trajectory = known;
   for (;;) {
     const after = trajectory?.epochs.at(-1) ?? -1;
     const page = await call(getTrajectory({ path: { run_id: runId }, query: { after }, signal }));
     if (trajectory && trajectory.attempt !== page.attempt) {
-      trajectory = null; // frames may have been replaced
+      trajectory = null; // a new attempt may have replaced frames
       continue;
     }
     trajectory = {

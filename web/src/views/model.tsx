@@ -1,4 +1,4 @@
-/** Models that were trained: their versions, which of them answers, and a place to ask them. */
+/** Registered models: their versions and aliases, and a form to predict with them. */
 
 import { call, listModels, type Model } from "../api";
 import type { ViewProps } from "../app";
@@ -26,8 +26,8 @@ function ModelList() {
       {list.items?.length === 0 && (
         <div class="empty">
           <p>
-            There is no model yet. A run that is given a name under “register as” makes a version of that model when it
-            succeeds; a checkpoint of any run can become one, too.
+            No models yet. A run with a model name in “Register as” registers a version of that model when it succeeds.
+            You can also register a checkpoint of any run.
           </p>
           <a class="button primary" href={href("new")}>
             Start a run
@@ -60,9 +60,9 @@ function ModelTile({ model }: { model: Model }) {
             {alias} → {version}
           </span>
         ))}
-        {aliases.length === 0 && <span class="quiet small">no alias</span>}
+        {aliases.length === 0 && <span class="quiet small">no aliases</span>}
       </span>
-      <span class="quiet small">made {time(model.created_at)}</span>
+      <span class="quiet small">created {time(model.created_at)}</span>
     </a>
   );
 }

@@ -1,4 +1,4 @@
-/** Ask for a run: dataset and target; everything else has a default that is a good choice. */
+/** The form to submit a run. Dataset and target are required; every other setting has a sensible default. */
 
 import { useState } from "preact/hooks";
 import { call, type Dataset, getDataset, getRun, listDatasets, type RunConfig, submitRun } from "../api";
@@ -40,7 +40,7 @@ export function NewRun({ route }: ViewProps) {
 interface Start {
   datasets: Dataset[];
   dataset: Dataset | null;
-  /** of the run that is asked for again */
+  /** configuration of the run to clone */
   config: JsonObject | null;
 }
 
@@ -58,9 +58,9 @@ async function load(wanted: string | null, from: string | null, signal: AbortSig
 function NoDataset() {
   return (
     <div class="empty">
-      <p>A run needs a table to learn from, and there is none yet.</p>
+      <p>A run needs a dataset, and there is none yet.</p>
       <a class="button primary" href={href("datasets")}>
-        Upload one
+        Upload a dataset
       </a>
     </div>
   );

@@ -1,4 +1,4 @@
-/** One dataset: what it holds, how its columns were read and why, its first rows. */
+/** One dataset: its size, its columns with their types, its first rows. */
 
 import { useState } from "preact/hooks";
 import { call, type Dataset, deleteDataset, getDataset } from "../../api";
@@ -18,8 +18,8 @@ export function DatasetDetail({ id }: { id: string }) {
     [id],
   );
   const { data } = dataset;
-  const isUnderWay = data?.state === "receiving" || data?.state === "ingesting";
-  useInterval(dataset.reload, isUnderWay ? 1 : null);
+  const isParsing = data !== null && data.state !== "ready" && data.state !== "rejected";
+  useInterval(dataset.reload, isParsing ? 1 : null);
   if (!data) {
     if (dataset.error !== null) return <Failure error={dataset.error} retry={dataset.reload} />;
     return <h1 class="quiet">Dataset</h1>;
@@ -28,9 +28,9 @@ export function DatasetDetail({ id }: { id: string }) {
     <>
       <DatasetHead dataset={data} />
       {dataset.error !== null && <Failure error={dataset.error} retry={dataset.reload} />}
-      {isUnderWay && (
+      {isParsing && (
         <p class="quiet" role="status">
-          The service is reading the file: this page shows it as soon as it is done.
+          The service is parsing the file. This page updates when it is done.
         </p>
       )}
       {data.error && <Rejected dataset={data} />}
@@ -50,11 +50,11 @@ function DatasetHead({ dataset }: { dataset: Dataset }) {
   const [error, setError] = useState<unknown>(null);
 
   async function remove(): Promise<void> {
-    const text = "Its runs keep their curves and models.";
+    const text = "Runs that used it keep their metrics and models.";
     if (!(await confirmed(`Delete the dataset “${dataset.name}”?`, text, "Delete"))) return;
     try {
       await call(deleteDataset({ path: { dataset_id: dataset.id } }));
-      announce(`${dataset.name} is deleted.`);
+      announce(`Deleted ${dataset.name}.`);
       go(href("datasets"));
     } catch (refused) {
       setError(refused);
@@ -73,7 +73,7 @@ function DatasetHead({ dataset }: { dataset: Dataset }) {
         <div class="actions">
           {dataset.state === "ready" ? (
             <a class="button primary" href={hrefWith(["new"], { dataset: dataset.id })}>
-              Train on it
+              Train a model
             </a>
           ) : (
             <DatasetState state={dataset.state} />
@@ -94,7 +94,7 @@ function DatasetFacts({ dataset }: { dataset: Dataset }) {
     Columns: count(dataset.columns?.length),
     Size: bytes(dataset.bytes),
     Version: String(dataset.version),
-    Added: time(dataset.created_at),
+    Uploaded: time(dataset.created_at),
   };
   return (
     <dl class="facts card">
@@ -114,7 +114,7 @@ function Rejected({ dataset }: { dataset: Dataset }) {
   return (
     <div class="notice failure" role="alert">
       <p>
-        <strong>The file was not taken.</strong> {problem.detail}
+        <strong>The file was rejected.</strong> {problem.detail}
       </p>
       <ul>
         {problem.errors?.map((item) => (

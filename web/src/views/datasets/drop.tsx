@@ -1,4 +1,4 @@
-/** The place to drop a file on, and how far its upload is. */
+/** The drop zone for files, and the progress of an upload. */
 
 import { useRef, useState } from "preact/hooks";
 import type { Dataset } from "../../api";
@@ -15,7 +15,7 @@ interface CurrentUpload {
   abort: AbortController;
 }
 
-/** What the course starts with: 13 students' points in a quiz and in the final exam. */
+/** Example data: the points of 13 students in a quiz and in the final exam. */
 const EXAMPLE = [
   "Quiz,Final",
   "25.2,30.5", "8.4,13.6", "4.9,14", "11.1,16.6", "9,15.8", "7.8,6.3", "3,2.4",
@@ -64,7 +64,7 @@ export function DropZone({ hasNone }: { hasNone: boolean }) {
           <>
             <h2>Drop a table here</h2>
             <p class="quiet">
-              CSV, TSV, NDJSON, JSON, Parquet or Arrow; CSV may be gzipped. It goes to this service and nowhere else.
+              CSV (also gzipped), TSV, NDJSON, JSON, Parquet or Arrow. The file is sent to this service only.
             </p>
             <div class="actions">
               <button type="button" class="primary" onClick={() => input.current?.click()}>
@@ -88,7 +88,7 @@ export function DropZone({ hasNone }: { hasNone: boolean }) {
           onChange={(event) => {
             const field = event.currentTarget;
             void send(field.files?.[0]);
-            field.value = ""; // so that the same file may be chosen again
+            field.value = ""; // allows choosing the same file again
           }}
         />
       </div>
@@ -103,9 +103,9 @@ function UploadProgress({ going }: { going: CurrentUpload }) {
     <div class="stack sending">
       <h2>{going.file.name}</h2>
       <ProgressBar label={`Upload of ${going.file.name}`} share={isSent ? null : going.share}>
-        <span>{isSent ? "Reading it" : `${percent(going.share)} of ${bytes(going.file.size)}`}</span>
+        <span>{isSent ? "Parsing the file" : `${percent(going.share)} of ${bytes(going.file.size)}`}</span>
         <button type="button" class="small" onClick={() => going.abort.abort()}>
-          Stop
+          Cancel
         </button>
       </ProgressBar>
     </div>
@@ -113,7 +113,7 @@ function UploadProgress({ going }: { going: CurrentUpload }) {
 }
 
 function arrived(dataset: Dataset): void {
-  announce(`${dataset.name} is uploaded.`);
+  announce(`Uploaded ${dataset.name}.`);
   go(href("datasets", dataset.id));
 }
 

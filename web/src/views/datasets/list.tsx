@@ -1,4 +1,4 @@
-/** All datasets, and the place to drop another one. Nothing here waits for changes. */
+/** All datasets, and the drop zone for another one. The list does not refresh by itself. */
 
 import { call, type Dataset, listDatasets, type PageDataset } from "../../api";
 import { Failure } from "../../components/failure";
@@ -19,8 +19,7 @@ export function DatasetList() {
       {list.error !== null && <Failure error={list.error} retry={list.reload} />}
       {isEmpty && (
         <p class="quiet">
-          No dataset yet. Drop a table with a row of column names, or try the example: then train on
-          it.
+          No datasets yet. Upload a table whose first row holds the column names, or try the example.
         </p>
       )}
       {list.items && list.items.length > 0 && (
@@ -39,9 +38,9 @@ export function DatasetList() {
                   <th scope="col" class="right">
                     Size
                   </th>
-                  <th scope="col">Added</th>
+                  <th scope="col">Uploaded</th>
                   <th scope="col">
-                    <span class="unseen">What to do</span>
+                    <span class="unseen">Actions</span>
                   </th>
                 </tr>
               </thead>

@@ -1,4 +1,4 @@
-/** Aliases and their ETags: a move says which state it saw, so that nobody's move is lost unseen. */
+/** Aliases with their ETags. A move sends the ETag it is based on, so it cannot overwrite another move. */
 
 import { type Alias, call, getModelAlias, listModelAliases, putModelAlias, rollBackModelAlias } from "../../api";
 import { idempotencyKey } from "../datasets/upload";
@@ -21,8 +21,8 @@ async function loadAlias(name: string, alias: string, signal: AbortSignal): Prom
   return known(await call(request), await request);
 }
 
-/** Makes an alias where `before` is null, else moves it from the state that was seen. */
-export async function point(name: string, alias: string, version: number, before: KnownAlias | null): Promise<KnownAlias> {
+/** Moves an alias to a version; creates the alias if `before` is null. */
+export async function moveAlias(name: string, alias: string, version: number, before: KnownAlias | null): Promise<KnownAlias> {
   const headers = before ? { "If-Match": before.etag } : {};
   const request = putModelAlias({ path: { name, alias }, body: { version }, headers });
   return known(await call(request), await request);

@@ -1,4 +1,4 @@
-/** The model card, as it is in the bundle. */
+/** The model card from the bundle. */
 
 import { useState } from "preact/hooks";
 import type { ModelVersion } from "../../api";
@@ -44,7 +44,7 @@ function ModelCardText({ version }: { version: ModelVersion }) {
               class="small"
               onClick={() => save(new Blob([text], { type: "text/markdown" }), `${version.model}-${version.version}.md`)}
             >
-              Download the card
+              Download model card
             </button>
           </div>
         </>

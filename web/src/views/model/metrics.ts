@@ -1,22 +1,20 @@
-/** The numbers by which versions are compared. */
+/** The metrics of a version. */
 
 import type { ModelVersion } from "../../api";
-
-type Metrics = Record<string, Record<string, unknown> | undefined>;
+import { type Metrics, metricTitle } from "../../metrics";
 
 const ORDER = ["accuracy", "f1", "auc", "r2", "rmse", "mae", "cross_entropy", "mse", "sse", "loss"];
-const TITLES: Record<string, string> = { r2: "R²", rmse: "RMSE", mae: "MAE", mse: "MSE", sse: "SSE", auc: "AUC", f1: "F1", accuracy: "Accuracy", cross_entropy: "Cross-entropy", loss: "Loss" };
 
-/** Returns the rows that the figures are of: those that training did not see, where there are any. */
+/** Returns the split whose metrics are shown: a held-out one if there is any. */
 export function splitOf(version: ModelVersion): string | undefined {
   return ["test", "validation", "train"].find((split) => split in version.metrics);
 }
 
-/** Returns the single numbers of one split, the telling ones first. */
-export function figures(version: ModelVersion, split = splitOf(version)): [string, number][] {
-  const found = (version.metrics as Metrics)[split ?? ""] ?? {};
+/** Returns the scalar metrics of one split, the most informative first. */
+export function metricsOf(version: ModelVersion, split = splitOf(version)): [string, number][] {
+  const found = (version.metrics as Record<string, Metrics | undefined>)[split ?? ""] ?? {};
   return ORDER.flatMap((name): [string, number][] => {
     const value = found[name];
-    return typeof value === "number" ? [[TITLES[name] ?? name, value]] : [];
+    return typeof value === "number" ? [[metricTitle(name), value]] : [];
   });
 }

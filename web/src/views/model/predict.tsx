@@ -1,4 +1,4 @@
-/** A form made from the signature; each change is answered at once. */
+/** A prediction form made from the signature; each change updates the prediction. */
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { call, type InputColumn, type ModelVersion, type Prediction, type Predictions, predictWithVersion } from "../../api";
@@ -10,16 +10,16 @@ import { timeOf } from "./signature";
 type Scalar = string | number | boolean | null;
 type InputRow = Record<string, Scalar>;
 
-const WAIT = 60; // milliseconds without a change before the service is asked
-const MOST = 60; // columns that have a field; the others count as missing
+const WAIT = 60; // milliseconds without a change before the request is sent
+const MOST = 60; // columns with a field; the others count as missing
 
 export function Predict({ version }: { version: ModelVersion }) {
   const inputs = version.signature.inputs.slice(0, MOST);
-  const [row, setRow] = useState<InputRow>(() => Object.fromEntries(inputs.map((input) => [input.name, usual(input)])));
-  const { answer, error } = useAnswer(version, row);
+  const [row, setRow] = useState<InputRow>(() => Object.fromEntries(inputs.map((input) => [input.name, typicalValue(input)])));
+  const { answer, error } = usePrediction(version, row);
   return (
     <section class="card" aria-labelledby="predict">
-      <h3 id="predict">Try it</h3>
+      <h3 id="predict">Predict</h3>
       <div class="predict">
         <div class="fields">
           {inputs.map((input) => (
@@ -32,7 +32,7 @@ export function Predict({ version }: { version: ModelVersion }) {
           ))}
           {version.signature.inputs.length > MOST && (
             <p class="quiet small">
-              The other {version.signature.inputs.length - MOST} columns are left out here, so they count as missing.
+              The form leaves out the other {version.signature.inputs.length - MOST} columns; they count as missing.
             </p>
           )}
         </div>
@@ -45,8 +45,8 @@ export function Predict({ version }: { version: ModelVersion }) {
   );
 }
 
-/** Asks once the row has stayed the same for a moment; only the answer to the last row counts. */
-function useAnswer(version: ModelVersion, row: InputRow): { answer: Prediction | null; error: unknown } {
+/** Predicts once the row has not changed for a moment; only the last row counts. */
+function usePrediction(version: ModelVersion, row: InputRow): { answer: Prediction | null; error: unknown } {
   const [answer, setAnswer] = useState<Prediction | null>(null);
   const [error, setError] = useState<unknown>(null);
   const isFirst = useRef(true);
@@ -74,8 +74,8 @@ function useAnswer(version: ModelVersion, row: InputRow): { answer: Prediction |
   return { answer, error };
 }
 
-/** Returns a value that a training row may have had. */
-function usual(input: InputColumn): Scalar {
+/** Returns a typical value of the training rows. */
+function typicalValue(input: InputColumn): Scalar {
   if (input.categories) return (input.categories[0]?.value as Scalar | undefined) ?? null;
   if (input.mean === null || input.mean === undefined) return null;
   if (input.type === "boolean") return input.mean >= 0.5;
@@ -154,7 +154,7 @@ function InputSlider({ input, value, onValue }: InputFieldProps) {
         />
         <input
           class="number"
-          aria-label={`${input.name}, as a number; empty is missing`}
+          aria-label={`${input.name} as a number; leave empty if missing`}
           inputMode="decimal"
           autocomplete="off"
           placeholder="missing"
@@ -168,7 +168,7 @@ function InputSlider({ input, value, onValue }: InputFieldProps) {
         />
       </div>
       <small>
-        {outside ? "beyond the training rows, " : ""}
+        {outside ? "outside the training range, " : ""}
         {number(least)} to {number(most)}
       </small>
     </div>
@@ -188,7 +188,7 @@ function PredictionResult({ version, answer }: { version: ModelVersion; answer: 
     <>
       <p class="quiet small">{names.join(", ")}</p>
       {single ? (
-        <p class="predicted">{typeof value === "number" ? number(value) : cell(value) || "no answer"}</p>
+        <p class="predicted">{typeof value === "number" ? number(value) : cell(value) || "no prediction"}</p>
       ) : (
         <dl class="facts">
           {Object.entries(value).map(([name, each]) => (
@@ -217,11 +217,11 @@ function PredictionResult({ version, answer }: { version: ModelVersion; answer: 
   );
 }
 
-const MOST_SHARES = 8;
+const MOST_CLASSES = 8;
 
 function Probabilities({ shares }: { shares: Record<string, number> }) {
   const sorted = Object.entries(shares);
-  const shown = sorted.length > MOST_SHARES ? sorted.sort((one, other) => other[1] - one[1]).slice(0, MOST_SHARES) : sorted;
+  const shown = sorted.length > MOST_CLASSES ? sorted.sort((one, other) => other[1] - one[1]).slice(0, MOST_CLASSES) : sorted;
   return (
     <table class="bars">
       <caption class="unseen">Probabilities</caption>
@@ -240,15 +240,15 @@ function Probabilities({ shares }: { shares: Record<string, number> }) {
   );
 }
 
-const MOST_REASONS = 6;
+const MOST_CONTRIBUTIONS = 6;
 
 function Contributions({ contributions }: { contributions: Record<string, number> }) {
   const sorted = Object.entries(contributions).sort((one, other) => Math.abs(other[1]) - Math.abs(one[1]));
-  const shown = sorted.slice(0, MOST_REASONS);
+  const shown = sorted.slice(0, MOST_CONTRIBUTIONS);
   const most = Math.max(...shown.map(([, value]) => Math.abs(value)), 1e-12);
   return (
     <table class="bars">
-      <caption>What each column adds to the answer</caption>
+      <caption>Contribution of each column to the prediction</caption>
       <tbody>
         {shown.map(([name, value]) => (
           <tr key={name}>

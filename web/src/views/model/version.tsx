@@ -1,4 +1,4 @@
-/** One version: how good it is, whether it was proved, what it reads, and what leaves with it. */
+/** One version: its metrics, export check, signature and downloads, and a form to predict. */
 
 import { useState } from "preact/hooks";
 import { call, deleteModelVersion, type ModelVersion } from "../../api";
@@ -23,7 +23,7 @@ export function VersionDetail({ version, onDeleted }: { version: ModelVersion; o
       </div>
       {version.proof_error && (
         <div class="notice failure" role="alert">
-          <p>{String(version.proof_error["detail"] ?? "The proof failed.")}</p>
+          <p>{String(version.proof_error["detail"] ?? "The export check failed.")}</p>
         </div>
       )}
       <Predict version={version} />
@@ -76,13 +76,13 @@ function VersionFacts({ version }: { version: ModelVersion }) {
         .map(([name, value]) => (
           <div key={name}>
             <dt>
-              {name}, {split}
+              {name} ({split})
             </dt>
             <dd>{number(value)}</dd>
           </div>
         ))}
       <div>
-        <dt>Net</dt>
+        <dt>Architecture</dt>
         <dd>{[model?.type, model?.hidden?.join("–")].filter(Boolean).join(" ") || "–"}</dd>
       </div>
       <div>
@@ -91,25 +91,25 @@ function VersionFacts({ version }: { version: ModelVersion }) {
       </div>
       {version.run_id && (
         <div>
-          <dt>From</dt>
+          <dt>Run</dt>
           <dd>
-            <a href={href("runs", version.run_id)}>its run</a>
+            <a href={href("runs", version.run_id)}>details</a>
             {" · "}
-            <a href={href("understand", version.run_id)}>how it learned</a>
+            <a href={href("understand", version.run_id)}>training replay</a>
           </dd>
         </div>
       )}
       {version.dataset && (
         <div>
-          <dt>Trained on</dt>
+          <dt>Dataset</dt>
           <dd>
-            <a href={href("datasets", version.dataset.id)}>dataset, version {version.dataset.version}</a>
+            <a href={href("datasets", version.dataset.id)}>version {version.dataset.version}</a>
           </dd>
         </div>
       )}
       {version.imported && (
         <div>
-          <dt>Imported</dt>
+          <dt>Imported from</dt>
           <dd>
             {version.imported.model} {version.imported.version}
           </dd>
@@ -122,32 +122,32 @@ function VersionFacts({ version }: { version: ModelVersion }) {
 function ExportCheck({ version }: { version: ModelVersion }) {
   const details = version.proof_details;
   return (
-    <section class="card" aria-labelledby="proof">
+    <section class="card" aria-labelledby="export-check">
       <div class="row apart">
-        <h3 id="proof">Proof</h3>
+        <h3 id="export-check">Export check</h3>
         <ExportCheckTag version={version} />
       </div>
       {!details && (
         <p class="quiet">
-          Rows are sent through every way of asking this version; it may be pointed to once all of them answer what
-          training computes.
+          The service predicts sample rows with this version in every format. An alias can point to it once all
+          predictions match those of the trained model.
         </p>
       )}
       {details && (
         <>
           <p class="quiet small">
-            {count(details.rows)} {details.source.replace("_", " ")} rows through {Object.keys(details.ways).length}{" "}
-            ways of asking, in {duration(details.seconds)}; differences of up to {number(details.tolerance)} are
-            rounding.
+            {count(details.rows)} {details.source.replace("_", "-")} rows predicted in{" "}
+            {Object.keys(details.ways).length} formats in {duration(details.seconds)}. Differences up to{" "}
+            {number(details.tolerance)} count as rounding.
           </p>
           <details>
-            <summary>The largest difference, by way</summary>
+            <summary>Largest difference by format</summary>
             <table>
               <tbody>
-                {Object.entries(details.ways).map(([way, difference]) => (
-                  <tr key={way}>
-                    <th scope="row">{way.replaceAll("_", " ")}</th>
-                    <td class="right">{difference === null ? "no answer" : number(difference)}</td>
+                {Object.entries(details.ways).map(([format, difference]) => (
+                  <tr key={format}>
+                    <th scope="row">{format.replaceAll("_", " ")}</th>
+                    <td class="right">{difference === null ? "no prediction" : number(difference)}</td>
                   </tr>
                 ))}
               </tbody>
@@ -166,13 +166,14 @@ function VersionImportance({ version }: { version: ModelVersion }) {
   if (!importance) return null;
   const columns = importance.columns.slice(0, MOST_COLUMNS);
   const most = Math.max(...columns.map((column) => column.mean), 1e-12);
-  const metric = importance.metric === "r2" ? "R²" : "cross-entropy";
+  const change = importance.metric === "r2" ? "drop in R²" : "increase in cross-entropy";
   return (
     <section class="card" aria-labelledby="importance">
-      <h3 id="importance">What each column is worth</h3>
+      <h3 id="importance">Feature importance</h3>
       <table class="bars">
         <caption>
-          What shuffling it costs in {metric}, over {count(importance.rows)} {importance.split} rows
+          Permutation importance: {change} when a column is shuffled, on {count(importance.rows)} {importance.split}{" "}
+          rows
         </caption>
         <tbody>
           {columns.map((column) => (
@@ -190,7 +191,7 @@ function VersionImportance({ version }: { version: ModelVersion }) {
   );
 }
 
-/** A bar from 0 to 1; the number beside it says the same. */
+/** A bar from 0 to 1; hidden from screen readers, because the number is beside it. */
 export function Bar({ share, color = "--accent" }: { share: number; color?: string }) {
   const width = Math.max(0, Math.min(1, share));
   return (

@@ -1,4 +1,4 @@
-/** Which network: the service lists the types and says what each may be given. */
+/** The model of a run: the service lists the architectures and the schema of each. */
 
 import { type Architecture, call, listArchitectures } from "../../api";
 import { Failure } from "../../components/failure";
@@ -12,11 +12,11 @@ interface Props {
   onDraft: (draft: Draft) => void;
 }
 
-/** Titles that say more than the name of a type. */
+/** Titles that are clearer than the names of the types. */
 const TITLES: Record<string, string> = {
-  linear: "Straight line",
-  mlp: "Network",
-  layers: "Layer by layer",
+  linear: "Linear model",
+  mlp: "Multilayer perceptron",
+  layers: "Custom layers",
 };
 const FIRST: Record<string, JsonObject> = { layers: { layers: [{ linear: 16 }, "relu"] } };
 
@@ -54,7 +54,7 @@ export function ModelFields({ draft, onDraft }: Props) {
   );
 }
 
-/** Returns a model to begin with; the default one exactly as the service has it. */
+/** Returns the initial model of a type; the default type as the service defines it. */
 function first(type: string): JsonObject {
   const preset = defaultOf("model") as JsonObject;
   return preset["type"] === type ? preset : { type, ...FIRST[type] };

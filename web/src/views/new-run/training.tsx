@@ -1,4 +1,4 @@
-/** How it learns: a few fields that people change, and all others below. */
+/** The training settings: the common ones first, all others under "Advanced settings". */
 
 import { type Draft, defaultOf, field, valueOf, withValue } from "./draft";
 import { Field, Labelled, ObjectFields } from "./fields";
@@ -11,10 +11,10 @@ interface Props {
 
 const HINTS: Record<string, string> = {
   epochs: "passes over the training rows",
-  register_as: "the model's name; empty: no model is made",
-  seed: "the same seed gives the same run",
+  register_as: "model name; leave empty to register no model",
+  seed: "the same seed reproduces the run",
   device: "auto, cpu, cuda or cuda:0",
-  loss: "auto: squared error for numbers, cross entropy for classes",
+  loss: "auto: MSE for regression, cross-entropy for classification",
 };
 
 export function TrainingFields({ draft, onDraft }: Props) {
@@ -45,21 +45,21 @@ export function TrainingFields({ draft, onDraft }: Props) {
         </div>
         {choice("optimizer")}
         <details>
-          <summary>Everything else</summary>
+          <summary>Advanced settings</summary>
           <div class="stack inside">
             {choice("split")}
             {choice("schedule")}
             <div class="columns">
               <OptionalField
                 name="early_stopping"
-                text="Stop early"
+                text="Early stopping"
                 preset={{ patience: 20 }}
                 draft={draft}
                 onDraft={onDraft}
               />
               <OptionalField
                 name="budget"
-                text="Limit the time"
+                text="Time limit"
                 preset={{ time_s: 600 }}
                 draft={draft}
                 onDraft={onDraft}
@@ -81,14 +81,14 @@ interface VariantFieldProps {
   onValue: (value: JsonObject) => void;
 }
 
-/** One of several objects: its type, then that type's own fields. */
+/** A field that is one of several objects: a select for the type, then the fields of that type. */
 function VariantField({ name, value, onValue }: VariantFieldProps) {
   const choices = variants(field(name));
   const type = String(value["type"]);
   const chosen = choices.get(type);
   return (
     <div class="columns">
-      <Labelled text={label(name)} pointer={`/${name}/type`} hint={firstSentence(chosen)}>
+      <Labelled text={label(name)} pointer={`/${name}/type`} hint={descriptionOf(chosen)}>
         {(id, attributes) => (
           <select
             id={id}
@@ -117,7 +117,7 @@ interface OptionalFieldProps extends Props {
   preset: JsonObject;
 }
 
-/** An object that may be absent: a box to tick, then its fields. */
+/** An optional object: a checkbox, then its fields. */
 function OptionalField({ name, text, preset, draft, onDraft }: OptionalFieldProps) {
   const value = valueOf(draft, name);
   const schema = (field(name).anyOf ?? []).map((each) => resolve(each)).find((each) => each.properties);
@@ -144,7 +144,7 @@ function OptionalField({ name, text, preset, draft, onDraft }: OptionalFieldProp
   );
 }
 
-/** So that the request always says the number that is shown. */
+/** Without defaults in the schema, the request always contains the values shown. */
 function withoutDefaults(schema: Schema): Schema {
   const parts = Object.entries(schema.properties ?? {}).map(([name, { default: _, ...part }]) => [name, part]);
   return { ...schema, properties: Object.fromEntries(parts) };
@@ -155,6 +155,6 @@ function first(name: string, type: string): JsonObject {
   return preset["type"] === type ? preset : { type };
 }
 
-function firstSentence(schema: Schema | undefined): string {
+function descriptionOf(schema: Schema | undefined): string {
   return (schema?.description ?? "").replaceAll("`", "");
 }

@@ -1,4 +1,4 @@
-/** What a run's net makes of the data at one epoch, beside its curves. */
+/** The predictions of a run at one epoch, beside its loss curves. */
 
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { call, getTrajectory, type Run } from "../../api";
@@ -19,13 +19,13 @@ export function Glimpse({ run, epoch }: { run: Run; epoch: number }) {
   return (
     <Shape {...{ run, trajectory, subject, net, values, place, isMoving }}>
       <p>
-        <a href={href("understand", run.id)}>How it learned, epoch by epoch</a>
+        <a href={href("understand", run.id)}>Replay the training epoch by epoch</a>
       </p>
     </Shape>
   );
 }
 
-/** Loads the frame of an epoch, or of the next one that was kept. */
+/** Loads the frame of an epoch, or of the next epoch with a stored frame. */
 function useAt(run: Run, epoch: number): RunTrajectory | null {
   const [trajectory, setTrajectory] = useState<RunTrajectory | null>(null);
   useEffect(() => {
@@ -35,7 +35,7 @@ function useAt(run: Run, epoch: number): RunTrajectory | null {
       (next) => {
         if (next && !signal.aborted) setTrajectory(next);
       },
-      () => undefined, // the picture stays; the curves tell that the connection is lost
+      () => undefined, // keep the plot; the run view reports the lost connection
     );
     return () => abort.abort();
   }, [run.id, epoch, run.finished_at]);
@@ -50,7 +50,7 @@ async function load(id: string, epoch: number, known: RunTrajectory | null, sign
   return { ...last, epochs: [0, ...last.epochs], frames: [first.frames[0], ...last.frames] };
 }
 
-/** Returns a trajectory of the first frame after an epoch. */
+/** Returns a trajectory with only the first frame after an epoch. */
 async function one(id: string, after: number, signal: AbortSignal): Promise<RunTrajectory> {
   const page = await call(getTrajectory({ path: { run_id: id }, query: { after, limit: 1 }, signal }));
   return {

@@ -1,4 +1,4 @@
-/** All pictures of one run, which show the same epoch. */
+/** All plots of one run, for the same epoch. */
 
 import { useMemo } from "preact/hooks";
 import { call, getRun, type Run } from "../../api";
@@ -51,7 +51,7 @@ function LessonHead({ run }: { run: Run }) {
       <div class="row">
         <RunState run={run} />
         <a class="button" href={href("runs", run.id)}>
-          The run
+          Run details
         </a>
       </div>
     </div>
@@ -82,16 +82,16 @@ function Pictures({ run, trajectory }: { run: Run; trajectory: RunTrajectory }) 
 
 function NoFrames({ run, trajectory }: { run: Run; trajectory: RunTrajectory }) {
   if (!trajectory.isFinal) {
-    return <p class="quiet">The run is {run.state}: the pictures begin with its first epoch.</p>;
+    return <p class="quiet">The run is {run.state}. The plots appear after its first epoch.</p>;
   }
   return (
     <div class="empty">
       <p>
-        This run kept no parameters from epoch to epoch. They are kept for nets of up to 5000 parameters, such as two
-        layers of 64 units over a few columns, and from the first epoch on.
+        This run stored no parameters per epoch. The service stores them for networks of up to 5000 parameters, such as
+        two layers of 64 units with a few features, from the first epoch on.
       </p>
       <a class="button primary" href={`${href("new")}?from=${run.id}`}>
-        Train a smaller net
+        Train a smaller network
       </a>
     </div>
   );

@@ -1,4 +1,4 @@
-/** The curves of the loss beside the frames. */
+/** The loss curves of a run. */
 
 import { useEffect } from "preact/hooks";
 import { call, getMetrics, type MetricColumns } from "../../api";
@@ -10,9 +10,9 @@ export interface LossCurve {
   values: number[];
 }
 
-const POINTS = 1_000; // of each curve
+const POINTS = 1_000; // per curve
 
-/** Loads anew whenever the trajectory has grown. */
+/** Loads the curves again whenever the trajectory has grown. */
 export function useLosses(runId: string, epoch: number, isFinal: boolean): LossCurve[] {
   const found = useResource((signal) => loadLosses(runId, signal), [runId]);
   useEffect(() => {
@@ -37,7 +37,7 @@ export async function loadLosses(runId: string, signal: AbortSignal): Promise<Lo
     .filter((curve) => curve.epochs.length > 0);
 }
 
-/** Returns the loss at an epoch, or at the last one before it that is there. */
+/** Returns the loss at an epoch, or the last one before it. */
 export function lossAt(curve: LossCurve, epoch: number): number | null {
   const place = curve.epochs.findLastIndex((each) => each <= epoch);
   return curve.values[place] ?? null;

@@ -1,4 +1,4 @@
-/** What became of the three runs: their curves on one scale and, for a line, their paths. */
+/** The results of the three runs: loss curves on one scale and, for a line, their paths. */
 
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { call, getRun, type Run } from "../../api";
@@ -20,7 +20,7 @@ interface Outcome {
 }
 
 const POLL = 500; // milliseconds
-const TALLEST = 3; // powers of ten above the first loss that a diverging curve is followed
+const TALLEST = 3; // powers of ten above the first loss, up to which a diverging curve is plotted
 
 export function RateResults({ runs, problem }: { runs: Run[]; problem: LineProblem | null }) {
   const { outcomes, error } = useOutcomes(runs);
@@ -45,7 +45,7 @@ export function RateResults({ runs, problem }: { runs: Run[]; problem: LineProbl
               </h3>
               <Canvas
                 height={190}
-                label={`Loss with a rate that is ${run.tags?.["rate"]}. ${verdict(outcome, best)}`}
+                label={`Loss with a learning rate that is ${run.tags?.["rate"]}. ${verdict(outcome, best)}`}
                 draw={(pen) => drawLosses(pen, losses, null, range)}
                 inputs={[losses, range]}
               />
@@ -71,7 +71,7 @@ function pathOf(trajectory: RunTrajectory) {
   return subject ? trajectory.frames.map((values) => lineOf(subject, values)) : [];
 }
 
-/** Loads what the runs have by now, until all of them have ended. */
+/** Loads the results of the runs repeatedly until all of them have ended. */
 function useOutcomes(runs: Run[]): { outcomes: Outcome[]; error: unknown } {
   const [outcomes, setOutcomes] = useState<Outcome[]>([]);
   const [error, setError] = useState<unknown>(null);
@@ -104,7 +104,7 @@ async function outcomeOf(runId: string, signal: AbortSignal): Promise<Outcome> {
   return { run, trajectory, losses };
 }
 
-/** Returns one scale for all, in powers of ten. */
+/** Returns a common y range for all curves, as powers of ten. */
 function sharedRange(outcomes: Outcome[]): [number, number] {
   const all = outcomes.flatMap(({ losses }) => losses.flatMap((curve) => curve.values)).filter((value) => value > 0 && Number.isFinite(value));
   const first = Math.max(...outcomes.map(({ losses }) => losses[0]?.values[0] ?? 0), 1e-12);
@@ -112,8 +112,8 @@ function sharedRange(outcomes: Outcome[]): [number, number] {
   return rangeOf(all.map((value) => Math.min(Math.log10(value), most)));
 }
 
-const RISEN = 1.02;
-const FALLEN = 0.5; // of the first loss
+const RISEN = 1.02; // times the first loss
+const FALLEN = 0.5; // times the first loss
 const BEHIND = 1.1; // times the best of the three
 
 function verdict({ run, losses }: Outcome, best: number): string {
@@ -121,9 +121,9 @@ function verdict({ run, losses }: Outcome, best: number): string {
   if (!run.finished_at) return `The run is ${run.state}.`;
   const curve = losses.find((each) => each.split === "train");
   const [first, last] = [curve?.values[0] ?? NaN, curve?.values.at(-1) ?? NaN];
-  const said = `The loss went from ${number(first)} to ${number(last)}`;
-  if (!Number.isFinite(last) || last > first * RISEN) return `${said}: each step lands higher than it started.`;
-  if (last > first * FALLEN) return `${said}: the steps are so small that it has hardly moved.`;
-  if (last > best * BEHIND) return `${said}: it is not there yet, the best of the three is at ${number(best)}.`;
-  return `${said}.`;
+  const change = `The loss went from ${number(first)} to ${number(last)}`;
+  if (!Number.isFinite(last) || last > first * RISEN) return `${change}: the steps overshoot and training diverges.`;
+  if (last > first * FALLEN) return `${change}: the steps are too small to make progress.`;
+  if (last > best * BEHIND) return `${change}: training has not converged, the best of the three is at ${number(best)}.`;
+  return `${change}.`;
 }

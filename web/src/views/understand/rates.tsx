@@ -1,4 +1,4 @@
-/** The same run with learning rates that are too small, right and too large, side by side. */
+/** Trains the same model with a learning rate that is too small, right and too large, and compares the results. */
 
 import { useState } from "preact/hooks";
 import { call, listRuns, type Run, type RunConfig, submitRun, type TrajectorySubject } from "../../api";
@@ -47,7 +47,7 @@ export function Rates({ run, subject, problem }: Props) {
 
   return (
     <section class="card" aria-labelledby="rates">
-      <h2 id="rates">Three learning rates on this data</h2>
+      <h2 id="rates">Compare learning rates</h2>
       <p class="quiet">{explained(subject)}</p>
       <form class="choice-row rate-form" onSubmit={(event) => void submit(event)}>
         {RATE_KINDS.map((kind) => (
@@ -77,15 +77,15 @@ export function Rates({ run, subject, problem }: Props) {
 function explained(subject: TrajectorySubject): string {
   const largest = subject.line?.largest_learning_rate;
   if (!largest) {
-    return `The same net learns for ${EPOCHS} epochs with each of these rates, everything else as in this run.`;
+    return `Trains the same model for ${EPOCHS} epochs with each learning rate. All other settings are those of this run.`;
   }
   return (
-    `Plain gradient descent over all rows, ${EPOCHS} epochs each. The error of a line is a bowl: above a rate of ` +
-    `${largest.toPrecision(3)} each step lands higher on the other side, and training diverges.`
+    `Full-batch gradient descent for ${EPOCHS} epochs each. The loss of a linear model is a convex bowl: above a ` +
+    `learning rate of ${largest.toPrecision(3)} each step overshoots to a higher loss, and training diverges.`
   );
 }
 
-/** Returns rates that show what they are to show, as far as that can be known. */
+/** Returns a learning rate of each kind, as far as the service can derive them. */
 function suggested(run: Run, subject: TrajectorySubject): Record<RateKind, string> {
   const largest = subject.line?.largest_learning_rate;
   const text = (rate: number) => String(Number(rate.toPrecision(3)));
