@@ -1,4 +1,4 @@
-/** Names of evaluation metrics. */
+/** Names of evaluation metrics and of splits. */
 
 export type Metrics = Record<string, unknown>;
 
@@ -17,4 +17,9 @@ const TITLES: Record<string, string> = {
 
 export function metricTitle(name: string): string {
   return TITLES[name] ?? name;
+}
+
+/** `rowsOf("train")` → "training rows" */
+export function rowsOf(split: string): string {
+  return `${split === "train" ? "training" : split} rows`;
 }

@@ -1,6 +1,7 @@
 /** The confusion matrix; a cell with more rows is darker. */
 
 import { count, percent } from "../../format";
+import { rowsOf } from "../../metrics";
 import { Scroll } from "../scroll";
 
 interface Props {
@@ -17,9 +18,9 @@ export function Confusion({ labels, matrix, split }: Props) {
     return <p class="quiet">The confusion matrix of {count(labels.length)} classes is too large to show.</p>;
   }
   return (
-    <Scroll label="Confusion matrix">
+    <Scroll label="Table of the confusion matrix">
       <table class="confusion">
-        <caption>On the {split} rows: actual classes in rows, predicted classes in columns</caption>
+        <caption>On the {rowsOf(split)}: actual classes in rows, predicted classes in columns</caption>
         <thead>
           <tr>
             <td />

@@ -23,7 +23,7 @@ const EXAMPLE = [
 ].join("\n");
 
 export function DropZone({ hasNone }: { hasNone: boolean }) {
-  const [going, setGoing] = useState<CurrentUpload | null>(null);
+  const [current, setCurrent] = useState<CurrentUpload | null>(null);
   const [error, setError] = useState<unknown>(null);
   const [isOver, setOver] = useState(false);
   const input = useRef<HTMLInputElement>(null);
@@ -32,14 +32,14 @@ export function DropZone({ hasNone }: { hasNone: boolean }) {
     if (!file) return;
     const abort = new AbortController();
     setError(null);
-    setGoing({ file, share: 0, abort });
+    setCurrent({ file, share: 0, abort });
     try {
-      const onProgress = (share: number) => setGoing({ file, share, abort });
+      const onProgress = (share: number) => setCurrent({ file, share, abort });
       arrived(await upload(file, { onProgress, signal: abort.signal }));
     } catch (refused) {
       if (!abort.signal.aborted) setError(refused);
     } finally {
-      setGoing(null);
+      setCurrent(null);
     }
   }
 
@@ -58,8 +58,8 @@ export function DropZone({ hasNone }: { hasNone: boolean }) {
           void send(event.dataTransfer?.files[0]);
         }}
       >
-        {going ? (
-          <UploadProgress going={going} />
+        {current ? (
+          <UploadProgress current={current} />
         ) : (
           <>
             <h2>Drop a table here</h2>
@@ -97,14 +97,14 @@ export function DropZone({ hasNone }: { hasNone: boolean }) {
   );
 }
 
-function UploadProgress({ going }: { going: CurrentUpload }) {
-  const isSent = going.share >= 1;
+function UploadProgress({ current }: { current: CurrentUpload }) {
+  const isSent = current.share >= 1;
   return (
     <div class="stack sending">
-      <h2>{going.file.name}</h2>
-      <ProgressBar label={`Upload of ${going.file.name}`} share={isSent ? null : going.share}>
-        <span>{isSent ? "Parsing the file" : `${percent(going.share)} of ${bytes(going.file.size)}`}</span>
-        <button type="button" class="small" onClick={() => going.abort.abort()}>
+      <h2>{current.file.name}</h2>
+      <ProgressBar label={`Upload of ${current.file.name}`} share={isSent ? null : current.share}>
+        <span>{isSent ? "Parsing the file" : `${percent(current.share)} of ${bytes(current.file.size)}`}</span>
+        <button type="button" class="small" onClick={() => current.abort.abort()}>
           Cancel
         </button>
       </ProgressBar>

@@ -66,7 +66,7 @@ function DatasetRow({ dataset }: { dataset: Dataset }) {
       </th>
       <td class="right">{count(dataset.rows)}</td>
       <td class="right">{count(dataset.columns?.length)}</td>
-      <td class="right">{bytes(dataset.bytes)}</td>
+      <td class="right nowrap">{bytes(dataset.bytes)}</td>
       <td class="quiet nowrap">{time(dataset.created_at)}</td>
       <td class="right nowrap">
         {dataset.state === "ready" ? (

@@ -232,7 +232,7 @@ function Probabilities({ shares }: { shares: Record<string, number> }) {
             <td class="wide">
               <Bar share={share} />
             </td>
-            <td class="right">{percent(share)}</td>
+            <td class="right nowrap">{percent(share)}</td>
           </tr>
         ))}
       </tbody>

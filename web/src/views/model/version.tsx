@@ -5,6 +5,7 @@ import { call, deleteModelVersion, type ModelVersion } from "../../api";
 import { confirmed } from "../../components/ask";
 import { Failure } from "../../components/failure";
 import { bytes, count, duration, number, percent } from "../../format";
+import { rowsOf } from "../../metrics";
 import { href } from "../../router";
 import { ModelCard } from "./card";
 import { Downloads } from "./downloads";
@@ -95,7 +96,7 @@ function VersionFacts({ version }: { version: ModelVersion }) {
           <dd>
             <a href={href("runs", version.run_id)}>details</a>
             {" · "}
-            <a href={href("understand", version.run_id)}>training replay</a>
+            <a href={href("understand", version.run_id)}>replay</a>
           </dd>
         </div>
       )}
@@ -118,6 +119,17 @@ function VersionFacts({ version }: { version: ModelVersion }) {
     </dl>
   );
 }
+
+const FORMATS: Record<string, string> = {
+  json: "JSON",
+  json_row: "JSON, one row per request",
+  csv: "CSV",
+  arrow: "Arrow",
+  oip: "Open Inference Protocol, JSON",
+  oip_binary: "Open Inference Protocol, binary",
+  onnx: "ONNX",
+  bundle: "Bundle",
+};
 
 function ExportCheck({ version }: { version: ModelVersion }) {
   const details = version.proof_details;
@@ -146,7 +158,7 @@ function ExportCheck({ version }: { version: ModelVersion }) {
               <tbody>
                 {Object.entries(details.ways).map(([format, difference]) => (
                   <tr key={format}>
-                    <th scope="row">{format.replaceAll("_", " ")}</th>
+                    <th scope="row">{FORMATS[format] ?? format}</th>
                     <td class="right">{difference === null ? "no prediction" : number(difference)}</td>
                   </tr>
                 ))}
@@ -172,8 +184,8 @@ function VersionImportance({ version }: { version: ModelVersion }) {
       <h3 id="importance">Feature importance</h3>
       <table class="bars">
         <caption>
-          Permutation importance: {change} when a column is shuffled, on {count(importance.rows)} {importance.split}{" "}
-          rows
+          Permutation importance: {change} when a column is shuffled, on {count(importance.rows)}{" "}
+          {rowsOf(importance.split)}
         </caption>
         <tbody>
           {columns.map((column) => (

@@ -1,7 +1,7 @@
 /** The data of a run: dataset, target, features and task. */
 
 import type { Dataset } from "../../api";
-import { count } from "../../format";
+import { count, counted } from "../../format";
 import { type Draft, field, valueOf, withValue } from "./draft";
 import { Field, Labelled } from "./fields";
 
@@ -23,7 +23,7 @@ export function DataFields({ datasets, dataset, draft, onDraft, onDataset }: Pro
         <Labelled
           text="Dataset"
           pointer="/dataset"
-          hint={`${count(dataset.rows)} rows, ${count(columns.length)} columns`}
+          hint={`${counted(dataset.rows ?? 0, "row")}, ${counted(columns.length, "column")}`}
         >
           {(id, attributes) => (
             <select
@@ -84,7 +84,7 @@ function withTarget(draft: Draft, target: string): Draft {
 
 function hintOf(dataset: Dataset, target: string | undefined): string {
   const column = dataset.columns?.find((each) => each.name === target);
-  return column ? `${column.type}, ${count(column.distinct)} distinct values` : "";
+  return column ? `${column.type}, ${counted(column.distinct, "distinct value")}` : "";
 }
 
 function Features({ dataset, draft, onDraft }: Pick<Props, "dataset" | "draft" | "onDraft">) {
@@ -104,7 +104,7 @@ function Features({ dataset, draft, onDraft }: Pick<Props, "dataset" | "draft" |
   return (
     <details>
       <summary>
-        Features: {count(chosen.size)} of {count(columns.length)} columns
+        Features: {count(chosen.size)} of {counted(columns.length, "column")}
       </summary>
       <fieldset>
         <legend class="unseen">Features</legend>

@@ -133,12 +133,13 @@ function read(text: string, word: string | undefined): Json {
 function range(schema: Schema, word: string | undefined): string {
   const least = schema.minimum ?? schema.exclusiveMinimum;
   const most = schema.maximum ?? schema.exclusiveMaximum;
-  const parts = word ? [`a number, or ${word}`] : [];
-  if (least !== undefined) parts.push(schema.minimum === undefined ? `above ${least}` : `from ${least}`);
+  const parts: string[] = [];
+  if (least !== undefined) parts.push(schema.minimum === undefined ? `above ${least}` : `at least ${least}`);
   if (most !== undefined && most < 1e6) {
-    parts.push(schema.maximum === undefined ? `below ${most}` : `to ${most}`);
+    parts.push(schema.maximum === undefined ? `below ${most}` : `at most ${most}`);
   }
-  return parts.join(" ");
+  if (word) parts.push(`or ${word}`);
+  return parts.join(", ");
 }
 
 function NumbersField({ name, value, pointer, onValue }: FieldProps) {

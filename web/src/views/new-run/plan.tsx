@@ -7,7 +7,7 @@ import { Network } from "../../components/charts/network";
 import { Code } from "../../components/code";
 import { Failure, Notices } from "../../components/failure";
 import { bytes, count, duration } from "../../format";
-import { drawn } from "./picture";
+import { drawnLayers } from "./diagram";
 import { asCurl, asPython } from "./as-code";
 
 export interface Checked {
@@ -81,7 +81,7 @@ export function PlanPanel({ body, plan: { plan, error }, dataset, children }: Pr
         {error !== null && <Failure error={error} />}
         {plan && error === null && <Notices notices={plan.warnings ?? []} />}
       </div>
-      <div class="card network-place">{plan && <Network layers={drawn(plan, dataset)} />}</div>
+      <div class="card network-place">{plan && <Network layers={drawnLayers(plan, dataset)} />}</div>
       <div class="card">
         <h2>Request as code</h2>
         <Code texts={{ curl: asCurl(body), Python: asPython(body) }} />

@@ -64,8 +64,20 @@ export function numeric(schema: Schema): Schema | null {
   return schema.anyOf?.map(numeric).find((part) => part !== null) ?? null;
 }
 
+/** Labels of fields whose names alone are unclear. */
+const LABELS: Record<string, string> = {
+  final: "Final fraction",
+  hidden: "Hidden layers",
+  name: "Run name",
+  test: "Test fraction",
+  time_s: "Time limit in seconds",
+  validation: "Validation fraction",
+};
+
 /** `learning_rate` → "Learning rate" */
 export function label(name: string): string {
+  const known = LABELS[name];
+  if (known) return known;
   const text = name.replaceAll("_", " ");
   return text.charAt(0).toUpperCase() + text.slice(1);
 }

@@ -59,7 +59,7 @@ export function TrainingFields({ draft, onDraft }: Props) {
               />
               <OptionalField
                 name="budget"
-                text="Time limit"
+                text="Limit training time"
                 preset={{ time_s: 600 }}
                 draft={draft}
                 onDraft={onDraft}

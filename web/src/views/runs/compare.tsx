@@ -148,7 +148,8 @@ function plotLines(
   const curve = found.find((each) => each.split === split) ?? found[0];
   if (!curve) return [];
   const color = COLORS[place % COLORS.length] ?? "--quiet";
-  return [{ label: titleOf(run), x: curve[axis], y: smoothed(curve.value, weight), color }];
+  const label = curve.split === split ? titleOf(run) : `${titleOf(run)} (${curve.split})`;
+  return [{ label, x: curve[axis], y: smoothed(curve.value, weight), color }];
 }
 
 function ComparisonTable({ compared }: { compared: Compared[] }) {

@@ -5,6 +5,7 @@ import { call, type Evaluation, getRunEvaluation, type RocCurve, type Run, type 
 import { type Series, Xy } from "../../components/charts/xy";
 import { Failure } from "../../components/failure";
 import { count, number } from "../../format";
+import { rowsOf } from "../../metrics";
 import { useResource } from "../../resource";
 
 export function EvaluationPlots({ run, split }: { run: Run; split: string }) {
@@ -20,7 +21,7 @@ export function EvaluationPlots({ run, split }: { run: Run; split: string }) {
     );
   }
   const { data } = found;
-  if (!data) return <section class="card waiting" aria-label={`Evaluation plots of the ${split} rows`} />;
+  if (!data) return <section class="card waiting" aria-label={`Evaluation plots of the ${rowsOf(split)}`} />;
   return (
     <>
       {data.points.map((points) => (
@@ -33,7 +34,7 @@ export function EvaluationPlots({ run, split }: { run: Run; split: string }) {
 
 function about({ split, rows, shown }: Evaluation): string {
   const size = shown < rows ? `${count(shown)} of ${count(rows)}` : `all ${count(rows)}`;
-  return `Based on ${size} ${split} rows.`;
+  return `Based on ${size} ${rowsOf(split)}.`;
 }
 
 type PlotKind = "predicted" | "residuals";

@@ -4,7 +4,7 @@ import type { Run } from "../../api";
 import { Confusion } from "../../components/charts/confusion";
 import { Scroll } from "../../components/scroll";
 import { number, percent } from "../../format";
-import { type Metrics, metricTitle } from "../../metrics";
+import { type Metrics, metricTitle, rowsOf } from "../../metrics";
 import { EvaluationPlots } from "./points";
 
 /** The metrics shown, best known first; the service has more. */
@@ -54,7 +54,7 @@ function MetricTable({ evaluation }: { evaluation: Record<string, Metrics> }) {
       <p class="quiet small">
         Metrics of the model from the best epoch. The constant baseline predicts the training mean or class frequencies
         {baselines.includes("linear") && "; the linear baseline is a least-squares fit"}
-        {typeof baseline["split"] === "string" && `. Baselines are measured on the ${baseline["split"]} rows`}.
+        {typeof baseline["split"] === "string" && `. Baselines are measured on the ${rowsOf(baseline["split"])}`}.
       </p>
       <Scroll label="Table of metrics">
         <table>
@@ -108,7 +108,7 @@ function RunImportance({ evaluation }: { evaluation: Record<string, unknown> }) 
     <section class="card" aria-labelledby="importance">
       <h2 id="importance">Feature importance</h2>
       <p class="quiet small">
-        Permutation importance: {change} when a column is shuffled, on the {found.split} rows.
+        Permutation importance: {change} when a column is shuffled, on the {rowsOf(found.split)}.
       </p>
       <table class="bars">
         <caption class="unseen">Feature importance</caption>

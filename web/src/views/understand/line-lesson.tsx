@@ -94,7 +94,7 @@ function Slope({ problem, now, window, run }: SlopeProps) {
   const [along, setAlong] = useState<"w" | "b">("w");
   const slope = slopeOf(problem, now, along);
   const isFlat = Math.abs(slope) * (window[along][1] - window[along][0]) < 1e-3 * (problem.error(now) + 1e-12);
-  const direction = isFlat ? "nearly flat, so little improvement is left" : slope > 0 ? `so the next step decreases ${along}` : `so the next step increases ${along}`;
+  const direction = isFlat ? "nearly flat: little improvement is left" : slope > 0 ? `so the next step decreases ${along}` : `so the next step increases ${along}`;
   return (
     <section class="card" aria-labelledby="slope">
       <div class="row apart">

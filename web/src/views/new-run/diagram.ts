@@ -4,7 +4,7 @@ import type { Dataset, RunPlan } from "../../api";
 import type { DrawnLayer } from "../../components/charts/network";
 import type { Json } from "./schema";
 
-export function drawn(plan: RunPlan, dataset: Dataset): DrawnLayer[] {
+export function drawnLayers(plan: RunPlan, dataset: Dataset): DrawnLayer[] {
   const config = plan.config as Record<string, Json>;
   const features = Array.isArray(config["features"]) ? config["features"].length : 1;
   const layers: DrawnLayer[] = [{ units: features, label: features === 1 ? "feature" : "features", note: "input" }];
