@@ -1,4 +1,4 @@
-/** The request as a person would send it from a shell or from Python. */
+/** The request as a curl command and as Python code. */
 
 import type { RunConfig } from "../../api";
 import { BASE, key } from "../../session";

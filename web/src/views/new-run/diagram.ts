@@ -1,13 +1,13 @@
-/** What the picture of a run's network shows. */
+/** The layers of the network diagram of a run. */
 
 import type { Dataset, RunPlan } from "../../api";
 import type { DrawnLayer } from "../../components/charts/network";
 import type { Json } from "./schema";
 
-export function drawn(plan: RunPlan, dataset: Dataset): DrawnLayer[] {
+export function drawnLayers(plan: RunPlan, dataset: Dataset): DrawnLayer[] {
   const config = plan.config as Record<string, Json>;
   const features = Array.isArray(config["features"]) ? config["features"].length : 1;
-  const layers: DrawnLayer[] = [{ units: features, label: features === 1 ? "column" : "columns", note: "in" }];
+  const layers: DrawnLayer[] = [{ units: features, label: features === 1 ? "feature" : "features", note: "input" }];
   for (const layer of hiddenOf(config["model"])) {
     const last = layers[layers.length - 1];
     if (typeof layer === "object" && layer !== null && "linear" in layer) {
@@ -32,8 +32,8 @@ function outputOf(config: Record<string, Json>, dataset: Dataset): DrawnLayer {
   const target = config["target"] ?? "";
   if (config["task"] === "regression") {
     const units = Array.isArray(target) ? target.length : 1;
-    return { units, label: units === 1 ? "number" : "numbers", note: "out" };
+    return { units, label: units === 1 ? "value" : "values", note: "output" };
   }
   const column = dataset.columns?.find((each) => each.name === target);
-  return { units: Math.max(2, column?.distinct ?? 2), label: "classes", note: "out" };
+  return { units: Math.max(2, column?.distinct ?? 2), label: "classes", note: "output" };
 }
