@@ -15,8 +15,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import empty_receive
 from starlette.types import Message
 
-from service.http import web_page
 from service.app import contract
+from service.http import web_page
 from service.settings import Settings
 from tests.serving import app_of, serving
 

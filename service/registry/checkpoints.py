@@ -8,9 +8,9 @@ from typing import Any
 import structlog
 
 from models.checkpoint import read_parameters
-from models.closed_form import Line, describe_line
 from models.errors import CheckpointCorrupt
-from models.features import Features
+from models.features.encoding import Features
+from models.nets.closed_form import Line, describe_line
 from service.errors import BlobCorrupt, Conflict
 from service.jobs.kind import InputUnavailable, Site
 from service.storage.blobs import BlobStore, read_blob
