@@ -112,7 +112,7 @@ def test_a_browser_asks_for_the_page_each_time_and_for_its_files_once(client: ht
 
 
 def test_without_a_page_there_are_no_files(tmp_path: Path) -> None:
-    files = pages.BuiltFiles(directory=tmp_path / "none", check_dir=False)
+    files = web_page.BuiltFiles(directory=tmp_path / "none", check_dir=False)
     scope = {"type": "http", "method": "GET", "path": "/index.js", "headers": []}
 
     async def send(_message: Message) -> None:

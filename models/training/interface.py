@@ -4,58 +4,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from descent.spec import LossName, RunConfig, Task
-from models.data import Table
-
 SplitName = Literal["train", "validation", "test"]
 #: Why the caller stops a training.
 StopReason = Literal["cancel", "pause", "handback"]
 #: Why a training ended before its last epoch.
 EndReason = Literal["early_stopping", "budget", "diverged", "cancel", "pause", "handback"]
-
-
-@dataclass(frozen=True)
-class TrainingInput:
-    """One attempt at a run."""
-
-    #: Task, loss and features are decided; only the device may be "auto".
-    config: RunConfig
-    table: Table
-    #: The folder for checkpoints; no other attempt writes in it.
-    scratch: Path
-    #: The checkpoint to continue from, if any.
-    resume: Path | None = None
-    attempt: int = 1
-    #: The last metric row that is stored at `resume`; the next row is seq + 1.
-    seq: int = 0
-    #: Seconds of training in earlier attempts, and how many of them went into checkpoints. They are
-    #: not in the checkpoint, so that equal trainings make equal files.
-    elapsed_s: float = 0.0
-    saving_s: float = 0.0
-    #: Seconds between two checks whether to stop or to save.
-    poll_s: float = 0.02
-    #: Seconds between two signs of life.
-    sign_s: float = 1.0
-    #: Seconds between two checkpoints; None weighs their cost against the work that a crash loses.
-    checkpoint_s: float | None = None
-
-    @property
-    def task(self) -> Task:
-        if self.config.task == "auto":
-            raise ValueError("the task must be decided, got 'auto'")
-        return self.config.task
-
-    @property
-    def loss(self) -> LossName:
-        if self.config.loss == "auto":
-            raise ValueError("the loss must be decided, got 'auto'")
-        return self.config.loss
-
-    @property
-    def features(self) -> list[str]:
-        if self.config.features is None:
-            raise ValueError("the features must be decided, got None")
-        return self.config.features
 
 
 @dataclass(frozen=True)

@@ -27,11 +27,10 @@ from models.training.interface import (
     Started,
     StopReason,
     TrainingEvent,
-    TrainingInput,
 )
 from models.training.outcome import evaluate_best, scalar_scores
 from models.training.snapshots import Snapshot, linear_parameters, save_at_last, try_to_save
-from models.training.state import Training
+from models.training.state import Training, TrainingInput
 from models.training.trajectory import frame, subject
 
 #: Reasons to end after which the training is never resumed.

@@ -9,12 +9,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from descent.spec import LossName, RunConfig, Task
 from models.data import Floats, Integers, Table, epoch_order
 from models.engine.losses import Loss, choose_loss
 from models.engine.optimizers import PlateauState, factor, make_optimizer
@@ -26,10 +28,54 @@ from models.features.targets import ClassTarget
 from models.nets.architectures import Flat, build, describe, flatten
 from models.nets.closed_form import Line, least_squares
 from models.nets.stack import Stack, load_stack
-from models.training.interface import Best, MetricRow, Progress, SplitName, TrainingInput
+from models.training.interface import Best, MetricRow, Progress, SplitName
 
 #: Rows that are predicted at a time, outside of steps.
 CHUNK = 16_384
+
+
+@dataclass(frozen=True)
+class TrainingInput:
+    """One attempt at a run."""
+
+    #: Task, loss and features are decided; only the device may be "auto".
+    config: RunConfig
+    table: Table
+    #: The folder for checkpoints; no other attempt writes in it.
+    scratch: Path
+    #: The checkpoint to continue from, if any.
+    resume: Path | None = None
+    attempt: int = 1
+    #: The last metric row that is stored at `resume`; the next row is seq + 1.
+    seq: int = 0
+    #: Seconds of training in earlier attempts, and how many of them went into checkpoints. They are
+    #: not in the checkpoint, so that equal trainings make equal files.
+    elapsed_s: float = 0.0
+    saving_s: float = 0.0
+    #: Seconds between two checks whether to stop or to save.
+    poll_s: float = 0.02
+    #: Seconds between two signs of life.
+    sign_s: float = 1.0
+    #: Seconds between two checkpoints; None weighs their cost against the work that a crash loses.
+    checkpoint_s: float | None = None
+
+    @property
+    def task(self) -> Task:
+        if self.config.task == "auto":
+            raise ValueError("the task must be decided, got 'auto'")
+        return self.config.task
+
+    @property
+    def loss(self) -> LossName:
+        if self.config.loss == "auto":
+            raise ValueError("the loss must be decided, got 'auto'")
+        return self.config.loss
+
+    @property
+    def features(self) -> list[str]:
+        if self.config.features is None:
+            raise ValueError("the features must be decided, got None")
+        return self.config.features
 
 
 @dataclass

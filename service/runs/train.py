@@ -29,9 +29,9 @@ from models.training.interface import (
     Saved,
     Started,
     TrainingEvent,
-    TrainingInput,
 )
 from models.training.loop import train
+from models.training.state import TrainingInput
 from service.jobs.messages import Message, Obeyed
 from service.jobs.pipe import Channel
 from service.jobs.process import last_message

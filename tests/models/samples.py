@@ -19,9 +19,9 @@ from models.training.interface import (
     Saved,
     Started,
     StopReason,
-    TrainingInput,
 )
 from models.training.loop import train
+from models.training.state import TrainingInput
 
 QUIZ = [25.2, 8.4, 4.9, 11.1, 9.0, 7.8, 3.0, 16.0, 2.5, 13.8, 9.6, 11.8, 16.9]
 FINAL = [30.5, 13.6, 14.0, 16.6, 15.8, 6.3, 2.4, 27.7, 0.0, 16.8, 14.9, 7.6, 25.9]

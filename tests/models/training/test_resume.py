@@ -11,8 +11,9 @@ import torch
 from descent.spec import RunConfig
 from models import checkpoint
 from models.errors import Diverged, NotResumable
-from models.training.interface import Started, StopReason, TrainingInput
+from models.training.interface import Started, StopReason
 from models.training.loop import prepare
+from models.training.state import TrainingInput
 from tests.models.samples import LINE, SURVIVAL, learn, passengers, scores
 
 AGE: dict[str, Any] = {
