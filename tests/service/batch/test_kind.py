@@ -49,6 +49,7 @@ def job(
         path.write_text(f"chunk {number}")
         with references.stored(engine, blobs, path) as held, writing(engine) as session:
             lifecycle.add_chunk(session, claimed.id, 1, Chunk(number, 1, COUNTS), held)
+            references.keep(session, held)
     with reading(engine) as session:
         return life.get(session, BatchPrediction, claimed.id)
 

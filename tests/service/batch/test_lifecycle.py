@@ -111,8 +111,11 @@ def test_the_result_is_a_dataset_with_the_columns_of_both(engine: Engine) -> Non
     with writing(engine) as session:
         submitted(session)
         job = claimed(session)
-        lifecycle.add_chunk(session, job.id, 1, Chunk(1, 13, COUNTS), held(session, "1"))
-        lifecycle.succeed(session, job.id, 1, [profile], held(session, "2"))
+        chunk, result = held(session, "1"), held(session, "2")
+        lifecycle.add_chunk(session, job.id, 1, Chunk(1, 13, COUNTS), chunk)
+        lifecycle.succeed(session, job.id, 1, [profile], result)
+        references.keep(session, chunk)
+        references.keep(session, result)
         job = life.get(session, BatchPrediction, job.id)
         made = session.get_one(DatasetVersion, (job.result_id, 1))
         assert lifecycle.chunks_of(session, job.id) == []
