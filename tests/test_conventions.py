@@ -17,7 +17,7 @@ PACKAGES = ("descent", "models", "service", "migrations")
 MAX_FILE = 600  # lines
 MAX_FUNCTION = 60  # lines
 #: functions that may be longer, with the reason
-LONG = {"models.training.loop.train": "the training loop is told on one page"}
+LONG = {"models.training.state.loop.train": "the training loop is told on one page"}
 #: the modules that the parents of processes that compute have imported
 PRELOADED = ", ".join((*(kind.module for kind in KINDS), *sandbox.WARM))
 #: package → the modules that may import it
@@ -184,7 +184,7 @@ def loaded_by(statement: str) -> set[str]:
     "statement",
     [
         "import service.serve, service.__main__",
-        "import service.worker.supervisor",
+        "import service.work",
     ],
 )
 def test_the_api_and_the_supervisor_never_load_torch(statement: str) -> None:
@@ -193,7 +193,7 @@ def test_the_api_and_the_supervisor_never_load_torch(statement: str) -> None:
 
 def test_the_supervisor_loads_no_web_framework_and_nothing_that_predicts() -> None:
     heavy = {"fastapi", "starlette", "uvicorn", "pyarrow", "duckdb", "onnx", "onnxruntime"}
-    assert not loaded_by("import service.worker.supervisor") & heavy
+    assert not loaded_by("import service.work") & heavy
 
 
 def test_the_client_is_light() -> None:

@@ -64,7 +64,7 @@ class TrainingHeartbeat(Heartbeat):
 
 
 class CheckpointFile(FileMessage):
-    """A checkpoint that is complete on disk; see `models.training.interface.Saved`."""
+    """A checkpoint that is complete on disk; see `models.training.state.interface.Saved`."""
 
     type: Literal["checkpoint"] = "checkpoint"
     bytes: int

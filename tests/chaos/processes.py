@@ -22,11 +22,11 @@ from typing import Any, NoReturn
 from fastapi.routing import iter_route_contexts
 from sqlalchemy.orm import configure_mappers
 
-from service import logs, serve
+from service import logs, serve, work
 from service.app import common_routes
 from service.datasets import sandbox
+from service.kinds import KINDS
 from service.settings import Settings
-from service.worker import supervisor
 from service.worker.launch import LocalLauncher
 
 TICK = 0.02  # seconds between two looks
@@ -37,7 +37,7 @@ class Warm:
     """The warm parents that all workers and APIs of this process fork from."""
 
     def __init__(self) -> None:
-        launcher = LocalLauncher()
+        launcher = LocalLauncher([kind.module for kind in KINDS])
         until(launcher.is_warm, WARM_S)
         self._module: Any = forkserver
         self._trainers = self._module._forkserver  # noqa: SLF001
@@ -81,36 +81,36 @@ def _nothing() -> None:
 def start_worker(warm: Warm, settings: Settings, log: Path) -> int:
     """Fork a worker; return its process."""
 
-    def work() -> None:
+    def run() -> None:
         warm.become_worker()
-        supervisor.main(settings, stdin_wake=False)
+        work.main(settings, stdin_wake=False)
 
-    return fork(work, log)
+    return fork(run, log)
 
 
 def start_api(warm: Warm, settings: Settings, log: Path) -> int:
     """Fork the API without a worker; return its process."""
 
-    def work() -> None:
+    def run() -> None:
         warm.become_api()
         serve.main(settings, with_worker=False)
 
-    return fork(work, log)
+    return fork(run, log)
 
 
-def fork(work: Callable[[], None], log: Path) -> int:
-    """Run `work` in a child that writes to `log`; return its process."""
+def fork(run: Callable[[], None], log: Path) -> int:
+    """Call `run` in a child that writes to `log`; return its process."""
     child = os.fork()
-    return child or _run(work, log)
+    return child or _run(run, log)
 
 
-def ask(work: Callable[[], Any], log: Path) -> Any:
-    """Return what `work` returns in a child, so that it may open stores and databases."""
+def ask(question: Callable[[], Any], log: Path) -> Any:
+    """Return what `question` returns in a child, so that it may open stores and databases."""
     reader, writer = os.pipe()
 
     def answer() -> None:
         with os.fdopen(writer, "w") as pipe:
-            json.dump(work(), pipe)
+            json.dump(question(), pipe)
 
     child = fork(answer, log)
     os.close(writer)
@@ -121,7 +121,7 @@ def ask(work: Callable[[], Any], log: Path) -> Any:
     return json.loads(text)
 
 
-def _run(work: Callable[[], None], log: Path) -> NoReturn:
+def _run(run: Callable[[], None], log: Path) -> NoReturn:
     status = 1
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -129,7 +129,7 @@ def _run(work: Callable[[], None], log: Path) -> NoReturn:
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         logs.configure("warning", os.fdopen(descriptor, "a", buffering=1))
-        work()
+        run()
         status = 0
     except BaseException:  # noqa: BLE001  the child must end here, whatever it was
         traceback.print_exc()
