@@ -22,10 +22,10 @@ service.access
 service.http
 service.storage
 service.settings service.errors service.ids service.logs service.version
-models.training.state models.export
-models.engine models.predict.predictor models.evaluation
-models.nets.architectures
-models.features.encoding
+models.training models.export
+models.engine models.predict models.evaluation
+models.nets
+models.features
 models.data models.checkpoint
 models.errors models.failpoints
 models
