@@ -30,8 +30,17 @@ from descent.demo import demo as run_demo
 from descent.doctor import ANSWER, here, there
 from descent.doctor import as_json as checks_as_json
 from descent.errors import DatasetRejected, DescentError, RunFailed, Unreachable
-from descent.exit_codes import FAILED, MEANINGS, OK, REFUSED, UNREACHABLE
-from descent.output import print_answers, print_checks, print_one, say
+from descent.output import (
+    FAILED,
+    MEANINGS,
+    OK,
+    REFUSED,
+    UNREACHABLE,
+    print_answers,
+    print_checks,
+    print_one,
+    say,
+)
 from descent.server import become_server, need_packages
 from descent.transport import Transport
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from descent.checks import Check
+from descent.schemas.system import Check
 from service.database import create_database
 from service.doctor import gpu, look
 from service.settings import Settings

@@ -1,22 +1,24 @@
-"""What the client does with datasets."""
+"""The client's calls for datasets, and how a table is uploaded: as a file, Parquet or JSON."""
 
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from descent import frames, schemas
-from descent.connection import Connection
 from descent.errors import DatasetRejected
-from descent.predictions import Table
-from descent.transport import API, Call, part
-from descent.uploads import upload_call
+from descent.predictions import Table, headers_of, table_body
+from descent.progress import Screen, transfer
+from descent.transport import API, Call, Connection, ReportProgress, Watched, part
 
-INGEST_POLL = 0.2  # seconds between two looks at a large file that is being read
+PARSE_POLL = 0.2  # seconds between two requests while the service parses a large file
+NAME = "dataset"  # of a table that has no name of its own
 
 
 class DatasetCalls:
-    """The part of Client that knows tables."""
+    """The calls of Client for datasets."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -29,12 +31,11 @@ class DatasetCalls:
         content_type: str | None = None,
         **options: str,
     ) -> schemas.Dataset:
-        """Upload a table and wait until it can be trained on. Raises DatasetRejected.
+        """Upload a table and wait until it is ready for training. Raises DatasetRejected.
 
         `source` is a path (CSV, TSV, NDJSON, JSON, Parquet or Arrow, also with `.gz`), the bytes of
-        such a file, a DataFrame of pandas or polars, a dict of columns or a list of rows. Files
-        are streamed. `options` are the query options of `POST /datasets`, such as
-        `header="absent"`.
+        such a file, a pandas or polars DataFrame, a dict of columns or a list of rows. Files are
+        streamed. `options` are query parameters of `POST /datasets`, such as `header="absent"`.
 
         >>> client.upload("scores.csv").rows
         13
@@ -47,8 +48,8 @@ class DatasetCalls:
         with upload_call(source, name, content_type, options, screen) as call:
             answer = self._connection.transport.send(call)
         dataset = schemas.Dataset.model_validate_json(answer.content)
-        while dataset.state in {"receiving", "ingesting"}:
-            time.sleep(INGEST_POLL)
+        while dataset.state == "ingesting":
+            time.sleep(PARSE_POLL)
             dataset = self.dataset(dataset.id)
         if dataset.state == "rejected":
             problem = dataset.error
@@ -58,7 +59,7 @@ class DatasetCalls:
         return dataset
 
     def dataset(self, dataset_id: str) -> schemas.Dataset:
-        """Return one dataset.
+        """Return a dataset by its id.
 
         >>> client.dataset(scores.id).name
         'scores'
@@ -74,7 +75,7 @@ class DatasetCalls:
         return self._connection.pages(f"{API}/datasets", {}, schemas.Dataset.model_validate)
 
     def rows(self, dataset: str | schemas.Dataset) -> Iterator[dict[str, Any]]:
-        """Yield the rows as they are typed, in the order of the file.
+        """Yield the typed rows in the order of the file.
 
         >>> next(client.rows(scores))
         {'Quiz': 25.2, 'Final': 30.5}
@@ -82,7 +83,7 @@ class DatasetCalls:
         return self._connection.pages(f"{_path(dataset)}/rows", {}, dict[str, Any])
 
     def frame(self, dataset: str | schemas.Dataset, kind: frames.Kind = "pandas") -> Any:  # noqa: ANN401  a DataFrame
-        """Return the rows as a DataFrame of pandas or polars.
+        """Return the rows as a pandas or polars DataFrame.
 
         >>> client.frame(scores).shape
         (13, 2)
@@ -92,9 +93,9 @@ class DatasetCalls:
         return frames.frame_of({name: [row.get(name) for row in rows] for name in names}, kind)
 
     def download(self, dataset: str | schemas.Dataset, path: str | Path | None = None) -> Path:
-        """Download the bytes as they were uploaded, after decompression; returns where they lie.
+        """Download the uploaded file, decompressed, and return its path.
 
-        `path` is a file, or a folder for the usual name.
+        `path` is a file, or a folder in which the file gets the dataset's name.
 
         >>> client.download(scores, "again.csv").read_text().splitlines()[:2]
         ['Quiz,Final', '25.2,30.5']
@@ -103,7 +104,7 @@ class DatasetCalls:
         return self._connection.download(Call("GET", f"{_path(found)}/content"), path, found.name)
 
     def retype(self, dataset: str | schemas.Dataset, types: Mapping[str, str]) -> schemas.Dataset:
-        """Make a new version whose columns have other types, such as `{"zip": "category"}`.
+        """Make a new version with other column types, such as `{"zip": "category"}`.
 
         >>> made = client.upload({"zip": [10115, 20095], "price": [1.0, 2.0]})
         >>> client.retype(made, {"zip": "category"}).columns[0].type
@@ -123,3 +124,57 @@ class DatasetCalls:
 
 def _path(dataset: str | schemas.Dataset) -> str:
     return f"{API}/datasets/{part(dataset if isinstance(dataset, str) else dataset.id)}"
+
+
+# ---- uploads ------------------------------------------------------------------------------------
+
+
+@contextmanager
+def upload_call(
+    source: str | Path | bytes | Table,
+    name: str | None,
+    content_type: str | None,
+    options: Mapping[str, str],
+    where: Screen,
+) -> Iterator[Call]:
+    """Yield the request that uploads a table. Temporary files exist until the block ends."""
+    path = f"{API}/datasets"
+    if isinstance(source, bytes):
+        headers = {"Content-Type": content_type or "text/csv"}
+        params = {"name": name or NAME, **options}
+        yield Call("POST", path, params=params, content=lambda: source, headers=headers)
+    elif isinstance(source, str | Path):
+        file = Path(source)
+        headers = headers_of(file, content_type)
+        with file_content(file, where, "Uploading") as content:
+            params = {"name": name or file.name.split(".")[0], **options}
+            yield Call("POST", path, params=params, content=content, headers=headers)
+    elif kind := frames.kind_of(source):
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / (name or NAME)
+            with file.open("wb") as target:
+                written_as = frames.write(source, kind, target)
+            with file_content(file, where, "Uploading") as content:
+                params = {"name": name or NAME, **options}
+                headers = {"Content-Type": written_as}
+                yield Call("POST", path, params=params, content=content, headers=headers)
+    else:
+        yield Call("POST", path, params=options, json={"name": name or NAME, **table_body(source)})
+
+
+@contextmanager
+def file_content(file: Path, where: Screen, verb: str) -> Iterator["OpenFile"]:
+    """Yield a function that opens the file for each attempt; a bar shows the progress."""
+    with transfer(f"{verb} {file.name}", where) as report:
+        yield OpenFile(file, report)
+
+
+class OpenFile:
+    """Opens a file for sending. Each call opens it anew, at its beginning."""
+
+    def __init__(self, file: Path, report: ReportProgress) -> None:
+        self._file = file
+        self._report = report
+
+    def __call__(self) -> Watched:
+        return Watched(cast("BinaryIO", self._file.open("rb")), self._report)
