@@ -9,8 +9,8 @@ import pytest
 from nbclient import NotebookClient
 from rich.console import Console
 
-from descent.errors import Unreachable
 from descent.curve import Event
+from descent.errors import Unreachable
 from descent.progress import Markup, Training, in_notebook, in_terminal, screen, show_training
 from descent.transport import Call, Transport, Watched, unwatched
 from tests.descent.scripted import Answer, scripted
