@@ -16,11 +16,12 @@ from pydantic import (
     Field,
     Tag,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
 
-from descent.strict import WHOLE, Strict, describe_object_defaults
+from descent.strict import WHOLE, Strict, name_object_defaults
 
 MAX_EPOCHS = 1_000_000
 MAX_LAYERS = 64
@@ -34,6 +35,8 @@ ColumnName = Annotated[str, Field(min_length=1, max_length=1024)]
 Rate = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 Decay = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+# Not a `const`: generated clients test a `const` of a union first and then refuse a number.
+Full = Annotated[Literal["full"], WithJsonSchema({"type": "string", "enum": ["full"]})]
 Width = Annotated[int, Field(ge=1, le=MAX_WIDTH), WHOLE]
 
 
@@ -337,18 +340,18 @@ class DatasetRef(Strict):
 class RunConfig(Strict):
     """The configuration of a run. Only `dataset` and `target` are required."""
 
-    model_config = ConfigDict(json_schema_extra=describe_object_defaults)
+    model_config = ConfigDict(json_schema_extra=name_object_defaults)
 
     dataset: str | DatasetRef
     target: ColumnName | Annotated[list[ColumnName], Field(min_length=1, max_length=1000)]
     features: Annotated[list[ColumnName], Field(min_length=1, max_length=100_000)] | None = None
-    task: Literal["auto"] | Task = "auto"
+    task: Literal["auto", Task] = "auto"
     model: ModelSpec = Mlp()
-    loss: Literal["auto"] | LossName = "auto"
+    loss: Literal["auto", LossName] = "auto"
     optimizer: OptimizerSpec = Adam()
     schedule: ScheduleSpec = Constant()
     epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS), WHOLE] = 200
-    batch_size: Annotated[int, Field(ge=1, le=10_000_000), WHOLE] | Literal["full"] = 32
+    batch_size: Annotated[int, Field(ge=1, le=10_000_000), WHOLE] | Full = 32
     split: SplitSpec = RandomSplit()
     early_stopping: EarlyStopping | None = EarlyStopping()
     standardize: bool = True

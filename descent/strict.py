@@ -21,9 +21,13 @@ def _whole(value: Any) -> Any:  # noqa: ANN401  input, not yet validated
 WHOLE = BeforeValidator(_whole)
 
 
-def describe_object_defaults(schema: dict[str, Any]) -> None:
-    """Move defaults that are objects into the descriptions: client generators refuse them."""
+def name_object_defaults(schema: dict[str, Any]) -> None:
+    """Rename defaults that are objects to `x-default`: generators of clients refuse them.
+
+    The page reads them there. The description repeats them for people.
+    """
     for field in schema["properties"].values():
         if isinstance(field.get("default"), dict):
-            default = f"Default: `{json.dumps(field.pop('default'))}`."
+            field["x-default"] = field.pop("default")
+            default = f"Default: `{json.dumps(field['x-default'])}`."
             field["description"] = " ".join(filter(None, (field.get("description"), default)))

@@ -18,7 +18,7 @@ export function Detail({ id }: { id: string }) {
     [id],
   );
   const { data } = dataset;
-  const isUnderWay = data?.state === "receiving" || data?.state === "ingesting";
+  const isUnderWay = data?.state === "ingesting";
   useInterval(dataset.reload, isUnderWay ? 1 : null);
   if (!data) {
     if (dataset.error !== null) return <Failure error={dataset.error} retry={dataset.reload} />;
