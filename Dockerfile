@@ -1,6 +1,6 @@
-# The service in an image. Two arguments choose what it stands on:
+# The image of the service. Two build arguments:
 #   BASE         an image with Python 3.11 or newer as `python`
-#   TORCH_INDEX  the package index to take torch from, for another build of it (CPU only, say)
+#   TORCH_INDEX  the package index for torch, to select another build (for example CPU only)
 ARG BASE=python:3.12-slim
 
 FROM ${BASE} AS build
@@ -8,7 +8,7 @@ ARG TORCH_INDEX=""
 WORKDIR /src
 RUN python -m venv /opt/descent
 COPY constraints.txt ./
-# From an index of its own only torch is taken; what it needs comes with the next step.
+# Only torch itself comes from TORCH_INDEX; the next step installs its dependencies.
 RUN /opt/descent/bin/pip install --no-cache-dir -c constraints.txt \
     ${TORCH_INDEX:+--no-deps --index-url "$TORCH_INDEX"} torch
 COPY pyproject.toml hatch_build.py README.md LICENSE ./
@@ -26,8 +26,7 @@ RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin descent \
 COPY --from=build /opt/descent /opt/descent
 USER descent
 WORKDIR /data
-# Outside of its container the service is on a public address: it does not start without
-# DESCENT_API_KEY.
+# The service listens on a public address, so it does not start without DESCENT_API_KEY.
 ENV PATH=/opt/descent/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     DESCENT_HOST=0.0.0.0 \

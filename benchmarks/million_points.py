@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from service.database import create_database, migrate, writing
+from service.storage.database import create_database, migrate, writing
 from service.runs import lifecycle, metrics
 from tests.service.rows import add_run
 from tests.serving import running_service

@@ -19,7 +19,7 @@ from typing import Any
 
 from descent import Client, Run
 from descent.demo import DATA
-from tests.service.jobs.workplace import until
+from tests.service.worker.workplace import until
 from tests.serving import ROOT, running_service
 
 TIMES = 10

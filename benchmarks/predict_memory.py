@@ -18,8 +18,8 @@ from pathlib import Path
 import stored
 from predict_one_row import as_json, rows
 
-from service.blobs import LocalBlobs
-from tests.service.inference import trained
+from service.storage.blobs import LocalBlobs
+from tests.service import trained
 from tests.serving import start_service, url_of
 
 LOADS = 10_000

@@ -29,7 +29,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 from stored import COLUMNS
 
-from service.server import listen
+from service.http.server import listen
 from tests.serving import running_service
 
 LOAD = Path(__file__).with_name("http_load.py")

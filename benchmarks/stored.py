@@ -10,10 +10,10 @@ from sqlalchemy import Engine
 
 from models.data import Table
 from models.features import Features
-from service import keys
-from service.blobs import LocalBlobs
-from service.database import create_database, migrate, writing
-from tests.service.inference import trained
+from service.access import keys
+from service.storage.blobs import LocalBlobs
+from service.storage.database import create_database, migrate, writing
+from tests.service import trained
 
 COLUMNS = [f"column_{number}" for number in range(1, 9)]
 WIDTHS = (8, 64, 64, 1)

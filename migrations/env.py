@@ -1,10 +1,9 @@
-"""Runs the migrations on the connection that `service.database.migrate` hands over."""
+"""Runs the migrations on the connection that `service.storage.database.migrate` hands over."""
 
 from alembic import context
 
-import service.jobs.tables  # their tables are to be known too
-import service.runs.tables  # noqa: F401
-from service.tables import Table
+import service.schema  # noqa: F401  all tables are to be known
+from service.storage.columns import Table
 
 connection = context.config.attributes["connection"]
 context.configure(

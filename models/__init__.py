@@ -1,0 +1,1 @@
+"""The part that learns: features, nets, training, prediction, export. Knows no HTTP and no SQL."""

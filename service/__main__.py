@@ -5,7 +5,6 @@ Each command loads only what it needs: the worker no web framework, the API no s
 
 import argparse
 import difflib
-import importlib
 import json
 import os
 import sys
@@ -18,8 +17,12 @@ from sqlalchemy import Engine, select
 
 from descent import schemas
 from models import failpoints
-from service import keys
-from service.database import (
+from service.access import keys
+from service.access.tables import Key
+from service.errors import ServiceError
+from service.settings import Settings
+from service.storage.columns import utc_now
+from service.storage.database import (
     check_schema,
     create_database,
     migrate,
@@ -28,9 +31,6 @@ from service.database import (
     schema_version,
     writing,
 )
-from service.errors import ServiceError
-from service.settings import Settings
-from service.tables import Key, utc_now
 
 PREFIX = "DESCENT_"
 #: variables that are no settings: the client's, and the one that tests break the service with
@@ -102,21 +102,27 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> None:
     given = _parser().parse_args(arguments)
     if given.command == "doctor":
-        _say(importlib.import_module("service.doctor").report(lambda: read_settings(os.environ)))
+        from service import doctor
+
+        _say(doctor.report(lambda: read_settings(os.environ)))
         return
     try:
         settings = read_settings(os.environ)
         if given.command == "serve":
-            importlib.import_module("service.serve").main(settings, with_worker=not given.no_worker)
+            from service import serve
+
+            serve.main(settings, with_worker=not given.no_worker)
         elif given.command == "worker":
-            importlib.import_module("service.logs").configure(settings.log_level)
-            importlib.import_module("service.jobs.worker").main(
-                settings, stdin_wake=given.stdin_wake
-            )
+            from service import logs, work
+
+            logs.configure(settings.log_level)
+            work.main(settings, stdin_wake=given.stdin_wake)
         elif given.command == "migrate":
             _migrate(settings, as_json=given.json)
         elif given.command == "openapi":
-            _say(importlib.import_module("service.app").contract())
+            from service import app
+
+            _say(app.contract())
         else:
             _keys(settings, given)
     except (ServiceError, ValueError, OSError) as error:
@@ -185,7 +191,7 @@ def _list_keys(engine: Engine, *, as_json: bool) -> None:
             _say(json.dumps([_body(key) for key in found]))
             return
         for key in found:
-            until = f"until {key.expires_at:%Y-%m-%d %H:%M}" if key.expires_at else "for ever"
+            until = f"until {key.expires_at:%Y-%m-%d %H:%M}" if key.expires_at else "never expires"
             _say(f"{key.id}  {key.prefix}…  {until}  {key.name}")
 
 

@@ -20,30 +20,40 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
-from service import openapi, pages, problems, system, validation
+from service import system
+from service.access import routes as access
+from service.access.keys import KeyRing
 from service.batch import routes as batch
-from service.database import create_database
 from service.datasets import routes as datasets
 from service.datasets.ingest import Ingester
-from service.dependencies import Parts
 from service.errors import BlobCorrupt, ServiceError
-from service.http import authenticate, router
-from service.inference import invocations, oip
-from service.inference import routes as inference
-from service.inference.cache import Predictors
-from service.inference.directory import Directory
-from service.inference.files import Files
-from service.inference.hot import Compute, HotRoutes
-from service.inference.queue import Queue
-from service.inference.traffic import Traffic
-from service.inference.transfers import Transfers
-from service.keys import KeyRing
-from service.middleware import Gate
+from service.exports import routes as exports
+from service.exports.transfers import Transfers
+from service.http import openapi, problems, validation, web_page
+from service.http.middleware import Gate
+from service.http.server import Compute
+from service.http.strict_route import authenticate, router
+from service.http.telemetry import Telemetry
+from service.jobs.events import Watcher
+from service.predict import contract_routes, evaluation_routes
+from service.predict import routes as predict
+from service.predict.cache import Predictors
+from service.predict.directory import Directory
+from service.predict.executor import PredictionExecutor
+from service.predict.files import Files
+from service.predict.hot import HotRoutes
+from service.predict.inference import Inference
+from service.predict.traffic import Traffic
+from service.protocols import invocations, mlflow, oip
+from service.registry import routes as registry
 from service.runs import routes as runs
-from service.runs.events import Watcher
+from service.runs.telemetry import RunCounts
 from service.settings import Settings
-from service.storage import open_store
-from service.telemetry import Telemetry
+from service.storage.blobs import BlobStore
+from service.storage.database import create_database
+from service.storage.scratch import Scratch
+from service.storage.stores import open_store
+from service.version import version
 
 API = "/api/v1"
 
@@ -73,31 +83,6 @@ class Service(FastAPI):
 
 def create_app(settings: Settings, engine: Engine, wake: Callable[[], None] = _nobody) -> FastAPI:
     """Return the service. Its database must have the newest schema; it disposes of the engine."""
-    blobs = open_store(settings)
-    ingester = Ingester(settings, engine, blobs)
-    predictors = Predictors(
-        blobs,
-        max_bytes=settings.predict_cache_bytes,
-        max_entries=settings.predict_cache_models,
-    )
-    parts = Parts(
-        settings=settings,
-        engine=engine,
-        blobs=blobs,
-        watcher=Watcher(engine),
-        predictors=predictors,
-        directory=Directory(engine, predictors),
-        traffic=Traffic(),
-        files=Files(settings, ingester.folder),
-        transfers=Transfers(settings, ingester.folder),
-        queue=Queue(
-            threads=settings.predict_threads,
-            length=settings.predict_queue,
-            timeout_s=settings.predict_timeout_s,
-        ),
-        ingester=ingester,
-        wake=wake,
-    )
     app = Service(
         title="descent",
         lifespan=_lifespan,
@@ -107,15 +92,47 @@ def create_app(settings: Settings, engine: Engine, wake: Callable[[], None] = _n
         redirect_slashes=False,
         generate_unique_id_function=_name_of,
     )
-    app.state.parts = parts
-    app.state.settings, app.state.engine = settings, engine
-    app.state.keys = KeyRing(engine, settings)
-    app.state.telemetry = Telemetry(engine, parts.traffic)
-    app.hot = HotRoutes(parts, app.state.keys, app.state.telemetry.observe)
-    app.add_middleware(Gate, settings=settings, observe=app.state.telemetry.observe)
+    blobs = open_store(settings)
+    scratch = Scratch(settings.scratch_dir / "uploads")
+    inference = _inference(settings, engine, blobs, scratch)
+    watcher = Watcher(engine)
+    keys = KeyRing(engine, settings)
+    telemetry = Telemetry(RunCounts(engine), inference.traffic)
+    # Each room says which of these its routes depend on.
+    state = app.state
+    state.settings, state.engine, state.blobs, state.scratch = settings, engine, blobs, scratch
+    state.keys, state.telemetry = keys, telemetry
+    state.watcher, state.wake, state.end_streams = watcher, wake, watcher.stop
+    state.ingester = Ingester(settings, engine, blobs, scratch)
+    state.inference, state.serving = inference, inference.directory
+    state.transfers = Transfers(settings, scratch.folder)
+    app.hot = HotRoutes(inference, keys, telemetry.observe)
+    app.add_middleware(Gate, settings=settings, observe=telemetry.observe)
     _add_handlers(app)
     _add_routes(app)
     return app
+
+
+def _inference(settings: Settings, engine: Engine, blobs: BlobStore, scratch: Scratch) -> Inference:
+    predictors = Predictors(
+        blobs,
+        max_bytes=settings.predict_cache_bytes,
+        max_entries=settings.predict_cache_models,
+    )
+    return Inference(
+        settings=settings,
+        engine=engine,
+        predictors=predictors,
+        directory=Directory(engine, predictors),
+        traffic=Traffic(),
+        files=Files(settings, scratch.folder),
+        executor=PredictionExecutor(
+            threads=settings.predict_threads,
+            length=settings.predict_queue,
+            timeout_s=settings.predict_timeout_s,
+        ),
+        foreign=mlflow,
+    )
 
 
 def contract() -> str:
@@ -123,26 +140,30 @@ def contract() -> str:
     with TemporaryDirectory() as folder:
         settings = Settings(data_dir=Path(folder))
         engine = create_database(settings.resolved_database_url)
-        document = openapi.describe(create_app(settings, engine), system.version())
+        document = openapi.describe(create_app(settings, engine), version())
         engine.dispose()
     return json.dumps(document, indent=1)
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    parts: Parts = app.state.parts
-    parts.ingester.start()
-    parts.directory.start()
+    state = app.state
+    watcher: Watcher = state.watcher
+    inference: Inference = state.inference
+    ingester: Ingester = state.ingester
+    keys: KeyRing = state.keys
+    ingester.start()
+    inference.directory.start()
     try:
-        async with parts.watcher.running():
+        async with watcher.running():
             yield
     finally:
-        await run_sync(parts.ingester.close)
-        await run_sync(parts.directory.close)
-        parts.traffic.close()
-        await run_sync(parts.queue.close)
-        await run_sync(app.state.keys.close)
-    parts.engine.dispose()
+        await run_sync(ingester.close)
+        await run_sync(inference.directory.close)
+        inference.traffic.close()
+        await run_sync(inference.executor.close)
+        await run_sync(keys.close)
+    inference.engine.dispose()
 
 
 def _add_routes(app: FastAPI) -> None:
@@ -151,11 +172,11 @@ def _add_routes(app: FastAPI) -> None:
     @described.get("/openapi.json", include_in_schema=False)
     def openapi_json() -> JSONResponse:
         if app.openapi_schema is None:
-            app.openapi_schema = openapi.describe(app, system.version())
+            app.openapi_schema = openapi.describe(app, version())
         return JSONResponse(app.openapi_schema)
 
     app.include_router(described)
-    app.routes.extend([*common_routes(), *pages.assets()])
+    app.routes.extend([*common_routes(), *web_page.assets()])
 
 
 @cache
@@ -165,9 +186,25 @@ def common_routes() -> list[BaseRoute]:
     FastAPI looks into all of them at the first request, which takes a tenth of a second.
     """
     table = APIRouter(generate_unique_id_function=_name_of)
-    for each in (system.root, pages.pages, oip.router, invocations.router):
+    for each in (system.root, web_page.pages, oip.router, invocations.router):
         table.include_router(each)
-    for each in (system.api, datasets.router, runs.router, batch.router, inference.router):
+    models = router(tags=["models"])
+    for each in (
+        predict.router,
+        registry.router,
+        contract_routes.router,
+        exports.router,
+        evaluation_routes.router,
+    ):
+        models.include_router(each)
+    for each in (
+        system.api,
+        access.router,
+        datasets.router,
+        runs.router,
+        batch.router,
+        models,
+    ):
         table.include_router(each, prefix=API)
     return table.routes
 

@@ -16,7 +16,10 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from descent.schemas.system import Check, CheckState
-from service.database import (
+from service.access.keys import check_reachable
+from service.errors import ServiceError
+from service.settings import Settings
+from service.storage.database import (
     check_schema,
     create_database,
     is_wal_safe,
@@ -24,11 +27,8 @@ from service.database import (
     reading,
     schema_version,
 )
-from service.errors import ServiceError
-from service.jobs.devices import found_devices
-from service.keys import check_reachable
-from service.settings import Settings
-from service.storage import open_store
+from service.storage.stores import open_store
+from service.worker.devices import found_devices
 
 TORCH_S = 60.0  # seconds within which torch must have loaded
 SPARE = 1024**3  # bytes of free space below which there is soon none
@@ -42,7 +42,7 @@ MADE_LATER = "is not there yet: `descent serve` makes it"
 
 
 def report(read_settings: Callable[[], Settings]) -> str:
-    """Return all checks as JSON, a list of `descent.checks.Check`."""
+    """Return all checks as JSON, a list of `descent.schemas.system.Check`."""
     try:
         settings = read_settings()
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Every error that a client can meet, with its status, its stable code and its sentence.
+"""Every error that a client can get, with its status, its stable code and its default detail.
 
     ServiceError
     ├── BadRequest 400          malformed_json, malformed_header, …
@@ -10,7 +10,7 @@
     ├── PreconditionFailed 412  precondition_failed
     ├── TooLarge 413            too_large
     ├── UnsupportedMedia 415    unsupported_media_type
-    ├── Invalid 422             invalid, and one code per rule that was broken
+    ├── Invalid 422             invalid, and one code for each broken rule
     ├── PreconditionRequired 428  precondition_required
     ├── Busy 503                busy, database_unavailable, shutting_down
     │   ├── StorageUnavailable  storage_unavailable
@@ -18,17 +18,17 @@
     │   └── DeadlineExceeded    deadline_exceeded
     └── StorageFull 507         storage_full
 
-    Fenced                      not for clients: the attempt that writes is no longer the owner
-    BlobCorrupt                 stored bytes no longer match their SHA-256
+    Fenced                      internal: a later attempt owns the job now
+    BlobCorrupt                 internal: a blob no longer matches its SHA-256
 
-The domain raises these; one handler in `app` renders them as RFC 9457 problems.
+Every room raises these; one handler renders them as RFC 9457 problem objects.
 """
 
 from typing import Any
 
 
 class ServiceError(Exception):
-    """The service could not do this."""
+    """The service cannot do this."""
 
     status = 500
     code = "internal_error"
@@ -40,7 +40,7 @@ class ServiceError(Exception):
         code: str | None = None,
         errors: list[dict[str, Any]] | None = None,
         headers: dict[str, str] | None = None,
-        **fields: Any,  # noqa: ANN401  members that RFC 9457 lets a problem carry
+        **fields: Any,  # noqa: ANN401  extension members of an RFC 9457 problem
     ) -> None:
         self.detail = detail or type(self).__doc__ or ""
         self.code = code or type(self).code
@@ -50,7 +50,7 @@ class ServiceError(Exception):
         super().__init__(self.detail)
 
     def problem(self) -> dict[str, Any]:
-        """Return the members of the RFC 9457 problem object but instance and request_id."""
+        """Return the RFC 9457 problem object, without `instance` and `request_id`."""
         body: dict[str, Any] = {
             "type": f"urn:descent:error:{self.code}",
             "title": self.code.replace("_", " ").capitalize(),
@@ -92,21 +92,21 @@ class NotFound(ServiceError):
 
 
 class MethodNotAllowed(ServiceError):
-    """The resource does not know this method."""
+    """The resource does not support this method."""
 
     status = 405
     code = "method_not_allowed"
 
 
 class Conflict(ServiceError):
-    """The resource is in a state that does not allow this."""
+    """The state of the resource does not allow this."""
 
     status = 409
     code = "conflict"
 
 
 class PreconditionFailed(ServiceError):
-    """The resource was changed since you read it: read it again and send its new ETag."""
+    """The resource has changed since you read it: read it again and send its new ETag."""
 
     status = 412
     code = "precondition_failed"
@@ -120,14 +120,14 @@ class TooLarge(ServiceError):
 
 
 class UnsupportedMedia(ServiceError):
-    """The content type is not one that this resource reads."""
+    """The resource does not read this content type."""
 
     status = 415
     code = "unsupported_media_type"
 
 
 class Invalid(ServiceError):
-    """The request was understood but cannot be carried out as it stands."""
+    """The request is well-formed, but its content is not valid."""
 
     status = 422
     code = "invalid"
@@ -151,33 +151,33 @@ class Busy(ServiceError):
 
 
 class StorageUnavailable(Busy):
-    """The storage of datasets and checkpoints does not answer: try again in a moment."""
+    """The blob store does not answer: try again in a moment."""
 
     code = "storage_unavailable"
 
 
 class Overloaded(Busy):
-    """More predictions are waiting than may wait: try again in a moment."""
+    """The queue of predictions is full: try again in a moment."""
 
     code = "overloaded"
 
 
 class DeadlineExceeded(Busy):
-    """The prediction took longer than it may: try again, or send fewer rows at a time."""
+    """The prediction reached its time limit: try again, or send fewer rows at a time."""
 
     code = "deadline_exceeded"
 
 
 class StorageFull(ServiceError):
-    """The storage of the service is full: free some space and try again."""
+    """The disk of the service is full: free some space and try again."""
 
     status = 507
     code = "storage_full"
 
 
 class Fenced(Exception):
-    """The attempt that writes is no longer the owner of its run."""
+    """A write came from an attempt that no longer owns its job."""
 
 
 class BlobCorrupt(Exception):
-    """Stored bytes no longer match their SHA-256."""
+    """A blob no longer matches its SHA-256."""

@@ -16,12 +16,12 @@ import structlog
 from sqlalchemy import Engine
 
 from service import logs
+from service.access.keys import check_reachable
 from service.app import create_app
-from service.database import check_schema, create_database, migrate
-from service.keys import check_reachable
-from service.server import Server, listen, url_of
+from service.http.server import Server, listen, url_of
 from service.settings import Settings
-from service.storage import open_store
+from service.storage.database import check_schema, create_database, migrate
+from service.storage.stores import open_store
 
 STOP_S = 9.5  # seconds within which everything has ended after SIGTERM
 #: seconds after which a thread hands on the interpreter to one that waits for it. Threads wait for

@@ -1,6 +1,7 @@
 """Settings: one frozen table of name, default and help, read once from `DESCENT_…` variables.
 
-`descent serve --help` and the table in the README are made from this class.
+`descent serve --help` prints this class. The settings tables in the README and in
+`docs/settings.md` repeat it, and tests compare them with it.
 """
 
 from pathlib import Path
@@ -10,12 +11,12 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MIB = 1024 * 1024
-NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"  # of a model or an alias
+NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"  # the name of a model or an alias
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 class Settings(BaseSettings):
-    """Every setting; the variable is the name in capitals with the prefix `DESCENT_`."""
+    """Every setting. Its variable is the name in capitals with the prefix `DESCENT_`."""
 
     model_config = SettingsConfigDict(
         env_prefix="DESCENT_", frozen=True, extra="forbid", env_ignore_empty=True
@@ -23,29 +24,35 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
-    data_dir: Path = Field(Path("data"), description="Folder of the embedded database and blobs.")
+    data_dir: Path = Field(
+        Path("data"), description="Folder of the embedded database, the blobs and scratch files."
+    )
     database_url: str = Field(
         "", description="SQLAlchemy URL; empty means SQLite in the data folder."
     )
     blob_url: str = Field(
         "",
-        description="`file:///folder` or `s3://bucket/prefix` for datasets and checkpoints;"
-        " empty: the data folder.",
+        description="Blob store: `file:///folder` or `s3://bucket/prefix`; empty means the data"
+        " folder.",
     )
     api_key: SecretStr | None = Field(
-        None, description="A key that is always accepted, at least 16 characters long."
+        None, description="An API key that is always accepted; at least 16 characters."
     )
-    root_path: str = Field("", description="Path prefix under which a reverse proxy serves this.")
+    root_path: str = Field(
+        "", description="Path under which a reverse proxy publishes the service."
+    )
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Addresses, comma-separated, whose X-Forwarded-… headers are believed."
+        (), description="Proxy addresses, comma-separated, whose X-Forwarded-… headers are trusted."
     )
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="Host names, comma-separated, that requests may name; loopback names always.",
+        description="Accepted Host headers, comma-separated; loopback names are always accepted.",
     )
-    workers: int = Field(1, ge=1, le=64, description="Runs that one worker trains at a time.")
+    workers: int = Field(
+        1, ge=1, le=64, description="Runs that one worker trains at the same time."
+    )
     log_level: str = Field(
-        "info", pattern="^(debug|info|warning|error)$", description="Least level that is logged."
+        "info", pattern="^(debug|info|warning|error)$", description="Lowest level that is logged."
     )
 
     max_json_bytes: int = Field(1 * MIB, ge=1024, description="Largest JSON request body.")
@@ -54,60 +61,64 @@ class Settings(BaseSettings):
     )
     max_predict_rows: int = Field(10_000, ge=1, description="Most rows of a prediction request.")
     max_bundle_bytes: int = Field(
-        256 * MIB, ge=1024, description="Largest bundle of a model that is imported, unpacked too."
+        256 * MIB, ge=1024, description="Largest imported bundle, packed and unpacked."
     )
     predict_threads: int = Field(
-        4, ge=1, le=64, description="Large prediction requests that are computed at a time."
+        4, ge=1, le=64, description="Threads that compute large prediction requests."
     )
     predict_queue: int = Field(
         256, ge=0, description="Prediction requests that may wait for one of these threads."
     )
     predict_timeout_s: float = Field(
-        30, gt=0, description="Time from the whole request within which a prediction is answered."
+        30, gt=0, description="Time limit of a prediction, from the last byte of its request."
     )
     predict_cache_models: int = Field(
-        1000, ge=1, description="Models that are kept in memory to predict with."
+        1000, ge=1, description="Most models in the prediction cache."
     )
-    predict_cache_bytes: int = Field(
-        256 * MIB, ge=0, description="Memory of the models that are kept to predict with."
-    )
+    predict_cache_bytes: int = Field(256 * MIB, ge=0, description="Memory of the prediction cache.")
     invocations_model: str = Field(
         "",
         pattern=f"^({NAME}(@{NAME}|/[1-9][0-9]{{0,8}})?)?$",
-        description="What `/invocations` asks: `model`, `model@alias` or `model/version`.",
+        description="Model behind `/invocations`: `model`, `model@alias` or `model/version`.",
     )
     max_upload_bytes: int = Field(
-        5 * 1024 * MIB, ge=1024, description="Largest dataset, after decompression."
+        5 * 1024 * MIB, ge=1024, description="Largest upload, after decompression."
     )
     max_json_table_bytes: int = Field(
-        32 * MIB, ge=1024, description="Largest dataset that is sent as one JSON document."
+        32 * MIB, ge=1024, description="Largest upload in the form of one JSON document."
     )
-    max_gzip_ratio: int = Field(200, ge=1, description="Largest ratio of a gzip-compressed upload.")
+    max_gzip_ratio: int = Field(
+        200, ge=1, description="Largest compression ratio of a gzip upload."
+    )
     max_columns: int = Field(10_000, ge=1, description="Most columns of a dataset.")
     parse_memory_bytes: int = Field(
-        512 * MIB, ge=256 * MIB, description="Memory of the process that parses an upload."
+        512 * MIB, ge=256 * MIB, description="Memory limit of the process that parses an upload."
     )
-    parse_timeout_s: float = Field(600, gt=0, description="Time within which an upload is parsed.")
+    parse_timeout_s: float = Field(600, gt=0, description="Time limit for parsing an upload.")
     ready_disk_bytes: int = Field(
-        64 * MIB, ge=0, description="Free space in the data folder below which nothing is accepted."
+        64 * MIB, ge=0, description="Free space in the data folder below which uploads are refused."
     )
 
     idempotency_lease_s: float = Field(
-        60, gt=0, description="Time after which the Idempotency-Key of a lost request is free."
+        60,
+        gt=0,
+        description="Time after which the Idempotency-Key of a lost request can be used again.",
     )
-    lease_s: float = Field(20, gt=0, description="Time after which a silent worker loses its run.")
-    renew_s: float = Field(5, gt=0, description="Time between two renewals of a lease.")
-    sweep_s: float = Field(2, gt=0, description="Time between two looks for lost runs.")
-    poll_s: float = Field(0.25, gt=0, description="Time between two looks for queued runs.")
+    lease_s: float = Field(20, gt=0, description="Time after which a silent worker loses its jobs.")
+    renew_s: float = Field(5, gt=0, description="Time between two renewals of the leases.")
+    sweep_s: float = Field(2, gt=0, description="Time between two searches for lost jobs.")
+    poll_s: float = Field(0.25, gt=0, description="Time between two searches for queued jobs.")
     grace_s: float = Field(
-        8, gt=0, description="Time that training processes get to save their state at a stop."
+        8, gt=0, description="Time that training processes get to save their state at a shutdown."
     )
     stall_s: float = Field(
-        300, ge=2, description="Time without a sign of progress after which a training is killed."
+        300, ge=2, description="Time without progress after which a training process is killed."
     )
 
     checkpoint_s: float | None = Field(
-        None, gt=0, description="Time between two checkpoints; empty weighs their cost."
+        None,
+        gt=0,
+        description="Time between two checkpoints; empty: as often as their cost allows.",
     )
 
     @model_validator(mode="before")
@@ -146,7 +157,7 @@ class Settings(BaseSettings):
 
     @property
     def blob_dir(self) -> Path | None:
-        """The folder of the blobs; None where they are elsewhere, as `storage` reads it."""
+        """The folder of the blobs; None where the blob store is not a folder."""
         if not self.blob_url:
             return self.data_dir.absolute() / "blobs"
         if self.blob_url.startswith("file:///"):
@@ -155,12 +166,12 @@ class Settings(BaseSettings):
 
     @property
     def invocations(self) -> tuple[str, str, int]:
-        """The model that `/invocations` asks, with its alias or the number of its version."""
+        """The model behind `/invocations`, with its alias or the number of its version."""
         name, _, alias = self.invocations_model.partition("@")
         name, _, number = name.partition("/")
         return name, alias, int(number or 0)
 
     @property
     def scratch_dir(self) -> Path:
-        """Where uploads and attempts keep their temporary files."""
+        """The folder of the temporary files of uploads and attempts."""
         return self.data_dir.absolute() / "scratch"

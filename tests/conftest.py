@@ -15,10 +15,10 @@ from sqlalchemy import Engine
 from models.failpoints import VARIABLE
 from service import logs
 from service.app import create_app
-from service.blobs import LocalBlobs
-from service.database import create_database, migrate
 from service.ids import new_id
 from service.settings import Settings
+from service.storage.blobs import LocalBlobs
+from service.storage.database import create_database, migrate
 from tests.engines import Engines
 from tests.postgres import Databases, database, execute, own_server
 from tests.serving import TLS, RunService, Serve, serving

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Dialect, Engine, event, make_url
 
-from service.database import create_database
+from service.storage.database import create_database
 
 
 class Engines:

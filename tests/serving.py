@@ -17,9 +17,9 @@ import pytest
 from fastapi import FastAPI
 
 from service.app import create_app
-from service.database import create_database
-from service.server import Server, listen
+from service.http.server import Server, listen
 from service.settings import Settings
+from service.storage.database import create_database
 
 ROOT = Path(__file__).resolve().parent.parent
 STOP_S = 10.0  # seconds that the service may take to end

@@ -12,9 +12,9 @@ import pytest
 from moto.server import ThreadedMotoServer
 from obstore.store import S3Store
 
-from service.blobs import BlobStore
 from service.settings import Settings
-from service.storage import open_store
+from service.storage.blobs import BlobStore
+from service.storage.stores import open_store
 
 BUCKET = "descent-tests"
 KINDS = ("local", "s3")

@@ -14,12 +14,12 @@ import pytest
 import yaml
 from sqlalchemy import text as sql
 
-from descent import exit_codes
+from descent import output
 from descent.spec import RunConfig
-from service import validation
-from service.database import create_database
+from service.http import validation
 from service.runs.lifecycle import TRANSITIONS
 from service.settings import Settings
+from service.storage.database import create_database
 from tests import curl
 from tests.conftest import MakeDatabase
 from tests.documents import ADDRESS, PAGES, RUN, SERVER, Block, Reader, blocks
@@ -198,8 +198,23 @@ def check_nginx(text: str) -> None:
 
 
 def check_mermaid(text: str) -> None:
-    """Its lines are compared with the table of transitions above."""
-    assert text.startswith("stateDiagram-v2\n")
+    """Check that the arrows of a diagram connect only names that it declares.
+
+    The lines of the state diagram are compared with the table of transitions above.
+    """
+    kind, _, lines = text.partition("\n")
+    if kind == "stateDiagram-v2":
+        return
+    if kind == "sequenceDiagram":
+        declared = re.findall(r"^ +participant (\w+) as ", lines, re.MULTILINE)
+        arrow = r"^ +(\w+)--?>>(\w+): "
+    else:
+        assert kind == "flowchart LR"
+        declared = re.findall(r"^ +(\w+)\[", lines, re.MULTILINE)
+        arrow = r'^ +(\w+) <?-[-.] ".*" [-.]-> (\w+)$'
+    arrows = re.findall(arrow, lines, re.MULTILINE)
+    assert len(arrows) == lines.count(">>" if kind == "sequenceDiagram" else "->")
+    assert {name for pair in arrows for name in pair} == set(declared)
 
 
 def check_config(text: str) -> None:
@@ -220,8 +235,8 @@ ELSEWHERE = {
     "make demo     #": "test_story runs the demo, and `make test` is what runs this",
     "DESCENT_API_KEY=<a secret> docker compose": "needs Docker",
     "docker compose up --scale worker=3": "needs Docker",
-    "/v2/models/scores/infer": "tests/service/inference/test_other_clients.py runs it",
-    "from tritonclient": "tests/service/inference/test_other_clients.py runs it",
+    "/v2/models/scores/infer": "tests/service/protocols/test_other_clients.py runs it",
+    "from tritonclient": "tests/service/protocols/test_other_clients.py runs it",
 }
 
 
@@ -326,7 +341,7 @@ def test_the_index_names_every_page() -> None:
 
 def test_the_page_of_clients_tells_what_every_exit_code_means() -> None:
     page = (ROOT / "docs" / "clients.md").read_text()
-    for code, meaning in exit_codes.MEANINGS.items():
+    for code, meaning in output.MEANINGS.items():
         assert f"| {code} | {meaning} |" in page
 
 

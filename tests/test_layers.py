@@ -1,152 +1,39 @@
-"""The import rules of the architecture. This file is the architecture's document: change both."""
+"""The rooms of the program, from the top down: each imports what stands below it, and no other."""
 
 import ast
-import functools
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-from service.datasets import sandbox
-from service.jobs import launch
-
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("descent", "models", "service", "migrations")
-MAX_FILE = 400  # lines
-MAX_FUNCTION = 60  # lines
-#: functions that may be longer, with the reason
-LONG = {"models.train.train": "the training loop is told on one page"}
 
-#: From the top down: a module may import what is further down, and what is in its own group.
-#: A name stands for the module and all that is inside it, unless a longer one is listed.
-LAYERS: tuple[tuple[str, ...], ...] = (
-    ("service.__main__",),
-    ("service.serve", "service.doctor"),
-    ("service.server",),
-    ("service.app",),
-    ("service.openapi",),
-    ("service.inference.hot",),
-    (
-        "service.system",
-        "service.pages",
-        "service.datasets.routes",
-        "service.runs.routes",
-        "service.runs.streams",
-        "service.inference.routes",
-        "service.inference.contract_routes",
-        "service.inference.alias_routes",
-        "service.inference.evaluation_routes",
-        "service.inference.predictions",
-        "service.inference.oip",
-        "service.batch.routes",
-        "service.inference.transfer_routes",
-        "service.inference.invocations",
-    ),
-    ("service.dependencies", "service.http", "service.middleware", "service.jobs.worker"),
-    ("service.jobs.kinds",),
-    (
-        "service.problems",
-        "service.idempotency",
-        "service.telemetry",
-        "service.jobs.reports",
-        "service.jobs.channel",
-        "service.jobs.work",
-        "service.jobs.devices",
-        "service.jobs.launch",
-        "service.jobs.owners",
-        "service.jobs.handout",
-        "service.datasets",
-        "service.runs.train",
-        "service.batch",
-        "service.inference",
-        "service.proofs",
-    ),
-    (
-        "service.runs.params",
-        "service.runs.plan",
-        "service.runs.wire",
-        "service.runs.fallback",
-        "service.inference.aliases",
-        "service.inference.registry",
-    ),
-    ("service.runs.lifecycle", "service.batch.lifecycle", "service.proofs.lifecycle"),
-    ("service.runs.metrics",),
-    ("service.runs.replays", "service.runs.levels", "service.runs.trajectories"),
-    ("service.jobs.life",),
-    ("service.runs.events",),
-    ("service.jobs.queue",),
-    ("service.keys",),
-    ("service.collect",),
-    ("service.storage", "service.references"),
-    ("service.s3",),
-    (
-        "service.database",
-        "service.blobs",
-        "service.logs",
-        "service.strict_json",
-        "service.validation",
-    ),
-    (
-        "service.tables",
-        "service.settings",
-        "service.errors",
-        "service.ids",
-        "service.jobs.deaths",
-        "service.jobs.pipe",
-        "service.jobs.tables",
-        "service.runs.tables",
-    ),
-    ("service.columns",),
-    ("models.train",),
-    ("models",),
-    ("descent.cli", "descent.demo"),
-    ("descent.client",),
-    ("descent",),
-)
-#: what the parents of processes that compute have imported
-PRELOADED = ", ".join((*launch.MODULES.values(), *sandbox.WARM))
-#: packages that only these modules may import
-RESERVED = {
-    "fastapi": (
-        "service.app",
-        "service.server",
-        "service.openapi",
-        "service.http",
-        "service.dependencies",
-        "service.pages",
-        "service.system",
-        "service.datasets.routes",
-        "service.datasets.upload",
-        "service.runs.routes",
-        "service.runs.streams",
-        "service.inference.routes",
-        "service.inference.contract_routes",
-        "service.inference.alias_routes",
-        "service.inference.evaluation_routes",
-        "service.inference.predictions",
-        "service.inference.answers",
-        "service.inference.bodies",
-        "service.inference.oip",
-        "service.batch.routes",
-        "service.inference.transfer_routes",
-        "service.inference.invocations",
-    ),
-    # Which of these the API may load is proved below, by loading it.
-    "torch": ("models", "service.runs.train"),
-    "sqlalchemy": ("service", "migrations"),
-    "obstore": ("service.s3",),
-    "httpx": ("descent",),
-    "typer": ("descent.cli", "descent.demo"),
+#: Rooms on one line stand beside each other and do not import each other. What stands directly in
+#: a package, such as `service.app`, is its top where the package is listed without a star.
+ROOMS = """
+service
+service.worker
+service.batch service.proofs service.exports
+service.protocols
+service.predict
+service.runs
+service.registry
+service.datasets
+service.jobs
+service.access
+service.http
+service.storage
+service.settings service.errors service.ids service.logs service.version
+models
+descent
+"""
+LEVELS = {
+    room: level for level, line in enumerate(ROOMS.strip().splitlines()) for room in line.split()
 }
-NEVER = ("pickle", "shelve", "marshal", "dill", "cloudpickle")
 
 
 def modules() -> dict[str, Path]:
     """Return every module of ours by its name."""
     found = {}
-    for package in PACKAGES:
+    for package in ("descent", "models", "service"):
         for path in (ROOT / package).rglob("*.py"):
             name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
             found[name.removesuffix(".__init__")] = path
@@ -154,12 +41,11 @@ def modules() -> dict[str, Path]:
 
 
 MODULES = modules()
-TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
 
 
 def imports_of(name: str) -> Iterator[str]:
-    """Yield the full names of what a module imports, ours as the modules that they are."""
-    for node in ast.walk(TREES[name]):
+    """Yield the full names of the modules that a module imports."""
+    for node in ast.walk(ast.parse(MODULES[name].read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -169,166 +55,35 @@ def imports_of(name: str) -> Iterator[str]:
                 yield inner if inner in MODULES else str(node.module)
 
 
-def is_in(name: str, listed: str) -> bool:
-    return name == listed or name.startswith(listed + ".")
+IMPORTS = {name: {i for i in imports_of(name) if i in MODULES} - {name} for name in MODULES}
 
 
-def layer_of(name: str) -> int:
-    """Return the layer of the longest listed name that the module is in."""
-    best = max(
-        (listed for layer in LAYERS for listed in layer if is_in(name, listed)),
-        key=len,
-        default=None,
-    )
-    assert best is not None, f"{name} has no layer: add it to LAYERS"
-    return next(index for index, layer in enumerate(LAYERS) if best in layer)
+def room_of(name: str) -> str:
+    """Return the innermost room that a module is in."""
+    return max((r for r in LEVELS if name == r or name.startswith(f"{r}.")), key=len)
 
 
-def ours() -> list[str]:
-    """Return the modules that have a layer: all but the packages' faces and the migrations."""
-    return [
-        name
-        for name in MODULES
-        if name not in ("descent", "service") and not is_in(name, "migrations")
-    ]
-
-
-def test_imports_point_down_only() -> None:
+def test_each_room_imports_only_rooms_below_it() -> None:
     wrong = [
         f"{name} imports {imported}"
-        for name in ours()
-        for imported in set(imports_of(name))
-        if imported in MODULES and imported != "service" and layer_of(imported) < layer_of(name)
+        for name, imports in IMPORTS.items()
+        for imported in imports
+        if imported != "service"
+        and room_of(name) != room_of(imported)
+        and LEVELS[room_of(name)] >= LEVELS[room_of(imported)]
     ]
     assert wrong == []
 
 
 def test_there_is_no_import_cycle() -> None:
-    graph = {name: {i for i in imports_of(name) if i in MODULES} - {name} for name in MODULES}
-    while leaves := [name for name, needs in graph.items() if not needs]:
-        graph = {name: needs - set(leaves) for name, needs in graph.items() if name not in leaves}
+    graph = dict(IMPORTS)
+    while leaves := {name for name, needs in graph.items() if not needs}:
+        graph = {name: needs - leaves for name, needs in graph.items() if name not in leaves}
     assert graph == {}
 
 
-def test_the_face_the_learning_and_the_serving_know_only_what_is_below_them() -> None:
-    for name in MODULES:
-        tops = {imported.partition(".")[0] for imported in imports_of(name)}
-        if is_in(name, "descent"):
-            assert not tops & {"models", "service", "torch", "sqlalchemy", "fastapi"}, name
-        if is_in(name, "models"):
-            assert not tops & {"service", "sqlalchemy", "fastapi", "httpx"}, name
-
-
-@pytest.mark.parametrize("package", RESERVED)
-def test_a_package_appears_only_where_it_belongs(package: str) -> None:
-    users = [
-        name for name in MODULES if any(is_in(imported, package) for imported in imports_of(name))
-    ]
-    assert [user for user in users if not any(is_in(user, at) for at in RESERVED[package])] == []
-
-
-def test_nothing_is_imported_inside_a_function() -> None:
-    wrong = [
-        f"{name}:{node.lineno}"
-        for name, tree in TREES.items()
-        for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
-        for node in ast.walk(function)
-        if isinstance(node, ast.Import | ast.ImportFrom)
-    ]
-    assert wrong == []
-
-
-def test_nothing_unpickles_or_evaluates() -> None:
-    for name, tree in TREES.items():
-        assert not {imported.partition(".")[0] for imported in imports_of(name)} & set(NEVER), name
-        called = {
-            node.func.id
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-        }
-        assert not called & {"eval", "exec", "compile", "__import__"}, name
-
-
-def test_nothing_forks_a_process_that_may_have_used_the_storage() -> None:
-    """Obstore's threads would be missing in the fork, which then hangs: fork servers use none."""
-    for name, tree in TREES.items():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Attribute | ast.Name):
-                used = node.attr if isinstance(node, ast.Attribute) else node.id
-                assert used not in {"fork", "forkpty", "set_start_method"}, name
-            if isinstance(node, ast.Call):
-                assert "preexec_fn" not in {keyword.arg for keyword in node.keywords}, name
-                assert "fork" not in {getattr(a, "value", None) for a in node.args}, name
-    assert "obstore" not in loaded_by(f"import {PRELOADED}")
-
-
-def test_the_processes_that_compute_load_no_database_and_no_web_framework() -> None:
-    heavy = {"sqlalchemy", "alembic", "psycopg", "starlette", "fastapi", "httpx"}
-    assert not loaded_by(f"import {PRELOADED}") & heavy
-
-
-def test_files_are_short_enough_to_be_read_at_once() -> None:
-    tests = {str(path.relative_to(ROOT)): path for path in (ROOT / "tests").rglob("*.py")}
-    lengths = {
-        name: len(path.read_text().splitlines())
-        for name, path in (MODULES | tests).items()
-        if not is_in(name, "migrations.versions")  # generated
-    }
-    assert {name: lines for name, lines in lengths.items() if lines > MAX_FILE} == {}
-
-
-def test_functions_are_short() -> None:
-    wrong = {
-        f"{name}.{node.name}": node.end_lineno - node.lineno + 1
-        for name, tree in TREES.items()
-        if not is_in(name, "migrations.versions")  # generated
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and node.end_lineno is not None
-        and node.end_lineno - node.lineno + 1 > MAX_FUNCTION
-    }
-    assert {name: lines for name, lines in wrong.items() if name not in LONG} == {}
-
-
-def test_every_module_says_what_it_knows() -> None:
-    silent = [name for name, tree in TREES.items() if tree.body and ast.get_docstring(tree) is None]
-    assert silent == []
-
-
-@functools.cache
-def loaded_by(statement: str) -> set[str]:
-    """Return the top-level packages that a fresh interpreter has loaded after a statement."""
-    script = f"import sys; {statement}; print(*{{name.partition('.')[0] for name in sys.modules}})"
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    return set(done.stdout.split())
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "import service.serve, service.__main__",
-        "import service.jobs.worker",
-    ],
-)
-def test_the_api_and_the_supervisor_never_load_torch(statement: str) -> None:
-    assert not loaded_by(statement) & {"torch", "scipy", "sklearn", "pandas"}
-
-
-def test_the_supervisor_loads_no_web_framework_and_nothing_that_predicts() -> None:
-    heavy = {"fastapi", "starlette", "uvicorn", "pyarrow", "duckdb", "onnx", "onnxruntime"}
-    assert not loaded_by("import service.jobs.worker") & heavy
-
-
-def test_the_client_is_light() -> None:
-    heavy = {"torch", "numpy", "fastapi", "starlette", "sqlalchemy", "service", "models", "pyarrow"}
-    heavy |= {"pandas", "polars", "matplotlib", "IPython"}  # only for whoever asks for them
-    assert not loaded_by("import descent") & (heavy | {"httpx", "pydantic"})
-    assert not loaded_by("from descent import Client") & heavy
-    assert not loaded_by("import descent.cli") & heavy
-
-
-def test_importing_the_package_makes_no_app_and_reads_no_environment() -> None:
-    assert loaded_by("import service") <= loaded_by("pass") | {"service"}
+def test_each_room_says_what_it_knows() -> None:
+    packages = [name for name, path in MODULES.items() if path.name == "__init__.py"]
+    assert [
+        name for name in packages if not ast.get_docstring(ast.parse(MODULES[name].read_text()))
+    ] == []

@@ -1,0 +1,1 @@
+"""Batch predictions: a model version applied to all rows of a dataset version."""

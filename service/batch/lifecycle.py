@@ -12,13 +12,12 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from models.failpoints import reach
+from service.batch.tables import BatchChunk, BatchPrediction
+from service.datasets.tables import Dataset, DatasetVersion
 from service.errors import Fenced
 from service.ids import new_id
 from service.jobs import life, queue
-from service.jobs.tables import BatchChunk, BatchPrediction
-from service.references import Stored, keep
-from service.runs import events
-from service.tables import Dataset, DatasetVersion
+from service.storage.references import Stored
 
 PARQUET = "application/vnd.apache.parquet"
 
@@ -54,7 +53,6 @@ def submit(session: Session, order: Order) -> BatchPrediction:
     """Store the job as queued."""
     job = BatchPrediction(
         id=new_id("batch"),
-        state="queued",
         name=order.name,
         on_problem=order.on_problem,
         dataset_id=order.dataset.dataset_id,
@@ -67,33 +65,7 @@ def submit(session: Session, order: Order) -> BatchPrediction:
         counts=total([]),
         progress=_progress(0, order.dataset.rows),
     )
-    session.add(job)
-    session.flush()
-    events.append(session, job.id, 0, "state", {"state": "queued"})
-    return life.get(session, BatchPrediction, job.id)
-
-
-def claim(session: Session, owner: str, lease_s: float) -> BatchPrediction | None:
-    """Start a new attempt of the oldest job that waits."""
-    job = queue.claim(session, BatchPrediction, owner, lease_s=lease_s)
-    if job is not None:
-        events.append(session, job.id, job.attempt, "state", {"state": "starting"})
-        session.refresh(job)
-    return job
-
-
-def unfinished_of_dataset(session: Session, dataset_id: str) -> Sequence[str]:
-    """Return the ids of the batch predictions that still need the dataset."""
-    wanted = BatchPrediction.dataset_id == dataset_id
-    return session.scalars(_unfinished().where(wanted)).all()
-
-
-def unfinished_of_model(session: Session, name: str, version: int | None = None) -> Sequence[str]:
-    """Return the ids of the batch predictions that still need the model, or a version of it."""
-    query = _unfinished().where(BatchPrediction.model_name == name)
-    if version is not None:
-        query = query.where(BatchPrediction.model_version == version)
-    return session.scalars(query).all()
+    return life.enqueue(session, job)
 
 
 def chunks_of(session: Session, job_id: str) -> Sequence[BatchChunk]:
@@ -126,7 +98,6 @@ def add_chunk(session: Session, job_id: str, attempt: int, chunk: Chunk, held: S
         rows = (job.progress or {}).get("rows", 0)
         values = _values(chunks_of(session, job_id), rows) | {"crash_streak": 0}
         session.execute(update(BatchPrediction).where(BatchPrediction.id == job_id).values(values))
-    keep(session, held)
 
 
 def drop_chunks(session: Session, job_id: str, attempt: int, first: int) -> None:
@@ -174,7 +145,6 @@ def succeed(
     values = _values(chunks_of(session, job_id), source.rows)
     session.execute(delete(BatchChunk).where(BatchChunk.batch_id == job_id))
     life.succeed(session, job_id, attempt, values | {"result_id": made.id})
-    keep(session, held)
 
 
 def total(counts: Sequence[Body]) -> Body:
@@ -184,11 +154,6 @@ def total(counts: Sequence[Body]) -> Body:
         warnings.update(each["warnings"])
     errors = sum(each["errors"] for each in counts)
     return {"errors": errors, "warnings": dict(sorted(warnings.items()))}
-
-
-def _unfinished() -> Any:  # noqa: ANN401  SQLAlchemy's Select of an id
-    query = select(BatchPrediction.id).where(BatchPrediction.state.not_in(life.TERMINAL))
-    return query.order_by(BatchPrediction.id)
 
 
 def _values(chunks: Sequence[BatchChunk], rows: int) -> Body:

@@ -7,10 +7,11 @@ from sqlalchemy.orm import Session
 from descent.schemas import BatchPredictionRequest, ModelRef
 from descent.spec import DatasetRef
 from service.batch.lifecycle import Body, Order
+from service.datasets.tables import Dataset, DatasetVersion
 from service.datasets.versions import ready_version
 from service.errors import Invalid
-from service.inference import registry
-from service.tables import Dataset, DatasetVersion, ModelVersion
+from service.registry import versions
+from service.registry.tables import ModelVersion
 
 
 def make_order(session: Session, asked: BatchPredictionRequest, most_columns: int) -> Order:
@@ -19,8 +20,8 @@ def make_order(session: Session, asked: BatchPredictionRequest, most_columns: in
     Model and dataset are locked until the transaction ends: they stay until the job is there.
     """
     model = asked.model if isinstance(asked.model, ModelRef) else ModelRef(name=asked.model)
-    registry.find_model(session, model.name, lock=True)
-    version = registry.find_version(session, model.name, _number(session, model))
+    versions.find_model(session, model.name, lock=True)
+    version = versions.find_version(session, model.name, _number(session, model))
     wanted = asked.dataset
     wanted = wanted if isinstance(wanted, DatasetRef) else DatasetRef(id=wanted)
     dataset = ready_version(session, wanted.id, wanted.version)
@@ -41,8 +42,8 @@ def _number(session: Session, model: ModelRef) -> int:
     if model.version is not None:
         return model.version
     if model.alias is not None:
-        return registry.find_alias(session, model.name, model.alias).version
-    number: int = registry.target_of_model(session, model.name).named["version"]
+        return versions.find_alias(session, model.name, model.alias).version
+    number: int = versions.target_of_model(session, model.name).named["version"]
     return number
 
 

@@ -7,25 +7,25 @@ chunks: so it is the same to the last byte, however often somebody else had to g
 
 import socket
 import time
-import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.bulk import Bulk
-from models.errors import LearningError
 from models.failpoints import reach
 from models.predict import Predictor
-from service.blobs import digest_of
+from service.batch.messages import BatchJob, ChunkFile, ResultFile
 from service.datasets.infer import Column
 from service.datasets.profile import describe
 from service.datasets.queries import connect
 from service.datasets.staging import SlabWriter, Stage, staged_names
-from service.jobs.channel import Channel
+from service.jobs.messages import Began, Heartbeat, Message
+from service.jobs.pipe import Channel
+from service.jobs.process import StopOrdered, last_message
+from service.storage.blobs import digest_of
 
 CHUNK_ROWS = (256, 100_000)
 CHUNK_CELLS = 4_000_000  # of one chunk, input and result
@@ -38,46 +38,35 @@ ARROW: dict[str, pa.DataType] = {
 }
 
 
-class Stopped(Exception):
-    """The supervisor wants the work to end here."""
-
-
 @dataclass
-class Work:
+class BatchAttempt:
     """One attempt of a batch prediction."""
 
     channel: Channel
-    job: dict[str, Any]
+    job: BatchJob
     predictor: Predictor
 
-    @property
-    def scratch(self) -> Path:
-        return Path(self.job["scratch"])
-
     def pulse(self) -> None:
-        """Show a sign of life; raise Stopped where the supervisor asks for the end."""
+        """Show a sign of life; raise StopOrdered where the supervisor asks for the end."""
         if self.channel.should_stop():
-            raise Stopped
+            raise StopOrdered
         if time.monotonic() - self.channel.sent_at > ALIVE_S:
-            self.channel.send("alive")
+            self.channel.send(Heartbeat())
 
     def run(self) -> None:
         """Make the chunks that are not done, the result of all, and its profile."""
         added = pa.schema(
-            [
-                (column["name"], ARROW.get(column["type"], pa.string()))
-                for column in self.job["added"]
-            ]
+            [(column["name"], ARROW.get(column["type"], pa.string())) for column in self.job.added]
         )
         stage = Stage(
-            self.scratch, staged_names(len(added)), [c["type"] for c in self.job["added"]]
+            self.job.scratch, staged_names(len(added)), [c["type"] for c in self.job.added]
         )
         staged = pa.schema(
             [(name, field.type) for name, field in zip(stage.names, added, strict=True)]
         )
         slabs = SlabWriter(stage, staged)
-        path = self.scratch / "result.parquet"
-        with pq.ParquetFile(self.job["table"]) as table:
+        path = self.job.scratch / "result.parquet"
+        with pq.ParquetFile(self.job.table) as table:
             schema = pa.schema([*table.schema_arrow.remove_metadata(), *added])
             with pq.ParquetWriter(path, schema, **_writing(schema)) as writer:
                 for batch, made in self._chunks(table, added):
@@ -87,20 +76,21 @@ class Work:
         slabs.close()
         reach("predictor.profile")
         profiles = self._profile(stage)
-        self.send("finished", path=str(path), sha256=digest_of(path)[0], columns=profiles)
+        digest, _size = digest_of(path)
+        self.send(ResultFile(path=path, sha256=digest, columns=profiles))
 
     def _chunks(
         self, table: pq.ParquetFile, added: pa.Schema
     ) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
         """Yield the rows of the table chunk by chunk, and the new columns of them."""
-        bulk = Bulk(self.predictor, self.job["types"], self.job["on_problem"])
-        done = self.job["done"]
+        bulk = Bulk(self.predictor, self.job.types, self.job.on_problem)
+        done = self.job.done
         rows = _chunk_rows(bulk, len(table.schema_arrow) + len(added))
         batches = table.iter_batches(rows, use_threads=False)
         for number, batch in enumerate(batches, start=1):
             self.pulse()
             if number <= len(done):
-                with pa.ipc.open_file(done[number - 1]) as reader:
+                with pa.ipc.open_file(str(done[number - 1])) as reader:
                     yield batch, reader.get_batch(0)
                 continue
             answers = bulk.predict(batch, self.pulse)
@@ -114,25 +104,26 @@ class Work:
             yield batch, made
 
     def _report(self, number: int, made: pa.RecordBatch, counts: dict[str, Any]) -> None:
-        path = self.scratch / f"chunk-{number}.arrow"
+        path = self.job.scratch / f"chunk-{number}.arrow"
         with pa.ipc.new_file(str(path), made.schema) as writer:
             writer.write_batch(made)
         digest, _size = digest_of(path)
-        fields = {"number": number, "rows": made.num_rows, "counts": counts}
-        self.send("chunk", path=str(path), sha256=digest, **fields)
+        self.send(
+            ChunkFile(path=path, sha256=digest, number=number, rows=made.num_rows, counts=counts)
+        )
 
     def _profile(self, stage: Stage) -> list[dict[str, Any]]:
         """Describe the new columns as an upload's are."""
-        with connect(self.scratch, self.job["memory_bytes"], stage.rows) as connection:
+        with connect(self.job.scratch, self.job.memory_bytes, stage.rows) as connection:
             columns = []
-            for place, column in enumerate(self.job["added"]):
+            for place, column in enumerate(self.job.added):
                 self.pulse()
                 columns.append(_column(connection, stage, place, column))
             return describe(connection, stage, columns)
 
-    def send(self, kind: str, **fields: Any) -> None:  # noqa: ANN401  JSON
-        reach(f"predictor.{kind}")
-        self.channel.send(kind, **fields)
+    def send(self, message: Message) -> None:
+        reach(f"predictor.{message.type}")
+        self.channel.send(message)
 
 
 def _chunk_rows(bulk: Bulk, columns: int) -> int:
@@ -171,23 +162,12 @@ def _column(connection: Any, stage: Stage, place: int, column: dict[str, Any]) -
     )
 
 
-def main(end: socket.socket, job: dict[str, Any]) -> None:
+def main(end: socket.socket, job: str) -> None:
     """Run one attempt to its end."""
     channel = Channel(end)
     pa.set_cpu_count(1)
     reach("predictor.begin")
-    try:
-        channel.send("started")
-        work = Work(channel, job, Predictor.load(Path(job["model"])))
-        work.run()
-    except Stopped:
-        channel.send("finished", reason=channel.should_stop())
-    except LearningError as error:
-        channel.send("failed", code=error.code, detail=error.detail)
-    except Exception:  # noqa: BLE001  whatever it was, the job must end with a sentence
-        traceback.print_exc()
-        last = traceback.format_exc().splitlines()[-1]
-        channel.send(
-            "failed", code="internal_error", detail=f"The prediction stopped unexpectedly: {last}"
-        )
-    channel.close()
+    with last_message(channel, "prediction"):
+        channel.send(Began())
+        asked = BatchJob.model_validate_json(job)
+        BatchAttempt(channel, asked, Predictor.load(asked.model)).run()

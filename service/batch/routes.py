@@ -1,58 +1,55 @@
 """Batch predictions over HTTP: ask for one, look, cancel, remove."""
 
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any
 
 import orjson
 from fastapi import Path, Query, Request, Response
-from sqlalchemy import event, select, tuple_
+from sqlalchemy import Engine, select, tuple_
 from sqlalchemy.orm import Session
 
 from descent import schemas
 from descent.schemas import BatchPredictionRequest
 from service.batch import lifecycle
 from service.batch.plan import make_order
-from service.database import reading
-from service.dependencies import (
-    MAX_WAIT,
-    PageParams,
-    Parts,
-    PartsDep,
+from service.batch.tables import BatchPrediction
+from service.http.dependencies import (
+    EngineDep,
     ReadSession,
+    SettingsDep,
     WriteSession,
-    decode_cursor,
-    encode_cursor,
-    etag_of,
-    link_next,
-    not_modified,
-    page_of,
-    when_changed,
+    after_commit,
 )
-from service.http import has_etag
-from service.http import router as strict_router
+from service.http.etags import etag_of, not_modified
+from service.http.paging import PageParams, decode_cursor, encode_cursor, link_next, page_of
+from service.http.strict_route import has_etag
+from service.http.strict_route import router as strict_router
 from service.jobs import life
-from service.jobs.tables import BatchPrediction
+from service.jobs.waiting import Wait, Wake, WakeDep, WatcherDep, when_changed
+from service.storage.database import reading
 
 LIST = "batch_predictions"
 
 router = strict_router("/batch_predictions", tags=["batch predictions"])
 
 BatchId = Annotated[schemas.BatchId, Path(description="The id of a batch prediction.")]
-Wait = Annotated[float, Query(ge=0, le=MAX_WAIT, description="Seconds to wait for a change.")]
 
 
 @router.post(
     "", status_code=202, response_model=schemas.BatchPrediction, operation_id="submit_batch"
 )
-def submit(asked: BatchPredictionRequest, session: WriteSession, parts: PartsDep) -> Response:
+def submit(
+    asked: BatchPredictionRequest, session: WriteSession, settings: SettingsDep, wake: WakeDep
+) -> Response:
     """Queue predictions for all rows of a dataset; they become a new dataset."""
-    order = make_order(session, asked, parts.settings.max_columns)
-    return _accepted(lifecycle.submit(session, order), session, parts)
+    order = make_order(session, asked, settings.max_columns)
+    return _accepted(lifecycle.submit(session, order), session, wake)
 
 
-def _accepted(job: BatchPrediction, session: Session, parts: Parts, status: int = 202) -> Response:
+def _accepted(job: BatchPrediction, session: Session, wake: Wake, status: int = 202) -> Response:
     """Answer with the job, and wake the supervisor once the row is committed."""
-    event.listen(session, "after_commit", lambda _session: parts.wake(), once=True)
+    after_commit(session, wake)
     location = f"/api/v1/batch_predictions/{job.id}"
     return _json(_body(job), status, {"Location": location})
 
@@ -92,18 +89,22 @@ def list_batches(
 @router.get("/{batch_id}", response_model=schemas.BatchPrediction, operation_id="get_batch")
 @has_etag
 async def get_batch(
-    batch_id: BatchId, parts: PartsDep, request: Request, wait: Wait = 0
+    batch_id: BatchId,
+    watcher: WatcherDep,
+    engine: EngineDep,
+    request: Request,
+    wait: Wait = 0,
 ) -> Response:
     """Return a batch prediction; with `wait`, as soon as its state changes or the time is up."""
-    body = await when_changed(request, parts, batch_id, _look, wait)
+    body = await when_changed(request, watcher, batch_id, partial(_look, engine), wait)
     etag = etag_of(body)
     if not_modified(request, etag):
         return Response(status_code=304, headers={"ETag": etag})
     return _json(body, headers={"ETag": etag})
 
 
-def _look(parts: Parts, batch_id: str) -> tuple[dict[str, Any], int]:
-    with reading(parts.engine) as session:
+def _look(engine: Engine, batch_id: str) -> tuple[dict[str, Any], int]:
+    with reading(engine) as session:
         job = life.get(session, BatchPrediction, batch_id)
         return _body(job), job.event_seq
 
@@ -120,10 +121,10 @@ def _look(parts: Parts, batch_id: str) -> tuple[dict[str, Any], int]:
     },
     operation_id="cancel_batch",
 )
-def cancel(batch_id: BatchId, session: WriteSession, parts: PartsDep) -> Response:
+def cancel(batch_id: BatchId, session: WriteSession, wake: WakeDep) -> Response:
     """End a batch prediction; nothing is kept of it."""
     job, is_new = life.cancel(session, BatchPrediction, batch_id)
-    return _accepted(job, session, parts, 202 if is_new else 200)
+    return _accepted(job, session, wake, 202 if is_new else 200)
 
 
 @router.delete("/{batch_id}", status_code=204, operation_id="delete_batch")

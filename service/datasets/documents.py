@@ -20,7 +20,7 @@ from service.datasets.staging import (
     text_schema,
 )
 from service.errors import BadRequest
-from service.strict_json import strict_json
+from service.http.strict_json import strict_json
 
 BATCH = 10_000  # rows that are held as Python objects at a time
 BATCH_CELLS = 500_000  # and cells, which is what counts for wide rows

@@ -5,10 +5,8 @@ parsing over as a new attempt; what the earlier attempt still writes is refused.
 """
 
 import contextlib
-import shutil
-import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,12 +17,10 @@ from sqlalchemy import Engine, and_, delete, or_, update
 from sqlalchemy.orm import Session
 
 from models.failpoints import reach
-from service import references
-from service.blobs import BlobStore
-from service.database import boot_id, clock, row_count, writing
 from service.datasets import refusals, sandbox
 from service.datasets.rejected import Rejected
 from service.datasets.sandbox import TABLE, Limits, Task
+from service.datasets.tables import Dataset, DatasetVersion
 from service.datasets.upload import Received, remove_leftovers
 from service.datasets.versions import ready_version
 from service.errors import (
@@ -35,9 +31,12 @@ from service.errors import (
     ServiceError,
 )
 from service.ids import new_id
-from service.references import Stored
 from service.settings import Settings
-from service.tables import Dataset, DatasetVersion
+from service.storage import references
+from service.storage.blobs import BlobStore
+from service.storage.database import boot_id, clock, row_count, writing
+from service.storage.references import Stored
+from service.storage.scratch import Scratch
 
 PARSERS = 2  # files that one process of the API parses at a time
 MAX_ATTEMPTS = 3  # after so many tries that took the whole service down, the file is refused
@@ -78,15 +77,17 @@ class Upload:
 class Ingester:
     """Parses uploads in the background, and those that another process left behind."""
 
-    def __init__(self, settings: Settings, engine: Engine, blobs: BlobStore) -> None:
+    def __init__(
+        self, settings: Settings, engine: Engine, blobs: BlobStore, scratch: Scratch
+    ) -> None:
         self._settings, self._engine, self._blobs = settings, engine, blobs
+        self.settings, self.engine, self.scratch = settings, engine, scratch
         self._pool = ThreadPoolExecutor(PARSERS, thread_name_prefix="ingest")
         self._stop = threading.Event()
         self._held: dict[str, int] = {}
         self._lock = threading.Lock()
         self._keeper = threading.Thread(target=self._keep, name="ingest-keeper", daemon=True)
         self.limits = Limits(settings.parse_memory_bytes, settings.parse_timeout_s)
-        self.scratch = settings.scratch_dir / "uploads"
 
     def start(self) -> None:
         self._keeper.start()
@@ -102,16 +103,6 @@ class Ingester:
                 session.execute(
                     update(Dataset).where(*_mine(dataset_id, attempt)).values(lease_expires=0.0)
                 )
-
-    @contextlib.contextmanager
-    def folder(self) -> Iterator[Path]:
-        """Give a scratch folder that is gone afterwards."""
-        self.scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
-        folder = Path(tempfile.mkdtemp(dir=self.scratch))
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
     def accept(self, upload: Upload, note: Callable[[Session, Dataset], None]) -> Ticket:
         """Store the bytes and begin to parse them. The received file may be removed after this.
@@ -175,7 +166,7 @@ class Ingester:
         if is_same:
             return
         options = current.options | {"types": merged}
-        with self.folder() as folder:
+        with self.scratch.folder() as folder:
             try:
                 path = self._blobs.fetch(str(dataset.sha256), folder)
                 parsed = self._parse(dataset, path, folder, options)
@@ -242,7 +233,7 @@ class Ingester:
         try:
             if dataset.attempt > MAX_ATTEMPTS:
                 return self._reject(ticket, refusals.endless(MAX_ATTEMPTS))
-            with self.folder() as folder:
+            with self.scratch.folder() as folder:
                 path = self._blobs.fetch(str(dataset.sha256), folder)
                 parsed = self._parse(dataset, path, folder, options)
                 with self._stored(folder / TABLE) as table:
@@ -303,7 +294,7 @@ class Ingester:
     def _keep(self) -> None:
         """Renew the leases of what this process parses, and look for what others left behind."""
         sandbox.warm()
-        remove_leftovers(self.scratch)
+        remove_leftovers(self.scratch.root)
         while True:
             try:
                 self._renew()

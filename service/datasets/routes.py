@@ -9,40 +9,34 @@ from urllib.parse import quote
 import orjson
 from anyio import sleep
 from anyio.to_thread import run_sync
-from fastapi import Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from sqlalchemy import delete, func, select, tuple_, update
+from sqlalchemy import Engine, select, tuple_
 from sqlalchemy.orm import Session
 
 from descent import schemas
-from service.batch.lifecycle import unfinished_of_dataset
-from service.blobs import begun
-from service.database import reading
 from service.datasets import upload
-from service.datasets.ingest import Ticket, Upload
+from service.datasets.ingest import Ingester, Ticket, Upload
 from service.datasets.refusals import as_error
 from service.datasets.rows import read_rows
-from service.datasets.versions import GONE, ready_version
-from service.dependencies import (
-    PageParams,
-    Parts,
-    PartsDep,
-    ReadSession,
-    WriteSession,
-    check_match,
-    decode_cursor,
-    encode_cursor,
-    etag_of,
-    link_next,
-    not_modified,
-    page_of,
+from service.datasets.tables import Dataset, DatasetVersion
+from service.datasets.versions import GONE, ready_version, remove, table_digest
+from service.errors import Invalid, NotFound
+from service.http.dependencies import BlobsDep, EngineDep, ReadSession, ScratchDep, WriteSession
+from service.http.etags import check_match, etag_of, not_modified
+from service.http.paging import PageParams, decode_cursor, encode_cursor, link_next, page_of
+from service.http.strict_route import (
+    begin_upload,
+    has_etag,
+    heeds_match,
+    keep_response,
+    streams_body,
 )
-from service.errors import Conflict, Invalid, NotFound
-from service.http import begin_upload, has_etag, heeds_match, keep_response, streams_body
-from service.http import router as strict_router
-from service.runs.lifecycle import unfinished_runs_of
+from service.http.strict_route import router as strict_router
+from service.jobs import life
 from service.settings import Settings
-from service.tables import Dataset, DatasetVersion, Run
+from service.storage.blobs import begun
+from service.storage.database import reading
 
 MAX_WAIT = 60.0  # seconds that a request may wait for a change
 POLL_S = 0.2  # between two looks at a dataset that another process may parse
@@ -52,6 +46,14 @@ DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 router = strict_router("/datasets", tags=["datasets"])
 
 Wait = Annotated[float, Query(ge=0, le=MAX_WAIT, description="Seconds to wait for a change.")]
+
+
+def _ingester(request: Request) -> Ingester:
+    found: Ingester = request.app.state.ingester
+    return found
+
+
+IngesterDep = Annotated[Ingester, Depends(_ingester)]
 Delimiter = Literal[",", ";", "\t", "|", "comma", "semicolon", "tab", "pipe"]
 UPLOAD_DOC: dict[str, Any] = {
     "requestBody": {
@@ -94,9 +96,9 @@ UPLOAD_DOC: dict[str, Any] = {
     operation_id="upload_dataset",
 )
 @streams_body
-async def upload_dataset(  # noqa: PLR0913, PLR0917  each is a query option of the contract
+async def upload_dataset(
     request: Request,
-    parts: PartsDep,
+    ingester: IngesterDep,
     name: Annotated[str | None, Query(min_length=1, max_length=upload.MAX_NAME)] = None,
     delimiter: Delimiter | None = None,
     header: Literal["auto", "present", "absent"] = "auto",
@@ -114,10 +116,10 @@ async def upload_dataset(  # noqa: PLR0913, PLR0917  each is a query option of t
         options["delimiter"] = DELIMITERS.get(delimiter, delimiter)
     if missing_values is not None:
         options["missing_values"] = [cell for each in missing_values for cell in each.split(",")]
-    with parts.ingester.folder() as folder:
-        await run_sync(upload.check_disk, folder, parts.settings.ready_disk_bytes)
+    with ingester.scratch.folder() as folder:
+        await run_sync(upload.check_disk, folder, ingester.settings.ready_disk_bytes)
         received = await upload.receive(
-            request.stream(), dict(request.headers), folder / "received", _bounds(parts.settings)
+            request.stream(), dict(request.headers), folder / "received", _bounds(ingester.settings)
         )
         if (replayed := await begin_upload(request, received.sha256)) is not None:
             return replayed
@@ -126,8 +128,8 @@ async def upload_dataset(  # noqa: PLR0913, PLR0917  each is a query option of t
         def note(session: Session, dataset: Dataset) -> None:
             keep_response(request, session, _accepted(_wire(session, dataset)))
 
-        ticket = await run_sync(parts.ingester.accept, wanted, note)
-    return await _ingested(parts, ticket, wait)
+        ticket = await run_sync(ingester.accept, wanted, note)
+    return await _ingested(ingester, ticket, wait)
 
 
 def _bounds(settings: Settings) -> upload.Bounds:
@@ -139,7 +141,7 @@ def _bounds(settings: Settings) -> upload.Bounds:
     )
 
 
-async def _ingested(parts: Parts, ticket: Ticket, wait: float) -> Response:
+async def _ingested(ingester: Ingester, ticket: Ticket, wait: float) -> Response:
     try:
         waited = asyncio.shield(asyncio.wrap_future(ticket.done))
         refused = await asyncio.wait_for(waited, wait)
@@ -147,13 +149,13 @@ async def _ingested(parts: Parts, ticket: Ticket, wait: float) -> Response:
         if not ticket.leave():
             refused = ticket.done.result()
         else:
-            return _accepted(await run_sync(_body, parts, ticket.dataset_id))
+            return _accepted(await run_sync(_body, ingester.engine, ticket.dataset_id))
     except asyncio.CancelledError:
         ticket.leave()
         raise
     if refused is not None:
         raise as_error(refused)
-    body = await run_sync(_body, parts, ticket.dataset_id)
+    body = await run_sync(_body, ingester.engine, ticket.dataset_id)
     return _json(body, 201, {"Location": _place(ticket.dataset_id), "ETag": _etag(body)})
 
 
@@ -187,12 +189,12 @@ def list_datasets(request: Request, page: PageParams, session: ReadSession) -> R
 @router.get("/{dataset_id}", response_model=schemas.Dataset, operation_id="get_dataset")
 @has_etag
 async def get_dataset(
-    request: Request, dataset_id: str, parts: PartsDep, wait: Wait = 0.0
+    request: Request, dataset_id: str, engine: EngineDep, wait: Wait = 0.0
 ) -> Response:
     """Return a dataset; with `wait`, once it is ready or rejected."""
     deadline = monotonic() + wait
     while True:
-        body = await run_sync(_body, parts, dataset_id)
+        body = await run_sync(_body, engine, dataset_id)
         etag = _etag(body)
         is_settled = body["state"] in {"ready", "rejected"}
         is_news = "if-none-match" in request.headers and not not_modified(request, etag)
@@ -204,8 +206,8 @@ async def get_dataset(
     return _json(body, headers={"ETag": etag})
 
 
-def _body(parts: Parts, dataset_id: str) -> dict[str, Any]:
-    with reading(parts.engine) as session:
+def _body(engine: Engine, dataset_id: str) -> dict[str, Any]:
+    with reading(engine) as session:
         return _wire(session, _dataset(session, dataset_id))
 
 
@@ -263,12 +265,12 @@ def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -
 @router.patch("/{dataset_id}", response_model=schemas.Dataset, operation_id="retype_dataset")
 @heeds_match
 def retype_dataset(
-    request: Request, dataset_id: str, patch: schemas.DatasetPatch, parts: PartsDep
+    request: Request, dataset_id: str, patch: schemas.DatasetPatch, ingester: IngesterDep
 ) -> Response:
     """Give columns other types: makes the next version, which shares the bytes."""
-    check_match(request, _etag(_body(parts, dataset_id)))
-    parts.ingester.retype(dataset_id, {name: c.type for name, c in patch.columns.items()})
-    body = _body(parts, dataset_id)
+    check_match(request, _etag(_body(ingester.engine, dataset_id)))
+    ingester.retype(dataset_id, {name: c.type for name, c in patch.columns.items()})
+    body = _body(ingester.engine, dataset_id)
     return _json(body, headers={"ETag": _etag(body)})
 
 
@@ -280,27 +282,9 @@ def delete_dataset(request: Request, dataset_id: str, session: WriteSession) -> 
     if dataset is None or dataset.state == GONE:
         raise NotFound(f"There is no dataset {dataset_id[:60]!r}.")
     check_match(request, _etag(_wire(session, dataset)))
-    if runs := list(unfinished_runs_of(session, dataset_id)):
-        raise Conflict(
-            f"{len(runs)} unfinished runs need this dataset, such as {runs[0]}: cancel them or"
-            " wait until they are finished.",
-            code="in_use",
-            runs=runs[:100],
-        )
-    if batches := list(unfinished_of_dataset(session, dataset_id)):
-        raise Conflict(
-            f"{len(batches)} unfinished batch predictions need this dataset, such as {batches[0]}:"
-            " cancel them or wait until they are finished.",
-            code="in_use",
-            batch_predictions=batches[:100],
-        )
-    uses = select(func.count()).select_from(Run).where(Run.dataset_id == dataset_id)
-    if session.execute(uses).scalar_one():
-        # Finished runs name the version that they were trained on, so its row stays behind.
-        gone = update(Dataset).where(Dataset.id == dataset_id).values(state=GONE, sha256=None)
-        session.execute(gone)
-    else:
-        session.execute(delete(Dataset).where(Dataset.id == dataset_id))
+    if users := life.users_of(session, dataset_id=dataset_id):
+        raise life.in_use(users, "this dataset")
+    remove(session, dataset_id)
     return Response(status_code=204)
 
 
@@ -314,20 +298,22 @@ def list_dataset_rows(
     request: Request,
     dataset_id: str,
     page: PageParams,
-    parts: PartsDep,
+    engine: EngineDep,
+    blobs: BlobsDep,
+    scratch: ScratchDep,
     columns: Annotated[
         list[str] | None, Query(description="Names; repeat, or separate by commas.")
     ] = None,
 ) -> Response:
     """Return rows as they are typed, in the order of the file."""
-    with reading(parts.engine) as session:
+    with reading(engine) as session:
         version = ready_version(session, dataset_id, None)
     names = [column["name"] for column in version.columns]
     wanted = _wanted(columns, names)
     kind = f"rows/{dataset_id}/{version.version}"
     (first,) = decode_cursor(kind, page.after, int) if page.after is not None else (0,)
-    with parts.ingester.folder() as folder:
-        path = parts.blobs.fetch(version.table_sha256, folder)
+    with scratch.folder() as folder:
+        path = blobs.fetch(table_digest(version), folder)
         try:
             rows = read_rows(path, first, page.limit + 1, wanted)
         except FileNotFoundError as error:  # deleted, and collected, since it was fetched
@@ -359,9 +345,11 @@ def _wanted(given: list[str] | None, names: list[str]) -> list[str]:
     operation_id="get_dataset_content",
 )
 @has_etag
-def get_dataset_content(request: Request, dataset_id: str, parts: PartsDep) -> Response:
+def get_dataset_content(
+    request: Request, dataset_id: str, engine: EngineDep, blobs: BlobsDep
+) -> Response:
     """Return the bytes as they were uploaded, after decompression."""
-    with reading(parts.engine) as session:
+    with reading(engine) as session:
         dataset = _dataset(session, dataset_id)
     if dataset.sha256 is None:
         raise NotFound(f"The dataset {dataset_id} has no bytes.")
@@ -375,5 +363,5 @@ def get_dataset_content(request: Request, dataset_id: str, parts: PartsDep) -> R
         "Content-Length": str(dataset.bytes),
         "ETag": etag,
     }
-    chunks = begun(parts.blobs.open(dataset.sha256))
+    chunks = begun(blobs.open(dataset.sha256))
     return StreamingResponse(chunks, media_type=dataset.media_type, headers=headers)

@@ -28,7 +28,7 @@ CONTEXT = multiprocessing.get_context("forkserver")
 #: the module that parses; named, not imported, because it loads DuckDB and this process need not
 PARSER = "service.datasets.parse"
 READER = "service.datasets.cells"  # the one that reads the rows of a prediction
-PACKER = "service.inference.packing"  # the one that exports and imports models
+PACKER = "service.exports.packing"  # the one that exports and imports models
 WARM = [PARSER, READER, PACKER]
 TABLE = "table.parquet"  # what the parser leaves in its folder
 POLL_S = 0.5  # between two looks at the deadline and at the caller's lease

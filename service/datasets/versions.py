@@ -1,10 +1,22 @@
-"""The versions of a dataset that runs may use."""
+"""The versions of a dataset that jobs may read."""
 
-from sqlalchemy import select
+from pathlib import Path
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from service.errors import Conflict, Invalid, NotFound
-from service.tables import Dataset, DatasetVersion
+from service.datasets.tables import Dataset, DatasetVersion
+from service.errors import BlobCorrupt, Conflict, Invalid, NotFound
+from service.jobs.kind import InputUnavailable, Site
+from service.storage.database import reading
+
+
+class DatasetUnavailable(InputUnavailable):
+    """The dataset is gone or damaged: upload it again."""
+
+    code = "dataset_unavailable"
+
 
 GONE = "deleted"  # the state of a dataset whose runs outlive it
 
@@ -40,3 +52,40 @@ def ready_version(session: Session, dataset_id: str, version: int | None) -> Dat
         error = {"pointer": "/dataset/version", "code": "unknown_version", "detail": detail}
         raise Invalid(detail, code="unknown_version", errors=[error])
     return found
+
+
+def table_digest(version: DatasetVersion) -> str:
+    """Return the digest of a version's table. Raises NotFound once the dataset is deleted."""
+    if version.table_sha256 is None:
+        raise NotFound(f"The dataset {version.dataset_id} is deleted.")
+    return version.table_sha256
+
+
+def fetch_table(
+    site: Site, dataset_id: str, version: int | None, scratch: Path
+) -> tuple[DatasetVersion, Path]:
+    """Return a version and its table as a local file. Raises DatasetUnavailable."""
+    try:
+        with reading(site.engine) as session:
+            found = ready_version(session, dataset_id, version)
+        return found, site.blobs.fetch(table_digest(found), scratch)
+    except (BlobCorrupt, NotFound, Conflict, Invalid) as error:
+        raise DatasetUnavailable(f"{error} Upload the dataset again.") from error
+
+
+def remove(session: Session, dataset_id: str) -> None:
+    """Delete a dataset that no unfinished job reads.
+
+    Where finished runs refer to a version, the rows stay behind without their bytes.
+    """
+    session.execute(
+        update(DatasetVersion)
+        .where(DatasetVersion.dataset_id == dataset_id)
+        .values(table_sha256=None)
+    )
+    try:
+        with session.begin_nested():
+            session.execute(delete(Dataset).where(Dataset.id == dataset_id))
+    except IntegrityError:
+        gone = update(Dataset).where(Dataset.id == dataset_id).values(state=GONE, sha256=None)
+        session.execute(gone)

@@ -1,6 +1,6 @@
-"""Why a training process ended without a last word, as far as the machine can tell.
+"""Why a process ended without a last message: a stall, a lack of memory, or an unknown cause.
 
-Reads the kernel's counters and nothing else; what follows for the job is `life`'s.
+Reads the kernel's counters and nothing else; `life` decides what follows for the job.
 """
 
 import signal
@@ -10,24 +10,14 @@ from typing import Any
 
 #: Deaths without a new checkpoint between them that end a run, by the code of the last one.
 MOST = {"worker_lost": 3, "out_of_memory": 3, "stalled": 2}
+#: code → the sentence of a job that fails by deaths of that code
 SENTENCES = {
-    "worker_lost": "The training process died {streak} times without a new checkpoint ({words})."
-    " Check the run's log, then retry the run.",
-    "out_of_memory": "The machine ran out of memory, so its kernel killed the training process;"
-    " it died {streak} times without a new checkpoint ({words}). Use a smaller table, network or"
-    " batch_size, or a worker with more memory.",
-    "stalled": "The training process stood still, and ended {streak} times without a new checkpoint"
-    " ({words}). Check the worker and its device, then retry the run; the setting DESCENT_STALL_S"
-    " says how long it may be silent.",
-}
-#: the same where predictions are made
-OTHER_SENTENCES = {
-    "worker_lost": "The predicting process died {streak} times and got no further ({words}). Check"
+    "worker_lost": "The process died {streak} times and got no further ({words}). Check"
     " the worker's log, then ask again.",
-    "out_of_memory": "The machine ran out of memory, so its kernel killed the predicting process;"
+    "out_of_memory": "The machine ran out of memory, so its kernel killed the process;"
     " it died {streak} times and got no further ({words}). Use a smaller model, or a worker with"
     " more memory.",
-    "stalled": "The predicting process stood still, and ended {streak} times and got no further"
+    "stalled": "The process stood still, and ended {streak} times and got no further"
     " ({words}). Check the worker, then ask again; the setting DESCENT_STALL_S says how long it may"
     " be silent.",
 }
@@ -35,7 +25,7 @@ OTHER_SENTENCES = {
 
 @dataclass(frozen=True)
 class Death:
-    """What a run that this ends fails with."""
+    """The cause of a death, as it is written to the job."""
 
     #: worker_lost, stalled or out_of_memory
     code: str
@@ -53,12 +43,6 @@ def problem(code: str, detail: str, *, where: str | None = None) -> dict[str, An
         "code": code,
         "detail": detail,
     } | place
-
-
-def sentence(code: str, words: str, streak: int, *, is_training: bool = True) -> str:
-    """Return what the error of a job says that has ended by so many deaths."""
-    sentences = SENTENCES if is_training else OTHER_SENTENCES
-    return sentences[code].format(streak=streak, words=words)
 
 
 def explain(

@@ -9,16 +9,15 @@ import math
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from service.database import boot_id, clock
 from service.errors import Conflict, Fenced, NotFound
-from service.jobs import deaths, queue
-from service.jobs.queue import Kind
-from service.jobs.tables import BatchPrediction, Proof
-from service.runs import events
-from service.tables import Job, Run, utc_now
+from service.jobs import deaths, events, queue
+from service.jobs.kind import JobT
+from service.jobs.tables import JOB_TABLES, Job
+from service.storage.columns import utc_now
+from service.storage.database import boot_id, clock, time_of_day
 
 TRANSITIONS: dict[str, frozenset[str]] = {
     "queued": frozenset({"starting", "cancelled"}),
@@ -33,7 +32,7 @@ TRANSITIONS: dict[str, frozenset[str]] = {
     "cancelled": frozenset(),
 }
 TERMINAL = frozenset(state for state, to in TRANSITIONS.items() if not to)
-#: state → what a client may ask of a run in it; other work knows neither pause nor retry
+#: state → what a client may ask of a job in it, where its kind knows the verb
 VERBS = {
     "queued": ["cancel"],
     "starting": ["cancel"],
@@ -43,8 +42,6 @@ VERBS = {
     "failed": ["retry"],
     "cancelled": ["retry"],
 }
-#: what a sentence calls a job
-NOUNS: dict[type[Job], str] = {Run: "run", BatchPrediction: "batch prediction", Proof: "proof"}
 
 
 def from_states(to: str) -> frozenset[str]:
@@ -52,29 +49,71 @@ def from_states(to: str) -> frozenset[str]:
     return frozenset(state for state, targets in TRANSITIONS.items() if to in targets)
 
 
-def get(session: Session, table: type[Kind], job_id: str) -> Kind:
+def get(session: Session, table: type[JobT], job_id: str) -> JobT:
     job = session.get(table, job_id, populate_existing=True)
     if job is None:
-        raise NotFound(f"There is no {NOUNS[table]} {job_id!r}.")
+        raise NotFound(f"There is no {table.noun} {job_id!r}.")
     return job
 
 
-def lock(session: Session, table: type[Kind], job_id: str) -> Kind:
+def lock(session: Session, table: type[JobT], job_id: str) -> JobT:
     job = session.get(table, job_id, with_for_update=True, populate_existing=True)
     if job is None:
-        raise NotFound(f"There is no {NOUNS[table]} {job_id!r}.")
+        raise NotFound(f"There is no {table.noun} {job_id!r}.")
     return job
+
+
+def users_of(session: Session, **reads: str | int) -> dict[type[Job], list[str]]:
+    """Return the ids of the unfinished jobs that read a dataset or a model, by their tables.
+
+    `reads` are columns and their values, such as `dataset_id`, or `model_name`.
+    """
+    found: dict[type[Job], list[str]] = {}
+    for table in JOB_TABLES.values():
+        if not reads.keys() <= table.reads:
+            continue
+        wanted = [getattr(table, column) == value for column, value in reads.items()]
+        query = select(table.id).where(*wanted, table.state.not_in(TERMINAL)).order_by(table.id)
+        if ids := list(session.scalars(query)):
+            found[table] = ids
+    return found
+
+
+def in_use(users: dict[type[Job], list[str]], what: str) -> Conflict:
+    """Return the error that says which jobs still need something."""
+    table, ids = next(iter(users.items()))
+    lists: dict[str, Any] = {each.plural: found[:100] for each, found in users.items()}
+    return Conflict(
+        f"{len(ids)} unfinished {table.noun}s need {what}, such as {ids[0]}: cancel them or wait"
+        " until they are finished.",
+        code="in_use",
+        **lists,
+    )
 
 
 # ---- what clients do ----------------------------------------------------------------------------
 
 
-def cancel(session: Session, table: type[Kind], job_id: str) -> tuple[Kind, bool]:
+def enqueue(session: Session, job: JobT) -> JobT:
+    """Add a job to the queue; its row is committed with the transaction, as one piece of work.
+
+    Jobs are served in the order of `queued_at`, so it is the database's clock that sets it.
+    """
+    job.state = "queued"
+    job.created_at = job.queued_at = time_of_day(session)
+    session.add(job)
+    session.flush()
+    events.append(session, job.id, 0, "state", {"state": "queued"})
+    session.refresh(job)
+    return job
+
+
+def cancel(session: Session, table: type[JobT], job_id: str) -> tuple[JobT, bool]:
     """Ask for the end of a job; return it and whether anything was changed."""
     return ask(session, table, job_id, "cancelling")
 
 
-def ask(session: Session, table: type[Kind], job_id: str, request: str) -> tuple[Kind, bool]:
+def ask(session: Session, table: type[JobT], job_id: str, request: str) -> tuple[JobT, bool]:
     """Move to the state that asks for something, or straight to its end where nobody runs it."""
     job = lock(session, table, job_id)
     reached = {"cancelling": {"cancelling", "cancelled"}, "pausing": {"pausing", "paused"}}
@@ -91,12 +130,12 @@ def ask(session: Session, table: type[Kind], job_id: str, request: str) -> tuple
     return get(session, table, job_id), True
 
 
-def lock_ended(session: Session, table: type[Kind], job_id: str) -> Kind:
+def lock_ended(session: Session, table: type[JobT], job_id: str) -> JobT:
     """Lock a job that has ended and return it, so that it can be removed."""
     job = lock(session, table, job_id)
     if job.state not in TERMINAL:
         raise Conflict(
-            f"The {NOUNS[table]} is {job.state}: cancel it first.",
+            f"The {table.noun} is {job.state}: cancel it first.",
             code="in_use",
             state=job.state,
             allowed=["cancel"],
@@ -105,16 +144,23 @@ def lock_ended(session: Session, table: type[Kind], job_id: str) -> Kind:
 
 
 def not_allowed(job: Job, verb: str) -> Conflict:
-    allowed = VERBS.get(job.state, [])
-    if not isinstance(job, Run):
-        allowed = [verb for verb in allowed if verb == "cancel"]
-    detail = f"A {job.state} {NOUNS[type(job)]} cannot {verb}."
+    allowed = [verb for verb in VERBS.get(job.state, []) if verb in job.verbs]
+    detail = f"A {job.state} {job.noun} cannot {verb}."
     if allowed:
         detail += f" It can {' or '.join(allowed)}."
     return Conflict(detail, code="state_conflict", state=job.state, allowed=allowed)
 
 
 # ---- what supervisors do ------------------------------------------------------------------------
+
+
+def claim(session: Session, table: type[JobT], owner: str, *, lease_s: float) -> JobT | None:
+    """Give the oldest job that may start to `owner`, as a new attempt."""
+    job = queue.claim(session, table, owner, lease_s=lease_s)
+    if job is not None:
+        events.append(session, job.id, job.attempt, "state", {"state": "starting"})
+        session.refresh(job)
+    return job
 
 
 def started(session: Session, job_id: str, attempt: int, values: dict[str, Any]) -> None:
@@ -178,7 +224,7 @@ def crashed(
     if job.state == "cancelling":
         finish(session, job, "cancelled", {"state_reason": "cancel"})
     elif streak >= deaths.MOST[code]:
-        sentence = deaths.sentence(code, last_words, streak, is_training=table is Run)
+        sentence = table.deaths[code].format(streak=streak, words=last_words)
         error = deaths.problem(code, sentence, where=where)
         finish(session, job, "failed", {"error": error, "state_reason": code})
     else:

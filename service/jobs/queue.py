@@ -1,49 +1,45 @@
 """The queue: which supervisor may work on which job, and until when.
 
 A job is the row of what is to be done: a run, a batch prediction, a proof. `attempt` is the fencing
-token: it grows by one with each claim, and every durable write starts with `fence` or `hold`, so
+token: it grows by one with each claim, and every durable write starts with `hold`, so
 whatever an earlier owner still sends is refused. The prefix of an id says in which table a job is.
 Every function takes `now` (seconds, see `database.clock`) so that leases are tested without
 waiting; `None`, the only value outside tests, means the database's own clock.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
 
 from sqlalchemy import ColumnElement, and_, exists, or_, select, union_all, update
 from sqlalchemy.orm import Session
 
-from service.database import boot_id, clock, row_count
 from service.errors import Fenced
-from service.jobs.tables import BatchPrediction, Proof
-from service.tables import Job, Run, utc_now
+from service.jobs.kind import JobT
+from service.jobs.tables import JOB_TABLES, Job
+from service.storage.columns import utc_now
+from service.storage.database import boot_id, clock, row_count
 
 #: states in which a supervisor owns the job
 OWNED = ("starting", "running", "pausing", "cancelling")
-#: prefix of an id → the table of the jobs of that kind
-TABLES: dict[str, type[Job]] = {"run": Run, "batch": BatchPrediction, "proof": Proof}
-
-Kind = TypeVar("Kind", bound=Job)
+Tables = Sequence[type[Job]]
 
 
 def table_of(job_id: str) -> type[Job]:
-    return TABLES[job_id.partition("_")[0]]
+    return JOB_TABLES[job_id.partition("_")[0]]
 
 
-def waiting(session: Session, *, now: float | None = None) -> list[type[Job]]:
-    """Return the tables in which a job may start; one look, which takes no lock."""
+def waiting(session: Session, tables: Tables, *, now: float | None = None) -> list[type[Job]]:
+    """Return those of the tables in which a job may start: one look, which takes no lock."""
     time, boot = clock(session, now), boot_id(session)
     looks = [
-        exists().where(table.state == "queued", _may_start(table, time, boot))
-        for table in TABLES.values()
+        exists().where(table.state == "queued", _may_start(table, time, boot)) for table in tables
     ]
     found = session.execute(select(*looks)).one()
-    return [table for table, is_there in zip(TABLES.values(), found, strict=True) if is_there]
+    return [table for table, is_there in zip(tables, found, strict=True) if is_there]
 
 
 def claim(
-    session: Session, table: type[Kind], owner: str, *, lease_s: float, now: float | None = None
-) -> Kind | None:
+    session: Session, table: type[JobT], owner: str, *, lease_s: float, now: float | None = None
+) -> JobT | None:
     """Give the oldest job that may start to `owner`, as a new attempt; None if there is none."""
     time, boot = clock(session, now), boot_id(session)
     # SKIP LOCKED lets several supervisors claim at once (PostgreSQL; SQLite has one writer).
@@ -112,12 +108,7 @@ def states(session: Session, attempts: dict[str, int]) -> dict[str, str]:
     return found
 
 
-def fence(session: Session, run_id: str, attempt: int) -> Run:
-    """Lock the run's row for this attempt and return it; raise Fenced where it is not the owner."""
-    return hold(session, Run, run_id, attempt)
-
-
-def hold(session: Session, table: type[Kind], job_id: str, attempt: int) -> Kind:
+def hold(session: Session, table: type[JobT], job_id: str, attempt: int) -> JobT:
     """Lock the job's row for this attempt and return it; raise Fenced where it is not the owner.
 
     The UPDATE takes the row's lock, so the check and the writes that follow are one step.
@@ -134,14 +125,16 @@ def hold(session: Session, table: type[Kind], job_id: str, attempt: int) -> Kind
     return job
 
 
-def expired(session: Session, *, now: float | None = None) -> Sequence[tuple[str, int]]:
+def expired(
+    session: Session, tables: Tables, *, now: float | None = None
+) -> Sequence[tuple[str, int]]:
     """Return id and attempt of each job whose owner has been silent for longer than its lease."""
     time, boot = clock(session, now), boot_id(session)
     looks = [
         select(table.id, table.attempt, table.queued_at).where(
             table.state.in_(OWNED), _is_expired(table, time, boot)
         )
-        for table in TABLES.values()
+        for table in tables
     ]
     rows = session.execute(union_all(*looks).order_by("queued_at"))
     return [(job, attempt) for job, attempt, _queued_at in rows]
@@ -163,7 +156,7 @@ def take_expired(
     ).scalar_one_or_none()
 
 
-def expire_now(session: Session, owner: str) -> int:
+def expire_now(session: Session, tables: Tables, owner: str) -> int:
     """Void the leases of an owner that is known to be dead; return how many there were."""
     return sum(
         row_count(
@@ -174,12 +167,12 @@ def expire_now(session: Session, owner: str) -> int:
                 execution_options={"synchronize_session": False},
             )
         )
-        for table in TABLES.values()
+        for table in tables
     )
 
 
 def _by_table(attempts: dict[str, int]) -> Iterator[tuple[type[Job], dict[str, int]]]:
-    for prefix, table in TABLES.items():
+    for prefix, table in JOB_TABLES.items():
         group = {job: n for job, n in attempts.items() if job.startswith(f"{prefix}_")}
         if group:
             yield table, group

@@ -1,77 +1,93 @@
-"""The tables of the work that is no training: batch predictions with their chunks, and proofs.
+"""The columns that all jobs and their events have, and the table of workers."""
 
-Nothing here knows what the rows are for; `batch` and `proofs` do.
-"""
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, ClassVar
 
-from typing import Any
-
-from sqlalchemy import ForeignKey, ForeignKeyConstraint, Index, String
+from sqlalchemy import String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.tables import Id, Job, Json, Table
+from service.jobs import deaths
+from service.storage.columns import Id, Json, Table, utc_now
+
+#: prefix of an id → the table of such jobs; each table adds itself
+JOB_TABLES: dict[str, type["Job"]] = {}
 
 
-class BatchPrediction(Job, Table):
-    """Predictions of a model version for all rows of a dataset version, which become a dataset."""
+class JobEvent:
+    """The columns of a table of events: what happened to a job, in order."""
 
-    __tablename__ = "batch_predictions"
-    __table_args__ = (Index("ix_batch_predictions_queue", "state", "queued_at", "id"),)
-
-    #: how the new dataset is called
-    name: Mapped[str]
-    #: warn or error
-    on_problem: Mapped[str] = mapped_column(String(8))
-    #: no foreign key: once it has ended, dataset and model may go
-    dataset_id: Mapped[str] = mapped_column(Id, index=True)
-    dataset_version: Mapped[int]
-    model_name: Mapped[str] = mapped_column(String(128), index=True)
-    model_version: Mapped[int]
-    #: the alias that was asked for, which pointed to that version
-    alias: Mapped[str | None] = mapped_column(String(128))
-    #: the columns that the result has beside those of the dataset: name, what it holds, its type
-    added: Mapped[list[Any]]
-    #: columns of the dataset that the model does not read
-    ignored: Mapped[list[Any]]
-    #: rows, errors, and warnings by code, of the rows that are done
-    counts: Mapped[Json]
-    #: the new dataset
-    result_id: Mapped[str | None] = mapped_column(Id)
-
-
-class BatchChunk(Table):
-    """A part of the rows that is done: the new columns of it are a blob."""
-
-    __tablename__ = "batch_chunks"
-
-    batch_id: Mapped[str] = mapped_column(
-        Id, ForeignKey("batch_predictions.id", ondelete="CASCADE"), primary_key=True
-    )
-    #: 1..n
-    number: Mapped[int] = mapped_column(primary_key=True)
+    #: a table names its own foreign key, so that the events of a job go with it
+    job_id: Mapped[str]
+    seq: Mapped[int] = mapped_column(primary_key=True)
     attempt: Mapped[int]
-    rows: Mapped[int]
-    #: errors, and warnings by code
-    counts: Mapped[Json]
-    sha256: Mapped[str] = mapped_column(String(64), index=True)
-    bytes: Mapped[int]
+    #: state, metrics, checkpoint, log, rewind, end
+    kind: Mapped[str] = mapped_column(String(16))
+    data: Mapped[Json]
+    at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
-class Proof(Job, Table):
-    """The proof that a model version answers the same whichever way it is asked: one for each."""
+class Job:
+    """The columns that each kind of job has in its table: its state, its owner, and its times.
 
-    __tablename__ = "proofs"
-    __table_args__ = (
-        ForeignKeyConstraint(
-            ["model_name", "model_version"],
-            ["model_versions.model_name", "model_versions.version"],
-            name="fk_proofs_version",
-            ondelete="CASCADE",
-        ),
-        Index("uq_proofs_version", "model_name", "model_version", unique=True),
-        Index("ix_proofs_queue", "state", "queued_at", "id"),
-    )
+    A table that inherits them says in class variables how its jobs are named.
+    """
 
-    model_name: Mapped[str] = mapped_column(String(128))
-    model_version: Mapped[int]
-    #: what was compared: rows, the difference of each way, the largest, the tolerance
-    details: Mapped[Json | None]
+    #: how the ids of these jobs begin, before the underscore
+    prefix: ClassVar[str]
+    #: the word for such a job in a sentence, and the name of a list of them
+    noun: ClassVar[str]
+    plural: ClassVar[str]
+    #: the table of the events of these jobs; None where events are counted and not kept
+    event_table: ClassVar["type[JobEvent] | None"] = None
+    #: what a client may ask of such a job
+    verbs: ClassVar[frozenset[str]] = frozenset({"cancel"})
+    #: the columns that name a dataset or a model that the job reads until it has ended
+    reads: ClassVar[frozenset[str]] = frozenset()
+    #: code of a death → the sentence of a job that failed by deaths of that code
+    deaths: ClassVar[Mapping[str, str]] = deaths.SENTENCES
+
+    def __init_subclass__(cls, **options: Any) -> None:  # noqa: ANN401  Python's signature
+        super().__init_subclass__(**options)
+        JOB_TABLES[cls.prefix] = cls
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    #: see `jobs.life`
+    state: Mapped[str] = mapped_column(String(16))
+    state_reason: Mapped[str | None]
+    #: the fencing token: it grows by one with each claim
+    attempt: Mapped[int] = mapped_column(default=0)
+    #: the supervisor that holds the lease
+    owner: Mapped[str | None] = mapped_column(String(64))
+    lease_expires: Mapped[float | None]
+    boot_id: Mapped[str | None] = mapped_column(String(40))
+    #: unclean deaths, since it was last saved, of a child whose supervisor outlived it
+    crash_streak: Mapped[int] = mapped_column(default=0)
+    #: when it may be tried again, by the clock of leases, and for people by the wall's
+    not_before: Mapped[float | None]
+    waits_until: Mapped[datetime | None]
+    #: the number of the last event: whoever waits for news waits for it to grow
+    event_seq: Mapped[int] = mapped_column(default=0)
+    progress: Mapped[Json | None]
+    error: Mapped[Json | None]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    queued_at: Mapped[datetime] = mapped_column(default=utc_now)
+    claimed_at: Mapped[datetime | None]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class Worker(Table):
+    """A supervisor that said it is there."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    host: Mapped[str]
+    pid: Mapped[int]
+    devices: Mapped[list[Any]]
+    capacity: Mapped[int]
+    #: warming until the process that trainers are forked from has torch loaded
+    is_warm: Mapped[bool]
+    started_at: Mapped[datetime] = mapped_column(default=utc_now)
+    seen_at: Mapped[datetime] = mapped_column(default=utc_now)

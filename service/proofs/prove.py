@@ -12,21 +12,22 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from models.data import Floats
-from models.errors import LearningError
 from models.failpoints import reach
 from models.features import Features
 from models.parity import TOLERANCE, differences
 from models.predict import Predictor
 from models.reference import Reference, keep_to_one_thread
 from models.targets import ClassTarget
-from service.jobs.channel import Channel
+from service.jobs.messages import Heartbeat
+from service.jobs.pipe import Channel
+from service.jobs.process import StopOrdered, last_message
+from service.proofs.messages import Compared, ProofJob
 from service.proofs.rows import Sample, read_sample
 from service.proofs.ways import WAYS, Answered, Subject, Way
 
@@ -36,12 +37,8 @@ MACHINE = (OSError, MemoryError)
 SHOWN = 5  # numbers of an answer that a sentence repeats
 
 
-class Stopped(Exception):
-    """The supervisor wants the work to end here."""
-
-
 @dataclass(frozen=True)
-class Compared:
+class Difference:
     """How far a way is from what training computes."""
 
     #: None where a row has an answer by one of them and none by the other
@@ -58,7 +55,7 @@ def prove(
     pulse: Callable[[], None],
 ) -> tuple[dict[str, Any], str | None]:
     """Return what was compared, and a sentence that names the ways that differ."""
-    found: dict[str, Compared] = {}
+    found: dict[str, Difference] = {}
     for name, way in ways.items():
         pulse()
         reach("prover.way")
@@ -77,7 +74,7 @@ def prove(
     return details, " ".join(failures) or None
 
 
-def _by(name: str, way: Way, subject: Subject, sample: Sample) -> Compared | None:
+def _by(name: str, way: Way, subject: Subject, sample: Sample) -> Difference | None:
     try:
         answered = way(subject, sample)
     except MACHINE:
@@ -85,16 +82,16 @@ def _by(name: str, way: Way, subject: Subject, sample: Sample) -> Compared | Non
     except Exception as error:  # noqa: BLE001  whatever a way raises is what is wrong with it
         traceback.print_exc()
         told = " ".join(str(error).split())[:300]
-        return Compared(None, 0, f"By {name} it cannot be asked: {type(error).__name__}: {told}.")
+        return Difference(None, 0, f"By {name} it cannot be asked: {type(error).__name__}: {told}.")
     return None if answered is None else compare(name, subject.predictor, sample, answered)
 
 
-def compare(name: str, predictor: Predictor, sample: Sample, answered: Answered) -> Compared:
+def compare(name: str, predictor: Predictor, sample: Sample, answered: Answered) -> Difference:
     """Compare what a way answers with what is due."""
     features, expected = predictor.features, sample.expected
     if answered.numbers.shape != expected.shape:
         shape = answered.numbers.shape
-        return Compared(None, 0, f"By {name} {shape} numbers are answered to {expected.shape}.")
+        return Difference(None, 0, f"By {name} {shape} numbers are answered to {expected.shape}.")
     apart = differences(features, expected, answered.numbers)
     named: Sequence[Any] = [None] * sample.rows
     if answered.classes is not None and isinstance(features.target, ClassTarget):
@@ -104,14 +101,14 @@ def compare(name: str, predictor: Predictor, sample: Sample, answered: Answered)
     worst = int(apart.argmax())
     largest = float(apart[worst])
     if largest <= TOLERANCE:
-        return Compared(largest, len(answered.left_out), None)
+        return Difference(largest, len(answered.left_out), None)
     got = _told(answered.numbers[worst], named[worst])
     due = _told(expected[worst], _likeliest(features, expected[worst]))
     failure = (
         f"By {name} {sample.named(worst)} is answered {got}, where training computes {due}:"
         f" {largest:.1g} apart, {TOLERANCE:g} is allowed."
     )
-    return Compared(largest if math.isfinite(largest) else None, len(answered.left_out), failure)
+    return Difference(largest if math.isfinite(largest) else None, len(answered.left_out), failure)
 
 
 def _misnamed(target: ClassTarget, expected: Floats, classes: Sequence[Any]) -> Floats:
@@ -146,42 +143,31 @@ def _told(numbers: Floats, label: Any) -> str:  # noqa: ANN401  of a class, or N
     return told if label is None else f"{str(label)[:60]!r} ({told})"
 
 
-def _work(channel: Channel, job: Mapping[str, Any]) -> None:
+def _prove(channel: Channel, job: ProofJob) -> None:
     def pulse() -> None:
         if channel.should_stop():
-            raise Stopped
-        channel.send("alive")
+            raise StopOrdered
+        channel.send(Heartbeat())
 
-    path, scratch = Path(job["model"]), Path(job["scratch"])
-    predictor = Predictor.load(path)
-    sample = read_sample(job, predictor, Reference.load(path))
-    subject = Subject(predictor, path, job["training"], scratch)
+    predictor = Predictor.load(job.model)
+    sample = read_sample(job, predictor, Reference.load(job.model))
+    subject = Subject(predictor, job.model, job.training, job.scratch)
     began = time.monotonic()
     details, failure = prove(subject, sample, WAYS, pulse)
     details["seconds"] = round(time.monotonic() - began, 3)
     reach("prover.compared")
-    channel.send("compared", details=details, failure=failure)
+    channel.send(Compared(details=details, failure=failure))
 
 
-def main(end: socket.socket, job: dict[str, Any]) -> None:
+def main(end: socket.socket, job: str) -> None:
     """Run one attempt to its end."""
     channel = Channel(end)
     os.nice(NICE)
     pa.set_cpu_count(1)
     keep_to_one_thread()
     reach("prover.begin")
-    try:
-        _work(channel, job)
-    except Stopped:
-        channel.send("finished", reason=channel.should_stop())
-    except LearningError as error:
-        channel.send("failed", code=error.code, detail=error.detail)
-    except MACHINE as error:
-        sys.exit(f"{type(error).__name__}: {error}")
-    except Exception:  # noqa: BLE001  whatever it was, the job must end with a sentence
-        traceback.print_exc()
-        last = traceback.format_exc().splitlines()[-1]
-        channel.send(
-            "failed", code="internal_error", detail=f"The proof stopped unexpectedly: {last}"
-        )
-    channel.close()
+    with last_message(channel, "proof"):
+        try:
+            _prove(channel, ProofJob.model_validate_json(job))
+        except MACHINE as error:
+            sys.exit(f"{type(error).__name__}: {error}")

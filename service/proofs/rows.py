@@ -7,7 +7,6 @@ rows: of an imported version those that its bundle brought, with the answers tha
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +21,7 @@ from models.reference import Reference
 from models.split import columns_that_split, split_table
 from models.targets import ClassTarget
 from models.values import Problems, RawValue
+from service.proofs.messages import ProofJob, StoredTable
 
 Source = Literal["held_out", "training", "golden"]
 
@@ -52,22 +52,24 @@ class Sample:
         return f"row {self.places[row] + 1} of the dataset"
 
 
-def read_sample(job: Mapping[str, Any], predictor: Predictor, reference: Reference) -> Sample:
+def read_sample(job: ProofJob, predictor: Predictor, reference: Reference) -> Sample:
     """Return the rows that a job is to be proved by."""
-    if job["table"] is None:
+    if job.table is None:
         return _golden(predictor, reference)
-    return _from_table(job, predictor, reference)
+    return _from_table(job, job.table, predictor, reference)
 
 
 # ---- rows of the dataset ------------------------------------------------------------------------
 
 
-def _from_table(job: Mapping[str, Any], predictor: Predictor, reference: Reference) -> Sample:
+def _from_table(
+    job: ProofJob, stored: StoredTable, predictor: Predictor, reference: Reference
+) -> Sample:
     inputs = predictor.features.inputs
-    path, config = Path(job["table"]["path"]), RunConfig.model_validate(job["config"])
-    source, places = _places(job, config, path, _most_rows(predictor))
+    config = RunConfig.model_validate(job.config)
+    source, places = _places(stored, config, _most_rows(predictor))
     names = [column.name for column in inputs]
-    table, cells = read_rows(path, job["table"]["types"], names, places)
+    table, cells = read_rows(stored.path, stored.types, names, places)
     return Sample(
         source=source,
         rows=len(places),
@@ -78,12 +80,10 @@ def _from_table(job: Mapping[str, Any], predictor: Predictor, reference: Referen
     )
 
 
-def _places(
-    job: Mapping[str, Any], config: RunConfig, path: Path, most: int
-) -> tuple[Source, Rows]:
+def _places(stored: StoredTable, config: RunConfig, most: int) -> tuple[Source, Rows]:
     """Return the rows of the table to take, in order: a draw that is the same each time."""
     names = columns_that_split(config)
-    table = read_table(path, {name: job["table"]["types"][name] for name in names}, names)
+    table = read_table(stored.path, {name: stored.types[name] for name in names}, names)
     split = split_table(config, table)
     held_out = np.concatenate([split.validation, split.test])
     rows = held_out if len(held_out) else split.train

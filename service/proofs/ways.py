@@ -28,10 +28,11 @@ from models.targets import ClassTarget
 from models.values import RawValue
 from service.datasets import cells
 from service.datasets.sandbox import Task
-from service.inference import binary, bodies, formats, outputs, tensors, texts
-from service.inference.answers import answers
-from service.inference.formats import ARROW, CSV, JSON
+from service.predict import bodies, formats, texts
+from service.predict.answers import answers
+from service.predict.formats import ARROW, CSV, JSON
 from service.proofs.rows import Sample, numbers_of, records_of
+from service.protocols import binary, mlflow, outputs, tensors
 
 NAMED = {"model": "proved", "version": 1}
 MANY = 10**9  # rows or columns: the limits of requests are not what is proved
@@ -77,7 +78,7 @@ def rows_of_json(subject: Subject, sample: Sample) -> Answered:
     features = subject.predictor.features
     columns, left_out = _sayable(features.inputs, sample, _in_json)
     content = orjson.dumps({"rows": records_of(columns)})
-    rows = texts.read(content, JSON, features, MANY)
+    rows = texts.read(content, JSON, features, MANY, mlflow)
     return _from_json(subject, _written(JSON, subject, rows), left_out)
 
 
@@ -109,7 +110,7 @@ def comma_separated(subject: Subject, sample: Sample) -> Answered:
     write(columns)
     for row in zip(*columns.values(), strict=True):
         write(map(_spelled, row))
-    rows = texts.read(out.getvalue().encode(), CSV, features, MANY)
+    rows = texts.read(out.getvalue().encode(), CSV, features, MANY, mlflow)
     content = _written(CSV, subject, rows).decode()
     answered = list(csv.DictReader(io.StringIO(content, newline="")))
     target = features.target

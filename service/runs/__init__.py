@@ -1,0 +1,1 @@
+"""Training runs: plan, life, metrics, and the process that trains. Knows nothing of serving."""

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, literal_column, select, update
 from sqlalchemy.orm import Session
 
-from service.tables import Metric
+from service.runs.tables import Metric
 
 #: rows of a block of level 1, 2, 3, 4: each block consists of blocks of the level below. A curve of
 #: a million rows is drawn in a plot of usual width from those of level 3, which are not many more.

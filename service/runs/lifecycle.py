@@ -4,17 +4,18 @@ What a supervisor does is fenced by the attempt; what a client asks for (cancel,
 that the supervisor honours, never a write over a running attempt.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy import delete as sql_delete
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from models.failpoints import reach
-from service.errors import Conflict, Fenced
+from service.errors import Conflict, Fenced, NotFound
 from service.ids import new_id
-from service.jobs import life, queue
+from service.jobs import events, life, queue
 from service.jobs.life import (
     TERMINAL,
     TRANSITIONS,
@@ -25,8 +26,13 @@ from service.jobs.life import (
     stopped,
     succeed,
 )
-from service.runs import events, metrics
-from service.tables import Checkpoint, Run, utc_now
+from service.registry import versions
+from service.registry.tables import ModelVersion
+from service.registry.versions import Target
+from service.runs import metrics
+from service.runs.tables import Checkpoint, Run
+from service.storage import references
+from service.storage.database import time_of_day
 
 __all__ = [
     "TERMINAL",
@@ -44,15 +50,6 @@ KEEP_CHECKPOINTS = 2  # the newest ones that are kept beside the best
 
 def get(session: Session, run_id: str) -> Run:
     return life.get(session, Run, run_id)
-
-
-def unfinished_runs_of(session: Session, dataset_id: str) -> Sequence[str]:
-    """Return the ids of the runs that still need the dataset."""
-    return session.scalars(
-        select(Run.id)
-        .where(Run.dataset_id == dataset_id, Run.state.not_in(TERMINAL))
-        .order_by(Run.id)
-    ).all()
 
 
 # ---- what clients do ----------------------------------------------------------------------------
@@ -79,16 +76,12 @@ def submit(session: Session, submission: Submission) -> Run:
         config=submission.config,
         dataset_id=submission.dataset_id,
         dataset_version=submission.dataset_version,
-        state="queued",
         warnings=submission.warnings,
         retry_of=submission.retry_of,
         resume_checkpoint_id=submission.resume_checkpoint_id,
         best_checkpoint_id=submission.resume_checkpoint_id,
     )
-    session.add(run)
-    session.flush()
-    events.append(session, run.id, 0, "state", {"state": "queued"})
-    return get(session, run.id)
+    return life.enqueue(session, run)
 
 
 def cancel(session: Session, run_id: str) -> tuple[Run, bool]:
@@ -108,7 +101,7 @@ def resume(session: Session, run_id: str) -> tuple[Run, bool]:
         if run.state in {"queued", "starting", "running"}:
             return run, False
         raise life.not_allowed(run, "resume")
-    life.move(session, run, "queued", queued_at=utc_now())
+    life.move(session, run, "queued", queued_at=time_of_day(session))
     return get(session, run_id), True
 
 
@@ -147,6 +140,57 @@ def _heir(session: Session, run_id: str) -> str | None:
     return session.scalar(others.where(Run.state.not_in(TERMINAL)).limit(1))
 
 
+def target_of(session: Session, run_id: str) -> Target:
+    """Return the best checkpoint of a run, to predict with."""
+    run = get(session, run_id)
+    # None is called the best before training ends, but each holds the best parameters so far.
+    best_id = run.best_checkpoint_id or run.resume_checkpoint_id
+    best = best_id and session.get(Checkpoint, best_id)
+    if not best:
+        raise Conflict(
+            f"The run {run_id} is {run.state} and has no checkpoint to predict with: "
+            "wait until it has one.",
+            code="no_checkpoint",
+        )
+    name = run.model_name if run.model_version else None
+    named = {"model": name, "version": run.model_version, "run": run_id, "checkpoint": best.id}
+    return Target(best.sha256, named)
+
+
+def find_checkpoint(session: Session, run: Run, checkpoint_id: str) -> Checkpoint:
+    checkpoint = session.get(Checkpoint, checkpoint_id)
+    if checkpoint is None or checkpoint.run_id != run.id:
+        raise NotFound(f"The run {run.id} has no checkpoint {checkpoint_id!r}.")
+    return checkpoint
+
+
+def register(
+    session: Session, run: Run, checkpoint: Checkpoint, model: str, document: Mapping[str, Any]
+) -> ModelVersion:
+    """Publish a checkpoint as the next version of a model, which is made if needed.
+
+    `document` holds `signature`, `metrics` and, for a linear model, `parameters`.
+    """
+    # Its bytes get a second owner: not after the first one was deleted and they were collected.
+    references.lock(session, checkpoint.sha256)
+    if session.get(Checkpoint, checkpoint.id, populate_existing=True) is None:
+        raise NotFound(f"The checkpoint {checkpoint.id} has just been deleted.")
+    version = ModelVersion(
+        model_name=model,
+        run_id=run.id,
+        checkpoint_id=checkpoint.id,
+        sha256=checkpoint.sha256,
+        bytes=checkpoint.bytes,
+        signature=document["signature"],
+        metrics=document.get("metrics") or {},
+        config=run.config,
+        dataset_id=run.dataset_id,
+        dataset_version=run.dataset_version,
+        parameters=document.get("parameters"),
+    )
+    return versions.add(session, version)
+
+
 # ---- what supervisors do ------------------------------------------------------------------------
 
 
@@ -179,7 +223,7 @@ def add_checkpoint(
     session: Session, run_id: str, attempt: int, checkpoint: Checkpoint, *, is_resumable: bool
 ) -> None:
     """Add a checkpoint whose bytes are stored, and drop those that it makes needless."""
-    run = queue.fence(session, run_id, attempt)
+    run = queue.hold(session, Run, run_id, attempt)
     if checkpoint.metric_seq > run.metric_seq:
         raise Fenced(f"checkpoint at row {checkpoint.metric_seq}, but only {run.metric_seq} rows")
     checkpoint.is_resumable = is_resumable
@@ -201,8 +245,33 @@ def add_checkpoint(
     _drop_old_checkpoints(session, run_id)
 
 
+def fall_back(
+    session: Session, run_id: str, attempt: int, damaged: Checkpoint
+) -> Checkpoint | None:
+    """Give a damaged checkpoint up, for all to see; return the one to start from instead.
+
+    The rows that only the damaged one covered are replaced before any reader sees new ones.
+    """
+    run = queue.hold(session, Run, run_id, attempt)
+    older = _before(session, damaged)
+    older_id = older.id if older else None
+    values = {"resume_checkpoint_id": older_id}
+    if run.best_checkpoint_id == damaged.id:
+        values["best_checkpoint_id"] = older_id
+    session.execute(update(Run).where(Run.id == run_id).values(**values))
+    if damaged.run_id == run_id:
+        session.execute(sql_delete(Checkpoint).where(Checkpoint.id == damaged.id))
+    run = get(session, run_id)
+    warning = {"code": "checkpoint_corrupt", "detail": _fall_back_text(damaged, older)}
+    run.warnings = [*run.warnings, warning]
+    events.append(session, run_id, attempt, "log", {"line": warning["detail"]} | warning)
+    step = older.step if older else 0
+    metrics.rewind(session, run, covered_seq(run_id, older), step)
+    return older
+
+
 def log(session: Session, run_id: str, attempt: int, line: str) -> None:
-    queue.fence(session, run_id, attempt)
+    queue.hold(session, Run, run_id, attempt)
     events.append(session, run_id, attempt, "log", {"line": line})
 
 
@@ -221,3 +290,21 @@ def _drop_old_checkpoints(session: Session, run_id: str) -> None:
     for checkpoint in old:
         session.delete(checkpoint)
     session.flush()
+
+
+def _before(session: Session, damaged: Checkpoint) -> Checkpoint | None:
+    return session.scalars(
+        select(Checkpoint)
+        .where(Checkpoint.run_id == damaged.run_id, Checkpoint.is_resumable)
+        .where(Checkpoint.step < damaged.step)
+        .order_by(Checkpoint.step.desc(), Checkpoint.id.desc())
+        .limit(1)
+    ).one_or_none()
+
+
+def _fall_back_text(damaged: Checkpoint, older: Checkpoint | None) -> str:
+    goes_on = f"goes on from step {older.step}" if older else "starts from the beginning"
+    return (
+        f"The stored checkpoint {damaged.id} of step {damaged.step} is damaged or missing and is"
+        f" not used: the training {goes_on}."
+    )

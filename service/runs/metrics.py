@@ -15,9 +15,9 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
 from service.errors import Fenced
-from service.jobs import queue
-from service.runs import events, levels, replays, trajectories
-from service.tables import Metric, Run
+from service.jobs import events, queue
+from service.runs import levels, replays, trajectories
+from service.runs.tables import Event, Metric, Run
 
 FIELDS = ("seq", "attempt", "epoch", "step", "split", "name", "value", "at_s")
 COLUMNS = (*(getattr(Metric, field) for field in FIELDS), Metric.kind)
@@ -37,7 +37,7 @@ def append(
     A row that is already there (its commit was not heard of) is left out; a gap raises Fenced,
     because the sender's picture of the run is not the stored one.
     """
-    run = queue.fence(session, run_id, attempt)
+    run = queue.hold(session, Run, run_id, attempt)
     fresh = [row for row in rows if row["seq"] > run.metric_seq]
     last = run.metric_seq + len(fresh)
     if fresh:
@@ -265,7 +265,7 @@ def _live(run_id: str, query: Query) -> Any:  # noqa: ANN401  a Select of Metric
 def _rewinds(session: Session, run: Run, query: Query) -> list[dict[str, int]]:
     if query.attempt is None and query.after <= run.metric_seq:
         return []  # no row yet, or one that is live
-    found = (event.data for event in events.of_kind(session, run.id, "rewind"))
+    found = (event.data for event in events.of_kind(session, Event, run.id, "rewind"))
     return [
         {"attempt": data["attempt"], "after_seq": data["after_seq"]}
         for data in found

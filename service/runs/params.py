@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement
 
 from descent import schemas
 from service.runs import metrics
-from service.tables import Run
+from service.runs.tables import Run
 
 
 class RunFilter(BaseModel):

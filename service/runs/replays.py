@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.runs import events
-from service.tables import Metric, Run
+from service.jobs import events
+from service.runs.tables import Event, Metric, Run
 
 POINT = ("epoch", "step", "split", "name")
 
@@ -51,7 +51,7 @@ def _bits(row: dict[str, Any]) -> list[Any]:
 
 
 def _tell(session: Session, run: Run, was: dict[str, Any], row: dict[str, Any]) -> None:
-    logs = events.of_kind(session, run.id, "log")
+    logs = events.of_kind(session, Event, run.id, "log")
     if any(
         log.attempt == run.attempt and log.data.get("code") == "resume_divergence" for log in logs
     ):

@@ -1,48 +1,42 @@
 """Runs over HTTP: submit, look, ask, follow."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
 import orjson
 from anyio.to_thread import run_sync
-from fastapi import Header, Query, Request, Response
+from fastapi import Depends, Header, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 from fastapi.sse import EventSourceResponse
-from sqlalchemy import event as sql_event
-from sqlalchemy import select, tuple_
+from sqlalchemy import Engine, select, tuple_
 from sqlalchemy.orm import Session
 
 from descent import schemas
 from descent.spec import RunConfig
-from service.database import reading
+from service.datasets.tables import DatasetVersion
 from service.datasets.versions import ready_version
-from service.dependencies import (
-    MAX_WAIT,
-    PageParams,
-    Parts,
-    PartsDep,
-    ReadSession,
-    WriteSession,
-    decode_cursor,
-    encode_cursor,
-    etag_of,
-    link_next,
-    not_modified,
-    page_of,
-    when_changed,
-)
 from service.errors import Invalid
-from service.http import has_etag, not_idempotent
-from service.http import router as strict_router
-from service.runs import events, lifecycle, metrics, streams, trajectories, wire
+from service.http.dependencies import BlobsDep, EngineDep, ReadSession, WriteSession, after_commit
+from service.http.etags import etag_of, not_modified
+from service.http.paging import PageParams, decode_cursor, encode_cursor, link_next, page_of
+from service.http.strict_route import has_etag, not_idempotent
+from service.http.strict_route import router as strict_router
+from service.jobs import events
+from service.jobs.waiting import Wait, Wake, WakeDep, WatcherDep, when_changed
+from service.registry import versions
+from service.registry.checkpoints import describe
+from service.registry.representation import version_body
+from service.registry.serving import ServingDep, follow_change
+from service.runs import lifecycle, metrics, representation, streams, trajectories
 from service.runs.params import MetricsParams, RunFilter
 from service.runs.plan import Plan, make_plan
-from service.tables import Checkpoint, DatasetVersion, Run
+from service.runs.tables import Checkpoint, Event, Run
+from service.storage.blobs import BlobStore
+from service.storage.database import reading
 
 router = strict_router("/runs", tags=["runs"])
-
-Wait = Annotated[float, Query(ge=0, le=MAX_WAIT, description="Seconds to wait for a change.")]
 
 
 def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:  # noqa: ANN401  JSON
@@ -54,7 +48,7 @@ def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -
 
 
 @router.post("", status_code=202, response_model=schemas.Run, operation_id="submit_run")
-def submit(config: RunConfig, session: WriteSession, parts: PartsDep) -> Response:
+def submit(config: RunConfig, session: WriteSession, wake: WakeDep) -> Response:
     """Queue a run. Only `dataset` and `target` are required; `POST /runs/validate` tells more."""
     version, plan = _planned(session, config)
     submission = lifecycle.Submission(
@@ -64,7 +58,7 @@ def submit(config: RunConfig, session: WriteSession, parts: PartsDep) -> Respons
         warnings=plan.warnings,
     )
     run = lifecycle.submit(session, submission)
-    return _accepted(session, run, parts)
+    return _accepted(session, run, wake)
 
 
 @router.post("/validate", response_model=schemas.RunPlan, operation_id="validate_run")
@@ -89,11 +83,11 @@ def _planned(session: Session, config: RunConfig) -> tuple[DatasetVersion, Plan]
     return version, plan
 
 
-def _accepted(session: Session, run: Run, parts: Parts, status: int = 202) -> Response:
+def _accepted(session: Session, run: Run, wake: Wake, status: int = 202) -> Response:
     """Answer with the run, and wake the supervisor once the row is committed."""
-    sql_event.listen(session, "after_commit", lambda _session: parts.wake(), once=True)
+    after_commit(session, wake)
     location = f"/api/v1/runs/{run.id}"
-    return _json(wire.run_body(session, run), status, {"Location": location})
+    return _json(representation.run_body(session, run), status, {"Location": location})
 
 
 # ---- look ---------------------------------------------------------------------------------------
@@ -114,29 +108,44 @@ def list_runs(
         query = query.where(tuple_(Run.created_at, Run.id) < tuple_(*place))
     found = session.scalars(query).all()
     body = page_of(found, page.limit, lambda run: encode_cursor("runs", [run.created_at, run.id]))
-    response = _json(body | {"data": [wire.run_body(session, run) for run in body["data"]]})
+    response = _json(
+        body | {"data": [representation.run_body(session, run) for run in body["data"]]}
+    )
     link_next(request, response, body["next_cursor"])
     return response
 
 
+@dataclass(frozen=True)
+class RunLook:
+    """Reads the body of a run, and the number of its last event."""
+
+    engine: EngineDep
+    serving: ServingDep
+
+    def __call__(self, run_id: str) -> tuple[dict[str, Any], int]:
+        with reading(self.engine) as session:
+            run = lifecycle.get(session, run_id)
+            body = representation.run_body(session, run)
+        if made := body["model"]:
+            self.serving.told(made["name"], made["version"])
+        return body, run.event_seq
+
+
 @router.get("/{run_id}", response_model=schemas.Run, operation_id="get_run")
 @has_etag
-async def get_run(run_id: str, parts: PartsDep, request: Request, wait: Wait = 0) -> Response:
+async def get_run(
+    run_id: str,
+    watcher: WatcherDep,
+    look: Annotated[RunLook, Depends()],
+    request: Request,
+    wait: Wait = 0,
+) -> Response:
     """Return a run; with `wait`, as soon as its state changes or the time is up."""
-    body = await when_changed(request, parts, run_id, _look, wait)
+    body = await when_changed(request, watcher, run_id, look, wait)
     etag = etag_of(body)
     if not_modified(request, etag):
         return Response(status_code=304, headers={"ETag": etag})
     return _json(body, headers={"ETag": etag})
-
-
-def _look(parts: Parts, run_id: str) -> tuple[dict[str, Any], int]:
-    with reading(parts.engine) as session:
-        run = lifecycle.get(session, run_id)
-        body = wire.run_body(session, run)
-    if made := body["model"]:
-        parts.directory.told(made["name"], made["version"])
-    return body, run.event_seq
 
 
 @router.patch("/{run_id}", response_model=schemas.Run, operation_id="rename_run")
@@ -148,7 +157,7 @@ def rename(run_id: str, patch: schemas.RunPatch, session: WriteSession) -> Respo
     if "tags" in patch.model_fields_set:
         run.tags = patch.tags or {}
     session.flush()
-    return _json(wire.run_body(session, run))
+    return _json(representation.run_body(session, run))
 
 
 @router.delete("/{run_id}", status_code=204, operation_id="delete_run")
@@ -166,10 +175,10 @@ REPEATED: dict[int | str, dict[str, Any]] = {
 
 
 def _asked(
-    ask: Callable[[Session, str], tuple[Run, bool]], session: Session, run_id: str, parts: Parts
+    ask: Callable[[Session, str], tuple[Run, bool]], session: Session, run_id: str, wake: Wake
 ) -> Response:
     run, is_new = ask(session, run_id)
-    return _accepted(session, run, parts, 202 if is_new else 200)
+    return _accepted(session, run, wake, 202 if is_new else 200)
 
 
 @router.post(
@@ -179,9 +188,9 @@ def _asked(
     responses=REPEATED,
     operation_id="cancel_run",
 )
-def cancel(run_id: str, session: WriteSession, parts: PartsDep) -> Response:
+def cancel(run_id: str, session: WriteSession, wake: WakeDep) -> Response:
     """End a run; its best checkpoint is kept."""
-    return _asked(lifecycle.cancel, session, run_id, parts)
+    return _asked(lifecycle.cancel, session, run_id, wake)
 
 
 @router.post(
@@ -191,9 +200,9 @@ def cancel(run_id: str, session: WriteSession, parts: PartsDep) -> Response:
     responses=REPEATED,
     operation_id="pause_run",
 )
-def pause(run_id: str, session: WriteSession, parts: PartsDep) -> Response:
+def pause(run_id: str, session: WriteSession, wake: WakeDep) -> Response:
     """Stop a run at its next step; `resume` goes on from there."""
-    return _asked(lifecycle.pause, session, run_id, parts)
+    return _asked(lifecycle.pause, session, run_id, wake)
 
 
 @router.post(
@@ -203,19 +212,19 @@ def pause(run_id: str, session: WriteSession, parts: PartsDep) -> Response:
     responses=REPEATED,
     operation_id="resume_run",
 )
-def resume(run_id: str, session: WriteSession, parts: PartsDep) -> Response:
+def resume(run_id: str, session: WriteSession, wake: WakeDep) -> Response:
     """Queue a paused run again."""
-    return _asked(lifecycle.resume, session, run_id, parts)
+    return _asked(lifecycle.resume, session, run_id, wake)
 
 
 @router.post(
     "/{run_id}/retry", status_code=202, response_model=schemas.Run, operation_id="retry_run"
 )
-def retry(run_id: str, session: WriteSession, parts: PartsDep) -> Response:
+def retry(run_id: str, session: WriteSession, wake: WakeDep) -> Response:
     """Make a new run from one that failed or was cancelled; it starts at its last checkpoint."""
     old = lifecycle.get(session, run_id)
     ready_version(session, old.dataset_id, old.dataset_version)
-    return _accepted(session, lifecycle.retry(session, run_id), parts)
+    return _accepted(session, lifecycle.retry(session, run_id), wake)
 
 
 # ---- follow -------------------------------------------------------------------------------------
@@ -291,7 +300,9 @@ def _prefers(request: Request, media_type: str) -> bool:
 )
 async def list_events(
     run_id: str,
-    parts: PartsDep,
+    engine: EngineDep,
+    watcher: WatcherDep,
+    look: Annotated[RunLook, Depends()],
     request: Request,
     after: Annotated[int, Query(ge=0, lt=2**63, description="Events after this number.")] = 0,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
@@ -299,13 +310,13 @@ async def list_events(
 ) -> Response:
     """Return a page of events or, with `Accept: text/event-stream`, all of them as they come."""
     if not _prefers(request, "text/event-stream"):
-        return await run_sync(_event_page, parts, run_id, after, limit)
+        return await run_sync(_event_page, engine, run_id, after, limit)
     seen = _event_number(last_event_id, after)
-    run = await run_sync(_look, parts, run_id)
+    run = await run_sync(look, run_id)
     if run[0]["state"] in lifecycle.TERMINAL and seen >= run[1]:
         return Response(status_code=204)  # tells an EventSource not to come again
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    stream = streams.follow(parts.engine, parts.watcher, run_id, seen)
+    stream = streams.follow(engine, watcher, run_id, seen)
     return EventSourceResponse(stream, headers=headers)
 
 
@@ -320,12 +331,14 @@ def _event_number(last_event_id: str | None, after: int) -> int:
     return int(last_event_id)
 
 
-def _event_page(parts: Parts, run_id: str, after: int, limit: int) -> Response:
-    with reading(parts.engine) as session:
+def _event_page(engine: Engine, run_id: str, after: int, limit: int) -> Response:
+    with reading(engine) as session:
         lifecycle.get(session, run_id)
-        found = events.after(session, run_id, after, limit + 1)
+        found = events.after(session, Event, run_id, after, limit + 1)
         page = page_of(found, limit, lambda event: str(event.seq))
-        return _json(page | {"data": [wire.event_body(session, row) for row in page["data"]]})
+        return _json(
+            page | {"data": [representation.event_body(session, row) for row in page["data"]]}
+        )
 
 
 @router.get("/{run_id}/log", operation_id="get_log", response_class=PlainTextResponse)
@@ -336,7 +349,7 @@ def get_log(run_id: str, session: ReadSession, request: Request) -> Response:
     etag = etag_of(run.id, run.event_seq)
     if not_modified(request, etag):
         return Response(status_code=304, headers={"ETag": etag})
-    return PlainTextResponse(wire.log_text(session, run_id), headers={"ETag": etag})
+    return PlainTextResponse(representation.log_text(session, run_id), headers={"ETag": etag})
 
 
 @router.get(
@@ -362,6 +375,48 @@ def list_checkpoints(
     body = page_of(
         found, page.limit, lambda row: encode_cursor("checkpoints", [row.created_at, row.id])
     )
-    response = _json(body | {"data": [wire.checkpoint_body(row) for row in body["data"]]})
+    response = _json(body | {"data": [representation.checkpoint_body(row) for row in body["data"]]})
     link_next(request, response, body["next_cursor"])
     return response
+
+
+# ---- registering ---------------------------------------------------------------------------------
+
+
+@router.post(
+    "/{run_id}/checkpoints/{checkpoint_id}/register",
+    status_code=201,
+    response_model=schemas.ModelVersion,
+    operation_id="register_checkpoint",
+    tags=["models"],
+)
+def register_checkpoint(
+    response: Response,
+    session: WriteSession,
+    blobs: BlobsDep,
+    serving: ServingDep,
+    wake: WakeDep,
+    run_id: str,
+    checkpoint_id: str,
+    body: schemas.CheckpointRegister,
+) -> schemas.ModelVersion:
+    """Publish a checkpoint of a run as the next version of a model."""
+    run = lifecycle.get(session, run_id)
+    checkpoint = lifecycle.find_checkpoint(session, run, checkpoint_id)
+    document = _document(session, blobs, run, checkpoint)
+    row = lifecycle.register(session, run, checkpoint, body.model, document)
+    follow_change(serving, session, body.model)
+    response.headers["Location"] = f"/api/v1/models/{body.model}/versions/{row.version}"
+    after_commit(session, wake)  # a worker has to verify it
+    return version_body(row, {}, None)
+
+
+def _document(
+    session: Session, blobs: BlobStore, run: Run, checkpoint: Checkpoint
+) -> dict[str, Any]:
+    known = versions.version_of_checkpoint(session, checkpoint.id)
+    if known is not None:
+        return {name: getattr(known, name) for name in ("signature", "metrics", "parameters")}
+    is_result = checkpoint.id == run.best_checkpoint_id and run.evaluation is not None
+    metrics = run.evaluation if is_result else checkpoint.metrics
+    return describe(blobs, checkpoint.sha256) | {"metrics": metrics}

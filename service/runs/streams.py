@@ -8,9 +8,10 @@ import orjson
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from sqlalchemy import Engine
 
-from service.database import reading
-from service.runs import events, wire
-from service.tables import Run
+from service.jobs import events
+from service.runs import representation
+from service.runs.tables import Event, Run
+from service.storage.database import reading
 
 KEEP_ALIVE = 15.0  # seconds between two comments of an idle stream
 BATCH = 200  # events that are read at a time
@@ -50,8 +51,8 @@ def _read(engine: Engine, run_id: str, seen: int) -> Found:
         if session.get(Run, run_id) is None:
             text = format_sse_event(event="end", data_str='{"state":"deleted"}')
             return Found(text, seen, is_end=True)
-        found = events.after(session, run_id, seen, BATCH)
-        bodies = [wire.event_body(session, event) for event in found]
+        found = events.after(session, Event, run_id, seen, BATCH)
+        bodies = [representation.event_body(session, event) for event in found]
     text = b"".join(
         format_sse_event(
             id=str(body["seq"]), event=body["event"], data_str=orjson.dumps(body["data"]).decode()

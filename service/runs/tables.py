@@ -1,10 +1,145 @@
-"""The tables of what a run leaves beside its curves: how a small net's parameters moved."""
+"""The tables of runs: their curves, events, checkpoints and trajectories."""
 
-from sqlalchemy import ForeignKey
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ForeignKey, ForeignKeyConstraint, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.columns import Json, Table
-from service.tables import Id
+from service.jobs.tables import Job, JobEvent
+from service.storage.columns import BlobDigest, Id, Json, Table, utc_now
+
+#: code of a death → the sentence of a run that failed by it
+DEATHS = {
+    "worker_lost": "The training process died {streak} times without a new checkpoint ({words})."
+    " Check the run's log, then retry the run.",
+    "out_of_memory": "The machine ran out of memory, so its kernel killed the training process;"
+    " it died {streak} times without a new checkpoint ({words}). Use a smaller table, network or"
+    " batch_size, or a worker with more memory.",
+    "stalled": "The training process stood still, and ended {streak} times without a new checkpoint"
+    " ({words}). Check the worker and its device, then retry the run; the setting DESCENT_STALL_S"
+    " says how long it may be silent.",
+}
+
+
+class Run(Job, Table):
+    """One training job, and its place in the queue."""
+
+    prefix = "run"
+    noun = "run"
+    plural = "runs"
+    verbs = frozenset({"cancel", "pause", "resume", "retry"})
+    reads = frozenset({"dataset_id"})
+    deaths = DEATHS
+
+    __tablename__ = "runs"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["dataset_id", "dataset_version"],
+            ["dataset_versions.dataset_id", "dataset_versions.version"],
+            name="fk_runs_dataset",
+        ),
+        Index("ix_runs_queue", "state", "queued_at", "id"),
+    )
+
+    name: Mapped[str | None]
+    tags: Mapped[Json]
+    config: Mapped[Json]
+    dataset_id: Mapped[str] = mapped_column(Id, index=True)
+    dataset_version: Mapped[int]
+    retry_of: Mapped[str | None] = mapped_column(Id)
+    #: the checkpoint to go on from, and the one to predict with
+    resume_checkpoint_id: Mapped[str | None] = mapped_column(Id)
+    best_checkpoint_id: Mapped[str | None] = mapped_column(Id)
+    #: the last live metric row
+    metric_seq: Mapped[int] = mapped_column(default=0)
+    latest: Mapped[Json | None]
+    best: Mapped[Json | None]
+    evaluation: Mapped[Json | None]
+    device: Mapped[str | None]
+    warnings: Mapped[list[Any]]
+    #: the version that the run made
+    model_name: Mapped[str | None] = mapped_column(String(128), index=True)
+    model_version: Mapped[int | None]
+
+
+class Metric(Table):
+    """One value of a curve. Live rows of a run are 1..n; see `runs.metrics`."""
+
+    __tablename__ = "metrics"
+
+    run_id: Mapped[str] = mapped_column(
+        Id, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True
+    )
+    attempt: Mapped[int] = mapped_column(primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    epoch: Mapped[int]
+    step: Mapped[int]
+    split: Mapped[str] = mapped_column(String(16))
+    name: Mapped[str] = mapped_column(String(64))
+    #: NULL where the value is not finite: SQLite keeps NaN as NULL, so `kind` says which
+    value: Mapped[float | None]
+    #: finite, nan, inf, -inf
+    kind: Mapped[str] = mapped_column(String(6))
+    at_s: Mapped[float]
+    #: the attempt that replaced this row; NULL means that the row is live
+    superseded_by: Mapped[int | None]
+    #: in how large a block of rows this is the least or the greatest of its curve: `runs.levels`
+    level: Mapped[int] = mapped_column(default=0)
+
+
+class Event(JobEvent, Table):
+    """An event of a run, for pollers and streams."""
+
+    __tablename__ = "events"
+
+    job_id: Mapped[str] = mapped_column(
+        "run_id", Id, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True
+    )
+
+
+Run.event_table = Event
+
+
+class Checkpoint(Table):
+    """The state of a run at one step; the bytes are a blob."""
+
+    __tablename__ = "checkpoints"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    run_id: Mapped[str] = mapped_column(Id, ForeignKey("runs.id", ondelete="CASCADE"), index=True)
+    attempt: Mapped[int]
+    epoch: Mapped[int]
+    step: Mapped[int]
+    #: the last metric row that the state covers
+    metric_seq: Mapped[int]
+    metrics: Mapped[Json]
+    #: the epoch that `metrics` are of, and whose parameters predict
+    metrics_epoch: Mapped[int | None]
+    sha256: Mapped[str] = mapped_column(BlobDigest, index=True)
+    bytes: Mapped[int]
+    is_best: Mapped[bool]
+    #: whether training can go on from it; from that of a diverged run it cannot
+    is_resumable: Mapped[bool] = mapped_column(default=True)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+Index(
+    "ix_metrics_level",
+    Metric.run_id,
+    Metric.level,
+    Metric.seq,
+    sqlite_where=Metric.level > 0,
+    postgresql_where=Metric.level > 0,
+)
+Index(
+    "uq_metrics_live",
+    Metric.run_id,
+    Metric.seq,
+    unique=True,
+    sqlite_where=Metric.superseded_by.is_(None),
+    postgresql_where=Metric.superseded_by.is_(None),
+)
 
 
 class Trajectory(Table):

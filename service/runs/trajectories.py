@@ -3,7 +3,6 @@
 Frames are written in the transaction of the metric rows of their epoch, which has fenced the run.
 """
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from sqlalchemy import delete, func, insert, select
 from sqlalchemy.orm import Session
 
+from models.events import Frame as NetFrame
 from service.runs.tables import Frame, Trajectory
 
 MAX_FRAMES = 500  # of one page
@@ -22,7 +22,7 @@ def begin(
     session: Session,
     run_id: str,
     subject: dict[str, Any] | None,
-    frames: Sequence[dict[str, Any]],
+    frames: Sequence[NetFrame],
 ) -> None:
     """Say what the frames of an attempt are frames of; the newest attempt's word stands."""
     if subject is None:
@@ -32,12 +32,12 @@ def begin(
     append(session, run_id, frames)
 
 
-def append(session: Session, run_id: str, frames: Sequence[dict[str, Any]]) -> None:
+def append(session: Session, run_id: str, frames: Sequence[NetFrame]) -> None:
     """Add frames; one that is there already (its commit was not heard of) is left out."""
     if not frames:
         return
     newest = session.scalar(select(func.max(Frame.epoch)).where(Frame.run_id == run_id))
-    fresh = [frame for frame in frames if newest is None or frame["epoch"] > newest]
+    fresh = [frame for frame in frames if newest is None or frame.epoch > newest]
     if fresh:
         session.execute(insert(Frame), [_stored(frame) | {"run_id": run_id} for frame in fresh])
 
@@ -79,6 +79,5 @@ def page(session: Session, run_id: str, after: int, limit: int) -> Page:
     )
 
 
-def _stored(frame: dict[str, Any]) -> dict[str, Any]:
-    values = base64.b64decode(frame["values"])
-    return {"epoch": frame["epoch"], "step": frame["step"], "parameters": values}
+def _stored(frame: NetFrame) -> dict[str, Any]:
+    return {"epoch": frame.epoch, "step": frame.step, "parameters": frame.values}

@@ -23,10 +23,10 @@ from typing import Any, NamedTuple
 import httpx
 from sqlalchemy import Engine
 
-from service.blobs import LocalBlobs
-from service.database import create_database
+from service.storage.blobs import LocalBlobs
+from service.storage.database import create_database
 from tests.chaos.submits import fresh_database
-from tests.service.inference import trained
+from tests.service import trained
 from tests.serving import RunService, running_service
 
 MODEL = "scores"

@@ -19,13 +19,14 @@ from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
 from models import checkpoint
-from service.blobs import BlobStore, read_blob
-from service.database import create_database, reading
 from service.errors import ServiceError
+from service.registry.tables import ModelVersion
 from service.runs.lifecycle import TERMINAL, TRANSITIONS
+from service.runs.tables import Checkpoint, Event, Metric, Run
 from service.settings import Settings
-from service.storage import open_store
-from service.tables import Checkpoint, Event, Metric, ModelVersion, Run
+from service.storage.blobs import BlobStore, read_blob
+from service.storage.database import create_database, reading
+from service.storage.stores import open_store
 
 LOOK_S = 0.005  # seconds between two looks of the observer
 ASK_EVERY = 8  # looks between two requests of the follower

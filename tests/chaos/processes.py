@@ -25,9 +25,9 @@ from sqlalchemy.orm import configure_mappers
 from service import logs, serve
 from service.app import common_routes
 from service.datasets import sandbox
-from service.jobs import worker
-from service.jobs.launch import LocalLauncher
 from service.settings import Settings
+from service.worker import supervisor
+from service.worker.launch import LocalLauncher
 
 TICK = 0.02  # seconds between two looks
 WARM_S = 60.0  # seconds; torch takes two of them on an idle machine
@@ -83,7 +83,7 @@ def start_worker(warm: Warm, settings: Settings, log: Path) -> int:
 
     def work() -> None:
         warm.become_worker()
-        worker.main(settings, stdin_wake=False)
+        supervisor.main(settings, stdin_wake=False)
 
     return fork(work, log)
 

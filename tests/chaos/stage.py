@@ -15,8 +15,8 @@ import httpx
 from sqlalchemy import make_url
 
 from models.failpoints import FOLDER
-from service.database import create_database, migrate
 from service.settings import Settings
+from service.storage.database import create_database, migrate
 from tests.chaos import checks
 from tests.chaos.processes import (
     Warm,

@@ -24,8 +24,9 @@ from typing import Any
 import httpx
 from sqlalchemy import func, select
 
-from service.database import create_database, migrate, reading, writing
-from service.tables import IdempotencyKey, Run
+from service.http.idempotency import IdempotencyKey
+from service.runs.tables import Run
+from service.storage.database import create_database, migrate, reading, writing
 from tests.postgres import own_server
 from tests.service.rows import add_dataset
 from tests.serving import Process, Start, start_service, url_of

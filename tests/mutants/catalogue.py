@@ -5,16 +5,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
-FENCING = "tests/service/jobs/test_fencing.py"
+FENCING = "tests/service/worker/test_fencing.py"
 LATE = f"{FENCING}::test_a_late_write_is_refused_and_changes_nothing"
 LIFECYCLE = "tests/service/runs/test_lifecycle.py"
 METRICS = "tests/service/runs/test_metrics.py"
 RESUME = "tests/models/test_resume.py"
 EXACT = f"{RESUME}::test_a_run_stopped_anywhere_ends_with_the_very_same_file"
 CHECKPOINT = "tests/models/test_checkpoint.py"
-DURABLE = "tests/service/test_durability.py"
+DURABLE = "tests/service/storage/test_durability.py"
 PROOFS = "tests/service/proofs"
-IDEMPOTENT = "tests/service/test_idempotency.py"
+IDEMPOTENT = "tests/service/http/test_idempotency.py"
 SYNCED = f"{DURABLE}::test_a_file_is_synced_before_it_has_its_name_and_its_folder_after"
 
 
@@ -101,21 +101,21 @@ MUTANTS = (
     # ---- proofs -------------------------------------------------------------------------------
     Mutant(
         "an alias does not ask for a proof",
-        "service/proofs/lifecycle.py",
+        "service/registry/proofs.py",
         "    for number in sorted(numbers):\n",
         "    for number in sorted(found.keys() - numbers):\n",
         f"{PROOFS}/test_lifecycle.py::test_no_alias_points_to_what_is_not_proved_yet",
     ),
     Mutant(
         "a canary needs no proof",
-        "service/inference/aliases.py",
+        "service/registry/aliases.py",
         "{self.version} if self.canary_version is None else {self.version, self.canary_version}",
         "{self.version}",
         f"{PROOFS}/test_lifecycle.py::test_a_canary_must_be_proved_and_a_shadow_need_not",
     ),
     Mutant(
         "a proof that failed has passed",
-        "service/proofs/lifecycle.py",
+        "service/registry/proofs.py",
         'return "passed" if proof.state == "succeeded" else "failed"',
         'return "passed"',
         f"{PROOFS}/test_lifecycle.py::test_no_alias_points_to_what_has_failed",
@@ -202,45 +202,45 @@ MUTANTS = (
     ),
     Mutant(
         "a blob is not synced",
-        "service/blobs.py",
+        "service/storage/blobs.py",
         "        os.fsync(writer.fileno())\n",
         "",
         f"{SYNCED}[put_blob]",
     ),
     Mutant(
         "a blob is read without a look at its digest",
-        "service/blobs.py",
+        "service/storage/blobs.py",
         "    if found.hexdigest() != sha256:",
         "    if False:",
-        "tests/service/test_blobs.py::test_a_flipped_bit_is_found_on_every_read",
+        "tests/service/storage/test_blobs.py::test_a_flipped_bit_is_found_on_every_read",
     ),
     Mutant(
         "the collector does not look for pins",
-        "service/references.py",
+        "service/storage/references.py",
         "        exists().where(BlobPin.sha256 == sha256, pinned),\n",
         "",
-        "tests/service/test_collect.py::test_bytes_of_a_writer_that_is_not_done_stay",
+        "tests/service/storage/test_collection.py::test_bytes_of_a_writer_that_is_not_done_stay",
     ),
     Mutant(
         "the collector does not look for checkpoints",
-        "service/references.py",
+        "service/storage/references.py",
         "        exists().where(Checkpoint.sha256 == sha256),\n",
         "",
-        "tests/service/test_collect.py::test_every_column_that_names_a_blob_keeps_it",
+        "tests/service/storage/test_collection.py::test_every_column_that_names_a_blob_keeps_it",
     ),
     Mutant(
         "the collector does not look for chunks",
-        "service/references.py",
+        "service/storage/references.py",
         "        exists().where(BatchChunk.sha256 == sha256),\n",
         "",
-        "tests/service/test_collect.py::test_every_column_that_names_a_blob_keeps_it",
+        "tests/service/storage/test_collection.py::test_every_column_that_names_a_blob_keeps_it",
     ),
     Mutant(
         "a reference is made without a pin",
-        "service/references.py",
+        "service/storage/references.py",
         "    if not is_there or row_count(found) != 1:",
         "    if not is_there:",
-        "tests/service/test_collect.py::test_a_pin_of_somebody_else_is_no_pin_of_mine",
+        "tests/service/storage/test_collection.py::test_a_pin_of_somebody_else_is_no_pin_of_mine",
     ),
     Mutant(
         "a fall back from a damaged checkpoint keeps its rows",
@@ -318,14 +318,14 @@ MUTANTS = (
     # ---- requests -----------------------------------------------------------------------------
     Mutant(
         "another request under the same key gets the stored response",
-        "service/idempotency.py",
+        "service/http/idempotency.py",
         "    if row.fingerprint != fingerprint:",
         "    if False:",
         f"{IDEMPOTENT}::test_another_request_under_the_same_key_is_refused",
     ),
     Mutant(
         "a request that lost its lease stores its response",
-        "service/idempotency.py",
+        "service/http/idempotency.py",
         "            IdempotencyKey.lease_until == self.lease_until,\n",
         "",
         f"{IDEMPOTENT}::test_a_request_that_lost_its_lease_cannot_store_its_response",

@@ -16,9 +16,9 @@ import httpx
 from models.data import Floats
 from models.targets import ClassTarget
 from service.app import create_app
-from service.blobs import LocalBlobs
-from service.database import create_database, migrate
 from service.settings import Settings
+from service.storage.blobs import LocalBlobs
+from service.storage.database import create_database, migrate
 from tests.parity.models import Known, publish, train_all
 from tests.parity.tables import Sample, make_sample
 from tests.parity.ways import WAYS, Answer, Refused, Way

@@ -17,14 +17,14 @@ from models.data import ColumnType, Floats, Table
 from models.features import Features
 from models.nets import build
 from models.predict import Predictor
-from service.blobs import BlobStore
-from service.database import writing
 from service.ids import new_id
-from service.tables import Checkpoint
+from service.runs.tables import Checkpoint
+from service.storage.blobs import BlobStore
+from service.storage.database import writing
 from tests.models.samples import learn, make_table
-from tests.service.inference import trained
-from tests.service.inference.trained import Trained
+from tests.service import trained
 from tests.service.rows import add_run
+from tests.service.trained import Trained
 
 ROWS = 90
 TYPES: dict[str, ColumnType] = {

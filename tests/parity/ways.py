@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from models.inputs import Choice, Moment
 from models.targets import ClassTarget
-from service.inference.formats import ARROW, CSV, JSON, NDJSON, PARQUET
+from service.predict.formats import ARROW, CSV, JSON, NDJSON, PARQUET
 from tests.parity.tables import ABSENT, Cell, Sample
 
 TSV = "text/tab-separated-values"

@@ -6,11 +6,13 @@ from typing import Any
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
-from service.database import reading
+from service.datasets.tables import Dataset, DatasetVersion
 from service.ids import new_id
 from service.jobs import deaths
+from service.registry.tables import ModelVersion
 from service.runs import lifecycle, metrics
-from service.tables import Checkpoint, Dataset, DatasetVersion, Event, Metric, ModelVersion, Run
+from service.runs.tables import Checkpoint, Event, Metric, Run
+from service.storage.database import reading
 
 COLUMNS: list[dict[str, Any]] = [
     {"name": "Quiz", "type": "number", "role": "feature", "missing": 0, "distinct": 13},

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from descent.schemas.system import Check
-from service.database import create_database
 from service.doctor import gpu, look
 from service.settings import Settings
+from service.storage.database import create_database
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from descent.strict import Strict
 from service import logs
-from service.http import router
+from service.http.strict_route import router
 from service.settings import Settings
 from tests.serving import app_of, serving
 

@@ -15,9 +15,9 @@ import pytest
 
 from service import logs
 from service.__main__ import main
-from service.database import create_database, reading
 from service.runs import lifecycle
-from service.tables import Checkpoint
+from service.runs.tables import Checkpoint
+from service.storage.database import create_database, reading
 from tests.serving import ROOT, running_service, start_service, url_of
 
 pytestmark = pytest.mark.slow

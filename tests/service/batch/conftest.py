@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import Engine
 
 from models.features import Features
-from service.blobs import LocalBlobs
-from tests.service.inference import trained
+from service.storage.blobs import LocalBlobs
+from tests.service import trained
 
 
 @pytest.fixture

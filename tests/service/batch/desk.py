@@ -6,11 +6,11 @@ from typing import Any
 from descent.schemas import BatchPredictionRequest
 from service.batch import lifecycle
 from service.batch.plan import make_order
-from service.database import reading, writing
+from service.batch.tables import BatchPrediction
+from service.datasets.tables import Dataset
 from service.jobs import life
-from service.jobs.tables import BatchPrediction
-from service.tables import Dataset
-from tests.service.jobs.workplace import Workplace, until
+from service.storage.database import reading, writing
+from tests.service.worker.workplace import Workplace, until
 
 ENDED = ("succeeded", "failed", "cancelled")
 

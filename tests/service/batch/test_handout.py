@@ -8,20 +8,21 @@ import pytest
 from sqlalchemy import Engine
 
 from descent.schemas import BatchPredictionRequest
-from service import references
 from service.batch import lifecycle
 from service.batch.handout import make_job
 from service.batch.lifecycle import Chunk
 from service.batch.plan import make_order
-from service.blobs import LocalBlobs
-from service.database import reading, writing
+from service.batch.tables import BatchPrediction
+from service.datasets.tables import DatasetVersion
 from service.errors import BlobCorrupt
-from service.inference import registry
 from service.jobs import life, queue
-from service.jobs.handout import ModelDamaged, refusal
-from service.jobs.tables import BatchPrediction
+from service.registry import versions
+from service.registry.versions import ModelDamaged
 from service.settings import Settings
-from service.tables import DatasetVersion
+from service.storage import references
+from service.storage.blobs import LocalBlobs
+from service.storage.database import reading, writing
+from service.worker.scratch import refusal
 from tests.service.rows import add_dataset
 
 COUNTS = {"errors": 1, "warnings": {}}
@@ -85,7 +86,7 @@ def test_a_damaged_model_predicts_nothing(
     engine: Engine, blobs: LocalBlobs, settings: Settings, job: BatchPrediction, tmp_path: Path
 ) -> None:
     with reading(engine) as session:
-        target = registry.target_of_version(session, job.model_name, job.model_version)
+        target = versions.target_of_version(session, job.model_name, job.model_version)
     flip_a_bit(blobs, target.sha256, tmp_path)
     with pytest.raises(ModelDamaged) as damaged:
         make_job(engine, blobs, settings, job, tmp_path)

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select, text
 
-from service import references
-from service.database import create_database, reading
-from service.tables import Dataset, Worker
+from service.datasets.tables import Dataset
+from service.jobs.tables import Worker
+from service.storage import references
+from service.storage.database import create_database, reading
 from tests.chaos import points
 from tests.conftest import MakeDatabase
 from tests.service.batch.desk import ENDED, Desk
-from tests.service.jobs.workplace import Workplace, until
+from tests.service.worker.workplace import Workplace, until
 from tests.warm import Parent
 
 pytestmark = pytest.mark.slow

@@ -7,16 +7,18 @@ import pytest
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
-from service import references
 from service.batch import lifecycle
 from service.batch.lifecycle import Chunk, Order
-from service.database import reading, writing
+from service.batch.tables import BatchChunk, BatchPrediction
+from service.datasets.tables import Dataset, DatasetVersion
 from service.errors import Conflict, Fenced
-from service.inference import registry
 from service.jobs import life, queue
-from service.jobs.tables import BatchChunk, BatchPrediction
-from service.references import Stored
-from service.tables import Dataset, DatasetVersion, Model, ModelVersion, Run
+from service.registry import versions
+from service.registry.tables import Model, ModelVersion
+from service.runs.tables import Run
+from service.storage import references
+from service.storage.database import reading, writing
+from service.storage.references import Stored
 from tests.service.rows import add_dataset, add_run
 
 LEASE = 20.0
@@ -169,11 +171,11 @@ def test_a_model_that_is_needed_cannot_be_deleted(engine: Engine) -> None:
             session.add(ModelVersion(model_name="scores", version=number, **version, **place))
         job = submitted(session)
     with pytest.raises(Conflict) as refused, writing(engine) as session:
-        registry.unregister(session, "scores", 1)
+        versions.unregister(session, "scores", 1)
     assert refused.value.fields["batch_predictions"] == [job.id]
     with pytest.raises(Conflict, match=job.id), writing(engine) as session:
-        registry.unregister_model(session, "scores")
+        versions.unregister_model(session, "scores")
     with writing(engine) as session:
-        registry.unregister(session, "scores", 2)
+        versions.unregister(session, "scores", 2)
         life.cancel(session, BatchPrediction, job.id)
-        registry.unregister(session, "scores", 1)
+        versions.unregister(session, "scores", 1)

@@ -10,8 +10,8 @@ import httpx
 import pytest
 from sqlalchemy import Engine
 
-from service.database import writing
 from service.settings import Settings
+from service.storage.database import writing
 from tests.service.rows import add_run
 from tests.serving import Serve, connected
 

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from service.blobs import BlobStore, LocalBlobs
-from service.database import clock, reading, writing
 from service.datasets.ingest import MAX_ATTEMPTS, Ingester
+from service.datasets.tables import Dataset, DatasetVersion
 from service.datasets.upload import remove_leftovers
 from service.datasets.versions import ready_version as ready
 from service.errors import Conflict, Invalid, NotFound, StorageUnavailable
 from service.ids import new_id
 from service.settings import Settings
-from service.tables import Dataset, DatasetVersion
+from service.storage.blobs import BlobStore, LocalBlobs
+from service.storage.database import clock, reading, writing
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from service.blobs import LocalBlobs
-from tests.service.inference import trained
-from tests.service.inference.trained import Trained
+from service.storage.blobs import LocalBlobs
+from tests.service import trained
 from tests.service.proofs import proved
 from tests.service.proofs.proved import CLASSES, Proved
+from tests.service.trained import Trained
 
 
 @pytest.fixture(scope="session")

@@ -7,18 +7,19 @@ import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import Engine, update
 
-from service.blobs import LocalBlobs
-from service.database import reading, writing
-from service.inference import registry
+from service.datasets.tables import DatasetVersion
 from service.jobs import queue
-from service.jobs.handout import ModelDamaged, refusal
-from service.jobs.tables import Proof
 from service.proofs.handout import make_job
+from service.registry import versions
+from service.registry.tables import ModelVersion, Proof
+from service.registry.versions import ModelDamaged
 from service.settings import Settings
-from service.tables import DatasetVersion, ModelVersion
+from service.storage.blobs import LocalBlobs
+from service.storage.database import reading, writing
+from service.worker.scratch import refusal
+from tests.service import trained
 from tests.service.batch.test_handout import flip_a_bit
-from tests.service.inference import trained
-from tests.service.inference.trained import Trained
+from tests.service.trained import Trained
 
 Given = tuple[Proof, ModelVersion, str]
 
@@ -33,7 +34,7 @@ def given(engine: Engine, blobs: LocalBlobs, scores: Trained, tmp_path: Path) ->
     with writing(engine) as session:
         session.execute(update(DatasetVersion).values(table_sha256=digest))
         proof = queue.claim(session, Proof, "w1", lease_s=20.0, now=0.0)
-        version = registry.find_version(session, "scores", number)
+        version = versions.find_version(session, "scores", number)
     assert proof is not None
     return proof, version, digest
 

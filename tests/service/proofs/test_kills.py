@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from service.database import create_database, reading
-from service.jobs.tables import Proof
-from service.proofs import lifecycle
 from service.proofs.ways import WAYS
+from service.registry import proofs
+from service.registry.tables import Proof
+from service.storage.database import create_database, reading
 from tests.chaos import points
 from tests.conftest import MakeDatabase
 from tests.service.batch.test_kills import Arm
-from tests.service.jobs.workplace import Workplace, until
+from tests.service.worker.workplace import Workplace, until
 from tests.warm import Parent
 
 pytestmark = pytest.mark.slow
@@ -79,7 +79,7 @@ def trained(workplace: Workplace, dataset: str) -> int:
 
 def proof_of(workplace: Workplace, version: int) -> Proof:
     with reading(workplace.engine) as session:
-        return lifecycle.of_versions(session, "line", [version])[version]
+        return proofs.of_versions(session, "line", [version])[version]
 
 
 def ended(workplace: Workplace, version: int) -> Proof:

@@ -7,17 +7,15 @@ import pytest
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
-from service.database import reading, writing
 from service.errors import Conflict, Fenced
-from service.inference import aliases, registry
-from service.inference.aliases import Pointer, Pointing
 from service.jobs import deaths, life, queue
-from service.jobs.tables import Proof
-from service.proofs import lifecycle
-from service.proofs.lifecycle import verdict
-from service.tables import Alias
-from tests.service.inference import trained
-from tests.service.inference.trained import Trained
+from service.registry import aliases, proofs, versions
+from service.registry.aliases import Pointer, Pointing
+from service.registry.proofs import verdict
+from service.registry.tables import Alias, Proof
+from service.storage.database import reading, writing
+from tests.service import trained
+from tests.service.trained import Trained
 
 LEASE = 20.0
 DETAILS: dict[str, Any] = {
@@ -47,7 +45,7 @@ def claimed(session: Session, owner: str = "w1", now: float = 0.0) -> Proof:
 def end(engine: Engine, problem: dict[str, Any] | None) -> None:
     with writing(engine) as session:
         proof = claimed(session)
-        lifecycle.conclude(session, proof.id, proof.attempt, DETAILS, problem)
+        proofs.conclude(session, proof.id, proof.attempt, DETAILS, problem)
 
 
 def proofs(engine: Engine) -> list[list[str]]:
@@ -75,12 +73,12 @@ def test_a_proof_is_made_in_the_transaction_that_makes_the_version(
 ) -> None:
     before = proofs(engine)
     with Session(engine) as session:  # which is not committed
-        run = registry.find_run(session, scores.run_id)
-        stored = registry.find_checkpoint(session, run, scores.checkpoint_id)
-        made = registry.register(
+        run = versions.find_run(session, scores.run_id)
+        stored = versions.find_checkpoint(session, run, scores.checkpoint_id)
+        made = versions.register(
             session, run=run, checkpoint=stored, model="scores", document={"signature": {}}
         )
-        found = lifecycle.of_versions(session, "scores", [made.version])
+        found = proofs.of_versions(session, "scores", [made.version])
         assert verdict(found[made.version]) == "pending"
     assert proofs(engine) == before
 
@@ -88,15 +86,15 @@ def test_a_proof_is_made_in_the_transaction_that_makes_the_version(
 def test_a_comparison_ends_a_proof_and_is_kept(engine: Engine, pending: int) -> None:
     end(engine, None)
     with reading(engine) as session:
-        proof = lifecycle.of_versions(session, "scores", [pending])[pending]
+        proof = proofs.of_versions(session, "scores", [pending])[pending]
         assert (verdict(proof), proof.details, proof.error) == ("passed", DETAILS, None)
-        assert lifecycle.pending(session, "scores", [1, pending]) is None
+        assert proofs.pending(session, "scores", [1, pending]) is None
 
 
 def test_a_difference_ends_it_with_a_sentence(engine: Engine, pending: int) -> None:
     end(engine, WRONG)
     with reading(engine) as session:
-        proof = lifecycle.of_versions(session, "scores", [pending])[pending]
+        proof = proofs.of_versions(session, "scores", [pending])[pending]
         assert (verdict(proof), proof.details, proof.error) == ("failed", DETAILS, WRONG)
 
 
@@ -106,7 +104,7 @@ def test_one_that_kills_its_process_thrice_fails(engine: Engine, pending: int) -
             proof = claimed(session, now=now)
             life.crashed(session, proof.id, proof.attempt, "killed by SIGSEGV", now=now)
     with reading(engine) as session:
-        proof = lifecycle.of_versions(session, "scores", [pending])[pending]
+        proof = proofs.of_versions(session, "scores", [pending])[pending]
         assert (verdict(proof), proof.attempt) == ("failed", 3)
         assert proof.error is not None
         assert "SIGSEGV" in proof.error["detail"]
@@ -116,13 +114,13 @@ def test_one_whose_worker_is_gone_is_made_by_another(engine: Engine, pending: in
     with writing(engine) as session:
         proof = claimed(session)
         assert life.rescue(session, proof.id, 1, now=LEASE + 1)
-        assert verdict(lifecycle.of_versions(session, "scores", [pending])[pending]) == "pending"
+        assert verdict(proofs.of_versions(session, "scores", [pending])[pending]) == "pending"
         assert claimed(session, "w2", now=LEASE + 2).attempt == 2
 
 
 STALE: dict[str, Callable[[Session, str], object]] = {
-    "a pass": lambda s, proof: lifecycle.conclude(s, proof, 1, DETAILS, None),
-    "a failure": lambda s, proof: lifecycle.conclude(s, proof, 1, DETAILS, WRONG),
+    "a pass": lambda s, proof: proofs.conclude(s, proof, 1, DETAILS, None),
+    "a failure": lambda s, proof: proofs.conclude(s, proof, 1, DETAILS, WRONG),
     "an error": lambda s, proof: life.fail(s, proof, 1, WRONG),
     "a stop": lambda s, proof: life.stopped(s, proof, 1),
     "a crash": lambda s, proof: life.crashed(s, proof, 1, "x"),
@@ -146,28 +144,28 @@ def test_a_late_write_is_refused_and_changes_nothing(
 def test_a_verdict_stands(engine: Engine, pending: int) -> None:
     end(engine, WRONG)
     with reading(engine) as session:
-        proof = lifecycle.of_versions(session, "scores", [pending])[pending]
+        proof = proofs.of_versions(session, "scores", [pending])[pending]
     with pytest.raises(Fenced), writing(engine) as session:
-        lifecycle.conclude(session, proof.id, 1, DETAILS, None)
+        proofs.conclude(session, proof.id, 1, DETAILS, None)
 
 
 @pytest.mark.parametrize("is_begun", [False, True])
 def test_it_goes_with_its_version(engine: Engine, pending: int, *, is_begun: bool) -> None:
     with writing(engine) as session:
-        proof = claimed(session) if is_begun else lifecycle.pending(session, "scores", [pending])
+        proof = claimed(session) if is_begun else proofs.pending(session, "scores", [pending])
         assert proof is not None
-        registry.unregister(session, "scores", pending)
+        versions.unregister(session, "scores", pending)
     with reading(engine) as session:
         assert session.get(Proof, proof.id) is None
         assert queue.states(session, {proof.id: 1}) == {}
     with pytest.raises(Fenced), writing(engine) as session:
-        lifecycle.conclude(session, proof.id, 1, DETAILS, None)
+        proofs.conclude(session, proof.id, 1, DETAILS, None)
 
 
 def test_it_goes_with_its_model(engine: Engine, pending: int) -> None:
     with writing(engine) as session:
         claimed(session)
-        registry.unregister_model(session, "scores")
+        versions.unregister_model(session, "scores")
     assert proofs(engine) == [[]]
 
 
@@ -219,7 +217,7 @@ def test_a_rollback_goes_to_no_version_that_is_not_proved(
     point(engine, pending)
     point(engine, 1)
     with writing(engine) as session:  # as after a restore of an older database, say
-        lifecycle.of_versions(session, "scores", [pending])[pending].state = "failed"
+        proofs.of_versions(session, "scores", [pending])[pending].state = "failed"
     with pytest.raises(Conflict) as refused, writing(engine) as session:
         aliases.rollback(session, CHAMPION, pending, lambda _found: None)
     assert refused.value.code == "proof_not_passed"

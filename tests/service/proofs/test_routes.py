@@ -8,13 +8,13 @@ import httpx
 import pytest
 from sqlalchemy import Engine, update
 
-from service.database import POOL_SIZE, writing
-from service.inference import alias_routes
-from service.inference.alias_routes import PROOF_WAIT_S
-from service.jobs.tables import Proof
-from tests.service.inference import trained
-from tests.service.inference.trained import Trained
+from service.registry import alias_routes
+from service.registry.alias_routes import PROOF_WAIT_S
+from service.registry.tables import Proof
+from service.storage.database import POOL_SIZE, writing
+from tests.service import trained
 from tests.service.proofs.test_lifecycle import DETAILS, WRONG, end
+from tests.service.trained import Trained
 
 SCORES = "/api/v1/models/scores"
 CHAMPION = f"{SCORES}/aliases/champion"

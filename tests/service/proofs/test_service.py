@@ -8,7 +8,7 @@ import pytest
 
 from models.parity import TOLERANCE
 from service.proofs.ways import WAYS
-from tests.service.jobs.workplace import until
+from tests.service.worker.workplace import until
 
 pytestmark = pytest.mark.slow
 

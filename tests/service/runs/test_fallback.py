@@ -4,12 +4,12 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from service.database import reading, writing
 from service.errors import Fenced
-from service.jobs import deaths
-from service.runs import events, lifecycle, metrics
+from service.jobs import deaths, events
+from service.runs import lifecycle, metrics
 from service.runs.fallback import fall_back
-from service.tables import Checkpoint, Run
+from service.runs.tables import Checkpoint, Run
+from service.storage.database import reading, writing
 from tests.service.rows import add_run, checkpoint_at, metric_rows
 
 LEASE = 20.0

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, select
 
-from service.database import create_database, reading, writing
 from service.runs import levels, lifecycle, metrics
-from service.tables import Metric, Run
+from service.runs.tables import Metric, Run
+from service.storage.database import create_database, reading, writing
 from tests.engines import statements_of
 from tests.service.rows import add_run
 

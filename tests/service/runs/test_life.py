@@ -25,13 +25,13 @@ from hypothesis.stateful import (
 from sqlalchemy import Engine, delete, select
 from sqlalchemy.orm import Session
 
-from service.blobs import LocalBlobs
-from service.database import reading, writing
 from service.errors import Fenced
 from service.ids import new_id
 from service.jobs import deaths, queue
 from service.runs import lifecycle, metrics
-from service.tables import Checkpoint, Run
+from service.runs.tables import Checkpoint, Run
+from service.storage.blobs import LocalBlobs
+from service.storage.database import reading, writing
 from tests.service.rows import add_dataset, all_writes, checkpoint_row, everything_of, metric_rows
 from tests.service.runs import reference
 from tests.service.runs.reference import CHANGES, LEASE, TERMINAL, Reference

@@ -4,12 +4,13 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from service.database import reading, writing
 from service.errors import Conflict, NotFound
-from service.jobs import deaths, queue
-from service.runs import events, lifecycle, metrics
-from service.runs.wire import run_body
-from service.tables import Checkpoint, Run, utc_now
+from service.jobs import deaths, events, queue
+from service.runs import lifecycle, metrics
+from service.runs.representation import run_body
+from service.runs.tables import Checkpoint, Run
+from service.storage.columns import utc_now
+from service.storage.database import reading, writing
 from tests.service.rows import add_dataset, add_run, checkpoint_at, metric_rows
 
 LEASE = 20.0

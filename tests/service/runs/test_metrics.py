@@ -4,11 +4,11 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from service.database import writing
 from service.errors import Fenced
 from service.ids import new_id
 from service.runs import lifecycle, metrics
-from service.tables import Checkpoint, Run
+from service.runs.tables import Checkpoint, Run
+from service.storage.database import writing
 from tests.service.rows import add_run, metric_rows
 
 

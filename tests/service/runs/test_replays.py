@@ -5,9 +5,10 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from service.database import writing
-from service.runs import events, lifecycle, metrics
-from service.tables import Event, Run
+from service.jobs import events
+from service.runs import lifecycle, metrics
+from service.runs.tables import Event, Run
+from service.storage.database import writing
 from tests.service.rows import add_run, metric_rows
 
 LEASE = 20.0

@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import Engine
 
 from descent import schemas
-from service.database import writing
 from service.runs import lifecycle, metrics
 from service.settings import Settings
+from service.storage.database import writing
 from tests.service.rows import add_dataset, metric_rows
 from tests.serving import Serve
 

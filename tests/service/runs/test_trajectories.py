@@ -10,8 +10,8 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from descent import schemas
-from service.database import writing
 from service.runs import lifecycle, metrics, trajectories
+from service.storage.database import writing
 from tests.service.rows import add_run, metric_rows
 from tests.service.runs.test_metrics import resumed_from, running
 

@@ -1,0 +1,1 @@
+"""API keys: who a caller is. Knows nothing of what callers do."""

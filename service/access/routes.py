@@ -1,0 +1,87 @@
+"""The routes of API keys."""
+
+from datetime import UTC, datetime
+
+from fastapi import Request, Response
+from sqlalchemy import select
+
+from descent import schemas
+from service.access import keys
+from service.access.tables import Key
+from service.errors import Invalid, NotFound
+from service.http.dependencies import ReadSession, WriteSession
+from service.http.paging import PageParams, decode_cursor, encode_cursor, link_next, page_of
+from service.http.strict_route import router as strict_router
+from service.http.strict_route import shown_once
+from service.storage.columns import utc_now
+
+router = strict_router("/keys", tags=["service"])
+
+
+@router.post("", status_code=201)
+@shown_once("secret")
+def create_key(
+    body: schemas.KeyCreate, session: WriteSession, response: Response
+) -> schemas.KeyCreated:
+    """Make an API key. Its secret is shown this once.
+
+    A replay under the same `Idempotency-Key` has `"secret": null`, because no secret is stored:
+    if the first answer was lost, delete the key that the replay names and make another.
+    """
+    key, secret = keys.create(session, body.name, _checked_end(body.expires_at))
+    response.headers["Location"] = f"/api/v1/keys/{key.id}"
+    return schemas.KeyCreated(**_wire(key).model_dump(), secret=secret)
+
+
+def _checked_end(expires_at: datetime | None) -> datetime | None:
+    """Return the end of a key in UTC, because SQLite forgets in which zone a time was given."""
+    if expires_at is None:
+        return None
+    try:
+        end = expires_at.astimezone(UTC)
+    except OverflowError:
+        raise Invalid(
+            f"expires_at is no time in UTC, got {expires_at.isoformat()}.",
+            errors=[{"pointer": "/expires_at", "code": "out_of_range", "detail": "It is too far."}],
+        ) from None
+    if end <= utc_now():
+        raise Invalid(
+            f"expires_at must lie in the future, got {expires_at.isoformat()}.",
+            errors=[{"pointer": "/expires_at", "code": "in_the_past", "detail": "It is over."}],
+        )
+    return end
+
+
+@router.get("")
+def list_keys(
+    request: Request, response: Response, session: ReadSession, page: PageParams
+) -> schemas.Page[schemas.Key]:
+    """List the API keys, without their secrets."""
+    query = select(Key).order_by(Key.id.desc()).limit(page.limit + 1)
+    if page.after is not None:
+        (last,) = decode_cursor("keys", page.after, str)
+        query = query.where(Key.id < last)
+    found = page_of(
+        session.scalars(query).all(), page.limit, lambda key: encode_cursor("keys", [key.id])
+    )
+    link_next(request, response, found["next_cursor"])
+    return schemas.Page(**found | {"data": [_wire(key) for key in found["data"]]})
+
+
+@router.delete("/{key_id}", status_code=204)
+def delete_key(key_id: str, session: WriteSession) -> None:
+    """Revoke an API key: within a second no process accepts it any more."""
+    key = session.get(Key, key_id)
+    if key is None:
+        raise NotFound(f"There is no key {key_id[:60]!r}.")
+    session.delete(key)
+
+
+def _wire(key: Key) -> schemas.Key:
+    return schemas.Key(
+        id=key.id,
+        name=key.name,
+        prefix=key.prefix,
+        expires_at=key.expires_at,
+        created_at=key.created_at,
+    )

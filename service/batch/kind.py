@@ -1,0 +1,97 @@
+"""Batch predictions as a kind of job: what the process is given, and what its messages write."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+from pydantic import Field, TypeAdapter
+from sqlalchemy.orm import Session
+
+from service.batch import lifecycle
+from service.batch.messages import BatchJob, ChunkFile, ResultFile
+from service.batch.tables import BatchChunk, BatchPrediction
+from service.datasets.sandbox import Limits, memory_for_queries
+from service.datasets.versions import fetch_table
+from service.errors import BlobCorrupt
+from service.jobs import life
+from service.jobs.kind import Kind, Site, Tenure
+from service.jobs.messages import Began, Failure, Heartbeat, Obeyed
+from service.registry import versions
+from service.registry.checkpoints import fetch_model
+from service.storage.database import reading, writing
+from service.storage.references import Stored
+
+log = structlog.get_logger("worker")
+
+Messages = Annotated[
+    Began | ChunkFile | ResultFile | Heartbeat | Obeyed | Failure, Field(discriminator="type")
+]
+
+
+def prepare(site: Site, job: BatchPrediction, scratch: Path) -> BatchJob:
+    """Return the job, with all that its process reads as local files.
+
+    Raises InputUnavailable where the dataset or the model is gone.
+    """
+    with reading(site.engine) as session:
+        target = versions.target_of_version(session, job.model_name, job.model_version)
+        chunks = lifecycle.chunks_of(session, job.id)
+    version, table = fetch_table(site, job.dataset_id, job.dataset_version, scratch)
+    limits = Limits(site.settings.parse_memory_bytes, site.settings.parse_timeout_s)
+    return BatchJob(
+        run_id=job.id,
+        attempt=job.attempt,
+        table=table,
+        types={column["name"]: column["type"] for column in version.columns},
+        rows=version.rows,
+        model=fetch_model(site, target.sha256, scratch),
+        on_problem=job.on_problem,
+        added=job.added,
+        done=_fetch_chunks(site, job, chunks, scratch),
+        memory_bytes=memory_for_queries(limits),
+        scratch=scratch,
+    )
+
+
+def _fetch_chunks(
+    site: Site, job: BatchPrediction, chunks: Sequence[BatchChunk], scratch: Path
+) -> list[Path]:
+    """Return the chunks up to the first that is damaged, as files; those behind it go too."""
+    found = []
+    for chunk in chunks:
+        try:
+            found.append(site.blobs.fetch(chunk.sha256, scratch))
+        except BlobCorrupt as error:
+            log.error("chunk_corrupt", job_id=job.id, reason=str(error))  # noqa: TRY400  the reason says it all
+            with writing(site.engine) as session:
+                lifecycle.drop_chunks(session, job.id, job.attempt, chunk.number)
+            break
+    return found
+
+
+def write(
+    session: Session, tenure: Tenure, message: ChunkFile | ResultFile, held: Stored | None
+) -> None:
+    """Make a chunk or the result visible; its bytes are stored."""
+    if held is None:
+        raise TypeError(f"a {message.type} brings a file")
+    job_id, attempt = tenure.job_id, tenure.attempt
+    if isinstance(message, ChunkFile):
+        chunk = lifecycle.Chunk(message.number, message.rows, message.counts)
+        lifecycle.add_chunk(session, job_id, attempt, chunk, held)
+    else:
+        lifecycle.succeed(session, job_id, attempt, message.columns, held)
+
+
+BATCHES = Kind(
+    table=BatchPrediction,
+    module="service.batch.predict",
+    slots=lambda _settings: 1,
+    claim=lambda session, owner, lease_s: life.claim(
+        session, BatchPrediction, owner, lease_s=lease_s
+    ),
+    prepare=prepare,
+    messages=TypeAdapter(Messages),
+    write=write,
+)

@@ -1,0 +1,50 @@
+"""What the process of a batch prediction is given, and the messages that it sends."""
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel
+
+from models.data import ColumnType
+from service.jobs.messages import FileMessage
+
+
+class BatchJob(BaseModel):
+    """One attempt at a batch prediction: the table, the model, and the chunks that are done."""
+
+    run_id: str
+    attempt: int
+    table: Path
+    #: name of each column of the table → its type
+    types: dict[str, ColumnType]
+    rows: int
+    model: Path
+    on_problem: Literal["warn", "error"]
+    #: the new columns: name, what each holds, its type
+    added: list[dict[str, Any]]
+    #: the chunks that are done, in order
+    done: list[Path]
+    #: for the queries that describe the new columns
+    memory_bytes: int
+    scratch: Path
+
+
+class ChunkFile(FileMessage):
+    """The new columns of some rows, as an Arrow file."""
+
+    type: Literal["chunk"] = "chunk"
+    #: 1..n
+    number: int
+    rows: int
+    #: errors, and warnings by code
+    counts: dict[str, Any]
+
+
+class ResultFile(FileMessage):
+    """The whole result, as a Parquet file."""
+
+    type: Literal["finished"] = "finished"
+    is_last: ClassVar[bool] = True
+
+    #: the profiles of the new columns
+    columns: list[dict[str, Any]]

@@ -1,0 +1,1 @@
+"""Bundles and ONNX files of model versions, and the import of bundles."""

@@ -1,0 +1,118 @@
+"""What the confined process does to export and import: a checkpoint becomes a file, or a file one.
+
+A forged bundle can do no more here than the parser of an upload lets it; and an export of a large
+model keeps no prediction waiting.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from descent import schemas
+from models import bundle, onnx_graph
+from models.bundle import Bundle
+from models.checkpoint import Written
+from models.closed_form import Line, describe_line
+from models.errors import BundleInvalid, LearningError
+from models.portable import Portable
+from service.datasets.rejected import Rejected
+from service.datasets.sandbox import Task
+from service.errors import BadRequest
+from service.http.strict_json import strict_json
+
+EXPORTED, IMPORTED = "exported", "imported"  # what the files are called in the process's folder
+MAX_TEXT = 1024 * 1024  # bytes of configuration, metrics and lineage that an import brings
+LINEAGE = {"model", "version", "created_at", "run", "dataset"}
+PARAMETERS: TypeAdapter[Any] = TypeAdapter(schemas.Parameters | dict[str, schemas.Parameters])
+
+
+def parse(task: Task) -> dict[str, Any]:
+    """Do what the option `do` says. Raises Rejected."""
+    work = {"bundle": _bundle, "onnx": _onnx, "import": _import}[task.options["do"]]
+    try:
+        return work(Path(task.path), Path(task.folder), task.options)
+    except BundleInvalid as error:
+        raise Rejected(error.reason, _sentence(error.detail)) from error
+    except LearningError as error:
+        raise Rejected(error.code, _sentence(error.detail)) from error
+
+
+def _bundle(source: Path, folder: Path, options: dict[str, Any]) -> dict[str, Any]:
+    return _told(bundle.write(folder / EXPORTED, source, options["training"]))
+
+
+def _onnx(source: Path, folder: Path, options: dict[str, Any]) -> dict[str, Any]:
+    content = onnx_graph.build(Portable.load(source), options["properties"])
+    (folder / EXPORTED).write_bytes(content)
+    return {"bytes": len(content)}
+
+
+def _import(source: Path, folder: Path, options: dict[str, Any]) -> dict[str, Any]:
+    found = bundle.read(source, options["max_bytes"])
+    _check_text(found)
+    _predictor, written = bundle.to_predictor(found, folder / IMPORTED)
+    training = found.training
+    return _told(written) | {
+        "signature": _signature(found),
+        "parameters": _parameters(found),
+        "metrics": training.metrics,
+        "config": training.config,
+        "descent": found.manifest.descent,
+        "training": training.model_dump(include=LINEAGE),
+    }
+
+
+def _told(written: Written) -> dict[str, Any]:
+    return {"sha256": written.sha256, "bytes": written.bytes}
+
+
+def _check_text(found: Bundle) -> None:
+    """Refuse what the database cannot hold, and a configuration that no run has."""
+    text = json.dumps([found.training.model_dump(), found.model.features.to_json()])
+    try:
+        strict_json(text.encode())
+    except BadRequest as error:
+        raise BundleInvalid(f"a member is no strict JSON: {error.detail}") from error
+    told = found.training.model_dump(exclude={"parameters"})  # which each answer about it repeats
+    if len(json.dumps(told)) > MAX_TEXT:
+        raise BundleInvalid(
+            f"the configuration, metrics and lineage take more than {MAX_TEXT} bytes"
+        )
+    if not isinstance(found.training.config.get("model", {}), dict):
+        raise BundleInvalid("the configuration's model is no object")
+
+
+def _signature(found: Bundle) -> dict[str, Any]:
+    """Return what the model itself says: that of the bundle is for readers without Descent."""
+    signature = found.model.features.signature()
+    try:
+        schemas.Signature.model_validate(signature)
+    except ValidationError as error:
+        raise BundleInvalid("the columns have types that no column has") from error
+    return signature
+
+
+def _parameters(found: Bundle) -> dict[str, Any] | None:
+    """Return the weights of a linear model, with what the bundle knows of the training rows."""
+    model = found.model
+    if len(model.net["layers"]) > 1:
+        return None
+    told = found.training.parameters
+    if told is not None:
+        try:
+            PARAMETERS.validate_python(told)
+        except ValidationError as error:
+            raise BundleInvalid("the linear model's parameters cannot be read") from error
+        return told
+    weights, biases = (model.parameters[f"0.{part}"] for part in ("weight", "bias"))
+    line = Line(weights.astype(np.float64), biases.astype(np.float64))
+    described = describe_line(model.features, line)
+    entries = {name: {"sse": None} | entry for name, entry in described.items()}
+    return entries if len(entries) > 1 else next(iter(entries.values()))
+
+
+def _sentence(detail: str) -> str:
+    return f"{detail[:1].upper()}{detail[1:]}."

@@ -1,0 +1,194 @@
+"""What happens to every request before any route: its id, its log line, its Host and Origin.
+
+Plain ASGI, because Starlette's BaseHTTPMiddleware costs more than the routes that it wraps.
+"""
+
+import re
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import structlog
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service import logs
+from service.errors import BadRequest, Forbidden, ServiceError
+from service.http import problems
+from service.ids import new_id
+from service.settings import LOOPBACK, Settings
+
+#: what every answer carries unless its route says otherwise
+HEADERS = {
+    b"x-content-type-options": b"nosniff",
+    b"referrer-policy": b"no-referrer",
+    b"x-frame-options": b"DENY",
+}
+MAX_HEAD = 64 * 1024  # bytes of URL and headers
+ANYWHERE = frozenset({"0.0.0.0", "::", ""})  # noqa: S104  compared with, not bound to
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
+logger = structlog.get_logger("service.access")
+
+#: told about each answer: method, route, status, seconds
+Observe = Callable[[str, str, int, float], None]
+
+
+class Gate:
+    """The outermost layer: no request gets past it unnamed, unlogged or from a foreign place."""
+
+    def __init__(self, app: ASGIApp, settings: Settings, observe: Observe) -> None:
+        self._app = app
+        self._observe = observe
+        self._hosts = allowed_hosts(settings)
+        self._prefix = settings.root_path.rstrip("/")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began, request_id = time.perf_counter(), new_id("req")
+        scope.setdefault("state", {})["request_id"] = request_id
+        scope["root_path"] = self._prefix
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        answer = Answer(send, request_id, self._prefix.encode())
+        try:
+            await self._pass(scope, receive, answer)
+        finally:
+            route, seconds = _route_of(scope), time.perf_counter() - began
+            report(self._observe, scope, route, answer.status, seconds)
+
+    async def _pass(self, scope: Scope, receive: Receive, answer: "Answer") -> None:
+        request = Request(scope)
+        try:
+            check_size(scope)
+            check_origin(request, self._hosts)
+            await self._app(scope, receive, answer)
+        except ServiceError as error:
+            await problems.respond(request, error)(scope, receive, answer)
+        except ClientDisconnect:
+            answer.status = answer.status or 499  # nobody is there to read an answer
+        except Exception:
+            logger.exception("unexpected")
+            if answer.status:
+                raise  # half an answer is out: only closing the connection tells the client
+            response = problems.respond(request, problems.unexpected())
+            await response(scope, receive, answer)
+
+
+def report(observe: Observe, scope: Scope, route: str, status: int, seconds: float) -> None:
+    """Count and log an answer. What happens to each request is told in this one place."""
+    observe(scope["method"], route, status, seconds)
+    state: MutableMapping[str, Any] = scope["state"]
+    logs.access(
+        state["request_id"],
+        method=scope["method"],
+        route=route,
+        path=scope["path"][:500],
+        status=status,
+        caller=state.get("caller"),
+        duration_ms=round(seconds * 1000, 2),
+    )
+
+
+def _route_of(scope: Scope) -> str:
+    """Return the template of the path: few values, unlike the paths that clients can invent."""
+    # FastAPI keeps the route as it was written in `route`, and beside it the one that it became
+    # with the prefixes of the routers around it.
+    included = scope.get("fastapi", {}).get("effective_route_context")
+    route = scope.get("route") if included is None else included
+    return str(getattr(route, "path", None) or "unmatched")
+
+
+class Answer:
+    """Sends an answer with the headers that all answers have."""
+
+    def __init__(
+        self, send: Callable[[Message], Awaitable[None]], request_id: str, prefix: bytes
+    ) -> None:
+        self._send = send
+        self._request_id = request_id.encode()
+        self._prefix = prefix
+        #: 0 until an answer has begun
+        self.status = 0
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = [self._prefixed(pair) for pair in message.get("headers", ())]
+            given = {name.lower() for name, _value in headers}
+            headers += [pair for pair in HEADERS.items() if pair[0] not in given]
+            if b"cache-control" not in given:
+                keep = b"private, no-cache" if b"etag" in given else b"no-store"
+                headers.append((b"cache-control", keep))
+            headers.append((b"x-request-id", self._request_id))
+            message = {**message, "headers": headers}
+        await self._send(message)
+
+    def _prefixed(self, header: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
+        # Routes know nothing of the prefix under which a proxy serves them.
+        name, value = header
+        if name.lower() == b"location" and value.startswith(b"/"):
+            return name, self._prefix + value
+        return header
+
+
+def check_size(scope: Scope) -> None:
+    """Raise BadRequest for a URL or headers that no client of ours sends; uvicorn takes any."""
+    size = len(scope.get("raw_path", b"")) + len(scope["query_string"])
+    size += sum(len(name) + len(value) for name, value in scope["headers"])
+    if size > MAX_HEAD:
+        raise BadRequest(
+            f"The URL and the headers have {size} bytes, more than the {MAX_HEAD} that are read.",
+            code="head_too_large",
+        )
+
+
+def allowed_hosts(settings: Settings) -> frozenset[str]:
+    own = () if settings.host in ANYWHERE else (settings.host,)
+    return frozenset(name.lower() for name in (*LOOPBACK, *own, *settings.allowed_hosts))
+
+
+def check_origin(request: Request, hosts: frozenset[str]) -> None:
+    """Raise Forbidden for a Host that is not ours and for a page of another site.
+
+    A foreign name that resolves to this address (DNS rebinding) would else make a browser call us.
+    """
+    given = request.headers.getlist("host")
+    if len(given) != 1:
+        raise BadRequest(f"Send one Host header, got {len(given)}.", code="malformed_header")
+    check_host(given[0], hosts)
+    origin = request.headers.get("origin")
+    if origin is not None and not _is_same(origin, given[0]):
+        raise Forbidden(
+            f"Requests of pages from {origin[:100]!r} are refused.", code="forbidden_origin"
+        )
+    if request.headers.get("sec-fetch-site") == "cross-site":
+        raise Forbidden("Requests of pages of other sites are refused.", code="forbidden_origin")
+    if b"%00" in request.scope["query_string"] or b"%00" in request.scope.get("raw_path", b""):
+        raise BadRequest("The URL holds the NUL character (%00): remove it.", code="nul")
+
+
+def check_host(given: str, hosts: frozenset[str]) -> None:
+    """Raise BadRequest or Forbidden for a Host header that is not ours."""
+    if not _HOST.fullmatch(given):
+        raise BadRequest("The Host header is no host name.", code="malformed_header")
+    host = _name_of(given)
+    if "*" not in hosts and host not in hosts:
+        raise Forbidden(
+            f"The host {host[:100]!r} is not served here: name it in DESCENT_ALLOWED_HOSTS.",
+            code="forbidden_host",
+        )
+
+
+def _name_of(host: str) -> str:
+    name = host.lower()
+    return name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
+
+
+def _is_same(origin: str, host: str) -> bool:
+    scheme, _, place = origin.lower().partition("://")
+    port = {"http": ":80", "https": ":443"}.get(scheme)
+    # A proxy that ends TLS passes on the Host without a port, so the scheme's own port may be left
+    # out on either side.
+    return port is not None and place.removesuffix(port) == host.lower().removesuffix(port)

@@ -1,0 +1,131 @@
+"""Completes the OpenAPI document that FastAPI derives from the routes.
+
+What every route does (key, problems) is said here once instead of at each of them.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import iter_route_contexts
+from pydantic.json_schema import models_json_schema
+
+from descent import schemas as bodies
+from descent.schemas import protocols
+from service.http.strict_route import Marks, marks_of
+
+BODIES = vars(bodies) | vars(protocols)
+REF = "#/components/schemas/{model}"
+_REFERENCE = re.compile(r'"#/components/schemas/([A-Za-z0-9_]+)"')
+#: FastAPI's own error bodies, which no route of ours sends
+FOREIGN = ("HTTPValidationError", "ValidationError")
+DESCRIPTION = (
+    "Upload a table, train a neural network on it, watch the loss fall, ask for predictions."
+    " Errors are RFC 9457 problems with a stable `code`."
+)
+IDEMPOTENCY_KEY = {
+    "description": (
+        "Makes it safe to send the request again: for 24 h the same key with the same body gets"
+        " the stored answer and `Idempotency-Replayed: true`, with another body 422, and 409 while"
+        " the first one is worked on. Only success is stored: a request that was refused or failed"
+        " frees its key."
+    ),
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+}
+IF_MATCH = {
+    "description": (
+        "The ETag of what you want to change: 412 if it has changed since. To move an alias it is"
+        " required (428)."
+    ),
+    "schema": {"type": "string"},
+}
+IF_NONE_MATCH = {
+    "description": "An ETag that you have: 304 if it is still the one.",
+    "schema": {"type": "string"},
+}
+ETAG = {"description": "Names this state of the resource.", "schema": {"type": "string"}}
+NOT_MODIFIED = "What you have is still so."
+
+
+def describe(app: FastAPI, version: str) -> dict[str, Any]:
+    """Return the OpenAPI 3.1 document of the service."""
+    document = get_openapi(
+        title="descent",
+        version=version,
+        description=DESCRIPTION,
+        routes=app.routes,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+    )
+    components = document.setdefault("components", {})
+    components["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, `dsc_…`."}
+    }
+    schemas = components.setdefault("schemas", {})
+    for name in FOREIGN:
+        schemas.pop(name, None)
+    _add_models(schemas, {"Problem", "ErrorItem"})
+    document["security"] = [{"bearer": []}]
+    marks = _marks_of_operations(app)
+    for path, method, operation in _operations(document):
+        _complete(operation, method, marks[path, method])
+    _add_models(schemas, set(_REFERENCE.findall(json.dumps(document))) - set(schemas))
+    return document
+
+
+def _complete(operation: dict[str, Any], method: str, marks: Marks) -> None:
+    """Add to an operation what its marks say, and the problems that all can answer."""
+    if marks.is_open:
+        operation["security"] = []
+    responses = operation.setdefault("responses", {})
+    if "HTTPValidationError" in str(responses.get("422")):
+        del responses["422"]
+    headers = {}
+    if method == "post" and marks.is_idempotent:
+        headers["Idempotency-Key"] = IDEMPOTENCY_KEY
+    if marks.heeds_match:
+        headers["If-Match"] = IF_MATCH
+    if marks.has_etag:
+        headers["If-None-Match"] = IF_NONE_MATCH
+        responses["200"]["headers"] = {"ETag": ETAG}
+        responses["304"] = {"description": NOT_MODIFIED, "headers": {"ETag": ETAG}}
+    if headers:
+        operation.setdefault("parameters", []).extend(map(_header, headers, headers.values()))
+    responses["default"] = _problem_response()
+
+
+def _header(name: str, about: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": "header", "required": False, **about}
+
+
+def _add_models(schemas: dict[str, Any], names: set[str]) -> None:
+    """Add bodies that a route names itself, because it reads or writes them without FastAPI."""
+    wanted = [(BODIES[name], "validation") for name in sorted(names)]
+    if wanted:
+        _refs, found = models_json_schema(wanted, ref_template=REF)  # type: ignore[arg-type]
+        schemas.update({name: each for name, each in found["$defs"].items() if name not in schemas})
+
+
+def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield path, method, operation
+
+
+def _marks_of_operations(app: FastAPI) -> dict[tuple[str, str], Marks]:
+    return {
+        (context.path_format or "", method.lower()): marks_of(context.endpoint)
+        for context in iter_route_contexts(app.routes)
+        if context.endpoint is not None
+        for method in context.methods or ()
+    }
+
+
+def _problem_response() -> dict[str, Any]:
+    schema = {"$ref": REF.format(model="Problem")}
+    return {
+        "description": "A problem: its `status` says what kind, its `code` says which one.",
+        "content": {"application/problem+json": {"schema": schema}},
+    }

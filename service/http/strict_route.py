@@ -1,0 +1,363 @@
+"""The strict route: key, content type, size, strict parse, then the schema; and idempotency.
+
+It knows nothing of what the routes are for. FastAPI would read a body before it asks who sends
+it, so each step is done here before the framework touches the request.
+"""
+
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import partial
+from hashlib import sha256
+from types import TracebackType
+from typing import Any, Literal, Protocol, TypeVar
+
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from models.failpoints import reach
+from service.errors import Invalid, ServiceError, TooLarge, Unauthorized, UnsupportedMedia
+from service.http import idempotency
+from service.http.idempotency import Claim, Stored
+from service.http.strict_json import strict_json
+from service.settings import Settings
+
+__all__ = [
+    "Keys",
+    "StrictRoute",
+    "authenticate",
+    "bearer",
+    "begin_upload",
+    "body_chunks",
+    "body_limit",
+    "has_etag",
+    "heeds_match",
+    "not_idempotent",
+    "open_route",
+    "read_body",
+    "router",
+    "shown_once",
+    "streams_body",
+    "strict_json",
+    "too_large",
+    "unauthorized",
+]
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
+Limit = Literal["json", "predict", "bundle"]
+#: kind of body → the setting that limits it
+LIMITS: dict[Limit, str] = {
+    "json": "max_json_bytes",
+    "predict": "max_predict_bytes",
+    "bundle": "max_bundle_bytes",
+}
+PARSED_INLINE = 64 * 1024  # bytes; a larger document is parsed off the event loop
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What is special about a route."""
+
+    #: answers without a key
+    is_open: bool = False
+    #: reads the request's body itself
+    streams_body: bool = False
+    #: a POST that makes or changes something, so it heeds Idempotency-Key
+    is_idempotent: bool = True
+    limit: Limit = "json"
+    #: answers with an ETag, so 304 where If-None-Match names it
+    has_etag: bool = False
+    #: heeds If-Match, so that nobody changes what he has not seen
+    heeds_match: bool = False
+    #: fields of the answer that are not kept for a replay: null stands there then
+    secrets: tuple[str, ...] = ()
+
+
+_MARKS: dict[Callable[..., Any], Marks] = {}
+
+
+class Keys(Protocol):
+    """Says who a caller is by the secret that he sends; None is no secret."""
+
+    def known(self, secret: str | None) -> str | None:
+        """Return the caller, or None where the database must be asked."""
+        ...
+
+    def caller(self, secret: str | None) -> str:
+        """Return the caller. Raises Unauthorized."""
+        ...
+
+
+def marks_of(endpoint: Callable[..., Any]) -> Marks:
+    return _MARKS.get(endpoint, Marks())
+
+
+def _mark(endpoint: Endpoint, **changes: Any) -> Endpoint:  # noqa: ANN401  fields of Marks
+    _MARKS[endpoint] = replace(marks_of(endpoint), **changes)
+    return endpoint
+
+
+def open_route(endpoint: Endpoint) -> Endpoint:
+    """Mark a route that needs no key."""
+    return _mark(endpoint, is_open=True)
+
+
+def streams_body(endpoint: Endpoint) -> Endpoint:
+    """Mark a route that reads its body itself; with `begin_upload` it may be idempotent too."""
+    return _mark(endpoint, streams_body=True)
+
+
+def not_idempotent(endpoint: Endpoint) -> Endpoint:
+    """Mark a POST that changes nothing, so that it ignores Idempotency-Key."""
+    return _mark(endpoint, is_idempotent=False)
+
+
+def body_limit(limit: Limit) -> Callable[[Endpoint], Endpoint]:
+    """Say which setting limits the JSON body of a route."""
+    return lambda endpoint: _mark(endpoint, limit=limit)
+
+
+def has_etag(endpoint: Endpoint) -> Endpoint:
+    """Mark a GET that answers with an ETag, and 304 to a client that has it."""
+    return _mark(endpoint, has_etag=True)
+
+
+def heeds_match(endpoint: Endpoint) -> Endpoint:
+    """Mark a route that checks If-Match."""
+    return _mark(endpoint, heeds_match=True)
+
+
+def shown_once(*fields: str) -> Callable[[Endpoint], Endpoint]:
+    """Name fields of an answer that must not be stored, so that a replay has null there."""
+    return lambda endpoint: _mark(endpoint, secrets=fields)
+
+
+def router(prefix: str = "", *, tags: list[str | Any] | None = None) -> APIRouter:
+    """Return a router whose routes are strict. The marks go below the route's decorator."""
+    return APIRouter(prefix=prefix, tags=tags, route_class=StrictRoute)
+
+
+class StrictRequest(Request):
+    """A request whose body was read and parsed already."""
+
+    raw: bytes = b""
+    parsed: Any = None
+
+    async def body(self) -> bytes:
+        return self.raw
+
+    async def json(self) -> Any:  # noqa: ANN401  JSON may hold anything
+        return self.parsed
+
+
+class StrictRoute(APIRoute):
+    """A route that checks a request in the order that api.md gives."""
+
+    def get_route_handler(self) -> Handler:
+        handle = super().get_route_handler()
+        marks, reads_body = marks_of(self.endpoint), self.body_field is not None
+
+        async def answer(request: Request) -> Response:
+            if not marks.is_open:
+                await authenticate(request)
+            if not marks.streams_body:
+                request = await _checked(request, marks, reads_body=reads_body)
+            if request.method == "POST" and marks.is_idempotent:
+                return await _once(request, handle, marks)
+            return await handle(request)
+
+        return answer
+
+
+def unauthorized(reason: str) -> Unauthorized:
+    return Unauthorized(
+        f"{reason}: send `Authorization: Bearer <key>` with a key that is valid.",
+        headers={"WWW-Authenticate": 'Bearer realm="descent"'},
+    )
+
+
+def bearer(headers: list[str]) -> str | None:
+    """Return the secret of the `Authorization` headers of a request; None if there is none."""
+    if not headers:
+        return None
+    scheme, _, secret = headers[0].partition(" ")
+    if len(headers) > 1 or scheme.lower() != "bearer" or not secret.strip():
+        raise unauthorized("The Authorization header cannot be read")
+    return secret.strip()
+
+
+async def authenticate(request: Request) -> str:
+    """Return who sends this request; raise Unauthorized. The database is asked off the loop."""
+    caller: str | None = getattr(request.state, "caller", None)
+    if caller is not None:
+        return caller
+    ring: Keys = request.app.state.keys
+    secret = bearer(request.headers.getlist("authorization"))
+    if (found := ring.known(secret)) is None:
+        found = await run_sync(ring.caller, secret)
+    request.state.caller = found
+    return found
+
+
+async def read_body(request: Request, limit: Limit = "json") -> bytes:
+    """Return the body; raise TooLarge, before reading it where its length is announced."""
+    body = bytearray()
+    async for chunk in body_chunks(request, limit):
+        body += chunk
+    return bytes(body)
+
+
+async def body_chunks(request: Request, limit: Limit) -> AsyncIterator[bytes]:
+    """Yield the body as it comes; raise TooLarge as soon as it is known to be too large."""
+    settings: Settings = request.app.state.settings
+    most: int = getattr(settings, LIMITS[limit])
+    announced = request.headers.get("content-length", "0")
+    if len(announced) > 18 or (announced.isdigit() and int(announced) > most):
+        raise too_large(limit, most)
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > most:
+            raise too_large(limit, most)
+        yield chunk
+
+
+def too_large(limit: Limit, most: int) -> TooLarge:
+    name = LIMITS[limit].upper()
+    return TooLarge(
+        f"The body is larger than {most} bytes: send less, or raise DESCENT_{name}.",
+        limit=most,
+    )
+
+
+async def _checked(request: Request, marks: Marks, *, reads_body: bool) -> StrictRequest:
+    """Return the request with its body parsed. What has no body field may only send `{}`."""
+    checked = StrictRequest(request.scope, request.receive)
+    has_body = "content-length" in request.headers or "transfer-encoding" in request.headers
+    if not reads_body and (request.method in {"GET", "HEAD", "DELETE"} or not has_body):
+        return checked
+    if reads_body or request.headers.get("content-length") != "0":
+        _check_content_type(request)
+        checked.raw = await read_body(request, marks.limit)
+    if reads_body or checked.raw:
+        is_large = len(checked.raw) > PARSED_INLINE
+        parse = run_sync(strict_json, checked.raw) if is_large else None
+        checked.parsed = await parse if parse else strict_json(checked.raw)
+    if not reads_body and checked.parsed not in (None, {}):
+        raise Invalid("This request takes no body: send none, or {}.", code="unexpected_body")
+    return checked
+
+
+def _check_content_type(request: Request) -> None:
+    media_type, _, parameters = request.headers.get("content-type", "").partition(";")
+    charset = parameters.strip().lower().removeprefix("charset=").strip('"')
+    if media_type.strip().lower() != "application/json" or charset not in ("", "utf-8", "utf8"):
+        raise UnsupportedMedia(
+            "Send the body as `Content-Type: application/json` in UTF-8, got"
+            f" {request.headers.get('content-type', '')[:100]!r}."
+        )
+    if (encoding := request.headers.get("content-encoding", "identity")) != "identity":
+        raise UnsupportedMedia(f"A JSON body cannot be compressed, got {encoding[:40]!r}.")
+
+
+# ---- idempotency ----------------------------------------------------------------------------
+
+
+async def _once(request: Request, handle: Handler, marks: Marks) -> Response:
+    """Answer a POST, at most once for each Idempotency-Key."""
+    if "idempotency-key" not in request.headers:
+        return await handle(request)
+    if marks.streams_body:
+        idempotency.checked_key(request.headers["idempotency-key"])
+    elif (
+        replayed := await _begin(request, idempotency.canonical(await request.json()))
+    ) is not None:
+        return replayed
+    # FastAPI's own stack closes the session, and so commits, after this function has returned.
+    # What is pushed here, before the session, runs after that commit and learns how it went.
+    stack: AsyncExitStack = request.scope["fastapi_function_astack"]
+    stack.push_async_exit(_Release(request))
+    response = await handle(request)
+    claim: Claim | None = getattr(request.state, "claim", None)
+    if claim is not None and response.status_code < 400:
+        session = getattr(request.state, "session", None)
+        await run_sync(claim.store, session, _stored(response, marks.secrets))
+        request.state.is_stored = True
+    return response
+
+
+async def begin_upload(request: Request, digest: str) -> Response | None:
+    """Return the stored response to an upload whose SHA-256 is known by now, if there is one.
+
+    To be called by routes that stream their body, before they make anything.
+    """
+    if "idempotency-key" not in request.headers:
+        return None
+    return await _begin(request, digest.encode())
+
+
+def keep_response(request: Request, session: Session, response: Response) -> None:
+    """Store what an upload is answered if nobody is left to answer its end.
+
+    To be called in the transaction that accepts it, so that the same upload is not taken in again.
+    """
+    claim: Claim | None = getattr(request.state, "claim", None)
+    if claim is not None:
+        claim.store(session, _stored(response))
+
+
+async def _begin(request: Request, body: bytes) -> Response | None:
+    key = idempotency.checked_key(request.headers["idempotency-key"])
+    engine: Engine = request.app.state.engine
+    what = f"{request.method} {request.url.path}?{request.url.query}\n".encode()
+    fingerprint = sha256(what + body).hexdigest()
+    settings: Settings = request.app.state.settings
+    lease = timedelta(seconds=settings.idempotency_lease_s)
+    begin = partial(idempotency.begin, lease=lease)
+    found = await run_sync(begin, engine, await authenticate(request), key, fingerprint)
+    if isinstance(found, Claim):
+        reach("idempotency.begun")
+        request.state.claim = found
+        return None
+    headers = found.headers | {"Idempotency-Replayed": "true"}
+    return Response(found.body, found.status, headers)
+
+
+def _stored(response: Response, secrets: Sequence[str] = ()) -> Stored:
+    headers = {
+        name: value
+        for name, value in response.headers.items()
+        if name in idempotency.STORED_HEADERS
+    }
+    body = bytes(getattr(response, "body", b"")).decode()
+    if secrets:
+        body = json.dumps(json.loads(body) | dict.fromkeys(secrets))
+    return Stored(response.status_code, headers, body)
+
+
+class _Release:
+    """Frees the key of a request that failed, once its session is closed."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+
+    async def __aenter__(self) -> None:
+        return None
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        claim: Claim | None = getattr(self._request.state, "claim", None)
+        is_stored = getattr(self._request.state, "is_stored", False)
+        if claim is not None and (error is not None or not is_stored):
+            with suppress(ServiceError):  # the lease will free it
+                await run_sync(claim.release)

@@ -1,0 +1,60 @@
+"""A kind of job, declared once in its own room: what a worker must know of it to do such jobs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, TypeAdapter
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from service.errors import ServiceError
+from service.jobs.tables import Job
+from service.settings import Settings
+from service.storage.blobs import BlobStore
+from service.storage.references import Stored
+
+JobT = TypeVar("JobT", bound=Job)
+
+
+class InputUnavailable(ServiceError):
+    """A file that the job needs is gone: start it again with another one."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """The means of a worker: settings, database and storage."""
+
+    settings: Settings
+    engine: Engine
+    blobs: BlobStore
+
+
+@dataclass(frozen=True)
+class Tenure:
+    """A job that a worker holds: its id and its attempt, which is the fencing token."""
+
+    job_id: str
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Kind(Generic[JobT]):
+    """A kind of job. `jobs.tables.Job` says how its jobs are named, this how they are done."""
+
+    table: type[JobT]
+    #: The module whose `main(end, job)` does an attempt, in a process of its own. It is named and
+    #: not imported, because it may load torch, which a supervisor must not.
+    module: str
+    #: how many of these jobs one worker does at a time
+    slots: Callable[[Settings], int]
+    #: gives the next job to an owner for some seconds
+    claim: Callable[[Session, str, float], JobT | None]
+    #: makes the input of the process; its files go into the scratch folder
+    prepare: Callable[[Site, JobT, Path], BaseModel]
+    #: validates the messages of the process
+    messages: TypeAdapter[Any]
+    #: Writes a message in the session's transaction, where it is none that all kinds share. Raises
+    #: Fenced where the job has another owner. The bytes of a `FileMessage` are stored by then.
+    write: Callable[[Session, Tenure, Any, Stored | None], None]

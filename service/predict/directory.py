@@ -1,0 +1,296 @@
+"""What the names of models, versions and aliases stand for, kept in memory.
+
+The hot path asks it and no database. A thread looks ten times a second for what other processes
+have changed, so that a change is live in all of them within a second of its commit; the process
+that made it follows at once. While the database does not answer, what is known stays true.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from itertools import count
+from random import randrange
+from threading import Event, Lock, Thread
+
+import structlog
+from sqlalchemy import Engine, or_, select
+from sqlalchemy.orm import Session
+
+from service.errors import ServiceError
+from service.predict.cache import Predictors
+from service.registry import versions
+from service.registry.tables import Alias, Model, ModelChange, ModelVersion
+from service.registry.versions import Target
+from service.storage.database import reading
+
+POLL = 0.1  # seconds between two looks at what changed; a look takes 0.3 ms
+#: seconds that a replacement gets to load before requests are sent to it; with POLL and the queries
+#: a change is live within 1 s of its commit, loaded or not
+PATIENCE = 0.4
+LOADERS = 2  # threads that load replacements
+GOLDEN = (5**0.5 - 1) / 2
+LAST = 2**62  # a revision after which there is none
+MAX_MODELS = 10_000  # names that are kept; beyond it all are forgotten
+
+logger = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """All that is known of one model, as of one revision of the database."""
+
+    revision: int
+    #: the number of the newest version ever made
+    last_version: int = 0
+    latest: Target | None = None
+    versions: Mapping[int, Target] = field(default_factory=dict)
+    aliases: Mapping[str, "Share"] = field(default_factory=dict)
+
+    def served(self) -> Iterable[tuple[str, list[Target]]]:
+        """Yield each name that may move, and who may answer it; `""` is the model itself."""
+        if self.latest is not None:
+            yield "", [self.latest]
+        for alias, share in self.aliases.items():
+            yield alias, share.targets()
+
+
+class Share:
+    """Who answers the requests to an alias."""
+
+    def __init__(self, live: Target, canary: Target | None = None, percent: float = 0.0) -> None:
+        self._live, self._canary, self._share = live, canary, percent / 100
+        # An entry that is read again must not begin with the same requests each time.
+        self._count = count(randrange(1_000_000))  # noqa: S311  no secret
+
+    def next(self) -> Target:
+        """Return who answers one request: the canary gets its share, evenly spread."""
+        if self._canary is None:
+            return self._live
+        # Multiples of the golden ratio fill the circle evenly and repeat no pattern, which a
+        # client that sends its requests in a pattern would else meet.
+        return self._canary if next(self._count) * GOLDEN % 1.0 < self._share else self._live
+
+    def targets(self) -> list[Target]:
+        named = (self._live, self._canary, self._live.shadow)
+        return [target for target in named if target is not None]
+
+
+class Directory:
+    """Resolves names. One per process; every method may be called from any thread."""
+
+    def __init__(self, engine: Engine, predictors: Predictors, *, poll: float = POLL) -> None:
+        if engine.dialect.name == "postgresql":
+            # An entry is read by several statements, which must all see the same moment.
+            engine = engine.execution_options(isolation_level="REPEATABLE READ")
+        self._engine = engine
+        self._predictors = predictors
+        self._poll = poll
+        self._lock = Lock()
+        self._entries: dict[str, Entry] = {}
+        #: the newest revision that was looked at, and what is to be read again since
+        self._seen = 0
+        self._stale: set[str] = set()
+        self._looking = Lock()
+        self._is_closing = Event()
+        self._looker = Thread(target=self._look_on, name="directory", daemon=True)
+        self._loaders = ThreadPoolExecutor(LOADERS, thread_name_prefix="warm")
+
+    def __len__(self) -> int:
+        """Return how many models are known."""
+        return len(self._entries)
+
+    def start(self) -> None:
+        self._looker.start()
+
+    def close(self) -> None:
+        self._is_closing.set()
+        self._loaders.shutdown(wait=False, cancel_futures=True)
+        if self._looker.ident is not None:
+            self._looker.join()
+
+    # ---- without the database --------------------------------------------------------------------
+
+    def known_model(self, name: str) -> Target | None:
+        """Return the latest version of a model if that is known: never waits."""
+        entry = self._entries.get(name)
+        return entry.latest if entry is not None else None
+
+    def known_version(self, name: str, number: int) -> Target | None:
+        entry = self._entries.get(name)
+        return entry.versions.get(number) if entry is not None else None
+
+    def known_alias(self, name: str, alias: str) -> Target | None:
+        entry = self._entries.get(name)
+        share = entry.aliases.get(alias) if entry is not None else None
+        return share.next() if share is not None else None
+
+    # ---- with it, where a name is not known ------------------------------------------------------
+
+    def of_model(self, name: str) -> Target:
+        """Return the latest version of a model. Raises NotFound; may ask the database."""
+        if (known := self.known_model(name)) is not None:
+            return known
+        with reading(self._engine) as session:
+            found = versions.target_of_model(session, name)
+        self._read_again(name)
+        return self.known_model(name) or found
+
+    def of_version(self, name: str, number: int) -> Target:
+        """Return a version of a model. Raises NotFound; may ask the database."""
+        if (known := self.known_version(name, number)) is not None:
+            return known
+        with reading(self._engine) as session:
+            found = versions.target_of_version(session, name, number)
+        self._read_again(name)
+        return self.known_version(name, number) or found
+
+    def of_alias(self, name: str, alias: str) -> Target:
+        """Return who answers this request to an alias. Raises NotFound; may ask the database."""
+        if (known := self.known_alias(name, alias)) is not None:
+            return known
+        with reading(self._engine) as session:
+            found = versions.target_of_alias(session, name, alias)
+        self._read_again(name)
+        return self.known_alias(name, alias) or found
+
+    # ---- what changed ----------------------------------------------------------------------------
+
+    def follow(self, name: str) -> None:
+        """Take in a change of this model that this process has just committed."""
+        try:
+            self._read_again(name)
+        except ServiceError as error:
+            # It is committed and will be found; the answer must not say that it failed.
+            logger.warning("directory_behind", model=name, reason=error.detail)
+
+    def told(self, name: str, version: int) -> None:
+        """Take note that a client is being told of this version: he will ask for it next."""
+        entry = self._entries.get(name)
+        if entry is not None and entry.last_version < version:
+            self.follow(name)
+
+    def warm(self, sha256: str) -> None:
+        """Load a checkpoint after its bytes were checked. Raises ModelDamaged."""
+        self._predictors.warm(sha256)
+
+    def look(self) -> None:
+        """Take in what changed since the last look, anywhere. Raises what the database raises."""
+        with self._looking:
+            self._look()
+
+    def _look(self) -> None:
+        # One transaction, so one moment: what it reads is as new as the newest change it has seen.
+        with reading(self._engine) as session:
+            newest, changes = _changes(session, self._seen)
+            self._note(newest, changes)
+            fresh = _read(session, self._stale, newest) if self._stale else {}
+        self._warm(fresh)
+        for name, entry in fresh.items():
+            self._keep(name, entry)
+            self._stale.discard(name)
+
+    def _note(self, newest: int, changes: Mapping[str, int]) -> None:
+        with self._lock:
+            if newest < self._seen:  # the database was replaced by an older copy
+                self._entries.clear()
+            # From here on nobody adds an entry that is older than this look.
+            self._seen = newest
+            # What fails after this stays stale, so the next look tries it again.
+            for name, revision in changes.items():
+                known = self._entries.get(name)
+                if known is not None and known.revision < revision:
+                    self._stale.add(name)
+
+    def _look_on(self) -> None:
+        is_away = False
+        while not self._is_closing.wait(self._poll):
+            try:
+                self.look()
+                is_away = False
+            except Exception as error:  # noqa: BLE001  without this thread no change would arrive
+                if not is_away:
+                    logger.warning("directory_behind", reason=str(error))
+                is_away = True
+
+    def _warm(self, fresh: Mapping[str, Entry]) -> None:
+        """Load what is about to replace something warm, so that no request waits for it."""
+        wanted = {
+            target.sha256
+            for name, entry in fresh.items()
+            for target in self._replacements(name, entry)
+        }
+        loads = [self._loaders.submit(self._predictors.get, sha256) for sha256 in wanted]
+        # One that is damaged or late must not keep the old version answering: who asks is told.
+        wait(loads, PATIENCE)
+
+    def _replacements(self, name: str, fresh: Entry) -> Iterable[Target]:
+        known = self._entries.get(name)
+        old = dict(known.served()) if known is not None else {}
+        for served, targets in fresh.served():
+            if any(was.sha256 in self._predictors for was in old.get(served, ())):
+                yield from (each for each in targets if each.sha256 not in self._predictors)
+
+    def _read_again(self, name: str) -> None:
+        with reading(self._engine) as session:
+            newest, _ = _changes(session, LAST)
+            entry = _read(session, [name], newest)[name]
+        self._keep(name, entry)
+
+    def _keep(self, name: str, entry: Entry) -> None:
+        with self._lock:
+            known = self._entries.get(name)
+            # What a look has passed over is not looked at again, so a new name must be as new.
+            # An empty entry of a name that was known keeps older readers from bringing it back.
+            is_newer = (
+                bool(entry.last_version) and entry.revision >= self._seen
+                if known is None
+                else entry.revision >= known.revision
+            )
+            if not is_newer:
+                return
+            if known is None and len(self._entries) >= MAX_MODELS:
+                self._entries.clear()
+            self._entries[name] = entry
+
+
+def _changes(session: Session, seen: int) -> tuple[int, dict[str, int]]:
+    """Return the newest revision, and for what changed after `seen` the revision of its change."""
+    query = select(ModelChange.model_name, ModelChange.revision).where(
+        or_(ModelChange.revision > seen, ModelChange.model_name == "")
+    )
+    found = {name: revision for name, revision in session.execute(query)}  # noqa: C416  a Row is no plain pair to mypy
+    return found.pop("", 0), found
+
+
+def _read(session: Session, names: Collection[str], revision: int) -> dict[str, Entry]:
+    """Return what there is of each of these models."""
+    last = select(Model.name, Model.last_version).where(Model.name.in_(names))
+    lasts = {name: version for name, version in session.execute(last)}  # noqa: C416  as above
+    found_versions: dict[str, dict[int, Target]] = {name: {} for name in names}
+    query = select(ModelVersion.model_name, ModelVersion.version, ModelVersion.sha256)
+    for name, number, sha256 in session.execute(query.where(ModelVersion.model_name.in_(names))):
+        found_versions[name][number] = versions.target(name, number, sha256)
+    aliases: dict[str, dict[str, Share]] = {name: {} for name in names}
+    for row in session.scalars(select(Alias).where(Alias.model_name.in_(names))):
+        aliases[row.model_name][row.alias] = _share(row, found_versions[row.model_name])
+    return {
+        name: Entry(
+            revision=revision,
+            last_version=lasts.get(name, 0),
+            latest=found[max(found)] if found else None,
+            versions=found,
+            aliases=aliases[name],
+        )
+        for name, found in found_versions.items()
+    }
+
+
+def _share(row: Alias, versions: Mapping[int, Target]) -> Share:
+    shadow = None
+    if row.shadow_version is not None:
+        shadow = replace(versions[row.shadow_version], role="shadow")
+    live = replace(versions[row.version], shadow=shadow)
+    if row.canary_version is None:
+        return Share(live)
+    canary = replace(versions[row.canary_version], role="canary")
+    return Share(live, canary, row.canary_percent or 0.0)

@@ -1,0 +1,275 @@
+"""The routes that predict: read the rows, ask the predictor, answer in the format wanted."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+from typing import Annotated, Any, Literal
+
+from fastapi import Depends, Path, Query, Request, Response
+
+from descent import schemas
+from descent.schemas.protocols import Scores
+from descent.spec import Name
+from models.predict import Predictor
+from service.errors import BadRequest, UnsupportedMedia
+from service.http import strict_route
+from service.predict import bodies, explanations, files, formats, texts
+from service.predict.answers import Answer, answers
+from service.predict.inference import Inference, InferenceDep
+from service.predict.texts import CSV, JSON, NDJSON, TSV
+from service.registry import versions
+from service.registry.checkpoints import ModelDamaged
+from service.runs import lifecycle
+from service.storage.database import reading
+
+READ = (JSON, CSV, TSV, NDJSON, *files.MEDIA_TYPES)
+
+router = strict_route.router()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The body of a request as it came, and how the client wants its answer."""
+
+    media_type: str
+    content: bytes
+    on_problem: Literal["warn", "error"] = "warn"
+    #: the media type of the answer
+    wants: str = JSON
+    explain: bool = False
+    #: whether MLflow's server was asked for, so that the answer has the shape of its answers
+    is_invocation: bool = False
+
+    @property
+    def is_file(self) -> bool:
+        return self.media_type in files.MEDIA_TYPES
+
+
+async def asked(
+    request: Request,
+    on_problem: Annotated[
+        Literal["warn", "error"],
+        Query(
+            description="Whether a missing required value, a wrong type or an unknown category "
+            "is treated as training treated missing values, or is the row's error."
+        ),
+    ] = "warn",
+    *,
+    explain: Annotated[
+        bool,
+        Query(
+            description="Whether each prediction tells what each column contributed to it. How "
+            "many rows a request may have then depends on the size of the model."
+        ),
+    ] = False,
+) -> Asked:
+    media_type = _media_type(request)
+    content = await strict_route.read_body(request, "predict")
+    wants = formats.wanted(request.headers.get("accept", ""))
+    return Asked(media_type, content, on_problem, wants, explain)
+
+
+def _media_type(request: Request) -> str:
+    given = request.headers.get("content-type", "")
+    media_type = given.partition(";")[0].strip().lower()
+    if media_type not in READ:
+        raise UnsupportedMedia(
+            f"Send the rows as one of {', '.join(READ)}, got {given[:100]!r}.",
+        )
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        raise UnsupportedMedia(
+            f"The body of a prediction cannot be compressed, got {encoding[:40]!r}."
+        )
+    return media_type
+
+
+AskedDep = Annotated[Asked, Depends(asked)]
+ModelName = Annotated[Name, Path(description="The name of a model.")]
+
+BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            JSON: {
+                "schema": {
+                    "anyOf": [
+                        {"$ref": "#/components/schemas/PredictRequest"},
+                        {"$ref": "#/components/schemas/ScoringRequest"},
+                    ]
+                }
+            },
+            **{text: {"schema": {"type": "string"}} for text in (CSV, TSV, NDJSON)},
+            **{
+                file: {"schema": {"type": "string", "format": "binary"}}
+                for file in files.MEDIA_TYPES
+            },
+        },
+    }
+}
+ANSWER: dict[int | str, dict[str, Any]] = {
+    200: {
+        "model": schemas.Predictions | Scores,
+        "content": {
+            **{text: {"schema": {"type": "string"}} for text in (CSV, NDJSON)},
+            **{
+                file: {"schema": {"type": "string", "format": "binary"}}
+                for file in (*files.MEDIA_TYPES, formats.ARROW_STREAM)
+            },
+        },
+    }
+}
+
+
+@router.post(
+    "/models/{name}/predict",
+    openapi_extra=BODY,
+    responses=ANSWER,
+    operation_id="predict_with_model",
+)
+@strict_route.not_idempotent
+@strict_route.streams_body
+async def predict_with_model(inference: InferenceDep, name: ModelName, asked: AskedDep) -> Response:
+    """Predict with the latest version of a model."""
+    return await queued(inference, partial(inference.directory.of_model, name), asked)
+
+
+@router.post(
+    "/models/{name}/versions/{version}/predict",
+    openapi_extra=BODY,
+    responses=ANSWER,
+    operation_id="predict_with_version",
+)
+@strict_route.not_idempotent
+@strict_route.streams_body
+async def predict_with_version(
+    inference: InferenceDep,
+    name: ModelName,
+    version: Annotated[int, Path(ge=1, lt=2**31, description="The number of a version.")],
+    asked: AskedDep,
+) -> Response:
+    """Predict with one version of a model."""
+    return await queued(inference, partial(inference.directory.of_version, name, version), asked)
+
+
+@router.post(
+    "/models/{name}/aliases/{alias}/predict",
+    openapi_extra=BODY,
+    responses=ANSWER,
+    operation_id="predict_with_alias",
+)
+@strict_route.not_idempotent
+@strict_route.streams_body
+async def predict_with_alias(
+    inference: InferenceDep,
+    name: ModelName,
+    alias: Annotated[Name, Path(description="A name such as `champion`.")],
+    asked: AskedDep,
+) -> Response:
+    """Predict with the version that an alias points to."""
+    return await queued(inference, partial(inference.directory.of_alias, name, alias), asked)
+
+
+@router.post(
+    "/runs/{run_id}/predict",
+    openapi_extra=BODY,
+    responses=ANSWER,
+    operation_id="predict_with_run",
+)
+@strict_route.not_idempotent
+@strict_route.streams_body
+async def predict_with_run(
+    inference: InferenceDep, run_id: schemas.RunId, asked: AskedDep
+) -> Response:
+    """Predict with the best checkpoint of a run."""
+
+    def best() -> versions.Target:
+        with reading(inference.engine) as session:
+            return lifecycle.target_of(session, run_id)
+
+    return await queued(inference, best, asked)
+
+
+async def queued(
+    inference: Inference, resolve: Callable[[], versions.Target], asked: Asked
+) -> Response:
+    """Answer in a thread, in turn. Raises Overloaded, DeadlineExceeded."""
+    return await inference.executor.run(lambda: answer(inference, resolve(), asked))
+
+
+def answer(inference: Inference, target: versions.Target, asked: Asked) -> Response:
+    """Predict the rows of a request and write the answer as the client wants it."""
+    began = perf_counter()
+    predictor = predictor_of(inference, target)
+    rows = _read(inference, predictor, asked)
+    found = answered(predictor, asked, rows)
+
+    def again(other: versions.Target) -> list[Answer] | None:
+        return computed_again(inference, other, asked, (predictor, rows) if asked.is_file else None)
+
+    seconds = perf_counter() - began
+    inference.traffic.answered(target, found, seconds, len(asked.content), again)
+    if asked.wants == JSON and (rows.is_mlflow or asked.is_invocation):
+        return Response(inference.foreign.to_json(target.named, found, rows.notes), media_type=JSON)
+    content = formats.written(asked.wants, target.named, found, predictor.features)
+    return Response(content, media_type=asked.wants)
+
+
+def predictor_of(inference: Inference, target: versions.Target) -> Predictor:
+    """Return who answers for a version. Raises ModelDamaged."""
+    try:
+        return inference.predictors.get(target.sha256)
+    except ModelDamaged:
+        inference.traffic.failed(target)
+        raise
+
+
+def computed_again(
+    inference: Inference,
+    target: versions.Target,
+    asked: Asked,
+    read: tuple[Predictor, bodies.Rows] | None,
+) -> list[Answer] | None:
+    """Return what another version makes of a request, or None where it cannot read it.
+
+    `read` is what was read of a file, and for whom: its reader has no time to read it again.
+    """
+    predictor = inference.predictors.get(target.sha256)
+    if read is None:
+        return answered(predictor, asked, _read(inference, predictor, asked))
+    first, rows = read
+    known = {column.name for column in first.features.inputs}
+    is_known = all(column.name in known for column in predictor.features.inputs)
+    return answered(predictor, asked, rows) if is_known else None
+
+
+def _read(inference: Inference, predictor: Predictor, asked: Asked) -> bodies.Rows:
+    if asked.content and asked.is_file:
+        known = [column.name for column in predictor.features.inputs]
+        return inference.files.read(asked.content, asked.media_type, known)
+    most = inference.settings.max_predict_rows
+    return _read_text(predictor, asked, most, inference.foreign)
+
+
+def answered(predictor: Predictor, asked: Asked, rows: bodies.Rows) -> list[Answer]:
+    """Return one answer for each row of a request, in order."""
+    bodies.check_cells(rows.count, len(predictor.features.inputs))
+    if asked.explain:
+        explanations.check(predictor, rows.count)
+    predictions = predictor.predict(
+        rows.columns, rows.count, on_problem=asked.on_problem, from_text=rows.is_text
+    )
+    found = answers(predictions, rows.unreadable)
+    if asked.explain:
+        explanations.add(found, predictor, rows)
+    return found
+
+
+def _read_text(
+    predictor: Predictor, asked: Asked, max_rows: int, foreign: texts.ForeignBodies
+) -> bodies.Rows:
+    """Return the rows of a body that is JSON, NDJSON or CSV."""
+    if not asked.content:
+        raise BadRequest("The body is empty: send the rows to predict.")
+    return texts.read(asked.content, asked.media_type, predictor.features, max_rows, foreign)

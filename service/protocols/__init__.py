@@ -1,0 +1,4 @@
+"""Predictions by the protocols of other servers: Open Inference Protocol and MLflow.
+
+All answers come from `predict`.
+"""

@@ -1,0 +1,179 @@
+"""The bodies that MLflow's clients send to a scoring server, and the answers that they expect.
+
+Knows how these tables are written, not what they mean. Where a table names no columns, they are
+the model's, in the order of its signature.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import orjson
+
+from service.errors import Invalid
+from service.http.strict_json import refuse_constant, strict_json
+from service.predict import bodies
+from service.predict.answers import Answer
+from service.predict.remarks import remarks
+
+#: what MLflow's models may take beside a table, and ours have no use for
+PARAMS = "params"
+PARAMS_IGNORED = {"code": "params_ignored", "detail": "the model takes no params: they are ignored"}
+
+Names: TypeAlias = Sequence[str]
+Reader: TypeAlias = Callable[[Any, Names, int], bodies.Rows]
+
+
+def parse(content: bytes) -> Any:  # noqa: ANN401  JSON may hold anything
+    """Return a JSON document. NaN is missing in a body of MLflow's, and refused in any other."""
+    literals: dict[str, None] = {}
+
+    def constant(name: str) -> float | None:
+        literals.setdefault(name)
+        return None if name == "NaN" else float(name)
+
+    document = strict_json(content, constant=constant)
+    if literals and not is_body(document):
+        refuse_constant(next(iter(literals)))
+    return document
+
+
+def is_body(document: Any) -> bool:  # noqa: ANN401  what a client sent
+    return isinstance(document, dict) and not TABLES.keys().isdisjoint(document)
+
+
+def read(document: Mapping[str, Any], inputs: Names, max_rows: int) -> bodies.Rows:
+    """Return the rows of a body; `inputs` are the model's columns in order."""
+    tables = [name for name in document if name in TABLES]
+    if len(tables) > 1:
+        raise _refused(
+            f"/{tables[1]}",
+            "unknown_field",
+            f"Send one of {bodies.told(list(TABLES))}, got {bodies.told(tables)}.",
+        )
+    for name in document:
+        if name not in TABLES and name != PARAMS:
+            detail = f"{name[:60]} is not a known field: remove it or check its spelling."
+            raise _refused(bodies.pointer(name), "unknown_field", detail)
+    rows = TABLES[tables[0]](document[tables[0]], inputs, max_rows)
+    notes = (PARAMS_IGNORED,) if document.get(PARAMS) else ()
+    return replace(rows, is_mlflow=True, notes=notes)
+
+
+def to_json(named: Mapping[str, Any], rows: Sequence[Answer], notes: Sequence[Any] = ()) -> bytes:
+    """Write plain values; several targets are an object each, as a table's rows are in MLflow.
+
+    What there is to say of rows is beside them: null has its reason in `errors`.
+    """
+    warnings = remarks([list(map(_hashable, row.get("warnings", ()))) for row in rows], dict)
+    errors = remarks([[_hashable(row["error"])] if "error" in row else [] for row in rows], dict)
+    told = {"warnings": [*notes, *warnings], "errors": errors}
+    answer = {**named, "predictions": [row["value"] for row in rows]}
+    return orjson.dumps(answer | {name: found for name, found in told.items() if found})
+
+
+def _hashable(problem: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple(problem.items())
+
+
+# ---- tables --------------------------------------------------------------------------------------
+
+
+def _split(table: Any, inputs: Names, max_rows: int) -> bodies.Rows:  # noqa: ANN401  what a client sent
+    at = "/dataframe_split"
+    if not isinstance(table, dict) or not {"data"} <= table.keys() <= {"columns", "index", "data"}:
+        detail = 'Send `{"columns": ["…"], "data": [["…"]]}` as dataframe_split.'
+        raise _refused(at, "invalid_value", detail)
+    names = table.get("columns")
+    if names is not None:
+        _check_names(names, f"{at}/columns")
+    return _from_lists(table["data"], inputs if names is None else names, max_rows, f"{at}/data")
+
+
+def _records(table: Any, _inputs: Names, max_rows: int) -> bodies.Rows:  # noqa: ANN401  what a client sent
+    return bodies.from_rows(table, max_rows, "dataframe_records")
+
+
+def _instances(table: Any, inputs: Names, max_rows: int) -> bodies.Rows:  # noqa: ANN401  what a client sent
+    return _from_items(table, inputs, max_rows, "instances")
+
+
+def _inputs(table: Any, inputs: Names, max_rows: int) -> bodies.Rows:  # noqa: ANN401  what a client sent
+    if not isinstance(table, dict):
+        return _from_items(table, inputs, max_rows, "inputs")
+    if table and not any(isinstance(values, list) for values in table.values()):
+        return bodies.from_rows([table], max_rows, "inputs")
+    columns = {name: _flat(values) for name, values in table.items()}
+    return bodies.from_columns(columns, max_rows, "inputs")
+
+
+#: the field of a body → what reads the table in it
+TABLES: Mapping[str, Reader] = {
+    "dataframe_split": _split,
+    "dataframe_records": _records,
+    "instances": _instances,
+    "inputs": _inputs,
+}
+
+
+def _from_items(items: Any, inputs: Names, max_rows: int, field: str) -> bodies.Rows:  # noqa: ANN401  what a client sent
+    """Read a list of rows: objects, lists in the order of the signature, or the only column."""
+    kinds = {type(item) for item in items} if isinstance(items, list) else {dict}
+    if dict in kinds:
+        return bodies.from_rows(items, max_rows, field)
+    if list in kinds:
+        return _from_lists(items, inputs, max_rows, f"/{field}")
+    if items and len(inputs) != 1:
+        detail = (
+            f"A row of {field} should have a value for each of {bodies.told(inputs)}, got "
+            f"{str(items[0])[:60]!r}."
+        )
+        raise _refused(f"/{field}/0", "wrong_shape", detail)
+    return bodies.from_columns(dict.fromkeys(inputs, items), max_rows, field)
+
+
+def _from_lists(rows: Any, names: Names, max_rows: int, at: str) -> bodies.Rows:  # noqa: ANN401  what a client sent
+    """Read rows that are lists of cells. One with more or fewer costs only itself."""
+    if not isinstance(rows, list):
+        raise _refused(at, "wrong_type", f"{at} should be a list of rows.")
+    bodies.check_count(len(rows), max_rows)
+    bodies.check_cells(len(rows), len(names))
+    unreadable: dict[int, dict[str, str]] = {}
+    whole: list[list[Any]] = []
+    for place, row in enumerate(rows):
+        if not isinstance(row, list) or len(row) != len(names):
+            unreadable[place] = _unreadable(row, names)
+        whole.append([None] * len(names) if place in unreadable else row)
+    cells = list(zip(*whole, strict=True)) if whole else [()] * len(names)
+    columns = {name: _flat(list(column)) for name, column in zip(names, cells, strict=True)}
+    found = bodies.from_columns(columns, max_rows, at.strip("/"))
+    return replace(found, count=len(rows), unreadable=unreadable)
+
+
+def _unreadable(row: Any, names: Names) -> dict[str, str]:  # noqa: ANN401  what a client sent
+    if not isinstance(row, list):
+        detail = f"The row must be a list of cells, got {str(row)[:60]!r}."
+        return {"code": "malformed_row", "detail": detail}
+    detail = f"The row has {len(row)} cells where there are {len(names)} columns."
+    return {"code": "ragged_row", "detail": detail}
+
+
+def _flat(values: Any) -> Any:  # noqa: ANN401  what a client sent
+    """Return the scalars of a tensor that stands upright, such as [[1], [2]]."""
+    if isinstance(values, list) and any(type(value) is list for value in values):
+        return [
+            value[0] if isinstance(value, list) and len(value) == 1 else value for value in values
+        ]
+    return values
+
+
+def _check_names(names: Any, at: str) -> None:  # noqa: ANN401  what a client sent
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        detail = f"{at} should be a list of texts, as the model's columns are."
+        raise _refused(at, "wrong_type", detail)
+    if len(set(names)) < len(names):
+        raise _refused(at, "duplicate_column", f"{at} names a column twice.")
+
+
+def _refused(pointer: str, code: str, detail: str) -> Invalid:
+    return Invalid(detail, code=code, errors=[{"pointer": pointer, "code": code, "detail": detail}])

@@ -1,0 +1,274 @@
+"""The Open Inference Protocol, version 2: one tensor for each column, in JSON or as raw bytes.
+
+Datatypes: FP64 for numbers, BOOL, and BYTES for categories and datetimes (ISO 8601). JSON `null`,
+NaN and an empty text are a missing value. The answer of a row that has none is `null`, or in raw
+bytes NaN, empty, 0 or false: the tensor `error` then says why. What else there is to say of rows
+is in the answer's parameters, as JSON text: they are scalars. A target keeps its name: where it is
+`error` or `probabilities`, the tensor of that name is `error_2` or `probabilities_2`.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any
+
+import orjson
+from anyio.to_thread import run_sync
+from fastapi import Depends, Header, Path, Request, Response
+from sqlalchemy import select
+
+from descent.schemas.protocols import InferAnswer, InferRequest
+from descent.spec import Name
+from models.predict import Predictor
+from models.values import Problem
+from service.errors import UnsupportedMedia
+from service.http import strict_route
+from service.predict import bodies
+from service.predict.inference import Inference, InferenceDep
+from service.predict.remarks import remarks
+from service.protocols import binary, outputs, tensors
+from service.protocols.outputs import Tensor
+from service.protocols.tensors import DATATYPES, Asked
+from service.registry import versions
+from service.storage.database import reading
+from service.version import version as own_version
+
+JSON, RAW = "application/json", "application/octet-stream"
+MAX_DIGITS = 9  # of the number of a version; a longer one can only be an alias
+
+router = strict_route.router("/v2", tags=["open inference protocol"])
+
+ModelName = Annotated[Name, Path(description="The name of a model.")]
+Version = Annotated[Name, Path(description="The number of a version, or an alias.")]
+
+_FILE = {"schema": {"type": "string", "format": "binary"}}
+BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            JSON: {"schema": {"$ref": "#/components/schemas/InferRequest"}},
+            RAW: _FILE,
+        },
+    }
+}
+ANSWER: dict[int | str, dict[str, Any]] = {200: {"model": InferAnswer, "content": {RAW: _FILE}}}
+
+
+# ---- the server ----------------------------------------------------------------------------------
+
+
+@router.get("", operation_id="oip_server")
+def server() -> dict[str, Any]:
+    """Tell what answers here."""
+    return {"name": "descent", "version": own_version(), "extensions": ["binary_tensor_data"]}
+
+
+@router.get("/health/live", operation_id="oip_live")
+@strict_route.open_route
+def live() -> dict[str, bool]:
+    """Tell that the process answers."""
+    return {"live": True}
+
+
+@router.get("/health/ready", operation_id="oip_ready")
+@strict_route.open_route
+def ready(inference: InferenceDep) -> dict[str, bool]:
+    """Tell whether models can be asked: 503 where the database does not answer."""
+    with reading(inference.engine) as session:
+        session.execute(select(1))
+    return {"ready": True}
+
+
+# ---- models --------------------------------------------------------------------------------------
+
+
+@router.get("/models/{name}", operation_id="oip_model")
+def model(inference: InferenceDep, name: ModelName) -> dict[str, Any]:
+    """Describe the tensors of a model's latest version."""
+    return _described(inference, _target(inference, name))
+
+
+@router.get("/models/{name}/versions/{version}", operation_id="oip_version")
+def version(inference: InferenceDep, name: ModelName, version: Version) -> dict[str, Any]:
+    """Describe the tensors of a version."""
+    return _described(inference, _target(inference, name, version))
+
+
+@router.get("/models/{name}/ready", operation_id="oip_model_ready")
+def model_ready(inference: InferenceDep, name: ModelName) -> dict[str, Any]:
+    """Load the latest version of a model and tell that it is ready."""
+    return _loaded(inference, _target(inference, name))
+
+
+@router.get("/models/{name}/versions/{version}/ready", operation_id="oip_version_ready")
+def version_ready(inference: InferenceDep, name: ModelName, version: Version) -> dict[str, Any]:
+    """Load a version and tell that it is ready."""
+    return _loaded(inference, _target(inference, name, version))
+
+
+async def asked(
+    request: Request,
+    length: Annotated[
+        str | None,
+        Header(
+            alias=binary.HEADER,
+            description="With raw tensors behind it: the number of bytes of the JSON document.",
+        ),
+    ] = None,
+) -> Asked:
+    _check_media_type(request)
+    content = await strict_route.read_body(request, "predict")
+    is_large = len(content) > strict_route.PARSED_INLINE
+    parse = run_sync(tensors.parse, content, length) if is_large else None
+    return await parse if parse else tensors.parse(content, length)
+
+
+AskedDep = Annotated[Asked, Depends(asked)]
+
+
+@router.post("/models/{name}/infer", openapi_extra=BODY, responses=ANSWER, operation_id="oip_infer")
+@strict_route.not_idempotent
+@strict_route.streams_body
+async def infer(inference: InferenceDep, name: ModelName, asked: AskedDep) -> Response:
+    """Predict with the latest version of a model.
+
+    The warnings and errors of rows are in the answer's `parameters.warnings` and
+    `parameters.errors`: each is JSON text, a list of objects with code, column, detail and rows.
+    """
+    return await _queued(inference, partial(_target, inference, name), asked)
+
+
+@router.post(
+    "/models/{name}/versions/{version}/infer",
+    openapi_extra=BODY,
+    responses=ANSWER,
+    operation_id="oip_version_infer",
+)
+@strict_route.not_idempotent
+@strict_route.streams_body
+async def version_infer(
+    inference: InferenceDep, name: ModelName, version: Version, asked: AskedDep
+) -> Response:
+    """Predict with a version; the answer is that of the latest one's route."""
+    return await _queued(inference, partial(_target, inference, name, version), asked)
+
+
+def _check_media_type(request: Request) -> None:
+    """Raise UnsupportedMedia. Triton's client says nothing of what it sends."""
+    given = request.headers.get("content-type", JSON)
+    if given.partition(";")[0].strip().lower() not in (JSON, RAW):
+        raise UnsupportedMedia(f"Send the tensors as {JSON} or {RAW}, got {given[:100]!r}.")
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        raise UnsupportedMedia(f"Tensors cannot be compressed, got {encoding[:40]!r}.")
+
+
+def _target(inference: Inference, name: str, version: str | None = None) -> versions.Target:
+    if version is None:
+        return inference.directory.of_model(name)
+    if version.isdigit() and len(version) <= MAX_DIGITS:
+        return inference.directory.of_version(name, int(version))
+    return inference.directory.of_alias(name, version)
+
+
+def _predictor(inference: Inference, target: versions.Target) -> Predictor:
+    return inference.predictors.get(target.sha256)
+
+
+def _loaded(inference: Inference, target: versions.Target) -> dict[str, Any]:
+    _predictor(inference, target)
+    return {"name": target.named["model"], "ready": True}
+
+
+def _described(inference: Inference, target: versions.Target) -> dict[str, Any]:
+    name = target.named["model"]
+    with reading(inference.engine) as session:
+        numbers = versions.version_numbers(session, name)
+    features = _predictor(inference, target).features
+    inputs = [
+        {"name": column.name, "datatype": DATATYPES.get(column.type, "BYTES"), "shape": [-1]}
+        for column in features.inputs
+    ]
+    answered = [
+        {
+            "name": tensor["name"],
+            "datatype": tensor["datatype"],
+            "shape": [-1, *tensor["shape"][1:]],
+        }
+        for tensor in outputs.tensors_of(features, [])
+    ]
+    return {
+        "name": name,
+        "versions": [str(number) for number in numbers],
+        "platform": "descent",
+        "inputs": inputs,
+        "outputs": answered,
+    }
+
+
+# ---- tensors -------------------------------------------------------------------------------------
+
+
+async def _queued(
+    inference: Inference, resolve: Callable[[], versions.Target], asked: Asked
+) -> Response:
+    return await inference.executor.run(lambda: _inferred(inference, resolve(), asked))
+
+
+def _inferred(inference: Inference, target: versions.Target, asked: Asked) -> Response:
+    predictor = _predictor(inference, target)
+    rows = tensors.read(asked, predictor.features, inference.settings.max_predict_rows)
+    bodies.check_cells(rows.count, len(predictor.features.inputs))
+    predictions = predictor.predict(rows.columns, rows.count)
+    values = list(outputs.tensors_of(predictor.features, predictions))
+    found = _wanted(values, outputs.errors_of(predictor.features, predictions), asked.request)
+    answer = {
+        "model_name": target.named["model"],
+        "model_version": str(target.named["version"]),
+        "outputs": [tensor for tensor, _is_raw in found],
+    }
+    if asked.request.id is not None:
+        answer["id"] = asked.request.id
+    told = {
+        "warnings": remarks([row.warnings for row in predictions], Problem.to_json),
+        "errors": remarks(
+            [[row.error] if row.error else [] for row in predictions], Problem.to_json
+        ),
+    }
+    if parameters := {name: orjson.dumps(rows).decode() for name, rows in told.items() if rows}:
+        answer["parameters"] = parameters
+    return _sent(answer, [tensor for tensor, is_raw in found if is_raw])
+
+
+def _sent(answer: dict[str, Any], raw: list[Tensor]) -> Response:
+    """Write the answer, with the data of some of its tensors as bytes behind the JSON document."""
+    pieces = []
+    for tensor in raw:
+        pieces.append(binary.encode(tensor.pop("data"), tensor["datatype"]))
+        tensor["parameters"] = {tensors.SIZE: len(pieces[-1])}
+    document = orjson.dumps(answer)
+    if not raw:
+        return Response(document, media_type=JSON)
+    headers = {binary.HEADER: str(len(document))}
+    return Response(b"".join([document, *pieces]), media_type=RAW, headers=headers)
+
+
+def _wanted(
+    found: list[Tensor], errors: Tensor, request: InferRequest
+) -> list[tuple[Tensor, bool]]:
+    """Return the tensors that the answer shall hold, each with whether as raw bytes.
+
+    The errors are there where a row has one, and where a client asks for them.
+    """
+    as_raw = (request.parameters or {}).get("binary_data_output") is True
+    if request.outputs is None:
+        return [(tensor, as_raw) for tensor in ([*found, errors] if any(errors["data"]) else found)]
+    known = [tensor["name"] for tensor in (*found, errors)]
+    for place, tensor in enumerate(request.outputs):
+        if tensor.name not in known:
+            raise tensors.unknown(tensor.name, known, f"/outputs/{place}/name")
+    wanted = {
+        tensor.name: (tensor.parameters or {}).get("binary_data", as_raw) is True
+        for tensor in request.outputs
+    }
+    everything = (*found, errors)
+    return [(tensor, wanted[tensor["name"]]) for tensor in everything if tensor["name"] in wanted]

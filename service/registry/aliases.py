@@ -1,0 +1,198 @@
+"""Where aliases point to: moved in one transaction, remembered, and taken back.
+
+An alias points to a version. A canary may answer a share of the requests in its place, and a
+shadow may compute the same answers unheard.
+"""
+
+from collections.abc import Callable
+from dataclasses import astuple, dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import select, tuple_
+from sqlalchemy.orm import Session
+
+from service.errors import Conflict
+from service.registry import proofs, versions
+from service.registry.tables import Alias, AliasMove, ModelVersion
+from service.registry.versions import find_alias, find_model, find_version
+from service.storage.columns import utc_now
+
+#: Raises where the caller's precondition does not hold for an alias, or for its absence.
+Check = Callable[[Alias | None], None]
+
+
+class Pointer(NamedTuple):
+    """An alias by its names."""
+
+    model: str
+    alias: str
+
+
+@dataclass(frozen=True)
+class Pointing:
+    """What an alias points to."""
+
+    version: int
+    canary_version: int | None = None
+    canary_percent: float | None = None
+    shadow_version: int | None = None
+
+    def versions(self) -> list[int]:
+        """Return every version that takes part, each once."""
+        named = (self.version, self.canary_version, self.shadow_version)
+        return list(dict.fromkeys(number for number in named if number is not None))
+
+    def heard(self) -> set[int]:
+        """Return the versions whose answers clients get."""
+        return (
+            {self.version} if self.canary_version is None else {self.version, self.canary_version}
+        )
+
+
+class Moved(NamedTuple):
+    """What became of an alias."""
+
+    alias: Alias
+    is_new: bool
+
+
+# ---- reading -------------------------------------------------------------------------------------
+
+
+def list_aliases(
+    session: Session, model: str, limit: int, after: tuple[datetime, str] | None
+) -> list[Alias]:
+    """Return aliases of a model, newest first, from behind the one with this time and name."""
+    find_model(session, model)
+    query = select(Alias).where(Alias.model_name == model)
+    if after is not None:
+        query = query.where(tuple_(Alias.created_at, Alias.alias) < after)
+    query = query.order_by(Alias.created_at.desc(), Alias.alias.desc()).limit(limit)
+    return list(session.scalars(query))
+
+
+def history(session: Session, pointer: Pointer, limit: int, below: int | None) -> list[AliasMove]:
+    """Return the moves of an alias, newest first, from below a revision."""
+    find_alias(session, *pointer)
+    query = select(AliasMove).where(
+        AliasMove.model_name == pointer.model, AliasMove.alias == pointer.alias
+    )
+    if below is not None:
+        query = query.where(AliasMove.revision < below)
+    return list(session.scalars(query.order_by(AliasMove.revision.desc()).limit(limit)))
+
+
+def pointing(row: Alias | AliasMove) -> Pointing:
+    return Pointing(row.version, row.canary_version, row.canary_percent, row.shadow_version)
+
+
+def before(session: Session, pointer: Pointer) -> AliasMove:
+    """Return the move that a rollback takes the alias back to.
+
+    A rollback undoes the last move that is not undone yet. Moves that left the version alone are
+    one with the move before them, but for a canary or a shadow that is there now: to take that
+    away is what the rollback is for.
+    """
+    alias = find_alias(session, *pointer)
+    row = session.get_one(AliasMove, (*pointer, alias.revision))
+    while row.before is not None:
+        row = session.get_one(AliasMove, (*pointer, row.before))
+        if pointing(alias) != Pointing(row.version):
+            return row
+    raise Conflict(
+        f"The alias {alias.alias!r} has not pointed to anything before version {alias.version}: "
+        "move it with PUT.",
+        code="nothing_to_roll_back",
+    )
+
+
+# ---- moving --------------------------------------------------------------------------------------
+
+
+def point(
+    session: Session, pointer: Pointer, wanted: Pointing, check: Check, key_id: str | None = None
+) -> Moved:
+    """Let an alias point to versions. `check` sees the alias as it is now, or None."""
+    find_model(session, pointer.model, lock=True)
+    for number in wanted.versions():
+        find_version(session, pointer.model, number)
+    found = session.get(Alias, pointer)
+    check(found)
+    _check_promotable(session, pointer.model, wanted)
+    if found is None:
+        found = Alias(
+            model_name=pointer.model, alias=pointer.alias, revision=1, created_at=utc_now()
+        )
+        _move(session, found, wanted, AliasMove(how="put", key_id=key_id, before=None))
+        return Moved(found, is_new=True)
+    if pointing(found) != wanted:
+        move = AliasMove(how="put", key_id=key_id, before=found.revision)
+        found.revision += 1
+        _move(session, found, wanted, move)
+    return Moved(found, is_new=False)
+
+
+def rollback(
+    session: Session, pointer: Pointer, expected: int, check: Check, key_id: str | None = None
+) -> Alias:
+    """Let an alias point to what it pointed to before, without canary and shadow.
+
+    `expected` is the version that the caller has made ready for it.
+    """
+    find_model(session, pointer.model, lock=True)
+    alias = find_alias(session, *pointer)
+    check(alias)
+    goal = before(session, pointer)
+    check_exists(session, goal)
+    if goal.version != expected:
+        raise Conflict(
+            f"The alias {alias.alias!r} was moved meanwhile and would go back to version "
+            f"{goal.version}: look, then roll it back again.",
+            code="moved_meanwhile",
+        )
+    wanted = Pointing(goal.version)
+    _check_promotable(session, pointer.model, wanted)
+    alias.revision += 1
+    _move(session, alias, wanted, AliasMove(how="rollback", key_id=key_id, before=goal.before))
+    return alias
+
+
+def check_exists(session: Session, goal: AliasMove) -> None:
+    """Raise Conflict where the version to go back to was deleted since."""
+    if session.get(ModelVersion, (goal.model_name, goal.version)) is None:
+        raise Conflict(
+            f"The alias {goal.alias!r} pointed to version {goal.version} before, which was "
+            "deleted since: move it with PUT.",
+            code="version_deleted",
+        )
+
+
+def remove(session: Session, pointer: Pointer, check: Check) -> None:
+    """Delete an alias and the history of its moves."""
+    find_model(session, pointer.model, lock=True)
+    found = find_alias(session, *pointer)
+    check(found)
+    session.delete(found)
+    session.flush()
+    versions.changed(session, pointer.model)
+
+
+# ---- private -------------------------------------------------------------------------------------
+
+
+def _check_promotable(session: Session, model: str, wanted: Pointing) -> None:
+    """Raise where a version is not proved. A shadow may be any version: nobody hears it."""
+    proofs.check_passed(session, model, wanted.heard())
+
+
+def _move(session: Session, alias: Alias, wanted: Pointing, move: AliasMove) -> None:
+    move.model_name, move.alias, move.revision = alias.model_name, alias.alias, alias.revision
+    move.moved_at = alias.updated_at = utc_now()
+    for row in (alias, move):
+        row.version, row.canary_version, row.canary_percent, row.shadow_version = astuple(wanted)
+    session.add(alias)
+    session.flush()
+    session.add(move)
+    session.flush()
+    versions.changed(session, alias.model_name)

@@ -1,0 +1,139 @@
+"""The tables of models, their versions and aliases, and the proofs of versions."""
+
+from datetime import datetime
+
+from sqlalchemy import ForeignKey, ForeignKeyConstraint, Index, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from service.jobs.tables import Job
+from service.storage.columns import BlobDigest, Id, Json, Table, utc_now
+
+
+class Model(Table):
+    """A name under which versions are published."""
+
+    __tablename__ = "models"
+
+    name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    #: the number of the newest version ever made; a deleted number is never used again
+    last_version: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class ModelVersion(Table):
+    """An immutable trained model: a checkpoint with its signature, metrics and lineage."""
+
+    __tablename__ = "model_versions"
+
+    model_name: Mapped[str] = mapped_column(
+        String(128), ForeignKey("models.name", ondelete="CASCADE"), primary_key=True
+    )
+    version: Mapped[int] = mapped_column(primary_key=True)
+    #: where it was trained; NULL where it was imported
+    run_id: Mapped[str | None] = mapped_column(Id, index=True)
+    checkpoint_id: Mapped[str | None] = mapped_column(Id)
+    sha256: Mapped[str] = mapped_column(BlobDigest, index=True)
+    bytes: Mapped[int]
+    signature: Mapped[Json]
+    metrics: Mapped[Json]
+    config: Mapped[Json]
+    dataset_id: Mapped[str | None] = mapped_column(Id)
+    dataset_version: Mapped[int | None]
+    #: which bundle it came from, and what that said of its origin
+    imported: Mapped[Json | None]
+    #: trained and closed-form parameters of a linear model
+    parameters: Mapped[Json | None]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Alias(Table):
+    """A name such as `champion` that points to a version of a model."""
+
+    __tablename__ = "aliases"
+    __table_args__ = tuple(
+        ForeignKeyConstraint(
+            ["model_name", column],
+            ["model_versions.model_name", "model_versions.version"],
+            name=f"fk_aliases_{column}",
+        )
+        for column in ("version", "canary_version", "shadow_version")
+    )
+
+    model_name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    alias: Mapped[str] = mapped_column(String(128), primary_key=True)
+    version: Mapped[int]
+    #: who answers `canary_percent` of the requests in its place
+    canary_version: Mapped[int | None]
+    canary_percent: Mapped[float | None]
+    #: who computes the same answers and is not heard
+    shadow_version: Mapped[int | None]
+    #: grows with each move; the ETag of the alias
+    revision: Mapped[int] = mapped_column(default=1)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    updated_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class AliasMove(Table):
+    """What an alias was made to point to at one of its revisions."""
+
+    __tablename__ = "alias_moves"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["model_name", "alias"],
+            ["aliases.model_name", "aliases.alias"],
+            name="fk_alias_moves_alias",
+            ondelete="CASCADE",
+        ),
+    )
+
+    model_name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    alias: Mapped[str] = mapped_column(String(128), primary_key=True)
+    revision: Mapped[int] = mapped_column(primary_key=True)
+    #: put, rollback
+    how: Mapped[str] = mapped_column(String(16))
+    version: Mapped[int]
+    canary_version: Mapped[int | None]
+    canary_percent: Mapped[float | None]
+    shadow_version: Mapped[int | None]
+    #: the revision that a rollback from here looks at first
+    before: Mapped[int | None]
+    #: the API key that did it, where there was one
+    key_id: Mapped[str | None] = mapped_column(Id)
+    moved_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class ModelChange(Table):
+    """When a model, its versions or its aliases changed last; the row stays when the model goes.
+
+    The row of no name holds the newest revision of all (see `registry.changed`).
+    """
+
+    __tablename__ = "model_changes"
+
+    model_name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    revision: Mapped[int] = mapped_column(index=True)
+
+
+class Proof(Job, Table):
+    """The proof that a model version answers the same whichever way it is asked: one for each."""
+
+    prefix = "proof"
+    noun = "proof"
+    plural = "proofs"
+
+    __tablename__ = "proofs"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["model_name", "model_version"],
+            ["model_versions.model_name", "model_versions.version"],
+            name="fk_proofs_version",
+            ondelete="CASCADE",
+        ),
+        Index("uq_proofs_version", "model_name", "model_version", unique=True),
+        Index("ix_proofs_queue", "state", "queued_at", "id"),
+    )
+
+    model_name: Mapped[str] = mapped_column(String(128))
+    model_version: Mapped[int]
+    #: what was compared: rows, the difference of each way, the largest, the tolerance
+    details: Mapped[Json | None]

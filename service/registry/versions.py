@@ -1,0 +1,288 @@
+"""Models and their versions.
+
+Knows which stored checkpoint a name, a version, an alias or a run stands for; opens none.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from sqlalchemy import ColumnElement, delete, func, or_, select, tuple_
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from service.errors import Conflict, NotFound
+from service.jobs import life
+from service.registry import proofs
+from service.registry.tables import Alias, Model, ModelChange, ModelVersion
+from service.storage import references
+from service.storage.columns import Table
+from service.storage.database import is_postgres
+
+#: live: what was asked for; canary: answers in its place; shadow: is compared with it
+Role = Literal["live", "canary", "shadow"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A checkpoint to predict with, and the name by which it was asked for."""
+
+    #: the blob of the checkpoint
+    sha256: str
+    #: how the answer names it: model and version, and where a run was asked run and checkpoint
+    named: dict[str, Any]
+    role: Role = "live"
+    #: who computes the same answers, unheard
+    shadow: "Target | None" = None
+
+
+def target(name: str, number: int, sha256: str) -> Target:
+    return Target(sha256, {"model": name, "version": number})
+
+
+# ---- making versions -----------------------------------------------------------------------------
+
+
+def adopt(
+    session: Session, held: references.Stored, model: str, document: Mapping[str, Any]
+) -> ModelVersion:
+    """Publish an imported checkpoint, whose bytes this transaction keeps, as the next version.
+
+    `document` holds `signature`, `metrics`, `config`, `parameters` and, in `imported`, where it
+    came from.
+    """
+    version = ModelVersion(
+        model_name=model,
+        sha256=held.sha256,
+        bytes=held.bytes,
+        **{
+            name: document[name]
+            for name in ("signature", "metrics", "config", "parameters", "imported")
+        },
+    )
+    return add(session, version)
+
+
+def add(session: Session, version: ModelVersion) -> ModelVersion:
+    """Add a version under the next number of its model, with the job that verifies it."""
+    version.version = _next_version(session, version.model_name)
+    session.add(version)
+    session.flush()
+    proofs.submit(session, version.model_name, version.version)
+    changed(session, version.model_name)
+    return version
+
+
+def _next_version(session: Session, model: str) -> int:
+    # One statement makes the model or counts up, and holds its row until the transaction ends:
+    # two runs that end at the same moment get two numbers, and none is given twice.
+    statement = (
+        _insert(session, Model)
+        .values(name=model, last_version=1)
+        .on_conflict_do_update(
+            index_elements=[Model.name], set_={"last_version": Model.last_version + 1}
+        )
+        .returning(Model.last_version)
+    )
+    return session.execute(statement).scalar_one()
+
+
+# ---- reading -------------------------------------------------------------------------------------
+
+
+def find_model(session: Session, name: str, *, lock: bool = False) -> Model:
+    """Return a model; `lock` keeps every other writer of its versions and aliases waiting."""
+    query = select(Model).where(Model.name == name)
+    model = session.scalars(query.with_for_update() if lock else query).one_or_none()
+    if model is None:
+        raise NotFound(f"There is no model {name!r}.")
+    return model
+
+
+def find_version(session: Session, name: str, number: int) -> ModelVersion:
+    version = session.get(ModelVersion, (name, number))
+    if version is None:
+        raise _no_version(session, name, number)
+    return version
+
+
+def version_of_checkpoint(session: Session, checkpoint_id: str) -> ModelVersion | None:
+    """Return a version that was made from this checkpoint, under any name."""
+    query = select(ModelVersion).where(ModelVersion.checkpoint_id == checkpoint_id).limit(1)
+    return session.scalars(query).one_or_none()
+
+
+def find_alias(session: Session, name: str, alias: str) -> Alias:
+    found = session.get(Alias, (name, alias))
+    if found is None:
+        find_model(session, name)
+        raise NotFound(f"The model {name!r} has no alias {alias!r}.")
+    return found
+
+
+def list_models(session: Session, limit: int, after: tuple[datetime, str] | None) -> list[Model]:
+    """Return models, newest first, from behind the one with this time and name."""
+    query = select(Model).order_by(Model.created_at.desc(), Model.name.desc()).limit(limit)
+    if after is not None:
+        query = query.where(tuple_(Model.created_at, Model.name) < after)
+    return list(session.scalars(query))
+
+
+def list_versions(
+    session: Session, name: str, limit: int, before: int | None = None
+) -> list[ModelVersion]:
+    """Return versions of a model, newest first, below the number `before`."""
+    find_model(session, name)
+    query = select(ModelVersion).where(ModelVersion.model_name == name)
+    if before is not None:
+        query = query.where(ModelVersion.version < before)
+    return list(session.scalars(query.order_by(ModelVersion.version.desc()).limit(limit)))
+
+
+def version_numbers(session: Session, name: str) -> list[int]:
+    """Return the numbers of all versions of a model, oldest first."""
+    query = select(ModelVersion.version).where(ModelVersion.model_name == name)
+    return list(session.scalars(query.order_by(ModelVersion.version)))
+
+
+def newest_versions(session: Session, names: list[str]) -> dict[str, int]:
+    """Return the latest version of each of these models that has any."""
+    query = (
+        select(ModelVersion.model_name, func.max(ModelVersion.version))
+        .where(ModelVersion.model_name.in_(names))
+        .group_by(ModelVersion.model_name)
+    )
+    return dict(session.execute(query).all())
+
+
+def aliases_of(session: Session, names: list[str]) -> dict[str, dict[str, int]]:
+    """Return for each of these models its aliases and the versions that they point to."""
+    found: dict[str, dict[str, int]] = {name: {} for name in names}
+    query = select(Alias).where(Alias.model_name.in_(names)).order_by(Alias.alias)
+    for alias in session.scalars(query):
+        found[alias.model_name][alias.alias] = alias.version
+    return found
+
+
+# ---- what to predict with ------------------------------------------------------------------------
+
+
+def target_of_model(session: Session, name: str) -> Target:
+    """Return the latest version of a model."""
+    query = (
+        select(ModelVersion.version, ModelVersion.sha256)
+        .where(ModelVersion.model_name == name)
+        .order_by(ModelVersion.version.desc())
+        .limit(1)
+    )
+    row = session.execute(query).one_or_none()
+    if row is None:
+        find_model(session, name)
+        raise NotFound(f"The model {name!r} has no version: train a run with register_as.")
+    return target(name, row.version, row.sha256)
+
+
+def target_of_version(session: Session, name: str, number: int) -> Target:
+    query = select(ModelVersion.sha256).where(
+        ModelVersion.model_name == name, ModelVersion.version == number
+    )
+    sha256 = session.scalar(query)
+    if sha256 is None:
+        raise _no_version(session, name, number)
+    return target(name, number, sha256)
+
+
+def target_of_alias(session: Session, name: str, alias: str) -> Target:
+    return target_of_version(session, name, find_alias(session, name, alias).version)
+
+
+# ---- taking back ---------------------------------------------------------------------------------
+
+
+def unregister(session: Session, name: str, number: int) -> None:
+    """Delete a version that no alias names. Its number is never given again."""
+    find_model(session, name, lock=True)
+    find_version(session, name, number)
+    aliases = list(
+        session.scalars(
+            select(Alias.alias)
+            .where(Alias.model_name == name, _names(number))
+            .order_by(Alias.alias)
+        )
+    )
+    if aliases:
+        raise Conflict(
+            f"Version {number} of {name!r} is in use by the alias {', '.join(aliases)}: "
+            "move or delete the alias first.",
+            code="in_use",
+            aliases=aliases,
+        )
+    _check_unused(session, model_name=name, model_version=number)
+    session.execute(
+        delete(ModelVersion).where(ModelVersion.model_name == name, ModelVersion.version == number)
+    )
+    changed(session, name)
+
+
+def unregister_model(session: Session, name: str) -> None:
+    """Delete a model with its versions and aliases."""
+    find_model(session, name, lock=True)
+    _check_unused(session, model_name=name)
+    session.execute(delete(Alias).where(Alias.model_name == name))
+    session.execute(delete(ModelVersion).where(ModelVersion.model_name == name))
+    session.execute(delete(Model).where(Model.name == name))
+    changed(session, name)
+
+
+def _check_unused(session: Session, **reads: str | int) -> None:
+    """Raise where an unfinished job reads the model, or this version of it."""
+    if users := life.users_of(session, **reads):
+        raise life.in_use(users, "it")
+
+
+# ---- telling others ------------------------------------------------------------------------------
+
+
+def changed(session: Session, name: str) -> None:
+    """Have every process look at this model again: part of each transaction that changes it.
+
+    Whoever holds the row of no name keeps the next one waiting until he commits, so a reader that
+    has seen a revision has missed none before it.
+    """
+    revision = _counted_up(session)
+    session.execute(
+        _insert(session, ModelChange)
+        .values(model_name=name, revision=revision)
+        .on_conflict_do_update(index_elements=[ModelChange.model_name], set_={"revision": revision})
+    )
+
+
+def _counted_up(session: Session) -> int:
+    statement = (
+        _insert(session, ModelChange)
+        .values(model_name="", revision=1)
+        .on_conflict_do_update(
+            index_elements=[ModelChange.model_name], set_={"revision": ModelChange.revision + 1}
+        )
+        .returning(ModelChange.revision)
+    )
+    return session.execute(statement).scalar_one()
+
+
+# ---- private -------------------------------------------------------------------------------------
+
+
+def _names(number: int) -> ColumnElement[bool]:
+    """Return the condition that an alias cannot do without this version."""
+    columns = (Alias.version, Alias.canary_version, Alias.shadow_version)
+    return or_(*(column == number for column in columns))
+
+
+def _insert(session: Session, table: type[Table]) -> postgresql.Insert | sqlite.Insert:
+    return postgresql.insert(table) if is_postgres(session) else sqlite.insert(table)
+
+
+def _no_version(session: Session, name: str, number: int) -> NotFound:
+    find_model(session, name)
+    return NotFound(f"The model {name!r} has no version {number}.")

@@ -1,0 +1,170 @@
+"""Runs as a kind of job: what a trainer is given, what it sends, and what its messages write."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import structlog
+from pydantic import Field, TypeAdapter
+from sqlalchemy.orm import Session
+
+from service.datasets.versions import fetch_table
+from service.errors import BlobCorrupt
+from service.ids import new_id
+from service.jobs import queue
+from service.jobs.kind import Kind, Site, Tenure
+from service.jobs.messages import Failure, Obeyed
+from service.runs import lifecycle, metrics, trajectories
+from service.runs.messages import (
+    CheckpointFile,
+    LogLine,
+    MetricRows,
+    TrainingBegan,
+    TrainingEnded,
+    TrainingHeartbeat,
+    TrainingJob,
+)
+from service.runs.tables import Checkpoint, Run
+from service.storage.database import reading, writing
+from service.storage.references import Stored
+
+log = structlog.get_logger("worker")
+
+
+# ---- the input of the process -------------------------------------------------------------------
+
+
+def prepare(site: Site, run: Run, scratch: Path) -> TrainingJob:
+    """Return the job of a claimed run, with its table and its checkpoint as local files.
+
+    Raises InputUnavailable where the dataset is gone. A damaged checkpoint is given up for the one
+    before it.
+    """
+    version, table = fetch_table(site, run.dataset_id, run.dataset_version, scratch)
+    with reading(site.engine) as session:
+        newest = lifecycle.resume_checkpoint(session, run)
+    checkpoint, resume = _fetch_checkpoint(site, run, newest, scratch)
+    progress = run.progress or {}
+    return TrainingJob(
+        run_id=run.id,
+        attempt=run.attempt,
+        config=run.config,
+        columns={column["name"]: column["type"] for column in version.columns},
+        table=table,
+        scratch=scratch,
+        resume=resume,
+        seq=lifecycle.covered_seq(run.id, checkpoint),
+        # Time that was lost since the checkpoint counts too: a budget limits all that is spent.
+        elapsed_s=progress.get("elapsed_s", 0.0),
+        saving_s=progress.get("saving_s", 0.0),
+        checkpoint_s=site.settings.checkpoint_s,
+    )
+
+
+def _fetch_checkpoint(
+    site: Site, run: Run, checkpoint: Checkpoint | None, scratch: Path
+) -> tuple[Checkpoint | None, Path | None]:
+    """Return the newest checkpoint whose bytes are whole, as a file; None if there is none."""
+    while checkpoint is not None:
+        try:
+            return checkpoint, site.blobs.fetch(checkpoint.sha256, scratch)
+        except BlobCorrupt as error:
+            log.error("checkpoint_corrupt", run_id=run.id, reason=str(error))  # noqa: TRY400  the reason says it all
+            with writing(site.engine) as session:
+                checkpoint = lifecycle.fall_back(session, run.id, run.attempt, checkpoint)
+    return None, None
+
+
+# ---- its messages -------------------------------------------------------------------------------
+
+Messages = Annotated[
+    TrainingBegan
+    | MetricRows
+    | TrainingHeartbeat
+    | CheckpointFile
+    | LogLine
+    | TrainingEnded
+    | Obeyed
+    | Failure,
+    Field(discriminator="type"),
+]
+
+
+def write(session: Session, tenure: Tenure, message: Messages, held: Stored | None) -> None:
+    """Write a message of a trainer in the session's transaction."""
+    run_id, attempt = tenure.job_id, tenure.attempt
+    match message:
+        case TrainingBegan():
+            lifecycle.started(session, run_id, attempt, {"device": message.device})
+            _add_warnings(session, run_id, message.warnings)
+            trajectories.begin(session, run_id, message.subject, message.frames)
+        case MetricRows():
+            best = vars(message.best) if message.best else None
+            summary = {"progress": vars(message.progress)} | ({"best": best} if best else {})
+            rows = [vars(row) for row in message.rows]
+            metrics.append(session, run_id, attempt, rows, summary)
+            trajectories.append(session, run_id, message.frames)
+        case TrainingHeartbeat():
+            metrics.append(session, run_id, attempt, [], {"progress": vars(message.progress)})
+        case CheckpointFile() if held is not None:
+            _write_checkpoint(session, tenure, message, held)
+        case LogLine():
+            lifecycle.log(session, run_id, attempt, message.line)
+        case TrainingEnded():
+            _write_end(session, tenure, message)
+
+
+def _write_checkpoint(
+    session: Session, tenure: Tenure, message: CheckpointFile, held: Stored
+) -> None:
+    run_id, attempt = tenure.job_id, tenure.attempt
+    checkpoint = Checkpoint(
+        id=new_id("ckpt"),
+        run_id=run_id,
+        attempt=attempt,
+        epoch=message.epoch,
+        step=message.step,
+        metric_seq=message.seq,
+        metrics=message.metrics,
+        metrics_epoch=message.metrics_epoch,
+        sha256=held.sha256,
+        bytes=held.bytes,
+        is_best=message.is_best,
+    )
+    progress = vars(message.progress) if message.progress else None
+    metrics.append(session, run_id, attempt, [], {"progress": progress})
+    lifecycle.add_checkpoint(session, run_id, attempt, checkpoint, is_resumable=message.resumable)
+
+
+def _write_end(session: Session, tenure: Tenure, message: TrainingEnded) -> None:
+    """Write the end of the training: a version of a model where one is wanted, and `succeeded`."""
+    run = queue.hold(session, Run, tenure.job_id, tenure.attempt)
+    values: dict[str, Any] = {"evaluation": message.evaluation, "state_reason": message.reason}
+    name = run.config.get("register_as")
+    if name and run.best_checkpoint_id:
+        checkpoint = session.get_one(Checkpoint, run.best_checkpoint_id)
+        document = {
+            "signature": message.signature,
+            "metrics": message.evaluation,
+            "parameters": message.parameters,
+        }
+        version = lifecycle.register(session, run, checkpoint, name, document)
+        values |= {"model_name": name, "model_version": version.version}
+    _add_warnings(session, run.id, message.warnings)
+    lifecycle.succeed(session, run.id, tenure.attempt, values)
+
+
+def _add_warnings(session: Session, run_id: str, warnings: list[dict[str, Any]]) -> None:
+    if warnings:
+        run = lifecycle.get(session, run_id)
+        run.warnings = [*run.warnings, *(w for w in warnings if w not in run.warnings)]
+
+
+RUNS = Kind(
+    table=Run,
+    module="service.runs.train",
+    slots=lambda settings: settings.workers,
+    claim=lambda session, owner, lease_s: lifecycle.claim(session, owner, lease_s=lease_s),
+    prepare=prepare,
+    messages=TypeAdapter(Messages),
+    write=write,
+)

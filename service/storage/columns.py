@@ -1,0 +1,61 @@
+"""The types of columns, and the base class of all tables."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Float,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+)
+from sqlalchemy.orm import DeclarativeBase
+
+Json = dict[str, Any]
+Id = String(40)
+
+
+class Utc(TypeDecorator[datetime]):
+    """A time in UTC; SQLite forgets the zone, so it is put back when read."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002  SQLAlchemy's signature
+        return value if value is None or value.tzinfo else value.replace(tzinfo=UTC)
+
+
+class BlobDigest(TypeDecorator[str]):
+    """The SHA-256 of a blob that the row needs: `references` finds these columns by their type."""
+
+    impl = String(64)
+    cache_ok = True
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Table(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012  SQLAlchemy reads it from the class
+        dict[str, Any]: JSON,
+        list[Any]: JSON,
+        datetime: Utc,
+        int: BigInteger().with_variant(Integer, "sqlite"),
+        float: Float(53),
+        str: Text,
+    }

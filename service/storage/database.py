@@ -1,0 +1,268 @@
+"""The engine, sessions, clocks and the schema's version. No query about a noun is made here."""
+
+import errno
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, create_engine, event, func, select
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from models.failpoints import reach
+from service.errors import Busy, ServiceError, StorageFull
+from service.storage.columns import utc_now
+
+MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
+BUSY_TIMEOUT = 10.0  # seconds that a writer waits for SQLite's lock before it answers 503
+POOL_SIZE = 20  # connections of one process
+POOL_WAIT = 5.0  # seconds to wait for a connection before answering 503
+#: PostgreSQL's own limits, so that no statement and no forgotten transaction holds a lock for ever
+POSTGRES_OPTIONS = (
+    "-c statement_timeout=30000 -c lock_timeout=10000"
+    " -c idle_in_transaction_session_timeout=60000 -c timezone=UTC"
+)
+
+
+class SchemaOutOfDate(ServiceError):
+    """The database schema is older than this program: run `descent migrate`, then start again."""
+
+    code = "schema_out_of_date"
+
+
+class SchemaTooNew(ServiceError):
+    """The database schema is newer than this program: start the newer release."""
+
+    code = "schema_too_new"
+
+
+def create_database(url: str) -> Engine:
+    """Return the engine of a process. SQLite's folder is made; the schema is left alone."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        if parsed.database:
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = create_engine(
+            parsed,
+            hide_parameters=True,  # errors are logged, and what clients sent must not be
+            pool_size=POOL_SIZE,
+            pool_timeout=POOL_WAIT,
+            connect_args={"timeout": BUSY_TIMEOUT, "check_same_thread": False},
+        )
+        event.listen(engine, "connect", _configure_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    if parsed.get_backend_name() == "postgresql":
+        return create_engine(
+            parsed.set(drivername="postgresql+psycopg"),
+            hide_parameters=True,
+            pool_size=POOL_SIZE,
+            pool_timeout=POOL_WAIT,
+            pool_pre_ping=True,
+            connect_args={"options": POSTGRES_OPTIONS, "connect_timeout": 5},
+        )
+    raise ValueError(f"database_url must begin with sqlite: or postgresql:, got {url!r}")
+
+
+def is_wal_safe(version: tuple[int, ...]) -> bool:
+    """Return whether this SQLite is free of the WAL-reset bug that can corrupt a database.
+
+    Fixed in 3.51.3, and in 3.50.7 and 3.44.6 of the older lines.
+    """
+    backports = ((3, 50, 7), (3, 44, 6))
+    return version >= (3, 51, 3) or any(
+        fixed <= version < (fixed[0], fixed[1] + 1) for fixed in backports
+    )
+
+
+def _configure_sqlite(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
+    # None turns off the driver's own transactions: `_begin_sqlite` opens them, so that a
+    # transaction that reads before it writes holds the write lock from its start.
+    connection.isolation_level = None
+    journal = "WAL" if is_wal_safe(sqlite3.sqlite_version_info) else "TRUNCATE"
+    for pragma in (
+        f"journal_mode={journal}",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        "trusted_schema=OFF",
+        "mmap_size=0",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    reads = connection.get_execution_options().get("reads_only", False)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Session]:
+    """One write transaction: committed at the end, rolled back on any error."""
+    with translated_errors(), Session(engine, expire_on_commit=False) as session, session.begin():
+        yield session
+        reach("database.commit")
+    reach("database.committed")
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Session]:
+    """One read transaction: a consistent view that takes no write lock."""
+    with (
+        translated_errors(),
+        Session(engine.execution_options(reads_only=True), expire_on_commit=False) as session,
+        session.begin(),
+    ):
+        yield session
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Turn what a database says about itself into errors that a client understands."""
+    try:
+        yield
+    except (DBAPIError, PoolTimeout) as error:
+        raise _translate(error) from error
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise StorageFull from error
+        raise
+
+
+def _translate(error: Exception) -> Exception:
+    text = str(getattr(error, "orig", error)).lower()
+    if "disk is full" in text or "no space left" in text or "disk full" in text:
+        return StorageFull("The database has no space left: free some and try again.")
+    if "locked" in text or "lock timeout" in text or isinstance(error, PoolTimeout):
+        return Busy("The database is busy: try again in a moment.", code="database_busy")
+    is_gone = isinstance(error, DBAPIError) and error.connection_invalidated
+    if is_gone or isinstance(error, OperationalError):
+        return Busy("The database does not answer: try again.", code="database_unavailable")
+    return error
+
+
+def is_postgres(session: Session) -> bool:
+    return session.get_bind().dialect.name == "postgresql"
+
+
+def clock(session: Session, now: float | None = None) -> float:
+    """Return the time in seconds by which leases are counted.
+
+    On PostgreSQL that is the server's clock. SQLite's users share one kernel, so it is the time
+    since boot there, which no change of the wall clock can move; `boot_id` tells boots apart.
+    `now` is for tests.
+    """
+    if now is not None:
+        return now
+    if is_postgres(session):
+        return time_of_day(session).timestamp()
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else _wall()
+
+
+def time_of_day(session: Session) -> datetime:
+    """Return what time it is; on PostgreSQL by its server, for machines need not agree on that."""
+    if is_postgres(session):
+        now: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
+        return now
+    return utc_now()
+
+
+def _wall() -> float:
+    return time.monotonic()
+
+
+@cache
+def _kernel_boot_id() -> str:
+    path = Path("/proc/sys/kernel/random/boot_id")
+    return path.read_text().strip() if path.exists() else "unknown"
+
+
+def boot_id(session: Session) -> str:
+    """Return what must be equal for two readings of `clock` to be comparable."""
+    return "server" if is_postgres(session) else _kernel_boot_id()
+
+
+# ---- the schema's version -----------------------------------------------------------------------
+
+
+def _alembic(connection: Connection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["connection"] = connection
+    return config
+
+
+def schema_version(engine: Engine) -> str | None:
+    with engine.connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+def newest_schema_version() -> str | None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    return ScriptDirectory.from_config(config).get_current_head()
+
+
+def check_schema(engine: Engine) -> None:
+    """Raise SchemaOutOfDate or SchemaTooNew unless the schema is the one this program needs."""
+    with translated_errors():
+        current = schema_version(engine)
+    if current == newest_schema_version():
+        return
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if current is None or current in known:
+        raise SchemaOutOfDate
+    raise SchemaTooNew
+
+
+def migrate(engine: Engine) -> Path | None:
+    """Bring the schema up to date. An SQLite file that holds data is copied first; returns it."""
+    current = schema_version(engine)
+    if current == newest_schema_version():
+        return None
+    if current is not None:
+        check_is_known(engine)
+    copy = _copy_sqlite(engine) if current is not None else None
+    with engine.begin() as connection:
+        command.upgrade(_alembic(connection), "head")
+    return copy
+
+
+def check_is_known(engine: Engine) -> None:
+    """Raise SchemaTooNew where a newer release has already changed the schema."""
+    try:
+        check_schema(engine)
+    except SchemaOutOfDate:
+        return
+
+
+def _copy_sqlite(engine: Engine) -> Path | None:
+    if engine.dialect.name != "sqlite" or not engine.url.database:
+        return None
+    source = Path(engine.url.database)
+    stamp = utc_now().strftime("%Y%m%dT%H%M%S")
+    target = source.with_name(f"{source.name}.before-migration-{stamp}")
+    with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(target)) as new:
+        old.backup(new)
+    shutil.copymode(source, target)
+    return target
+
+
+def row_count(result: Any) -> int:  # noqa: ANN401  SQLAlchemy types DML results as plain Result
+    """Return how many rows an UPDATE or DELETE changed."""
+    count: int = result.rowcount
+    return count

@@ -1,0 +1,188 @@
+"""Blobs in S3-compatible storage: `<prefix>/sha256/<digest>`. Our own digest is the authority.
+
+Every request is bounded in time, so that an outage is an error that can be told, never a hang.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.store import S3Store
+
+from service.errors import StorageUnavailable
+from service.storage.blobs import (
+    FORGOTTEN,
+    BlobMissing,
+    check_digest,
+    check_unchanged,
+    digest_of,
+    full_disk_named,
+    verified,
+)
+
+PART = 8 * 1024 * 1024  # bytes of one request; S3 takes 10 000 parts, so 80 GB at most
+PARTS_AT_ONCE = 2  # of one upload: each has its own deadline, so they must not starve each other
+REGION = "us-east-1"  # what S3 itself takes where none is named
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long the storage may take, in seconds, before it counts as away."""
+
+    connect_s: float = 2.0
+    #: one request: a part of 8 MiB needs 7 Mbit/s
+    request_s: float = 10.0
+    retries: int = 2
+    #: no retry begins later than this after the first try
+    retry_s: float = 5.0
+
+
+class S3Blobs:
+    """Blobs in a bucket. Never fork a process that has used one: its threads would be lost."""
+
+    def __init__(
+        self,
+        bucket: str,
+        prefix: str,
+        environment: Mapping[str, str],
+        patience: Patience | None = None,
+    ) -> None:
+        patience = patience or Patience()
+        endpoint = environment.get("AWS_ENDPOINT_URL")
+        named = {
+            "access_key_id": environment.get("AWS_ACCESS_KEY_ID"),
+            "secret_access_key": environment.get("AWS_SECRET_ACCESS_KEY"),
+            "session_token": environment.get("AWS_SESSION_TOKEN"),
+            "endpoint": endpoint,
+        }
+        region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or REGION
+        self._store = S3Store(
+            bucket,
+            prefix=prefix or None,
+            region=region,
+            client_options={
+                "allow_http": bool(endpoint and endpoint.startswith("http://")),
+                "connect_timeout": timedelta(seconds=patience.connect_s),
+                "timeout": timedelta(seconds=patience.request_s),
+            },
+            retry_config={
+                "max_retries": patience.retries,
+                "retry_timeout": timedelta(seconds=patience.retry_s),
+            },
+            **{name: value for name, value in named.items() if value},  # type: ignore[arg-type]
+        )
+
+    def put(self, path: Path, sha256: str | None = None) -> tuple[str, int]:
+        if sha256 is not None:
+            check_digest(sha256)
+        if path.stat().st_size > PART:
+            return self._put_parts(path, sha256)
+        content = path.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        check_unchanged(digest, sha256)
+        with _answering():
+            self._create(_key(digest), content)
+        return digest, len(content)
+
+    def open(self, sha256: str) -> Iterator[bytes]:
+        check_digest(sha256)
+        return verified(self._parts(sha256), sha256)
+
+    def fetch(self, sha256: str, folder: Path) -> Path:
+        check_digest(sha256)
+        temporary, final = folder / f".{secrets.token_hex(16)}", folder / sha256
+        try:
+            with full_disk_named():
+                with temporary.open("xb") as file:
+                    file.writelines(self.open(sha256))
+                temporary.replace(final)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return final
+
+    def delete(self, sha256: str) -> None:
+        check_digest(sha256)
+        with _answering():
+            obstore.delete(self._store, _key(sha256))
+
+    def check(self) -> None:
+        with _answering():
+            next(iter(obstore.list(self._store, chunk_size=1)), None)
+
+    def sweep(self, older_than_s: float = FORGOTTEN) -> None:
+        """Do nothing: parts of uploads that were cut off are for a rule of the bucket."""
+
+    def _create(self, key: str, content: bytes) -> None:
+        """Put an object that is not there yet; one of another size is damaged and is replaced."""
+        try:
+            obstore.put(self._store, key, content, mode="create", use_multipart=False)
+        except AlreadyExistsError:
+            if self._size(key) != len(content):
+                obstore.put(self._store, key, content, use_multipart=False)
+
+    def _put_parts(self, path: Path, sha256: str | None) -> tuple[str, int]:
+        digest, size = digest_of(path)
+        check_unchanged(digest, sha256)
+        key = _key(digest)
+        with _answering():
+            # Parts cannot be put on the condition that there is no object, but replacing an
+            # object by an equal one is harmless.
+            if self._size(key) != size:
+                obstore.put(
+                    self._store,
+                    key,
+                    _read_parts(path, digest),
+                    use_multipart=True,
+                    chunk_size=PART,
+                    max_concurrency=PARTS_AT_ONCE,
+                )
+        return digest, size
+
+    def _size(self, key: str) -> int | None:
+        try:
+            return obstore.head(self._store, key)["size"]
+        except FileNotFoundError:  # obstore's word for an object that is not there
+            return None
+
+    def _parts(self, sha256: str) -> Iterator[bytes]:
+        """Yield the object part by part, so that each request is small enough for its deadline."""
+        key = _key(sha256)
+        with _answering():
+            size = self._size(key)
+        if size is None:
+            self.check()  # the object is missing only where there is a bucket that lacks it
+            raise BlobMissing(f"The stored bytes {sha256} are missing.")
+        for start in range(0, size, PART):
+            with _answering():
+                end = min(start + PART, size)
+                part = bytes(obstore.get_range(self._store, key, start=start, end=end))
+            yield part
+
+
+def _key(sha256: str) -> str:
+    return f"sha256/{sha256}"
+
+
+def _read_parts(path: Path, sha256: str) -> Iterator[bytes]:
+    """Yield a file; raise where it has changed, which gives the upload up before it shows."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(PART):
+            found.update(part)
+            yield part
+    check_unchanged(found.hexdigest(), sha256)
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Turn whatever the storage answers, or does not, into one error that is tried again."""
+    try:
+        yield
+    except (BaseError, FileNotFoundError) as error:  # the latter where there is no bucket
+        raise StorageUnavailable from error

@@ -1,0 +1,376 @@
+"""The supervisor: claims jobs, starts a process for each, and writes what these report.
+
+It holds the database and the storage; its children hold neither. It never imports torch. One
+thread does everything, so a job's messages are written in the order in which they were sent.
+"""
+
+import contextlib
+import os
+import secrets
+import select
+import shutil
+import socket
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import structlog
+from sqlalchemy import delete
+
+from models.events import StopReason
+from models.failpoints import reach
+from service.errors import Fenced, ServiceError
+from service.jobs import deaths, life, queue
+from service.jobs.kind import InputUnavailable, Kind, Site, Tenure
+from service.jobs.messages import FileMessage, StopOrder
+from service.jobs.tables import Job, Worker
+from service.storage.collection import collecting
+from service.storage.database import reading, time_of_day, writing
+from service.worker import owners, reports
+from service.worker.attempts import Attempt, write_death
+from service.worker.devices import found_devices
+from service.worker.launch import Launcher
+from service.worker.scratch import clear_scratch, make_scratch
+
+LOOK_S = 0.1  # seconds between two looks at the states of own runs: cancel must act within one
+LOOK_AT_MOST = 1.0  # seconds of silence that one look may find: we may have been asleep ourselves
+STACK_S = 1.0  # seconds that a stalled trainer gets to write where it is
+STOP_GRACE = 3.0  # seconds that a trainer gets to obey a cancel or pause before it is killed
+LAST_WRITES = 1.0  # seconds after the grace of a stop in which killed trainers are written down
+DATABASE_RETRY = 0.5  # seconds between two tries to write while the database does not answer
+STORAGE_WAIT = 2.0  # seconds before a run is tried again whose bytes could not be had
+INBOX = 64  # messages of a child that are held while they cannot be written
+SEEN = 10.0  # seconds between two signs of life in the table of workers
+FORGOTTEN = timedelta(hours=1)  # after which a worker that is not seen leaves the table
+
+log = structlog.get_logger("worker")
+
+
+class Supervisor:
+    """Does the queue's work until it is told to stop."""
+
+    def __init__(self, site: Site, kinds: Sequence[Kind[Any]], launcher: Launcher) -> None:
+        self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._site = site
+        self._settings, self._engine = site.settings, site.engine
+        self._kinds = kinds
+        self._tables = [kind.table for kind in kinds]
+        self._launcher = launcher
+        self._attempts: dict[str, Attempt] = {}
+        self.is_stopping = False
+        self._stop_by = 0.0
+        self._next: dict[str, float] = {}
+        slots = sum(kind.slots(self._settings) for kind in kinds)
+        self._storers = ThreadPoolExecutor(slots, thread_name_prefix="store")
+        #: a pipe that wakes the loop when a checkpoint is stored
+        self._stored = os.pipe()
+        self._looked_at = time.monotonic()
+        self._locks = self._settings.data_dir.absolute() / "locks"
+        self._lock: int | None = None
+
+    # ---- the loop -----------------------------------------------------------------------------
+
+    def run(self, wake: int | None = None) -> None:
+        """Work until `stop`. A byte on the descriptor `wake` means: look now; its end: stop."""
+        every_s = self._settings.sweep_s
+        with (
+            owners.alive(self._locks, self.id) as self._lock,
+            collecting(self._engine, self._site.blobs, every_s),
+        ):
+            log.info("worker started", worker=self.id, slots=self._settings.workers)
+            while not self._is_over():
+                wake = self._wait(wake)
+                for attempt in list(self._attempts.values()):
+                    self._hear(attempt)
+                self._guarded(self._keep_house)
+                if self.is_stopping and time.monotonic() > self._stop_by:
+                    self._abandon()
+            self._abandon()
+            self._storers.shutdown(wait=False)
+            self._guarded(self._leave)
+            log.info("worker stopped", worker=self.id)
+
+    def stop(self) -> None:
+        """Claim nothing more and have every trainer save its state; again changes nothing."""
+        if not self.is_stopping:
+            self.is_stopping = True
+            self._stop_by = time.monotonic() + self._settings.grace_s
+
+    def hurry(self) -> None:
+        """Kill the trainers and end: their runs go on from their last checkpoints."""
+        self.stop()
+        self._stop_by = time.monotonic()
+
+    def _is_over(self) -> bool:
+        """Whether to end. What cannot be written by then is left to the leases to sort out."""
+        is_late = time.monotonic() > self._stop_by + LAST_WRITES
+        return self.is_stopping and (not self._attempts or is_late)
+
+    def _wait(self, wake: int | None) -> int | None:
+        """Sleep until a child speaks, somebody wakes us, or it is time to look."""
+        heard = [a for a in self._attempts.values() if not a.has_ended and len(a.inbox) < INBOX]
+        readers: list[Any] = [attempt.child for attempt in heard]
+        pause = LOOK_S if self._attempts or self.is_stopping else self._settings.poll_s
+        if any(child.has_message() for child in readers):
+            pause = 0.0  # it may have been read together with another one
+        readers += [self._stored[0]] if wake is None else [self._stored[0], wake]
+        ready, _, _ = select.select(readers, [], [], pause)
+        if self._stored[0] in ready:
+            os.read(self._stored[0], 4096)
+        if wake is not None and wake in ready:
+            if os.read(wake, 4096) == b"":
+                self.stop()
+                return None
+            self._next.clear()
+        return wake
+
+    def _keep_house(self) -> None:
+        if self._is_due("look", LOOK_S):
+            self._end_stalls()
+            self._obey_states()
+        if self._is_due("beat", self._settings.renew_s):
+            try:
+                self._beat()
+            except ServiceError:
+                # Before anything else once the database is back: who is late must not sweep first.
+                del self._next["beat"]
+                raise
+        if self._is_due("sweep", self._settings.sweep_s):
+            self._sweep()
+        if self._is_due("seen", SEEN if self._launcher.is_warm() else 1.0):
+            self._show()
+        can_start = not self.is_stopping and self._launcher.is_warm()
+        # Not at each message of a trainer: it may send ten a second.
+        if can_start and self._is_due("claim", self._settings.poll_s):
+            self._claim_all()
+
+    def _guarded(self, step: Any) -> None:  # noqa: ANN401  any function without arguments
+        """Run a step that may find the database away; it is tried again at the next look."""
+        try:
+            step()
+        except (ServiceError, OSError) as error:
+            log.warning("database or storage not usable", error=str(error))
+            self._rest()
+
+    def _rest(self) -> None:
+        """Wait before the next try; a worker that has to end has no time for it."""
+        time.sleep(LOOK_S if self.is_stopping else DATABASE_RETRY)
+
+    def _is_due(self, what: str, every_s: float) -> bool:
+        now = time.monotonic()
+        if self._next.get(what, 0.0) > now:
+            return False
+        self._next[what] = now + every_s
+        return True
+
+    # ---- claiming and leases ------------------------------------------------------------------
+
+    def _is_free(self, kind: Kind[Any]) -> bool:
+        busy = sum(attempt.kind is kind for attempt in self._attempts.values())
+        return busy < kind.slots(self._settings)
+
+    def _claim_all(self) -> None:
+        """Start waiting jobs, one of each kind after the other, until no kind has a free slot."""
+        while free := [kind for kind in self._kinds if self._is_free(kind)]:
+            with reading(self._engine) as session:  # an idle queue costs no write lock
+                waiting = queue.waiting(session, [kind.table for kind in free])
+            begun = [self._claim(kind) for kind in free if kind.table in waiting]
+            if not any(begun):
+                return
+
+    def _claim(self, kind: Kind[Any]) -> bool:
+        with writing(self._engine) as session:
+            job: Job | None = kind.claim(session, self.id, self._settings.lease_s)
+        if job is None:
+            return False
+        log.info("job claimed", job_id=job.id, attempt=job.attempt)
+        reach("worker.claimed")
+        try:
+            self._start(kind, job)
+        except InputUnavailable as error:
+            problem = deaths.problem(error.code, error.detail)
+            with writing(self._engine) as session, contextlib.suppress(Fenced):
+                life.fail(session, job.id, job.attempt, problem)
+        except Fenced:
+            log.warning("job lost before it was started", job_id=job.id, attempt=job.attempt)
+        except (ServiceError, OSError):
+            # Given back, so that it does not wait for its lease to run out; but not at once, or
+            # an outage of the storage would be one attempt after the other.
+            with writing(self._engine) as session, contextlib.suppress(Fenced):
+                life.stopped(session, job.id, job.attempt, wait_s=STORAGE_WAIT)
+            raise
+        return True
+
+    def _start(self, kind: Kind[Any], job: Job) -> None:
+        scratch = make_scratch(self._settings, job)
+        prepared = kind.prepare(self._site, job, scratch)
+        reach("worker.launch")
+        child = self._launcher.start(kind.module, prepared, scratch, self._lock)
+        tenure = Tenure(job.id, job.attempt)
+        self._attempts[job.id] = Attempt(kind, tenure, child, scratch)
+        reach("worker.launched")
+
+    def _beat(self) -> None:
+        mine = {a.tenure.job_id: a.tenure.attempt for a in self._attempts.values()}
+        reach("worker.beat")
+        with writing(self._engine) as session:
+            held = queue.beat(session, self.id, mine, lease_s=self._settings.lease_s)
+        for job_id in mine.keys() - held.keys():
+            self._lose(self._attempts[job_id])
+
+    def _obey_states(self) -> None:
+        """Tell trainers of cancels, pauses and the end of this supervisor; kill the deaf."""
+        mine = {a.tenure.job_id: a.tenure.attempt for a in self._attempts.values()}
+        if not mine:
+            return
+        with reading(self._engine) as session:
+            states = queue.states(session, mine)
+        for attempt in list(self._attempts.values()):
+            state = states.get(attempt.tenure.job_id)
+            if state is None and not attempt.is_settled:
+                self._lose(attempt)
+            elif state == "cancelling":
+                self._tell(attempt, "cancel", STOP_GRACE)
+            elif state == "pausing":
+                self._tell(attempt, "pause", self._settings.grace_s)
+            elif self.is_stopping:
+                self._tell(attempt, "handback", self._settings.grace_s)
+            if attempt.kill_at is not None and time.monotonic() > attempt.kill_at:
+                attempt.child.kill()
+
+    def _tell(self, attempt: Attempt, reason: StopReason, grace_s: float) -> None:
+        if attempt.stop_reason in {reason, "cancel"}:
+            return
+        attempt.stop_reason = reason
+        attempt.kill_at = time.monotonic() + grace_s
+        attempt.child.send(StopOrder(reason=reason))
+
+    def _end_stalls(self) -> None:
+        """Kill trainers that are silent too long, after a look at where they stand still."""
+        now = time.monotonic()
+        passed, self._looked_at = min(now - self._looked_at, LOOK_AT_MOST), now
+        for attempt in self._attempts.values():
+            # One whose messages wait to be written is not silent.
+            attempt.silent_s = 0.0 if attempt.inbox else attempt.silent_s + passed
+            if attempt.silent_s < self._settings.stall_s or attempt.stalled_s is not None:
+                continue
+            log.warning(
+                "process stalled", job_id=attempt.tenure.job_id, attempt=attempt.tenure.attempt
+            )
+            attempt.stalled_s = self._settings.stall_s
+            attempt.child.show_stack()
+            attempt.kill_at = now + STACK_S
+
+    def _lose(self, attempt: Attempt) -> None:
+        """Stop a trainer whose run belongs to somebody else now; nothing of it is written."""
+        log.warning(
+            "job lost to another worker",
+            job_id=attempt.tenure.job_id,
+            attempt=attempt.tenure.attempt,
+        )
+        attempt.is_settled = True
+        attempt.child.kill()
+
+    def _sweep(self) -> None:
+        """Give runs of silent or dead supervisors back to the queue."""
+        for owner in owners.dead(self._locks):
+            with writing(self._engine) as session:
+                queue.expire_now(session, self._tables, owner)
+            reach("worker.expired")
+            owners.forget(self._locks, owner)
+        own = {attempt.scratch for attempt in self._attempts.values()}
+        clear_scratch(self._engine, self._settings, self._tables, own)
+        with reading(self._engine) as session:
+            lost = queue.expired(session, self._tables)
+        for job_id, number in lost:
+            reach("worker.rescue")
+            with writing(self._engine) as session:
+                if life.rescue(session, job_id, number):
+                    log.warning("job rescued", job_id=job_id, attempt=number)
+
+    # ---- what trainers say --------------------------------------------------------------------
+
+    def _hear(self, attempt: Attempt) -> None:
+        while not attempt.has_ended and len(attempt.inbox) < INBOX and attempt.child.has_message():
+            line = attempt.child.receive()
+            attempt.silent_s = 0.0
+            if line is None:
+                attempt.has_ended = True
+            else:
+                attempt.inbox.append(attempt.kind.messages.validate_json(line))
+        if attempt.retry_at > time.monotonic():
+            return
+        try:
+            while attempt.inbox:
+                if not self._write_first(attempt):
+                    return
+                attempt.inbox.popleft()
+            if attempt.has_ended:
+                self._bury(attempt)
+        except Fenced:
+            self._lose(attempt)
+        except (ServiceError, OSError) as error:
+            # Nothing is lost: the message stays first in the inbox, and a full inbox is not read,
+            # which in turn holds the trainer.
+            log.warning("cannot write", job_id=attempt.tenure.job_id, error=str(error))
+            attempt.retry_at = time.monotonic() + DATABASE_RETRY
+            if self.is_stopping and time.monotonic() > self._stop_by:
+                attempt.inbox.clear()  # it goes on from the last checkpoint that was stored
+
+    def _write_first(self, attempt: Attempt) -> bool:
+        """Write the first message of the inbox; return whether that is done.
+
+        A thread stores files: storage may be slow, and leases must be renewed meanwhile.
+        """
+        if attempt.storing is None:
+            if attempt.is_settled:
+                return True
+            message = attempt.inbox[0]
+            if not isinstance(message, FileMessage):
+                reports.write(self._site, attempt, message)
+                return True
+            attempt.storing = self._storers.submit(reports.write, self._site, attempt, message)
+            attempt.storing.add_done_callback(lambda _done: os.write(self._stored[1], b"\n"))
+        if not attempt.storing.done():
+            return False
+        stored, attempt.storing = attempt.storing, None
+        stored.result()
+        return True
+
+    def _bury(self, attempt: Attempt) -> None:
+        """The process has ended: note an end without a word, and clear what it leaves."""
+        code = attempt.child.exit_code()
+        if not attempt.is_settled:
+            reach("worker.bury")
+            write_death(self._engine, attempt, code)
+        del self._attempts[attempt.tenure.job_id]
+        shutil.rmtree(attempt.scratch, ignore_errors=True)
+        self._next.clear()
+
+    # ---- coming and going ---------------------------------------------------------------------
+
+    def _show(self) -> None:
+        """Say in the table of workers that this one is there."""
+        with writing(self._engine) as session:
+            worker = session.get(Worker, self.id) or Worker(
+                id=self.id, host=socket.gethostname(), pid=os.getpid(), capacity=0, devices=[]
+            )
+            worker.capacity = self._settings.workers
+            worker.is_warm = self._launcher.is_warm()
+            worker.devices = found_devices()
+            worker.seen_at = now = time_of_day(session)
+            session.add(worker)
+            session.execute(delete(Worker).where(Worker.seen_at < now - FORGOTTEN))
+
+    def _abandon(self) -> None:
+        for attempt in self._attempts.values():
+            attempt.stop_reason = attempt.stop_reason or "handback"
+            attempt.child.kill()
+
+    def _leave(self) -> None:
+        with writing(self._engine) as session:
+            session.execute(delete(Worker).where(Worker.id == self.id))
+        if not self._attempts:  # else the free lock has others take its runs over at once
+            owners.forget(self._locks, self.id)

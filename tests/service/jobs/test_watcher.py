@@ -1,0 +1,83 @@
+"""Many who follow one run cost one read, and none of them can take it from the others."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Engine
+
+from service.jobs.events import Watcher
+from service.storage.database import create_database
+
+FOLLOWERS = 200
+PATIENCE = 20.0  # seconds
+
+
+@pytest.fixture
+def engine(sqlite_url: str) -> Iterator[Engine]:
+    engine = create_database(sqlite_url)
+    yield engine
+    engine.dispose()
+
+
+class Held:
+    """A read that lasts until it is let go, and counts how often it was begun."""
+
+    def __init__(self, outcome: Exception | None = None) -> None:
+        self.count = 0
+        self.has_begun = threading.Event()
+        self.may_end = threading.Event()
+        self.outcome = outcome
+
+    def __call__(self) -> int:
+        self.count += 1
+        self.has_begun.set()
+        assert self.may_end.wait(PATIENCE)
+        if self.outcome:
+            raise self.outcome
+        return self.count
+
+
+async def begun(watcher: Watcher, read: Held, count: int) -> list[asyncio.Task[int]]:
+    tasks = [asyncio.create_task(watcher.once("run_1", read)) for _ in range(count)]
+    assert await asyncio.to_thread(read.has_begun.wait, PATIENCE)
+    return tasks
+
+
+def test_those_who_ask_together_share_a_read_and_the_next_one_is_a_new_one(engine: Engine) -> None:
+    async def ask() -> None:
+        watcher, read = Watcher(engine), Held()
+        tasks = await begun(watcher, read, FOLLOWERS)
+        read.may_end.set()
+        assert await asyncio.gather(*tasks) == [1] * FOLLOWERS
+        assert await watcher.once("run_1", read) == 2
+
+    asyncio.run(ask())
+
+
+def test_who_leaves_takes_the_read_from_nobody(engine: Engine) -> None:
+    async def ask() -> None:
+        watcher, read = Watcher(engine), Held()
+        first, *others = await begun(watcher, read, 3)
+        first.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await first
+        read.may_end.set()
+        assert await asyncio.gather(*others) == [1, 1]
+
+    asyncio.run(ask())
+
+
+def test_a_read_that_fails_fails_for_all_and_is_tried_again(engine: Engine) -> None:
+    async def ask() -> None:
+        watcher, read = Watcher(engine), Held(ValueError("no database"))
+        tasks = await begun(watcher, read, 3)
+        read.may_end.set()
+        found = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [str(error) for error in found] == ["no database"] * 3
+        read.outcome = None
+        assert await watcher.once("run_1", read) == 2
+
+    asyncio.run(ask())

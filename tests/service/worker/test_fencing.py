@@ -1,0 +1,89 @@
+"""Every durable write of a worker takes the attempt, and one that is over is refused."""
+
+import ast
+import inspect
+from collections.abc import Callable, Iterator
+from types import ModuleType
+
+import pytest
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from service.batch import reports as batch_reports
+from service.errors import Fenced
+from service.jobs import deaths
+from service.proofs import reports as proof_reports
+from service.runs import lifecycle, metrics, reports
+from service.runs.tables import Run
+from service.storage.database import writing
+from tests.service.rows import add_run, checkpoint_at, everything_of, metric_rows
+from tests.service.runs.test_lifecycle import LEASE, start
+
+#: what a worker calls without an attempt, with the reason
+UNFENCED = {
+    "lifecycle.claim": "makes the attempt",
+    "queue.beat": "takes all attempts of its owner",
+    "queue.expire_now": "voids the leases of an owner that the kernel says is dead",
+    "registry.register": "writes for a run that its caller has fenced and hands over",
+}
+READS = ("get", "problem", "resume_checkpoint", "waiting", "states", "expired", "elapsed_s")
+WRITERS = ("life", "lifecycle", "metrics", "queue", "registry")
+
+
+def called_by_workers() -> Iterator[tuple[str, Callable[..., object]]]:
+    """Yield each function that writes about jobs and that the supervisor's own modules call."""
+    for module in (worker, reports, batch_reports, proof_reports):
+        for node in ast.walk(ast.parse(inspect.getsource(module))):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and isinstance(node.func.value, ast.Name)
+                and node.func.value.id in WRITERS
+            ):
+                owner: ModuleType = getattr(module, node.func.value.id)
+                name = f"{node.func.value.id}.{node.func.attr}"
+                yield name, getattr(owner, node.func.attr)
+
+
+def test_each_write_helper_of_a_worker_takes_the_attempt() -> None:
+    called = list(called_by_workers())
+    known = {"metrics.append", "lifecycle.add_checkpoint", "lifecycle.succeed"}
+    assert known | {"lifecycle.add_chunk", "lifecycle.conclude"} <= {name for name, _ in called}
+    for name, function in called:
+        is_write = not isinstance(function, type) and name.partition(".")[2] not in READS
+        if is_write and name not in UNFENCED:
+            assert "attempt" in inspect.signature(function).parameters, name
+
+
+STALE: dict[str, Callable[[Session, Run], object]] = {
+    "metric rows": lambda s, run: metrics.append(s, run.id, 1, metric_rows(1, 1), {}),
+    "a checkpoint": lambda s, run: lifecycle.add_checkpoint(
+        s, run.id, 1, checkpoint_at(run, 0), is_resumable=True
+    ),
+    "a line of the log": lambda s, run: lifecycle.log(s, run.id, 1, "late"),
+    "the start": lambda s, run: lifecycle.started(s, run.id, 1, {}),
+    "a success": lambda s, run: lifecycle.succeed(s, run.id, 1, {}),
+    "a failure": lambda s, run: lifecycle.fail(s, run.id, 1, deaths.problem("diverged", "x")),
+    "a stop": lambda s, run: lifecycle.stopped(s, run.id, 1),
+    "a crash": lambda s, run: lifecycle.crashed(s, run.id, 1, "x"),
+}
+
+
+@pytest.mark.parametrize("what", STALE)
+def test_a_late_write_is_refused_and_changes_nothing(engine: Engine, what: str) -> None:
+    with writing(engine) as session:
+        run = start(session, add_run(session).id, now=0.0)
+        lifecycle.rescue(session, run.id, 1, now=LEASE + 1)
+        run = start(session, run.id, owner="w2", now=LEASE + 2)
+    before = everything_of(engine, run.id)
+    with pytest.raises(Fenced), writing(engine) as session:
+        STALE[what](session, run)
+    assert everything_of(engine, run.id) == before
+
+
+def test_an_owner_whose_run_has_ended_is_refused(engine: Engine) -> None:
+    with writing(engine) as session:
+        run = start(session, add_run(session).id, now=0.0)
+        lifecycle.succeed(session, run.id, 1, {})
+    with pytest.raises(Fenced), writing(engine) as session:
+        metrics.append(session, run.id, 1, metric_rows(1, 1), {})

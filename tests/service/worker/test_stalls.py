@@ -1,0 +1,160 @@
+"""Trainers that stand still, as real processes."""
+
+import array
+import fcntl
+import os
+import re
+import signal
+import termios
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from sqlalchemy import select
+
+from service.jobs import events
+from service.runs.tables import Event
+from service.storage.database import create_database, reading
+from service.worker.launch import LocalLauncher
+from service.worker.supervisor import STACK_S
+from tests.service.worker.test_supervisor import LONG, ask, started_epochs
+from tests.service.worker.workplace import TICK, Workplace, until
+from tests.warm import Parent
+
+pytestmark = pytest.mark.slow
+
+SENDING = re.compile(r'/pipe\.py", line \d+ in send\n')
+STALL_S = 3  # seconds; a trainer on a busy machine starts within them
+
+
+@pytest.fixture(scope="module")
+def workplace(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, warm: Parent
+) -> Iterator[Workplace]:
+    """Return a workplace whose worker waits a few seconds for a sign of life."""
+    folder = tmp_path_factory.mktemp("workplace")
+    with request.getfixturevalue("make_database")("sqlite", folder) as url:
+        engine = create_database(url)
+        place = Workplace(engine, folder, warm, settings={"STALL_S": str(STALL_S)})
+        place.staff(1)
+        until(lambda: not warm.trainers())  # of services of other tests
+        yield place
+        place.dismiss()
+        engine.dispose()
+
+
+def test_a_trainer_that_stands_still_is_tried_once_more_and_then_given_up(
+    workplace: Workplace,
+) -> None:
+    run_id = workplace.submit(workplace.add_dataset(), epochs=LONG)
+
+    def trains_or_has_failed() -> bool:
+        state = workplace.run(run_id).state
+        return state == "failed" or (state == "running" and bool(workplace.warm.trainers()))
+
+    stops = 0
+    while workplace.run(run_id).state != "failed":
+        until(trains_or_has_failed)
+        for pid in workplace.warm.trainers():
+            os.kill(pid, signal.SIGSTOP)
+            stops += 1
+        until(lambda: workplace.run(run_id).state in {"queued", "failed"})
+    # An attempt that made a checkpoint before it was stopped, on a busy machine, starts the count.
+    assert stops >= 2
+    run = workplace.wait_for(run_id, "failed")
+    assert run.error is not None
+    assert (run.error["code"], run.state_reason) == ("stalled", "stalled")
+    assert f"no sign of progress for {STALL_S} s" in run.error["detail"]
+    with reading(workplace.engine) as session:
+        states = [event.data for event in events.of_kind(session, run_id, "state")]
+    assert [data["reason"] for data in states if "reason" in data] == ["stalled"] * stops
+
+
+def test_a_long_epoch_is_no_stall(workplace: Workplace) -> None:
+    network = {"type": "mlp", "hidden": [1000, 1000]}
+    dataset = workplace.add_dataset(rows=60_000)  # its one epoch would take far longer than this
+    run_id = workplace.submit(dataset, epochs=1, batch_size=1, model=network)
+    workplace.wait_for(run_id, "running")
+    began, steps = time.monotonic(), set()
+
+    def is_old_enough() -> bool:
+        steps.add((workplace.run(run_id).progress or {}).get("step"))
+        return time.monotonic() - began > STALL_S + STACK_S + 1
+
+    until(is_old_enough)
+    run = workplace.run(run_id)
+    assert (run.state, run.attempt, run.metric_seq) == ("running", 1, 0)
+    assert len(steps) > 2
+    ask(workplace, run_id, "cancel")
+    workplace.wait_for(run_id, "cancelled")
+
+
+def test_a_cancelled_run_whose_trainer_stands_still_is_cancelled(workplace: Workplace) -> None:
+    run_id = workplace.submit(workplace.add_dataset(), epochs=LONG)
+    until(lambda: started_epochs(workplace, run_id) > 0)
+    os.kill(workplace.warm.trainers()[0], signal.SIGSTOP)
+    ask(workplace, run_id, "cancel")
+    workplace.wait_for(run_id, "cancelled", timeout_s=20)
+    with reading(workplace.engine) as session:
+        ends = select(Event.data).where(Event.run_id == run_id, Event.kind == "end")
+        assert session.scalars(ends).all() == [{"state": "cancelled"}]
+
+
+def test_a_trainer_that_hangs_shows_where(tmp_path: Path) -> None:
+    table = tmp_path / "table.parquet"
+    pq.write_table(pa.table({"x": [1.0, 2.0, 3.0], "y": [1.0, 3.0, 2.0]}), table)
+    job = {
+        "work": "run",
+        "attempt": 1,
+        "config": {
+            "dataset": "ds_1",
+            "target": "y",
+            "features": ["x"],
+            "task": "regression",
+            "loss": "mse",
+            "early_stopping": None,
+            "epochs": LONG,
+        },
+        "columns": {"x": "number", "y": "number"},
+        "table": str(table),
+        "scratch": str(tmp_path),
+        "resume": None,
+        "seq": 0,
+        "elapsed_s": 0.0,
+        "checkpoint_s": 0.0,
+        "saving_s": 0.0,
+    }
+    child = LocalLauncher().start(job, tmp_path)
+    words = tmp_path / "output.log"
+
+    def shows() -> bool:
+        # Nobody takes its messages, so it comes to stand still in the sending of one. It is not
+        # asked before: a signal in the middle of an import may end the process.
+        if has_filled(child.fileno()):
+            child.show_stack()
+        return SENDING.search(words.read_text()) is not None
+
+    until(words.exists)
+    try:
+        until(shows)
+    finally:
+        child.kill()
+    assert child.exit_code() == -signal.SIGKILL
+
+
+def has_filled(pipe: int) -> bool:
+    """Say whether there is something to read and a moment later not more of it."""
+    before = waiting(pipe)
+    threading.Event().wait(10 * TICK)
+    return 0 < before == waiting(pipe)
+
+
+def waiting(pipe: int) -> int:
+    """Return how many bytes wait to be read."""
+    count = array.array("i", [0])
+    fcntl.ioctl(pipe, termios.FIONREAD, count)
+    return count[0]
