@@ -183,7 +183,7 @@ class Model:
     def rollback(self, alias: str) -> schemas.Alias:
         """Undo the latest move of an alias; each further call undoes one more.
 
-        Raises Conflict if no earlier move is left.
+        The alias then has no canary and no shadow. Raises Conflict if no earlier move is left.
 
         >>> model.set_alias("champion", 2).version
         2

@@ -19,6 +19,8 @@ from tests.serving import app_of
 
 #: GETs of the API that show neither a single resource nor metrics
 LISTS = {"/api/v1/architectures"}
+#: MLflow's, which answers an empty line
+BODILESS = {"get /ping"}
 
 
 @pytest.fixture(scope="module")
@@ -160,9 +162,8 @@ def test_every_body_has_a_schema_and_objects_with_members_are_named(
 ) -> None:
     for place, operation in every_operation(document):
         successes = [each for status, each in operation["responses"].items() if status < "3"]
-        assert any("content" in each for each in successes) or "204" in operation["responses"], (
-            place
-        )
+        has_body = any("content" in each for each in successes)
+        assert has_body or "204" in operation["responses"] or place in BODILESS, place
         for media_type, schema in contents(operation):
             assert schema, (place, media_type)
             if media_type != "multipart/form-data":
