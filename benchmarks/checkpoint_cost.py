@@ -23,8 +23,9 @@ from descent import Client
 from descent.demo import running_service
 from descent.spec import RunConfig
 from models.data import Table
-from models.events import Job, Saved
-from models.train import train
+from models.training.interface import Saved
+from models.training.loop import train
+from models.training.state import TrainingInput
 
 ROWS, INPUTS = 4_000, 20
 ROUNDS = 2
@@ -106,7 +107,7 @@ def compare(columns: Columns, seconds: float, folder: Path) -> None:
     table = Table(dict.fromkeys(columns, "number"), dict(columns), ROWS)
     asked = CONFIG | {"dataset": "ds_1", "target": "y", "features": FEATURES}
     asked |= {"task": "regression", "loss": "mse", "budget": {"time_s": seconds}}
-    job = Job(RunConfig.model_validate(asked), table, folder)
+    job = TrainingInput(RunConfig.model_validate(asked), table, folder)
     steps = {"with": 0, "without": 0}
     for _ in range(ROUNDS):
         steps["with"] += count_steps(job)
@@ -117,7 +118,7 @@ def compare(columns: Columns, seconds: float, folder: Path) -> None:
     print(f"| with checkpoints | {steps['with']}, {cost:+.2%} fewer |")
 
 
-def count_steps(job: Job) -> int:
+def count_steps(job: TrainingInput) -> int:
     made = 0
     for event in train(job, lambda: None):
         if isinstance(event, Saved):

@@ -17,8 +17,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from service.storage.database import create_database, migrate, writing
 from service.runs import lifecycle, metrics
+from service.storage.database import create_database, migrate, writing
 from tests.service.rows import add_run, metric_rows
 from tests.serving import running_service
 

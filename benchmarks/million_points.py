@@ -15,8 +15,8 @@ from typing import Any
 import httpx
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from service.storage.database import create_database, migrate, writing
 from service.runs import lifecycle, metrics
+from service.storage.database import create_database, migrate, writing
 from tests.service.rows import add_run
 from tests.serving import running_service
 

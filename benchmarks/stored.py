@@ -9,7 +9,7 @@ import numpy as np
 from sqlalchemy import Engine
 
 from models.data import Table
-from models.features import Features
+from models.features.encoding import Features
 from service.access import keys
 from service.storage.blobs import LocalBlobs
 from service.storage.database import create_database, migrate, writing

@@ -1,1 +1,14 @@
-"""The part that learns: features, nets, training, prediction, export. Knows no HTTP and no SQL."""
+"""Everything that learns and predicts: tables to arrays, nets, training, prediction, export.
+
+Each package imports only packages below it:
+
+    training    export
+    engine      predict    evaluation
+    nets
+    features
+    data  checkpoint
+    errors  failpoints
+
+Only `nets.architectures`, `engine`, `training`, `export.reference` and `export.standalone` load
+torch. Nothing here knows HTTP, SQL, queues or the service.
+"""

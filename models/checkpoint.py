@@ -1,7 +1,7 @@
-"""One file that holds all of a training: tensors as safetensors, the rest as JSON in its header.
+"""The checkpoint file: tensors as safetensors, everything else as JSON in the header.
 
-Reading needs NumPy only and trusts no byte before it was checked; nothing is ever unpickled.
-The format: 8 bytes of header length, a JSON header of names, types, shapes and extents, the bytes.
+Reading needs NumPy only, checks every byte before it uses it, and unpickles nothing. The format:
+8 bytes of header length; a JSON header of names, types, shapes and extents; the tensors' bytes.
 """
 
 import hashlib
@@ -22,9 +22,9 @@ from models.errors import CheckpointCorrupt
 from models.failpoints import reach
 
 SCHEMA = 1  # of the JSON document; a reader refuses a newer one
-MAX_HEADER = 64 * 2**20  # bytes; a document with 100 000 columns takes half of it
+MAX_HEADER = 64 * 2**20  # bytes; a document with 100 000 columns needs half of them
 DTYPES = {"F32": "<f4", "F64": "<f8", "I64": "<i8", "I32": "<i4", "U8": "|u1", "BOOL": "|b1"}
-#: Tensors whose names start with this are the parameters to predict with, where there are any.
+#: Prefixes of tensor names. Predictions use the tensors of BEST, or those of NET if there are none.
 BEST = "best."
 NET = "net."
 
@@ -33,16 +33,17 @@ Tensors: TypeAlias = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Written:
-    """A file that is complete on disk."""
+    """The digest and size of a file that is complete on disk."""
 
     sha256: str
     bytes: int
 
 
 def write(path: Path, tensors: Mapping[str, NDArray[Any]], document: Mapping[str, Any]) -> Written:
-    """Write a file that appears under its name complete or not at all.
+    """Write a checkpoint; the file appears under its name complete or not at all.
 
-    Floats of the document come back exactly; NaN and infinities come back as strings.
+    Reading returns the floats of the document exactly, and NaN and infinities as strings. Raises
+    OSError, for example for a full disk; then no part of the file is left.
     """
     text = json.dumps(_plain({"schema": SCHEMA} | dict(document)), allow_nan=False)
     content = safetensors.numpy.save(
@@ -61,7 +62,7 @@ def write(path: Path, tensors: Mapping[str, NDArray[Any]], document: Mapping[str
         temporary.replace(path)
         reach("checkpoint.renamed")
     except OSError:
-        temporary.unlink(missing_ok=True)  # on a full disk its part would only be in the way
+        temporary.unlink(missing_ok=True)  # a partial file would fill the disk further
         raise
     _sync_folder(path.parent)
     return Written(hashlib.sha256(content).hexdigest(), len(content))
@@ -70,7 +71,7 @@ def write(path: Path, tensors: Mapping[str, NDArray[Any]], document: Mapping[str
 def read(source: Path | bytes, prefix: str = "") -> tuple[Tensors, dict[str, Any]]:
     """Return the tensors whose names start with `prefix`, and the document.
 
-    Raises `CheckpointCorrupt` for anything that `write` did not write.
+    Raises `CheckpointCorrupt` if `write` did not write this file.
     """
     with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
         size = file.seek(0, os.SEEK_END)
@@ -86,7 +87,10 @@ def read(source: Path | bytes, prefix: str = "") -> tuple[Tensors, dict[str, Any
 
 
 def read_parameters(source: Path | bytes) -> tuple[Tensors, dict[str, Any]]:
-    """Return the parameters to predict with, by their names in the net, and the document."""
+    """Return the parameters that predict, by their names in the net, and the document.
+
+    Raises `CheckpointCorrupt`.
+    """
     tensors, document = read(source)
     prefix = BEST if any(name.startswith(BEST) for name in tensors) else NET
     parameters = {
@@ -175,7 +179,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401  JSON
-    """Replace what strict JSON cannot say: NaN and infinities become strings."""
+    """Replace NaN and infinities by strings, because strict JSON has no words for them."""
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
     if isinstance(value, Mapping):

@@ -1,24 +1,24 @@
-"""What can be wrong with a training or with a stored file, each with its stable code.
+"""The errors of training and of stored files, each with a stable code.
 
 LearningError
 ├── TrainingFailed        the run ends `failed`
 │   ├── Diverged          a loss or a parameter is no longer finite
 │   ├── OutOfMemory       a GPU or the machine has too little memory
 │   ├── DeviceUnavailable the worker does not have the device
-│   ├── DataInvalid       the table cannot be trained on as asked
+│   ├── DataInvalid       the configuration does not fit the table
 │   └── NotResumable      the checkpoint cannot continue this run
-├── CheckpointCorrupt     a file is not what `checkpoint.write` wrote
-└── BundleInvalid         a file is no bundle of a model, or was changed since it was sealed
+├── CheckpointCorrupt     `checkpoint.write` did not write this file
+└── BundleInvalid         a file is no bundle, or it was changed after it was sealed
 """
 
 from typing import ClassVar
 
 
 class LearningError(Exception):
-    """Something that learning cannot go on with; `detail` names the value and the remedy."""
+    """An error that ends the work; `detail` names the value and the remedy."""
 
     code: ClassVar[str] = "learning_failed"
-    #: which memory ran out: "host", or the GPU
+    #: the memory that ran out: "host", or the name of the GPU
     where: str | None = None
 
     def __init__(self, detail: str) -> None:
@@ -65,5 +65,5 @@ class BundleInvalid(LearningError):
 
     def __init__(self, detail: str, *, code: str = "bundle_invalid") -> None:
         super().__init__(detail)
-        #: more exactly: what of the bundle is wrong
+        #: a code for the exact fault, such as `golden_mismatch`
         self.reason = code

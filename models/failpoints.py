@@ -1,8 +1,9 @@
-"""Named places where a test may kill, stop or fail the process; in normal runs they do nothing.
+"""Named places where a test can kill, stop or fail the process; in normal runs they do nothing.
 
-Only a process that starts with `DESCENT_FAILPOINTS`, a folder, looks for orders there: a file
-named like the place says what to do and at which time the place is reached, `kill 2` for the
-second. All processes with the same folder count together.
+A process looks for orders only if the environment variable `DESCENT_FAILPOINTS` names a folder
+when it starts. An order is a file with the name of the place. It holds an action and the number of
+the visit at which to act: `kill 2` kills at the second visit. All processes with the same folder
+share one count.
 """
 
 import errno
@@ -16,7 +17,10 @@ SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 
 
 def reach(name: str) -> None:
-    """Pass the place `name`, unless an order for it is due; `full` raises what a full disk does."""
+    """Pass the place `name`, unless an order for it is due.
+
+    `kill` and `stop` send that signal to this process; `full` raises the OSError of a full disk.
+    """
     if FOLDER:
         _obey(Path(FOLDER), name)
 
@@ -26,7 +30,7 @@ def _obey(folder: Path, name: str) -> None:
         action, due = (folder / name).read_text().split()
     except FileNotFoundError:
         return
-    # Appended by one write each, so the place in the file is the number of this time.
+    # Every visit appends one byte, so the size of the file is the number of this visit.
     with (folder / f"{name}.times").open("ab", buffering=0) as file:
         file.write(b".")
         times = file.tell()

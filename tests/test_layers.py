@@ -22,6 +22,12 @@ service.access
 service.http
 service.storage
 service.settings service.errors service.ids service.logs service.version
+models.training models.export
+models.engine models.predict models.evaluation
+models.nets
+models.features
+models.data models.checkpoint
+models.errors models.failpoints
 models
 descent
 """

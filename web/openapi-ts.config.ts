@@ -1,7 +1,7 @@
 import { defineConfig } from "@hey-api/openapi-ts";
 
-// The calls and their types are made from the service's own description in every build, so they are
-// not committed; a test holds openapi.json equal to what the service serves.
+// Every build generates the calls and their types from the service's API description, so they are
+// not committed. A test keeps openapi.json equal to the description that the service serves.
 export default defineConfig({
   input: "openapi.json",
   output: { path: "src/generated", clean: true },

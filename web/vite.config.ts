@@ -11,7 +11,7 @@ export default defineConfig({
     outDir: OUTPUT,
     emptyOutDir: true,
     target: "es2022",
-    assetsInlineLimit: 0, // the Content-Security-Policy allows files of our own, and nothing inline
+    assetsInlineLimit: 0, // the Content-Security-Policy allows the service's own files and nothing inline
     modulePreload: { polyfill: false },
     manifest: "manifest.json",
     reportCompressedSize: false,
@@ -20,7 +20,7 @@ export default defineConfig({
   server: { proxy: { "/api": "http://127.0.0.1:8000", "/openapi.json": "http://127.0.0.1:8000" } },
 });
 
-/** Writes each asset once more as gzip and as brotli, so that the service never compresses. */
+/** Also writes each asset as gzip and brotli, so that the service never compresses. */
 function compressed(): Plugin {
   return {
     name: "compressed",

@@ -18,7 +18,7 @@ from service.jobs import life
 from service.jobs.kind import Kind, Site, Tenure
 from service.jobs.messages import Began, Failure, Heartbeat, Obeyed
 from service.registry import versions
-from service.registry.checkpoints import fetch_model
+from service.registry.versions import fetch_model
 from service.storage.database import reading, writing
 from service.storage.references import Stored
 

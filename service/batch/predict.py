@@ -14,9 +14,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.bulk import Bulk
 from models.failpoints import reach
-from models.predict import Predictor
+from models.predict.bulk import Bulk
+from models.predict.predictor import Predictor
 from service.batch.messages import BatchJob, ChunkFile, ResultFile
 from service.datasets.infer import Column
 from service.datasets.profile import describe

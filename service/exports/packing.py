@@ -12,12 +12,12 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from descent import schemas
-from models import bundle, onnx_graph
-from models.bundle import Bundle
 from models.checkpoint import Written
-from models.closed_form import Line, describe_line
 from models.errors import BundleInvalid, LearningError
-from models.portable import Portable
+from models.export import bundle, onnx_graph
+from models.export.bundle import Bundle
+from models.export.portable import Portable
+from models.nets.closed_form import Line, describe_line
 from service.datasets.rejected import Rejected
 from service.datasets.sandbox import Task
 from service.errors import BadRequest

@@ -1,6 +1,6 @@
 """Models that leave and come: bundles and ONNX files, made and read in a confined process.
 
-Knows which files there are, nothing of HTTP. What is in them is `models.bundle`'s word.
+Knows which files there are, nothing of HTTP. What is in them is `models.export.bundle`'s word.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Literal
 
 from sqlalchemy.orm import Session
 
-from models.bundle import SCHEMA
+from models.export.bundle import SCHEMA
 from service.datasets import refusals, sandbox
 from service.datasets.rejected import Rejected
 from service.datasets.sandbox import Limits, Task

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from models.events import StopReason
+from models.training.interface import StopReason
 
 
 class Message(BaseModel):

@@ -4,7 +4,7 @@ import os
 import socket
 import time
 
-from models.events import StopReason
+from models.training.interface import StopReason
 from service.jobs.messages import Message, StopOrder
 
 READ_BYTES = 65536  # at a time

@@ -7,8 +7,8 @@ from typing import Any
 
 import orjson
 
-from models.predict import Prediction
-from models.values import Problem
+from models.predict.predictor import Prediction
+from models.predict.values import ValueProblem
 
 #: Warnings that a row tells in full: a short request of empty rows for a wide model would
 #: otherwise get an answer ten thousand times its size.
@@ -74,7 +74,9 @@ def _answer(prediction: Prediction, told: dict[int, dict[str, str]]) -> Answer:
     return row
 
 
-def _warnings(problems: Sequence[Problem], told: dict[int, dict[str, str]]) -> list[dict[str, str]]:
+def _warnings(
+    problems: Sequence[ValueProblem], told: dict[int, dict[str, str]]
+) -> list[dict[str, str]]:
     found = []
     for problem in problems[:MAX_WARNINGS]:
         warning = told.get(id(problem))

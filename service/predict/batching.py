@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.predict import Predictor
+from models.predict.predictor import Predictor
 from service.predict.executor import PredictionExecutor
 
 MAX_ROWS = 1024  # of a batch; more save nothing

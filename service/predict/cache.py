@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from threading import Lock
 from typing import NamedTuple
 
-from models.predict import Predictor
+from models.predict.predictor import Predictor
 from service.registry.checkpoints import damage_named
 from service.storage.blobs import BlobStore, read_blob
 

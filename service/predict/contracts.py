@@ -7,7 +7,7 @@ Says what a well-formed row is. A row that is not is answered all the same, with
 from collections.abc import Mapping
 from typing import Any
 
-from models.values import moment_text
+from models.predict.values import moment_text
 
 #: Categories of a column that the document lists; the signature has them all.
 MAX_LISTED = 50

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from descent.spec import RunConfig
-from models.data import ColumnType, Floats, Rows, Split, Table, generator, read_table, take
-from models.points import pairs, roc_curve
-from models.predict import Predictor
-from models.split import columns_that_split, split_table
-from models.targets import ClassTarget
+from models.data import ColumnType, Floats, Integers, Table, generator, read_table, take
+from models.evaluation.scores import pairs, roc_curve
+from models.evaluation.split import RowSplit, columns_that_split, split_table
+from models.features.targets import ClassTarget
+from models.predict.predictor import Predictor
 from service.errors import Invalid
 
 MOST_CELLS = 100_000_000  # of a table that is read for a picture: seconds, column by column
@@ -66,25 +66,27 @@ def evaluate(
     return body | {"points": _points(features.target.names, truth, decoded), "curves": []}
 
 
-def _chosen(split: Split, wanted: str | None) -> tuple[str, Rows]:
+def _chosen(split: RowSplit, wanted: str | None) -> tuple[str, Integers]:
     by_name = {"train": split.train, "validation": split.validation, "test": split.test}
     name = wanted or next((each for each in ORDER if len(by_name[each])), "train")
     return name, by_name[name]
 
 
-def _draw(rows: Rows, predictor: Predictor, seed: int) -> Rows:
+def _draw(rows: Integers, predictor: Predictor, seed: int) -> Integers:
     """Return some of the rows, the same ones each time."""
     most = min(MOST_ROWS, max(20, MOST_WORK // max(1, predictor.stack.parameters)))
     return np.sort(generator(seed, STREAM).permutation(rows)[:most])
 
 
-def _rows_of(stored: Stored, names: list[str], rows: Rows) -> Table:
+def _rows_of(stored: Stored, names: list[str], rows: Integers) -> Table:
     """Read rows of a table column by column, so that one whole column at a time is in memory."""
     columns = {name: take(stored.read([name]).columns[name], rows) for name in names}
     return Table({name: stored.types[name] for name in names}, columns, len(rows))
 
 
-def _points(names: tuple[str, ...], truth: Floats | Rows, decoded: Floats) -> list[dict[str, Any]]:
+def _points(
+    names: tuple[str, ...], truth: Floats | Integers, decoded: Floats
+) -> list[dict[str, Any]]:
     found = []
     for place, name in enumerate(names):
         actual, predicted = pairs(truth[:, place].astype(np.float64), decoded[:, place])
@@ -92,7 +94,7 @@ def _points(names: tuple[str, ...], truth: Floats | Rows, decoded: Floats) -> li
     return found
 
 
-def _curves(target: ClassTarget, truth: Floats | Rows, shares: Floats) -> list[dict[str, Any]]:
+def _curves(target: ClassTarget, truth: Floats | Integers, shares: Floats) -> list[dict[str, Any]]:
     # Of two classes one curve tells all: the other's is its mirror image.
     places = [1] if len(target.labels) == 2 else range(min(len(target.labels), MOST_CURVES))
     return [

@@ -4,10 +4,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from models.explain import Explanation, explain, most_rows
-from models.predict import Predictor
-from models.targets import ClassTarget
-from models.values import Problems
+from models.features.targets import ClassTarget
+from models.predict.explain import Explanation, explain, most_rows
+from models.predict.predictor import Predictor
+from models.predict.values import Problems
 from service.errors import Invalid
 from service.predict import bodies
 from service.predict.answers import Answer

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
-from models.features import Features
-from models.targets import ClassTarget
+from models.features.encoding import Features
+from models.features.targets import ClassTarget
 from service.datasets.upload import ARROW, CSV, JSON, NDJSON, PARQUET
 from service.predict.answers import Answer, to_csv, to_json
 

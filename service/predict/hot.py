@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from models.predict import Prediction, Predictor
+from models.predict.predictor import Prediction, Predictor
 from service.errors import ServiceError
 from service.http import problems, strict_route
 from service.http.middleware import (

@@ -11,7 +11,7 @@ from fastapi import Depends, Path, Query, Request, Response
 from descent import schemas
 from descent.schemas.protocols import Scores
 from descent.spec import Name
-from models.predict import Predictor
+from models.predict.predictor import Predictor
 from service.errors import BadRequest, UnsupportedMedia
 from service.http import strict_route
 from service.predict import bodies, explanations, files, formats, texts

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from models.features import Features
-from models.inputs import Choice
+from models.features.encoding import Features
+from models.features.inputs import Choice
 from service.predict import bodies
 from service.predict.answers import Answer
 

@@ -14,9 +14,9 @@ from service.jobs.kind import Kind, Site, Tenure
 from service.jobs.messages import Failure, Heartbeat, Obeyed
 from service.proofs.messages import Compared, ProofJob, StoredTable
 from service.registry import versions
-from service.registry.checkpoints import fetch_model
 from service.registry.lineage import training_of
 from service.registry.tables import ModelVersion, Proof
+from service.registry.versions import fetch_model
 from service.storage.database import reading
 from service.storage.references import Stored
 

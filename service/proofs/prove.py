@@ -18,12 +18,12 @@ import numpy as np
 import pyarrow as pa
 
 from models.data import Floats
+from models.export.golden import TOLERANCE, differences
+from models.export.reference import Reference, keep_to_one_thread
 from models.failpoints import reach
-from models.features import Features
-from models.parity import TOLERANCE, differences
-from models.predict import Predictor
-from models.reference import Reference, keep_to_one_thread
-from models.targets import ClassTarget
+from models.features.encoding import Features
+from models.features.targets import ClassTarget
+from models.predict.predictor import Predictor
 from service.jobs.messages import Heartbeat
 from service.jobs.pipe import Channel
 from service.jobs.process import StopOrdered, last_message

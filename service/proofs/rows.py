@@ -13,14 +13,14 @@ import numpy as np
 import pyarrow as pa
 
 from descent.spec import RunConfig
-from models.data import Floats, Rows, Table, generator, read_rows, read_table
-from models.golden import golden_rows
-from models.inputs import Choice, Input
-from models.predict import Predictor
-from models.reference import Reference
-from models.split import columns_that_split, split_table
-from models.targets import ClassTarget
-from models.values import Problems, RawValue
+from models.data import Floats, Integers, Table, generator, read_rows, read_table
+from models.evaluation.split import columns_that_split, split_table
+from models.export.golden import golden_rows
+from models.export.reference import Reference
+from models.features.inputs import Choice, Input
+from models.features.targets import ClassTarget
+from models.predict.predictor import Predictor
+from models.predict.values import Problems, RawValue
 from service.proofs.messages import ProofJob, StoredTable
 
 Source = Literal["held_out", "training", "golden"]
@@ -43,7 +43,7 @@ class Sample:
     #: (rows, outputs); NaN where no number can be answered
     expected: Floats
     #: the row of the dataset that each is, from 0; None of golden rows
-    places: Rows | None = None
+    places: Integers | None = None
 
     def named(self, row: int) -> str:
         """Return what people can find a row by."""
@@ -80,7 +80,7 @@ def _from_table(
     )
 
 
-def _places(stored: StoredTable, config: RunConfig, most: int) -> tuple[Source, Rows]:
+def _places(stored: StoredTable, config: RunConfig, most: int) -> tuple[Source, Integers]:
     """Return the rows of the table to take, in order: a draw that is the same each time."""
     names = columns_that_split(config)
     table = read_table(stored.path, {name: stored.types[name] for name in names}, names)

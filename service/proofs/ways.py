@@ -19,13 +19,13 @@ import pyarrow as pa
 import pyarrow.ipc
 from numpy.typing import NDArray
 
-from models import bundle, onnx_graph
 from models.data import Categories, Floats
-from models.inputs import Choice, Input, Moment
-from models.portable import Portable
-from models.predict import Prediction, Predictor
-from models.targets import ClassTarget
-from models.values import RawValue
+from models.export import bundle, onnx_graph
+from models.export.portable import Portable
+from models.features.inputs import Choice, Input, Moment
+from models.features.targets import ClassTarget
+from models.predict.predictor import Prediction, Predictor
+from models.predict.values import RawValue
 from service.datasets import cells
 from service.datasets.sandbox import Task
 from service.predict import bodies, formats, texts

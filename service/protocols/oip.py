@@ -18,8 +18,8 @@ from sqlalchemy import select
 
 from descent.schemas.protocols import InferAnswer, InferRequest
 from descent.spec import Name
-from models.predict import Predictor
-from models.values import Problem
+from models.predict.predictor import Predictor
+from models.predict.values import ValueProblem
 from service.errors import UnsupportedMedia
 from service.http import strict_route
 from service.predict import bodies
@@ -229,9 +229,9 @@ def _inferred(inference: Inference, target: versions.Target, asked: Asked) -> Re
     if asked.request.id is not None:
         answer["id"] = asked.request.id
     told = {
-        "warnings": remarks([row.warnings for row in predictions], Problem.to_json),
+        "warnings": remarks([row.warnings for row in predictions], ValueProblem.to_json),
         "errors": remarks(
-            [[row.error] if row.error else [] for row in predictions], Problem.to_json
+            [[row.error] if row.error else [] for row in predictions], ValueProblem.to_json
         ),
     }
     if parameters := {name: orjson.dumps(rows).decode() for name, rows in told.items() if rows}:

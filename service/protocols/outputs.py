@@ -4,9 +4,9 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from models.features import Features
-from models.predict import Prediction
-from models.targets import ClassTarget
+from models.features.encoding import Features
+from models.features.targets import ClassTarget
+from models.predict.predictor import Prediction
 
 #: datatype of a tensor of classes that are numbers
 CLASS_DATATYPES = {"number": "FP64", "integer": "INT64", "boolean": "BOOL"}

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from descent.schemas.protocols import InferRequest, InputTensor, TensorParameters
-from models.features import Features
+from models.features.encoding import Features
 from service.errors import BadRequest, Invalid
 from service.http import validation
 from service.http.strict_json import strict_json

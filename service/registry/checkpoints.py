@@ -2,17 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import structlog
 
 from models.checkpoint import read_parameters
-from models.closed_form import Line, describe_line
 from models.errors import CheckpointCorrupt
-from models.features import Features
+from models.features.encoding import Features
+from models.nets.closed_form import Line, describe_line
 from service.errors import BlobCorrupt, Conflict
-from service.jobs.kind import InputUnavailable, Site
 from service.storage.blobs import BlobStore, read_blob
 
 logger = structlog.get_logger(__name__)
@@ -33,21 +31,6 @@ def damage_named() -> Iterator[None]:
         # The client cannot mend it; who runs the service must learn of it.
         logger.error("checkpoint_corrupt", reason=str(error))  # noqa: TRY400  told by its reason
         raise ModelDamaged from error
-
-
-class ModelUnavailable(InputUnavailable):
-    """The stored model is damaged and is not used: predict with another one or train again."""
-
-    code = "checkpoint_corrupt"
-
-
-def fetch_model(site: Site, sha256: str, scratch: Path) -> Path:
-    """Return the checkpoint of a version as a local file. Raises ModelUnavailable."""
-    try:
-        return site.blobs.fetch(sha256, scratch)
-    except BlobCorrupt as error:
-        logger.error("checkpoint_corrupt", reason=str(error))  # noqa: TRY400  the reason says it all
-        raise ModelUnavailable from error
 
 
 def describe(blobs: BlobStore, sha256: str) -> dict[str, Any]:

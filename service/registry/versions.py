@@ -6,19 +6,24 @@ Knows which stored checkpoint a name, a version, an alias or a run stands for; o
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Literal
 
+import structlog
 from sqlalchemy import ColumnElement, delete, func, or_, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from service.errors import Conflict, NotFound
+from service.errors import BlobCorrupt, Conflict, NotFound
 from service.jobs import life
+from service.jobs.kind import InputUnavailable, Site
 from service.registry import proofs
 from service.registry.tables import Alias, Model, ModelChange, ModelVersion
 from service.storage import references
 from service.storage.columns import Table
 from service.storage.database import is_postgres
+
+logger = structlog.get_logger(__name__)
 
 #: live: what was asked for; canary: answers in its place; shadow: is compared with it
 Role = Literal["live", "canary", "shadow"]
@@ -195,6 +200,21 @@ def target_of_version(session: Session, name: str, number: int) -> Target:
 
 def target_of_alias(session: Session, name: str, alias: str) -> Target:
     return target_of_version(session, name, find_alias(session, name, alias).version)
+
+
+class ModelUnavailable(InputUnavailable):
+    """The stored model is damaged and is not used: predict with another one or train again."""
+
+    code = "checkpoint_corrupt"
+
+
+def fetch_model(site: Site, sha256: str, scratch: Path) -> Path:
+    """Return the checkpoint of a version as a local file. Raises ModelUnavailable."""
+    try:
+        return site.blobs.fetch(sha256, scratch)
+    except BlobCorrupt as error:
+        logger.error("checkpoint_corrupt", reason=str(error))  # noqa: TRY400  the reason says it all
+        raise ModelUnavailable from error
 
 
 # ---- taking back ---------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict
 
 from models.data import ColumnType
-from models.events import Best, Frame, MetricRow, Progress
+from models.training.interface import Best, Frame, MetricRow, Progress
 from service.jobs.messages import Began, FileMessage, Heartbeat, Message
 
 BYTES = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
@@ -64,7 +64,7 @@ class TrainingHeartbeat(Heartbeat):
 
 
 class CheckpointFile(FileMessage):
-    """A checkpoint that is complete on disk; see `models.events.Saved`."""
+    """A checkpoint that is complete on disk; see `models.training.interface.Saved`."""
 
     type: Literal["checkpoint"] = "checkpoint"
     bytes: int

@@ -22,7 +22,7 @@ from descent.spec import (
     TimeSplit,
     count_parameters,
 )
-from models.features import estimate_width
+from models.features.encoding import estimate_width
 from service.errors import Invalid
 
 MAX_CLASSES = 1000

@@ -143,7 +143,7 @@ Index(
 
 
 class Trajectory(Table):
-    """What the frames of a run are frames of; see `models.trajectory`."""
+    """What the frames of a run are frames of; see `models.training.trajectory`."""
 
     __tablename__ = "trajectories"
 

@@ -15,23 +15,23 @@ import torch
 from descent.spec import ColumnSplit, GroupSplit, RunConfig, TimeSplit
 from models.checkpoint import read
 from models.data import read_table
-from models.devices import memory_failures
+from models.engine.hardware import memory_failures
 from models.errors import LearningError
-from models.events import (
+from models.failpoints import reach
+from models.features.encoding import Features
+from models.training.interface import (
     Alive,
-    Event,
     Finished,
     Frame,
-    Job,
     MetricRow,
     Metrics,
     Noted,
     Saved,
     Started,
+    TrainingEvent,
 )
-from models.failpoints import reach
-from models.features import Features
-from models.train import train
+from models.training.loop import train
+from models.training.state import TrainingInput
 from service.jobs.messages import Message, Obeyed
 from service.jobs.pipe import Channel
 from service.jobs.process import last_message
@@ -63,7 +63,7 @@ class Reporter(Channel):
         self._flushed_at = 0.0
         self._signature: dict[str, Any] | None = None
 
-    def report(self, event: Event) -> None:
+    def report(self, event: TrainingEvent) -> None:
         if isinstance(event, Metrics):
             # A run may end thousands of epochs in a second: only rows are kept of each.
             self._rows += event.rows
@@ -125,7 +125,7 @@ def _signature(path: Path) -> dict[str, Any]:
     return Features.from_json(document["features"]).signature()
 
 
-def read_job(job: TrainingJob) -> Job:
+def read_job(job: TrainingJob) -> TrainingInput:
     """Return the job with the columns that the run needs, read from the dataset's file."""
     config = RunConfig.model_validate(job.config)
     needed = [*(config.features or []), *config.targets]
@@ -133,7 +133,7 @@ def read_job(job: TrainingJob) -> Job:
         needed.append(config.split.column)
     columns = list(dict.fromkeys(needed))
     types = {name: job.columns[name] for name in columns}
-    return Job(
+    return TrainingInput(
         config=config,
         table=read_table(job.table, types, columns),
         scratch=job.scratch,

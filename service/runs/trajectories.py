@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sqlalchemy import delete, func, insert, select
 from sqlalchemy.orm import Session
 
-from models.events import Frame as NetFrame
+from models.training.interface import Frame as NetFrame
 from service.runs.tables import Frame, Trajectory
 
 MAX_FRAMES = 500  # of one page

@@ -1,6 +1,6 @@
 "use strict";
 
-// The key lives in this page's memory only: no cookie, no storage, no URL.
+// The key is kept in memory only: in no cookie, no storage, no URL.
 const form = document.getElementById("key-form");
 const message = document.getElementById("message");
 const base = new URL(".", document.baseURI).pathname.replace(/\/$/, "");

@@ -19,8 +19,8 @@ from typing import Any
 import structlog
 from sqlalchemy import delete
 
-from models.events import StopReason
 from models.failpoints import reach
+from models.training.interface import StopReason
 from service.errors import Fenced, ServiceError
 from service.jobs import deaths, life, queue
 from service.jobs.kind import InputUnavailable, Kind, Site, Tenure

@@ -1,1 +1,1 @@
-"""The page in a real browser, as a person uses it."""
+"""Tests of the page in a real browser, as a user operates it."""

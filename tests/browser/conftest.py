@@ -1,4 +1,4 @@
-"""One browser for each module, and a service that has seen some work for each process."""
+"""One browser per test module, and one service with datasets, runs and models per process."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @dataclass(frozen=True)
 class Site:
-    """A service with two datasets, two versions of a line and a net over two columns."""
+    """A service with two datasets, two versions of a linear model, and a network."""
 
     url: str
     line: str
@@ -41,7 +41,7 @@ class Site:
 
 
 class Opens(Protocol):
-    """Opens a fresh context of the browser on a service."""
+    """Opens a service in a fresh browser context."""
 
     def __call__(self, url: str, **options: Any) -> AbstractContextManager[Visit]: ...
 

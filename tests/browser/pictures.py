@@ -1,4 +1,4 @@
-"""Pictures of the page for the documents, taken where PICTURES names a folder for them."""
+"""Screenshots of the page for the docs, written to the folder that PICTURES names, if any."""
 
 import os
 from pathlib import Path
@@ -8,11 +8,11 @@ from playwright.sync_api import Locator, Page
 
 FOLDER = os.environ.get("PICTURES")
 
-COLORS = 256  # enough for a page, in a file of half the size
+COLORS = 256  # enough for the page; halves the file size
 
 
 def picture(page: Page, name: str, *, height: int | None = None, of: Locator | None = None) -> None:
-    """Write what a window of this height shows, or one part of it."""
+    """Write a screenshot of a window of this height, or of one element."""
     if FOLDER is None:
         return
     size = page.viewport_size

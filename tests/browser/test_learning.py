@@ -1,4 +1,4 @@
-"""What the page shows of a run that has learnt, and what it does with the model that came of it."""
+"""The page of a trained run, and the management of its model."""
 
 import re
 
@@ -16,7 +16,7 @@ def test_the_slider_shows_the_line_of_each_epoch(visit: Opens, site: Site) -> No
     with visit(site.url) as visited:
         page = visited.page
         visited.go(f"#/understand/{site.line}")
-        slider = page.get_by_role("slider", name="Epoch that is shown")
+        slider = page.get_by_role("slider", name="Epoch", exact=True)
         last = told(page, 400)
         picture(page, "understand", height=1300)
         slider.focus()
@@ -39,17 +39,17 @@ def test_a_boundary_is_drawn_between_classes(visit: Opens, site: Site) -> None:
         visited.go(f"#/understand/{site.net}")
         map_ = page.get_by_role("img", name=re.compile("the classes over column_3 and column_4"))
         expect(map_).to_be_visible()
-        expect(page.get_by_role("heading", name="The decision boundary")).to_be_visible()
+        expect(page.get_by_role("heading", name="Decision boundary")).to_be_visible()
         expect(page.get_by_role("region", name="Weights and activations")).to_be_visible()
         picture(page, "boundary-dark", height=1100)
         last = map_.evaluate("(canvas) => canvas.toDataURL()")
-        page.get_by_role("slider", name="Epoch that is shown").focus()
+        page.get_by_role("slider", name="Epoch", exact=True).focus()
         page.keyboard.press("Home")
         assert map_.evaluate("(canvas) => canvas.toDataURL()") != last
 
 
 def told(page: Page, epoch: int) -> tuple[str, str]:
-    """Return what the picture of the line shows at an epoch: its name and its points."""
+    """Return the plot of the line at an epoch: its label and its pixels."""
     fit = page.get_by_role("img", name=re.compile(f"^Epoch {epoch}: predictions over Quiz"))
     expect(fit).to_be_visible()
     name = (fit.get_attribute("aria-label") or "").partition(": ")[2]
@@ -63,7 +63,7 @@ def test_learning_rates_too_small_right_and_too_large_are_told_apart(
         page = visited.page
         visited.go(f"#/understand/{site.line}")
         page.get_by_role("button", name="Train all three").click()
-        rates = page.get_by_role("region", name="Three learning rates on this data")
+        rates = page.get_by_role("region", name="Compare learning rates")
         for kind, verdict in VERDICTS.items():
             expect(rates.get_by_role("heading", name=kind)).to_be_visible()
             expect(rates.get_by_text(verdict)).to_be_visible()
@@ -74,11 +74,11 @@ def test_learning_rates_too_small_right_and_too_large_are_told_apart(
         picture(page, "runs")
 
 
-#: what is said below each of the three
+#: the sentence below each of the three
 VERDICTS = {
-    "too small": re.compile("hardly moved|not there yet"),
+    "too small": re.compile("too small to make progress|has not converged"),
     "right": re.compile(r"The loss went from [\d.]+ to [\d.]+\.$"),
-    "too large": re.compile("each step lands higher than it started"),
+    "too large": re.compile("the steps overshoot and training diverges"),
 }
 
 
@@ -89,7 +89,7 @@ def test_an_alias_is_moved_and_moved_back(visit: Opens, site: Site) -> None:
         visited.go("#/models/scores")
         rows = page.locator("table.versions tbody tr")
         for place, version in ((1, 1), (0, 2)):
-            rows.nth(place).get_by_role("button", name="Make it champion").click()
+            rows.nth(place).get_by_role("button", name="Set as champion").click()
             expect(rows.nth(place).locator(".tag.active")).to_have_text("champion")
             assert httpx.get(alias).json()["version"] == version
         page.get_by_role("button", name="Undo").click()
@@ -102,7 +102,7 @@ def test_a_run_is_renamed_and_a_deletion_is_asked_about(visit: Opens, site: Site
         page = visited.page
         visited.go(f"#/runs/{site.net}")
         page.get_by_role("button", name="Rename").click()
-        name = page.get_by_role("textbox", name="The name of this run")
+        name = page.get_by_role("textbox", name="Name of this run")
         name.fill("blossoms")
         name.press("Enter")
         expect(page.get_by_role("heading", level=1)).to_have_text("blossoms")

@@ -1,4 +1,4 @@
-"""The whole story, as somebody walks it who has a table and reads nothing."""
+"""The whole workflow of a user with a table and no documentation."""
 
 import re
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from tests.serving import running_service
 
 pytestmark = pytest.mark.slow
 
-#: Counts the different epochs that stood below the curves, where `expect` can see it.
+#: Counts the distinct epochs that the legend of the plot has shown, in an attribute for `expect`.
 WATCH = """
 const epochs = new Set();
 new MutationObserver(() => {
@@ -32,7 +32,7 @@ SHOWN = "(canvas) => [canvas.getAttribute('aria-label'), canvas.toDataURL()]"
 
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Return the URL of a service that nobody has used before these tests."""
+    """Return the URL of a service without any data."""
     with running_service(tmp_path_factory.mktemp("story")) as url:
         yield url
 
@@ -48,7 +48,7 @@ def test_a_table_is_dropped_a_line_is_learnt_and_predicts(visit: Opens, empty: s
         expect(page.get_by_role("heading", name="scores")).to_be_visible()
         expect(page.locator("table.data")).to_contain_text("25.2")
         picture(page, "dataset")
-        page.get_by_role("link", name="Train on it").click()
+        page.get_by_role("link", name="Train a model").click()
         expect(page.get_by_role("img", name="Network")).to_be_visible()
         picture(page, "new-run")
         page.evaluate(WATCH)
@@ -61,15 +61,15 @@ def test_a_table_is_dropped_a_line_is_learnt_and_predicts(visit: Opens, empty: s
 
 
 def watched(page: Page) -> None:
-    """See the curve fall and the line fit until the run has succeeded."""
+    """Check that the curve and the fitted line change until the run has succeeded."""
     expect(page.locator(".plot")).to_be_visible()
     fit = page.get_by_role("img", name=re.compile("Epoch .*predictions over Quiz"))
     expect(fit).to_be_visible()
-    before, painted = fit.evaluate(SHOWN)  # of one moment: a busy browser may be epochs further on
+    before, painted = fit.evaluate(SHOWN)  # at once: epochs go on between two reads
     expect(page.locator("main .tag", has_text="succeeded")).to_be_visible()
     expect(fit).not_to_have_attribute("aria-label", before)
     assert fit.evaluate(SHOWN)[1] != painted
-    expect(page.get_by_text("Shown once more, slowly")).to_have_count(0)
+    expect(page.get_by_text("Slow-motion replay")).to_have_count(0)
     expect(page.locator("html")).to_have_attribute("data-epochs", re.compile(r"^([4-9]|\d\d+)$"))
     losses = [float(part) for part in re.findall(r"train from (\S+) to (\S+);", label(page))[0]]
     assert losses[1] < losses[0]
@@ -80,7 +80,7 @@ def label(page: Page) -> str:
 
 
 def predicted(page: Page) -> None:
-    """Move the slider and see another prediction."""
+    """Move the slider and check that the prediction changes."""
     answer = page.locator(".predicted")
     expect(answer).to_have_text(re.compile(r"\d"))
     before = answer.inner_text()
@@ -95,21 +95,21 @@ def predicted(page: Page) -> None:
 def test_the_story_is_walked_with_the_keyboard_alone(visit: Opens, empty: str) -> None:
     with visit(empty) as visited:
         page = visited.page
-        # Who listens from the start is told: Playwright does not wait until a listener is set.
+        # Set before the page opens: Playwright does not wait until a listener is active.
         page.on("filechooser", lambda _chooser: None)
         visited.go("")
         expect(page.get_by_role("heading", name="Drop a table here")).to_be_visible()
         page.keyboard.press("Tab")
-        expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+        expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
         reach(page, page.get_by_role("button", name="Choose a file"))
         with page.expect_file_chooser() as chooser:
             page.keyboard.press("Enter")
         chooser.value.set_files(DATA / "scores.csv")
-        reach(page, page.get_by_role("link", name="Train on it"))
+        reach(page, page.get_by_role("link", name="Train a model"))
         page.keyboard.press("Enter")
-        reach(page, page.get_by_role("radio", name="Network"))
+        reach(page, page.get_by_role("radio", name="Multilayer perceptron"))
         page.keyboard.press("ArrowLeft")
-        expect(page.get_by_role("radio", name="Straight line")).to_be_checked()
+        expect(page.get_by_role("radio", name="Linear model")).to_be_checked()
         reach(page, page.get_by_role("button", name="Train", exact=True))
         page.keyboard.press("Space")
         reach(page, page.get_by_role("link", name="Predict"))
@@ -134,26 +134,26 @@ def test_a_plot_and_a_slider_over_epochs_are_moved_by_keys(visit: Opens, site: S
         page.keyboard.press("Escape")
         expect(plot.get_by_role("button", name="Reset")).to_be_disabled()
         visited.go(f"#/understand/{site.line}")
-        reach(page, page.get_by_role("slider", name="Epoch that is shown"))
+        reach(page, page.get_by_role("slider", name="Epoch", exact=True))
         page.keyboard.press("Home")
         expect(page.get_by_role("img", name=re.compile("^Epoch 0:"))).to_be_visible()
 
 
-#: Whether what has the focus is seen to have it: a line around it, or the whole view.
+#: Whether the focused element has a visible outline.
 SEEN = """() => {
   const { outlineStyle, outlineWidth } = getComputedStyle(document.activeElement);
   return outlineStyle !== "none" && parseFloat(outlineWidth) >= 1;
 }"""
-MOST = 80  # places that the focus may take on a view
+MOST = 80  # elements of a view that can take the focus
 
 
 def reach(page: Page, wanted: Locator) -> None:
-    """Press Tab until the focus is there; each place on the way shows that it has the focus."""
+    """Press Tab until the element has the focus; each element on the way shows its focus."""
     expect(wanted).to_be_visible()
     for _ in range(MOST):
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement === document.body"):
-            continue  # after the last place the focus leaves the page once
+            continue  # after the last element the focus leaves the page once
         assert page.evaluate(SEEN), page.evaluate("document.activeElement.outerHTML")
         if wanted.evaluate("(element) => element === document.activeElement"):
             return

@@ -1,4 +1,4 @@
-"""The key, what the service refuses, and a service that goes away and comes back."""
+"""The API key, error messages, and a service that stops and restarts."""
 
 import contextlib
 import csv
@@ -19,11 +19,11 @@ from tests.serving import RunService
 pytestmark = pytest.mark.slow
 
 KEY = "a-key-that-is-long-enough-0123456789"
-ROWS = 4000  # so many that an epoch takes as long as a person needs to see it
+ROWS = 4000  # enough for epochs that are long enough to watch
 
 
 class Locked:
-    """A service that wants a key, and that can be restarted at its address."""
+    """A service that requires a key and can be restarted at its address."""
 
     def __init__(self, run_service: RunService, folder: Path) -> None:
         self._run_service, self._folder = run_service, folder
@@ -74,7 +74,7 @@ def test_a_key_is_asked_for_and_stays_in_the_tab(visit: Opens, locked: Locked) -
         assert KEY not in page.content()
 
 
-def test_what_the_service_refuses_is_said_in_its_words(visit: Opens, site: Site) -> None:
+def test_the_page_shows_the_error_messages_of_the_service(visit: Opens, site: Site) -> None:
     with visit(site.url, refusals=True) as visited:
         page = visited.page
         visited.go(f"#/new?dataset={site.scores}")
@@ -110,9 +110,9 @@ def test_a_curve_goes_on_when_the_service_is_back(
             reached(page, 10)
             page.evaluate("window.isSame = true")
             locked.stop()
-            expect(page.get_by_text("The connection is lost")).to_be_visible()
+            expect(page.get_by_text("Connection lost")).to_be_visible()
             locked.start()
-            expect(page.get_by_text("The connection is lost")).to_be_hidden()
+            expect(page.get_by_text("Connection lost")).to_be_hidden()
             reached(page, last_epoch(page) + 10)
             page.get_by_role("button", name="Cancel").click()
             expect(page.locator("main .tag", has_text="cancelled")).to_be_visible()
@@ -146,7 +146,7 @@ def last_epoch(page: Page) -> int:
 
 
 def reached(page: Page, epoch: int) -> None:
-    """Wait until the curve is drawn to this epoch: an epoch is some hundredths of a second."""
+    """Wait until the curve reaches this epoch; an epoch takes some hundredths of a second."""
     shown = page.locator(".u-legend .u-value").first
     expect(shown).to_have_text(re.compile(r"\d"))
     while last_epoch(page) < epoch:
@@ -159,7 +159,7 @@ Row = tuple[int, str, str, int, float]
 def downloaded(page: Page) -> list[Row]:
     page.get_by_text("Values as a table").click()
     with page.expect_download() as download:
-        page.get_by_role("button", name="Download these points").click()
+        page.get_by_role("button", name="Download as CSV").click()
     rows = csv.DictReader(Path(download.value.path()).read_text().splitlines())
     return sorted(
         (int(row["seq"]), row["split"], row["name"], int(row["epoch"]), float(row["value"]))

@@ -1,4 +1,4 @@
-"""Each view: fit for screen readers and keyboards, light and dark, on a desk and on a phone."""
+"""Each view: accessible by screen reader and keyboard, light and dark, on desktop and phone."""
 
 from pathlib import Path
 from typing import Any
@@ -14,28 +14,27 @@ pytestmark = pytest.mark.slow
 
 AXE = Path(__file__).resolve().parents[2] / "web" / "node_modules" / "axe-core" / "axe.min.js"
 PHONE = 380  # pixels
-#: address, and the text that is there once the view is
+#: address, and a text that the loaded view shows
 VIEWS = {
     "": "Drop a table here",
     "#/datasets/{scores}": "First rows",
-    "#/new?dataset={scores}": "Layer by layer",
+    "#/new?dataset={scores}": "Custom layers",
     "#/runs": "a line again",
-    "#/runs/{line}": "Importance of the columns",
+    "#/runs/{line}": "Feature importance",
     "#/runs/{net}": "Confusion",
-    "#/runs?compare={line},{net}": "Side by side",
+    "#/runs?compare={line},{net}": "Metrics and settings",
     "#/understand": "Choose a run",
-    "#/understand/{line}": "The error surface",
+    "#/understand/{line}": "Loss surface",
     "#/understand/{net}": "Weights and activations",
     "#/models": "version 2",
-    "#/models/scores": "Take it with you",
-    "#/models/flowers": "Take it with you",
-    "#/system": "Name of a new key",
-    "#/nowhere": "Nothing is here",
+    "#/models/scores": "Downloads",
+    "#/models/flowers": "Downloads",
+    "#/system": "Name of the new key",
+    "#/nowhere": "Page not found",
 }
 
 
-#: Ends when the view has been drawn anew for another size: it is measured in one frame, drawn in
-#: the next.
+#: Resolves when the view is redrawn for a new size: one frame measures, the next one draws.
 SETTLED = """async () => {
   for (let frame = 0; frame < 3; frame += 1) await new Promise(requestAnimationFrame);
 }"""
@@ -48,7 +47,7 @@ def shown(visit: Visit, site: Site, address: str) -> None:
 
 
 def faults(page: Page) -> list[Any]:
-    """Return what axe holds to be wrong, of any impact."""
+    """Return the accessibility violations that axe finds, of any impact."""
     assert AXE.exists(), "`make page` installs axe"
     page.evaluate(AXE.read_text())
     found: list[Any] = page.evaluate(
@@ -59,7 +58,7 @@ def faults(page: Page) -> list[Any]:
 
 
 @pytest.mark.parametrize("address", VIEWS)
-def test_a_view_has_no_fault_on_a_desk_or_a_phone(visit: Opens, site: Site, address: str) -> None:
+def test_a_view_is_accessible_on_desktop_and_phone(visit: Opens, site: Site, address: str) -> None:
     with visit(site.url, color_scheme="light") as visited:
         shown(visited, site, address)
         page = visited.page

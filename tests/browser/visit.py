@@ -1,7 +1,7 @@
-"""A visit to the page: what the browser asked for and what it complained about is written down.
+"""A visit to the page, which records the requests and the console messages of the browser.
 
-Whoever leaves a visit has it judged: no request to another host, no breach of the policy, no
-complaint that was not expected, no cookie, and the key nowhere but in the tab's session storage.
+The end of a visit checks: no request to another host, no breach of the Content-Security-Policy, no
+unexpected error or warning, no cookie, and an empty local storage.
 """
 
 import contextlib
@@ -16,9 +16,9 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, s
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
-#: What the browser leaves off. For each window it would draw the suggestions of its address bar, as
-#: two pages of its own: half a second of a processor. The rest is what Playwright leaves off, whose
-#: list this one takes the place of: whatever asks other hosts, and what delays the first paint.
+#: Features to disable. The first two would render the address bar's suggestions as two pages per
+#: window: half a second of CPU. The others repeat Playwright's list, which this one replaces: they
+#: send requests to other hosts or delay the first paint.
 OFF = (
     "WebUIOmniboxPopup", "WebUIOmniboxAimPopup",
     "AimEnabled", "HttpsUpgrades", "HttpsFirstBalancedModeAutoEnable", "LensOverlay", "MediaRouter",
@@ -30,11 +30,11 @@ ARGUMENTS = [
     "--disable-background-networking",
     f"--disable-features={','.join(OFF)}",
 ]
-PATIENCE = 40_000  # milliseconds that a busy machine may take; a test that waits so long has failed
+PATIENCE = 40_000  # milliseconds; enough for a busy machine, a longer wait fails the test
 WIDE = (1280, 900)
-#: What a browser says by itself of an answer that is an error; the page shows the sentence of it.
+#: The browser's own message for an error response; the page shows the error itself.
 REFUSED = re.compile(r"Failed to load resource")
-#: Keeps breaches of the policy, and what the browser will not do for much longer.
+#: Collects breaches of the policy, deprecations and interventions.
 LISTEN = """
 window.breaches = [];
 window.reports = [];
@@ -49,7 +49,7 @@ addEventListener("securitypolicyviolation", (event) => {
 
 @dataclass
 class Visit:
-    """One context of the browser and what happened in it."""
+    """A browser context with its requests and console messages."""
 
     url: str
     page: Page
@@ -77,7 +77,7 @@ def visiting(
     refusals: bool = False,
     **options: Any,
 ) -> Iterator[Visit]:
-    """Open a fresh context; `refusals` says that the service is expected to refuse something."""
+    """Open a fresh context; `refusals` allows error responses of the service."""
     width, height = size
     context = browser.new_context(
         viewport={"width": width, "height": height}, accept_downloads=True, **options

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 
 from descent.spec import RunConfig
-from models.data import TEXTUAL, Categories, Column, ColumnType, Table
+from models.data import TEXTUAL, Categories, ColumnType, ColumnValues, Table
 from models.errors import TrainingFailed
-from models.events import (
+from models.training.interface import (
     Alive,
     Finished,
-    Job,
     MetricRow,
     Metrics,
     Noted,
@@ -21,7 +20,8 @@ from models.events import (
     Started,
     StopReason,
 )
-from models.train import train
+from models.training.loop import train
+from models.training.state import TrainingInput
 
 QUIZ = [25.2, 8.4, 4.9, 11.1, 9.0, 7.8, 3.0, 16.0, 2.5, 13.8, 9.6, 11.8, 16.9]
 FINAL = [30.5, 13.6, 14.0, 16.6, 15.8, 6.3, 2.4, 27.7, 0.0, 16.8, 14.9, 7.6, 25.9]
@@ -36,7 +36,7 @@ def make_table(types: Mapping[str, ColumnType], **columns: Cells) -> Table:
     return Table(dict(types), converted, rows)
 
 
-def make_column(column_type: ColumnType, cells: Cells) -> Column:
+def make_column(column_type: ColumnType, cells: Cells) -> ColumnValues:
     if column_type in TEXTUAL:
         values = sorted({cell for cell in cells if cell is not None})
         codes = [-1 if cell is None else values.index(cell) for cell in cells]
@@ -146,7 +146,9 @@ def learn(
     """Train to the end, or to the error, which is kept."""
     outcome = Outcome()
     scratch.mkdir(exist_ok=True)
-    order = Job(config=RunConfig.model_validate(config), table=table, scratch=scratch, **job)
+    order = TrainingInput(
+        config=RunConfig.model_validate(config), table=table, scratch=scratch, **job
+    )
     try:
         for event in train(order, should_stop):
             if isinstance(event, Metrics):

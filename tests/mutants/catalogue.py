@@ -9,7 +9,7 @@ FENCING = "tests/service/worker/test_fencing.py"
 LATE = f"{FENCING}::test_a_late_write_is_refused_and_changes_nothing"
 LIFECYCLE = "tests/service/runs/test_lifecycle.py"
 METRICS = "tests/service/runs/test_metrics.py"
-RESUME = "tests/models/test_resume.py"
+RESUME = "tests/models/training/test_resume.py"
 EXACT = f"{RESUME}::test_a_run_stopped_anywhere_ends_with_the_very_same_file"
 CHECKPOINT = "tests/models/test_checkpoint.py"
 DURABLE = "tests/service/storage/test_durability.py"
@@ -122,7 +122,7 @@ MUTANTS = (
     ),
     Mutant(
         "a difference of a hundredth is none",
-        "models/parity.py",
+        "models/export/golden.py",
         "TOLERANCE = 1e-5",
         "TOLERANCE = 1e-2",
         f"{PROOFS}/test_ways.py::test_a_way_that_is_off_by_a_thousandth_is_found",
@@ -253,21 +253,21 @@ MUTANTS = (
     # ---- exact resume -------------------------------------------------------------------------
     Mutant(
         "the random generator is not restored",
-        "models/snapshots.py",
+        "models/training/snapshots.py",
         '        torch.set_rng_state(states["cpu"])',
         "        pass",
         EXACT,
     ),
     Mutant(
         "the loss of the unfinished epoch is forgotten",
-        "models/snapshots.py",
+        "models/training/snapshots.py",
         "            training.report.copy_(torch.from_numpy(self.tensors[REPORT]))\n",
         "",
         EXACT,
     ),
     Mutant(
         "the best parameters are not restored",
-        "models/snapshots.py",
+        "models/training/snapshots.py",
         "            self._load(BEST, flat.named(training.best), training.device)\n",
         "",
         EXACT,

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 
 from models.data import Floats
-from models.targets import ClassTarget
+from models.features.targets import ClassTarget
 from service.app import create_app
 from service.settings import Settings
 from service.storage.blobs import LocalBlobs

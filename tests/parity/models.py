@@ -14,9 +14,9 @@ from descent.spec import RunConfig
 from models import checkpoint
 from models.checkpoint import BEST
 from models.data import ColumnType, Floats, Table
-from models.features import Features
-from models.nets import build
-from models.predict import Predictor
+from models.features.encoding import Features
+from models.nets.architectures import build
+from models.predict.predictor import Predictor
 from service.ids import new_id
 from service.runs.tables import Checkpoint
 from service.storage.blobs import BlobStore

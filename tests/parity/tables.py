@@ -11,9 +11,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from models.data import Categories, Column, Table
-from models.inputs import Choice, Input, Moment, Scalar
-from models.targets import ClassTarget
+from models.data import Categories, ColumnValues, Table
+from models.features.inputs import Choice, Input, Moment, Numeric
+from models.features.targets import ClassTarget
 from tests.parity.models import WORDS, Known
 
 #: A key that a row does not have at all.
@@ -136,7 +136,7 @@ def _others(known: Known, rows: int, random: Random) -> dict[str, list[Cell]]:
 # ---- what a value means --------------------------------------------------------------------------
 
 
-def _column(column: Input, cells: list[Cell]) -> Column:
+def _column(column: Input, cells: list[Cell]) -> ColumnValues:
     if isinstance(column, Choice):
         places = {value: place for place, value in enumerate(column.categories)}
         codes = [-1 if cell.means is None else places[str(cell.means)] for cell in cells]
@@ -165,7 +165,7 @@ def _pick(random: Random, values: Any) -> Any:
     return values[int(random.integers(len(values)))]
 
 
-def _tame_scalar(column: Scalar, random: Random) -> Cell:
+def _tame_scalar(column: Numeric, random: Random) -> Cell:
     if column.type == "boolean":
         value = bool(random.random() < 0.5)
         return Cell(value, float(value), text="true" if value else "false")
@@ -177,7 +177,7 @@ def _tame_scalar(column: Scalar, random: Random) -> Cell:
     return Cell(number, float(number), text=repr(number))
 
 
-def _wild_scalar(column: Scalar, random: Random) -> Cell:
+def _wild_scalar(column: Numeric, random: Random) -> Cell:
     if column.type == "boolean":
         return _wild_boolean(random)
     kind = int(random.integers(11))
@@ -300,12 +300,12 @@ def _as_word(column: Choice, value: float) -> Cell:
 
 
 TAME: dict[type, Callable[[Any, Random], Cell]] = {
-    Scalar: _tame_scalar,
+    Numeric: _tame_scalar,
     Moment: _tame_moment,
     Choice: _tame_choice,
 }
 WILD: dict[type, Callable[[Any, Random], Cell]] = {
-    Scalar: _wild_scalar,
+    Numeric: _wild_scalar,
     Moment: _wild_moment,
     Choice: _wild_choice,
 }

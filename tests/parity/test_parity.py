@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from models.inputs import Scalar
+from models.features.inputs import Numeric
 from tests.parity.check import Proof, prove, stage
 from tests.parity.models import RECIPES, Known
 from tests.parity.ways import WAYS, json_rows
@@ -45,7 +45,7 @@ def test_a_skew_between_training_and_predicting_is_found(
     client, models = staged
     (known,) = (known for known in models if known.name == "numbers-mlp")
     first, *others = known.features.inputs
-    assert isinstance(first, Scalar)
+    assert isinstance(first, Numeric)
     moved = dataclasses.replace(first, center=first.center + 1e-3 * first.std)
     features = dataclasses.replace(known.features, inputs=(moved, *others))
     skewed = dataclasses.replace(known, features=features)

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
-from models.inputs import Choice, Moment
-from models.targets import ClassTarget
+from models.features.inputs import Choice, Moment
+from models.features.targets import ClassTarget
 from service.predict.formats import ARROW, CSV, JSON, NDJSON, PARQUET
 from tests.parity.tables import ABSENT, Cell, Sample
 

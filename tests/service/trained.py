@@ -10,10 +10,9 @@ from sqlalchemy import Engine
 
 from models import checkpoint
 from models.data import Categories, Table
-from models.features import Features
+from models.features.encoding import Features
 from service.ids import new_id
-from service.registry import proofs
-from service.registry import versions
+from service.registry import proofs, versions
 from service.runs.tables import Checkpoint
 from service.storage.blobs import BlobStore
 from service.storage.database import writing

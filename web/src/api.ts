@@ -1,4 +1,4 @@
-/** Calls of the service: what they answer, or a Refusal that says why not. */
+/** Calls of the service: each returns the body of the response or throws a Refusal. */
 
 import type { Problem } from "./generated/types.gen";
 import { wantKey } from "./session";
@@ -6,13 +6,13 @@ import { wantKey } from "./session";
 export * from "./generated/sdk.gen";
 export type * from "./generated/types.gen";
 
-interface Answer<T> {
+interface ApiResponse<T> {
   data?: T;
   error?: unknown;
   response?: Response;
 }
 
-/** An error of the service, or of the way to it; `code` is what the documents list. */
+/** An error response of the service, or a failure to reach it; docs/errors.md lists each `code`. */
 export class Refusal extends Error {
   readonly problem: Problem;
 
@@ -30,8 +30,8 @@ export class Refusal extends Error {
   }
 }
 
-/** Returns the body of an answer; throws a Refusal otherwise. */
-export async function call<T>(request: Promise<Answer<T>>): Promise<T> {
+/** Returns the body of a successful response; throws a Refusal otherwise. */
+export async function call<T>(request: Promise<ApiResponse<T>>): Promise<T> {
   const { data, error, response } = await request;
   if (response?.ok) return data as T;
   if (error instanceof DOMException && error.name === "AbortError") throw error;
@@ -48,22 +48,22 @@ export function isProblem(value: unknown): value is Problem {
   return typeof value === "object" && value !== null && "code" in value && "detail" in value;
 }
 
-/** Returns what is to be shown of anything that was thrown. */
+/** Converts any thrown value to a problem that a view can show. */
 export function problemOf(error: unknown): Problem {
   if (error instanceof Refusal) return error.problem;
   const detail = error instanceof Error ? error.message : String(error);
-  return { type: "about:blank", title: "The page failed", status: 0, code: "page_failed", detail };
+  return { type: "about:blank", title: "Page error", status: 0, code: "page_failed", detail };
 }
 
 const UNREACHABLE: Problem = {
   type: "about:blank",
-  title: "No answer",
+  title: "Service unreachable",
   status: 0,
   code: "unreachable",
-  detail: "The service does not answer. Is it running, and is this machine connected to it?",
+  detail: "The service does not respond. Check that it is running and that this machine can reach it.",
 };
 
 function unknownProblem(response: Response): Problem {
-  const detail = `The answer was ${response.status} without a reason.`;
+  const detail = `The service responded with status ${response.status} and gave no reason.`;
   return { type: "about:blank", title: "Error", status: response.status, code: "unknown", detail };
 }

@@ -1,4 +1,4 @@
-/** The shell: navigation, the view that the address names, the key dialog, news. */
+/** The shell: navigation, the current view, the API key dialog, screen reader messages. */
 
 import type { ComponentType } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
@@ -21,7 +21,7 @@ interface Entry {
   view: ComponentType<ViewProps>;
 }
 
-/** The views in the order of the navigation; the first one is also at `#/`. */
+/** The views in navigation order; the first one is also at `#/`. */
 const ENTRIES: Entry[] = [
   { path: "datasets", title: "Datasets", view: Datasets },
   {
@@ -51,11 +51,11 @@ export function App() {
   const route = useRoute();
   const entry = entryOf(route);
   const main = useFocusOnMove(route, entry);
-  const View = entry?.view ?? Missing;
+  const View = entry?.view ?? NotFound;
   return (
     <>
       <a class="skip" href="#main" onClick={(event) => skip(event, main.current)}>
-        Skip to the content
+        Skip to content
       </a>
       <header class="shell">
         <a class="brand" href={href()}>
@@ -91,12 +91,12 @@ function Navigation({ current }: { current: Entry | undefined }) {
   );
 }
 
-function Missing({ route }: ViewProps) {
+function NotFound({ route }: ViewProps) {
   return (
     <>
-      <h1>Nothing is here</h1>
+      <h1>Page not found</h1>
       <p>
-        There is no view “{route.path.join("/")}”. <a href={href()}>Go to the datasets</a>.
+        No view has the address “{route.path.join("/")}”. <a href={href()}>Go to Datasets</a>.
       </p>
     </>
   );
@@ -124,6 +124,6 @@ function useFocusOnMove(route: Route, entry: Entry | undefined) {
 }
 
 function skip(event: MouseEvent, main: HTMLElement | null): void {
-  event.preventDefault(); // the fragment is the view's address
+  event.preventDefault(); // the fragment holds the view's address
   main?.focus();
 }

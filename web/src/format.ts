@@ -1,6 +1,6 @@
-/** Values as people read them. */
+/** Formats values for reading. */
 
-// min2: four digits stay together, because they may be a year.
+// min2: no separator in four-digit numbers, because they may be years.
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0, useGrouping: "min2" });
 const rounded = new Intl.NumberFormat("en", { maximumSignificantDigits: 4, useGrouping: "min2" });
 const short = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
@@ -27,7 +27,7 @@ export function number(value: unknown): string {
   return rounded.format(value);
 }
 
-/** A number at an axis, where there is little room: 1500000 → "1.5M" */
+/** A short number for an axis: 1500000 → "1.5M" */
 export function tick(value: number): string {
   const size = Math.abs(value);
   if (size >= 1e15 || (size !== 0 && size < 1e-3)) return powered(value);
@@ -65,7 +65,7 @@ export function time(text: string): string {
   return dateAndTime.format(new Date(text));
 }
 
-/** Returns a time of the data as it is, without the parts that say nothing. */
+/** Shortens a time from the data: drops a zero time of day, the "T" and the "Z". */
 export function moment(text: string): string {
   return text.replace(/T00:00:00(\.0+)?Z?$/, "").replace(/Z$/, "").replace("T", " ");
 }

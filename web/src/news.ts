@@ -1,4 +1,4 @@
-/** What a screen reader is told without moving the focus: progress, ends, failures. */
+/** Messages to screen readers that do not move the focus: progress, completion, errors. */
 
 type Listener = (text: string) => void;
 

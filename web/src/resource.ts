@@ -1,4 +1,4 @@
-/** A thing that a view loads: there, on its way, or refused. */
+/** Data that a view loads: loaded, loading, or failed. */
 
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import { onSession } from "./session";
@@ -7,14 +7,14 @@ export interface Resource<T> {
   data: T | null;
   error: unknown;
   isLoading: boolean;
-  /** Loads once more; what is there stays until the new one has come. */
+  /** Loads again; the current data stays until the new data arrives. */
   reload: () => void;
   set: (data: T) => void;
 }
 
 type Load<T> = (signal: AbortSignal) => Promise<T>;
 
-/** Loads when the view appears, when one of `inputs` changes, and when another key is given. */
+/** Loads when the view appears, when one of `inputs` changes, and when the API key changes. */
 export function useResource<T>(load: Load<T>, inputs: readonly unknown[]): Resource<T> {
   const [state, setState] = useState<Omit<Resource<T>, "reload" | "set">>(EMPTY);
   const [round, setRound] = useState(0);
@@ -40,7 +40,7 @@ export function useResource<T>(load: Load<T>, inputs: readonly unknown[]): Resou
   return { ...state, reload, set };
 }
 
-/** Loads once more whenever the count has changed. */
+/** Loads again whenever the count changes. */
 export function useReloadOn(count: number, reload: () => void): void {
   const seen = useRef(count);
   useEffect(() => {
@@ -49,7 +49,7 @@ export function useReloadOn(count: number, reload: () => void): void {
   }, [count, reload]);
 }
 
-/** Calls `act` every so many seconds while the page is looked at. */
+/** Calls `act` at this interval while the page is visible; null stops it. */
 export function useInterval(act: () => void, seconds: number | null): void {
   const latest = useRef(act);
   latest.current = act;

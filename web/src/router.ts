@@ -1,4 +1,4 @@
-/** The address of a view is in the URL's fragment, so one file serves every view. */
+/** Client-side routing. The URL's fragment holds the address of the view, so one file serves every view. */
 
 import { useEffect, useState } from "preact/hooks";
 
@@ -30,7 +30,7 @@ export function go(target: string): void {
   location.hash = target;
 }
 
-/** Changes the address without an entry in the history: the view stays the same. */
+/** Changes the address without a history entry; the view stays the same. */
 export function replace(target: string): void {
   history.replaceState(null, "", target);
   dispatchEvent(new HashChangeEvent("hashchange"));
@@ -50,6 +50,6 @@ function decoded(part: string): string {
   try {
     return decodeURIComponent(part);
   } catch {
-    return part; // a stray % that somebody typed
+    return part; // a % that begins no escape
   }
 }

@@ -6,7 +6,7 @@ const ITEM = "descent.key";
 const listeners = new Set<() => void>();
 let isWanted = false;
 
-/** Where the service is: beside this page, also behind a proxy that adds a prefix. */
+/** The base URL of the service: the page's own, also behind a proxy that adds a prefix. */
 export const BASE = new URL(".", document.baseURI).href.replace(/\/$/, "");
 
 client.setConfig({ baseUrl: BASE, auth: () => key() ?? undefined });
@@ -27,7 +27,7 @@ export function headers(): Record<string, string> {
   return secret ? { Authorization: `Bearer ${secret}` } : {};
 }
 
-/** Whether the service refused a call for want of a key: the page then asks for one. */
+/** Whether the service refused a call because the key was missing or wrong: the page then asks for one. */
 export function isKeyWanted(): boolean {
   return isWanted;
 }

@@ -1,8 +1,8 @@
 /**
- * Server-sent events by `fetch`, because EventSource cannot send the Authorization header.
+ * Server-sent events over `fetch`, because EventSource cannot send the Authorization header.
  *
- * After a broken connection, also a restart of the server, the stream goes on after the last event
- * that came: nothing is lost and nothing comes twice.
+ * After a lost connection or a restart of the server, the stream continues after the last event
+ * received: no event is lost or repeated.
  */
 
 import { refusal } from "./api";
@@ -17,17 +17,17 @@ export interface ServerEvent {
 export interface Follow {
   url: string;
   onEvent: (event: ServerEvent) => void;
-  /** told when the connection is lost and when it is back */
+  /** called when the connection is lost and when it is restored */
   onState?: (state: "open" | "waiting") => void;
   signal: AbortSignal;
   lastId?: string | null;
 }
 
-const FIRST_WAIT = 500; // milliseconds before the first new try; doubled each time
+const FIRST_WAIT = 500; // milliseconds before the first retry; doubled each time
 const LONGEST_WAIT = 8_000;
-const SILENCE = 40_000; // milliseconds: more than two of the server's comments have failed to come
+const SILENCE = 40_000; // milliseconds; more than two keep-alive comments of the server are missing
 
-/** Resolves when the stream has ended for good; throws a Refusal that trying again cannot mend. */
+/** Resolves when the stream has ended; throws a Refusal if a retry cannot help. */
 export async function follow(options: Follow): Promise<void> {
   let last = options.lastId ?? null;
   let wait = FIRST_WAIT;
@@ -45,7 +45,7 @@ export async function follow(options: Follow): Promise<void> {
   }
 }
 
-/** Reads one connection to its end; returns "ended", or the least milliseconds to wait. */
+/** Reads one connection to its end; returns "ended" or the minimum wait in milliseconds. */
 async function once(
   options: Follow,
   last: string | null,
@@ -69,7 +69,7 @@ async function once(
     }
     return 0;
   } catch (error) {
-    if (error instanceof TypeError || error instanceof DOMException) return 0; // the way was cut
+    if (error instanceof TypeError || error instanceof DOMException) return 0; // the connection was lost
     throw error;
   } finally {
     clearTimeout(timer);

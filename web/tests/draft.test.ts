@@ -11,19 +11,19 @@ const COLUMNS = [
 ];
 const DATASET = { id: "ds_1", name: "my scores.csv", columns: COLUMNS } as unknown as Dataset;
 
-test("the last column that varies is what is to be predicted", () => {
+test("the default target is the last feature that varies", () => {
   const body = request(firstDraft(DATASET)) as unknown as Record<string, unknown>;
   assert.deepEqual(body, { dataset: "ds_1", target: "final", register_as: "my-scores.csv" });
 });
 
-test("a request says only what differs from the defaults", () => {
+test("a request holds only values that differ from the defaults", () => {
   const draft = withValue(firstDraft(DATASET), "epochs", 7);
   assert.equal(valueOf(draft, "epochs"), 7);
   assert.ok(!("epochs" in withValue(draft, "epochs", 200).rest));
   assert.equal(valueOf(withValue(draft, "early_stopping", null), "early_stopping"), null);
 });
 
-test("a run that is asked for again is asked for with what was chosen", () => {
+test("a draft of a run holds the settings of the run that differ from the defaults", () => {
   const config = {
     target: "quiz",
     epochs: 200,
@@ -34,7 +34,7 @@ test("a run that is asked for again is asked for with what was chosen", () => {
   assert.deepEqual([draft.target, draft.rest], ["quiz", { model: { type: "mlp", hidden: [8] } }]);
 });
 
-test("a model is called by what its name may hold", () => {
+test("a model name is made of the allowed characters of a dataset name", () => {
   assert.equal(modelName("Übung 1 (neu).csv"), "Ubung-1-neu-.csv");
   assert.equal(modelName("—"), "model");
 });

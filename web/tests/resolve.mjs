@@ -1,4 +1,4 @@
-// Lets Node find the sources as the bundler does: without their extension.
+// Lets Node resolve the sources without their extension, as the bundler does.
 
 import { registerHooks } from "node:module";
 

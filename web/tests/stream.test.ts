@@ -7,7 +7,7 @@ import { follow, parseEvent, type ServerEvent } from "../src/stream";
 
 type Answer = (request: IncomingMessage, response: ServerResponse) => void;
 
-/** Serves each connection with the next of the answers; returns what was followed. */
+/** Answers each connection with the next answer; returns the events, the requested IDs and the states. */
 async function followed(answers: Answer[], lastId: string | null = null) {
   const asked: (string | undefined)[] = [];
   const server = createServer((request, response) => {
@@ -34,7 +34,7 @@ async function followed(answers: Answer[], lastId: string | null = null) {
   return { events, asked, states };
 }
 
-/** Sends the parts one after the other, then ends or cuts the connection. */
+/** Sends the parts one by one, then ends or cuts the connection. */
 function sending(parts: string[], isCut = false): Answer {
   return (_request, response) => {
     response.writeHead(200, { "Content-Type": "text/event-stream" });
@@ -48,7 +48,7 @@ function sending(parts: string[], isCut = false): Answer {
   };
 }
 
-test("an event has its id, its name and all lines of its data", () => {
+test("an event has an ID, a name and all lines of its data", () => {
   assert.deepEqual(parseEvent("id: 7\nevent: metrics\ndata: {\ndata: }"), {
     id: "7",
     event: "metrics",
@@ -58,7 +58,7 @@ test("an event has its id, its name and all lines of its data", () => {
   assert.equal(parseEvent(": a comment that keeps the connection"), null);
 });
 
-test("events are read however the connection cuts them into parts", async () => {
+test("events are parsed regardless of how the connection splits them", async () => {
   const text = "id: 1\r\ndata: ä\r\n\r\n: still here\n\nid: 2\nevent: end\ndata: {}\n\n";
   const { events } = await followed([sending([...text])]);
   assert.deepEqual(
@@ -70,7 +70,7 @@ test("events are read however the connection cuts them into parts", async () => 
   );
 });
 
-test("a stream that is cut goes on after the last event that came", async () => {
+test("a broken stream continues after the last event received", async () => {
   const { events, asked, states } = await followed(
     [
       sending(["id: 4\ndata: a\n\n", "id: 5\nda"], true),
@@ -84,7 +84,7 @@ test("a stream that is cut goes on after the last event that came", async () => 
   assert.deepEqual(states, ["open", "waiting", "waiting", "open"]);
 });
 
-test("what trying again cannot mend is thrown", async () => {
+test("an error that a retry cannot fix is thrown", async () => {
   const problem = { code: "run_not_found", detail: "There is no such run.", status: 404, title: "Gone", type: "" };
   const answer: Answer = (_request, response) => response.writeHead(404).end(JSON.stringify(problem));
   await assert.rejects(followed([answer]), (error) => error instanceof Refusal && error.code === problem.code);

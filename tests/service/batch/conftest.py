@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from models.features import Features
+from models.features.encoding import Features
 from service.storage.blobs import LocalBlobs
 from tests.service import trained
 

@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 from sqlalchemy import Engine
 
-from models import bundle
+from models.export import bundle
 from service.errors import Busy
 from service.exports.transfers import Transfers
 from service.settings import Settings

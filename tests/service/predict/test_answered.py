@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from models import checkpoint
 from models.data import Categories, Table
-from models.features import Features
-from models.predict import Predictor
+from models.features.encoding import Features
+from models.predict.predictor import Predictor
 from service.predict import routes
 from service.predict.answers import Answer, to_csv, to_json
 from service.predict.routes import Asked

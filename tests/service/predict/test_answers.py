@@ -1,10 +1,10 @@
 """How predictions are written."""
 
-from models.predict import Prediction
-from models.values import Problem
+from models.predict.predictor import Prediction
+from models.predict.values import ValueProblem
 from service.predict.answers import MAX_WARNINGS, answers, to_csv, to_json
 
-GAP = Problem("Age", "missing", "no value")
+GAP = ValueProblem("Age", "missing", "no value")
 
 
 def test_a_plain_prediction_is_its_value_alone() -> None:

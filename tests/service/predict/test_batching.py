@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from models import checkpoint
-from models.predict import Predictor
+from models.predict.predictor import Predictor
 from service.errors import DeadlineExceeded, Overloaded
 from service.predict.batching import MAX_ROWS, Batches, Numbers
 from service.predict.executor import PredictionExecutor

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from models import checkpoint
-from models.predict import Predictor
+from models.predict.predictor import Predictor
 from service.predict.cache import CheckpointDamaged, Predictors
 from service.storage.blobs import LocalBlobs
 from tests.service import trained

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine
 
 from models.data import Categories, Floats, Table
-from models.features import Features
+from models.features.encoding import Features
 from tests.service import trained
 from tests.service.trained import Store
 

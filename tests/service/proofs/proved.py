@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from models import checkpoint
 from models.data import ColumnType, read_table
-from models.predict import Predictor
-from models.reference import Reference
+from models.export.reference import Reference
+from models.predict.predictor import Predictor
 from service.proofs.prove import prove
 from service.proofs.rows import Sample, read_sample
 from service.proofs.ways import WAYS, Subject, Way

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from descent.spec import RunConfig
-from models.data import Rows, read_rows, read_table
-from models.golden import golden_rows
-from models.split import split_table
+from models.data import Integers, read_rows, read_table
+from models.evaluation.split import split_table
+from models.export.golden import golden_rows
 from service.proofs import rows
 from tests.service.proofs import proved
 from tests.service.proofs.proved import FEATURES, ROWS, TYPES, Proved, houses
@@ -24,7 +24,7 @@ SPLITS: dict[str, dict[str, Any]] = {
 }
 
 
-def held_out(model: Proved) -> Rows:
+def held_out(model: Proved) -> Integers:
     """Return what training itself has held out."""
     table = read_table(Path(model.job["table"]["path"]), TYPES, list(TYPES))
     config = RunConfig.model_validate(model.job["config"])

@@ -1,25 +1,25 @@
-/** Asks something before it is done: yes or no, or a line of text. One question at a time. */
+/** A dialog that asks for a confirmation or for a line of text, one question at a time. */
 
 import { useEffect, useRef, useState } from "preact/hooks";
 
 interface Question {
   title: string;
   text?: string;
-  /** what the button says that goes on */
+  /** label of the button that confirms */
   act: string;
-  /** where a line of text is asked for: what stands there at first */
+  /** initial text of the input; without it the dialog asks for a confirmation only */
   preset?: string;
   answer: (text: string | null) => void;
 }
 
 let show: ((question: Question) => void) | null = null;
 
-/** Resolves to whether the person wants it. */
+/** Resolves to true if the user confirms. */
 export async function confirmed(title: string, text: string, act: string): Promise<boolean> {
   return (await put({ title, text, act })) !== null;
 }
 
-/** Resolves to the line that was typed, or to null. */
+/** Resolves to the entered line, or to null if the user cancels. */
 export function asked(title: string, preset: string, act: string): Promise<string | null> {
   return put({ title, act, preset });
 }

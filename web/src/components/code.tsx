@@ -1,4 +1,4 @@
-/** Text to be copied, in one of several languages. */
+/** Code to copy, in one of several languages. */
 
 import { useState } from "preact/hooks";
 import { announce } from "../news";
@@ -41,7 +41,7 @@ export function Code({ texts }: { texts: Record<string, string> }) {
   );
 }
 
-/** The clipboard is only there on a secure page; elsewhere the selection is copied. */
+/** Browsers offer the clipboard API on secure pages only; elsewhere this copies a selection. */
 async function copied(text: string): Promise<boolean> {
   if (navigator.clipboard) {
     await navigator.clipboard.writeText(text);

@@ -1,10 +1,10 @@
-/** An error as the service told it: its sentence, what is wrong with the input, its code. */
+/** An error of the service: its message, the invalid fields of the input, its code. */
 
 import { problemOf } from "../api";
 
 export function Failure({ error, retry }: { error: unknown; retry?: () => void }) {
   const problem = problemOf(error);
-  // Where only one thing is wrong, the sentence above says it already.
+  // A single error is already part of the message above.
   const items = (problem.errors ?? []).filter((item) => !problem.detail.includes(item.detail));
   return (
     <div class="notice failure" role="alert">

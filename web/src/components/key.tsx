@@ -1,4 +1,4 @@
-/** Asks for the API key where the service wants one. */
+/** The button and the dialog for the API key. */
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { call, getSystem } from "../api";
@@ -7,7 +7,7 @@ import { Failure } from "./failure";
 
 export function KeyButton() {
   useSession();
-  const text = key() ? "Key set" : "Key";
+  const text = key() ? "API key set" : "API key";
   return (
     <button type="button" class="plain key" onClick={() => wantKey()}>
       {text}
@@ -44,7 +44,7 @@ export function KeyDialog() {
       <form onSubmit={submit}>
         <h2 id="key-title">API key</h2>
         <p class="quiet">
-          Kept in this tab until you close it. Make one with <code>descent keys create</code>.
+          This tab keeps the key until you close it. Create a key with <code>descent keys create</code>.
         </p>
         <label class="field">
           <span>Key</span>
@@ -55,7 +55,7 @@ export function KeyDialog() {
           <button class="primary">Use this key</button>
           {key() && (
             <button type="button" onClick={() => setKey(null)}>
-              Forget the key
+              Remove the key
             </button>
           )}
           <button type="button" onClick={() => wantKey(false)}>

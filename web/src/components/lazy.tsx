@@ -1,4 +1,4 @@
-/** What has its code fetched when it is first looked at, so that the first load stays small. */
+/** A component that loads its code on first use, which keeps the first page load small. */
 
 import type { ComponentType } from "preact";
 import { useEffect, useState } from "preact/hooks";

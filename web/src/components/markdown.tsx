@@ -1,13 +1,13 @@
-/** The part of Markdown that model cards use: headings, paragraphs, lists, tables, code. */
+/** Renders the Markdown that model cards use: headings, paragraphs, lists, tables, code. */
 
 import type { ComponentChildren } from "preact";
 import { Scroll } from "./scroll";
 
 export function Markdown({ text }: { text: string }) {
-  return <div class="markdown">{blocksOf(text).map((block, place) => <Block key={place} lines={block} />)}</div>;
+  return <div class="markdown">{blocksOf(text).map((block, place) => <MarkdownBlock key={place} lines={block} />)}</div>;
 }
 
-/** Returns what blank lines separate; indented code stays together. */
+/** Splits the text at blank lines. */
 function blocksOf(text: string): string[][] {
   const blocks: string[][] = [];
   let current: string[] = [];
@@ -20,17 +20,17 @@ function blocksOf(text: string): string[][] {
   return current.length > 0 ? [...blocks, current] : blocks;
 }
 
-function Block({ lines }: { lines: string[] }) {
+function MarkdownBlock({ lines }: { lines: string[] }) {
   const [first = ""] = lines;
   const heading = /^(#{1,6})\s+(.*)$/.exec(first);
   if (heading) {
-    // The card stands inside a section, so its headings begin two levels further down.
+    // The card is inside a section with an h3, so its headings begin at h4.
     return (heading[1]?.length ?? 1) === 1 ? <h4>{inline(heading[2] ?? "")}</h4> : <h5>{inline(heading[2] ?? "")}</h5>;
   }
   if (lines.every((line) => line.startsWith("    "))) {
     return <pre tabIndex={0}>{lines.map((line) => line.slice(4)).join("\n")}</pre>;
   }
-  if (lines.every((line) => line.startsWith("|"))) return <Table lines={lines} />;
+  if (lines.every((line) => line.startsWith("|"))) return <MarkdownTable lines={lines} />;
   if (/^[-*]\s/.test(first)) {
     const items = lines.join("\n").split(/\n(?=[-*]\s)/);
     return (
@@ -44,7 +44,7 @@ function Block({ lines }: { lines: string[] }) {
   return <p>{inline(lines.join(" "))}</p>;
 }
 
-function Table({ lines }: { lines: string[] }) {
+function MarkdownTable({ lines }: { lines: string[] }) {
   const [head, rule, ...rows] = lines.map(cells);
   const body = rule?.every((text) => /^:?-+:?$/.test(text)) ? rows : [rule ?? [], ...rows];
   return (
@@ -73,7 +73,7 @@ function Table({ lines }: { lines: string[] }) {
   );
 }
 
-/** Splits a row at its bars, those that are escaped or in code excepted. */
+/** Splits a row at its bars, except at bars that are escaped or in code. */
 function cells(line: string): string[] {
   const found: string[] = [];
   let [text, isCode] = ["", false];

@@ -1,4 +1,4 @@
-/** A list that comes page by page. */
+/** A list that loads page by page. */
 
 import { useState } from "preact/hooks";
 import { useResource } from "../resource";
@@ -13,7 +13,7 @@ export interface PagedList<T> {
   error: unknown;
   hasMore: boolean;
   more: () => Promise<void>;
-  /** Loads the first page once more. */
+  /** Loads the first page again. */
   reload: () => void;
 }
 

@@ -1,7 +1,7 @@
 import { useEffect, useState } from "preact/hooks";
 import { onNews } from "../news";
 
-/** The live region that `announce` speaks through. */
+/** The live region that holds the messages of `announce`. */
 export function News() {
   const [text, setText] = useState("");
   useEffect(() => onNews(setText), []);

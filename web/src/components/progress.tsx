@@ -1,4 +1,4 @@
-/** A bar with what it says beside it; without a share it only says that something goes on. */
+/** A progress bar with text below it; without a share it is indeterminate. */
 
 interface Props {
   label: string;

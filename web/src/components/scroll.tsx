@@ -1,4 +1,4 @@
-/** What may be wider than its place: it scrolls, and then the keyboard reaches it, too. */
+/** A container that scrolls wide content sideways; it takes the keyboard focus while it can scroll. */
 
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";

@@ -1,4 +1,4 @@
-/** The state of a dataset or a run as a word; the colour only repeats it. */
+/** The state of a dataset or a run as a coloured tag. */
 
 import type { Dataset, Run } from "../api";
 

@@ -1,4 +1,4 @@
-/** Lines of equal height by marching squares. */
+/** Contour lines by marching squares. */
 
 export interface Grid {
   columns: number;
@@ -19,13 +19,13 @@ export function gridOf(columns: number, rows: number, height: (u: number, v: num
   return { columns, rows, heights };
 }
 
-/** Returns heights that are close to each other near the bottom, where the way ends. */
+/** Returns contour levels that are denser near the minimum. */
 export function levelsOf({ heights }: Grid, count: number, bottom: number): number[] {
   const top = heights.reduce((one, other) => (Number.isFinite(other) ? Math.max(one, other) : one), -Infinity);
   return Array.from({ length: count }, (_, place) => bottom + (top - bottom) * ((place + 0.6) / count) ** 2.5);
 }
 
-/** Returns the contour of one height, in shares of the width and of the height. */
+/** Returns the contour of one level; coordinates are shares of width and height. */
 export function contour({ columns, rows, heights }: Grid, level: number): Segment[] {
   const found: Segment[] = [];
   const at = (column: number, row: number) => heights[row * columns + column] ?? NaN;
@@ -47,7 +47,7 @@ export function contour({ columns, rows, heights }: Grid, level: number): Segmen
 const ORIGIN: [number, number] = [0, 0];
 const CORNERS: [number, number][] = [[0, 0], [1, 0], [1, 1], [0, 1]];
 
-/** Returns where the sides of a square are crossed: nowhere, twice or, in a saddle, four times. */
+/** Returns the points where the contour crosses the sides of a square: none, two or, at a saddle, four. */
 function crossings(heights: number[], level: number): [number, number][] {
   const found: [number, number][] = [];
   for (let side = 0; side < 4; side++) {

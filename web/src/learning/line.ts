@@ -1,7 +1,7 @@
-/** y = w·x + b: the error over its two numbers, its slope, and what gradient descent aims at. */
+/** y = w·x + b: the loss over its two parameters, the slope of the loss, and the optimum. */
 
 import type { TrajectorySubject } from "../api";
-import type { Values } from "./net";
+import type { Parameters } from "./net";
 
 export interface Line {
   w: number;
@@ -13,13 +13,13 @@ export interface LineProblem {
   output: string;
   x: number[];
   y: number[];
-  /** what the error is called: `mse`, `sse`, … */
+  /** name of the loss: `mse`, `sse`, … */
   loss: string;
   error: (line: Line) => number;
   optimum: Line | null;
 }
 
-/** Returns the problem that a run solves, where it is a line over one column; else null. */
+/** Returns the problem that a run solves if it fits a line over one column, else null. */
 export function lineProblem(subject: TrajectorySubject): LineProblem | null {
   const isLine = subject.line && subject.labels.length === 1 && subject.outputs.length === 1;
   const [input, output] = [subject.labels[0], subject.outputs[0]];
@@ -38,8 +38,8 @@ export function lineProblem(subject: TrajectorySubject): LineProblem | null {
   };
 }
 
-/** Returns the line of a frame in the columns' own units. */
-export function lineOf(subject: TrajectorySubject, values: Values): Line {
+/** Returns the line of a frame in the units of the columns. */
+export function lineOf(subject: TrajectorySubject, values: Parameters): Line {
   const [center, scale] = [subject.centers[0] ?? 0, subject.scales[0] ?? 1];
   const [offset, unit] = [subject.target.center[0] ?? 0, subject.target.scale[0] ?? 1];
   const w = ((values[0] ?? 0) * unit) / scale;
@@ -61,7 +61,7 @@ function errorOf(subject: TrajectorySubject, x: number[], y: number[]): (line: L
   const mean = y.reduce((sum, value) => sum + value, 0) / y.length;
   const std = Math.sqrt(y.reduce((sum, value) => sum + (value - mean) ** 2, 0) / y.length) || 1;
   const one = POINTWISE[subject.loss] ?? square;
-  // Of a sample the sum is extrapolated to all rows.
+  // The sum over a sample is extrapolated to all rows.
   const share = subject.loss === "sse" ? (subject.rows["train"] ?? y.length) : 1;
   return ({ w, b }) => {
     let sum = 0;
@@ -81,7 +81,7 @@ const POINTWISE: Record<string, (error: number, std: number) => number> = {
     Math.abs(error) <= std ? 0.5 * error * error : std * (Math.abs(error) - 0.5 * std),
 };
 
-/** Returns the slope of the error along one of the two numbers. */
+/** Returns the slope of the loss along one parameter. */
 export function slopeOf({ error }: LineProblem, line: Line, along: keyof Line): number {
   const step = Math.max(1e-4, 1e-4 * Math.abs(line[along]));
   const [up, down] = [{ ...line, [along]: line[along] + step }, { ...line, [along]: line[along] - step }];
@@ -93,15 +93,15 @@ export interface Window {
   b: [number, number];
 }
 
-const FARTHEST = 2.5; // times the way from the start to the goal: a path that leaves it diverges
+const FARTHEST = 2.5; // times the distance from start to optimum; a path that leaves the window diverges
 
-/** Returns the part of the plane that shows the goal and the way there. */
+/** Returns the part of the plane that shows the optimum and the paths to it. */
 export function windowOf(problem: LineProblem, paths: Line[][]): Window {
   const starts = paths.flatMap((path) => path.slice(0, 1));
   const end = problem.optimum ?? paths[0]?.at(-1) ?? { w: 0, b: 0 };
   const own = (part: keyof Line) =>
     Math.max(...starts.map((start) => Math.abs(start[part] - end[part])), Math.abs(end[part]) * 0.25, 1e-6);
-  // As far in b as in w, by what the error says: else its rings would look like lines.
+  // Scales w and b by the curvature of the loss: otherwise the contours would look like lines.
   const steepness = Math.sqrt(curvature(problem, end, "w") / curvature(problem, end, "b"));
   const reach = {
     w: Math.max(own("w"), own("b") / steepness || 0),

@@ -1,14 +1,14 @@
-/** A small net in the browser: the same layers that the service trains, forward only. */
+/** A small network in the browser: the layers that the service trains, forward pass only. */
 
 import type { TrajectorySubject } from "../api";
 
-/** Parameters of a net, side by side. */
-export type Values = ArrayLike<number>;
+/** All parameters of a network, flattened. */
+export type Parameters = ArrayLike<number>;
 
 export interface LinearStep {
   kind: "linear";
-  weight: number; // where it begins among the values
-  bias: number;
+  weight: number; // offset of the weights in the parameters
+  bias: number; // offset of the biases
   inputs: number;
   outputs: number;
 }
@@ -26,10 +26,10 @@ export interface Net {
   outputs: number;
 }
 
-type Layer = string | { linear?: number };
+type LayerSpec = string | { linear?: number };
 
 export function netOf(subject: TrajectorySubject): Net {
-  const { inputs, outputs, layers } = subject.net as { inputs: number; outputs: number; layers: Layer[] };
+  const { inputs, outputs, layers } = subject.net as { inputs: number; outputs: number; layers: LayerSpec[] };
   const places = new Map<string, number>();
   let at = 0;
   for (const { name, shape } of subject.parameters) {
@@ -44,13 +44,13 @@ export function netOf(subject: TrajectorySubject): Net {
       const [weight, bias] = [places.get(`${place}.weight`) ?? 0, places.get(`${place}.bias`) ?? 0];
       steps.push({ kind: "linear", weight, bias, inputs: width, outputs: layer.linear });
       width = layer.linear;
-    } // dropout lets everything through where nothing is learned
+    } // dropout does nothing outside of training
   });
   return { steps, inputs, outputs };
 }
 
-/** Returns the outputs of each step for `rows` rows that lie one after the other in `x`. */
-export function trace(net: Net, values: Values, x: Float32Array, rows: number): Float32Array[] {
+/** Returns the outputs of each step for `rows` rows in `x`, (rows, inputs) flattened. */
+export function trace(net: Net, values: Parameters, x: Float32Array, rows: number): Float32Array[] {
   const found: Float32Array[] = [];
   let current = x;
   for (const step of net.steps) {
@@ -60,11 +60,11 @@ export function trace(net: Net, values: Values, x: Float32Array, rows: number): 
   return found;
 }
 
-export function forward(net: Net, values: Values, x: Float32Array, rows: number): Float32Array {
+export function forward(net: Net, values: Parameters, x: Float32Array, rows: number): Float32Array {
   return trace(net, values, x, rows).at(-1) ?? x;
 }
 
-function linear(step: LinearStep, values: Values, x: Float32Array, rows: number): Float32Array {
+function linear(step: LinearStep, values: Parameters, x: Float32Array, rows: number): Float32Array {
   const { inputs, outputs, weight, bias } = step;
   const y = new Float32Array(rows * outputs);
   for (let row = 0; row < rows; row++) {
@@ -93,14 +93,14 @@ export const ACTIVATIONS: Record<string, (value: number) => number> = {
   gelu: (value) => 0.5 * value * (1 + erf(value * Math.SQRT1_2)),
 };
 
-/** Abramowitz and Stegun 7.1.26: seven digits, more than a picture shows. */
+/** Abramowitz and Stegun 7.1.26: seven digits, more than a plot shows. */
 function erf(value: number): number {
   const t = 1 / (1 + 0.3275911 * Math.abs(value));
   const sum = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))));
   return Math.sign(value) * (1 - sum * Math.exp(-value * value));
 }
 
-/** Turns outputs into values in the target's units, or into shares of the classes; in place. */
+/** Converts outputs to the units of the target, or to class probabilities; in place. */
 export function decode(subject: TrajectorySubject, outputs: Float32Array): Float32Array {
   const width = subject.outputs.length;
   const { classes, center, scale } = subject.target;

@@ -1,14 +1,14 @@
-/** The net's answers along one or two of its columns, the others held where they are on average. */
+/** Predictions along one or two columns, with the other columns held at their means. */
 
 import type { Axis, TrajectorySubject } from "../api";
-import { decode, forward, type Net, type Values } from "./net";
+import { decode, forward, type Net, type Parameters } from "./net";
 
-/** Returns the encoded row that stands for what is not varied. */
+/** Returns the mean of the encoded rows, for the columns that are not varied. */
 export function averageRow(subject: TrajectorySubject): Float32Array {
   const rows = subject.sample.x;
   const mean = new Float32Array(subject.labels.length);
   for (const row of rows) row.forEach((value, place) => (mean[place] = (mean[place] ?? 0) + value / rows.length));
-  // Where one column is all there is, nothing is missing.
+  // Indicators of missing values are 0: the slice varies values that are present.
   subject.labels.forEach((label, place) => {
     if (label.endsWith(" is missing")) mean[place] = 0;
   });
@@ -26,10 +26,10 @@ export function decoded(subject: TrajectorySubject, axis: Axis, value: number): 
 export interface Around {
   subject: TrajectorySubject;
   net: Net;
-  values: Values;
+  values: Parameters;
 }
 
-/** Returns the answers for values of one column, output by output in each row. */
+/** Returns the predictions for values of one column, (values, outputs) flattened. */
 export function along({ subject, net, values }: Around, axis: Axis, at: number[]): Float32Array {
   const base = averageRow(subject);
   const x = new Float32Array(at.length * base.length);
@@ -40,7 +40,7 @@ export function along({ subject, net, values }: Around, axis: Axis, at: number[]
   return decode(subject, forward(net, values, x, at.length));
 }
 
-/** Returns the answers for each pair of values, row by row from the least `second` on. */
+/** Returns the predictions for each pair of values, in rows of ascending `second`. */
 export function over(
   { subject, net, values }: Around,
   [first, second]: [Axis, Axis],
@@ -63,7 +63,7 @@ export function over(
   return decode(subject, forward(net, values, x, rows));
 }
 
-/** Returns evenly spread values of a column, a little beyond what it holds. */
+/** Returns evenly spaced values of a column, slightly beyond its range. */
 export function spread(axis: Axis, count: number): number[] {
   const room = (axis.max - axis.min) * 0.06 || 1;
   const [least, most] = [axis.min - room, axis.max + room];

@@ -1,9 +1,9 @@
-/** The parameters of a run's net after each epoch, also while it still learns. */
+/** The parameters of a run after each epoch, also while it is still training. */
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { call, getTrajectory, type TrajectorySubject } from "../api";
 
-export interface Film {
+export interface RunTrajectory {
   attempt: number;
   subject: TrajectorySubject | null;
   epochs: number[];
@@ -11,48 +11,48 @@ export interface Film {
   isFinal: boolean;
 }
 
-const POLL = 400; // milliseconds between two looks at a run that learns
+const POLL = 400; // milliseconds between two requests while the run trains
 
-/** Loads all frames that follow those of `known`. */
-export async function loadFilm(runId: string, known: Film | null, signal: AbortSignal): Promise<Film> {
-  let film = known;
+/** Loads all frames after those of `known`. */
+export async function loadTrajectory(runId: string, known: RunTrajectory | null, signal: AbortSignal): Promise<RunTrajectory> {
+  let trajectory = known;
   for (;;) {
-    const after = film?.epochs.at(-1) ?? -1;
+    const after = trajectory?.epochs.at(-1) ?? -1;
     const page = await call(getTrajectory({ path: { run_id: runId }, query: { after }, signal }));
-    if (film && film.attempt !== page.attempt) {
-      film = null; // frames may have been replaced
+    if (trajectory && trajectory.attempt !== page.attempt) {
+      trajectory = null; // a new attempt may have replaced frames
       continue;
     }
-    film = {
+    trajectory = {
       attempt: page.attempt,
       subject: page.subject ?? null,
-      epochs: [...(film?.epochs ?? []), ...page.epochs],
-      frames: [...(film?.frames ?? []), ...page.frames.map((frame) => Float32Array.from(frame))],
+      epochs: [...(trajectory?.epochs ?? []), ...page.epochs],
+      frames: [...(trajectory?.frames ?? []), ...page.frames.map((frame) => Float32Array.from(frame))],
       isFinal: page.is_final,
     };
-    if (page.next_after === null || page.next_after === undefined) return film;
+    if (page.next_after === null || page.next_after === undefined) return trajectory;
   }
 }
 
-export function useFilm(runId: string): { film: Film | null; error: unknown } {
-  const [film, setFilm] = useState<Film | null>(null);
+export function useTrajectory(runId: string): { trajectory: RunTrajectory | null; error: unknown } {
+  const [trajectory, setTrajectory] = useState<RunTrajectory | null>(null);
   const [error, setError] = useState<unknown>(null);
-  const latest = useRef<Film | null>(null);
+  const latest = useRef<RunTrajectory | null>(null);
   useEffect(() => {
     const abort = new AbortController();
     latest.current = null;
-    setFilm(null);
+    setTrajectory(null);
     void watch();
     return () => abort.abort();
 
     async function watch(): Promise<void> {
       while (!abort.signal.aborted) {
         try {
-          const next = await loadFilm(runId, latest.current, abort.signal);
+          const next = await loadTrajectory(runId, latest.current, abort.signal);
           const before = latest.current;
           latest.current = next;
           setError(null);
-          if (!before || before.epochs.length !== next.epochs.length || next.isFinal) setFilm(next);
+          if (!before || before.epochs.length !== next.epochs.length || next.isFinal) setTrajectory(next);
           if (next.isFinal) return;
         } catch (refused) {
           if (abort.signal.aborted) return;
@@ -62,7 +62,7 @@ export function useFilm(runId: string): { film: Film | null; error: unknown } {
       }
     }
   }, [runId]);
-  return { film, error };
+  return { trajectory, error };
 }
 
 function pause(milliseconds: number): Promise<void> {

@@ -1,4 +1,4 @@
-/** Models that were trained: their versions, which of them answers, and a place to ask them. */
+/** Registered models: their versions and aliases, and a form to predict with them. */
 
 import { call, listModels, type Model } from "../api";
 import type { ViewProps } from "../app";
@@ -13,11 +13,11 @@ import { ModelDetail } from "./model/detail";
 export function Models({ route }: ViewProps) {
   const name = route.path[1];
   const version = Number(route.query.get("version"));
-  if (name === undefined) return <List />;
+  if (name === undefined) return <ModelList />;
   return <ModelDetail name={name} wanted={Number.isInteger(version) && version > 0 ? version : null} />;
 }
 
-function List() {
+function ModelList() {
   const list = useList((after, signal) => call(listModels({ query: { limit: 50, after }, signal })), []);
   return (
     <>
@@ -26,8 +26,8 @@ function List() {
       {list.items?.length === 0 && (
         <div class="empty">
           <p>
-            There is no model yet. A run that is given a name under “register as” makes a version of that model when it
-            succeeds; a checkpoint of any run can become one, too.
+            No models yet. A run with a model name in “Register as” registers a version of that model when it succeeds.
+            You can also register a checkpoint of any run.
           </p>
           <a class="button primary" href={href("new")}>
             Start a run
@@ -37,7 +37,7 @@ function List() {
       <ul class="tiles plain-list">
         {list.items?.map((model) => (
           <li key={model.name}>
-            <Tile model={model} />
+            <ModelTile model={model} />
           </li>
         ))}
       </ul>
@@ -46,7 +46,7 @@ function List() {
   );
 }
 
-function Tile({ model }: { model: Model }) {
+function ModelTile({ model }: { model: Model }) {
   const aliases = Object.entries(model.aliases ?? {});
   return (
     <a class="card tile link" href={href("models", model.name)}>
@@ -60,9 +60,9 @@ function Tile({ model }: { model: Model }) {
             {alias} → {version}
           </span>
         ))}
-        {aliases.length === 0 && <span class="quiet small">no alias</span>}
+        {aliases.length === 0 && <span class="quiet small">no aliases</span>}
       </span>
-      <span class="quiet small">made {time(model.created_at)}</span>
+      <span class="quiet small">created {time(model.created_at)}</span>
     </a>
   );
 }

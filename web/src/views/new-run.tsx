@@ -1,4 +1,4 @@
-/** Ask for a run: dataset and target; everything else has a default that is a good choice. */
+/** The form to submit a run. Dataset and target are required; every other setting has a sensible default. */
 
 import { useState } from "preact/hooks";
 import { call, type Dataset, getDataset, getRun, listDatasets, type RunConfig, submitRun } from "../api";
@@ -9,12 +9,12 @@ import { useResource } from "../resource";
 import { go, href, hrefWith, replace } from "../router";
 import { DataFields } from "./new-run/data";
 import { type Draft, draftOf, firstDraft, request } from "./new-run/draft";
-import { ColumnNames, Wrong } from "./new-run/fields";
+import { ColumnNames, FieldErrors } from "./new-run/fields";
 import { ModelFields } from "./new-run/model";
-import { PlanPanel, wrongOf, usePlan } from "./new-run/plan";
+import { PlanPanel, fieldErrors, usePlan } from "./new-run/plan";
 import type { JsonObject } from "./new-run/schema";
 import { TrainingFields } from "./new-run/training";
-import { freshKey } from "./datasets/upload";
+import { idempotencyKey } from "./datasets/upload";
 
 export function NewRun({ route }: ViewProps) {
   const wanted = route.query.get("dataset");
@@ -40,7 +40,7 @@ export function NewRun({ route }: ViewProps) {
 interface Start {
   datasets: Dataset[];
   dataset: Dataset | null;
-  /** of the run that is asked for again */
+  /** configuration of the run to clone */
   config: JsonObject | null;
 }
 
@@ -58,9 +58,9 @@ async function load(wanted: string | null, from: string | null, signal: AbortSig
 function NoDataset() {
   return (
     <div class="empty">
-      <p>A run needs a table to learn from, and there is none yet.</p>
+      <p>A run needs a dataset, and there is none yet.</p>
       <a class="button primary" href={href("datasets")}>
-        Upload one
+        Upload a dataset
       </a>
     </div>
   );
@@ -93,7 +93,7 @@ function Form({ datasets, dataset, config }: FormProps) {
   }
 
   return (
-    <Wrong.Provider value={wrongOf(plan.error)}>
+    <FieldErrors.Provider value={fieldErrors(plan.error)}>
       <ColumnNames.Provider value={(dataset.columns ?? []).map((column) => column.name)}>
         <form class="with-aside" onSubmit={(event) => void submit(event)}>
           <div class="stack wide">
@@ -115,12 +115,12 @@ function Form({ datasets, dataset, config }: FormProps) {
           </PlanPanel>
         </form>
       </ColumnNames.Provider>
-    </Wrong.Provider>
+    </FieldErrors.Provider>
   );
 }
 
 async function started(body: RunConfig): Promise<string> {
-  const run = await call(submitRun({ body, headers: { "Idempotency-Key": freshKey() } }));
+  const run = await call(submitRun({ body, headers: { "Idempotency-Key": idempotencyKey() } }));
   announce("The run is queued.");
   return run.id;
 }

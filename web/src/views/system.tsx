@@ -1,4 +1,4 @@
-/** What runs here: devices, workers, the queue; and the keys that open it. */
+/** The system: devices, workers, runs by state, limits and API keys. */
 
 import { call, getSystem, type System as SystemBody } from "../api";
 import type { ViewProps } from "../app";
@@ -22,10 +22,10 @@ export function System(_props: ViewProps) {
       {system.error !== null && <Failure error={system.error} retry={system.reload} />}
       {system.data && (
         <>
-          <Facts system={system.data} />
+          <SystemFacts system={system.data} />
           <Workers system={system.data} />
           <div class="halves">
-            <Queue system={system.data} />
+            <RunsByState system={system.data} />
             <Limits system={system.data} />
           </div>
         </>
@@ -35,7 +35,7 @@ export function System(_props: ViewProps) {
   );
 }
 
-function Facts({ system }: { system: SystemBody }) {
+function SystemFacts({ system }: { system: SystemBody }) {
   const capacity = system.workers.reduce((sum, worker) => sum + worker.capacity, 0);
   const busy = system.queue.states["running"] ?? 0;
   const facts = {
@@ -43,8 +43,8 @@ function Facts({ system }: { system: SystemBody }) {
     Database: system.database === "sqlite" ? "SQLite" : "PostgreSQL",
     Devices: system.devices.map(deviceName).join(", ") || "none",
     Workers: count(system.workers.length),
-    Training: `${count(busy)} of ${count(capacity)}`,
-    Waiting: count(system.queue.queued),
+    "Busy slots": `${count(busy)} of ${count(capacity)}`,
+    Queued: count(system.queue.queued),
   };
   return (
     <dl class="facts card">
@@ -71,8 +71,8 @@ function Workers({ system }: { system: SystemBody }) {
       {system.workers.length === 0 && (
         <div class="notice warning">
           <p>
-            No worker was heard of in the last 30 s: runs wait in the queue. Start one with <code>descent worker</code>;{" "}
-            <code>descent serve</code> brings its own.
+            No worker has sent a heartbeat in the last 30 s, so runs stay in the queue. Start one with{" "}
+            <code>descent worker</code>; <code>descent serve</code> starts its own.
           </p>
         </div>
       )}
@@ -85,17 +85,17 @@ function Workers({ system }: { system: SystemBody }) {
                 <th scope="col">State</th>
                 <th scope="col">Devices</th>
                 <th scope="col" class="right">
-                  Runs at a time
+                  Slots
                 </th>
-                <th scope="col">Since</th>
-                <th scope="col">Heard of</th>
+                <th scope="col">Started</th>
+                <th scope="col">Last heartbeat</th>
               </tr>
             </thead>
             <tbody>
               {system.workers.map((worker) => (
                 <tr key={worker.id}>
                   <th scope="row">
-                    {worker.host} <span class="quiet small">process {worker.pid}</span>
+                    {worker.host} <span class="quiet small">PID {worker.pid}</span>
                   </th>
                   <td>
                     <span class={`tag ${worker.state === "ready" ? "good" : "active"}`}>{worker.state}</span>
@@ -114,7 +114,7 @@ function Workers({ system }: { system: SystemBody }) {
   );
 }
 
-/** By this machine's clock, which may differ from the service's by a little. */
+/** By the clock of the browser, which may differ slightly from that of the service. */
 function ago(at: string): string {
   const seconds = Math.max(0, Math.round((Date.now() - Date.parse(at)) / 1000));
   return seconds < 2 ? "just now" : `${count(seconds)} s ago`;
@@ -122,13 +122,13 @@ function ago(at: string): string {
 
 const ORDER = ["queued", "starting", "running", "pausing", "paused", "interrupted", "cancelling", "succeeded", "failed", "cancelled"];
 
-function Queue({ system }: { system: SystemBody }) {
+function RunsByState({ system }: { system: SystemBody }) {
   const { states } = system.queue;
   const known = ORDER.filter((state) => states[state]);
   return (
     <section class="card" aria-labelledby="queue">
-      <h2 id="queue">Runs</h2>
-      {known.length === 0 && <p class="quiet">There is no run.</p>}
+      <h2 id="queue">Runs by state</h2>
+      {known.length === 0 && <p class="quiet">No runs yet.</p>}
       <table>
         <tbody>
           {known.map((state) => (
@@ -146,14 +146,14 @@ function Queue({ system }: { system: SystemBody }) {
 }
 
 const LIMITS: Record<string, string> = {
-  max_upload_bytes: "An upload",
-  max_json_bytes: "A JSON request",
-  max_predict_bytes: "A prediction request",
-  max_predict_rows: "Rows of a prediction request",
-  max_columns: "Columns of a dataset",
-  max_gzip_ratio: "What gzip may unpack to, times",
-  parse_memory_bytes: "Memory to read a file with",
-  parse_timeout_s: "Seconds to read a file in",
+  max_upload_bytes: "Upload size",
+  max_json_bytes: "JSON request size",
+  max_predict_bytes: "Prediction request size",
+  max_predict_rows: "Rows per prediction request",
+  max_columns: "Columns per dataset",
+  max_gzip_ratio: "Gzip compression ratio",
+  parse_memory_bytes: "Memory to parse a file",
+  parse_timeout_s: "Seconds to parse a file",
 };
 
 function Limits({ system }: { system: SystemBody }) {

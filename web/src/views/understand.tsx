@@ -1,4 +1,4 @@
-/** Watch how a net learned, or still learns: what it makes of the data, epoch by epoch. */
+/** Visualizes the training of a run: its predictions epoch by epoch, also while it is still training. */
 
 import { call, listRuns, type Run } from "../api";
 import type { ViewProps } from "../app";
@@ -13,10 +13,10 @@ import { describeModel, nameOf, RATES_OF } from "./understand/words";
 
 export function Understand({ route }: ViewProps) {
   const id = route.path[1];
-  return id === undefined ? <Choose /> : <Lesson id={id} />;
+  return id === undefined ? <RunChooser /> : <Lesson id={id} />;
 }
 
-function Choose() {
+function RunChooser() {
   const list = useList(
     (after, signal) => call(listRuns({ query: { limit: 20, after }, signal })),
     [],
@@ -26,23 +26,23 @@ function Choose() {
       <div class="stack">
         <h1>Understand</h1>
         <p class="quiet">
-          Choose a run and watch it learn: the line or the boundary over its data, the error surface with the way that
-          gradient descent took, and what each layer computes.
+          Choose a run to replay its training: the fitted curve or decision boundary, the loss surface with the path of
+          gradient descent, and the weights and activations of each layer.
         </p>
       </div>
       {list.error !== null && <Failure error={list.error} retry={list.reload} />}
       {list.items?.length === 0 && (
         <div class="empty">
-          <p>There is no run yet. One or two columns of numbers are best to look at.</p>
+          <p>No runs yet. Runs with one or two numeric features are the easiest to visualize.</p>
           <a class="button primary" href={href("new")}>
             Start a run
           </a>
         </div>
       )}
       <ul class="tiles plain-list">
-        {list.items?.filter(isOwn).map((run) => (
+        {list.items?.filter(isStandalone).map((run) => (
           <li key={run.id}>
-            <Tile run={run} />
+            <RunTile run={run} />
           </li>
         ))}
       </ul>
@@ -51,12 +51,12 @@ function Choose() {
   );
 }
 
-/** The runs of a comparison of learning rates are found at the run that they were made for. */
-function isOwn(run: Run): boolean {
+/** Excludes the runs of a learning rate comparison: the view of the original run shows them. */
+function isStandalone(run: Run): boolean {
   return !(RATES_OF in (run.tags ?? {}));
 }
 
-function Tile({ run }: { run: Run }) {
+function RunTile({ run }: { run: Run }) {
   return (
     <a class="card tile link" href={href("understand", run.id)}>
       <strong class="cut">{nameOf(run)}</strong>

@@ -1,8 +1,9 @@
-/** A canvas that is drawn anew when its size, the colour scheme or what it shows changes. */
+/** A canvas that is redrawn when its size, the colour scheme or its inputs change. */
 
 import type { ComponentChildren } from "preact";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { tick } from "../../format";
+import { type Range, ticks } from "./axis";
 
 export interface Palette {
   ink: string;
@@ -24,11 +25,11 @@ export interface Pen {
 }
 
 interface Props {
-  /** what there is to see, for those who do not see it */
+  /** description of the plot for screen readers */
   label: string;
   height: number;
   draw: (pen: Pen) => void;
-  /** whatever `draw` looks at */
+  /** everything that `draw` reads */
   inputs: readonly unknown[];
   children?: ComponentChildren;
 }
@@ -37,7 +38,7 @@ export function Canvas({ label, height, draw, inputs, children }: Props) {
   const canvas = useRef<HTMLCanvasElement>(null);
   const width = useWidth(canvas);
   const scheme = useScheme();
-  // Before the next paint, so that the picture and what is said of it are of one moment.
+  // Before the next paint, so that the plot and its label always show the same state.
   useLayoutEffect(() => {
     const element = canvas.current;
     const context = element?.getContext("2d");
@@ -98,9 +99,7 @@ function paletteOf(element: Element): Palette {
   };
 }
 
-export type Range = [number, number];
-
-/** A rectangle of the canvas with values along its sides. */
+/** The plot area of the canvas, and the value ranges of its axes. */
 export interface Frame {
   left: number;
   top: number;
@@ -118,7 +117,7 @@ interface Labels {
   isLog?: boolean;
 }
 
-/** Draws axes with round numbers and returns the rectangle between them. */
+/** Draws axes with round tick values and returns the plot area. */
 export function axes(pen: Pen, x: Range, y: Range, labels: Labels): Frame {
   const { context, palette } = pen;
   const [left, top, right, bottom] = [pen.width < 320 ? 44 : 54, 22, 10, 38];
@@ -146,10 +145,10 @@ export function axes(pen: Pen, x: Range, y: Range, labels: Labels): Frame {
   return { left, top, width, height, x, y, toX, toY };
 }
 
-const FEW_POWERS = 2; // of ten, below which 2 and 5 are named too
+const FEW_POWERS = 2; // powers of ten; a shorter range also gets ticks at 2 and 5
 const MOST_POWERS = 7;
 
-/** Returns the logarithms of round numbers. */
+/** Returns the logarithms of round tick values. */
 function powers([least, most]: Range): number[] {
   const span = most - least;
   const between = span < FEW_POWERS ? [1, 2, 5] : [1];
@@ -165,7 +164,7 @@ function powers([least, most]: Range): number[] {
   return found;
 }
 
-/** Lets `draw` touch nothing outside of the rectangle. */
+/** Clips `draw` to the plot area. */
 export function inside({ context }: Pen, frame: Frame, draw: () => void): void {
   context.save();
   context.beginPath();
@@ -187,18 +186,7 @@ export function dot(context: CanvasRenderingContext2D, x: number, y: number, rad
   context.fill();
 }
 
-/** Returns round numbers inside a range. */
-export function ticks([least, most]: Range, count: number): number[] {
-  const rough = (most - least) / count;
-  if (!(rough > 0) || !Number.isFinite(rough)) return [];
-  const size = 10 ** Math.floor(Math.log10(rough));
-  const step = ([1, 2, 5].find((each) => each * size >= rough) ?? 10) * size;
-  const first = Math.ceil(least / step);
-  const found = Math.floor(most / step) - first + 1;
-  return Array.from({ length: Math.max(0, found) }, (_, place) => Number(((first + place) * step).toPrecision(12)));
-}
-
-/** Returns a range with some room around the values. */
+/** Returns the range of the values with a margin. */
 export function rangeOf(values: number[], room = 0.06): Range {
   let [least, most] = [Infinity, -Infinity];
   for (const value of values) {
@@ -211,7 +199,7 @@ export function rangeOf(values: number[], room = 0.06): Range {
   return [least - extra, most + extra];
 }
 
-/** Returns the channels of a colour such as #2450c8 or #fff, which the build may shorten. */
+/** Returns the channels of a colour such as #2450c8, or #fff, to which the build may shorten it. */
 export function channels(color: string): [number, number, number] {
   const digits = /^#([0-9a-f]{3}|[0-9a-f]{6})$/i.exec(color)?.[1] ?? "888888";
   const hex = digits.length === 3 ? [...digits].map((digit) => digit + digit).join("") : digits;

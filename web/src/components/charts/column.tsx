@@ -1,4 +1,4 @@
-/** The values of a column at a glance: a histogram of numbers, the most frequent of other values. */
+/** The distribution of a column: a histogram of numbers, the most frequent values otherwise. */
 
 import type { Column, Histogram, TopValue } from "../../api";
 import { cell, count, moment, number } from "../../format";
@@ -17,10 +17,10 @@ export function ColumnPicture({ column, rows }: { column: Column; rows: number }
 }
 
 function summary(column: Column): string {
-  if (column.distinct === 0) return "No value at all.";
+  if (column.distinct === 0) return "All values are missing.";
   const { min, max } = column;
   if (typeof min === "string" && typeof max === "string") return `${moment(min)} – ${moment(max)}`;
-  return "Too many different values to draw.";
+  return "Too many distinct values to plot.";
 }
 
 function Bars({ name, histogram }: { name: string; histogram: Histogram }) {
@@ -38,7 +38,7 @@ function Bars({ name, histogram }: { name: string; histogram: Histogram }) {
         viewBox={`0 0 ${WIDTH} ${HEIGHT}`}
         preserveAspectRatio="none"
         role="img"
-        aria-label={`Histogram of ${name}: most values, ${count(most)}, in ${fullest?.range}`}
+        aria-label={`Histogram of ${name}: the largest bin, ${fullest?.range}, holds ${count(most)} values`}
       >
         {bins.map(({ size, range }, place) => {
           const height = size && Math.max(1.5, (size / most) * (HEIGHT - 2));
@@ -77,7 +77,7 @@ function Top({ name, top, rows, distinct }: TopProps) {
   return (
     <figure class="picture">
       <table class="top">
-        <caption class="unseen">The most frequent values of {name}</caption>
+        <caption class="unseen">Most frequent values of {name}</caption>
         <tbody>
           {shown.map(({ value, count: size }) => (
             <tr key={cell(value)}>

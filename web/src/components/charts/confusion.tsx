@@ -1,6 +1,7 @@
-/** A table of true classes against predicted ones; the more rows in a cell, the darker it is. */
+/** The confusion matrix; a cell with more rows is darker. */
 
 import { count, percent } from "../../format";
+import { rowsOf } from "../../metrics";
 import { Scroll } from "../scroll";
 
 interface Props {
@@ -10,16 +11,16 @@ interface Props {
   split: string;
 }
 
-const MOST = 20; // classes that a table still shows
+const MOST = 20; // classes; a larger matrix is not shown
 
 export function Confusion({ labels, matrix, split }: Props) {
   if (labels.length > MOST) {
-    return <p class="quiet">{count(labels.length)} classes are too many for a table.</p>;
+    return <p class="quiet">The confusion matrix of {count(labels.length)} classes is too large to show.</p>;
   }
   return (
-    <Scroll label="Table of confusion">
+    <Scroll label="Table of the confusion matrix">
       <table class="confusion">
-        <caption>Of the {split} rows: true classes in rows, predicted ones in columns</caption>
+        <caption>On the {rowsOf(split)}: actual classes in rows, predicted classes in columns</caption>
         <thead>
           <tr>
             <td />
@@ -59,7 +60,7 @@ function Cell({ size, share, isRight }: { size: number; share: number; isRight: 
   const color = isRight ? "var(--accent)" : "var(--second)";
   const shade = `color-mix(in srgb, ${color} ${Math.round(share * 45)}%, transparent)`;
   return (
-    <td class="right" style={{ background: shade }} title={`${percent(share)} of its class`}>
+    <td class="right" style={{ background: shade }} title={`${percent(share)} of this actual class`}>
       {count(size)}
     </td>
   );

@@ -1,10 +1,9 @@
-/** How a plot is moved: the wheel zooms around the pointer, shift and drag or a sideways wheel pans. */
+/** Zoom and pan of a plot: the wheel zooms around the pointer, shift and drag or a sideways wheel pans. */
 
 import type uPlot from "uplot";
+import type { Range } from "./axis";
 
-export type Range = [number, number];
-
-/** Returns the range `factor` times as wide around the point `at` (from 0 to 1); null is all. */
+/** Scales the width of the range by `factor` around the point `at` (0 to 1); null is the whole range. */
 export function zoomed(range: Range, whole: Range, factor: number, at: number): Range | null {
   const width = range[1] - range[0];
   const next = width * factor;
@@ -12,7 +11,7 @@ export function zoomed(range: Range, whole: Range, factor: number, at: number): 
   return inside(range[0] + (width - next) * at, next, whole);
 }
 
-/** Returns the range moved by a share of its width. */
+/** Moves the range by a share of its width. */
 export function panned(range: Range, whole: Range, share: number): Range {
   const width = range[1] - range[0];
   return inside(range[0] + width * share, width, whole);
@@ -32,7 +31,7 @@ export function gestures(plot: uPlot, show: (range: Range | null) => void): () =
   };
   const wheel = (event: WheelEvent) => {
     if (!event.ctrlKey && !event.shiftKey && event.deltaX === 0 && !plot.root.contains(document.activeElement)) {
-      return; // a plot that was not chosen lets the page scroll
+      return; // without the focus, the wheel scrolls the page
     }
     event.preventDefault();
     if (event.deltaX !== 0 || event.shiftKey) {
@@ -45,7 +44,7 @@ export function gestures(plot: uPlot, show: (range: Range | null) => void): () =
   };
   const press = (event: MouseEvent) => {
     if (!event.shiftKey || event.button !== 0) return;
-    event.stopImmediatePropagation(); // no box is drawn
+    event.stopImmediatePropagation(); // keeps uPlot from drawing a selection
     const [start, range] = [event.clientX, current()];
     const move = (moved: MouseEvent) => {
       show(panned(range, whole(), (start - moved.clientX) / over.clientWidth));

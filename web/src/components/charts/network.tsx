@@ -1,4 +1,4 @@
-/** A picture of a stack of layers: what goes in, each layer's units, what comes out. */
+/** A diagram of a network: inputs, units of each layer, outputs. */
 
 import { Scroll } from "../scroll";
 
@@ -8,7 +8,7 @@ export interface DrawnLayer {
   note: string;
 }
 
-const MOST = 7; // circles of a layer; of a wider one the middle is left out
+const MOST = 7; // circles per layer; a wider layer is drawn with a gap in its middle
 const HEIGHT = 190;
 const GAP = 22;
 const STEP = 96;
@@ -22,7 +22,7 @@ export function Network({ layers }: { layers: DrawnLayer[] }) {
     nodes: nodesOf(layer.units),
   }));
   return (
-    <Scroll label="Picture of the layers">
+    <Scroll label="Network diagram">
       <svg
         class="network"
         viewBox={`0 0 ${width} ${HEIGHT + 44}`}
@@ -62,7 +62,7 @@ export function Network({ layers }: { layers: DrawnLayer[] }) {
   );
 }
 
-/** Returns the heights of a layer's circles; a wide layer has a gap in its middle. */
+/** Returns the y positions of a layer's circles; a wide layer has a gap in its middle. */
 function nodesOf(units: number): number[] {
   const count = Math.min(units, MOST);
   const top = HEIGHT / 2 - ((count - 1) * GAP) / 2;

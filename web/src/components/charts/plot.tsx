@@ -1,15 +1,16 @@
-/** Lines over a common axis, drawn by uPlot: hover, zoom and pan by mouse, wheel, keys and buttons. */
+/** Lines over a common x axis, drawn by uPlot: hover, zoom and pan by mouse, wheel, keys and buttons. */
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import { number, tick } from "../../format";
-import { gestures, panned, type Range, zoomed } from "./gestures";
+import type { Range } from "./axis";
+import { gestures, panned, zoomed } from "./gestures";
 
-export interface Line {
+export interface PlotLine {
   label: string;
   x: number[];
-  /** NaN where there is nothing to draw */
+  /** NaN draws nothing */
   y: number[];
   /** a variable of the style sheet */
   color: string;
@@ -18,11 +19,11 @@ export interface Line {
 }
 
 interface Props {
-  lines: Line[];
+  lines: PlotLine[];
   xLabel: string;
   yLabel: string;
   isLog?: boolean;
-  /** changes when the data did, though the arrays are the same */
+  /** changes whenever the content of the arrays changes */
   version?: number;
   label: string;
   height?: number;
@@ -41,14 +42,14 @@ export function Plot(props: Props) {
   const shape = lines.map((line) => `${line.label}${line.color}${line.isFaint}${line.isDashed}`);
   const kind = [...shape, isLog, props.xLabel, look].join("|");
 
-  // A move only changes what part is shown; whoever wants to know is told once it has ended.
-  const told = useRef<ReturnType<typeof setTimeout>>(undefined);
+  // A zoom or pan redraws at once; `onRange` is called once it has ended.
+  const pending = useRef<ReturnType<typeof setTimeout>>(undefined);
   const show = (next: Range | null) => {
     range.current = next;
     setZoomed(next !== null);
     if (chart.current) move(chart.current, latest.current, next);
-    clearTimeout(told.current);
-    told.current = setTimeout(() => latest.current.onRange?.(next), 120);
+    clearTimeout(pending.current);
+    pending.current = setTimeout(() => latest.current.onRange?.(next), 120);
   };
 
   useEffect(() => {
@@ -58,8 +59,7 @@ export function Plot(props: Props) {
     chart.current = plot;
     draw(plot, latest.current, range.current);
     const stop = gestures(plot, show);
-    const tell = () => tellLast(plot);
-    plot.over.addEventListener("mouseleave", tell);
+    plot.over.addEventListener("mouseleave", () => showLastValues(plot));
     const observer = new ResizeObserver(() => {
       plot.setSize({ width: element.clientWidth, height });
     });
@@ -113,7 +113,7 @@ export function Plot(props: Props) {
   );
 }
 
-const LEGEND = 34; // pixels of uPlot's table of values below the plot
+const LEGEND = 34; // pixels of uPlot's legend with values, below the plot
 
 const KEYS: Record<string, (range: Range, whole: Range) => Range | null> = {
   "+": (range, whole) => zoomed(range, whole, 0.5, 0.5),
@@ -130,7 +130,7 @@ function draw(plot: uPlot, props: Props, range: Range | null): void {
     plot.setData(dataOf(props), false);
     move(plot, props, range);
   });
-  tellLast(plot);
+  showLastValues(plot);
 }
 
 function move(plot: uPlot, props: Props, range: Range | null): void {
@@ -138,14 +138,14 @@ function move(plot: uPlot, props: Props, range: Range | null): void {
   if (shown) plot.setScale("x", { min: shown[0], max: shown[1] });
 }
 
-/** While nothing is pointed at, the values below the plot are the newest ones. */
-function tellLast(plot: uPlot): void {
+/** While the pointer is outside, the legend shows the last values. */
+function showLastValues(plot: uPlot): void {
   const { left } = plot.cursor;
   if (left !== undefined && left >= 0) return;
   plot.setLegend({ idx: Math.max(0, plot.data[0].length - 1) });
 }
 
-/** Puts the lines over one axis; where a line has no point it has null, and is drawn through. */
+/** Aligns the lines on one x axis; a line without a point there has null and is drawn across the gap. */
 function dataOf({ lines, isLog }: Props): uPlot.AlignedData {
   if (lines.length === 0) return [[]];
   const tables = lines.map((line): uPlot.AlignedData => [line.x, line.y.map((y) => drawable(y, isLog))]);
@@ -156,7 +156,7 @@ function drawable(y: number, isLog: boolean | undefined): number | null {
   return !Number.isFinite(y) || (isLog && y <= 0) ? null : y;
 }
 
-function extent(lines: Line[]): Range | null {
+function extent(lines: PlotLine[]): Range | null {
   const firsts = lines.flatMap((line) => line.x.slice(0, 1));
   const lasts = lines.flatMap((line) => line.x.slice(-1));
   if (firsts.length === 0) return null;
@@ -186,8 +186,8 @@ function options(props: Props, element: HTMLElement, show: (range: Range) => voi
     cursor: { drag: { x: true, y: false, setScale: false }, points: { size: 7 } },
     select: { show: true, left: 0, top: 0, width: 0, height: 0 },
     axes: [
-      { ...axis, label: props.xLabel, values: ticks },
-      { ...axis, label: props.yLabel, size: 62, values: ticks },
+      { ...axis, label: props.xLabel, values: tickLabels },
+      { ...axis, label: props.yLabel, size: 62, values: tickLabels },
     ],
     series: [
       { label: props.xLabel, value: (_plot, x: number | null) => (x === null ? "–" : number(x)) },
@@ -215,11 +215,11 @@ function options(props: Props, element: HTMLElement, show: (range: Range) => voi
   };
 }
 
-function ticks(_plot: uPlot, values: (number | null)[]): string[] {
+function tickLabels(_plot: uPlot, values: (number | null)[]): string[] {
   return values.map((value) => (value === null ? "" : tick(value)));
 }
 
-/** Changes when the page turns dark or light: the canvas must be drawn with other colours. */
+/** Whether the colour scheme is dark: the canvas needs a redraw when it changes. */
 function useLook(): boolean {
   const query = matchMedia("(prefers-color-scheme: dark)");
   const [isDark, setDark] = useState(query.matches);

@@ -1,6 +1,7 @@
-/** Points or lines in a square with two axes, as SVG: few enough to be drawn once. */
+/** A scatter or line plot as SVG, for data that is small and does not change. */
 
 import { number, tick } from "../../format";
+import { type Range, ticks } from "./axis";
 
 export interface Series {
   label: string;
@@ -14,14 +15,14 @@ interface Props {
   xLabel: string;
   yLabel: string;
   label: string;
-  /** a line to compare with: where both are equal, or zero */
+  /** a reference line: the diagonal, or the x axis at zero */
   guide?: "diagonal" | "zero";
   bounds?: Bounds;
 }
 
 interface Bounds {
-  x: [number, number];
-  y: [number, number];
+  x: Range;
+  y: Range;
 }
 
 const WIDTH = 460;
@@ -34,7 +35,7 @@ export function Xy({ series, xLabel, yLabel, label, guide, bounds }: Props) {
   const toY = (value: number) => HEIGHT - BOTTOM - ((value - y[0]) / (y[1] - y[0])) * (HEIGHT - TOP - BOTTOM);
   return (
     <svg class="xy" viewBox={`0 0 ${WIDTH} ${HEIGHT}`} role="img" aria-label={label}>
-      {ticks(x).map((at) => (
+      {ticks(x, 4).map((at) => (
         <g key={`x${at}`}>
           <line class="grid" x1={toX(at)} x2={toX(at)} y1={TOP} y2={HEIGHT - BOTTOM} />
           <text x={toX(at)} y={HEIGHT - BOTTOM + 17} text-anchor="middle">
@@ -42,7 +43,7 @@ export function Xy({ series, xLabel, yLabel, label, guide, bounds }: Props) {
           </text>
         </g>
       ))}
-      {ticks(y).map((at) => (
+      {ticks(y, 4).map((at) => (
         <g key={`y${at}`}>
           <line class="grid" x1={LEFT} x2={WIDTH - RIGHT} y1={toY(at)} y2={toY(at)} />
           <text x={LEFT - 8} y={toY(at) + 4} text-anchor="end">
@@ -94,25 +95,15 @@ function around(series: Series[], isSquare: boolean): Bounds {
   const x = padded(points.map((point) => point[0]));
   const y = padded(points.map((point) => point[1]));
   if (!isSquare) return { x, y };
-  const both: [number, number] = [Math.min(x[0], y[0]), Math.max(x[1], y[1])];
+  const both: Range = [Math.min(x[0], y[0]), Math.max(x[1], y[1])];
   return { x: both, y: both };
 }
 
-function padded(values: number[]): [number, number] {
+function padded(values: number[]): Range {
   const finite = values.filter(Number.isFinite);
   if (finite.length === 0) return [0, 1];
   const least = finite.reduce((one, other) => Math.min(one, other));
   const most = finite.reduce((one, other) => Math.max(one, other));
   const room = (most - least) * 0.05 || Math.abs(most) * 0.1 || 1;
   return [least - room, most + room];
-}
-
-/** Returns round numbers, four or so of them. */
-export function ticks([least, most]: [number, number]): number[] {
-  const rough = (most - least) / 4;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = ([1, 2, 5, 10].find((each) => each * power >= rough) ?? 10) * power;
-  const first = Math.ceil(least / step);
-  const count = Math.floor(most / step) - first + 1;
-  return Array.from({ length: Math.max(0, count) }, (_, place) => Number(((first + place) * step).toPrecision(12)));
 }

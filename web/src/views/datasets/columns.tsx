@@ -1,4 +1,4 @@
-/** The columns with the type that each was given, why, and a way to say otherwise. */
+/** The columns with the inferred type, its reason, and a way to change it. */
 
 import { useState } from "preact/hooks";
 import { call, type Column, type Dataset, retypeDataset } from "../../api";
@@ -10,7 +10,7 @@ import { announce } from "../../news";
 type ColumnType = Column["type"];
 
 const TYPES: ColumnType[] = ["number", "integer", "boolean", "category", "datetime", "text", "id"];
-const FIRST = 60; // columns that are drawn before anybody asks for the others
+const FIRST = 60; // columns shown before "Show all"
 
 interface Props {
   dataset: Dataset;
@@ -34,7 +34,7 @@ export function Columns({ dataset, onChange }: Props) {
     try {
       const body = { columns: Object.fromEntries(entries) };
       onChange(await call(retypeDataset({ path: { dataset_id: dataset.id }, body })));
-      announce("The dataset has a new version with these types.");
+      announce("Created a dataset version with these types.");
     } catch (refused) {
       setError(refused);
     }
@@ -45,7 +45,7 @@ export function Columns({ dataset, onChange }: Props) {
       <h2 id="columns">Columns</h2>
       <div class="tiles">
         {shown.map((column) => (
-          <Tile
+          <ColumnTile
             key={column.name}
             column={column}
             rows={dataset.rows ?? 0}
@@ -65,12 +65,11 @@ export function Columns({ dataset, onChange }: Props) {
       {Object.keys(wanted).length > 0 && (
         <div class="pending" role="group" aria-label="Changed types">
           <span>
-            {counted(Object.keys(wanted).length, "type")} changed. Runs that exist keep version{" "}
-            {dataset.version}.
+            {counted(Object.keys(wanted).length, "type")} changed. Existing runs keep version {dataset.version}.
           </span>
           <div class="actions">
             <button type="button" class="primary" onClick={() => void save()}>
-              Make version {dataset.version + 1}
+              Create version {dataset.version + 1}
             </button>
             <button type="button" onClick={() => setWanted({})}>
               Undo
@@ -82,14 +81,14 @@ export function Columns({ dataset, onChange }: Props) {
   );
 }
 
-interface TileProps {
+interface ColumnTileProps {
   column: Column;
   rows: number;
   type: ColumnType;
   onType: (type: ColumnType) => void;
 }
 
-function Tile({ column, rows, type, onType }: TileProps) {
+function ColumnTile({ column, rows, type, onType }: ColumnTileProps) {
   const isChanged = type !== column.type;
   return (
     <article class="card tile" aria-label={column.name}>
@@ -109,16 +108,16 @@ function Tile({ column, rows, type, onType }: TileProps) {
         </select>
       </div>
       <ColumnPicture column={column} rows={rows} />
-      <Figures column={column} rows={rows} />
+      <ColumnStatistics column={column} rows={rows} />
       <p class="quiet small">
-        {column.role === "ignored" && <strong>No feature. </strong>}
+        {column.role === "ignored" && <strong>Not a feature. </strong>}
         {sentence(column.why)}
       </p>
     </article>
   );
 }
 
-function Figures({ column, rows }: { column: Column; rows: number }) {
+function ColumnStatistics({ column, rows }: { column: Column; rows: number }) {
   const parts = [`${count(column.distinct)} distinct`];
   if (column.mean !== null && column.mean !== undefined) {
     parts.push(`mean ${number(column.mean)}`, `std ${number(column.std)}`);

@@ -1,4 +1,4 @@
-/** One dataset: what it holds, how its columns were read and why, its first rows. */
+/** One dataset: its size, its columns with their types, its first rows. */
 
 import { useState } from "preact/hooks";
 import { call, type Dataset, deleteDataset, getDataset } from "../../api";
@@ -12,31 +12,31 @@ import { go, href, hrefWith } from "../../router";
 import { Columns } from "./columns";
 import { Rows } from "./rows";
 
-export function Detail({ id }: { id: string }) {
+export function DatasetDetail({ id }: { id: string }) {
   const dataset = useResource(
     (signal) => call(getDataset({ path: { dataset_id: id }, signal })),
     [id],
   );
   const { data } = dataset;
-  const isUnderWay = data?.state === "ingesting";
-  useInterval(dataset.reload, isUnderWay ? 1 : null);
+  const isParsing = data !== null && data.state !== "ready" && data.state !== "rejected";
+  useInterval(dataset.reload, isParsing ? 1 : null);
   if (!data) {
     if (dataset.error !== null) return <Failure error={dataset.error} retry={dataset.reload} />;
     return <h1 class="quiet">Dataset</h1>;
   }
   return (
     <>
-      <Head dataset={data} />
+      <DatasetHead dataset={data} />
       {dataset.error !== null && <Failure error={dataset.error} retry={dataset.reload} />}
-      {isUnderWay && (
+      {isParsing && (
         <p class="quiet" role="status">
-          The service is reading the file: this page shows it as soon as it is done.
+          The service is parsing the file. This page updates when it is done.
         </p>
       )}
       {data.error && <Rejected dataset={data} />}
       {data.state === "ready" && (
         <>
-          <Facts dataset={data} />
+          <DatasetFacts dataset={data} />
           <Notices notices={data.warnings ?? []} />
           <Columns dataset={data} onChange={dataset.set} key={data.version} />
           <Rows dataset={data} />
@@ -46,15 +46,15 @@ export function Detail({ id }: { id: string }) {
   );
 }
 
-function Head({ dataset }: { dataset: Dataset }) {
+function DatasetHead({ dataset }: { dataset: Dataset }) {
   const [error, setError] = useState<unknown>(null);
 
   async function remove(): Promise<void> {
-    const text = "Its runs keep their curves and models.";
+    const text = "Runs that used it keep their metrics and models.";
     if (!(await confirmed(`Delete the dataset “${dataset.name}”?`, text, "Delete"))) return;
     try {
       await call(deleteDataset({ path: { dataset_id: dataset.id } }));
-      announce(`${dataset.name} is deleted.`);
+      announce(`Deleted ${dataset.name}.`);
       go(href("datasets"));
     } catch (refused) {
       setError(refused);
@@ -73,7 +73,7 @@ function Head({ dataset }: { dataset: Dataset }) {
         <div class="actions">
           {dataset.state === "ready" ? (
             <a class="button primary" href={hrefWith(["new"], { dataset: dataset.id })}>
-              Train on it
+              Train a model
             </a>
           ) : (
             <DatasetState state={dataset.state} />
@@ -88,13 +88,13 @@ function Head({ dataset }: { dataset: Dataset }) {
   );
 }
 
-function Facts({ dataset }: { dataset: Dataset }) {
+function DatasetFacts({ dataset }: { dataset: Dataset }) {
   const facts = {
     Rows: count(dataset.rows),
     Columns: count(dataset.columns?.length),
     Size: bytes(dataset.bytes),
     Version: String(dataset.version),
-    Added: time(dataset.created_at),
+    Uploaded: time(dataset.created_at),
   };
   return (
     <dl class="facts card">
@@ -114,7 +114,7 @@ function Rejected({ dataset }: { dataset: Dataset }) {
   return (
     <div class="notice failure" role="alert">
       <p>
-        <strong>The file was not taken.</strong> {problem.detail}
+        <strong>The file was rejected.</strong> {problem.detail}
       </p>
       <ul>
         {problem.errors?.map((item) => (

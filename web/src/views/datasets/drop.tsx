@@ -1,4 +1,4 @@
-/** The place to drop a file on, and how far its upload is. */
+/** The drop zone for files, and the progress of an upload. */
 
 import { useRef, useState } from "preact/hooks";
 import type { Dataset } from "../../api";
@@ -9,21 +9,21 @@ import { announce } from "../../news";
 import { go, href } from "../../router";
 import { ACCEPTED, upload } from "./upload";
 
-interface Going {
+interface CurrentUpload {
   file: File;
   share: number;
   abort: AbortController;
 }
 
-/** What the course starts with: 13 students' points in a quiz and in the final exam. */
+/** Example data: the points of 13 students in a quiz and in the final exam. */
 const EXAMPLE = [
   "Quiz,Final",
   "25.2,30.5", "8.4,13.6", "4.9,14", "11.1,16.6", "9,15.8", "7.8,6.3", "3,2.4",
   "16,27.7", "2.5,0", "13.8,16.8", "9.6,14.9", "11.8,7.6", "16.9,25.9",
 ].join("\n");
 
-export function Drop({ hasNone }: { hasNone: boolean }) {
-  const [going, setGoing] = useState<Going | null>(null);
+export function DropZone({ hasNone }: { hasNone: boolean }) {
+  const [current, setCurrent] = useState<CurrentUpload | null>(null);
   const [error, setError] = useState<unknown>(null);
   const [isOver, setOver] = useState(false);
   const input = useRef<HTMLInputElement>(null);
@@ -32,14 +32,14 @@ export function Drop({ hasNone }: { hasNone: boolean }) {
     if (!file) return;
     const abort = new AbortController();
     setError(null);
-    setGoing({ file, share: 0, abort });
+    setCurrent({ file, share: 0, abort });
     try {
-      const onProgress = (share: number) => setGoing({ file, share, abort });
+      const onProgress = (share: number) => setCurrent({ file, share, abort });
       arrived(await upload(file, { onProgress, signal: abort.signal }));
     } catch (refused) {
       if (!abort.signal.aborted) setError(refused);
     } finally {
-      setGoing(null);
+      setCurrent(null);
     }
   }
 
@@ -58,13 +58,13 @@ export function Drop({ hasNone }: { hasNone: boolean }) {
           void send(event.dataTransfer?.files[0]);
         }}
       >
-        {going ? (
-          <Sending going={going} />
+        {current ? (
+          <UploadProgress current={current} />
         ) : (
           <>
             <h2>Drop a table here</h2>
             <p class="quiet">
-              CSV, TSV, NDJSON, JSON, Parquet or Arrow; CSV may be gzipped. It goes to this service and nowhere else.
+              CSV (also gzipped), TSV, NDJSON, JSON, Parquet or Arrow. The file is sent to this service only.
             </p>
             <div class="actions">
               <button type="button" class="primary" onClick={() => input.current?.click()}>
@@ -88,7 +88,7 @@ export function Drop({ hasNone }: { hasNone: boolean }) {
           onChange={(event) => {
             const field = event.currentTarget;
             void send(field.files?.[0]);
-            field.value = ""; // so that the same file may be chosen again
+            field.value = ""; // allows choosing the same file again
           }}
         />
       </div>
@@ -97,15 +97,15 @@ export function Drop({ hasNone }: { hasNone: boolean }) {
   );
 }
 
-function Sending({ going }: { going: Going }) {
-  const isSent = going.share >= 1;
+function UploadProgress({ current }: { current: CurrentUpload }) {
+  const isSent = current.share >= 1;
   return (
     <div class="stack sending">
-      <h2>{going.file.name}</h2>
-      <ProgressBar label={`Upload of ${going.file.name}`} share={isSent ? null : going.share}>
-        <span>{isSent ? "Reading it" : `${percent(going.share)} of ${bytes(going.file.size)}`}</span>
-        <button type="button" class="small" onClick={() => going.abort.abort()}>
-          Stop
+      <h2>{current.file.name}</h2>
+      <ProgressBar label={`Upload of ${current.file.name}`} share={isSent ? null : current.share}>
+        <span>{isSent ? "Parsing the file" : `${percent(current.share)} of ${bytes(current.file.size)}`}</span>
+        <button type="button" class="small" onClick={() => current.abort.abort()}>
+          Cancel
         </button>
       </ProgressBar>
     </div>
@@ -113,7 +113,7 @@ function Sending({ going }: { going: Going }) {
 }
 
 function arrived(dataset: Dataset): void {
-  announce(`${dataset.name} is uploaded.`);
+  announce(`Uploaded ${dataset.name}.`);
   go(href("datasets", dataset.id));
 }
 

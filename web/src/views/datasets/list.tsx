@@ -1,4 +1,4 @@
-/** All datasets, and the place to drop another one. Nothing here waits for changes. */
+/** All datasets, and the drop zone for another one. The list does not refresh by itself. */
 
 import { call, type Dataset, listDatasets, type PageDataset } from "../../api";
 import { Failure } from "../../components/failure";
@@ -7,20 +7,19 @@ import { Scroll } from "../../components/scroll";
 import { DatasetState } from "../../components/state";
 import { bytes, count, time } from "../../format";
 import { href, hrefWith } from "../../router";
-import { Drop } from "./drop";
+import { DropZone } from "./drop";
 
-export function List() {
+export function DatasetList() {
   const list = useList<Dataset>((after, signal) => page(after, signal), []);
   const isEmpty = list.items?.length === 0;
   return (
     <>
       <h1>Datasets</h1>
-      <Drop hasNone={isEmpty} />
+      <DropZone hasNone={isEmpty} />
       {list.error !== null && <Failure error={list.error} retry={list.reload} />}
       {isEmpty && (
         <p class="quiet">
-          No dataset yet. Drop a table with a row of column names, or try the example: then train on
-          it.
+          No datasets yet. Upload a table whose first row holds the column names, or try the example.
         </p>
       )}
       {list.items && list.items.length > 0 && (
@@ -39,15 +38,15 @@ export function List() {
                   <th scope="col" class="right">
                     Size
                   </th>
-                  <th scope="col">Added</th>
+                  <th scope="col">Uploaded</th>
                   <th scope="col">
-                    <span class="unseen">What to do</span>
+                    <span class="unseen">Actions</span>
                   </th>
                 </tr>
               </thead>
               <tbody>
                 {list.items.map((dataset) => (
-                  <Row dataset={dataset} key={dataset.id} />
+                  <DatasetRow dataset={dataset} key={dataset.id} />
                 ))}
               </tbody>
             </table>
@@ -59,7 +58,7 @@ export function List() {
   );
 }
 
-function Row({ dataset }: { dataset: Dataset }) {
+function DatasetRow({ dataset }: { dataset: Dataset }) {
   return (
     <tr>
       <th scope="row">
@@ -67,7 +66,7 @@ function Row({ dataset }: { dataset: Dataset }) {
       </th>
       <td class="right">{count(dataset.rows)}</td>
       <td class="right">{count(dataset.columns?.length)}</td>
-      <td class="right">{bytes(dataset.bytes)}</td>
+      <td class="right nowrap">{bytes(dataset.bytes)}</td>
       <td class="quiet nowrap">{time(dataset.created_at)}</td>
       <td class="right nowrap">
         {dataset.state === "ready" ? (

@@ -1,4 +1,4 @@
-/** The first rows as they were read, and more of them on demand. */
+/** The first rows as parsed, and more on demand. */
 
 import { call, type Dataset, listDatasetRows } from "../../api";
 import { Failure } from "../../components/failure";
@@ -7,7 +7,7 @@ import { Scroll } from "../../components/scroll";
 import { cell, count, moment } from "../../format";
 
 const PAGE = 20; // rows
-const MOST_COLUMNS = 30; // of a table that a person reads
+const MOST_COLUMNS = 30; // columns shown
 
 export function Rows({ dataset }: { dataset: Dataset }) {
   const columns = (dataset.columns ?? []).slice(0, MOST_COLUMNS);
@@ -55,7 +55,7 @@ export function Rows({ dataset }: { dataset: Dataset }) {
             </tbody>
           </table>
         </Scroll>
-        {left > 0 && <p class="quiet">{count(left)} further columns are not shown here.</p>}
+        {left > 0 && <p class="quiet">{count(left)} more columns are not shown.</p>}
         <More list={list} />
       </div>
     </section>

@@ -1,4 +1,4 @@
-/** Sends a file as it is. By XMLHttpRequest: `fetch` does not tell how much has been sent. */
+/** Uploads a file. Uses XMLHttpRequest, because `fetch` reports no upload progress. */
 
 import { type Dataset, isProblem, refusal, Refusal } from "../../api";
 import { BASE, headers } from "../../session";
@@ -16,22 +16,22 @@ const TYPES: Record<string, string> = {
   feather: "application/vnd.apache.arrow.file",
 };
 
-/** What the file dialog offers. */
+/** File types that the file dialog offers. */
 export const ACCEPTED = [...Object.keys(TYPES).map((ending) => `.${ending}`), ".gz"].join(",");
 
-export interface Sending {
+export interface UploadOptions {
   onProgress: (share: number) => void;
   signal: AbortSignal;
 }
 
-/** Resolves with the dataset, which may still be read by the service. */
-export function upload(file: File, { onProgress, signal }: Sending): Promise<Dataset> {
+/** Resolves to the dataset, which the service may still be parsing. */
+export function upload(file: File, { onProgress, signal }: UploadOptions): Promise<Dataset> {
   const { name, type, isCompressed } = described(file.name);
   const query = new URLSearchParams({ name, wait: "5" }).toString();
   const request = new XMLHttpRequest();
   request.open("POST", `${BASE}/api/v1/datasets?${query}`);
   request.responseType = "json";
-  const sent = { ...headers(), "Content-Type": type, "Idempotency-Key": freshKey() };
+  const sent = { ...headers(), "Content-Type": type, "Idempotency-Key": idempotencyKey() };
   for (const [header, value] of Object.entries(sent)) request.setRequestHeader(header, value);
   if (isCompressed) request.setRequestHeader("Content-Encoding", "gzip");
   request.upload.onprogress = (event) => {
@@ -40,7 +40,7 @@ export function upload(file: File, { onProgress, signal }: Sending): Promise<Dat
   return new Promise((resolve, reject) => {
     request.onload = () => answered(request, resolve, reject);
     request.onerror = () => reject(refusal(null));
-    request.onabort = () => reject(new DOMException("The upload was stopped.", "AbortError"));
+    request.onabort = () => reject(new DOMException("The upload was cancelled.", "AbortError"));
     signal.addEventListener("abort", () => request.abort());
     request.send(file);
   });
@@ -57,7 +57,7 @@ function answered(
   else reject(refusal(body, new Response(null, { status: request.status || 500 })));
 }
 
-/** `scores.csv.gz` → its name, its type, and that it is compressed. */
+/** Splits `scores.csv.gz` into its name, its media type, and whether it is compressed. */
 export function described(filename: string): { name: string; type: string; isCompressed: boolean } {
   const isCompressed = /\.gz$/i.test(filename);
   const plain = filename.replace(/\.gz$/i, "");
@@ -67,8 +67,8 @@ export function described(filename: string): { name: string; type: string; isCom
   return { name: name || "dataset", type, isCompressed };
 }
 
-/** A key that makes it safe to send again; crypto.randomUUID is missing where there is no TLS. */
-export function freshKey(): string {
+/** Returns a random Idempotency-Key. Not by crypto.randomUUID, which needs TLS. */
+export function idempotencyKey(): string {
   const parts = crypto.getRandomValues(new Uint32Array(4));
   return [...parts].map((part) => part.toString(36)).join("-");
 }

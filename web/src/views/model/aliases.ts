@@ -1,7 +1,7 @@
-/** Aliases and their ETags: a move says which state it saw, so that nobody's move is lost unseen. */
+/** Aliases with their ETags. A move sends the ETag it is based on, so it cannot overwrite another move. */
 
 import { type Alias, call, getModelAlias, listModelAliases, putModelAlias, rollBackModelAlias } from "../../api";
-import { freshKey } from "../datasets/upload";
+import { idempotencyKey } from "../datasets/upload";
 
 export interface KnownAlias {
   alias: Alias;
@@ -21,15 +21,15 @@ async function loadAlias(name: string, alias: string, signal: AbortSignal): Prom
   return known(await call(request), await request);
 }
 
-/** Makes an alias where `before` is null, else moves it from the state that was seen. */
-export async function point(name: string, alias: string, version: number, before: KnownAlias | null): Promise<KnownAlias> {
+/** Moves an alias to a version; creates the alias if `before` is null. */
+export async function moveAlias(name: string, alias: string, version: number, before: KnownAlias | null): Promise<KnownAlias> {
   const headers = before ? { "If-Match": before.etag } : {};
   const request = putModelAlias({ path: { name, alias }, body: { version }, headers });
   return known(await call(request), await request);
 }
 
 export async function rollBack(name: string, before: KnownAlias): Promise<KnownAlias> {
-  const headers = { "If-Match": before.etag, "Idempotency-Key": freshKey() };
+  const headers = { "If-Match": before.etag, "Idempotency-Key": idempotencyKey() };
   const request = rollBackModelAlias({ path: { name, alias: before.alias.alias }, headers });
   return known(await call(request), await request);
 }

@@ -1,4 +1,4 @@
-/** The model card, as it is in the bundle. */
+/** The model card from the bundle. */
 
 import { useState } from "preact/hooks";
 import type { ModelVersion } from "../../api";
@@ -8,7 +8,7 @@ import { useResource } from "../../resource";
 import { save } from "../../save";
 import { artifactPath, fetched, member } from "./files";
 
-export function Card({ version }: { version: ModelVersion }) {
+export function ModelCard({ version }: { version: ModelVersion }) {
   const [isOpen, setOpen] = useState(false);
   return (
     <section class="card">
@@ -16,13 +16,13 @@ export function Card({ version }: { version: ModelVersion }) {
         <summary>
           <h3 class="inline">Model card</h3>
         </summary>
-        {isOpen && <Content version={version} />}
+        {isOpen && <ModelCardText version={version} />}
       </details>
     </section>
   );
 }
 
-function Content({ version }: { version: ModelVersion }) {
+function ModelCardText({ version }: { version: ModelVersion }) {
   const card = useResource(
     async (signal) => {
       const bundle = await fetched(artifactPath(version.model, version.version, "bundle"), { signal });
@@ -44,7 +44,7 @@ function Content({ version }: { version: ModelVersion }) {
               class="small"
               onClick={() => save(new Blob([text], { type: "text/markdown" }), `${version.model}-${version.version}.md`)}
             >
-              Download the card
+              Download model card
             </button>
           </div>
         </>

@@ -1,4 +1,4 @@
-/** Reads CSV as the service writes it: commas, quotes where needed. */
+/** Parses CSV as the service writes it: commas, quotes only if needed. */
 export function parseCsv(text: string): string[][] {
   const rows: string[][] = [];
   let row: string[] = [];

@@ -1,4 +1,4 @@
-/** One model: its versions and aliases, and the version that is looked at. */
+/** One model: its versions and aliases, and the selected version. */
 
 import { useState } from "preact/hooks";
 import { call, deleteModel, listModelVersions, type ModelVersion } from "../../api";
@@ -12,7 +12,7 @@ import { loadAliases } from "./aliases";
 import { Versions } from "./versions";
 import { VersionDetail } from "./version";
 
-const POLL = 2; // seconds between two looks at a proof that is being made
+const POLL = 2; // seconds between two requests while an export check runs
 
 export function ModelDetail({ name, wanted }: { name: string; wanted: number | null }) {
   const versions = useList(
@@ -20,17 +20,17 @@ export function ModelDetail({ name, wanted }: { name: string; wanted: number | n
     [name],
   );
   const aliases = useResource((signal) => loadAliases(name, signal), [name]);
-  const isProving = versions.items?.some((version) => version.proof === "pending");
-  useInterval(versions.reload, isProving ? POLL : null);
+  const isChecking = versions.items?.some((version) => version.proof === "pending");
+  useInterval(versions.reload, isChecking ? POLL : null);
   const shown = versions.items?.find(({ version }) => version === wanted) ?? versions.items?.[0];
   const failure = versions.error ?? aliases.error;
   return (
     <>
-      <Head name={name} />
+      <ModelHead name={name} />
       {failure !== null && <Failure error={failure} retry={versions.error ? versions.reload : aliases.reload} />}
       {versions.items?.length === 0 && (
         <div class="empty">
-          <p>This model has no version any more.</p>
+          <p>This model has no versions left.</p>
         </div>
       )}
       {versions.items && versions.items.length > 0 && (
@@ -50,19 +50,19 @@ export function ModelDetail({ name, wanted }: { name: string; wanted: number | n
   function gone(model: string, items: ModelVersion[] | null): void {
     if ((items?.length ?? 0) > 1) versions.reload();
     else go(href("models"));
-    announce(`A version of ${model} is deleted.`);
+    announce(`Deleted a version of ${model}.`);
   }
 }
 
-function Head({ name }: { name: string }) {
+function ModelHead({ name }: { name: string }) {
   const [error, setError] = useState<unknown>(null);
 
   async function remove(): Promise<void> {
-    const text = "All of its versions go with it, and whoever asks it gets no answer any more.";
+    const text = "This deletes all of its versions. Prediction requests to this model will fail.";
     if (!(await confirmed(`Delete the model “${name}”?`, text, "Delete"))) return;
     try {
       await call(deleteModel({ path: { name } }));
-      announce(`${name} is deleted.`);
+      announce(`Deleted ${name}.`);
       go(href("models"));
     } catch (refused) {
       setError(refused);

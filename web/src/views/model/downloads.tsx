@@ -1,4 +1,4 @@
-/** What a version leaves with: the bundle, the graph for other programs, a script that predicts. */
+/** Downloads of a version: the bundle, the ONNX graph, the prediction script. */
 
 import { useState } from "preact/hooks";
 import type { ModelVersion } from "../../api";
@@ -7,7 +7,7 @@ import { announce } from "../../news";
 import { save } from "../../save";
 import { artifactPath, fetched, member } from "./files";
 
-interface Offer {
+interface DownloadFormat {
   title: string;
   note: string;
   file: (stem: string) => string;
@@ -16,22 +16,22 @@ interface Offer {
 
 const bundleOf = (version: ModelVersion) => fetched(artifactPath(version.model, version.version, "bundle"));
 
-const OFFERS: Offer[] = [
+const FORMATS: DownloadFormat[] = [
   {
     title: "Bundle",
-    note: "Everything in one file: weights, preprocessing, card and proof. Another Descent imports it.",
+    note: "One file with weights, preprocessing, model card and reference predictions. Another Descent service can import it.",
     file: (stem) => `${stem}.zip`,
     load: bundleOf,
   },
   {
     title: "ONNX",
-    note: "A graph from the columns' values to the prediction, for ONNX Runtime in any language.",
+    note: "A graph from column values to the prediction, for ONNX Runtime in any language.",
     file: (stem) => `${stem}.onnx`,
     load: (version) => fetched(artifactPath(version.model, version.version, "onnx")),
   },
   {
     title: "Script",
-    note: "predict.py from the bundle: it predicts with Python, torch and safetensors only, beside the bundle.",
+    note: "predict.py from the bundle. It needs only Python, torch, safetensors and the bundle itself.",
     file: () => "predict.py",
     load: async (version) => member(await bundleOf(version), "predict.py"),
   },
@@ -41,12 +41,12 @@ export function Downloads({ version }: { version: ModelVersion }) {
   const [error, setError] = useState<unknown>(null);
   const [busy, setBusy] = useState<string | null>(null);
 
-  async function download(offer: Offer): Promise<void> {
-    setBusy(offer.title);
+  async function download(format: DownloadFormat): Promise<void> {
+    setBusy(format.title);
     setError(null);
     try {
-      save(await offer.load(version), offer.file(`${version.model}-${version.version}`));
-      announce(`${offer.title} is downloaded.`);
+      save(await format.load(version), format.file(`${version.model}-${version.version}`));
+      announce(`Downloaded ${format.title}.`);
     } catch (refused) {
       setError(refused);
     } finally {
@@ -56,14 +56,14 @@ export function Downloads({ version }: { version: ModelVersion }) {
 
   return (
     <section class="card" aria-labelledby="downloads">
-      <h3 id="downloads">Take it with you</h3>
+      <h3 id="downloads">Downloads</h3>
       <ul class="offers plain-list">
-        {OFFERS.map((offer) => (
-          <li key={offer.title}>
-            <button type="button" disabled={busy !== null} onClick={() => void download(offer)}>
-              {busy === offer.title ? "Making it…" : offer.title}
+        {FORMATS.map((format) => (
+          <li key={format.title}>
+            <button type="button" disabled={busy !== null} onClick={() => void download(format)}>
+              {busy === format.title ? "Preparing…" : format.title}
             </button>
-            <span class="quiet small">{offer.note}</span>
+            <span class="quiet small">{format.note}</span>
           </li>
         ))}
       </ul>

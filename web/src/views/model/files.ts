@@ -1,9 +1,9 @@
-/** Files that come from the service, and files that go there: the key travels in a header only. */
+/** Files from and to the service; the API key is sent in a header only. */
 
 import { refusal } from "../../api";
 import { BASE, headers } from "../../session";
 
-/** Sends a request and returns the whole answer; throws a Refusal. */
+/** Sends a request and returns the response body; throws a Refusal. */
 export async function fetched(path: string, init: RequestInit = {}): Promise<Blob> {
   const own = { ...headers(), ...(init.headers as Record<string, string> | undefined) };
   let response: Response;
@@ -21,10 +21,10 @@ export function artifactPath(model: string, version: number, format: "bundle" | 
   return `/api/v1/models/${encodeURIComponent(model)}/versions/${version}/artifact?format=${format}`;
 }
 
-const ENTRY = 0x02014b50; // begins an entry of a ZIP file's directory
-const END = 0x06054b50; // begins its end
+const ENTRY = 0x02014b50; // signature of an entry in a ZIP file's central directory
+const END = 0x06054b50; // signature of the end of the central directory
 
-/** Returns a member of a bundle. Its members are stored as they are, so nothing is unpacked. */
+/** Returns a member of a bundle. Bundles store their members uncompressed. */
 export async function member(bundle: Blob, name: string): Promise<Blob> {
   const view = new DataView(await bundle.arrayBuffer());
   let end = view.byteLength - 22;
@@ -40,5 +40,5 @@ export async function member(bundle: Blob, name: string): Promise<Blob> {
     }
     at += 46 + nameSize + view.getUint16(at + 30, true) + view.getUint16(at + 32, true);
   }
-  throw new Error(`The bundle holds no ${name}.`);
+  throw new Error(`The bundle does not contain ${name}.`);
 }

@@ -13,7 +13,7 @@ export function History({ name, alias }: { name: string; alias: KnownAlias }) {
   const [isOpen, setOpen] = useState(false);
   return (
     <details onToggle={(event) => setOpen(event.currentTarget.open)}>
-      <summary>Moves of {alias.alias.alias}</summary>
+      <summary>History of {alias.alias.alias}</summary>
       {isOpen && <Moves name={name} alias={alias.alias.alias} state={alias.etag} />}
     </details>
   );
@@ -30,10 +30,10 @@ function Moves({ name, alias, state }: { name: string; alias: string; state: str
       <ol class="moves plain-list" reversed>
         {moves.data?.data.map((move) => (
           <li key={move.revision}>
-            <span class="quiet">{time(move.moved_at)}</span> {move.how === "rollback" ? "back to" : "to"} version{" "}
-            {move.version}
-            {move.canary && `, ${move.canary.percent} % of the requests to version ${move.canary.version}`}
-            {move.shadow && `, compared with version ${move.shadow.version}`}
+            <span class="quiet">{time(move.moved_at)}</span> {move.how === "rollback" ? "rolled back to" : "moved to"}{" "}
+            version {move.version}
+            {move.canary && `; version ${move.canary.version} receives ${move.canary.percent} % of requests (canary)`}
+            {move.shadow && `; version ${move.shadow.version} gets copies and its answers are discarded (shadow)`}
             {move.key_id && <code class="quiet"> {move.key_id}</code>}
           </li>
         ))}

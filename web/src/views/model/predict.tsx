@@ -1,4 +1,4 @@
-/** A form made from the signature; each change is answered at once. */
+/** A prediction form made from the signature; each change updates the prediction. */
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { call, type InputColumn, type ModelVersion, type Prediction, type Predictions, predictWithVersion } from "../../api";
@@ -8,22 +8,22 @@ import { Bar } from "./version";
 import { timeOf } from "./signature";
 
 type Scalar = string | number | boolean | null;
-type Row = Record<string, Scalar>;
+type InputRow = Record<string, Scalar>;
 
-const WAIT = 60; // milliseconds without a change before the service is asked
-const MOST = 60; // columns that have a field; the others count as missing
+const WAIT = 60; // milliseconds without a change before the request is sent
+const MOST = 60; // columns with a field; the others count as missing
 
 export function Predict({ version }: { version: ModelVersion }) {
   const inputs = version.signature.inputs.slice(0, MOST);
-  const [row, setRow] = useState<Row>(() => Object.fromEntries(inputs.map((input) => [input.name, usual(input)])));
-  const { answer, error } = useAnswer(version, row);
+  const [row, setRow] = useState<InputRow>(() => Object.fromEntries(inputs.map((input) => [input.name, typicalValue(input)])));
+  const { answer, error } = usePrediction(version, row);
   return (
     <section class="card" aria-labelledby="predict">
-      <h3 id="predict">Try it</h3>
+      <h3 id="predict">Predict</h3>
       <div class="predict">
         <div class="fields">
           {inputs.map((input) => (
-            <Field
+            <InputField
               key={input.name}
               input={input}
               value={row[input.name] ?? null}
@@ -32,21 +32,21 @@ export function Predict({ version }: { version: ModelVersion }) {
           ))}
           {version.signature.inputs.length > MOST && (
             <p class="quiet small">
-              The other {version.signature.inputs.length - MOST} columns are left out here, so they count as missing.
+              The form leaves out the other {version.signature.inputs.length - MOST} columns; they count as missing.
             </p>
           )}
         </div>
         <div class="answer" aria-live="polite">
           {error !== null && <Failure error={error} />}
-          {answer && <Answer version={version} answer={answer} />}
+          {answer && <PredictionResult version={version} answer={answer} />}
         </div>
       </div>
     </section>
   );
 }
 
-/** Asks once the row has stayed the same for a moment; only the answer to the last row counts. */
-function useAnswer(version: ModelVersion, row: Row): { answer: Prediction | null; error: unknown } {
+/** Predicts once the row has not changed for a moment; only the last row counts. */
+function usePrediction(version: ModelVersion, row: InputRow): { answer: Prediction | null; error: unknown } {
   const [answer, setAnswer] = useState<Prediction | null>(null);
   const [error, setError] = useState<unknown>(null);
   const isFirst = useRef(true);
@@ -74,8 +74,8 @@ function useAnswer(version: ModelVersion, row: Row): { answer: Prediction | null
   return { answer, error };
 }
 
-/** Returns a value that a training row may have had. */
-function usual(input: InputColumn): Scalar {
+/** Returns a typical value of the training rows. */
+function typicalValue(input: InputColumn): Scalar {
   if (input.categories) return (input.categories[0]?.value as Scalar | undefined) ?? null;
   if (input.mean === null || input.mean === undefined) return null;
   if (input.type === "boolean") return input.mean >= 0.5;
@@ -84,15 +84,15 @@ function usual(input: InputColumn): Scalar {
   return Number(input.mean.toPrecision(4));
 }
 
-interface FieldProps {
+interface InputFieldProps {
   input: InputColumn;
   value: Scalar;
   onValue: (value: Scalar) => void;
 }
 
-function Field({ input, value, onValue }: FieldProps) {
-  if (input.categories) return <Choice {...{ input, value, onValue }} values={input.categories.map((each) => each.value as Scalar)} />;
-  if (input.type === "boolean") return <Choice {...{ input, value, onValue }} values={[false, true]} />;
+function InputField({ input, value, onValue }: InputFieldProps) {
+  if (input.categories) return <InputChoice {...{ input, value, onValue }} values={input.categories.map((each) => each.value as Scalar)} />;
+  if (input.type === "boolean") return <InputChoice {...{ input, value, onValue }} values={[false, true]} />;
   if (input.type === "datetime") {
     return (
       <label class="field">
@@ -106,10 +106,10 @@ function Field({ input, value, onValue }: FieldProps) {
       </label>
     );
   }
-  return <Slider {...{ input, value, onValue }} />;
+  return <InputSlider {...{ input, value, onValue }} />;
 }
 
-function Choice({ input, value, onValue, values }: FieldProps & { values: Scalar[] }) {
+function InputChoice({ input, value, onValue, values }: InputFieldProps & { values: Scalar[] }) {
   const place = values.indexOf(value);
   return (
     <label class="field">
@@ -128,7 +128,7 @@ function Choice({ input, value, onValue, values }: FieldProps & { values: Scalar
 
 const STEPS = 200; // of a slider
 
-function Slider({ input, value, onValue }: FieldProps) {
+function InputSlider({ input, value, onValue }: InputFieldProps) {
   const [typed, setTyped] = useState<string | null>(null);
   const [least, most] = [input.min ?? 0, input.max ?? 1];
   const width = most - least || Math.abs(most) || 1;
@@ -154,7 +154,7 @@ function Slider({ input, value, onValue }: FieldProps) {
         />
         <input
           class="number"
-          aria-label={`${input.name}, as a number; empty is missing`}
+          aria-label={`${input.name} as a number; leave empty if missing`}
           inputMode="decimal"
           autocomplete="off"
           placeholder="missing"
@@ -168,7 +168,7 @@ function Slider({ input, value, onValue }: FieldProps) {
         />
       </div>
       <small>
-        {outside ? "beyond the training rows, " : ""}
+        {outside ? "outside the training range, " : ""}
         {number(least)} to {number(most)}
       </small>
     </div>
@@ -180,7 +180,7 @@ function niceStep(rough: number): number {
   return [1, 2, 5].map((each) => each * size).find((each) => each >= rough) ?? 10 * size;
 }
 
-function Answer({ version, answer }: { version: ModelVersion; answer: Prediction }) {
+function PredictionResult({ version, answer }: { version: ModelVersion; answer: Prediction }) {
   const names = version.signature.outputs.map((output) => output.name);
   const { value, probabilities, warnings, error, explanation } = answer;
   const single = typeof value !== "object" || value === null;
@@ -188,7 +188,7 @@ function Answer({ version, answer }: { version: ModelVersion; answer: Prediction
     <>
       <p class="quiet small">{names.join(", ")}</p>
       {single ? (
-        <p class="predicted">{typeof value === "number" ? number(value) : cell(value) || "no answer"}</p>
+        <p class="predicted">{typeof value === "number" ? number(value) : cell(value) || "no prediction"}</p>
       ) : (
         <dl class="facts">
           {Object.entries(value).map(([name, each]) => (
@@ -200,7 +200,7 @@ function Answer({ version, answer }: { version: ModelVersion; answer: Prediction
         </dl>
       )}
       {error && <p class="missing">{error.detail}</p>}
-      {probabilities && <Shares shares={probabilities as Record<string, number>} />}
+      {probabilities && <Probabilities shares={probabilities as Record<string, number>} />}
       {explanation && "base" in explanation && (
         <Contributions contributions={(explanation as { contributions: Record<string, number> }).contributions} />
       )}
@@ -217,11 +217,11 @@ function Answer({ version, answer }: { version: ModelVersion; answer: Prediction
   );
 }
 
-const MOST_SHARES = 8;
+const MOST_CLASSES = 8;
 
-function Shares({ shares }: { shares: Record<string, number> }) {
+function Probabilities({ shares }: { shares: Record<string, number> }) {
   const sorted = Object.entries(shares);
-  const shown = sorted.length > MOST_SHARES ? sorted.sort((one, other) => other[1] - one[1]).slice(0, MOST_SHARES) : sorted;
+  const shown = sorted.length > MOST_CLASSES ? sorted.sort((one, other) => other[1] - one[1]).slice(0, MOST_CLASSES) : sorted;
   return (
     <table class="bars">
       <caption class="unseen">Probabilities</caption>
@@ -232,7 +232,7 @@ function Shares({ shares }: { shares: Record<string, number> }) {
             <td class="wide">
               <Bar share={share} />
             </td>
-            <td class="right">{percent(share)}</td>
+            <td class="right nowrap">{percent(share)}</td>
           </tr>
         ))}
       </tbody>
@@ -240,15 +240,15 @@ function Shares({ shares }: { shares: Record<string, number> }) {
   );
 }
 
-const MOST_REASONS = 6;
+const MOST_CONTRIBUTIONS = 6;
 
 function Contributions({ contributions }: { contributions: Record<string, number> }) {
   const sorted = Object.entries(contributions).sort((one, other) => Math.abs(other[1]) - Math.abs(one[1]));
-  const shown = sorted.slice(0, MOST_REASONS);
+  const shown = sorted.slice(0, MOST_CONTRIBUTIONS);
   const most = Math.max(...shown.map(([, value]) => Math.abs(value)), 1e-12);
   return (
     <table class="bars">
-      <caption>What each column adds to the answer</caption>
+      <caption>Contribution of each column to the prediction</caption>
       <tbody>
         {shown.map(([name, value]) => (
           <tr key={name}>

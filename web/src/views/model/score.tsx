@@ -1,4 +1,4 @@
-/** Drop a table: each of its rows gets an answer, the first ones are shown, all can be had as CSV. */
+/** Predicts every row of a file: shows the first predictions and offers all of them as CSV. */
 
 import { useRef, useState } from "preact/hooks";
 import type { ModelVersion } from "../../api";
@@ -36,7 +36,7 @@ export function Score({ version }: { version: ModelVersion }) {
     try {
       const found = await answered(version, file);
       setScored(found);
-      announce(`${counted(found.total, "row")} of ${file.name} are answered.`);
+      announce(`Predicted ${counted(found.total, "row")} of ${file.name}.`);
     } catch (refused) {
       setError(refused);
     } finally {
@@ -61,11 +61,11 @@ export function Score({ version }: { version: ModelVersion }) {
         }}
       >
         <p class="quiet">
-          Drop a CSV, NDJSON, Parquet or Arrow file with the columns of the signature. For more rows than a request may
-          have there are batch predictions.
+          Drop a CSV, NDJSON, Parquet or Arrow file with the columns of the signature. Use a batch prediction for more
+          rows than one request allows.
         </p>
         <button type="button" disabled={isBusy} onClick={() => input.current?.click()}>
-          {isBusy ? "Asking…" : "Choose a file"}
+          {isBusy ? "Predicting…" : "Choose a file"}
         </button>
         <input
           ref={input}
@@ -77,12 +77,12 @@ export function Score({ version }: { version: ModelVersion }) {
           onChange={(event) => {
             const field = event.currentTarget;
             void score(field.files?.[0]);
-            field.value = ""; // so that the same file may be chosen again
+            field.value = ""; // allows choosing the same file again
           }}
         />
       </div>
       {error !== null && <Failure error={error} />}
-      {scored && <Answers scored={scored} />}
+      {scored && <ScoredRows scored={scored} />}
     </section>
   );
 }
@@ -96,19 +96,19 @@ async function answered(version: ModelVersion, file: File): Promise<Scored> {
   return { name: `${name}-predictions.csv`, content, header, rows: rows.slice(0, SHOWN), total: rows.length };
 }
 
-function Answers({ scored }: { scored: Scored }) {
+function ScoredRows({ scored }: { scored: Scored }) {
   return (
     <>
       <div class="row apart">
         <p>
-          {counted(scored.total, "answer")}
-          {scored.total > SHOWN && <span class="quiet"> · the first {count(SHOWN)}</span>}
+          {counted(scored.total, "prediction")}
+          {scored.total > SHOWN && <span class="quiet"> · first {count(SHOWN)} shown</span>}
         </p>
         <button type="button" class="primary" onClick={() => save(scored.content, scored.name)}>
           Download ({bytes(scored.content.size)})
         </button>
       </div>
-      <Scroll label="Answers">
+      <Scroll label="Table of predictions">
         <table class="data">
           <thead>
             <tr>

@@ -1,25 +1,25 @@
-/** What goes into a version and what comes out. */
+/** The signature of a version: its inputs and outputs. */
 
 import type { InputColumn, ModelVersion } from "../../api";
 import { cell, count, moment, number } from "../../format";
 import { Scroll } from "../../components/scroll";
 
-const MOST = 100; // columns that are listed
-const MOST_VALUES = 6; // categories of a column
+const MOST = 100; // columns listed
+const MOST_VALUES = 6; // categories listed per column
 
 export function SignatureTable({ version }: { version: ModelVersion }) {
   const { inputs, outputs } = version.signature;
   return (
     <section class="card" aria-labelledby="signature">
       <h3 id="signature">Signature</h3>
-      <Scroll label="Table of signature">
+      <Scroll label="Table of inputs">
         <table>
-          <caption>Columns that it reads</caption>
+          <caption>Inputs</caption>
           <thead>
             <tr>
               <th scope="col">Column</th>
               <th scope="col">Type</th>
-              <th scope="col">In the training rows</th>
+              <th scope="col">Values in training rows</th>
             </tr>
           </thead>
           <tbody>
@@ -35,7 +35,7 @@ export function SignatureTable({ version }: { version: ModelVersion }) {
       </Scroll>
       {inputs.length > MOST && <p class="quiet small">and {count(inputs.length - MOST)} more</p>}
       <table>
-        <caption>What it predicts</caption>
+        <caption>Outputs</caption>
         <tbody>
           {outputs.map((output) => (
             <tr key={output.name}>
@@ -61,12 +61,12 @@ function seen(input: InputColumn): string {
     const left = input.categories.length - values.length;
     return `${values.join(", ")}${left > 0 ? ` and ${left} more` : ""}${missing}`;
   }
-  if (input.min === null || input.min === undefined) return `no value${missing}`;
-  const told = input.type === "datetime" ? (value: unknown) => moment(timeOf(Number(value))) : number;
-  return `${told(input.min)} to ${told(input.max)}${missing}`;
+  if (input.min === null || input.min === undefined) return `no values${missing}`;
+  const format = input.type === "datetime" ? (value: unknown) => moment(timeOf(Number(value))) : number;
+  return `${format(input.min)} to ${format(input.max)}${missing}`;
 }
 
-/** Datetimes are told in seconds since 1970. */
+/** Formats a time that the signature gives in seconds since 1970. */
 export function timeOf(seconds: number): string {
   const date = new Date(seconds * 1000);
   return Number.isNaN(date.getTime()) ? String(seconds) : date.toISOString().slice(0, 19);

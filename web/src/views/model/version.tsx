@@ -1,48 +1,49 @@
-/** One version: how good it is, whether it was proved, what it reads, and what leaves with it. */
+/** One version: its metrics, export check, signature and downloads, and a form to predict. */
 
 import { useState } from "preact/hooks";
 import { call, deleteModelVersion, type ModelVersion } from "../../api";
 import { confirmed } from "../../components/ask";
 import { Failure } from "../../components/failure";
 import { bytes, count, duration, number, percent } from "../../format";
+import { rowsOf } from "../../metrics";
 import { href } from "../../router";
-import { Card } from "./card";
+import { ModelCard } from "./card";
 import { Downloads } from "./downloads";
-import { figures, splitOf } from "./figures";
+import { metricsOf, splitOf } from "./metrics";
 import { Predict } from "./predict";
 import { Score } from "./score";
 import { SignatureTable } from "./signature";
-import { Proof } from "./versions";
+import { ExportCheckTag } from "./versions";
 
 export function VersionDetail({ version, onDeleted }: { version: ModelVersion; onDeleted: () => void }) {
   return (
     <>
       <div class="row apart">
         <h2>Version {version.version}</h2>
-        <Remove version={version} onDeleted={onDeleted} />
+        <DeleteVersion version={version} onDeleted={onDeleted} />
       </div>
       {version.proof_error && (
         <div class="notice failure" role="alert">
-          <p>{String(version.proof_error["detail"] ?? "The proof failed.")}</p>
+          <p>{String(version.proof_error["detail"] ?? "The export check failed.")}</p>
         </div>
       )}
       <Predict version={version} />
-      <Facts version={version} />
+      <VersionFacts version={version} />
       <Score version={version} />
       <div class="halves">
         <SignatureTable version={version} />
         <div class="stack">
-          <ProofCard version={version} />
-          {version.importance && <ImportanceCard version={version} />}
+          <ExportCheck version={version} />
+          {version.importance && <VersionImportance version={version} />}
         </div>
       </div>
       <Downloads version={version} />
-      <Card version={version} />
+      <ModelCard version={version} />
     </>
   );
 }
 
-function Remove({ version, onDeleted }: { version: ModelVersion; onDeleted: () => void }) {
+function DeleteVersion({ version, onDeleted }: { version: ModelVersion; onDeleted: () => void }) {
   const [error, setError] = useState<unknown>(null);
 
   async function remove(): Promise<void> {
@@ -66,23 +67,23 @@ function Remove({ version, onDeleted }: { version: ModelVersion; onDeleted: () =
   );
 }
 
-function Facts({ version }: { version: ModelVersion }) {
+function VersionFacts({ version }: { version: ModelVersion }) {
   const split = splitOf(version);
   const model = version.config["model"] as { type?: string; hidden?: number[] } | undefined;
   return (
     <dl class="facts card">
-      {figures(version)
+      {metricsOf(version)
         .slice(0, 3)
         .map(([name, value]) => (
           <div key={name}>
             <dt>
-              {name}, {split}
+              {name} ({split})
             </dt>
             <dd>{number(value)}</dd>
           </div>
         ))}
       <div>
-        <dt>Net</dt>
+        <dt>Architecture</dt>
         <dd>{[model?.type, model?.hidden?.join("–")].filter(Boolean).join(" ") || "–"}</dd>
       </div>
       <div>
@@ -91,25 +92,25 @@ function Facts({ version }: { version: ModelVersion }) {
       </div>
       {version.run_id && (
         <div>
-          <dt>From</dt>
+          <dt>Run</dt>
           <dd>
-            <a href={href("runs", version.run_id)}>its run</a>
+            <a href={href("runs", version.run_id)}>details</a>
             {" · "}
-            <a href={href("understand", version.run_id)}>how it learned</a>
+            <a href={href("understand", version.run_id)}>replay</a>
           </dd>
         </div>
       )}
       {version.dataset && (
         <div>
-          <dt>Trained on</dt>
+          <dt>Dataset</dt>
           <dd>
-            <a href={href("datasets", version.dataset.id)}>dataset, version {version.dataset.version}</a>
+            <a href={href("datasets", version.dataset.id)}>version {version.dataset.version}</a>
           </dd>
         </div>
       )}
       {version.imported && (
         <div>
-          <dt>Imported</dt>
+          <dt>Imported from</dt>
           <dd>
             {version.imported.model} {version.imported.version}
           </dd>
@@ -119,35 +120,46 @@ function Facts({ version }: { version: ModelVersion }) {
   );
 }
 
-function ProofCard({ version }: { version: ModelVersion }) {
+const FORMATS: Record<string, string> = {
+  json: "JSON",
+  json_row: "JSON, one row per request",
+  csv: "CSV",
+  arrow: "Arrow",
+  oip: "Open Inference Protocol, JSON",
+  oip_binary: "Open Inference Protocol, binary",
+  onnx: "ONNX",
+  bundle: "Bundle",
+};
+
+function ExportCheck({ version }: { version: ModelVersion }) {
   const details = version.proof_details;
   return (
-    <section class="card" aria-labelledby="proof">
+    <section class="card" aria-labelledby="export-check">
       <div class="row apart">
-        <h3 id="proof">Proof</h3>
-        <Proof version={version} />
+        <h3 id="export-check">Export check</h3>
+        <ExportCheckTag version={version} />
       </div>
       {!details && (
         <p class="quiet">
-          Rows are sent through every way of asking this version; it may be pointed to once all of them answer what
-          training computes.
+          The service predicts sample rows with this version in every format. An alias can point to it once all
+          predictions match those of the trained model.
         </p>
       )}
       {details && (
         <>
           <p class="quiet small">
-            {count(details.rows)} {details.source.replace("_", " ")} rows through {Object.keys(details.ways).length}{" "}
-            ways of asking, in {duration(details.seconds)}; differences of up to {number(details.tolerance)} are
-            rounding.
+            {count(details.rows)} {details.source.replace("_", "-")} rows predicted in{" "}
+            {Object.keys(details.ways).length} formats in {duration(details.seconds)}. Differences up to{" "}
+            {number(details.tolerance)} count as rounding.
           </p>
           <details>
-            <summary>The largest difference, by way</summary>
+            <summary>Largest difference by format</summary>
             <table>
               <tbody>
-                {Object.entries(details.ways).map(([way, difference]) => (
-                  <tr key={way}>
-                    <th scope="row">{way.replaceAll("_", " ")}</th>
-                    <td class="right">{difference === null ? "no answer" : number(difference)}</td>
+                {Object.entries(details.ways).map(([format, difference]) => (
+                  <tr key={format}>
+                    <th scope="row">{FORMATS[format] ?? format}</th>
+                    <td class="right">{difference === null ? "no prediction" : number(difference)}</td>
                   </tr>
                 ))}
               </tbody>
@@ -161,18 +173,19 @@ function ProofCard({ version }: { version: ModelVersion }) {
 
 const MOST_COLUMNS = 12;
 
-function ImportanceCard({ version }: { version: ModelVersion }) {
+function VersionImportance({ version }: { version: ModelVersion }) {
   const { importance } = version;
   if (!importance) return null;
   const columns = importance.columns.slice(0, MOST_COLUMNS);
   const most = Math.max(...columns.map((column) => column.mean), 1e-12);
-  const metric = importance.metric === "r2" ? "R²" : "cross-entropy";
+  const change = importance.metric === "r2" ? "drop in R²" : "increase in cross-entropy";
   return (
     <section class="card" aria-labelledby="importance">
-      <h3 id="importance">What each column is worth</h3>
+      <h3 id="importance">Feature importance</h3>
       <table class="bars">
         <caption>
-          What shuffling it costs in {metric}, over {count(importance.rows)} {importance.split} rows
+          Permutation importance: {change} when a column is shuffled, on {count(importance.rows)}{" "}
+          {rowsOf(importance.split)}
         </caption>
         <tbody>
           {columns.map((column) => (
@@ -190,7 +203,7 @@ function ImportanceCard({ version }: { version: ModelVersion }) {
   );
 }
 
-/** A bar from 0 to 1; the number beside it says the same. */
+/** A bar from 0 to 1; hidden from screen readers, because the number is beside it. */
 export function Bar({ share, color = "--accent" }: { share: number; color?: string }) {
   const width = Math.max(0, Math.min(1, share));
   return (

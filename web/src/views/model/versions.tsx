@@ -1,4 +1,4 @@
-/** The versions with their proof, and the aliases that are moved from one to the other. */
+/** The versions with their export checks, and the aliases that point to them. */
 
 import { useState } from "preact/hooks";
 import type { ModelVersion } from "../../api";
@@ -9,8 +9,8 @@ import { number, time } from "../../format";
 import { announce } from "../../news";
 import type { Resource } from "../../resource";
 import { hrefWith } from "../../router";
-import { type KnownAlias, point, rollBack } from "./aliases";
-import { figures } from "./figures";
+import { type KnownAlias, moveAlias, rollBack } from "./aliases";
+import { metricsOf } from "./metrics";
 import { History } from "./history";
 
 interface Props {
@@ -35,25 +35,25 @@ export function Versions({ name, versions, shown, aliases, onMoved }: Props) {
   const alias = chosen || known[0]?.alias.alias || "champion";
   const current = known.find((each) => each.alias.alias === alias) ?? null;
 
-  async function change(act: () => Promise<KnownAlias>, told: (alias: KnownAlias) => string): Promise<boolean> {
+  async function change(act: () => Promise<KnownAlias>, message: (alias: KnownAlias) => string): Promise<boolean> {
     try {
       setError(null);
       const next = await act();
       const others = known.filter((each) => each.alias.alias !== next.alias.alias);
       aliases.set([...others, next].sort((one, other) => one.alias.alias.localeCompare(other.alias.alias)));
-      announce(told(next));
+      announce(message(next));
       onMoved();
       return true;
     } catch (refused) {
       setError(refused);
-      aliases.reload(); // somebody may have moved it meanwhile
+      aliases.reload(); // another client may have moved it
       return false;
     }
   }
 
   async function move(version: number): Promise<void> {
     const isDone = await change(
-      () => point(name, alias, version, current),
+      () => moveAlias(name, alias, version, current),
       (next) => `${next.alias.alias} points to version ${version}.`,
     );
     setMoved(isDone ? { alias, version, isNew: current === null } : null);
@@ -63,7 +63,7 @@ export function Versions({ name, versions, shown, aliases, onMoved }: Props) {
     if (!current) return;
     await change(
       () => rollBack(name, current),
-      (next) => `${next.alias.alias} is back at version ${next.alias.version}.`,
+      (next) => `${next.alias.alias} points to version ${next.alias.version} again.`,
     );
     setMoved(null);
   }
@@ -78,7 +78,7 @@ export function Versions({ name, versions, shown, aliases, onMoved }: Props) {
       {moved && (
         <div class="notice row apart" role="status">
           <span>
-            <strong>{moved.alias}</strong> points to version {moved.version} now.
+            <strong>{moved.alias}</strong> now points to version {moved.version}.
           </span>
           {!moved.isNew && (
             <button type="button" class="small" onClick={() => void undo()}>
@@ -92,12 +92,12 @@ export function Versions({ name, versions, shown, aliases, onMoved }: Props) {
           <thead>
             <tr>
               <th scope="col">Version</th>
-              <th scope="col">Proof</th>
+              <th scope="col">Export check</th>
               <th scope="col">Aliases</th>
-              <th scope="col">Figures</th>
-              <th scope="col">Made</th>
+              <th scope="col">Metrics</th>
+              <th scope="col">Created</th>
               <th scope="col">
-                <span class="unseen">What to do</span>
+                <span class="unseen">Actions</span>
               </th>
             </tr>
           </thead>
@@ -113,7 +113,7 @@ export function Versions({ name, versions, shown, aliases, onMoved }: Props) {
                   </a>
                 </th>
                 <td>
-                  <Proof version={version} />
+                  <ExportCheckTag version={version} />
                 </td>
                 <td>
                   <span class="row tags">
@@ -127,9 +127,9 @@ export function Versions({ name, versions, shown, aliases, onMoved }: Props) {
                   </span>
                 </td>
                 <td class="nowrap">
-                  {figures(version)
+                  {metricsOf(version)
                     .slice(0, 2)
-                    .map(([figure, value]) => `${figure} ${number(value)}`)
+                    .map(([title, value]) => `${title} ${number(value)}`)
                     .join(" · ")}
                 </td>
                 <td class="nowrap quiet">{time(version.created_at)}</td>
@@ -139,10 +139,10 @@ export function Versions({ name, versions, shown, aliases, onMoved }: Props) {
                       type="button"
                       class="small nowrap"
                       disabled={!aliases.data || version.proof !== "passed"}
-                      title={version.proof === "passed" ? undefined : "Only a version whose proof has passed can be pointed to"}
+                      title={version.proof === "passed" ? undefined : "An alias can only point to a version whose export is verified"}
                       onClick={() => void move(version.version)}
                     >
-                      Make it {alias}
+                      Set as {alias}
                     </button>
                   )}
                 </td>
@@ -154,36 +154,36 @@ export function Versions({ name, versions, shown, aliases, onMoved }: Props) {
       {current && <History name={name} alias={current} />}
       {known.length === 0 && aliases.data && (
         <p class="quiet small">
-          An alias is a name that programs ask, such as <code>{name}@champion</code>: moving it gives
-          them another version, without a change of theirs.
+          An alias is a stable name for a version, such as <code>{name}@champion</code>. Programs that use the alias get
+          the new version when you move it, without a code change.
         </p>
       )}
     </section>
   );
 }
 
-export function Proof({ version }: { version: ModelVersion }) {
+export function ExportCheckTag({ version }: { version: ModelVersion }) {
   const looks = { passed: "good", failed: "bad", pending: "active" } as const;
   const state = version.proof ?? "pending";
-  const words = { passed: "proved", failed: "proof failed", pending: "being proved" } as const;
+  const words = { passed: "Export verified", failed: "Export check failed", pending: "Verifying export" } as const;
   return <span class={`tag ${looks[state]}`}>{words[state]}</span>;
 }
 
-interface ChoiceProps {
+interface AliasChoiceProps {
   known: KnownAlias[];
   value: string;
   onValue: (alias: string) => void;
 }
 
-const NEW = "another …"; // no alias is called so
+const NEW = "New alias…"; // not a valid alias name
 
-function AliasChoice({ known, value, onValue }: ChoiceProps) {
+function AliasChoice({ known, value, onValue }: AliasChoiceProps) {
   const [round, setRound] = useState(0);
 
   async function changed(next: string): Promise<void> {
-    const name = next === NEW ? await asked("What shall the alias be called?", "challenger", "Choose") : next;
+    const name = next === NEW ? await asked("Name of the new alias", "challenger", "Choose") : next;
     if (name) onValue(name);
-    else setRound(round + 1); // shows the alias again that was chosen before
+    else setRound(round + 1); // resets the select to the alias chosen before
   }
 
   const names = [...new Set([...known.map((each) => each.alias.alias), value])];
@@ -200,7 +200,7 @@ function AliasChoice({ known, value, onValue }: ChoiceProps) {
             {name}
           </option>
         ))}
-        <option value={NEW}>another …</option>
+        <option value={NEW}>{NEW}</option>
       </select>
     </label>
   );

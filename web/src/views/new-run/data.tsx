@@ -1,7 +1,7 @@
-/** Which table, what to predict, and from which columns. */
+/** The data of a run: dataset, target, features and task. */
 
 import type { Dataset } from "../../api";
-import { count } from "../../format";
+import { count, counted } from "../../format";
 import { type Draft, field, valueOf, withValue } from "./draft";
 import { Field, Labelled } from "./fields";
 
@@ -18,12 +18,12 @@ export function DataFields({ datasets, dataset, draft, onDraft, onDataset }: Pro
   const target = Array.isArray(draft.target) ? draft.target[0] : draft.target;
   return (
     <section class="card" aria-labelledby="data">
-      <h2 id="data">What to learn</h2>
+      <h2 id="data">Data</h2>
       <div class="columns">
         <Labelled
           text="Dataset"
           pointer="/dataset"
-          hint={`${count(dataset.rows)} rows, ${count(columns.length)} columns`}
+          hint={`${counted(dataset.rows ?? 0, "row")}, ${counted(columns.length, "column")}`}
         >
           {(id, attributes) => (
             <select
@@ -59,13 +59,13 @@ export function DataFields({ datasets, dataset, draft, onDraft, onDataset }: Pro
       </div>
       <Features dataset={dataset} draft={draft} onDraft={onDraft} />
       <details>
-        <summary>Kind of task</summary>
+        <summary>Task</summary>
         <Field
           name="task"
           schema={field("task")}
           value={valueOf(draft, "task")}
           pointer="/task"
-          hint="auto: text, categories and yes/no are classes; numbers are a regression"
+          hint="auto: regression for numbers; classification for categories, text and booleans"
           onValue={(value) => onDraft(withValue(draft, "task", value))}
         />
       </details>
@@ -73,7 +73,7 @@ export function DataFields({ datasets, dataset, draft, onDraft, onDataset }: Pro
   );
 }
 
-/** A target is no feature. */
+/** Changes the target and removes it from the features. */
 function withTarget(draft: Draft, target: string): Draft {
   const features = draft.rest["features"];
   const next = { ...draft, target };
@@ -84,7 +84,7 @@ function withTarget(draft: Draft, target: string): Draft {
 
 function hintOf(dataset: Dataset, target: string | undefined): string {
   const column = dataset.columns?.find((each) => each.name === target);
-  return column ? `${column.type}, ${count(column.distinct)} distinct values` : "";
+  return column ? `${column.type}, ${counted(column.distinct, "distinct value")}` : "";
 }
 
 function Features({ dataset, draft, onDraft }: Pick<Props, "dataset" | "draft" | "onDraft">) {
@@ -104,7 +104,7 @@ function Features({ dataset, draft, onDraft }: Pick<Props, "dataset" | "draft" |
   return (
     <details>
       <summary>
-        From {count(chosen.size)} of {count(columns.length)} other columns
+        Features: {count(chosen.size)} of {counted(columns.length, "column")}
       </summary>
       <fieldset>
         <legend class="unseen">Features</legend>
@@ -127,7 +127,7 @@ function Features({ dataset, draft, onDraft }: Pick<Props, "dataset" | "draft" |
   );
 }
 
-/** The service's own choice: all but ids and free text, unless nothing else is left. */
+/** The default features of the service: all columns except IDs and free text, if there are others. */
 function defaults(dataset: Dataset, targets: Set<string>): string[] {
   const others = (dataset.columns ?? []).filter((column) => !targets.has(column.name));
   const features = others.filter((column) => column.role === "feature");

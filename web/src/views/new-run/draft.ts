@@ -1,13 +1,13 @@
-/** The request that the form makes: only what differs from the defaults, so that it reads well. */
+/** The request that the form builds: it holds only values that differ from the defaults, which keeps it short. */
 
 import type { Dataset, RunConfig } from "../../api";
 import { component, defaultIn, type Json, type JsonObject, resolve, same, type Schema, variants } from "./schema";
 
 export interface Draft {
   dataset: string;
-  /** a column, or several as a run that is asked for again may have */
+  /** a column; several only in a cloned run */
   target: string | string[];
-  /** what else was chosen */
+  /** all other settings that differ from their defaults */
   rest: JsonObject;
 }
 
@@ -24,7 +24,7 @@ export function valueOf(draft: Draft, name: string): Json {
   return draft.rest[name] ?? (name in draft.rest ? null : defaultOf(name));
 }
 
-/** Returns the draft with another value of a field; a default is left out. */
+/** Sets a field of the draft; a default value is left out. */
 export function withValue(draft: Draft, name: string, value: Json): Draft {
   const { [name]: _before, ...rest } = draft.rest;
   const isDefault = same(value, defaultOf(name));
@@ -36,7 +36,7 @@ export function request(draft: Draft): RunConfig {
   return body as unknown as RunConfig;
 }
 
-/** Returns the draft of a dataset before anything was chosen. */
+/** Returns the initial draft for a dataset. */
 export function firstDraft(dataset: Dataset): Draft {
   return {
     dataset: dataset.id,
@@ -45,7 +45,7 @@ export function firstDraft(dataset: Dataset): Draft {
   };
 }
 
-/** Returns a draft that asks for what a run was asked for. */
+/** Returns a draft with the configuration of a run. */
 export function draftOf(config: JsonObject, dataset: Dataset): Draft {
   let draft: Draft = { dataset: dataset.id, target: config["target"] as string | string[], rest: {} };
   for (const name of Object.keys(RUN)) {
@@ -56,19 +56,19 @@ export function draftOf(config: JsonObject, dataset: Dataset): Draft {
   return draft;
 }
 
-/** Leaves out what an object has by default, so that equal choices look equal. */
+/** Leaves out the default values of an object, so that equal settings compare as equal. */
 function shortened(schema: Schema, value: Json): Json {
   if (typeof value !== "object" || value === null || Array.isArray(value)) return value;
   const choice = variants(schema).get(String(value["type"])) ?? resolve(schema);
-  const told = Object.entries(value).filter(
+  const own = Object.entries(value).filter(
     ([name, part]) => name === "type" || !same(part, choice.properties?.[name]?.default),
   );
-  const short = Object.fromEntries(told);
+  const short = Object.fromEntries(own);
   const whole = schema["x-default"];
-  return whole && same(whole["type"], short["type"]) && told.length === 1 ? (whole as Json) : short;
+  return whole && same(whole["type"], short["type"]) && own.length === 1 ? (whole as Json) : short;
 }
 
-/** The last column is the usual place of what is to be predicted. */
+/** Guesses the target: the last feature with more than one value. */
 function likelyTarget(dataset: Dataset): string {
   const columns = dataset.columns ?? [];
   const features = columns.filter((column) => column.role === "feature" && column.distinct > 1);

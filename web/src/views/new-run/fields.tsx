@@ -1,13 +1,13 @@
-/** Fields of a form, made from the schema of what they hold. */
+/** Form fields made from the JSON Schema of their values. */
 
 import { createContext, type ComponentChildren } from "preact";
 import { useContext, useId, useState } from "preact/hooks";
 import { LayerList } from "./layer-list";
 import { type Json, type JsonObject, label, numeric, resolve, type Schema, words } from "./schema";
 
-/** What the service says is wrong, by JSON pointer. */
-export const Wrong = createContext<ReadonlyMap<string, string>>(new Map());
-/** The names of the dataset's columns, which a field may choose from. */
+/** Errors of the service by JSON pointer. */
+export const FieldErrors = createContext<ReadonlyMap<string, string>>(new Map());
+/** The column names of the dataset, for fields that choose a column. */
 export const ColumnNames = createContext<readonly string[]>([]);
 
 interface FieldProps {
@@ -19,7 +19,7 @@ interface FieldProps {
   hint?: string;
 }
 
-/** The fields of an object, `type` excepted: that one was chosen already. */
+/** The fields of an object except `type`, which is chosen elsewhere. */
 export function ObjectFields({
   schema,
   value,
@@ -62,7 +62,7 @@ export function Field(props: FieldProps) {
   return <TextField {...props} />;
 }
 
-/** A label, what goes below it, and what is wrong with it. */
+/** A labelled field with its hint or its error. */
 export function Labelled({
   text,
   pointer,
@@ -75,31 +75,31 @@ export function Labelled({
   children: (id: string, attributes: { "aria-invalid": boolean; "aria-describedby": string }) => ComponentChildren;
 }) {
   const id = useId();
-  const wrong = useWrong(pointer);
-  const attributes = { "aria-invalid": wrong !== undefined, "aria-describedby": `${id}-hint` };
+  const error = useFieldError(pointer);
+  const attributes = { "aria-invalid": error !== undefined, "aria-describedby": `${id}-hint` };
   return (
     <div class="field">
       <label class="label" for={id}>
         {text}
       </label>
       {children(id, attributes)}
-      <small id={`${id}-hint`} class={wrong ? "wrong" : ""}>
-        {wrong ?? hint}
+      <small id={`${id}-hint`} class={error ? "wrong" : ""}>
+        {error ?? hint}
       </small>
     </div>
   );
 }
 
-function useWrong(pointer: string): string | undefined {
-  const wrong = useContext(Wrong);
-  const inside = [...wrong].find(([place]) => place === pointer || place.startsWith(`${pointer}/`));
+function useFieldError(pointer: string): string | undefined {
+  const errors = useContext(FieldErrors);
+  const inside = [...errors].find(([place]) => place === pointer || place.startsWith(`${pointer}/`));
   return inside?.[1];
 }
 
 function NumberField({ name, schema, value, pointer, onValue, hint }: FieldProps) {
   const part = numeric(schema) ?? {};
   const word = words(schema)[0];
-  // What was typed stays as it is, so that "0." can become "0.5".
+  // Keeps the typed text, so that "0." can become "0.5".
   const [typed, setTyped] = useState<string | null>(null);
   const shown = typed ?? (value === null || value === undefined ? "" : String(value));
   return (
@@ -126,26 +126,27 @@ function read(text: string, word: string | undefined): Json {
   const trimmed = text.trim();
   if (trimmed === "") return null;
   const value = Number(trimmed);
-  if (trimmed === word || Number.isNaN(value)) return trimmed; // the service says what is wrong
+  if (trimmed === word || Number.isNaN(value)) return trimmed; // the service reports the error
   return value;
 }
 
 function range(schema: Schema, word: string | undefined): string {
   const least = schema.minimum ?? schema.exclusiveMinimum;
   const most = schema.maximum ?? schema.exclusiveMaximum;
-  const parts = word ? [`a number, or ${word}`] : [];
-  if (least !== undefined) parts.push(schema.minimum === undefined ? `above ${least}` : `from ${least}`);
+  const parts: string[] = [];
+  if (least !== undefined) parts.push(schema.minimum === undefined ? `above ${least}` : `at least ${least}`);
   if (most !== undefined && most < 1e6) {
-    parts.push(schema.maximum === undefined ? `below ${most}` : `to ${most}`);
+    parts.push(schema.maximum === undefined ? `below ${most}` : `at most ${most}`);
   }
-  return parts.join(" ");
+  if (word) parts.push(`or ${word}`);
+  return parts.join(", ");
 }
 
 function NumbersField({ name, value, pointer, onValue }: FieldProps) {
   const [typed, setTyped] = useState<string | null>(null);
   const numbers = Array.isArray(value) ? value : [];
   return (
-    <Labelled text={label(name)} pointer={pointer} hint="units of each layer, separated by commas">
+    <Labelled text={label(name)} pointer={pointer} hint="units per hidden layer, separated by commas">
       {(id, attributes) => (
         <input
           id={id}

@@ -1,4 +1,4 @@
-/** A stack of layers, one row each: add, change, move, remove. */
+/** An editor for a list of layers: add, change, remove. */
 
 import type { Json, JsonObject, Schema } from "./schema";
 import { label, resolve, words } from "./schema";
@@ -11,8 +11,8 @@ interface Props {
   onValue: (value: Json) => void;
 }
 
-/** What a layer may be: an object of one number, or a word. */
-interface Kind {
+/** A kind of layer: an object with one number, or a word. */
+interface LayerKind {
   name: string;
   preset: Json;
 }
@@ -28,7 +28,7 @@ export function LayerList({ name, schema, value, onValue }: Props) {
         {layers.map((layer, place) => (
           <li key={place}>
             <select
-              aria-label={`Kind of layer ${place + 1}`}
+              aria-label={`Type of layer ${place + 1}`}
               value={kindOf(layer)}
               onChange={(event) => {
                 const kind = kinds.find((each) => each.name === event.currentTarget.value);
@@ -43,7 +43,7 @@ export function LayerList({ name, schema, value, onValue }: Props) {
             </select>
             {isObject(layer) ? (
               <input
-                aria-label={`Size of layer ${place + 1}`}
+                aria-label={`Value of layer ${place + 1}`}
                 inputMode="decimal"
                 value={String(Object.values(layer)[0])}
                 onChange={(event) => change(place, { [kindOf(layer)]: Number(event.currentTarget.value) })}
@@ -80,8 +80,8 @@ export function LayerList({ name, schema, value, onValue }: Props) {
 
 const PRESETS: Record<string, number> = { linear: 16, dropout: 0.1 };
 
-function kindsOf(schema: Schema): Kind[] {
-  return (schema.items?.oneOf ?? []).flatMap((each): Kind[] => {
+function kindsOf(schema: Schema): LayerKind[] {
+  return (schema.items?.oneOf ?? []).flatMap((each): LayerKind[] => {
     const choice = resolve(each, schema.$defs);
     const field = Object.keys(choice.properties ?? {})[0];
     if (field !== undefined) return [{ name: field, preset: { [field]: PRESETS[field] ?? 1 } }];

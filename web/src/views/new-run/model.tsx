@@ -1,4 +1,4 @@
-/** Which network: the service lists the types and says what each may be given. */
+/** The model of a run: the service lists the architectures and the schema of each. */
 
 import { type Architecture, call, listArchitectures } from "../../api";
 import { Failure } from "../../components/failure";
@@ -12,11 +12,11 @@ interface Props {
   onDraft: (draft: Draft) => void;
 }
 
-/** Titles that say more than the name of a type. */
+/** Titles that are clearer than the names of the types. */
 const TITLES: Record<string, string> = {
-  linear: "Straight line",
-  mlp: "Network",
-  layers: "Layer by layer",
+  linear: "Linear model",
+  mlp: "Multilayer perceptron",
+  layers: "Custom layers",
 };
 const FIRST: Record<string, JsonObject> = { layers: { layers: [{ linear: 16 }, "relu"] } };
 
@@ -31,7 +31,7 @@ export function ModelFields({ draft, onDraft }: Props) {
       {types.error !== null && <Failure error={types.error} retry={types.reload} />}
       <div class="choices" role="radiogroup" aria-labelledby="model">
         {types.data?.data.map((each) => (
-          <Choice
+          <ArchitectureChoice
             key={each.type}
             architecture={each}
             isChosen={each === chosen}
@@ -54,19 +54,19 @@ export function ModelFields({ draft, onDraft }: Props) {
   );
 }
 
-/** Returns a model to begin with; the default one exactly as the service has it. */
+/** Returns the initial model of a type; the default type as the service defines it. */
 function first(type: string): JsonObject {
   const preset = defaultOf("model") as JsonObject;
   return preset["type"] === type ? preset : { type, ...FIRST[type] };
 }
 
-interface ChoiceProps {
+interface ArchitectureChoiceProps {
   architecture: Architecture;
   isChosen: boolean;
   onChoose: () => void;
 }
 
-function Choice({ architecture, isChosen, onChoose }: ChoiceProps) {
+function ArchitectureChoice({ architecture, isChosen, onChoose }: ArchitectureChoiceProps) {
   return (
     <label class={isChosen ? "choice chosen" : "choice"}>
       <input type="radio" name="model" checked={isChosen} onChange={onChoose} />

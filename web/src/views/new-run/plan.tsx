@@ -1,4 +1,4 @@
-/** What the service says to the request as it stands: cost, warnings, errors; and the request. */
+/** The plan of the run that the form describes: estimated cost, warnings, errors, and the request as code. */
 
 import type { ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
@@ -7,17 +7,17 @@ import { Network } from "../../components/charts/network";
 import { Code } from "../../components/code";
 import { Failure, Notices } from "../../components/failure";
 import { bytes, count, duration } from "../../format";
-import { drawn } from "./picture";
-import { asCurl, asPython } from "./spelled";
+import { drawnLayers } from "./diagram";
+import { asCurl, asPython } from "./as-code";
 
 export interface Checked {
   plan: RunPlan | null;
   error: unknown;
 }
 
-const QUIET = 200; // milliseconds without a change before the service is asked
+const QUIET = 200; // milliseconds without a change before the request is sent
 
-/** Asks the service what it makes of a request, each time it has changed. */
+/** Validates the request with the service after each change. */
 export function usePlan(body: RunConfig): Checked {
   const [state, setState] = useState<Checked>({ plan: null, error: null });
   const text = JSON.stringify(body);
@@ -39,14 +39,14 @@ export function usePlan(body: RunConfig): Checked {
   return state;
 }
 
-/** Returns what is wrong with each field, by its pointer. */
-export function wrongOf(error: unknown): ReadonlyMap<string, string> {
+/** Returns the errors of the fields by JSON pointer. */
+export function fieldErrors(error: unknown): ReadonlyMap<string, string> {
   const items = error instanceof Refusal ? (error.problem.errors ?? []) : [];
-  return new Map(items.map((item) => [item.pointer ?? "", atItsPlace(item.detail)]));
+  return new Map(items.map((item) => [item.pointer ?? "", withoutName(item.detail)]));
 }
 
-/** "epochs: it should be above 0" → "It should be above 0", because it stands at the field. */
-function atItsPlace(detail: string): string {
+/** "epochs: it should be above 0" → "It should be above 0", because it is shown at the field. */
+function withoutName(detail: string): string {
   const text = detail.replace(/^[\w.]+: /, "");
   return text.charAt(0).toUpperCase() + text.slice(1);
 }
@@ -63,11 +63,11 @@ export function PlanPanel({ body, plan: { plan, error }, dataset, children }: Pr
   const facts = {
     Parameters: count(estimate?.parameters),
     Steps: count(estimate?.steps),
-    "Time, about": duration(estimate?.seconds),
+    "Estimated time": duration(estimate?.seconds),
     Memory: bytes(estimate?.memory_bytes),
   };
   return (
-    <aside class="stack aside" aria-label="What this run will be">
+    <aside class="stack aside" aria-label="Plan">
       <div class="card">
         <dl class="facts">
           {Object.entries(facts).map(([name, value]) => (
@@ -81,9 +81,9 @@ export function PlanPanel({ body, plan: { plan, error }, dataset, children }: Pr
         {error !== null && <Failure error={error} />}
         {plan && error === null && <Notices notices={plan.warnings ?? []} />}
       </div>
-      <div class="card network-place">{plan && <Network layers={drawn(plan, dataset)} />}</div>
+      <div class="card network-place">{plan && <Network layers={drawnLayers(plan, dataset)} />}</div>
       <div class="card">
-        <h2>The same request</h2>
+        <h2>Request as code</h2>
         <Code texts={{ curl: asCurl(body), Python: asPython(body) }} />
       </div>
     </aside>

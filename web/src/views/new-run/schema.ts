@@ -1,4 +1,4 @@
-/** JSON Schema as the service gives it, as far as the form reads it. */
+/** The part of JSON Schema that the form reads. */
 
 import * as components from "../../generated/schemas.gen";
 
@@ -31,7 +31,7 @@ export interface Schema {
 
 const COMPONENTS = components as unknown as Record<string, Schema>;
 
-/** Returns what a reference stands for. */
+/** Resolves a reference. */
 export function resolve(schema: Schema, definitions: Record<string, Schema> = {}): Schema {
   const name = schema.$ref?.split("/").pop();
   if (name === undefined) return schema;
@@ -47,7 +47,7 @@ export function component(name: string): Schema {
   return COMPONENTS[`${name}Schema`] ?? {};
 }
 
-/** Returns the choices of a field that is one of several objects, by their `type`. */
+/** Returns the variants of a field that is one of several objects, by `type`. */
 export function variants(schema: Schema): Map<string, Schema> {
   const found = new Map<string, Schema>();
   for (const each of schema.oneOf ?? schema.anyOf ?? []) {
@@ -58,21 +58,33 @@ export function variants(schema: Schema): Map<string, Schema> {
   return found;
 }
 
-/** Returns the words that a field may hold, also where they are spread over a union. */
+/** Returns the words that a field accepts, including those in the parts of a union. */
 export function words(schema: Schema): string[] {
   if (typeof schema.const === "string") return [schema.const];
   const own = (schema.enum ?? []).filter((word) => typeof word === "string");
   return [...own, ...(schema.anyOf ?? []).flatMap(words)];
 }
 
-/** Returns the number's part of a union such as "an integer or full". */
+/** Returns the numeric part of a union such as "an integer or full". */
 export function numeric(schema: Schema): Schema | null {
   if (schema.type === "number" || schema.type === "integer") return schema;
   return schema.anyOf?.map(numeric).find((part) => part !== null) ?? null;
 }
 
+/** Labels of fields whose names alone are unclear. */
+const LABELS: Record<string, string> = {
+  final: "Final fraction",
+  hidden: "Hidden layers",
+  name: "Run name",
+  test: "Test fraction",
+  time_s: "Time limit in seconds",
+  validation: "Validation fraction",
+};
+
 /** `learning_rate` → "Learning rate" */
 export function label(name: string): string {
+  const known = LABELS[name];
+  if (known) return known;
   const text = name.replaceAll("_", " ");
   return text.charAt(0).toUpperCase() + text.slice(1);
 }

@@ -1,4 +1,4 @@
-/** How it learns: a few fields that people change, and all others below. */
+/** The training settings: the common ones first, all others under "Advanced settings". */
 
 import { type Draft, defaultOf, field, valueOf, withValue } from "./draft";
 import { Field, Labelled, ObjectFields } from "./fields";
@@ -11,10 +11,10 @@ interface Props {
 
 const HINTS: Record<string, string> = {
   epochs: "passes over the training rows",
-  register_as: "the model's name; empty: no model is made",
-  seed: "the same seed gives the same run",
+  register_as: "model name; leave empty to register no model",
+  seed: "the same seed reproduces the run",
   device: "auto, cpu, cuda or cuda:0",
-  loss: "auto: squared error for numbers, cross entropy for classes",
+  loss: "auto: MSE for regression, cross-entropy for classification",
 };
 
 export function TrainingFields({ draft, onDraft }: Props) {
@@ -32,7 +32,7 @@ export function TrainingFields({ draft, onDraft }: Props) {
     />
   );
   const choice = (name: string) => (
-    <Choice key={name} name={name} value={valueOf(draft, name) as JsonObject} onValue={set(name)} />
+    <VariantField key={name} name={name} value={valueOf(draft, name) as JsonObject} onValue={set(name)} />
   );
   return (
     <>
@@ -45,21 +45,21 @@ export function TrainingFields({ draft, onDraft }: Props) {
         </div>
         {choice("optimizer")}
         <details>
-          <summary>Everything else</summary>
+          <summary>Advanced settings</summary>
           <div class="stack inside">
             {choice("split")}
             {choice("schedule")}
             <div class="columns">
-              <Optional
+              <OptionalField
                 name="early_stopping"
-                text="Stop early"
+                text="Early stopping"
                 preset={{ patience: 20 }}
                 draft={draft}
                 onDraft={onDraft}
               />
-              <Optional
+              <OptionalField
                 name="budget"
-                text="Limit the time"
+                text="Limit training time"
                 preset={{ time_s: 600 }}
                 draft={draft}
                 onDraft={onDraft}
@@ -75,20 +75,20 @@ export function TrainingFields({ draft, onDraft }: Props) {
   );
 }
 
-interface ChoiceProps {
+interface VariantFieldProps {
   name: string;
   value: JsonObject;
   onValue: (value: JsonObject) => void;
 }
 
-/** One of several objects: its type, then that type's own fields. */
-function Choice({ name, value, onValue }: ChoiceProps) {
+/** A field that is one of several objects: a select for the type, then the fields of that type. */
+function VariantField({ name, value, onValue }: VariantFieldProps) {
   const choices = variants(field(name));
   const type = String(value["type"]);
   const chosen = choices.get(type);
   return (
     <div class="columns">
-      <Labelled text={label(name)} pointer={`/${name}/type`} hint={firstSentence(chosen)}>
+      <Labelled text={label(name)} pointer={`/${name}/type`} hint={descriptionOf(chosen)}>
         {(id, attributes) => (
           <select
             id={id}
@@ -111,14 +111,14 @@ function Choice({ name, value, onValue }: ChoiceProps) {
   );
 }
 
-interface OptionalProps extends Props {
+interface OptionalFieldProps extends Props {
   name: string;
   text: string;
   preset: JsonObject;
 }
 
-/** An object that may be absent: a box to tick, then its fields. */
-function Optional({ name, text, preset, draft, onDraft }: OptionalProps) {
+/** An optional object: a checkbox, then its fields. */
+function OptionalField({ name, text, preset, draft, onDraft }: OptionalFieldProps) {
   const value = valueOf(draft, name);
   const schema = (field(name).anyOf ?? []).map((each) => resolve(each)).find((each) => each.properties);
   const set = (next: JsonObject | null) => onDraft(withValue(draft, name, next));
@@ -144,7 +144,7 @@ function Optional({ name, text, preset, draft, onDraft }: OptionalProps) {
   );
 }
 
-/** So that the request always says the number that is shown. */
+/** Without defaults in the schema, the request always contains the values shown. */
 function withoutDefaults(schema: Schema): Schema {
   const parts = Object.entries(schema.properties ?? {}).map(([name, { default: _, ...part }]) => [name, part]);
   return { ...schema, properties: Object.fromEntries(parts) };
@@ -155,6 +155,6 @@ function first(name: string, type: string): JsonObject {
   return preset["type"] === type ? preset : { type };
 }
 
-function firstSentence(schema: Schema | undefined): string {
+function descriptionOf(schema: Schema | undefined): string {
   return (schema?.description ?? "").replaceAll("`", "");
 }

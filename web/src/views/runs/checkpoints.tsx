@@ -1,4 +1,4 @@
-/** The checkpoints that are kept, each of which can become a version of a model. */
+/** The checkpoints of a run; each can be registered as a model version. */
 
 import { useState } from "preact/hooks";
 import { call, type Checkpoint, listCheckpoints, registerCheckpoint, type Run } from "../../api";
@@ -9,7 +9,7 @@ import { bytes, count, number } from "../../format";
 import { announce } from "../../news";
 import { useReloadOn, useResource } from "../../resource";
 import { href } from "../../router";
-import { freshKey } from "../datasets/upload";
+import { idempotencyKey } from "../datasets/upload";
 
 export function Checkpoints({ run, events }: { run: Run; events: number }) {
   const path = { run_id: run.id };
@@ -24,7 +24,7 @@ export function Checkpoints({ run, events }: { run: Run; events: number }) {
       <h2 id="checkpoints">Checkpoints</h2>
       {list.error !== null && <Failure error={list.error} retry={list.reload} />}
       {list.data && rows.length === 0 && (
-        <p class="quiet">None yet: one is written now and then, and at the end.</p>
+        <p class="quiet">No checkpoints yet. Training writes them at intervals and at the end.</p>
       )}
       {rows.length > 0 && (
         <Scroll label="Table of checkpoints">
@@ -39,13 +39,13 @@ export function Checkpoints({ run, events }: { run: Run; events: number }) {
                   Size
                 </th>
                 <th scope="col">
-                  <span class="unseen">What to do</span>
+                  <span class="unseen">Actions</span>
                 </th>
               </tr>
             </thead>
             <tbody>
               {rows.map((checkpoint) => (
-                <Row key={checkpoint.id} run={run} checkpoint={checkpoint} />
+                <CheckpointRow key={checkpoint.id} run={run} checkpoint={checkpoint} />
               ))}
             </tbody>
           </table>
@@ -55,20 +55,20 @@ export function Checkpoints({ run, events }: { run: Run; events: number }) {
   );
 }
 
-function Row({ run, checkpoint }: { run: Run; checkpoint: Checkpoint }) {
+function CheckpointRow({ run, checkpoint }: { run: Run; checkpoint: Checkpoint }) {
   const [made, setMade] = useState<{ name: string; version: number } | null>(null);
   const [error, setError] = useState<unknown>(null);
 
   async function register(): Promise<void> {
     const preset = run.model?.name ?? String(run.config["register_as"] ?? "model");
-    const model = await asked("The model that this checkpoint becomes a version of", preset, "Register");
+    const model = await asked("Register as a version of this model", preset, "Register");
     if (!model) return;
     try {
       const path = { run_id: run.id, checkpoint_id: checkpoint.id };
-      const headers = { "Idempotency-Key": freshKey() };
+      const headers = { "Idempotency-Key": idempotencyKey() };
       const version = await call(registerCheckpoint({ path, body: { model }, headers }));
       setMade({ name: version.model, version: version.version });
-      announce(`${version.model} has version ${version.version}.`);
+      announce(`Registered ${version.model} version ${version.version}.`);
       setError(null);
     } catch (refused) {
       setError(refused);

@@ -1,12 +1,13 @@
-/** Several runs in one plot and one table; what they were given differently stands out. */
+/** Compares runs in one plot and one table with their metrics and differing settings. */
 
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { call, getMetrics, getRun, type Run } from "../../api";
-import { type Line, Plot } from "../../components/charts/plot";
+import { type PlotLine, Plot } from "../../components/charts/plot";
 import { Failure } from "../../components/failure";
 import { Scroll } from "../../components/scroll";
 import { RunState } from "../../components/state";
 import { duration, number } from "../../format";
+import { metricTitle } from "../../metrics";
 import { useResource } from "../../resource";
 import { href } from "../../router";
 import { type Axis, CurveStore } from "./curve-store";
@@ -34,7 +35,7 @@ export function Compare({ ids }: { ids: string[] }) {
         <p class="quiet">
           <a href={href("runs")}>Runs</a>
         </p>
-        <h1>Comparison</h1>
+        <h1>Compare runs</h1>
       </div>
       {loaded.error !== null && <Failure error={loaded.error} retry={loaded.reload} />}
       {loaded.data && <Comparison compared={loaded.data} onReload={loaded.reload} />}
@@ -42,13 +43,13 @@ export function Compare({ ids }: { ids: string[] }) {
   );
 }
 
-/** Loads a run and its curves; one that had ended stays as it was. */
+/** Loads a run and its curves; a run that has ended is not loaded again. */
 async function load(id: string, known: Map<string, Compared>, signal: AbortSignal): Promise<Compared> {
   const before = known.get(id);
   if (before && hasEnded(before.run)) return before;
   const path = { run_id: id };
   const query = { max_points: POINTS, layout: "columns" } as const;
-  const run = await call(getRun({ path, signal })); // first, so that an ended run has all of its curve
+  const run = await call(getRun({ path, signal })); // before the metrics, so that the curve of an ended run is complete
   const page = await call(getMetrics({ path, query, signal }));
   const store = new CurveStore();
   store.load(page);
@@ -68,17 +69,17 @@ function Comparison({ compared, onReload }: { compared: Compared[]; onReload: ()
     return () => clearTimeout(timer);
   }, [compared, isGoing]);
   const lines = useMemo(
-    () => compared.flatMap((each, place) => lineOf(each, place, { axis, weight, split })),
+    () => compared.flatMap((each, place) => plotLines(each, place, { axis, weight, split })),
     [compared, axis, weight, split],
   );
   return (
     <>
       <section class="card" aria-labelledby="curves">
         <div class="row apart">
-          <h2 id="curves">Loss</h2>
+          <h2 id="curves">Loss curves</h2>
           <div class="row settings">
             <label class="check">
-              Smooth
+              Smoothing
               <input
                 type="range"
                 min="0"
@@ -91,9 +92,9 @@ function Comparison({ compared, onReload }: { compared: Compared[]; onReload: ()
             <button type="button" class="small" aria-pressed={isLog} onClick={() => setLog(!isLog)}>
               Log scale
             </button>
-            <Segments label="Rows" values={["validation", "train"]} value={split} onValue={setSplit} />
+            <Segments label="Split" values={["validation", "train"]} value={split} onValue={setSplit} />
             <Segments
-              label="Axis"
+              label="X axis"
               values={["epoch", "step", "time"]}
               value={axis}
               onValue={(next) => setAxis(next as Axis)}
@@ -108,7 +109,7 @@ function Comparison({ compared, onReload }: { compared: Compared[]; onReload: ()
           label={`Plot of the ${split} loss of ${compared.length} runs`}
         />
       </section>
-      <Table compared={compared} />
+      <ComparisonTable compared={compared} />
     </>
   );
 }
@@ -138,24 +139,25 @@ function Segments({ label, values, value, onValue }: SegmentsProps) {
   );
 }
 
-function lineOf(
+function plotLines(
   { run, store }: Compared,
   place: number,
   { axis, weight, split }: { axis: Axis; weight: number; split: string },
-): Line[] {
+): PlotLine[] {
   const found = store.of("loss");
   const curve = found.find((each) => each.split === split) ?? found[0];
   if (!curve) return [];
   const color = COLORS[place % COLORS.length] ?? "--quiet";
-  return [{ label: titleOf(run), x: curve[axis], y: smoothed(curve.value, weight), color }];
+  const label = curve.split === split ? titleOf(run) : `${titleOf(run)} (${curve.split})`;
+  return [{ label, x: curve[axis], y: smoothed(curve.value, weight), color }];
 }
 
-function Table({ compared }: { compared: Compared[] }) {
+function ComparisonTable({ compared }: { compared: Compared[] }) {
   const settings = useMemo(() => differing(compared.map(({ run }) => run)), [compared]);
   return (
     <section class="card" aria-labelledby="table">
-      <h2 id="table">Side by side</h2>
-      <Scroll label="Table of the comparison">
+      <h2 id="table">Metrics and settings</h2>
+      <Scroll label="Table of metrics and settings">
         <table>
           <thead>
             <tr>
@@ -207,17 +209,17 @@ function Table({ compared }: { compared: Compared[] }) {
 const ROWS: [string, (run: Run) => string][] = [
   ["Best loss", (run) => (run.best ? `${number(run.best.value)} (${run.best.split})` : "–")],
   ["Best epoch", (run) => String(run.best?.epoch ?? "–")],
-  ["Training", (run) => duration(run.timings?.training_s)],
-  ...(["accuracy", "r2", "rmse"] as const).map((figure): [string, (run: Run) => string] => [
-    `Validation ${figure === "r2" ? "R²" : figure}`,
+  ["Training time", (run) => duration(run.timings?.training_s)],
+  ...["accuracy", "r2", "rmse"].map((name): [string, (run: Run) => string] => [
+    `${metricTitle(name)} (validation)`,
     (run) => {
       const splits = run.evaluation as Record<string, Record<string, unknown> | undefined> | null | undefined;
-      return number(splits?.["validation"]?.[figure]);
+      return number(splits?.["validation"]?.[name]);
     },
   ]),
 ];
 
-/** Returns the settings that are not the same in all runs, with each run's value. */
+/** Returns the settings that differ between the runs, with the value of each run. */
 function differing(runs: Run[]): [string, string[]][] {
   const flat = runs.map((run) => new Map(leaves("", run.config)));
   const names = [...new Set(flat.flatMap((each) => [...each.keys()]))];

@@ -1,4 +1,4 @@
-/** What can be done with a run now: only what its state allows is offered. */
+/** The actions that the state of a run allows. */
 
 import { useState } from "preact/hooks";
 import { call, cancelRun, deleteRun, pauseRun, resumeRun, retryRun, type Run } from "../../api";
@@ -29,10 +29,10 @@ export function Controls({ run, onRun }: Props) {
   }
 
   async function remove(): Promise<void> {
-    const text = "Its curves and checkpoints go with it; versions of models stay.";
+    const text = "This deletes its metrics and checkpoints. Registered model versions are kept.";
     if (!(await confirmed("Delete this run?", text, "Delete"))) return;
     await call(deleteRun({ path }));
-    announce("The run is deleted.");
+    announce("Deleted the run.");
     go(href("runs"));
   }
 
@@ -72,7 +72,7 @@ export function Controls({ run, onRun }: Props) {
           </a>
         )}
         <a class="button" href={hrefWith(["new"], { from: run.id })}>
-          Change and train
+          Clone
         </a>
         {hasEnded(run) && (
           <button type="button" onClick={() => void ask(remove)}>

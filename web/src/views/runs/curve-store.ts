@@ -1,8 +1,8 @@
 /**
- * The curves of one run as they are known so far.
+ * The metric curves of one run, as far as they are loaded.
  *
- * The service thins long curves; what comes live is added behind. Rows that a new attempt replaces
- * are dropped by their number, and a row that came twice is known by it.
+ * The service downsamples long curves; live rows are appended. Each row has a sequence number, by which
+ * the store drops rows that a new attempt replaces and rows that arrive twice.
  */
 
 import type { MetricColumns, MetricRow, MetricsPage } from "../../api";
@@ -14,25 +14,25 @@ export interface Curve {
   epoch: number[];
   step: number[];
   time: number[];
-  /** NaN where the value was not finite */
+  /** NaN if the value was not finite */
   value: number[];
 }
 
-/** What a curve may be drawn over, and what is written there. */
+/** The x axes of a curve, with their labels. */
 export type Axis = "epoch" | "step" | "time";
 export const AXES: Record<Axis, string> = { epoch: "epoch", step: "step", time: "seconds" };
 
-const MOST = 24_000; // points of a curve, beyond which older ones are thinned here, too
-const KEPT = 6_000;
+const MOST = 24_000; // points of a curve; a longer one is downsampled here, too
+const KEPT = 6_000; // points left by downsampling
 
 export class CurveStore {
   readonly curves = new Map<string, Curve>();
   lastSeq = 0;
   lastEventId = 0;
-  /** counts changes, so that a view can tell whether it shows the newest */
+  /** counts changes, so that a view knows when to redraw */
   version = 0;
-  /** whether points between these were left out */
-  isThinned = false;
+  /** whether points are left out */
+  isDownsampled = false;
 
   load(page: MetricsPage): void {
     this.curves.clear();
@@ -40,7 +40,7 @@ export class CurveStore {
     for (let place = 0; place < rows.seq.length; place += 1) this.#push(rowOf(rows, place));
     this.lastSeq = page.next_after;
     this.lastEventId = page.last_event_id ?? 0;
-    this.isThinned = page.downsampled;
+    this.isDownsampled = page.downsampled;
     this.version += 1;
   }
 
@@ -51,7 +51,7 @@ export class CurveStore {
       this.lastSeq = row.seq;
     }
     for (const curve of this.curves.values()) {
-      if (curve.seq.length > MOST) this.#thin(curve);
+      if (curve.seq.length > MOST) this.#downsample(curve);
     }
     this.version += 1;
   }
@@ -65,7 +65,7 @@ export class CurveStore {
     this.version += 1;
   }
 
-  /** The names of what is measured, the loss first. */
+  /** The names of the metrics, the loss first. */
   names(): string[] {
     const names = [...new Set([...this.curves.values()].map((curve) => curve.name))];
     return names.sort((one, other) => Number(other === "loss") - Number(one === "loss"));
@@ -89,14 +89,14 @@ export class CurveStore {
     curve.value.push(typeof row.value === "number" ? row.value : Number.NaN);
   }
 
-  /** Keeps of each stretch its least and its greatest value, as the service does. */
-  #thin(curve: Curve): void {
+  /** Keeps the minimum and the maximum of each bucket of points, as the service does. */
+  #downsample(curve: Curve): void {
     const size = curve.value.length;
-    const stretch = Math.ceil(size / (KEPT / 2));
+    const bucket = Math.ceil(size / (KEPT / 2));
     const keep = new Set([0, size - 1]);
-    for (let start = 0; start < size; start += stretch) {
+    for (let start = 0; start < size; start += bucket) {
       let [least, most] = [start, start];
-      for (let place = start; place < Math.min(start + stretch, size); place += 1) {
+      for (let place = start; place < Math.min(start + bucket, size); place += 1) {
         const value = curve.value[place] ?? 0;
         if (value < (curve.value[least] ?? 0)) least = place;
         if (value > (curve.value[most] ?? 0)) most = place;
@@ -110,7 +110,7 @@ export class CurveStore {
       part.length = 0;
       part.push(...kept);
     }
-    this.isThinned = true;
+    this.isDownsampled = true;
   }
 }
 
@@ -123,7 +123,7 @@ export function cut(curve: Curve, epoch: number): Curve {
   return { split, name, seq, epoch: epochs, step, time, value };
 }
 
-/** Returns the points of curves as a table, a line each. */
+/** Returns the points of curves as CSV, one line per point. */
 export function csvOf(curves: Curve[]): string {
   const lines = curves.flatMap(({ split, name, seq, epoch, step, time, value }) =>
     seq.map((each, at) => [each, split, name, epoch[at], step[at], time[at], value[at]].join(",")),

@@ -1,14 +1,15 @@
-/** The loss as it falls: train and validation, linear or logarithmic, smoothed or as it is. */
+/** Metric curves of a run: per split, linear or logarithmic, raw or smoothed. */
 
 import type { ComponentChildren } from "preact";
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { call, getMetrics, type MetricColumns } from "../../api";
-import type { Range } from "../../components/charts/gestures";
-import { type Line, Plot } from "../../components/charts/plot";
+import type { Range } from "../../components/charts/axis";
+import { type PlotLine, Plot } from "../../components/charts/plot";
 import { number } from "../../format";
+import { metricTitle } from "../../metrics";
 import { AXES, type Axis, type Curve, CurveStore, cut } from "./curve-store";
 import { smoothed } from "./smooth";
-import { Values } from "./values";
+import { ValueTable } from "./values";
 
 const COLORS: Record<string, string> = {
   train: "--accent",
@@ -20,9 +21,9 @@ interface Props {
   runId: string;
   store: CurveStore;
   version: number;
-  /** the epoch after which nothing is shown yet */
+  /** the last epoch to show; null shows all */
   until: number | null;
-  /** what is to be said of the curves */
+  /** note below the curves */
   children: ComponentChildren;
 }
 
@@ -43,7 +44,7 @@ export function Curves({ runId, store, version, until, children }: Props) {
   return (
     <section class="card" aria-labelledby="curves">
       <div class="row apart">
-        <h2 id="curves">{name === "loss" ? "Loss" : name}</h2>
+        <h2 id="curves">{name === "loss" ? "Loss curves" : metricTitle(name)}</h2>
         <Settings
           {...{ axis, setAxis, isLog, setLog, weight, setWeight, names, name, choose }}
         />
@@ -58,12 +59,12 @@ export function Curves({ runId, store, version, until, children }: Props) {
         onRange={setRange}
       />
       <p class="quiet small">
-        Drag to zoom, shift and drag to move, double click for all of it; with the keyboard + − ← → and
-        Escape.
-        {store.isThinned && (close ? " Every point is shown." : " Points between are left out: zoom in for all.")}
+        Drag to zoom, Shift + drag to pan, double-click to reset. Keys: + − ← → and Escape.
+        {store.isDownsampled &&
+          (close ? " All points of this range are shown." : " The curve is downsampled: zoom in to see all points.")}
         {children}
       </p>
-      <Values curves={curves} axis={axis} stem={`${runId}-${name}`} />
+      <ValueTable curves={curves} axis={axis} stem={`${runId}-${name}`} />
     </section>
   );
 }
@@ -92,7 +93,7 @@ function Settings(props: SettingsProps) {
         </select>
       )}
       <label class="check">
-        Smooth
+        Smoothing
         <input
           type="range"
           min="0"
@@ -106,7 +107,7 @@ function Settings(props: SettingsProps) {
       <button type="button" class="small" aria-pressed={isLog} onClick={() => setLog(!isLog)}>
         Log scale
       </button>
-      <div class="segments" role="group" aria-label="Axis">
+      <div class="segments" role="group" aria-label="X axis">
         {(Object.keys(AXES) as Axis[]).map((each) => (
           <button
             key={each}
@@ -123,19 +124,19 @@ function Settings(props: SettingsProps) {
   );
 }
 
-export function linesOf(curves: Curve[], axis: Axis, weight: number): Line[] {
-  return curves.flatMap((curve): Line[] => {
+export function linesOf(curves: Curve[], axis: Axis, weight: number): PlotLine[] {
+  return curves.flatMap((curve): PlotLine[] => {
     const color = COLORS[curve.split] ?? "--quiet";
     const raw = { label: curve.split, x: curve[axis], y: curve.value, color };
     if (weight === 0) return [raw];
     const line = { ...raw, y: smoothed(curve.value, weight) };
-    return [{ ...raw, label: `${curve.split} as it is`, isFaint: true }, line];
+    return [{ ...raw, label: `${curve.split} (raw)`, isFaint: true }, line];
   });
 }
 
-const CLOSE = 9_000; // rows that are fetched as they are
+const CLOSE = 9_000; // rows; a shorter range is loaded without downsampling
 
-/** Fetches every row of a stretch of a thinned curve, once it is short enough. */
+/** Loads every row of the visible range of a downsampled curve, once the range is short enough. */
 function useCloseUp(
   runId: string,
   store: CurveStore,
@@ -144,7 +145,7 @@ function useCloseUp(
   range: Range | null,
 ): Curve[] | null {
   const [close, setClose] = useState<Curve[] | null>(null);
-  const bounds = range && store.isThinned ? numbersIn(store.of(name), axis, range) : null;
+  const bounds = range && store.isDownsampled ? boundsOf(store.of(name), axis, range) : null;
   const isClose = bounds !== null && bounds[1] - bounds[0] <= CLOSE;
   const key = isClose ? bounds.join(" ") : "";
   useEffect(() => {
@@ -162,7 +163,7 @@ function useCloseUp(
           if (rows.seq.length > 0) part.load(page);
           setClose(part.of(name));
         },
-        () => undefined, // the thinned curve stays
+        () => undefined, // keep the downsampled curve
       );
     }, 150);
     return () => {
@@ -173,8 +174,8 @@ function useCloseUp(
   return isClose ? close : null;
 }
 
-/** Returns the numbers of the rows just outside of a range. */
-function numbersIn(curves: Curve[], axis: Axis, range: Range): [number, number] | null {
+/** Returns the sequence numbers of the rows just outside the range. */
+function boundsOf(curves: Curve[], axis: Axis, range: Range): [number, number] | null {
   let [first, last] = [Number.POSITIVE_INFINITY, 0];
   for (const curve of curves) {
     const xs = curve[axis];

@@ -1,4 +1,4 @@
-/** One run: how far it is, its curves, what came out of it, what it left. */
+/** One run: progress, curves, evaluation, checkpoints, log and configuration. */
 
 import { useState } from "preact/hooks";
 import { call, renameRun, type Run } from "../../api";
@@ -18,7 +18,7 @@ import { useReplay } from "./replay";
 import { Result } from "./result";
 import { titleOf } from "./title";
 
-export function Detail({ id }: { id: string }) {
+export function RunDetail({ id }: { id: string }) {
   const live = useLive(id);
   const { run, curves } = live;
   const until = useReplay(run);
@@ -28,52 +28,52 @@ export function Detail({ id }: { id: string }) {
   }
   return (
     <>
-      <Head run={run} onRun={live.setRun} />
+      <RunHead run={run} onRun={live.setRun} />
       {live.error !== null && <Failure error={live.error} retry={live.reload} />}
       {live.connection === "waiting" && (
         <p class="notice warning" role="status">
-          The connection is lost. It is tried again; nothing will be missed.
+          Connection lost. The page is reconnecting and will load all missed data.
         </p>
       )}
       <Progress run={run} />
       {run.error && <Failed run={run} />}
       <Notices notices={run.warnings ?? []} />
-      <div class={isSeen(run) ? "seen" : "stack"}>
+      <div class={hasPlot(run) ? "seen" : "stack"}>
         <Curves runId={id} store={curves} version={curves.version} until={until}>
-          {until !== null && ` Shown once more, slowly: training took ${duration(run.timings?.training_s)}.`}
+          {until !== null && ` Slow-motion replay: training took ${duration(run.timings?.training_s)}.`}
         </Curves>
-        {isSeen(run) && <Glimpse run={run} epoch={until ?? run.progress?.epoch ?? 0} />}
+        {hasPlot(run) && <Glimpse run={run} epoch={until ?? run.progress?.epoch ?? 0} />}
       </div>
       {run.evaluation && <Result run={run} />}
       <div class="halves">
         <Checkpoints run={run} events={live.events} />
         <Log run={run} events={live.events} />
       </div>
-      <Asked run={run} />
+      <Configuration run={run} />
     </>
   );
 }
 
 const Glimpse = lazy(() => import("../understand/glimpse").then((module) => module.Glimpse));
 
-const MOST = 2; // columns, over which a net is drawn whole
+const MOST = 2; // features; with more, a plot over two of them does not show the whole model
 
-/** Whether there is a picture of what the net makes of its data. */
-function isSeen(run: Run): boolean {
+/** Whether the view plots the predictions over the features. */
+function hasPlot(run: Run): boolean {
   const features = run.config["features"];
   return Array.isArray(features) && features.length <= MOST && run.progress !== null;
 }
 
-interface HeadProps {
+interface RunHeadProps {
   run: Run;
   onRun: (run: Run) => void;
 }
 
-function Head({ run, onRun }: HeadProps) {
+function RunHead({ run, onRun }: RunHeadProps) {
   const [error, setError] = useState<unknown>(null);
 
   async function rename(): Promise<void> {
-    const name = await asked("The name of this run", run.name ?? "", "Rename");
+    const name = await asked("Name of this run", run.name ?? "", "Rename");
     if (name === null) return;
     try {
       onRun(await call(renameRun({ path: { run_id: run.id }, body: { name: name || null } })));
@@ -110,15 +110,15 @@ function Progress({ run }: { run: Run }) {
   const facts: [string, string][] = [
     ["Epoch", progress ? `${count(progress.epoch)} of ${count(progress.epochs)}` : "–"],
     ["Step", progress ? count(progress.step) : "–"],
-    ["Training", duration(run.timings?.training_s)],
-    ["Best", best ? `${number(best.value)} at epoch ${count(best.epoch)}` : "–"],
+    ["Training time", duration(run.timings?.training_s)],
+    ["Best loss", best ? `${number(best.value)} at epoch ${count(best.epoch)}` : "–"],
     ["Device", run.device ?? "–"],
   ];
   return (
     <section class="card" aria-label="Progress">
       <ProgressBar label="Progress of the run" share={shareOf(run)}>
-        <span>{saying(run)}</span>
-        <span>{left(run)}</span>
+        <span>{statusOf(run)}</span>
+        <span>{timeLeft(run)}</span>
       </ProgressBar>
       <dl class="facts">
         {facts.map(([name, value]) => (
@@ -137,14 +137,14 @@ function shareOf(run: Run): number | null {
   return run.state === "starting" ? null : 0;
 }
 
-function saying(run: Run): string {
-  if (run.state === "queued" && run.not_before) return `Tried again at ${time(run.not_before)}`;
-  if (run.state === "queued" && run.queue_position) return `Place ${run.queue_position} in the queue`;
+function statusOf(run: Run): string {
+  if (run.state === "queued" && run.not_before) return `Retry at ${time(run.not_before)}`;
+  if (run.state === "queued" && run.queue_position) return `Position ${run.queue_position} in the queue`;
   if (hasEnded(run) && run.finished_at) return `Ended ${time(run.finished_at)}`;
   return run.progress ? percent(run.progress.fraction) : "";
 }
 
-function left(run: Run): string {
+function timeLeft(run: Run): string {
   const seconds = run.progress?.eta_s;
   if (hasEnded(run) || seconds === null || seconds === undefined) return "";
   return `about ${duration(seconds)} left`;
@@ -165,10 +165,10 @@ function Failed({ run }: { run: Run }) {
   );
 }
 
-function Asked({ run }: { run: Run }) {
+function Configuration({ run }: { run: Run }) {
   return (
     <details class="card">
-      <summary>What was asked for</summary>
+      <summary>Configuration</summary>
       <dl class="facts">
         <div>
           <dt>Dataset</dt>
@@ -185,7 +185,7 @@ function Asked({ run }: { run: Run }) {
           <dd>{run.attempt}</dd>
         </div>
         <div>
-          <dt>Id</dt>
+          <dt>ID</dt>
           <dd>
             <code>{run.id}</code>
           </dd>

@@ -1,4 +1,4 @@
-/** All runs, newest first; two or more of them can be compared. */
+/** All runs, newest first, with a selection to compare. */
 
 import { useState } from "preact/hooks";
 import { call, listRuns, type Run } from "../../api";
@@ -15,15 +15,15 @@ import { hasEnded } from "./live";
 import { titleOf } from "./title";
 
 const PAGE = 50; // runs
-const MOST = 8; // runs that one plot still tells apart
+const MOST = 8; // runs in one comparison, one colour each
 
-export function List() {
+export function RunList() {
   const list = useList<Run>(
     (after, signal) => call(listRuns({ query: { limit: PAGE, after }, signal })),
     [],
   );
   const [chosen, setChosen] = useState<string[]>([]);
-  // Once nothing is under way nothing is asked again, and never while older runs are looked at.
+  // Refreshes only while a run is active, and not once older pages are loaded.
   const isLive = (list.items ?? []).some((run) => !hasEnded(run)) && (list.items ?? []).length <= PAGE;
   useInterval(list.reload, isLive ? 2 : null);
   const toggle = (id: string) =>
@@ -48,9 +48,9 @@ export function List() {
       {list.error !== null && <Failure error={list.error} retry={list.reload} />}
       {list.items?.length === 0 && (
         <div class="empty">
-          <p>Nothing was trained yet. Choose a table and what to predict; the rest has defaults.</p>
+          <p>No runs yet. Choose a dataset and a target; every other setting has a default.</p>
           <a class="button primary" href={href("new")}>
-            Train the first model
+            Start a run
           </a>
         </div>
       )}
@@ -67,17 +67,17 @@ export function List() {
                   <th scope="col">Model</th>
                   <th scope="col">State</th>
                   <th scope="col" class="right">
-                    Best
+                    Best loss
                   </th>
                   <th scope="col" class="right">
-                    Training
+                    Training time
                   </th>
                   <th scope="col">Submitted</th>
                 </tr>
               </thead>
               <tbody>
                 {list.items.map((run) => (
-                  <Row key={run.id} run={run} isChosen={chosen.includes(run.id)} onToggle={toggle} />
+                  <RunRow key={run.id} run={run} isChosen={chosen.includes(run.id)} onToggle={toggle} />
                 ))}
               </tbody>
             </table>
@@ -89,24 +89,24 @@ export function List() {
   );
 }
 
-/** Says of a run that "Understand" made what it was made for. */
-function Trial({ run }: { run: Run }) {
+/** Marks a run of a learning rate comparison and links to the comparison. */
+function RateNote({ run }: { run: Run }) {
   const of = run.tags?.[RATES_OF];
   if (of === undefined) return null;
   return (
     <small class="quiet trial">
-      learning rate {run.tags?.["rate"]}, of <a href={href("understand", of)}>three that are compared</a>
+      learning rate {run.tags?.["rate"]} · <a href={href("understand", of)}>comparison</a>
     </small>
   );
 }
 
-interface RowProps {
+interface RunRowProps {
   run: Run;
   isChosen: boolean;
   onToggle: (id: string) => void;
 }
 
-function Row({ run, isChosen, onToggle }: RowProps) {
+function RunRow({ run, isChosen, onToggle }: RunRowProps) {
   const title = titleOf(run);
   const model = run.config["model"] as { type?: string } | undefined;
   return (
@@ -121,7 +121,7 @@ function Row({ run, isChosen, onToggle }: RowProps) {
       </td>
       <th scope="row">
         <a href={href("runs", run.id)}>{title}</a>
-        <Trial run={run} />
+        <RateNote run={run} />
       </th>
       <td>{model?.type}</td>
       <td>

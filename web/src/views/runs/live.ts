@@ -1,4 +1,4 @@
-/** A run while it is looked at: loaded once, then kept up to date by its stream of events. */
+/** A run that a view follows: loaded once, then updated by its event stream. */
 
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import { call, getMetrics, getRun, type MetricRow, type Run } from "../../api";
@@ -10,12 +10,12 @@ import { CurveStore } from "./curve-store";
 
 export const MAX_POINTS = 2_400; // of each curve: two for each pixel of a wide plot
 const ENDED = new Set<Run["state"]>(["succeeded", "failed", "cancelled"]);
-const LOOK_AGAIN = 400; // milliseconds between two looks at the progress while rows come
+const REFRESH = 400; // milliseconds between two requests for the progress while metrics arrive
 
 export interface Live {
   run: Run | null;
   curves: CurveStore;
-  /** counts what may have changed beside the curves: checkpoints, log */
+  /** counts events other than metrics, after which checkpoints and log may have changed */
   events: number;
   connection: "open" | "waiting" | "ended";
   error: unknown;
@@ -100,22 +100,22 @@ function takeEvent(event: ServerEvent, store: CurveStore): boolean {
   return true;
 }
 
-/** Returns a function that looks at the run: at once where its state changed, else now and then. */
+/** Returns a function that loads the run: at once if urgent, else at most once per REFRESH. */
 function pacedLook(id: string, signal: AbortSignal, setRun: (run: Run) => void) {
   let timer: ReturnType<typeof setTimeout> | null = null;
   const look = () => {
     timer = null;
-    // What fails here is tried again with the next event; the end is looked at apart.
+    // After a failure the next event tries again; `watch` loads the final state itself.
     call(getRun({ path: { run_id: id }, signal })).then(setRun, () => undefined);
   };
   return (isUrgent: boolean) => {
     if (isUrgent && timer !== null) clearTimeout(timer);
     if (isUrgent) look();
-    else timer ??= setTimeout(look, LOOK_AGAIN);
+    else timer ??= setTimeout(look, REFRESH);
   };
 }
 
-/** Returns a function that draws the view anew, at most once a frame. */
+/** Returns a function that redraws the view, at most once per frame. */
 function useDraw(): () => void {
   const [, setFrame] = useState(0);
   const waiting = useRef(false);

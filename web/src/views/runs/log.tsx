@@ -1,4 +1,4 @@
-/** What happened to a run, a line each. */
+/** The log of a run. */
 
 import { call, getLog, type Run } from "../../api";
 import { Failure } from "../../components/failure";
@@ -23,7 +23,7 @@ export function Log({ run, events }: { run: Run; events: number }) {
   );
 }
 
-/** The day is the same on most lines, so each has the time only. */
+/** Shows only the time of each line, because most lines have the same date. */
 function lines(text: unknown): string {
   return typeof text === "string" ? text.replace(/^\d{4}-\d\d-\d\dT([\d:.]+)\+00:00/gm, "$1") : "";
 }

@@ -1,30 +1,31 @@
-/** The model's answers beside the truth: for numbers point by point, for classes as ROC curves. */
+/** Plots of the evaluation: predicted vs. actual and residuals for regression, ROC curves for classes. */
 
 import { useState } from "preact/hooks";
 import { call, type Evaluation, getRunEvaluation, type RocCurve, type Run, type TargetPoints } from "../../api";
 import { type Series, Xy } from "../../components/charts/xy";
 import { Failure } from "../../components/failure";
 import { count, number } from "../../format";
+import { rowsOf } from "../../metrics";
 import { useResource } from "../../resource";
 
-export function Points({ run, split }: { run: Run; split: string }) {
+export function EvaluationPlots({ run, split }: { run: Run; split: string }) {
   const found = useResource(
     (signal) => call(getRunEvaluation({ path: { run_id: run.id }, signal })),
     [run.id, run.state],
   );
   if (found.error !== null) {
     return (
-      <section class="card" aria-label="Predictions beside the truth">
+      <section class="card" aria-label="Evaluation plots">
         <Failure error={found.error} retry={found.reload} />
       </section>
     );
   }
   const { data } = found;
-  if (!data) return <section class="card waiting" aria-label={`Predictions of the ${split} rows`} />;
+  if (!data) return <section class="card waiting" aria-label={`Evaluation plots of the ${rowsOf(split)}`} />;
   return (
     <>
       {data.points.map((points) => (
-        <Numbers key={points.target} points={points} evaluation={data} />
+        <PredictedVsActual key={points.target} points={points} evaluation={data} />
       ))}
       {data.curves.length > 0 && <Roc curves={data.curves} evaluation={data} />}
     </>
@@ -32,26 +33,26 @@ export function Points({ run, split }: { run: Run; split: string }) {
 }
 
 function about({ split, rows, shown }: Evaluation): string {
-  const which = shown < rows ? `${count(shown)} of the ${count(rows)}` : `the ${count(rows)}`;
-  return `Of ${which} ${split} rows.`;
+  const size = shown < rows ? `${count(shown)} of ${count(rows)}` : `all ${count(rows)}`;
+  return `Based on ${size} ${rowsOf(split)}.`;
 }
 
-type View = "predicted" | "residuals";
+type PlotKind = "predicted" | "residuals";
 
-function Numbers({ points, evaluation }: { points: TargetPoints; evaluation: Evaluation }) {
-  const [view, setView] = useState<View>("predicted");
+function PredictedVsActual({ points, evaluation }: { points: TargetPoints; evaluation: Evaluation }) {
+  const [view, setView] = useState<PlotKind>("predicted");
   const { actual, predicted, target } = points;
   const errors = predicted.map((value, place) => value - (actual[place] ?? 0));
   const isResidual = view === "residuals";
   const pairs = actual.map((value, place): [number, number] =>
     isResidual ? [predicted[place] ?? 0, errors[place] ?? 0] : [value, predicted[place] ?? 0],
   );
-  const title = isResidual ? "Residuals" : "Predicted against actual";
+  const title = isResidual ? "Residuals" : "Predicted vs. actual";
   return (
     <section class="card" aria-label={`${title} ${target}`}>
       <div class="row apart">
         <h2>{title}</h2>
-        <div class="segments" role="group" aria-label="Picture">
+        <div class="segments" role="group" aria-label="Plot">
           {(["predicted", "residuals"] as const).map((each) => (
             <button
               key={each}
@@ -67,7 +68,7 @@ function Numbers({ points, evaluation }: { points: TargetPoints; evaluation: Eva
       </div>
       <p class="quiet small">
         {about(evaluation)}{" "}
-        {isResidual ? "On the line the prediction is right." : "On the diagonal the prediction is right."}
+        Exact predictions lie on the {isResidual ? "zero line" : "diagonal"}.
       </p>
       <Xy
         series={[{ label: target, points: pairs, kind: "points", color: "--accent" }]}
@@ -81,12 +82,12 @@ function Numbers({ points, evaluation }: { points: TargetPoints; evaluation: Eva
   );
 }
 
-/** What the picture says, in words. */
+/** Summarizes the absolute errors in a sentence. */
 function spread(errors: number[]): string {
   const sorted = errors.map(Math.abs).sort((one, other) => one - other);
   const at = (share: number) => number(sorted[Math.ceil(share * (sorted.length - 1))]);
-  if (sorted.length === 0) return "No row has a prediction.";
-  return `Half of the predictions are within ${at(0.5)} of the truth, nine of ten within ${at(0.9)}.`;
+  if (sorted.length === 0) return "No predictions.";
+  return `50 % of the predictions are within ${at(0.5)} of the actual value, 90 % within ${at(0.9)}.`;
 }
 
 const COLORS = ["--accent", "--second", "--good", "--line-4", "--line-5", "--line-6", "--line-7", "--line-8"];
@@ -103,21 +104,20 @@ function Roc({ curves, evaluation }: { curves: RocCurve[]; evaluation: Evaluatio
   );
   return (
     <section class="card" aria-labelledby="roc">
-      <h2 id="roc">ROC</h2>
+      <h2 id="roc">ROC curve</h2>
       <p class="quiet small">
-        {about(evaluation)} A curve through the upper left corner tells {curves.length > 1 ? "a class" : "the class"}{" "}
-        from the others without a mistake; on the diagonal it only guesses.
+        {about(evaluation)} A perfect classifier reaches the upper left corner; random guessing lies on the diagonal.
       </p>
       <Xy
         series={series}
-        xLabel="others taken for it"
-        yLabel="of it found"
+        xLabel="False positive rate"
+        yLabel="True positive rate"
         guide="diagonal"
         bounds={{ x: [-0.02, 1.02], y: [-0.02, 1.02] }}
-        label={`ROC curves: ${drawn.map((curve) => `${curve.label} area ${number(curve.auc)}`).join(", ")}`}
+        label={`ROC curves: ${drawn.map((curve) => `${curve.label} AUC ${number(curve.auc)}`).join(", ")}`}
       />
       <table>
-        <caption class="unseen">Area under each ROC curve</caption>
+        <caption class="unseen">Area under the ROC curve (AUC)</caption>
         <tbody>
           {curves.map((curve) => (
             <tr key={curve.label}>
@@ -128,7 +128,7 @@ function Roc({ curves, evaluation }: { curves: RocCurve[]; evaluation: Evaluatio
                 />{" "}
                 {curve.label}
               </th>
-              <td class="right">{curve.auc === null ? "not defined here" : `area ${number(curve.auc)}`}</td>
+              <td class="right">{curve.auc === null ? "AUC not defined" : `AUC ${number(curve.auc)}`}</td>
             </tr>
           ))}
         </tbody>

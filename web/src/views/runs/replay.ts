@@ -1,14 +1,14 @@
-/** A run that was over in a moment is shown once more, slowly enough to be watched. */
+/** Replays a very short run in slow motion, so that its curves can be watched. */
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { Run } from "../../api";
 import { hasEnded } from "./live";
 
-const SHORT = 3; // seconds of training, below which there was little to see
-const LASTS = 4_000; // milliseconds
-const INTERVAL = 80; // milliseconds between two epochs that are shown
+const SHORT = 3; // seconds of training; a shorter run is replayed
+const LASTS = 4_000; // milliseconds of the replay
+const INTERVAL = 80; // milliseconds between two frames
 
-/** Returns the epoch up to which a run is to be shown, or null where that is all of it. */
+/** Returns the last epoch to show, or null to show the whole run. */
 export function useReplay(run: Run | null): number | null {
   const [epoch, setEpoch] = useState<number | null>(null);
   const wasLive = useRef(false);
@@ -21,7 +21,7 @@ export function useReplay(run: Run | null): number | null {
     setEpoch(0);
     const timer = setInterval(() => {
       const share = (performance.now() - began) / LASTS;
-      // The first epochs change the most, so they get the most time.
+      // The first epochs change most, so they get most of the time.
       setEpoch(share < 1 ? Math.floor(share ** 2 * last) : null);
       if (share >= 1) clearInterval(timer);
     }, INTERVAL);

@@ -1,35 +1,23 @@
-/** What the run's model is worth: figures beside what needs no learning, and pictures of them. */
+/** The evaluation of a run: metrics by split, baselines, confusion matrix, feature importance, plots. */
 
 import type { Run } from "../../api";
 import { Confusion } from "../../components/charts/confusion";
 import { Scroll } from "../../components/scroll";
 import { number, percent } from "../../format";
-import { Points } from "./points";
+import { type Metrics, metricTitle, rowsOf } from "../../metrics";
+import { EvaluationPlots } from "./points";
 
-type Figures = Record<string, unknown>;
-
-/** The figures that are shown, best known first; the service has more. */
+/** The metrics shown, best known first; the service has more. */
 const SHOWN = ["accuracy", "auc", "f1", "cross_entropy", "r2", "rmse", "mae", "mse", "sse"];
 const SPLITS = ["test", "validation", "train"] as const;
-const TITLES: Record<string, string> = {
-  accuracy: "Accuracy",
-  auc: "Area under ROC",
-  f1: "F1, mean of classes",
-  cross_entropy: "Cross entropy",
-  r2: "R²",
-  rmse: "RMSE",
-  mae: "Mean absolute error",
-  mse: "Mean squared error",
-  sse: "Sum of squared errors",
-};
 
 export function Result({ run }: { run: Run }) {
-  const evaluation = run.evaluation as Record<string, Figures>;
+  const evaluation = run.evaluation as Record<string, Metrics>;
   const split = SPLITS.find((name) => evaluation[name]) ?? "train";
-  const confusion = evaluation[split]?.["confusion"] as ConfusionTable | undefined;
+  const confusion = evaluation[split]?.["confusion"] as ConfusionCounts | undefined;
   return (
     <>
-      <FigureTable evaluation={evaluation} />
+      <MetricTable evaluation={evaluation} />
       <div class="halves">
         <div class="stack">
           {confusion && (
@@ -38,41 +26,41 @@ export function Result({ run }: { run: Run }) {
               <Confusion labels={confusion.labels} matrix={confusion.matrix} split={split} />
             </section>
           )}
-          <Importance evaluation={evaluation} />
+          <RunImportance evaluation={evaluation} />
         </div>
-        <Points run={run} split={split} />
+        <EvaluationPlots run={run} split={split} />
       </div>
     </>
   );
 }
 
-interface ConfusionTable {
+interface ConfusionCounts {
   labels: string[];
   matrix: number[][];
 }
 
-function FigureTable({ evaluation }: { evaluation: Record<string, Figures> }) {
+function MetricTable({ evaluation }: { evaluation: Record<string, Metrics> }) {
   const splits = SPLITS.filter((name) => evaluation[name]);
-  const baseline = (evaluation["baseline"] ?? {}) as Record<string, Figures | string>;
+  const baseline = (evaluation["baseline"] ?? {}) as Record<string, Metrics | string>;
   const baselines = Object.keys(baseline).filter((name) => typeof baseline[name] === "object");
-  const columns: [string, Figures][] = [
-    ...splits.map((name): [string, Figures] => [name, evaluation[name] ?? {}]),
-    ...baselines.map((name): [string, Figures] => [`${name} baseline`, baseline[name] as Figures]),
+  const columns: [string, Metrics][] = [
+    ...splits.map((name): [string, Metrics] => [name, evaluation[name] ?? {}]),
+    ...baselines.map((name): [string, Metrics] => [`${name} baseline`, baseline[name] as Metrics]),
   ];
-  const rows = SHOWN.filter((figure) => columns.some(([, figures]) => typeof figures[figure] === "number"));
+  const rows = SHOWN.filter((name) => columns.some(([, metrics]) => typeof metrics[name] === "number"));
   return (
-    <section class="card" aria-labelledby="result">
-      <h2 id="result">Result</h2>
+    <section class="card" aria-labelledby="metrics">
+      <h2 id="metrics">Metrics</h2>
       <p class="quiet small">
-        Of the best epoch's model. A baseline needs no learning: it always answers the same
-        {baselines.includes("linear") && ", or follows a straight line"}
-        {typeof baseline["split"] === "string" && `; measured on the ${baseline["split"]} rows`}.
+        Metrics of the model from the best epoch. The constant baseline predicts the training mean or class frequencies
+        {baselines.includes("linear") && "; the linear baseline is a least-squares fit"}
+        {typeof baseline["split"] === "string" && `. Baselines are measured on the ${rowsOf(baseline["split"])}`}.
       </p>
-      <Scroll label="Table of figures">
+      <Scroll label="Table of metrics">
         <table>
           <thead>
             <tr>
-              <th scope="col">Figure</th>
+              <th scope="col">Metric</th>
               {columns.map(([name]) => (
                 <th scope="col" class="right" key={name}>
                   {name}
@@ -81,12 +69,12 @@ function FigureTable({ evaluation }: { evaluation: Record<string, Figures> }) {
             </tr>
           </thead>
           <tbody>
-            {rows.map((figure) => (
-              <tr key={figure}>
-                <th scope="row">{TITLES[figure]}</th>
-                {columns.map(([name, figures]) => (
-                  <td class="right" key={name}>
-                    {shown(figure, figures[figure])}
+            {rows.map((name) => (
+              <tr key={name}>
+                <th scope="row">{metricTitle(name)}</th>
+                {columns.map(([column, metrics]) => (
+                  <td class="right" key={column}>
+                    {shown(name, metrics[name])}
                   </td>
                 ))}
               </tr>
@@ -98,11 +86,11 @@ function FigureTable({ evaluation }: { evaluation: Record<string, Figures> }) {
   );
 }
 
-function shown(figure: string, value: unknown): string {
-  return figure === "accuracy" && typeof value === "number" ? percent(value) : number(value);
+function shown(name: string, value: unknown): string {
+  return name === "accuracy" && typeof value === "number" ? percent(value) : number(value);
 }
 
-interface ImportanceFigures {
+interface PermutationImportance {
   split: string;
   metric: string;
   columns: { column: string; mean: number; std: number }[];
@@ -110,20 +98,20 @@ interface ImportanceFigures {
 
 const MOST_COLUMNS = 15;
 
-function Importance({ evaluation }: { evaluation: Record<string, unknown> }) {
-  const found = evaluation["importance"] as ImportanceFigures | null | undefined;
+function RunImportance({ evaluation }: { evaluation: Record<string, unknown> }) {
+  const found = evaluation["importance"] as PermutationImportance | null | undefined;
   if (!found || found.columns.length === 0) return null;
   const shownColumns = found.columns.slice(0, MOST_COLUMNS);
   const most = Math.max(...shownColumns.map((each) => each.mean), Number.MIN_VALUE);
-  const what = found.metric === "r2" ? "the fall of R²" : "the rise of the cross entropy";
+  const change = found.metric === "r2" ? "drop in R²" : "increase in cross-entropy";
   return (
     <section class="card" aria-labelledby="importance">
-      <h2 id="importance">Importance of the columns</h2>
+      <h2 id="importance">Feature importance</h2>
       <p class="quiet small">
-        What shuffling a column costs: {what} on the {found.split} rows.
+        Permutation importance: {change} when a column is shuffled, on the {rowsOf(found.split)}.
       </p>
       <table class="bars">
-        <caption class="unseen">Importance of the columns</caption>
+        <caption class="unseen">Feature importance</caption>
         <tbody>
           {shownColumns.map((each) => (
             <tr key={each.column}>

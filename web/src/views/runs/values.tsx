@@ -1,4 +1,4 @@
-/** The curves for those who do not see them, or want the numbers. */
+/** The curves as a table, for screen readers and for exact values. */
 
 import { useState } from "preact/hooks";
 import { Scroll } from "../../components/scroll";
@@ -6,9 +6,9 @@ import { number } from "../../format";
 import { save } from "../../save";
 import { AXES, type Axis, csvOf, type Curve } from "./curve-store";
 
-const ROWS = 25; // that the table has
+const ROWS = 25; // of the table
 
-export function Values({ curves, axis, stem }: { curves: Curve[]; axis: Axis; stem: string }) {
+export function ValueTable({ curves, axis, stem }: { curves: Curve[]; axis: Axis; stem: string }) {
   const [isOpen, setOpen] = useState(false);
   const longest = curves.reduce<Curve | null>(
     (best, curve) => (best && best.seq.length >= curve.seq.length ? best : curve),
@@ -54,7 +54,7 @@ export function Values({ curves, axis, stem }: { curves: Curve[]; axis: Axis; st
               class="small"
               onClick={() => save(new Blob([csvOf(curves)], { type: "text/csv" }), `${stem}.csv`)}
             >
-              Download these points
+              Download as CSV
             </button>
           </div>
         </div>
@@ -63,7 +63,7 @@ export function Values({ curves, axis, stem }: { curves: Curve[]; axis: Axis; st
   );
 }
 
-/** Returns places at even distances, the last one included. */
+/** Returns evenly spaced indexes, including the last one. */
 function evenly(size: number): number[] {
   const count = Math.min(size, ROWS);
   return Array.from({ length: count }, (_, place) =>

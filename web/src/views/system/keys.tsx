@@ -1,4 +1,4 @@
-/** The API keys: made, shown once, revoked. */
+/** The API keys: create, show once, revoke. */
 
 import { useRef, useState } from "preact/hooks";
 import { call, createKey, deleteKey, type Key, type KeyCreated, listKeys } from "../../api";
@@ -9,7 +9,7 @@ import { Scroll } from "../../components/scroll";
 import { time } from "../../format";
 import { announce } from "../../news";
 import { key, setKey } from "../../session";
-import { freshKey } from "../datasets/upload";
+import { idempotencyKey } from "../datasets/upload";
 
 export function Keys() {
   const list = useList((after, signal) => call(listKeys({ query: { limit: 50, after }, signal })), []);
@@ -17,39 +17,39 @@ export function Keys() {
   return (
     <section class="card" aria-labelledby="keys">
       <div class="row apart">
-        <h2 id="keys">Keys</h2>
+        <h2 id="keys">API keys</h2>
       </div>
       <p class="quiet">
-        Whoever has a key may do everything here. Without any key the service answers this machine only.
+        A key grants full access to the service. While there are no keys, the service answers this machine only.
       </p>
-      <Create
+      <KeyForm
         onMade={(made) => {
-          // The first key closes the service to whoever has none: this page would lock itself out.
+          // From the first key on, the service requires one: without it this page would lock itself out.
           if (!key() && made.secret) setKey(made.secret);
           setMade(made);
           list.reload();
         }}
       />
-      {made && <Secret made={made} onSeen={() => setMade(null)} />}
+      {made && <KeySecret made={made} onSeen={() => setMade(null)} />}
       {list.error !== null && <Failure error={list.error} retry={list.reload} />}
-      {list.items?.length === 0 && <p class="quiet">There is no key yet.</p>}
+      {list.items?.length === 0 && <p class="quiet">No API keys yet.</p>}
       {list.items && list.items.length > 0 && (
         <Scroll label="Table of keys">
           <table>
             <thead>
               <tr>
                 <th scope="col">Name</th>
-                <th scope="col">Begins with</th>
-                <th scope="col">Made</th>
-                <th scope="col">Ends</th>
+                <th scope="col">Prefix</th>
+                <th scope="col">Created</th>
+                <th scope="col">Expires</th>
                 <th scope="col">
-                  <span class="unseen">What to do</span>
+                  <span class="unseen">Actions</span>
                 </th>
               </tr>
             </thead>
             <tbody>
               {list.items.map((item) => (
-                <Row key={item.id} item={item} onGone={list.reload} />
+                <KeyRow key={item.id} item={item} onGone={list.reload} />
               ))}
             </tbody>
           </table>
@@ -60,21 +60,21 @@ export function Keys() {
   );
 }
 
-const EFFECTIVE = 1_200; // milliseconds after which each process knows that a key is gone
+const EFFECTIVE = 1_200; // milliseconds until every process rejects a revoked key
 
-function Row({ item, onGone }: { item: Key; onGone: () => void }) {
+function KeyRow({ item, onGone }: { item: Key; onGone: () => void }) {
   const [error, setError] = useState<unknown>(null);
 
   async function revoke(): Promise<void> {
     const isOwn = key()?.startsWith(item.prefix) ?? false;
-    const own = isOwn ? " This tab uses it: afterwards it needs another one, if the service wants any." : "";
-    const text = `Within a second nothing accepts it any more.${own}`;
+    const own = isOwn ? " This tab uses this key and will need another one if the service requires a key." : "";
+    const text = `The service rejects the key within a second.${own}`;
     if (!(await confirmed(`Revoke the key “${item.name}”?`, text, "Revoke"))) return;
     try {
       await call(deleteKey({ path: { key_id: item.id } }));
-      // Without any key left the service is open again, which takes as long to be known.
+      // Without keys the service is open again; every process knows after the same time.
       if (isOwn) setTimeout(() => setKey(null), EFFECTIVE);
-      announce(`The key ${item.name} is revoked.`);
+      announce(`Revoked the key ${item.name}.`);
       onGone();
     } catch (refused) {
       setError(refused);
@@ -107,7 +107,7 @@ function Row({ item, onGone }: { item: Key; onGone: () => void }) {
   );
 }
 
-function Create({ onMade }: { onMade: (key: KeyCreated) => void }) {
+function KeyForm({ onMade }: { onMade: (key: KeyCreated) => void }) {
   const [error, setError] = useState<unknown>(null);
   const form = useRef<HTMLFormElement>(null);
 
@@ -117,11 +117,11 @@ function Create({ onMade }: { onMade: (key: KeyCreated) => void }) {
     const end = String(fields.get("end") ?? "");
     const body = {
       name: String(fields.get("name") ?? "").trim(),
-      // The end of that day where the browser is.
+      // The end of that day in the browser's time zone.
       expires_at: end ? new Date(`${end}T23:59:59`).toISOString() : null,
     };
     try {
-      onMade(await call(createKey({ body, headers: { "Idempotency-Key": freshKey() } })));
+      onMade(await call(createKey({ body, headers: { "Idempotency-Key": idempotencyKey() } })));
       setError(null);
       form.current?.reset();
     } catch (refused) {
@@ -133,21 +133,21 @@ function Create({ onMade }: { onMade: (key: KeyCreated) => void }) {
     <>
       <form ref={form} class="choice-row rate-form" onSubmit={(event) => void submit(event)}>
         <label class="field">
-          <span>Name of a new key</span>
+          <span>Name of the new key</span>
           <input name="name" required maxLength={256} autocomplete="off" placeholder="notebook" />
         </label>
         <label class="field">
-          <span>Ends after (optional)</span>
+          <span>Expires after (optional)</span>
           <input name="end" type="date" />
         </label>
-        <button class="primary">Make a key</button>
+        <button class="primary">Create key</button>
       </form>
       {error !== null && <Failure error={error} />}
     </>
   );
 }
 
-function Secret({ made, onSeen }: { made: KeyCreated; onSeen: () => void }) {
+function KeySecret({ made, onSeen }: { made: KeyCreated; onSeen: () => void }) {
   const [isCopied, setCopied] = useState(false);
 
   async function copy(): Promise<void> {
@@ -159,8 +159,8 @@ function Secret({ made, onSeen }: { made: KeyCreated; onSeen: () => void }) {
   return (
     <div class="notice warning stack" role="status">
       <p>
-        <strong>{made.name}</strong> is made. This is the only time that its secret is shown: keep it somewhere safe.
-        {key() === made.secret && " This tab uses it from now on."}
+        Created the key <strong>{made.name}</strong>. Its secret is shown only once: store it in a safe place.
+        {key() === made.secret && " This tab now uses it."}
       </p>
       <div class="secret">
         <code>{made.secret}</code>

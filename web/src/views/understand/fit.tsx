@@ -1,15 +1,16 @@
-/** Predictions over one column: a curve per output, the rows as points, their errors as lines. */
+/** Predictions over one column: a curve per output, rows as points, residuals as thin lines. */
 
 import type { Axis } from "../../api";
-import { axes, dot, type Frame, inside, type Pen, type Range, rangeOf, stroke } from "../../components/charts/canvas";
+import type { Range } from "../../components/charts/axis";
+import { axes, dot, type Frame, inside, type Pen, rangeOf, stroke } from "../../components/charts/canvas";
 import { along, decoded, spread } from "../../learning/slice";
 import type { Shown } from "./shown";
 
-const POINTS = 160; // of a curve
-const MOST_ERRORS = 60; // rows whose error is drawn
+const POINTS = 160; // per curve
+const MOST_RESIDUALS = 60; // rows; with more, no residuals are drawn
 
 export function drawFit(pen: Pen, shown: Shown, axis: Axis): void {
-  const { subject, film } = shown;
+  const { subject, trajectory } = shown;
   const at = spread(axis, POINTS);
   const x: Range = [at[0] ?? 0, at.at(-1) ?? 1];
   const isClass = Boolean(subject.target.classes);
@@ -17,10 +18,10 @@ export function drawFit(pen: Pen, shown: Shown, axis: Axis): void {
   const labels = { x: axis.column, y: isClass ? "probability" : subject.outputs.slice(0, 3).join(", ") };
   const frame = axes(pen, x, y, labels);
   inside(pen, frame, () => {
-    if (!isClass) drawErrors(pen, frame, shown, axis);
-    if (!isClass && film.frames[0]) {
+    if (!isClass) drawResiduals(pen, frame, shown, axis);
+    if (!isClass && trajectory.frames[0]) {
       pen.context.setLineDash([4, 5]);
-      drawCurves(pen, frame, { ...shown, values: film.frames[0] }, axis, at, 1.2);
+      drawCurves(pen, frame, { ...shown, values: trajectory.frames[0] }, axis, at, 1.2);
       pen.context.setLineDash([]);
     }
     drawCurves(pen, frame, shown, axis, at, 2.6);
@@ -47,14 +48,14 @@ function colorOf({ palette }: Pen, { subject }: Shown, output: number): string {
   return (isOne ? palette.second : palette.classes[output % palette.classes.length]) ?? palette.ink;
 }
 
-/** Whether there is room to draw each row's error. */
-export function showsErrors({ sample, labels, outputs }: Shown["subject"]): boolean {
-  return sample.x.length <= MOST_ERRORS && labels.length === 1 && outputs.length === 1;
+/** Whether the plot shows the residual of each row. */
+export function showsResiduals({ sample, labels, outputs }: Shown["subject"]): boolean {
+  return sample.x.length <= MOST_RESIDUALS && labels.length === 1 && outputs.length === 1;
 }
 
-function drawErrors({ context, palette }: Pen, frame: Frame, shown: Shown, axis: Axis): void {
+function drawResiduals({ context, palette }: Pen, frame: Frame, shown: Shown, axis: Axis): void {
   const { subject } = shown;
-  if (!showsErrors(subject)) return;
+  if (!showsResiduals(subject)) return;
   const at = subject.sample.x.map((row) => decoded(subject, axis, row[axis.place] ?? 0));
   const answers = along(shown, axis, at);
   context.strokeStyle = palette.bad;
@@ -76,7 +77,7 @@ function drawPoints(pen: Pen, frame: Frame, shown: Shown, axis: Axis): void {
     const px = frame.toX(decoded(subject, axis, row[axis.place] ?? 0));
     const values = typeof truth === "number" ? [truth] : truth;
     values.forEach((value, output) => {
-      // The rows of a class stand at the bottom or, where the class is theirs, at the top.
+      // Rows are drawn at the top edge, in the colour of their class.
       const color = isClass ? palette.classes[value % palette.classes.length] : values.length === 1 ? palette.accent : colorOf(pen, shown, output);
       const py = isClass ? frame.toY(1.03) + ((place * 7) % 9) - 4 : frame.toY(value);
       mark(pen, px, py, color ?? palette.ink, subject.sample.split[place] === "train");
@@ -85,7 +86,7 @@ function drawPoints(pen: Pen, frame: Frame, shown: Shown, axis: Axis): void {
   context.globalAlpha = 1;
 }
 
-/** Draws a row: filled where it was trained on, open where it was held out. */
+/** Draws a row: filled for training rows, open for validation rows. */
 export function mark({ context, palette }: Pen, x: number, y: number, color: string, isTrained: boolean): void {
   context.globalAlpha = 0.9;
   context.lineWidth = 1.4;

@@ -1,7 +1,8 @@
-/** What is in each layer at one epoch: its weights as a picture, and what its units answer the rows. */
+/** Each layer at one epoch: its weights as a heat map, and histograms of its weights and activations. */
 
 import { useMemo } from "preact/hooks";
-import { axes, Canvas, channels, inside, type Pen, type Range, rangeOf } from "../../components/charts/canvas";
+import type { Range } from "../../components/charts/axis";
+import { axes, Canvas, channels, inside, type Pen, rangeOf } from "../../components/charts/canvas";
 import { count, counted, number, percent } from "../../format";
 import { type LinearStep, type Net, trace } from "../../learning/net";
 import type { Shown } from "./shown";
@@ -12,13 +13,13 @@ interface LayerView {
   activation: string | null;
   weights: Float32Array;
   biases: Float32Array;
-  /** what leaves the layer for the rows that are shown, unit by unit in each row */
-  answers: Float32Array;
+  /** activations of the layer, (rows, units) flattened */
+  activations: Float32Array;
 }
 
-const ROWS = 200; // that the activations are computed for
+const ROWS = 200; // for which activations are computed
 
-export function Layers({ subject, net, values, film, place }: Shown) {
+export function Layers({ subject, net, values, trajectory, place }: Shown) {
   const x = useMemo(() => {
     const rows = subject.sample.x.slice(0, ROWS);
     return { values: Float32Array.from(rows.flat()), rows: rows.length };
@@ -29,11 +30,11 @@ export function Layers({ subject, net, values, film, place }: Shown) {
       <div class="row apart">
         <h2 id="layers">Weights and activations</h2>
         <span class="quiet small">
-          epoch {count(film.epochs[place])} · {counted(values.length, "parameter")} · over {counted(x.rows, "row")}
+          epoch {count(trajectory.epochs[place])} · {counted(values.length, "parameter")} · {counted(x.rows, "row")}
         </span>
       </div>
       {layers.map((layer) => (
-        <Layer key={layer.step.weight} layer={layer} columns={layer.step.weight === 0 ? subject.labels : null} />
+        <LayerCard key={layer.step.weight} layer={layer} columns={layer.step.weight === 0 ? subject.labels : null} />
       ))}
     </section>
   );
@@ -42,13 +43,13 @@ export function Layers({ subject, net, values, film, place }: Shown) {
 function layersOf(net: Net, values: Float32Array, x: Float32Array, rows: number): LayerView[] {
   const outputs = trace(net, values, x, rows);
   const hidden = net.steps.filter((step) => step.kind === "linear").length - 1;
-  let number_ = 0;
+  let index = 0;
   return net.steps.flatMap((step, place) => {
     if (step.kind !== "linear") return [];
     const next = net.steps[place + 1];
     const activation = next?.kind === "activation" ? next.name : null;
-    const name = number_ < hidden ? `Layer ${number_ + 1}` : "Output";
-    number_++;
+    const name = index < hidden ? `Layer ${index + 1}` : "Output";
+    index++;
     return [
       {
         step,
@@ -56,14 +57,14 @@ function layersOf(net: Net, values: Float32Array, x: Float32Array, rows: number)
         activation,
         weights: values.subarray(step.weight, step.weight + step.inputs * step.outputs),
         biases: values.subarray(step.bias, step.bias + step.outputs),
-        answers: outputs[activation ? place + 1 : place] ?? new Float32Array(),
+        activations: outputs[activation ? place + 1 : place] ?? new Float32Array(),
       },
     ];
   });
 }
 
-function Layer({ layer, columns }: { layer: LayerView; columns: string[] | null }) {
-  const { step, name, activation, weights, biases, answers } = layer;
+function LayerCard({ layer, columns }: { layer: LayerView; columns: string[] | null }) {
+  const { step, name, activation, weights, biases, activations } = layer;
   const [low, high] = extent(weights);
   const inputs = columns && columns.length <= 6 ? columns.join(", ") : `${step.inputs} inputs`;
   return (
@@ -79,7 +80,7 @@ function Layer({ layer, columns }: { layer: LayerView; columns: string[] | null 
           draw={(pen) => drawWeights(pen, layer)}
           inputs={[weights, biases]}
         >
-          Weights: a row per unit, a column per input, the bias apart. Strong colours are large numbers.
+          Weights: one row per unit, one column per input, biases on the right. Stronger colours mean larger values.
         </Canvas>
         <Canvas
           height={150}
@@ -87,40 +88,40 @@ function Layer({ layer, columns }: { layer: LayerView; columns: string[] | null 
           draw={(pen) => drawHistogram(pen, weights, "weight", pen.palette.accent)}
           inputs={[weights]}
         >
-          How the weights are spread.
+          Distribution of the weights.
         </Canvas>
         <Canvas
           height={150}
-          label={`Histogram of what ${name} answers. ${remark(layer)}`}
-          draw={(pen) => drawHistogram(pen, answers, activation ? `after ${activation}` : "output", pen.palette.second)}
-          inputs={[answers]}
+          label={`Histogram of the activations of ${name}. ${remark(layer)}`}
+          draw={(pen) => drawHistogram(pen, activations, activation ? `after ${activation}` : "output", pen.palette.second)}
+          inputs={[activations]}
         >
-          What the units answer. {remark(layer)}
+          Distribution of the activations. {remark(layer)}
         </Canvas>
       </div>
     </div>
   );
 }
 
-const SATURATED = 0.95; // of the way to where tanh and sigmoid no longer move
+const SATURATED = 0.95; // of the output range of tanh and sigmoid
 
-/** Says what of a layer does not learn. */
-function remark({ activation, answers, step }: LayerView): string {
-  const rows = answers.length / step.outputs;
+/** Reports dead units (ReLU) and saturated activations (tanh, sigmoid). */
+function remark({ activation, activations, step }: LayerView): string {
+  const rows = activations.length / step.outputs;
   if (activation === "relu") {
     const dead = Array.from({ length: step.outputs }, (_, unit) => unit).filter((unit) => {
-      for (let row = 0; row < rows; row++) if ((answers[row * step.outputs + unit] ?? 0) > 0) return false;
+      for (let row = 0; row < rows; row++) if ((activations[row * step.outputs + unit] ?? 0) > 0) return false;
       return true;
     }).length;
-    return dead === 0 ? "Every unit answers some row." : `${dead} of ${step.outputs} units are zero for all of these rows: they learn nothing from them.`;
+    return dead === 0 ? "No dead units." : `${dead} of ${step.outputs} units are dead: zero for all of these rows.`;
   }
   const ends = activation === "tanh" ? [-1, 1] : activation === "sigmoid" ? [0, 1] : null;
   if (!ends) return "";
   const [low = 0, high = 1] = ends;
   const room = ((1 - SATURATED) * (high - low)) / 2;
   let flat = 0;
-  for (const answer of answers) if (answer < low + room || answer > high - room) flat++;
-  return `${percent(flat / Math.max(1, answers.length))} are near an end, where ${activation} hardly moves.`;
+  for (const value of activations) if (value < low + room || value > high - room) flat++;
+  return `${percent(flat / Math.max(1, activations.length))} of the activations are saturated.`;
 }
 
 function extent(values: Float32Array): Range {

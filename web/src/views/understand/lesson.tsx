@@ -1,4 +1,4 @@
-/** All pictures of one run, which show the same epoch. */
+/** All plots of one run, for the same epoch. */
 
 import { useMemo } from "preact/hooks";
 import { call, getRun, type Run } from "../../api";
@@ -6,7 +6,7 @@ import { Failure } from "../../components/failure";
 import { RunState } from "../../components/state";
 import { lineProblem } from "../../learning/line";
 import { netOf } from "../../learning/net";
-import { type Film, useFilm } from "../../learning/trajectory";
+import { type RunTrajectory, useTrajectory } from "../../learning/trajectory";
 import { useInterval, useResource } from "../../resource";
 import { href } from "../../router";
 import { useLosses } from "./losses";
@@ -21,7 +21,7 @@ const ENDED = new Set<Run["state"]>(["succeeded", "failed", "cancelled"]);
 
 export function Lesson({ id }: { id: string }) {
   const run = useResource((signal) => call(getRun({ path: { run_id: id }, signal })), [id]);
-  const { film, error } = useFilm(id);
+  const { trajectory, error } = useTrajectory(id);
   const isOver = run.data !== null && ENDED.has(run.data.state);
   useInterval(run.reload, run.data && !isOver ? 1 : null);
   if (!run.data) {
@@ -30,15 +30,15 @@ export function Lesson({ id }: { id: string }) {
   }
   return (
     <>
-      <Head run={run.data} />
+      <LessonHead run={run.data} />
       {error !== null && <Failure error={error} />}
-      {film && <Pictures run={run.data} film={film} />}
-      {!film && error === null && <p class="quiet">Loading…</p>}
+      {trajectory && <Pictures run={run.data} trajectory={trajectory} />}
+      {!trajectory && error === null && <p class="quiet">Loading…</p>}
     </>
   );
 }
 
-function Head({ run }: { run: Run }) {
+function LessonHead({ run }: { run: Run }) {
   return (
     <div class="row apart">
       <div class="cut">
@@ -51,28 +51,28 @@ function Head({ run }: { run: Run }) {
       <div class="row">
         <RunState run={run} />
         <a class="button" href={href("runs", run.id)}>
-          The run
+          Run details
         </a>
       </div>
     </div>
   );
 }
 
-function Pictures({ run, film }: { run: Run; film: Film }) {
-  const { subject } = film;
+function Pictures({ run, trajectory }: { run: Run; trajectory: RunTrajectory }) {
+  const { subject } = trajectory;
   const net = useMemo(() => (subject ? netOf(subject) : null), [subject]);
   const problem = useMemo(() => (subject ? lineProblem(subject) : null), [subject]);
-  const losses = useLosses(run.id, film.epochs.at(-1) ?? 0, film.isFinal);
-  const player = usePlayer(film.epochs.length);
-  const values = film.frames[player.place];
-  if (!subject || !net || !values) return <NoFrames run={run} film={film} />;
-  const shown = { run, film, subject, net, values, place: player.place, isMoving: player.isMoving };
+  const losses = useLosses(run.id, trajectory.epochs.at(-1) ?? 0, trajectory.isFinal);
+  const player = usePlayer(trajectory.epochs.length);
+  const values = trajectory.frames[player.place];
+  if (!subject || !net || !values) return <NoFrames run={run} trajectory={trajectory} />;
+  const shown = { run, trajectory, subject, net, values, place: player.place, isMoving: player.isMoving };
   return (
     <>
-      <Player player={player} film={film} losses={losses} isLive={!film.isFinal} epochs={configOf(run).epochs} />
+      <Player player={player} trajectory={trajectory} losses={losses} isLive={!trajectory.isFinal} epochs={configOf(run).epochs} />
       <div class="beside">
         <Shape {...shown} />
-        {losses.length > 0 && <Losses losses={losses} epoch={film.epochs[player.place] ?? 0} />}
+        {losses.length > 0 && <Losses losses={losses} epoch={trajectory.epochs[player.place] ?? 0} />}
       </div>
       {problem ? <LineLesson {...shown} problem={problem} /> : <Layers {...shown} />}
       <Rates run={run} subject={subject} problem={problem} />
@@ -80,18 +80,18 @@ function Pictures({ run, film }: { run: Run; film: Film }) {
   );
 }
 
-function NoFrames({ run, film }: { run: Run; film: Film }) {
-  if (!film.isFinal) {
-    return <p class="quiet">The run is {run.state}: the pictures begin with its first epoch.</p>;
+function NoFrames({ run, trajectory }: { run: Run; trajectory: RunTrajectory }) {
+  if (!trajectory.isFinal) {
+    return <p class="quiet">The run is {run.state}. The plots appear after its first epoch.</p>;
   }
   return (
     <div class="empty">
       <p>
-        This run kept no parameters from epoch to epoch. They are kept for nets of up to 5000 parameters, such as two
-        layers of 64 units over a few columns, and from the first epoch on.
+        This run stored no parameters per epoch. The service stores them for networks of up to 5000 parameters, such as
+        two layers of 64 units with a few features, from the first epoch on.
       </p>
       <a class="button primary" href={`${href("new")}?from=${run.id}`}>
-        Train a smaller net
+        Train a smaller network
       </a>
     </div>
   );

@@ -1,7 +1,8 @@
-/** Gradient descent on a line: the error surface with the way down, and the error over one number. */
+/** Gradient descent on a line: the loss surface with its path, and the loss along one parameter. */
 
 import { useMemo, useState } from "preact/hooks";
-import { axes, Canvas, dot, inside, type Pen, type Range, rangeOf, stroke } from "../../components/charts/canvas";
+import type { Range } from "../../components/charts/axis";
+import { axes, Canvas, dot, inside, type Pen, rangeOf, stroke } from "../../components/charts/canvas";
 import { Scroll } from "../../components/scroll";
 import { count, number } from "../../format";
 import { type Line, lineOf, type LineProblem, slopeOf, windowOf } from "../../learning/line";
@@ -14,50 +15,50 @@ interface Props extends Shown {
 }
 
 export function LineLesson({ problem, ...shown }: Props) {
-  const { film, subject, place } = shown;
-  const path = useMemo(() => film.frames.map((values) => lineOf(subject, values)), [film, subject]);
+  const { trajectory, subject, place } = shown;
+  const path = useMemo(() => trajectory.frames.map((values) => lineOf(subject, values)), [trajectory, subject]);
   const window = useMemo(() => windowOf(problem, [path]), [path, problem]);
   const now = path[place] ?? { w: 0, b: 0 };
   return (
     <div class="halves">
       <section class="card" aria-labelledby="surface">
-        <h2 id="surface">The error surface</h2>
+        <h2 id="surface">Loss surface</h2>
         <Canvas
           height={340}
           label={`The ${lossName(problem.loss)} over w and b. ${sentence(problem, now)}`}
           draw={(pen) => drawSurface(pen, problem, window, path.slice(0, place + 1))}
           inputs={[problem, window, path, place]}
         >
-          Each point of this plane is a line. Rings join lines with the same error; the cross is the closed-form
-          optimum, the path is the way that training took.{sampled(shown)}
+          Each point (w, b) is a line. Contours join lines with equal loss; the cross marks the closed-form optimum, the
+          path shows the steps of training.{sampled(shown)}
         </Canvas>
-        <Numbers problem={problem} now={now} />
+        <LineTable problem={problem} now={now} />
       </section>
       <Slope {...shown} problem={problem} now={now} window={window} />
     </div>
   );
 }
 
-/** Says where the error is not the one that training went down. */
+/** Notes that the plotted loss is computed on a sample, unlike the training loss. */
 function sampled({ subject }: Shown): string {
   const all = subject.rows["train"] ?? 0;
   const used = subject.sample.split.filter((split) => split === "train").length;
-  return used < all ? ` The error is computed over a sample of ${count(used)} of the ${count(all)} training rows.` : "";
+  return used < all ? ` The loss is computed on a sample of ${count(used)} of ${count(all)} training rows.` : "";
 }
 
 function sentence(problem: LineProblem, now: Line): string {
   const { optimum } = problem;
-  const here = `w is ${number(now.w)}, b is ${number(now.b)}, error ${number(problem.error(now))}.`;
+  const here = `w is ${number(now.w)}, b is ${number(now.b)}, loss ${number(problem.error(now))}.`;
   if (!optimum) return here;
-  return `${here} The optimum is at w ${number(optimum.w)}, b ${number(optimum.b)}, error ${number(problem.error(optimum))}.`;
+  return `${here} The optimum is at w ${number(optimum.w)}, b ${number(optimum.b)}, loss ${number(problem.error(optimum))}.`;
 }
 
-function Numbers({ problem, now }: { problem: LineProblem; now: Line }) {
+function LineTable({ problem, now }: { problem: LineProblem; now: Line }) {
   const { optimum } = problem;
-  const rows: [string, Line][] = [["Now", now]];
+  const rows: [string, Line][] = [["Current", now]];
   if (optimum) rows.push(["Closed form", optimum]);
   return (
-    <Scroll label="Numbers of the line">
+    <Scroll label="Parameters and loss of the line">
       <table>
         <thead>
           <tr>
@@ -93,12 +94,12 @@ function Slope({ problem, now, window, run }: SlopeProps) {
   const [along, setAlong] = useState<"w" | "b">("w");
   const slope = slopeOf(problem, now, along);
   const isFlat = Math.abs(slope) * (window[along][1] - window[along][0]) < 1e-3 * (problem.error(now) + 1e-12);
-  const way = isFlat ? "nearly flat: there is little left to gain" : slope > 0 ? "uphill: the next step goes to the left" : "downhill: the next step goes to the right";
+  const direction = isFlat ? "nearly flat: little improvement is left" : slope > 0 ? `so the next step decreases ${along}` : `so the next step increases ${along}`;
   return (
     <section class="card" aria-labelledby="slope">
       <div class="row apart">
-        <h2 id="slope">The error over {along}</h2>
-        <div class="segments" role="group" aria-label="Number that varies">
+        <h2 id="slope">Loss along {along}</h2>
+        <div class="segments" role="group" aria-label="Parameter">
           {(["w", "b"] as const).map((each) => (
             <button key={each} type="button" class="small" aria-pressed={along === each} onClick={() => setAlong(each)}>
               {each}
@@ -112,11 +113,10 @@ function Slope({ problem, now, window, run }: SlopeProps) {
         draw={(pen) => drawSlope(pen, problem, now, along, window[along])}
         inputs={[problem, now, along, window]}
       >
-        The curve is a cut through the surface where {OTHER[along]} = {number(now[OTHER[along]])}; the tangent shows its
-        slope.
+        Cross-section of the loss surface at {OTHER[along]} = {number(now[OTHER[along]])}; the tangent shows the slope.
       </Canvas>
       <p>
-        Here the slope is <strong>{number(slope)}</strong>, {way}.
+        The slope is <strong>{number(slope)}</strong>, {direction}.
         {isPlain(run) && (
           <>
             {" "}
@@ -128,7 +128,7 @@ function Slope({ problem, now, window, run }: SlopeProps) {
   );
 }
 
-/** Whether a step is nothing but the learning rate times the slope that is shown. */
+/** Whether a step is exactly the learning rate times the slope shown. */
 function isPlain(run: Shown["run"]): boolean {
   const { optimizer, batch_size, standardize } = configOf(run);
   const schedule = (run.config["schedule"] as { type?: string } | undefined)?.type ?? "constant";
@@ -136,7 +136,7 @@ function isPlain(run: Shown["run"]): boolean {
 }
 
 const POINTS = 120; // of the curve
-const TANGENT = 0.22; // of the width, to each side
+const TANGENT = 0.22; // share of the width, to each side
 
 function drawSlope(pen: Pen, problem: LineProblem, now: Line, along: "w" | "b", range: Range): void {
   const { context, palette } = pen;

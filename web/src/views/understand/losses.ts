@@ -1,19 +1,19 @@
-/** The curves of the loss beside the frames. */
+/** The loss curves of a run. */
 
 import { useEffect } from "preact/hooks";
 import { call, getMetrics, type MetricColumns } from "../../api";
 import { useResource } from "../../resource";
 
-export interface Curve {
+export interface LossCurve {
   split: string;
   epochs: number[];
   values: number[];
 }
 
-const POINTS = 1_000; // of each curve
+const POINTS = 1_000; // per curve
 
-/** Loads anew whenever the film has grown. */
-export function useLosses(runId: string, epoch: number, isFinal: boolean): Curve[] {
+/** Loads the curves again whenever the trajectory has grown. */
+export function useLosses(runId: string, epoch: number, isFinal: boolean): LossCurve[] {
   const found = useResource((signal) => loadLosses(runId, signal), [runId]);
   useEffect(() => {
     if (epoch > 0) found.reload();
@@ -21,12 +21,12 @@ export function useLosses(runId: string, epoch: number, isFinal: boolean): Curve
   return found.data ?? [];
 }
 
-export async function loadLosses(runId: string, signal: AbortSignal): Promise<Curve[]> {
+export async function loadLosses(runId: string, signal: AbortSignal): Promise<LossCurve[]> {
   const query = { names: "loss", splits: "train,validation", max_points: POINTS, layout: "columns" } as const;
   const page = await call(getMetrics({ path: { run_id: runId }, query, signal }));
   const { epoch, split, value } = page.data as MetricColumns;
   return ["train", "validation"]
-    .map((name): Curve => {
+    .map((name): LossCurve => {
       const rows = epoch.map((_, row) => row).filter((row) => split[row] === name);
       return {
         split: name,
@@ -37,8 +37,8 @@ export async function loadLosses(runId: string, signal: AbortSignal): Promise<Cu
     .filter((curve) => curve.epochs.length > 0);
 }
 
-/** Returns the loss at an epoch, or at the last one before it that is there. */
-export function lossAt(curve: Curve, epoch: number): number | null {
+/** Returns the loss at an epoch, or the last one before it. */
+export function lossAt(curve: LossCurve, epoch: number): number | null {
   const place = curve.epochs.findLastIndex((each) => each <= epoch);
   return curve.values[place] ?? null;
 }

@@ -1,14 +1,15 @@
-/** Predictions over two columns as colours: a class each, or from low to high. */
+/** Predictions over two columns as colours: one per class, or a scale from low to high. */
 
 import type { Axis } from "../../api";
-import { axes, channels, type Frame, inside, type Pen, type Range } from "../../components/charts/canvas";
+import type { Range } from "../../components/charts/axis";
+import { axes, channels, type Frame, inside, type Pen } from "../../components/charts/canvas";
 import { contour, type Grid } from "../../learning/contours";
 import { decoded, over, spread } from "../../learning/slice";
 import { mark } from "./fit";
 import type { Shown } from "./shown";
 
-const WORK = 16_000_000; // multiplications that a picture may take …
-const MOVING = 4_000_000; // … and while it moves
+const WORK = 16_000_000; // multiplications per plot …
+const MOVING = 4_000_000; // … and while the epoch changes
 const [FINEST, COARSEST] = [84, 32]; // squares along a side
 
 type Rgb = [number, number, number];
@@ -33,7 +34,7 @@ function ends(values: number[]): Range {
   return [values[0] ?? 0, values.at(-1) ?? 1];
 }
 
-/** Paints a square per answer; the canvas smooths them while it makes them larger. */
+/** Paints one square per prediction; the canvas smooths them when it scales them up. */
 function paint({ context }: Pen, frame: Frame, side: number, colors: Rgb[]): void {
   const image = new ImageData(side, side);
   colors.forEach((color, place) => {
@@ -62,7 +63,7 @@ function heatColors(pen: Pen, shown: Shown, answers: Float32Array, width: number
   return Array.from({ length: answers.length / width }, (_, place) => color(answers[place * width] ?? 0, 0.6));
 }
 
-/** Returns the colour of a value: one end of the target's range to the other, pale in the middle. */
+/** Returns a colour scale over the range of the target, pale in the middle. */
 function heat({ palette }: Pen, { subject }: Shown): (value: number, strength: number) => Rgb {
   const truth = subject.sample.truth.map((row) => (row as number[])[0] ?? 0);
   const [least, most] = [Math.min(...truth), Math.max(...truth)];
@@ -77,7 +78,7 @@ function blend(from: Rgb, to: Rgb, share: number): Rgb {
   return from.map((channel, place) => channel + ((to[place] ?? 0) - channel) * share) as Rgb;
 }
 
-/** Draws where two classes are equally likely. */
+/** Draws the decision boundaries, where two classes are equally likely. */
 function drawBoundaries({ context, palette }: Pen, frame: Frame, side: number, answers: Float32Array, width: number): void {
   context.strokeStyle = palette.ink;
   context.globalAlpha = 0.65;

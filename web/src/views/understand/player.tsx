@@ -1,23 +1,23 @@
-/** Which epoch is shown: a slider over all of them that can play, and that follows a run that learns. */
+/** The current epoch: a slider over all epochs that can play, and follows a run while it trains. */
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { axes, Canvas, inside, type Pen, rangeOf, stroke, dot } from "../../components/charts/canvas";
 import { count, number } from "../../format";
-import type { Film } from "../../learning/trajectory";
-import { type Curve, lossAt } from "./losses";
+import type { RunTrajectory } from "../../learning/trajectory";
+import { type LossCurve, lossAt } from "./losses";
 
 export interface PlayerState {
   place: number;
   length: number;
   isPlaying: boolean;
-  /** whether another frame follows at once: it plays, or the slider is dragged */
+  /** whether the next frame follows at once: while playing, or while the slider is dragged */
   isMoving: boolean;
   show: (place: number) => void;
   rest: () => void;
   toggle: () => void;
 }
 
-const SECONDS = 8; // that all frames take
+const SECONDS = 8; // to play all frames
 const LEAST_MS = 30; // between two frames
 
 export function usePlayer(length: number): PlayerState {
@@ -26,7 +26,7 @@ export function usePlayer(length: number): PlayerState {
   const [isDragged, setDragged] = useState(false);
   const before = useRef(length);
   useEffect(() => {
-    // Whoever looks at the newest frame goes on looking at the newest.
+    // At the newest frame, the player follows new frames.
     const wasAtEnd = place >= before.current - 1;
     before.current = length;
     if (wasAtEnd && !isPlaying) setPlace(Math.max(0, length - 1));
@@ -66,28 +66,28 @@ export function usePlayer(length: number): PlayerState {
 
 interface Props {
   player: PlayerState;
-  film: Film;
-  losses: Curve[];
+  trajectory: RunTrajectory;
+  losses: LossCurve[];
   isLive: boolean;
-  /** how many were asked for */
+  /** epochs in the configuration */
   epochs: number | undefined;
 }
 
-export function Player({ player, film, losses, isLive, epochs }: Props) {
-  const epoch = film.epochs[player.place] ?? 0;
-  const said = losses
+export function Player({ player, trajectory, losses, isLive, epochs }: Props) {
+  const epoch = trajectory.epochs[player.place] ?? 0;
+  const values = losses
     .map((curve) => `${curve.split} loss ${number(lossAt(curve, epoch))}`)
     .join(", ");
   return (
-    <section class="card player" aria-label="Epoch">
+    <section class="card player" aria-label="Training replay">
       <div class="row">
         <button type="button" class="primary play" onClick={player.toggle}>
           {player.isPlaying ? "Pause" : "Play"}
         </button>
         <span class="epoch">
-          Epoch <strong>{count(epoch)}</strong> <span class="quiet">of {count(isLive ? epochs : film.epochs.at(-1))}</span>
+          Epoch <strong>{count(epoch)}</strong> <span class="quiet">of {count(isLive ? epochs : trajectory.epochs.at(-1))}</span>
         </span>
-        {isLive && <span class="tag active">learning</span>}
+        {isLive && <span class="tag active">training</span>}
         <span class="legend">
           {losses.map((curve) => (
             <span key={curve.split} class={curve.split}>
@@ -99,8 +99,8 @@ export function Player({ player, film, losses, isLive, epochs }: Props) {
       <input
         type="range"
         class="scrub"
-        aria-label="Epoch that is shown"
-        aria-valuetext={`epoch ${epoch}${said && `, ${said}`}`}
+        aria-label="Epoch"
+        aria-valuetext={`epoch ${epoch}${values && `, ${values}`}`}
         min={0}
         max={Math.max(0, player.length - 1)}
         value={player.place}
@@ -111,34 +111,34 @@ export function Player({ player, film, losses, isLive, epochs }: Props) {
   );
 }
 
-/** The curves of the loss, with the epoch that is shown marked in them. */
-export function Losses({ losses, epoch }: { losses: Curve[]; epoch: number }) {
-  const said = losses.map((curve) => `${curve.split} ${number(lossAt(curve, epoch))}`).join(", ");
+/** The loss curves with a mark at the current epoch. */
+export function Losses({ losses, epoch }: { losses: LossCurve[]; epoch: number }) {
+  const values = losses.map((curve) => `${curve.split} ${number(lossAt(curve, epoch))}`).join(", ");
   return (
     <section class="card" aria-labelledby="loss">
-      <h2 id="loss">The loss</h2>
+      <h2 id="loss">Loss curves</h2>
       <Canvas
         height={380}
-        label={`Curves of the loss. At epoch ${epoch}: ${said}.`}
+        label={`Loss curves. At epoch ${epoch}: ${values}.`}
         draw={(pen) => drawLosses(pen, losses, epoch)}
         inputs={[losses, epoch]}
       >
-        {losses.length > 1 ? "Blue: training rows, orange: rows that were held out." : "Over the training rows."}
+        {losses.length > 1 ? "Blue: training loss, orange: validation loss." : "Training loss."}
       </Canvas>
     </section>
   );
 }
 
-const LOG_FROM = 8; // times the last loss: a curve that falls so far is shown in powers of ten
+const LOG_FROM = 8; // ratio of the largest to the smallest loss, above which the y axis is logarithmic
 
-export function drawLosses(pen: Pen, losses: Curve[], epoch: number | null, range?: [number, number]): void {
+export function drawLosses(pen: Pen, losses: LossCurve[], epoch: number | null, range?: [number, number]): void {
   const { context, palette } = pen;
   const all = losses.flatMap((curve) => curve.values).filter((value) => Number.isFinite(value) && value > 0);
   const isLog = range !== undefined || Math.max(...all) > LOG_FROM * Math.min(...all);
   const high = (value: number) => (isLog ? Math.log10(value) : value);
   const x = rangeOf(losses.flatMap((curve) => curve.epochs), 0.01);
   const y = range ?? rangeOf(all.map(high));
-  const frame = axes(pen, x, y, { x: "epoch", y: isLog ? "loss, log scale" : "loss", isLog });
+  const frame = axes(pen, x, y, { x: "epoch", y: isLog ? "loss (log scale)" : "loss", isLog });
   inside(pen, frame, () => {
     for (const curve of losses) {
       context.strokeStyle = context.fillStyle = curve.split === "train" ? palette.accent : palette.second;

@@ -1,4 +1,4 @@
-/** What became of the three runs: their curves on one scale and, for a line, their paths. */
+/** The results of the three runs: loss curves on one scale and, for a line, their paths. */
 
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { call, getRun, type Run } from "../../api";
@@ -6,27 +6,27 @@ import { Canvas, rangeOf } from "../../components/charts/canvas";
 import { Failure } from "../../components/failure";
 import { number } from "../../format";
 import { lineOf, type LineProblem, windowOf } from "../../learning/line";
-import { type Film, loadFilm } from "../../learning/trajectory";
+import { type RunTrajectory, loadTrajectory } from "../../learning/trajectory";
 import { href } from "../../router";
-import { type Curve, loadLosses } from "./losses";
+import { type LossCurve, loadLosses } from "./losses";
 import { drawLosses } from "./player";
 import { drawSurface } from "./surface";
 import { configOf } from "./words";
 
 interface Outcome {
   run: Run;
-  film: Film;
-  losses: Curve[];
+  trajectory: RunTrajectory;
+  losses: LossCurve[];
 }
 
 const POLL = 500; // milliseconds
-const TALLEST = 3; // powers of ten above the first loss that a diverging curve is followed
+const TALLEST = 3; // powers of ten above the first loss, up to which a diverging curve is plotted
 
 export function RateResults({ runs, problem }: { runs: Run[]; problem: LineProblem | null }) {
   const { outcomes, error } = useOutcomes(runs);
   const range = useMemo(() => sharedRange(outcomes), [outcomes]);
   const window = useMemo(() => {
-    const paths = outcomes.map(({ film }) => pathOf(film));
+    const paths = outcomes.map(({ trajectory }) => pathOf(trajectory));
     return problem ? windowOf(problem, paths) : null;
   }, [outcomes, problem]);
   const best = Math.min(...outcomes.map(({ losses }) => losses[0]?.values.at(-1) ?? Infinity));
@@ -35,8 +35,8 @@ export function RateResults({ runs, problem }: { runs: Run[]; problem: LineProbl
       {error !== null && <Failure error={error} />}
       <div class="rates">
         {outcomes.map((outcome) => {
-          const { run, film, losses } = outcome;
-          const path = problem ? pathOf(film) : [];
+          const { run, trajectory, losses } = outcome;
+          const path = problem ? pathOf(trajectory) : [];
           return (
             <div key={run.id}>
               <h3>
@@ -45,7 +45,7 @@ export function RateResults({ runs, problem }: { runs: Run[]; problem: LineProbl
               </h3>
               <Canvas
                 height={190}
-                label={`Loss with a rate that is ${run.tags?.["rate"]}. ${verdict(outcome, best)}`}
+                label={`Loss with a learning rate that is ${run.tags?.["rate"]}. ${verdict(outcome, best)}`}
                 draw={(pen) => drawLosses(pen, losses, null, range)}
                 inputs={[losses, range]}
               />
@@ -66,12 +66,12 @@ export function RateResults({ runs, problem }: { runs: Run[]; problem: LineProbl
   );
 }
 
-function pathOf(film: Film) {
-  const { subject } = film;
-  return subject ? film.frames.map((values) => lineOf(subject, values)) : [];
+function pathOf(trajectory: RunTrajectory) {
+  const { subject } = trajectory;
+  return subject ? trajectory.frames.map((values) => lineOf(subject, values)) : [];
 }
 
-/** Loads what the runs have by now, until all of them have ended. */
+/** Loads the results of the runs repeatedly until all of them have ended. */
 function useOutcomes(runs: Run[]): { outcomes: Outcome[]; error: unknown } {
   const [outcomes, setOutcomes] = useState<Outcome[]>([]);
   const [error, setError] = useState<unknown>(null);
@@ -100,11 +100,11 @@ function useOutcomes(runs: Run[]): { outcomes: Outcome[]; error: unknown } {
 
 async function outcomeOf(runId: string, signal: AbortSignal): Promise<Outcome> {
   const run = await call(getRun({ path: { run_id: runId }, signal }));
-  const [film, losses] = await Promise.all([loadFilm(runId, null, signal), loadLosses(runId, signal)]);
-  return { run, film, losses };
+  const [trajectory, losses] = await Promise.all([loadTrajectory(runId, null, signal), loadLosses(runId, signal)]);
+  return { run, trajectory, losses };
 }
 
-/** Returns one scale for all, in powers of ten. */
+/** Returns a common y range for all curves, as powers of ten. */
 function sharedRange(outcomes: Outcome[]): [number, number] {
   const all = outcomes.flatMap(({ losses }) => losses.flatMap((curve) => curve.values)).filter((value) => value > 0 && Number.isFinite(value));
   const first = Math.max(...outcomes.map(({ losses }) => losses[0]?.values[0] ?? 0), 1e-12);
@@ -112,8 +112,8 @@ function sharedRange(outcomes: Outcome[]): [number, number] {
   return rangeOf(all.map((value) => Math.min(Math.log10(value), most)));
 }
 
-const RISEN = 1.02;
-const FALLEN = 0.5; // of the first loss
+const RISEN = 1.02; // times the first loss
+const FALLEN = 0.5; // times the first loss
 const BEHIND = 1.1; // times the best of the three
 
 function verdict({ run, losses }: Outcome, best: number): string {
@@ -121,9 +121,9 @@ function verdict({ run, losses }: Outcome, best: number): string {
   if (!run.finished_at) return `The run is ${run.state}.`;
   const curve = losses.find((each) => each.split === "train");
   const [first, last] = [curve?.values[0] ?? NaN, curve?.values.at(-1) ?? NaN];
-  const said = `The loss went from ${number(first)} to ${number(last)}`;
-  if (!Number.isFinite(last) || last > first * RISEN) return `${said}: each step lands higher than it started.`;
-  if (last > first * FALLEN) return `${said}: the steps are so small that it has hardly moved.`;
-  if (last > best * BEHIND) return `${said}: it is not there yet, the best of the three is at ${number(best)}.`;
-  return `${said}.`;
+  const change = `The loss went from ${number(first)} to ${number(last)}`;
+  if (!Number.isFinite(last) || last > first * RISEN) return `${change}: the steps overshoot and training diverges.`;
+  if (last > first * FALLEN) return `${change}: the steps are too small to make progress.`;
+  if (last > best * BEHIND) return `${change}: training has not converged, the best of the three is at ${number(best)}.`;
+  return `${change}.`;
 }

@@ -1,4 +1,4 @@
-/** The same run with learning rates that are too small, right and too large, side by side. */
+/** Trains the same model with a learning rate that is too small, right and too large, and compares the results. */
 
 import { useState } from "preact/hooks";
 import { call, listRuns, type Run, type RunConfig, submitRun, type TrajectorySubject } from "../../api";
@@ -6,7 +6,7 @@ import { Failure } from "../../components/failure";
 import type { LineProblem } from "../../learning/line";
 import { announce } from "../../news";
 import { useResource } from "../../resource";
-import { freshKey } from "../datasets/upload";
+import { idempotencyKey } from "../datasets/upload";
 import { RateResults } from "./rate-results";
 import { configOf, RATES_OF } from "./words";
 
@@ -16,8 +16,8 @@ interface Props {
   problem: LineProblem | null;
 }
 
-export const KINDS = ["too small", "right", "too large"] as const;
-type Kind = (typeof KINDS)[number];
+export const RATE_KINDS = ["too small", "right", "too large"] as const;
+type RateKind = (typeof RATE_KINDS)[number];
 
 const EPOCHS = 40;
 const TRIAL = "rates_trial";
@@ -33,9 +33,9 @@ export function Rates({ run, subject, problem }: Props) {
     setSending(true);
     setError(null);
     try {
-      const name = freshKey();
+      const name = idempotencyKey();
       const runs: Run[] = [];
-      for (const kind of KINDS) runs.push(await submitted(run, subject, kind, Number(rates[kind]), name));
+      for (const kind of RATE_KINDS) runs.push(await submitted(run, subject, kind, Number(rates[kind]), name));
       trial.set(runs);
       announce("Three runs are queued.");
     } catch (refused) {
@@ -47,10 +47,10 @@ export function Rates({ run, subject, problem }: Props) {
 
   return (
     <section class="card" aria-labelledby="rates">
-      <h2 id="rates">Three learning rates on this data</h2>
+      <h2 id="rates">Compare learning rates</h2>
       <p class="quiet">{explained(subject)}</p>
       <form class="choice-row rate-form" onSubmit={(event) => void submit(event)}>
-        {KINDS.map((kind) => (
+        {RATE_KINDS.map((kind) => (
           <label class="field" key={kind}>
             <span>{kind[0]?.toUpperCase() + kind.slice(1)}</span>
             <input
@@ -77,16 +77,16 @@ export function Rates({ run, subject, problem }: Props) {
 function explained(subject: TrajectorySubject): string {
   const largest = subject.line?.largest_learning_rate;
   if (!largest) {
-    return `The same net learns for ${EPOCHS} epochs with each of these rates, everything else as in this run.`;
+    return `Trains the same model for ${EPOCHS} epochs with each learning rate. All other settings are those of this run.`;
   }
   return (
-    `Plain gradient descent over all rows, ${EPOCHS} epochs each. The error of a line is a bowl: above a rate of ` +
-    `${largest.toPrecision(3)} each step lands higher on the other side, and training diverges.`
+    `Full-batch gradient descent for ${EPOCHS} epochs each. The loss of a linear model is a convex bowl: above a ` +
+    `learning rate of ${largest.toPrecision(3)} each step overshoots to a higher loss, and training diverges.`
   );
 }
 
-/** Returns rates that show what they are to show, as far as that can be known. */
-function suggested(run: Run, subject: TrajectorySubject): Record<Kind, string> {
+/** Returns a learning rate of each kind, as far as the service can derive them. */
+function suggested(run: Run, subject: TrajectorySubject): Record<RateKind, string> {
   const largest = subject.line?.largest_learning_rate;
   const text = (rate: number) => String(Number(rate.toPrecision(3)));
   if (largest) return { "too small": text(largest / 60), right: text(largest * 0.6), "too large": text(largest * 1.03) };
@@ -94,7 +94,7 @@ function suggested(run: Run, subject: TrajectorySubject): Record<Kind, string> {
   return { "too small": text(rate / 100), right: text(rate), "too large": text(rate * 100) };
 }
 
-async function submitted(run: Run, subject: TrajectorySubject, kind: Kind, rate: number, trial: string): Promise<Run> {
+async function submitted(run: Run, subject: TrajectorySubject, kind: RateKind, rate: number, trial: string): Promise<Run> {
   const isBowl = Boolean(subject.line?.largest_learning_rate);
   const { register_as: _, ...config } = run.config as unknown as RunConfig;
   const own = config.optimizer as { type: string };
@@ -108,14 +108,14 @@ async function submitted(run: Run, subject: TrajectorySubject, kind: Kind, rate:
     name: `rate ${rate}`,
     tags: { [RATES_OF]: run.id, [TRIAL]: trial, rate: kind },
   } as RunConfig;
-  return call(submitRun({ body, headers: { "Idempotency-Key": freshKey() } }));
+  return call(submitRun({ body, headers: { "Idempotency-Key": idempotencyKey() } }));
 }
 
-/** Returns the runs of the last trial, in the order of `KINDS`. */
+/** Returns the runs of the last trial, in the order of `RATE_KINDS`. */
 async function newest(runId: string, signal: AbortSignal): Promise<Run[]> {
   const page = await call(listRuns({ query: { tag: [`${RATES_OF}:${runId}`], limit: 3 }, signal }));
   const trial = page.data[0]?.tags?.[TRIAL];
-  return KINDS.flatMap((kind) =>
+  return RATE_KINDS.flatMap((kind) =>
     page.data.filter((run) => run.tags?.[TRIAL] === trial && run.tags?.["rate"] === kind).slice(0, 1),
   );
 }

@@ -1,4 +1,4 @@
-/** What the net makes of the data at one epoch: its line over one column, its map over two. */
+/** The predictions at one epoch: a curve over one column, or a heat map over two. */
 
 import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
@@ -6,7 +6,7 @@ import type { Axis, TrajectorySubject } from "../../api";
 import { Canvas } from "../../components/charts/canvas";
 import { count, number } from "../../format";
 import { along } from "../../learning/slice";
-import { drawFit, showsErrors } from "./fit";
+import { drawFit, showsResiduals } from "./fit";
 import { drawMap } from "./map";
 import { configOf } from "./words";
 import type { Shown } from "./shown";
@@ -23,15 +23,15 @@ export function Shape({ children, ...shown }: Shown & { children?: ComponentChil
     <section class="card" aria-labelledby="shape">
       <div class="row apart">
         <h2 id="shape">{titleOf(subject, x, y)}</h2>
-        <Key subject={subject} hasMap={y !== undefined} />
+        <Legend subject={subject} hasMap={y !== undefined} />
       </div>
       {subject.axes.length > 1 && (
         <div class="choice-row">
-          <Chooser label="Across" axes={subject.axes} value={first} onValue={setFirst} />
-          <Chooser label="Up" axes={subject.axes} value={second} onValue={setSecond} other={first} />
+          <AxisChooser label="X axis" axes={subject.axes} value={first} onValue={setFirst} />
+          <AxisChooser label="Y axis" axes={subject.axes} value={second} onValue={setSecond} other={first} />
         </div>
       )}
-      {!x && <p class="quiet">None of the columns holds numbers, so there is no axis to draw the net over.</p>}
+      {!x && <p class="quiet">No feature is numeric, so there is no axis to plot predictions over.</p>}
       {x && (
         <Canvas
           height={380}
@@ -48,44 +48,44 @@ export function Shape({ children, ...shown }: Shown & { children?: ComponentChil
 }
 
 function titleOf(subject: TrajectorySubject, x: Axis | undefined, y: Axis | undefined): string {
-  if (!x) return "The net";
-  if (subject.target.classes) return y ? "The decision boundary" : "The probabilities";
-  return y ? "The fitted surface, from above" : subject.line ? "The fitted line" : "The fitted curve";
+  if (!x) return "Predictions";
+  if (subject.target.classes) return y ? "Decision boundary" : "Class probabilities";
+  return y ? "Fitted surface" : subject.line ? "Fitted line" : "Fitted curve";
 }
 
 function captionOf(subject: TrajectorySubject, hasMap: boolean, left: number): string {
   const { rows, sample } = subject;
   const all = (rows["train"] ?? 0) + (rows["validation"] ?? 0);
   const parts = [
-    (rows["validation"] ?? 0) > 0 ? "Filled points are training rows, open ones were held out." : "Points are training rows.",
+    (rows["validation"] ?? 0) > 0 ? "Filled points are training rows, open points are validation rows." : "Points are training rows.",
   ];
   if (!subject.target.classes && !hasMap) {
-    parts.push("Dashed: before the first step.");
-    if (showsErrors(subject)) parts.push("Thin lines: the errors.");
+    parts.push("The dashed line is the model before training.");
+    if (showsResiduals(subject)) parts.push("Thin lines are residuals.");
   }
   if (sample.x.length < all) parts.push(`${count(sample.x.length)} of ${count(all)} rows are shown.`);
   if (left > 0) {
-    const columns = left === 1 ? "other column is" : `${left} other columns are`;
-    parts.push(`The ${columns} held at the average, which the points are not.`);
+    const columns = left === 1 ? "other column" : `other ${left} columns`;
+    parts.push(`The predictions hold the ${columns} at the mean; the points do not.`);
   }
   return parts.join(" ");
 }
 
-interface ChooserProps {
+interface AxisChooserProps {
   label: string;
   axes: Axis[];
   value: string;
   onValue: (column: string) => void;
-  /** the column of the other axis: without one the net is drawn over that column alone */
+  /** the column of the x axis; if set, the y axis may also show the prediction */
   other?: string;
 }
 
-function Chooser({ label, axes, value, onValue, other }: ChooserProps) {
+function AxisChooser({ label, axes, value, onValue, other }: AxisChooserProps) {
   return (
     <label class="field">
       <span>{label}</span>
       <select value={value} onChange={(event) => onValue(event.currentTarget.value)}>
-        {other !== undefined && <option value="">what it predicts</option>}
+        {other !== undefined && <option value="">prediction</option>}
         {axes
           .filter((axis) => axis.column !== other)
           .map((axis) => (
@@ -98,9 +98,9 @@ function Chooser({ label, axes, value, onValue, other }: ChooserProps) {
   );
 }
 
-const MOST = 8; // colours that there are
+const MOST = 8; // class colours
 
-function Key({ subject, hasMap }: { subject: TrajectorySubject; hasMap: boolean }) {
+function Legend({ subject, hasMap }: { subject: TrajectorySubject; hasMap: boolean }) {
   if (subject.target.classes) {
     return (
       <span class="legend">
@@ -121,19 +121,19 @@ function Key({ subject, hasMap }: { subject: TrajectorySubject; hasMap: boolean 
   );
 }
 
-/** Says what the picture shows, for those who do not see it. */
+/** Describes the plot for screen readers. */
 function summary(shown: Shown, x: Axis, y: Axis | undefined): string {
-  const { subject, film, place } = shown;
-  const where = `Epoch ${film.epochs[place]}`;
+  const { subject, trajectory, place } = shown;
+  const where = `Epoch ${trajectory.epochs[place]}`;
   const ends = [x.min, x.max];
   const answers = along(shown, x, ends);
   const width = subject.outputs.length;
-  const said = ends.map((value, row) => {
+  const points = ends.map((value, row) => {
     const own = [...answers.subarray(row * width, (row + 1) * width)];
     const best = own.indexOf(Math.max(...own));
     const answer = subject.target.classes ? `${subject.outputs[best]} (${number(own[best])})` : number(own[0]);
     return `${x.column} ${number(value)} gives ${answer}`;
   });
   const over = y ? `${subject.outputs.length > 1 ? "the classes" : subject.outputs[0]} over ${x.column} and ${y.column}` : `predictions over ${x.column}`;
-  return `${where}: ${over}. ${said.join("; ")}${y ? `, at the average of ${y.column}` : ""}.`;
+  return `${where}: ${over}. ${points.join("; ")}${y ? `, at the mean of ${y.column}` : ""}.`;
 }

@@ -1,17 +1,17 @@
 import type { Run, TrajectorySubject } from "../../api";
 import type { Net } from "../../learning/net";
-import type { Film } from "../../learning/trajectory";
+import type { RunTrajectory } from "../../learning/trajectory";
 
-/** One epoch of a run, which a picture is drawn of. */
+/** One epoch of a run, as the plots need it. */
 export interface Shown {
   run: Run;
-  film: Film;
+  trajectory: RunTrajectory;
   subject: TrajectorySubject;
   net: Net;
-  /** the parameters after the epoch that is shown */
+  /** the parameters after that epoch */
   values: Float32Array;
-  /** which of the film's frames that is */
+  /** index of the frame in the trajectory */
   place: number;
-  /** whether the next epoch follows at once: then speed counts more than detail */
+  /** whether the next epoch follows at once: speed then matters more than detail */
   isMoving: boolean;
 }

@@ -1,12 +1,12 @@
-/** The error over w and b: rings of equal error, the closed-form optimum, the path of training. */
+/** The loss over w and b: contours, the closed-form optimum, the path of training. */
 
 import { axes, channels, dot, type Frame, inside, type Pen, stroke } from "../../components/charts/canvas";
 import { contour, type Grid, gridOf, levelsOf } from "../../learning/contours";
 import type { Line, LineProblem, Window } from "../../learning/line";
 
-const SIDE = 72; // heights along a side
+const SIDE = 72; // grid points per side
 const LEVELS = 14;
-const FEW = 80; // steps of a path that are drawn as points
+const FEW = 80; // steps drawn as points
 
 export function drawSurface(pen: Pen, problem: LineProblem, window: Window, path: Line[]): void {
   const { context, palette } = pen;
@@ -14,7 +14,7 @@ export function drawSurface(pen: Pen, problem: LineProblem, window: Window, path
   const { grid, levels } = surfaceOf(problem, window);
   inside(pen, frame, () => {
     shade(pen, frame, grid);
-    drawRings(pen, frame, grid, levels);
+    drawContours(pen, frame, grid, levels);
     drawPath(pen, frame, path);
     if (problem.optimum) {
       context.strokeStyle = palette.good;
@@ -33,7 +33,7 @@ interface Surface {
 
 const known = new WeakMap<LineProblem, { window: Window; surface: Surface }>();
 
-/** The surface stays while the path grows, so it is computed once. */
+/** Computes the surface once: it does not change while the path grows. */
 function surfaceOf(problem: LineProblem, window: Window): Surface {
   const found = known.get(problem);
   if (found && found.window === window) return found.surface;
@@ -62,7 +62,7 @@ function shade({ context, palette }: Pen, frame: Frame, { columns, rows, heights
   context.drawImage(small, frame.left, frame.top, frame.width, frame.height);
 }
 
-function drawRings({ context, palette }: Pen, frame: Frame, grid: Grid, levels: number[]): void {
+function drawContours({ context, palette }: Pen, frame: Frame, grid: Grid, levels: number[]): void {
   context.strokeStyle = palette.accent;
   context.globalAlpha = 0.55;
   context.lineWidth = 1;

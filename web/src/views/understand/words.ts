@@ -1,9 +1,9 @@
-/** What a run is, in words. */
+/** Short descriptions of a run. */
 
 import type { Run } from "../../api";
 import { number } from "../../format";
 
-/** The tag by which the runs of a comparison of learning rates name the run that they vary. */
+/** The tag that the runs of a learning rate comparison carry: the ID of the original run. */
 export const RATES_OF = "rates_of";
 
 export interface Config {
@@ -33,11 +33,11 @@ export function describeModel(run: Run): string {
   const { target, features, model, optimizer } = configOf(run);
   const columns = features && features.length <= 3 ? features.join(", ") : `${features?.length ?? 0} columns`;
   const hidden = model?.hidden?.length ? ` ${model.hidden.join("–")}` : "";
-  const rate = optimizer?.learning_rate === undefined ? "" : ` ${number(optimizer.learning_rate)}`;
+  const rate = optimizer?.learning_rate === undefined ? "" : `, learning rate ${number(optimizer.learning_rate)}`;
   return `${[target].flat().join(", ")} from ${columns} · ${model?.type}${hidden} · ${optimizer?.type}${rate}`;
 }
 
-/** Which loss, as a sentence can say it. */
+/** Returns the name of a loss for use in a sentence. */
 export function lossName(loss: string): string {
   return LOSSES[loss] ?? loss;
 }

@@ -1,0 +1,4 @@
+"""Optimizer steps: losses, gradients, updates, and the device that computes them.
+
+Knows torch; nothing of runs, epochs, checkpoints or tables.
+"""

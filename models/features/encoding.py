@@ -1,0 +1,185 @@
+"""The encoding of columns to arrays and back; training and prediction use the same object.
+
+It is fitted on training rows only and stored as JSON. Knows NumPy only: the API uses it without
+torch.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from descent.spec import Task
+from models.data import Floats, Integers, Table, take
+from models.errors import CheckpointCorrupt, DataInvalid
+from models.features.inputs import (
+    MAX_CATEGORIES,
+    Choice,
+    Input,
+    Matrix,
+    estimate_width,
+    fit_input,
+    input_from_json,
+    input_to_json,
+)
+from models.features.targets import (
+    ClassTarget,
+    Outputs,
+    Target,
+    fit_target,
+    target_from_json,
+    target_to_json,
+)
+
+__all__ = ["Features", "estimate_width"]
+
+
+@dataclass(frozen=True)
+class Features:
+    """The inputs and the target of one model: columns become numbers, outputs become values."""
+
+    inputs: tuple[Input, ...]
+    target: Target
+
+    @classmethod
+    def fit(
+        cls,
+        table: Table,
+        rows: Integers,
+        *,
+        features: list[str],
+        targets: list[str],
+        task: Task,
+        standardize: bool,
+    ) -> "Features":
+        """Learn from the training rows how to encode `features` and `targets`.
+
+        Raises `DataInvalid` if these columns cannot be used for the task.
+        """
+        if not features:
+            raise DataInvalid("there is no feature column to learn from")
+        inputs = [fit_input(table, name, rows, standardize=standardize) for name in features]
+        target = fit_target(table, rows, targets=targets, task=task, standardize=standardize)
+        return cls(tuple(inputs), target)
+
+    # ---- stored ----
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything that `from_json` needs."""
+        return {
+            "inputs": [input_to_json(column) for column in self.inputs],
+            "target": target_to_json(self.target),
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "Features":
+        """Return stored features; raises `CheckpointCorrupt`."""
+        try:
+            inputs = tuple(input_from_json(column) for column in document["inputs"])
+            return cls(inputs, target_from_json(document["target"]))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise CheckpointCorrupt(f"the stored features cannot be read: {error}") from error
+
+    # ---- shape ----
+
+    @cached_property
+    def width(self) -> int:
+        """The count of encoded numbers of a row."""
+        return sum(column.width for column in self.inputs)
+
+    @property
+    def outputs(self) -> int:
+        return self.target.outputs
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """The name of each encoded number, such as `Age`, `Age is missing` and `Sex=male`."""
+        return [label for column in self.inputs for label in column.labels]
+
+    # ---- arrays ----
+
+    def encode(
+        self, table: Table, rows: Integers | None = None, dtype: DTypeLike = np.float32
+    ) -> Matrix:
+        """Return the encoded rows, (rows, width): those of `rows`, or all rows of the table."""
+        count = table.rows if rows is None else len(rows)
+        out: Matrix = np.empty((count, self.width), dtype=dtype)
+        start = 0
+        # An extreme number may overflow float32. Prediction checks its result for that.
+        with np.errstate(over="ignore", invalid="ignore"):
+            for column in self.inputs:
+                values = table.columns[column.name]
+                if rows is not None:
+                    values = take(values, rows)
+                column.encode(values, out[:, start : start + column.width])
+                start += column.width
+        return out
+
+    def encode_targets(self, table: Table, rows: Integers) -> NDArray[np.float32] | Integers:
+        """Return float32 (rows, outputs), or the class number of each row as int64."""
+        if isinstance(self.target, ClassTarget):
+            return self.target.encode(table, rows)
+        return self.target.encode(table, rows).astype(np.float32)
+
+    def truth(self, table: Table, rows: Integers) -> Floats | Integers:
+        """Return the true targets: float64 (rows, outputs), or int64 class numbers (rows,)."""
+        if isinstance(self.target, ClassTarget):
+            return self.target.encode(table, rows)
+        return self.target.truth(table, rows)
+
+    def decode(self, outputs: Outputs) -> Floats:
+        """Turn outputs (rows, outputs) into float64 of that shape.
+
+        The result holds numbers in the targets' units, or class probabilities.
+        """
+        if isinstance(self.target, ClassTarget):
+            return self.target.probabilities(outputs)
+        return self.target.decode(outputs)
+
+    def centers_and_scales(self) -> tuple[Floats, Floats]:
+        """Return the center and the scale of each encoded number, (width,) each."""
+        pairs = [pair for column in self.inputs for pair in column.scaling()]
+        return np.array([center for center, _ in pairs]), np.array([scale for _, scale in pairs])
+
+    # ---- described ----
+
+    def signature(self) -> dict[str, Any]:
+        """Describe the inputs and outputs of the model, ready for JSON."""
+        return {
+            "inputs": [column.signature() for column in self.inputs],
+            "outputs": self.target.signature(),
+        }
+
+    def warnings(self) -> list[dict[str, Any]]:
+        """Return a warning for each column that gives little to learn from.
+
+        Each is `{"code", "column", "detail"}`.
+        """
+        return [warning for column in self.inputs for warning in _warn(column)]
+
+
+def _warn(column: Input) -> Iterator[dict[str, Any]]:
+    if isinstance(column, Choice):
+        if column.rare:
+            yield _warning(
+                column,
+                "many_categories",
+                f"only the {MAX_CATEGORIES} most frequent categories of {column.name!r} are told "
+                f"apart; {column.rare} training rows have another",
+            )
+        constant = len(column.categories) < 2
+    else:
+        constant = column.min == column.max
+    if constant and not column.missing:
+        yield _warning(
+            column,
+            "constant",
+            f"{column.name!r} is the same in every training row: it cannot help to predict",
+        )
+
+
+def _warning(column: Input, code: str, detail: str) -> dict[str, Any]:
+    return {"code": code, "column": column.name, "detail": detail}

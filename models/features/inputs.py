@@ -1,0 +1,335 @@
+"""The kinds of input column: what each learns from the training rows, and how it becomes numbers.
+
+An input encodes the same way in training and in prediction. Knows NumPy only.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.data import TEXTUAL, Categories, ColumnType, ColumnValues, Floats, Integers, Table
+
+#: Categories of a column that get an encoded number of their own, the most frequent ones. The rest
+#: share one: each encoded number costs a column of the first layer's weights.
+MAX_CATEGORIES = 255
+DAY = 86_400.0  # seconds
+#: Seconds of each period whose phase a datetime is encoded with. The year is a mean year: its
+#: phase differs from the calendar by a day at most.
+PERIODS = {"hour": DAY, "weekday": 7 * DAY, "day_of_year": 365.2425 * DAY}
+#: A phase whose sine and cosine vary by less than this over the training rows is left out.
+CONSTANT = 1e-6
+#: Values are clipped at this many widths of the training rows' range beyond that range. A line may
+#: be continued far outside, but a number such as 1e300 would overflow the net's float32.
+REACH = 1e6
+LARGEST = float(np.finfo(np.float64).max)
+
+Matrix: TypeAlias = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Numeric:
+    """A number, an integer or a boolean; a missing value becomes the training rows' mean."""
+
+    kind: ClassVar[str] = "scalar"
+    name: str
+    type: ColumnType
+    #: Training rows without a value. If there are any, a second number marks missing values.
+    missing: int
+    mean: float
+    std: float
+    #: None if no training row has a value.
+    min: float | None
+    max: float | None
+    #: Values are clipped to these limits before they are encoded.
+    least: float
+    most: float
+    #: A value is encoded as (value - center) / scale. They are mean and std, or 0 and 1 if the run
+    #: does not standardise.
+    center: float
+    scale: float
+
+    @property
+    def width(self) -> int:
+        return 1 + bool(self.missing)
+
+    @property
+    def labels(self) -> list[str]:
+        return [self.name, f"{self.name} is missing"][: self.width]
+
+    def encode(self, column: ColumnValues, out: Matrix) -> None:
+        """Write the encoded values of a column, (rows,), into `out`, (rows, width)."""
+        values = _clipped(column, self.least, self.most)
+        gaps = np.isnan(values)
+        # Computed in float64 and rounded once, by `out`.
+        out[:, 0] = (np.where(gaps, self.mean, values) - self.center) / self.scale
+        if self.missing:
+            out[:, 1] = gaps
+
+    def scaling(self) -> list[tuple[float, float]]:
+        """Return the center and the scale of each encoded number."""
+        return [(self.center, self.scale), (0.0, 1.0)][: self.width]
+
+    def signature(self) -> dict[str, Any]:
+        limits = {} if self.type == "boolean" else _limits(self)
+        return _signature(self, _average(self) | limits)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A datetime: the standardised time, and its phase in the day, the week and the year.
+
+    The time is standardised even if the run does not standardise numbers: float32 cannot hold
+    seconds since 1970.
+    """
+
+    kind: ClassVar[str] = "moment"
+    name: str
+    type: ColumnType
+    missing: int
+    mean: float
+    std: float
+    min: float | None
+    max: float | None
+    #: Values are clipped to these limits before they are encoded.
+    least: float
+    most: float
+    #: The names in `PERIODS` whose phase varied over the training rows.
+    parts: tuple[str, ...]
+
+    @property
+    def width(self) -> int:
+        return 1 + 2 * len(self.parts) + bool(self.missing)
+
+    @property
+    def labels(self) -> list[str]:
+        parts = [f"{self.name}.{part}.{axis}" for part in self.parts for axis in ("sin", "cos")]
+        return [self.name, *parts, f"{self.name} is missing"][: self.width]
+
+    def encode(self, column: ColumnValues, out: Matrix) -> None:
+        """Write the encoded values of a column, (rows,), into `out`, (rows, width)."""
+        values = _clipped(column, self.least, self.most)
+        gaps = np.isnan(values)
+        seconds = np.where(gaps, self.mean, values)
+        out[:, 0] = (seconds - self.mean) / (self.std or 1.0)
+        for index, part in enumerate(self.parts):
+            phase = _phase(seconds, part)
+            out[:, 1 + 2 * index] = np.sin(phase)
+            out[:, 2 + 2 * index] = np.cos(phase)
+        if self.missing:
+            out[:, -1] = gaps
+
+    def scaling(self) -> list[tuple[float, float]]:
+        return [(self.mean, self.std or 1.0), *[(0.0, 1.0)] * (self.width - 1)]
+
+    def signature(self) -> dict[str, Any]:
+        return _signature(self, _average(self) | _limits(self))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of the categories seen in training, encoded as one 0 or 1 per category (one-hot).
+
+    A missing, rare or unknown value sets the last number, `other`, if training rows had such
+    values. Otherwise it is encoded like the average training row: as each category's share.
+    """
+
+    kind: ClassVar[str] = "choice"
+    name: str
+    type: ColumnType
+    missing: int
+    #: Most frequent first.
+    categories: tuple[str, ...]
+    counts: tuple[int, ...]
+    #: Training rows whose category is not among `categories`.
+    rare: int
+
+    @property
+    def has_other(self) -> bool:
+        return self.missing + self.rare > 0
+
+    @property
+    def width(self) -> int:
+        return len(self.categories) + self.has_other
+
+    @property
+    def labels(self) -> list[str]:
+        return [f"{self.name}={value}" for value in (*self.categories, "other")][: self.width]
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        return {value: code for code, value in enumerate(self.categories)}
+
+    def encode(self, column: ColumnValues, out: Matrix) -> None:
+        """Write the encoded values of a column, (rows,), into `out`, (rows, width)."""
+        codes = self.codes(column)
+        known = np.flatnonzero(codes >= 0)
+        out[:] = 0.0
+        out[known, codes[known]] = 1.0
+        out[codes < 0] = self.stand_in()
+
+    def stand_in(self) -> Floats:
+        """Return the encoded numbers, (width,), of a row that has none of the categories."""
+        if self.has_other:
+            return np.array([0.0] * len(self.categories) + [1.0])
+        shares: Floats = np.array(self.counts) / max(1, sum(self.counts))
+        return shares
+
+    def codes(self, column: ColumnValues) -> Integers:
+        """Return the place in `categories` of each row's value, (rows,); -1 if it is not there."""
+        if not isinstance(column, Categories):
+            raise TypeError(f"{self.name!r} is a category, got numbers")
+        # One entry more than `values`: the code of a missing value, -1, selects the last one.
+        places = np.array([*(self.index.get(value, -1) for value in column.values), -1])
+        found: Integers = places[column.codes].astype(np.int64)
+        return found
+
+    def scaling(self) -> list[tuple[float, float]]:
+        return [(0.0, 1.0)] * self.width
+
+    def signature(self) -> dict[str, Any]:
+        pairs = zip(self.categories, self.counts, strict=True)
+        details = {
+            "missing_as": "other" if self.has_other else "shares",
+            "categories": [{"value": value, "count": count} for value, count in pairs],
+            "rare": self.rare,
+        }
+        return _signature(self, details)
+
+
+Input: TypeAlias = Numeric | Moment | Choice
+KINDS: dict[str, type[Numeric | Moment | Choice]] = {
+    kind.kind: kind for kind in (Numeric, Moment, Choice)
+}
+
+
+def fit_input(table: Table, name: str, rows: Integers, *, standardize: bool) -> Input:
+    """Learn from the training rows how to encode a column."""
+    column_type = table.types[name]
+    if column_type in TEXTUAL:
+        return _fit_choice(table.categories(name), name, column_type, rows)
+    values = table.numbers(name)[rows]
+    values = values[~np.isnan(values)]
+    mean, std = _mean_and_std(values) if len(values) else (0.0, 0.0)
+    low, high = (float(values.min()), float(values.max())) if len(values) else (None, None)
+    missing = len(rows) - len(values)
+    seen = (name, column_type, missing, mean, std, low, high, *_reach(low, high))
+    if column_type == "datetime":
+        return Moment(*seen, _moving_parts(values))
+    scaled = standardize and column_type != "boolean"
+    center, scale = (mean, std or 1.0) if scaled else (0.0, 1.0)
+    return Numeric(*seen, center, scale)
+
+
+def input_to_json(column: Input) -> dict[str, Any]:
+    """Return the fields of an input and its kind, ready for JSON."""
+    return {"kind": column.kind} | asdict(column)
+
+
+def input_from_json(document: Mapping[str, Any]) -> Input:
+    """Return a stored input; raises KeyError or TypeError if the document is not one."""
+    fields: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in document.items()
+        if key != "kind"
+    }
+    return KINDS[document["kind"]](**fields)
+
+
+def estimate_width(columns: list[dict[str, Any]]) -> int:
+    """Estimate from a dataset's profile how many numbers these columns will become together."""
+    return sum(map(_estimate_column, columns))
+
+
+def _estimate_column(profile: dict[str, Any]) -> int:
+    missing = bool(profile.get("missing"))
+    if profile["type"] in TEXTUAL:
+        distinct = int(profile.get("distinct") or 1)
+        return min(distinct, MAX_CATEGORIES) + (missing or distinct > MAX_CATEGORIES)
+    if profile["type"] == "datetime":
+        return 1 + 2 * len(PERIODS) + missing
+    return 1 + missing
+
+
+def _fit_choice(column: Categories, name: str, column_type: ColumnType, rows: Integers) -> Choice:
+    codes = column.codes[rows]
+    counts = np.bincount(codes[codes >= 0], minlength=len(column.values))
+    pairs = zip(counts.tolist(), column.values, strict=True)
+    seen = [(count, value) for count, value in pairs if count]
+    seen.sort(key=lambda pair: (-pair[0], pair[1]))
+    kept = seen[:MAX_CATEGORIES]
+    return Choice(
+        name,
+        column_type,
+        missing=int((codes < 0).sum()),
+        categories=tuple(value for _, value in kept),
+        counts=tuple(count for count, _ in kept),
+        rare=sum(count for count, _ in seen[MAX_CATEGORIES:]),
+    )
+
+
+def _mean_and_std(values: Floats) -> tuple[float, float]:
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, std = float(values.mean()), float(values.std())
+    if math.isfinite(mean) and math.isfinite(std):
+        return mean, std
+    # The numbers fit float64, but their sum or their squares do not: scale them down first.
+    size = float(np.abs(values).max())
+    return float((values / size).mean()) * size, float((values / size).std()) * size
+
+
+def _reach(low: float | None, high: float | None) -> tuple[float, float]:
+    """Return the least and the greatest value that are not clipped."""
+    if low is None or high is None:
+        return -REACH, REACH
+    # The range of a constant column has no width: use its absolute value instead.
+    margin = REACH * ((high - low) or abs(high) or 1.0)
+    return max(low - margin, -LARGEST), min(high + margin, LARGEST)
+
+
+def _moving_parts(seconds: Floats) -> tuple[str, ...]:
+    if len(seconds) == 0:
+        return ()
+    return tuple(
+        part
+        for part in PERIODS
+        if max(np.ptp(np.sin(_phase(seconds, part))), np.ptp(np.cos(_phase(seconds, part))))
+        > CONSTANT
+    )
+
+
+def _phase(seconds: Floats, part: str) -> Floats:
+    # Take the remainder first: the sine of a large argument loses digits.
+    return (2 * np.pi / PERIODS[part]) * np.mod(seconds, PERIODS[part])
+
+
+def _clipped(column: ColumnValues, least: float, most: float) -> Floats:
+    if isinstance(column, Categories):
+        raise TypeError("expected numbers, got categories")
+    # The same as np.clip, in a quarter of the time for one row.
+    return np.minimum(np.maximum(column, least), most)
+
+
+def _limits(column: Numeric | Moment) -> dict[str, Any]:
+    return {
+        "min": column.min,
+        "max": column.max,
+        "clip": {"min": column.least, "max": column.most},
+    }
+
+
+def _average(column: Numeric | Moment) -> dict[str, Any]:
+    return {"missing_as": "mean", "mean": column.mean, "std": column.std}
+
+
+def _signature(column: Input, details: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": column.name,
+        "type": column.type,
+        "required": column.missing == 0,
+        "missing": column.missing,
+    } | details

@@ -1,0 +1,222 @@
+"""The targets of a model: numbers in their own units, or one class of several.
+
+A target turns its columns into arrays that a loss compares with, and a net's outputs into values
+for a reader. Knows NumPy only.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, ClassVar, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from descent.spec import Task
+from models.data import Categories, ColumnType, Floats, Integers, Table
+from models.errors import DataInvalid
+
+#: A class in its column's own type.
+Label: TypeAlias = str | int | float | bool
+Outputs: TypeAlias = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class NumberTargets:
+    """One or several numbers; each output is (number - center) / scale."""
+
+    kind: ClassVar[str] = "numbers"
+    names: tuple[str, ...]
+    types: tuple[ColumnType, ...]
+    #: These four are of the training rows.
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    min: tuple[float, ...]
+    max: tuple[float, ...]
+    #: Mean and standard deviation if the run standardises, otherwise 0 and 1.
+    center: tuple[float, ...]
+    scale: tuple[float, ...]
+
+    @property
+    def outputs(self) -> int:
+        return len(self.names)
+
+    @property
+    def output_names(self) -> list[str]:
+        return list(self.names)
+
+    def encode(self, table: Table, rows: Integers) -> Floats:
+        """Return float64 (rows, outputs), scaled like the net's outputs."""
+        scaled: Floats = (self.truth(table, rows) - np.array(self.center)) / np.array(self.scale)
+        return scaled
+
+    def truth(self, table: Table, rows: Integers) -> Floats:
+        """Return float64 (rows, outputs) in the targets' own units."""
+        return np.column_stack([table.numbers(name)[rows] for name in self.names])
+
+    def decode(self, outputs: Outputs) -> Floats:
+        """Turn outputs (rows, outputs) into float64 of that shape in the targets' own units."""
+        center, scale = self._units
+        values: Floats = outputs.astype(np.float64) * scale
+        values += center
+        return values
+
+    def decode_few(self, outputs: Outputs) -> list[list[float]]:
+        """Do the same as `decode` in plain Python, which is faster for a few rows."""
+        pairs = list(zip(self.center, self.scale, strict=True))
+        return [
+            [number * scale + center for number, (center, scale) in zip(row, pairs, strict=True)]
+            for row in outputs.tolist()
+        ]
+
+    @cached_property
+    def _units(self) -> tuple[Floats, Floats]:
+        return np.array(self.center), np.array(self.scale)
+
+    def signature(self) -> list[dict[str, Any]]:
+        return [
+            {"name": name, "type": "number", "classes": None, "min": low, "max": high}
+            for name, low, high in zip(self.names, self.min, self.max, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class ClassTarget:
+    """One of the classes of a column; the net has one output per class, for a softmax."""
+
+    kind: ClassVar[str] = "classes"
+    name: str
+    type: ColumnType
+    #: Ascending; in the column's own type.
+    classes: tuple[Label, ...]
+
+    @property
+    def outputs(self) -> int:
+        return len(self.classes)
+
+    @property
+    def labels(self) -> list[str]:
+        """The classes as text: the keys of `probabilities`."""
+        return [
+            ("false", "true")[value] if isinstance(value, bool) else str(value)
+            for value in self.classes
+        ]
+
+    @property
+    def output_names(self) -> list[str]:
+        return self.labels
+
+    def encode(self, table: Table, rows: Integers) -> Integers:
+        """Return the class number of each of `rows`, int64; -1 if its value is no known class."""
+        return self.labels_of(table)[rows]
+
+    def labels_of(self, table: Table) -> Integers:
+        """Return the class number of every row of the table, int64; -1 if it has none."""
+        column = table.columns[self.name]
+        if isinstance(column, Categories):
+            places = {value: place for place, value in enumerate(self.classes)}
+            codes = np.array([*(places.get(value, -1) for value in column.values), -1])
+            found: Integers = codes[column.codes].astype(np.int64)
+            return found
+        classes = np.array(self.classes, dtype=np.float64)
+        places_ = np.searchsorted(classes, column).clip(max=len(classes) - 1)
+        return np.where(classes[places_] == column, places_, -1)
+
+    def probabilities(self, outputs: Outputs) -> Floats:
+        """Return the softmax of the outputs: float64 (rows, classes), each row sums to one."""
+        scores = outputs.astype(np.float64)
+        scores -= scores.max(axis=1, keepdims=True)
+        shares: Floats = np.exp(scores)
+        shares /= shares.sum(axis=1, keepdims=True)
+        return shares
+
+    def signature(self) -> list[dict[str, Any]]:
+        return [{"name": self.name, "type": self.type, "classes": list(self.classes)}]
+
+
+Target: TypeAlias = NumberTargets | ClassTarget
+
+
+def fit_target(
+    table: Table, rows: Integers, *, targets: list[str], task: Task, standardize: bool
+) -> Target:
+    """Learn the scale of number targets from the training rows, or classes from the whole table.
+
+    Raises `DataInvalid` if the task does not fit the target columns.
+    """
+    if task == "regression":
+        return _fit_numbers(table, rows, targets, standardize=standardize)
+    if len(targets) > 1:
+        raise DataInvalid(f"several targets need task 'regression', got {task!r}")
+    return fit_classes(table, targets[0], task)
+
+
+def fit_classes(table: Table, name: str, task: Task) -> ClassTarget:
+    """Collect the classes of a column, including classes without a training row.
+
+    Raises `DataInvalid` if there are fewer than two, or more than two for a binary task.
+    """
+    column = table.columns[name]
+    classes: tuple[Label, ...]
+    if isinstance(column, Categories):
+        used = np.unique(column.codes[column.codes >= 0])
+        classes = tuple(sorted(column.values[code] for code in used))
+    else:
+        found = np.unique(column[~np.isnan(column)])
+        own = {"boolean": bool, "integer": int}.get(table.types[name], float)
+        classes = tuple(cast("Label", own(value)) for value in found)
+    if len(classes) < 2 or (task == "binary" and len(classes) > 2):
+        wanted = "two classes" if task == "binary" else "at least two classes"
+        raise DataInvalid(f"task {task!r} needs {wanted} in {name!r}, found {len(classes)}")
+    return ClassTarget(name, table.types[name], classes)
+
+
+def target_to_json(target: Target) -> dict[str, Any]:
+    """Return the fields of a target and its kind, ready for JSON."""
+    return {"kind": target.kind} | asdict(target)
+
+
+def target_from_json(document: Mapping[str, Any]) -> Target:
+    """Return a stored target; raises KeyError or TypeError if the document is not one."""
+    fields: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in document.items()
+        if key != "kind"
+    }
+    kinds: dict[str, type[NumberTargets | ClassTarget]] = {
+        NumberTargets.kind: NumberTargets,
+        ClassTarget.kind: ClassTarget,
+    }
+    return kinds[document["kind"]](**fields)
+
+
+def _fit_numbers(
+    table: Table, rows: Integers, targets: list[str], *, standardize: bool
+) -> NumberTargets:
+    for name in targets:
+        if table.types[name] not in {"number", "integer", "boolean"}:
+            raise DataInvalid(
+                f"task 'regression' needs numbers in {name!r}, which holds {table.types[name]}"
+            )
+    values = np.column_stack([table.numbers(name)[rows] for name in targets])
+    mean, std = values.mean(axis=0), values.std(axis=0)
+    low, high = values.min(axis=0), values.max(axis=0)
+    for name, least, most in zip(targets, low, high, strict=True):
+        if least == most:
+            raise DataInvalid(
+                f"target {name!r} is {least:g} in every training row: there is nothing to learn"
+            )
+    return NumberTargets(
+        names=tuple(targets),
+        types=tuple(table.types[name] for name in targets),
+        mean=_tuple(mean),
+        std=_tuple(std),
+        min=_tuple(low),
+        max=_tuple(high),
+        center=_tuple(mean if standardize else np.zeros_like(mean)),
+        scale=_tuple(std if standardize else np.ones_like(std)),
+    )
+
+
+def _tuple(values: Floats) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)

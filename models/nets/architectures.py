@@ -1,0 +1,99 @@
+"""The architectures, their builders, and a net's parameters as one flat tensor.
+
+Knows torch; nothing of data or training.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from descent.spec import DropoutLayer, Layer, LinearLayer, ModelSpec
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "gelu": nn.GELU,
+}
+
+
+def build(model: ModelSpec, inputs: int, outputs: int, seed: int) -> nn.Sequential:
+    """Return the net with its initial parameters, a pure function of the arguments."""
+    return BUILDERS[model.type](complete(model, outputs), inputs, seed)
+
+
+def complete(model: ModelSpec, outputs: int) -> list[Layer]:
+    """Add the output layer to a model's hidden layers."""
+    return [*model.hidden_layers(), LinearLayer(linear=outputs)]
+
+
+def describe(model: ModelSpec, inputs: int, outputs: int) -> dict[str, Any]:
+    """Return the net's description, ready for JSON, in the format of `nets.stack`."""
+    layers = [
+        layer if isinstance(layer, str) else layer.model_dump()
+        for layer in complete(model, outputs)
+    ]
+    return {"inputs": inputs, "outputs": outputs, "layers": layers}
+
+
+def build_stack(layers: list[Layer], inputs: int, seed: int) -> nn.Sequential:
+    """Return a stack of layers with PyTorch's initial parameters.
+
+    The global random generator is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        modules: list[nn.Module] = []
+        width = inputs
+        for layer in layers:
+            if isinstance(layer, LinearLayer):
+                modules.append(nn.Linear(width, layer.linear))
+                width = layer.linear
+            elif isinstance(layer, DropoutLayer):
+                modules.append(nn.Dropout(layer.dropout))
+            else:
+                modules.append(ACTIVATIONS[layer]())
+        return nn.Sequential(*modules)
+
+
+#: Each architecture's builder. Its arguments: all layers including the output, the width, the seed.
+BUILDERS: dict[str, Callable[[list[Layer], int, int], nn.Sequential]] = {
+    "linear": build_stack,
+    "mlp": build_stack,
+    "layers": build_stack,
+}
+
+
+@dataclass(frozen=True)
+class Flat:
+    """All parameters of a net in one tensor, and their gradients in another, (parameters,) each.
+
+    The net's own parameters are views of it. So an optimizer step, a copy of the best parameters
+    or a check for NaN is one operation for any number of layers.
+    """
+
+    values: Tensor
+    gradients: Tensor
+    shapes: dict[str, torch.Size]
+
+    def named(self, values: Tensor) -> dict[str, Tensor]:
+        """View a tensor like `values` as the net's parameters by name."""
+        parts = torch.split(values, [shape.numel() for shape in self.shapes.values()])
+        pairs = zip(self.shapes.items(), parts, strict=True)
+        return {name: part.view(shape) for (name, shape), part in pairs}
+
+
+def flatten(net: nn.Module, device: torch.device) -> Flat:
+    """Move a net's parameters into one flat tensor on the device."""
+    net.to(device)
+    shapes = {name: parameter.shape for name, parameter in net.named_parameters()}
+    values = torch.cat([parameter.detach().flatten() for parameter in net.parameters()])
+    flat = Flat(values, torch.zeros_like(values), shapes)
+    views, gradients = flat.named(flat.values), flat.named(flat.gradients)
+    for name, parameter in net.named_parameters():
+        parameter.data = views[name]
+        parameter.grad = gradients[name]
+    return flat

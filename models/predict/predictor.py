@@ -1,0 +1,239 @@
+"""Predictions of a checkpoint for rows of values. Knows no torch: the API predicts without it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import isfinite
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.checkpoint import read_parameters
+from models.data import Floats, Table
+from models.errors import CheckpointCorrupt
+from models.features.encoding import Features
+from models.features.inputs import Matrix
+from models.features.targets import ClassTarget, Label, NumberTargets
+from models.nets.onnx_session import MANY, OnnxSession
+from models.nets.stack import FAR, Stack, load_stack
+from models.predict.short_way import FlawedRows, PlainRows
+from models.predict.values import Problems, RawValue, ValueProblem, read_column, unknown_column
+
+#: Problems that are errors if the client asked for errors; all others are always warnings.
+STRICT = frozenset({"unknown_category", "wrong_type", "non_finite"})
+NOT_FINITE = ValueProblem(
+    "", "non_finite", "the net's output is not finite; check this row for extreme numbers"
+)
+
+Value: TypeAlias = Label | dict[str, float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The prediction for one row: a value, or None and the error."""
+
+    #: In the target's own type; with several targets an object by target.
+    value: Value
+    #: By class, in the order of the classes; None for a regression.
+    probabilities: dict[str, float] | None = None
+    warnings: Sequence[ValueProblem] = ()
+    error: ValueProblem | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row of the API's answer, without empty fields."""
+        row: dict[str, Any] = {"value": self.value}
+        if self.probabilities is not None:
+            row["probabilities"] = self.probabilities
+        if self.warnings:
+            row["warnings"] = [warning.to_json() for warning in self.warnings]
+        if self.error:
+            row["error"] = self.error.to_json()
+        return row
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """The features and the net of a checkpoint."""
+
+    features: Features
+    stack: Stack
+    #: The checkpoint's document: configuration, metrics, environment and more.
+    document: dict[str, Any]
+
+    @classmethod
+    def load(cls, source: Path | bytes) -> "Predictor":
+        """Read a checkpoint from a file or its bytes; raises `CheckpointCorrupt`."""
+        parameters, document = read_parameters(source)
+        try:
+            features = Features.from_json(document["features"])
+            stack = load_stack(document["net"], parameters)
+        except KeyError as error:
+            raise CheckpointCorrupt(f"the document lacks {error}") from error
+        if (stack.inputs, stack.outputs) != (features.width, features.outputs):
+            raise CheckpointCorrupt(
+                f"a net {stack.inputs} → {stack.outputs} does not fit features "
+                f"{features.width} → {features.outputs}"
+            )
+        return cls(features, stack, document)
+
+    def predict(
+        self,
+        columns: Mapping[str, Sequence[RawValue]],
+        rows: int,
+        *,
+        on_problem: Literal["warn", "error"] = "warn",
+        from_text: bool = False,
+    ) -> list[Prediction]:
+        """Predict `rows` rows, in order; a bad row never changes the prediction of another.
+
+        `columns` holds (rows,) values by name, None for a missing one; an absent column is missing
+        in every row. `from_text` means that all values are text, as in CSV: then a number as text
+        gives no warning.
+        """
+        problems = Problems()
+        table = self.read(columns, rows, problems, from_text=from_text)
+        decoded, is_finite = self._decode(self.outputs_with_care(self.features.encode(table)))
+        values = self._values(decoded)
+        broken = set(np.flatnonzero(~is_finite).tolist())
+        for row in sorted(problems.rows.keys() | broken):
+            found = problems.rows.get(row, [])
+            refused = self._refused(found) if on_problem == "error" else None
+            if refused is not None:
+                causes = [problem.cause for problem in found if problem is not refused]
+                values[row] = Prediction(None, None, causes, refused.cause)
+            elif row in broken:
+                values[row] = Prediction(None, None, found, NOT_FINITE)
+            else:
+                values[row] = Prediction(values[row].value, values[row].probabilities, found)
+        return values
+
+    @cached_property
+    def session(self) -> OnnxSession:
+        """The onnxruntime session that computes a wide net for many rows."""
+        return OnnxSession(self.stack)
+
+    @cached_property
+    def plain(self) -> PlainRows:
+        """The reader of plain rows."""
+        return PlainRows(self.features)
+
+    @cached_property
+    def flawed(self) -> FlawedRows:
+        """The reader of rows with the usual problems."""
+        return FlawedRows(self.features)
+
+    def flawed_predictions(self, rows: Sequence[Any]) -> list[Prediction] | None:
+        """Return the same as `predict` for a few rows; None if a row must take the long way."""
+        read = self.flawed.encode(rows)
+        if read is None:
+            return None
+        encoded, problems = read
+        found = self.plain_predictions(self.outputs_with_care(encoded))
+        return found and [
+            replace(each, warnings=problems.rows.get(row, ())) for row, each in enumerate(found)
+        ]
+
+    def plain_predictions(self, outputs: NDArray[np.float32]) -> list[Prediction] | None:
+        """Return the predictions of a few plain rows from the net's outputs (rows, outputs).
+
+        None if an output is far from zero or not finite: such rows must take the long way.
+        """
+        target = self.features.target
+        if isinstance(target, ClassTarget):
+            decoded, is_finite = self._decode(outputs)
+            return _class_predictions(target, decoded) if is_finite.all() else None
+        if not all(-FAR <= number <= FAR for row in outputs.tolist() for number in row):
+            return None  # also for NaN
+        values = target.decode_few(outputs)
+        if not all(isfinite(value) for row in values for value in row):
+            return None
+        return _number_predictions(target, values)
+
+    def read(
+        self,
+        columns: Mapping[str, Sequence[RawValue]],
+        rows: int,
+        problems: Problems,
+        *,
+        from_text: bool = False,
+    ) -> Table:
+        """Return the inputs of a request as a table, and add its problems to `problems`."""
+        inputs = {column.name: column for column in self.features.inputs}
+        absent: Sequence[RawValue] = [None] * rows
+        table = Table(
+            types={name: column.type for name, column in inputs.items()},
+            columns={
+                name: read_column(column, columns.get(name, absent), problems, from_text=from_text)
+                for name, column in inputs.items()
+            },
+            rows=rows,
+        )
+        targets = [output["name"] for output in self.features.target.signature()]
+        for name in columns:
+            if name not in inputs:
+                unknown_column(name, columns[name], targets, problems)
+        return table
+
+    def outputs(self, encoded: Matrix) -> NDArray[np.float32]:
+        """Run the net in float32: (rows, width) to (rows, outputs)."""
+        rows = encoded.astype(np.float32, copy=False)
+        if len(rows) >= MANY and (outputs := self.session.forward(rows)) is not None:
+            return outputs
+        return self.stack.forward(rows)
+
+    def outputs_with_care(self, encoded: Matrix) -> NDArray[np.float32]:
+        """Run the net, in float64 for rows whose inputs or outputs are far from the training rows.
+
+        There large terms nearly cancel, and float32 would leave few correct digits.
+        """
+        is_far = np.abs(encoded).max(axis=1, initial=0.0) > FAR
+        if len(is_far) and is_far.all():
+            return self.stack.forward_precisely(encoded.astype(np.float32))
+        outputs = self.outputs(encoded)
+        if isinstance(self.features.target, NumberTargets):
+            is_far |= ~(np.abs(outputs) <= FAR).all(axis=1)
+        far = np.flatnonzero(is_far)
+        if len(far):
+            outputs[far] = self.stack.forward_precisely(encoded[far].astype(np.float32))
+        return outputs
+
+    def _decode(self, outputs: NDArray[np.float32]) -> tuple[Floats, NDArray[np.bool_]]:
+        """Return the outputs in the targets' units, and a mask of the rows that are finite.
+
+        A finite output may still overflow in the target's units.
+        """
+        with np.errstate(all="ignore"):
+            decoded = self.features.decode(outputs)
+        is_finite = np.isfinite(outputs).all(axis=1) & np.isfinite(decoded).all(axis=1)
+        return decoded, np.asarray(is_finite)
+
+    def _values(self, decoded: Floats) -> list[Prediction]:
+        target = self.features.target
+        if isinstance(target, ClassTarget):
+            return _class_predictions(target, decoded)
+        return _number_predictions(target, decoded.tolist())
+
+    def _refused(self, found: list[ValueProblem]) -> ValueProblem | None:
+        """Return the first problem that is an error if the client asked for errors."""
+        required = {column.name for column in self.features.inputs if not column.missing}
+        for problem in found:
+            missing = problem.code == "missing" and problem.column in required
+            if missing or problem.code in STRICT:
+                return problem
+        return None
+
+
+def _class_predictions(target: ClassTarget, shares: Floats) -> list[Prediction]:
+    labels = target.labels
+    return [
+        Prediction(target.classes[place], dict(zip(labels, row, strict=True)))
+        for place, row in zip(shares.argmax(axis=1).tolist(), shares.tolist(), strict=True)
+    ]
+
+
+def _number_predictions(target: NumberTargets, rows: list[list[float]]) -> list[Prediction]:
+    if len(target.names) == 1:
+        return [Prediction(value) for (value,) in rows]
+    return [Prediction(dict(zip(target.names, row, strict=True))) for row in rows]

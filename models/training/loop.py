@@ -1,0 +1,282 @@
+"""The training loop: step · stop? · save · evaluate · report.
+
+It yields events and writes no file outside its scratch folder. Knows nothing of queues, databases
+or HTTP.
+"""
+
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from decimal import ROUND_FLOOR, Context
+from typing import Any
+
+import torch
+
+from descent.spec import Lbfgs, Sgd
+from models.engine.hardware import choose_device, choose_threads, memory_failures, repeatable
+from models.errors import Diverged
+from models.evaluation.split import RowSplit, split_table
+from models.failpoints import reach
+from models.features.encoding import Features
+from models.nets.closed_form import is_small, largest_learning_rate
+from models.training.interface import (
+    Alive,
+    EndReason,
+    Finished,
+    Metrics,
+    Started,
+    StopReason,
+    TrainingEvent,
+)
+from models.training.outcome import evaluate_best, scalar_scores
+from models.training.snapshots import Snapshot, linear_parameters, save_at_last, try_to_save
+from models.training.state import Training, TrainingInput
+from models.training.trajectory import frame, subject
+
+#: Reasons to end after which the training is never resumed.
+FINAL = ("budget", "cancel")
+#: A warning for the run: `{"code", "column"?, "detail"}`.
+Warning_ = dict[str, Any]
+#: When to write a checkpoint.
+FIRST = 1.0  # seconds; a shorter run saves only at its end
+FIRST_AT_MOST = 60.0  # seconds; the first one waits for an epoch's end, but no longer than this
+SHARE = 0.03  # of the time that may go into checkpoints
+LOSS_AT_MOST = 60.0  # seconds of work that a crash may lose, unless SHARE forbids it
+LOSS_SHARE = 0.01  # of the expected run that a crash may lose, unless SHARE forbids it
+
+
+def train(
+    given: TrainingInput, should_stop: Callable[[], StopReason | None]
+) -> Iterator[TrainingEvent]:
+    """Train, from the start or from `given.resume`, until the last epoch or a reason to end.
+
+    Calls `should_stop` between steps, every `given.poll_s` seconds. Yields `Started`, `Metrics`
+    after each epoch, `Alive` every second, `Saved` at intervals and once at the end, `Finished`.
+    Raises `TrainingFailed`. A run that diverges first yields its whole curve and a checkpoint of
+    its best epoch; with `on_divergence` "keep_best" it finishes with that instead of an error.
+    """
+    device = choose_device(given.config.device)
+    need = (
+        f"this table with model {given.config.model.type!r}, batch_size {given.config.batch_size!r}"
+    )
+    with repeatable(device), memory_failures(need, device):
+        training, warnings = prepare(given, device)
+        yield _started(training, warnings)
+        reason = yield from _learn(training, should_stop)
+        yield from _finish(training, reason, should_stop)
+
+
+def _learn(
+    training: Training, should_stop: Callable[[], StopReason | None]
+) -> Generator[TrainingEvent, None, EndReason | None]:
+    state, pace = training.state, Pace(training, should_stop)
+    while state.epoch < training.config.epochs:
+        if training.stopped_early:
+            return "early_stopping"
+        rate = training.learning_rate()
+
+        for x, truth in training.batches():
+            training.step(x, truth, rate)
+            reach("train.step")
+
+            if pace.is_due():
+                if pace.wants_sign():
+                    yield Alive(training.progress())
+                reason = pace.reason_to_end()
+                wants_checkpoint = pace.wants_checkpoint()
+                if (reason or wants_checkpoint) and not training.is_finite():
+                    # There is nothing to save. The epoch continues to its end, which reports the
+                    # divergence, so that its metrics do not depend on the time of this check.
+                    if reason in FINAL:
+                        break
+                    wants_checkpoint = False
+                if reason:
+                    return reason
+                if wants_checkpoint:
+                    with pace.measured():
+                        saved = try_to_save(training)
+                    yield saved
+
+        epoch = training.end_epoch()
+        reach("train.epoch")
+        taken = frame(training) if epoch.is_finite else None
+        yield Metrics(epoch.rows, training.progress(), state.best, taken)
+        if not epoch.is_finite:
+            why = _explain_divergence(training, rate)
+            training.recall_best()
+            if training.config.on_divergence == "keep_best" and state.best is not None:
+                detail = f"{why}. The model is that of epoch {state.best.epoch}"
+                training.warnings.append({"code": "diverged", "detail": detail})
+                return "diverged"
+            yield from save_at_last(training, should_stop, is_best=True, resumable=False)
+            raise Diverged(why)
+    return None
+
+
+def _started(training: Training, warnings: list[dict[str, str]]) -> Started:
+    split, config = training.split, training.config
+    return Started(
+        device=str(training.device),
+        parameters=training.parameters,
+        rows={
+            "train": len(split.train),
+            "validation": len(split.validation),
+            "test": len(split.test),
+        },
+        steps=config.epochs * training.steps_per_epoch,
+        epochs=config.epochs,
+        warnings=warnings,
+        subject=subject(training),
+        frame=frame(training),
+    )
+
+
+def _finish(
+    training: Training, reason: EndReason | None, should_stop: Callable[[], StopReason | None]
+) -> Iterator[TrainingEvent]:
+    if reason in FINAL and training.state.best is None:
+        training.best.copy_(training.flat.values)  # the run ends within its first epoch
+    if reason in {"cancel", "pause", "handback"}:
+        if training.is_finite():  # else the next attempt diverges again, from the checkpoint before
+            yield from save_at_last(training, should_stop, is_best=True)
+        yield Finished(reason, None)
+        return
+    reach("train.evaluate")
+    evaluation = evaluate_best(training)
+    # Save before the test metrics are numbered: a training resumed from here yields them again.
+    resumable = reason != "diverged"
+    stop = yield from save_at_last(
+        training, should_stop, is_best=True, resumable=resumable, evaluation=evaluation
+    )
+    if stop is not None:
+        yield Finished(stop, None)
+        return
+    if "test" in evaluation:
+        rows = training.rows_of({"test": scalar_scores(evaluation["test"])})
+        yield Metrics(rows, training.progress(), training.state.best)
+    yield Finished(reason, evaluation, linear_parameters(training), training.warnings)
+
+
+def _explain_divergence(training: Training, rate: float) -> str:
+    config = training.config
+    message = (
+        f"The loss or a parameter was no longer finite in epoch {training.state.epoch}, at "
+        f"learning rate {rate:g}"
+    )
+    small = is_small(len(training.train), training.features.width)
+    if small and not config.model.hidden_layers() and isinstance(config.optimizer, Sgd):
+        x = training.features.encode(training.given.table, training.split.train, dtype="float64")
+        outputs = training.features.outputs
+        largest = largest_learning_rate(x, training.given.loss, config.optimizer, outputs)
+        if largest is not None:
+            whole = "" if training.steps_per_epoch == 1 else " with batch_size 'full'"
+            return (
+                f"{message}; the largest that converges here{whole} is {_rounded_down(largest):g}"
+            )
+    return f"{message}; try a learning_rate of {rate / 10:g} or standardize: true"
+
+
+def _rounded_down(rate: float) -> float:
+    """Round the largest rate that converges down to 4 digits, so that it still converges."""
+    return float(Context(prec=4, rounding=ROUND_FLOOR).create_decimal_from_float(rate))
+
+
+def prepare(given: TrainingInput, device: torch.device) -> tuple[Training, list[Warning_]]:
+    """Build the training, resumed from its checkpoint if there is one; return its warnings too.
+
+    Raises `TrainingFailed`.
+    """
+    snapshot = Snapshot.read(given.resume) if given.resume else None
+    split = split_table(given.config, given.table)
+    features = snapshot.features if snapshot else _fit(given, split)
+    training = Training(given, features, split, device)
+    torch.set_num_threads(choose_threads(training.batch_size, training.parameters))
+    warnings = [*features.warnings(), *_warn(given, training)]
+    if snapshot:
+        snapshot.restore(training)
+        if reason := snapshot.inexactness(device):
+            detail = f"the resumed run may differ in the last digits: {reason}"
+            warnings.append({"code": "resume_inexact", "detail": detail})
+    return training, warnings
+
+
+def _fit(given: TrainingInput, split: RowSplit) -> Features:
+    return Features.fit(
+        given.table,
+        split.train,
+        features=given.features,
+        targets=given.config.targets,
+        task=given.task,
+        standardize=given.config.standardize,
+    )
+
+
+def _warn(given: TrainingInput, training: Training) -> list[Warning_]:
+    warnings = []
+    split, targets = training.split, given.config.targets
+    left_out = given.table.rows - len(split.train) - len(split.validation) - len(split.test)
+    if left_out:
+        detail = (
+            f"{left_out} of {given.table.rows} rows have no value in {targets} and are left out"
+        )
+        warnings.append({"code": "target_missing", "column": targets[0], "detail": detail})
+    if isinstance(given.config.optimizer, Lbfgs) and training.steps_per_epoch > 1:
+        detail = "lbfgs compares losses from step to step; batch_size 'full' makes them comparable"
+        warnings.append({"code": "lbfgs_minibatch", "detail": detail})
+    return warnings
+
+
+class Pace:
+    """The clock of an attempt: when to check for a stop, show a sign of life, or save."""
+
+    def __init__(self, training: Training, should_stop: Callable[[], StopReason | None]) -> None:
+        self.training, self.should_stop = training, should_stop
+        now = time.monotonic()
+        self.saved_at, self.shown_at, self.looks_at = now, now, now + training.given.poll_s
+        #: Seconds that the last checkpoint took, None before the first.
+        self.cost_s: float | None = None
+
+    def is_due(self) -> bool:
+        """Return whether it is time for the other checks; cheap enough for every step."""
+        now = time.monotonic()
+        if now < self.looks_at:
+            return False
+        self.looks_at = now + self.training.given.poll_s
+        return True
+
+    def wants_sign(self) -> bool:
+        """Return whether it is time for a sign of life."""
+        now = time.monotonic()
+        if now - self.shown_at < self.training.given.sign_s:
+            return False
+        self.shown_at = now
+        return True
+
+    def reason_to_end(self) -> EndReason | None:
+        """Return "budget" if the time is used up, or the caller's reason to stop."""
+        budget = self.training.config.budget
+        if budget and self.training.elapsed_s >= budget.time_s:
+            return "budget"
+        return self.should_stop()
+
+    def wants_checkpoint(self) -> bool:
+        """Return whether it is time to save."""
+        return time.monotonic() - self.saved_at >= self._interval()
+
+    @contextmanager
+    def measured(self) -> Iterator[None]:
+        """Measure the seconds of a checkpoint."""
+        begun = time.monotonic()
+        yield
+        self.saved_at = time.monotonic()
+        self.cost_s = self.saved_at - begun
+        self.training.saving_s += self.cost_s
+
+    def _interval(self) -> float:
+        given, progress = self.training.given, self.training.progress()
+        if given.checkpoint_s is not None:
+            return given.checkpoint_s
+        if self.cost_s is None:
+            return FIRST if progress.epoch else FIRST_AT_MOST
+        expected = self.training.elapsed_s + (progress.eta_s or 0.0)
+        return max(self.cost_s / SHARE, min(LOSS_AT_MOST, LOSS_SHARE * expected))

@@ -1,0 +1,225 @@
+"""Saves a training to a checkpoint and restores it, also when the disk is full.
+
+Knows the contents of a checkpoint, and whether resuming from it is exact.
+"""
+
+import errno
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models import checkpoint
+from models.checkpoint import BEST, NET, Tensors
+from models.engine.hardware import describe_environment
+from models.errors import NotResumable
+from models.features.encoding import Features
+from models.nets.architectures import describe
+from models.nets.closed_form import Line, parameters
+from models.training.interface import Alive, Noted, Saved, StopReason, TrainingEvent
+from models.training.state import Training, TrainingState
+
+OPTIMIZER = "optimizer."
+RANDOM = "random."
+#: The sums of losses of an unfinished epoch.
+REPORT = "loss.report"
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+AGAIN_S = 1.0  # seconds between two tries to write the last checkpoint on a full disk
+
+
+def save(
+    training: Training,
+    *,
+    is_best: bool = False,
+    resumable: bool = True,
+    evaluation: dict[str, Any] | None = None,
+) -> Saved:
+    """Write the present state of the training to a new file in its scratch folder.
+
+    Raises OSError, for example for a full disk.
+    """
+    given, state = training.given, training.state
+    name = f"attempt-{given.attempt}-step-{state.step}{'-last' if is_best else ''}.safetensors"
+    path = given.scratch / name
+    document = {
+        "net": describe(given.config.model, training.features.width, training.features.outputs),
+        "features": training.features.to_json(),
+        "task": given.task,
+        "config": given.config.model_dump(mode="json"),
+        "state": state.to_json(),
+        "optimizer": training.optimizer.scalars(),
+        "environment": describe_environment(training.device),
+        "resumable": resumable,
+        "metrics": state.best_metrics,
+        "evaluation": evaluation,
+        "parameters": linear_parameters(training),
+    }
+    tensors = {name: _to_numpy(tensor) for name, tensor in _tensors(training).items()}
+    written = checkpoint.write(path, tensors, document)
+    # A training that diverged went back to its best epoch: report that epoch and step.
+    epoch, step = (state.epoch, state.step) if resumable else training.best_place()
+    return Saved(
+        path=path,
+        sha256=written.sha256,
+        bytes=written.bytes,
+        epoch=epoch,
+        step=step,
+        seq=state.seq,
+        metrics=state.best_metrics,
+        metrics_epoch=state.best.epoch if state.best else None,
+        is_best=is_best,
+        resumable=resumable,
+        progress=training.progress(),
+    )
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A checkpoint from which a training continues."""
+
+    tensors: Tensors
+    document: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> "Snapshot":
+        """Read a checkpoint; raises `CheckpointCorrupt`, and `NotResumable` if the run diverged."""
+        tensors, document = checkpoint.read(path)
+        if not document.get("resumable"):
+            raise NotResumable(
+                "the checkpoint holds parameters that predict, but no training state"
+            )
+        return cls(tensors, document)
+
+    @property
+    def features(self) -> Features:
+        return Features.from_json(self.document["features"])
+
+    def restore(self, training: Training) -> None:
+        """Set the training to the state of the checkpoint; raises `NotResumable`."""
+        net = describe(training.config.model, training.features.width, training.features.outputs)
+        if self.document["net"] != net:
+            raise NotResumable("the checkpoint's network is not the one of this configuration")
+        flat, state = training.flat, TrainingState.from_json(self.document["state"])
+        try:
+            self._load(NET, flat.named(flat.values), training.device)
+            self._load(BEST, flat.named(training.best), training.device)
+            training.report.copy_(torch.from_numpy(self.tensors[REPORT]))
+            training.optimizer.load(
+                self._tensors(OPTIMIZER, training.device), self.document["optimizer"]
+            )
+            _restore_random(training, self._tensors(RANDOM, torch.device("cpu")))
+        except (KeyError, RuntimeError) as error:
+            raise NotResumable(f"the checkpoint's tensors do not fit: {error}") from error
+        state.seq = training.given.seq
+        training.state = state
+
+    def inexactness(self, device: torch.device) -> str | None:
+        """Return why a resumed run may differ in the last bits, or None if it is exact."""
+        then, now = self.document["environment"], describe_environment(device)
+        changes = [
+            f"{name} was {then.get(name)}, is {now[name]}"
+            for name in now
+            if now[name] != then.get(name)
+        ]
+        return "; ".join(changes) or None
+
+    def _tensors(self, prefix: str, device: torch.device) -> dict[str, Tensor]:
+        return {
+            name.removeprefix(prefix): torch.from_numpy(tensor).to(device)
+            for name, tensor in self.tensors.items()
+            if name.startswith(prefix)
+        }
+
+    def _load(self, prefix: str, targets: dict[str, Tensor], device: torch.device) -> None:
+        tensors = self._tensors(prefix, device)
+        for name, target in targets.items():
+            target.copy_(tensors[name])
+
+
+def linear_parameters(training: Training) -> dict[str, Any] | None:
+    """Return a linear model's parameters and the closed form's; None for other models."""
+    if training.config.model.hidden_layers():
+        return None
+    named = training.flat.named(training.best)
+    weight, bias = (_to_numpy(named[name]).astype("float64") for name in ("0.weight", "0.bias"))
+    given = training.given
+    return parameters(
+        training.features,
+        Line(weight, bias),
+        training.least_squares,
+        given.table,
+        training.split.train,
+    )
+
+
+def _tensors(training: Training) -> dict[str, Tensor]:
+    flat = training.flat
+    tensors = {f"{NET}{name}": tensor for name, tensor in flat.named(flat.values).items()}
+    best = flat.named(training.best)
+    tensors |= {f"{BEST}{name}": tensor for name, tensor in best.items()}
+    state = training.optimizer.tensors()
+    tensors |= {f"{OPTIMIZER}{name}": tensor for name, tensor in state.items()}
+    if training.has_dropout:
+        tensors[f"{RANDOM}cpu"] = torch.get_rng_state()
+        if training.device.type == "cuda":
+            tensors[f"{RANDOM}cuda"] = torch.cuda.get_rng_state(training.device)
+    return tensors | {REPORT: training.report}
+
+
+def _restore_random(training: Training, states: dict[str, Tensor]) -> None:
+    if "cpu" in states:
+        torch.set_rng_state(states["cpu"])
+    if "cuda" in states and training.device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"], training.device)
+
+
+def _to_numpy(tensor: Tensor) -> Any:  # noqa: ANN401  of the tensor's type
+    return tensor.detach().cpu().numpy()
+
+
+def try_to_save(training: Training) -> Saved | Noted:
+    """Save the training; on a full disk return a note instead, and the training goes on."""
+    try:
+        return save(training)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        return Noted(
+            "checkpoint_skipped",
+            f"The disk has no space for a checkpoint at step {training.state.step}: the training"
+            " continues and will try again.",
+        )
+
+
+def save_at_last(
+    training: Training,
+    should_stop: Callable[[], StopReason | None],
+    **options: Any,  # noqa: ANN401  options of `save`
+) -> Generator[TrainingEvent, None, StopReason | None]:
+    """Save the last checkpoint; while the disk is full, wait for space or for a stop.
+
+    Returns the reason to stop if one came before there was space, otherwise None.
+    """
+    is_noted = False
+    while True:
+        reason = should_stop()
+        try:
+            saved = save(training, **options)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+        else:
+            yield saved
+            return None
+        if reason is not None:
+            return reason
+        if not is_noted:
+            is_noted = True
+            detail = "The disk has no space for the last checkpoint: waiting until there is."
+            yield Noted("checkpoint_waits", detail)
+        yield Alive(training.progress())
+        time.sleep(AGAIN_S)

@@ -1,0 +1,190 @@
+"""The fast passes, the losses and the optimizers, each held equal to PyTorch's own."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pydantic import TypeAdapter
+from torch import Tensor, nn
+
+from descent.spec import LossName, ModelSpec, OptimizerSpec
+from models.data import ColumnType
+from models.engine.losses import ErrorLoss, Loss, choose_loss
+from models.engine.optimizers import make_optimizer
+from models.engine.steps import Autograd, DensePasses, Stepper
+from models.features.targets import ClassTarget, NumberTargets
+from models.nets.architectures import build, flatten
+
+CPU = torch.device("cpu")
+OPTIMIZERS: TypeAdapter[Any] = TypeAdapter(OptimizerSpec)
+MODELS: TypeAdapter[Any] = TypeAdapter(ModelSpec)
+
+
+def numbers(*scale: float) -> NumberTargets:
+    count = len(scale)
+    names, zeros = tuple(f"y{place}" for place in range(count)), (0.0,) * count
+    number: ColumnType = "number"
+    return NumberTargets(names, (number,) * count, zeros, scale, zeros, zeros, zeros, scale)
+
+
+CLASSES = ClassTarget("y", "integer", (0, 1, 2))
+STACKS: list[dict[str, Any]] = [
+    {"type": "linear"},
+    {"type": "mlp", "hidden": [16, 8], "activation": "relu"},
+    {"type": "mlp", "hidden": [16, 8], "activation": "sigmoid"},
+    {"type": "mlp", "hidden": [16, 8], "activation": "tanh"},
+    {"type": "mlp", "hidden": [16, 8], "activation": "gelu"},
+    {"type": "layers", "layers": ["tanh", {"linear": 4}, {"linear": 5}, "relu", "sigmoid"]},
+]
+
+
+@pytest.mark.parametrize("spec", STACKS, ids=str)
+def test_the_fast_passes_equal_autograd(spec: dict[str, Any]) -> None:
+    generator = torch.Generator().manual_seed(1)
+    for rows in (32, 7, 32):
+        x = torch.randn(rows, 5, generator=generator)
+        slopes = torch.randn(rows, 3, generator=generator)
+        results = []
+        for kind in (DensePasses, Autograd):
+            net = build(MODELS.validate_python(spec), 5, 3, seed=4)
+            flat = flatten(net, CPU)
+            passes = kind(net, flat)
+            outputs = passes.forward(x).clone()
+            passes.backward(slopes.clone())
+            results.append((outputs, flat.gradients.clone()))
+        for fast, slow in zip(*results, strict=True):
+            torch.testing.assert_close(fast, slow, rtol=1e-5, atol=1e-6)
+
+
+def test_dropout_is_left_to_autograd() -> None:
+    spec = MODELS.validate_python({"type": "mlp", "hidden": [4], "dropout": 0.5})
+    assert not DensePasses.covers(build(spec, 2, 1, seed=0))
+
+
+@pytest.mark.parametrize("name", ["mse", "sse", "mae", "huber"])
+def test_a_losss_gradient_is_that_of_its_objective(name: LossName) -> None:
+    loss = choose_loss(name, numbers(2.0, 3.0), CPU)
+    check_gradient(loss, torch.randn(11, 2) * 3, torch.randn(11, 2))
+
+
+def test_cross_entropys_gradient_is_that_of_its_objective() -> None:
+    loss = choose_loss("cross_entropy", CLASSES, CPU)
+    check_gradient(loss, torch.randn(11, 3), torch.randint(0, 3, (11,)))
+
+
+def check_gradient(loss: Loss, outputs: Tensor, truth: Tensor) -> None:
+    leaf = outputs.clone().requires_grad_()
+    objective = loss.measure(leaf, truth).sum() / loss.divisor(len(truth))
+    (expected,) = torch.autograd.grad(objective, leaf)
+    sums, slopes = loss.differentiate(outputs.clone(), truth)
+    torch.testing.assert_close(slopes, expected)
+    torch.testing.assert_close(sums.sum() / loss.divisor(len(truth)), objective.detach())
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("mse", nn.functional.mse_loss),
+        ("mae", nn.functional.l1_loss),
+        ("sse", lambda a, b: nn.functional.mse_loss(a, b, reduction="sum")),
+        ("huber", lambda a, b: nn.functional.huber_loss(a, b, delta=2.0)),
+    ],
+)
+def test_a_loss_is_reported_in_the_targets_units(
+    name: LossName, expected: Callable[[Tensor, Tensor], Tensor]
+) -> None:
+    outputs, truth = torch.randn(50, 1) * 4, torch.randn(50, 1)
+    loss = choose_loss(name, numbers(2.0), CPU)
+    reported = loss.report(loss.measure(outputs.clone(), truth).tolist(), 50)
+    assert reported == pytest.approx(float(expected(outputs * 2, truth * 2)), rel=1e-5)
+
+
+def test_several_targets_are_averaged_in_their_own_units() -> None:
+    loss = choose_loss("mse", numbers(1.0, 10.0), CPU)
+    assert isinstance(loss, ErrorLoss)
+    assert loss.report([5.0, 5.0], rows=5) == pytest.approx((1 + 100) / 2)
+
+
+def test_cross_entropy_is_pytorchs() -> None:
+    outputs, truth = torch.randn(20, 3), torch.randint(0, 3, (20,))
+    loss = choose_loss("cross_entropy", CLASSES, CPU)
+    reported = loss.report(loss.measure(outputs, truth).tolist(), 20)
+    assert reported == pytest.approx(float(nn.functional.cross_entropy(outputs, truth)), rel=1e-5)
+
+
+PYTORCH: list[tuple[dict[str, Any], Callable[[Any], torch.optim.Optimizer]]] = [
+    ({"type": "sgd"}, lambda p: torch.optim.SGD(p, lr=0.01)),
+    (
+        {"type": "sgd", "momentum": 0.9, "weight_decay": 0.1},
+        lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, weight_decay=0.1),
+    ),
+    (
+        {"type": "sgd", "momentum": 0.9, "nesterov": True},
+        lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, nesterov=True),
+    ),
+    (
+        {"type": "adam", "weight_decay": 0.1},
+        lambda p: torch.optim.Adam(p, lr=0.01, weight_decay=0.1),
+    ),
+    ({"type": "adamw"}, lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.01)),
+    ({"type": "rmsprop"}, lambda p: torch.optim.RMSprop(p, lr=0.01)),
+    (
+        {"type": "rmsprop", "momentum": 0.5, "weight_decay": 0.1},
+        lambda p: torch.optim.RMSprop(p, lr=0.01, momentum=0.5, weight_decay=0.1),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("spec", "reference"),
+    PYTORCH,
+    ids=lambda value: str(value) if isinstance(value, dict) else "torch",
+)
+def test_an_optimizer_follows_pytorchs(
+    spec: dict[str, Any], reference: Callable[[Any], torch.optim.Optimizer]
+) -> None:
+    model = MODELS.validate_python({"type": "mlp", "hidden": [8]})
+    x, truth = torch.randn(40, 3), torch.randn(40, 1)
+    net, twin = build(model, 3, 1, seed=2), build(model, 3, 1, seed=2)
+    flat = flatten(net, CPU)
+    optimizer = make_optimizer(OPTIMIZERS.validate_python(spec), flat)
+    loss = choose_loss("mse", numbers(1.0), CPU)
+    stepper = Stepper(DensePasses(net, flat), loss, optimizer)
+    expected = reference(twin.parameters())
+    for _ in range(20):
+        stepper.step(x, truth, 0.01, torch.zeros(1, dtype=torch.float64))
+        expected.zero_grad()
+        torch.autograd.backward(nn.functional.mse_loss(twin(x), truth))
+        expected.step()
+    parameters = torch.cat([parameter.detach().flatten() for parameter in twin.parameters()])
+    torch.testing.assert_close(flat.values, parameters, rtol=1e-4, atol=1e-5)
+
+
+def test_the_step_adds_up_the_loss_before_the_update() -> None:
+    net = build(MODELS.validate_python({"type": "linear"}), 2, 1, seed=0)
+    flat = flatten(net, CPU)
+    optimizer = make_optimizer(OPTIMIZERS.validate_python({"type": "lbfgs"}), flat)
+    loss = choose_loss("sse", numbers(1.0), CPU)
+    x, truth = torch.randn(9, 2), torch.randn(9, 1)
+    with torch.no_grad():
+        before = float(((net(x) - truth) ** 2).sum())
+    totals = torch.zeros(1, dtype=torch.float64)
+    Stepper(DensePasses(net, flat), loss, optimizer).step(x, truth, 1.0, totals)
+    assert totals.item() == pytest.approx(before, rel=1e-5)
+
+
+def test_a_seed_gives_the_same_net_and_another_seed_another() -> None:
+    model = MODELS.validate_python({"type": "mlp"})
+    first, again, other = (
+        flatten(build(model, 4, 2, seed), CPU).values.numpy() for seed in (5, 5, 6)
+    )
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_building_a_net_leaves_the_random_state_alone() -> None:
+    before = torch.get_rng_state()
+    build(MODELS.validate_python({"type": "mlp"}), 4, 2, seed=1)
+    assert torch.equal(before, torch.get_rng_state())

@@ -1,0 +1,37 @@
+"""Bundles that earlier versions exported are loaded by every later one. See their README."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from models.export import bundle, standalone
+from models.export.golden import TOLERANCE, check_golden
+from models.export.onnx_graph import build
+from tests.models.export.portables import agree
+
+FOLDER = Path(__file__).parent / "bundles"
+FILES = sorted(path.name for path in FOLDER.glob("*.zip"))
+
+
+def test_the_folder_and_its_readme_name_the_same_bundles() -> None:
+    text = (FOLDER / "README.md").read_text()
+    assert [name for name in FILES if f"| `{name}` |" in text] == FILES
+    assert text.count("| `bundle-") == len(FILES) >= 3
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_an_old_bundle_still_predicts_its_golden_rows(name: str, tmp_path: Path) -> None:
+    found = bundle.read(FOLDER / name)
+    predictor, _written = bundle.to_predictor(found, tmp_path / "checkpoint")
+    assert check_golden(predictor, found.golden.model_dump()) <= 1
+    assert found.golden.tolerance == TOLERANCE
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_an_old_bundle_is_read_by_the_script_and_becomes_a_graph(name: str) -> None:
+    with zipfile.ZipFile(FOLDER / name) as archive:
+        golden = json.loads(archive.read("golden.json"))
+    assert agree(standalone.predict(FOLDER / name, golden["rows"]), golden)
+    assert build(bundle.read(FOLDER / name).model, {})
