@@ -27,7 +27,7 @@ from descent.errors import Unavailable, Unreachable
 from descent.job import BatchPrediction
 from descent.model import Model
 from descent.run import Run
-from descent.transport import API, Call, Connection, Transport, part
+from descent.transport import API, ApiCall, Connection, Transport, part
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 PATIENCE = 15.0  # seconds for which the client repeats a request that fails temporarily
@@ -110,7 +110,7 @@ class Client(DatasetCalls):
         5
         """
         body = _run_body(dataset, target, config)
-        answer = self._connection.transport.send(Call("POST", f"{API}/runs", json=body))
+        answer = self._connection.transport.send(ApiCall("POST", f"{API}/runs", json=body))
         return Run(self._connection, schemas.Run.model_validate_json(answer.content))
 
     def validate(
@@ -125,7 +125,7 @@ class Client(DatasetCalls):
         2
         """
         body = _run_body(dataset, target, config)
-        answer = self._connection.transport.send(Call("POST", f"{API}/runs/validate", json=body))
+        answer = self._connection.transport.send(ApiCall("POST", f"{API}/runs/validate", json=body))
         return schemas.RunPlan.model_validate_json(answer.content)
 
     def run(self, run_id: str) -> Run:
@@ -168,7 +168,7 @@ class Client(DatasetCalls):
             "on_problem": on_problem,
         }
         body |= {"name": name} if name else {}
-        call = Call("POST", f"{API}/batch_predictions", json=body)
+        call = ApiCall("POST", f"{API}/batch_predictions", json=body)
         content = self._connection.transport.send(call).content
         info = schemas.BatchPrediction.model_validate_json(content)
         return BatchPrediction(self._connection, info)
@@ -224,12 +224,12 @@ class Client(DatasetCalls):
         path = f"{API}/models/{part(name)}/versions"
         headers = {"Content-Type": "application/zip"}
         if isinstance(source, bytes):
-            call = Call("POST", path, content=lambda: source, headers=headers)
+            call = ApiCall("POST", path, content=lambda: source, headers=headers)
             return self._imported(call)
         with file_content(Path(source), self._connection.screen, "Importing") as content:
-            return self._imported(Call("POST", path, content=content, headers=headers))
+            return self._imported(ApiCall("POST", path, content=content, headers=headers))
 
-    def _imported(self, call: Call) -> schemas.ModelVersion:
+    def _imported(self, call: ApiCall) -> schemas.ModelVersion:
         content = self._connection.transport.send(call).content
         return schemas.ModelVersion.model_validate_json(content)
 
@@ -286,12 +286,12 @@ class Client(DatasetCalls):
         ['a colleague']
         """
         body = {"name": name} | ({"expires_at": expires_at.isoformat()} if expires_at else {})
-        answer = self._connection.transport.send(Call("POST", f"{API}/keys", json=body))
+        answer = self._connection.transport.send(ApiCall("POST", f"{API}/keys", json=body))
         return schemas.KeyCreated.model_validate_json(answer.content)
 
     def delete_key(self, key_id: str) -> None:
         """Revoke an API key; see `create_key`."""
-        self._connection.transport.send(Call("DELETE", f"{API}/keys/{part(key_id)}"))
+        self._connection.transport.send(ApiCall("DELETE", f"{API}/keys/{part(key_id)}"))
 
 
 def _run_body(

@@ -11,7 +11,7 @@ from descent import frames, schemas
 from descent.errors import DatasetRejected
 from descent.predictions import Table, headers_of, table_body
 from descent.progress import Screen, transfer
-from descent.transport import API, Call, Connection, ReportProgress, Watched, part
+from descent.transport import API, ApiCall, Connection, ReportProgress, Watched, part
 
 PARSE_POLL = 0.2  # seconds between two requests while the service parses a large file
 NAME = "dataset"  # of a table that has no name of its own
@@ -101,7 +101,9 @@ class DatasetCalls:
         ['Quiz,Final', '25.2,30.5']
         """
         found = self.dataset(dataset) if isinstance(dataset, str) else dataset
-        return self._connection.download(Call("GET", f"{_path(found)}/content"), path, found.name)
+        return self._connection.download(
+            ApiCall("GET", f"{_path(found)}/content"), path, found.name
+        )
 
     def retype(self, dataset: str | schemas.Dataset, types: Mapping[str, str]) -> schemas.Dataset:
         """Make a new version with other column types, such as `{"zip": "category"}`.
@@ -111,7 +113,7 @@ class DatasetCalls:
         'category'
         """
         body = {"columns": {column: {"type": kind} for column, kind in types.items()}}
-        answer = self._connection.transport.send(Call("PATCH", _path(dataset), json=body))
+        answer = self._connection.transport.send(ApiCall("PATCH", _path(dataset), json=body))
         return schemas.Dataset.model_validate_json(answer.content)
 
     def delete_dataset(self, dataset: str | schemas.Dataset) -> None:
@@ -119,7 +121,7 @@ class DatasetCalls:
 
         >>> client.delete_dataset(client.upload({"a": [1, 2]}))
         """
-        self._connection.transport.send(Call("DELETE", _path(dataset)))
+        self._connection.transport.send(ApiCall("DELETE", _path(dataset)))
 
 
 def _path(dataset: str | schemas.Dataset) -> str:
@@ -136,19 +138,19 @@ def upload_call(
     content_type: str | None,
     options: Mapping[str, str],
     where: Screen,
-) -> Iterator[Call]:
+) -> Iterator[ApiCall]:
     """Yield the request that uploads a table. Temporary files exist until the block ends."""
     path = f"{API}/datasets"
     if isinstance(source, bytes):
         headers = {"Content-Type": content_type or "text/csv"}
         params = {"name": name or NAME, **options}
-        yield Call("POST", path, params=params, content=lambda: source, headers=headers)
+        yield ApiCall("POST", path, params=params, content=lambda: source, headers=headers)
     elif isinstance(source, str | Path):
         file = Path(source)
         headers = headers_of(file, content_type)
         with file_content(file, where, "Uploading") as content:
             params = {"name": name or file.name.split(".")[0], **options}
-            yield Call("POST", path, params=params, content=content, headers=headers)
+            yield ApiCall("POST", path, params=params, content=content, headers=headers)
     elif kind := frames.kind_of(source):
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / (name or NAME)
@@ -157,9 +159,11 @@ def upload_call(
             with file_content(file, where, "Uploading") as content:
                 params = {"name": name or NAME, **options}
                 headers = {"Content-Type": written_as}
-                yield Call("POST", path, params=params, content=content, headers=headers)
+                yield ApiCall("POST", path, params=params, content=content, headers=headers)
     else:
-        yield Call("POST", path, params=options, json={"name": name or NAME, **table_body(source)})
+        yield ApiCall(
+            "POST", path, params=options, json={"name": name or NAME, **table_body(source)}
+        )
 
 
 @contextmanager

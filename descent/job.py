@@ -7,7 +7,7 @@ from typing import ClassVar, Generic, Self, TypeVar
 from descent import schemas
 from descent.errors import RunFailed, TimedOut
 from descent.progress import transfer
-from descent.transport import API, Call, Connection, part
+from descent.transport import API, ApiCall, Connection, part
 
 LONG_POLL = 30  # seconds that the service may hold back one answer while a job goes on
 
@@ -90,10 +90,10 @@ class RemoteJob(Generic[Info]):
         >>> client.submit(scores, "Final", epochs=1).wait(60).delete()
         >>> client.predict_dataset("scores", scores).wait(60).delete()
         """
-        self._connection.transport.send(Call("DELETE", self._path()))
+        self._connection.transport.send(ApiCall("DELETE", self._path()))
 
     def _ask(self, verb: str) -> Self:
-        call = Call("POST", self._path(f"/{verb}"))
+        call = ApiCall("POST", self._path(f"/{verb}"))
         return self._take(self._connection.transport.send(call).content)
 
     def _take(self, content: bytes) -> Self:

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from descent import schemas
 from descent.errors import DescentError, NotFound
 from descent.predictions import Predictions, Table, predict
-from descent.transport import API, Call, Connection, part
+from descent.transport import API, ApiCall, Connection, part
 
 _PARAMETERS: TypeAdapter[schemas.Parameters | dict[str, schemas.Parameters]] = TypeAdapter(
     schemas.Parameters | dict[str, schemas.Parameters]
@@ -115,7 +115,7 @@ class Model:
         """
         chosen = self._version is not None or self._alias is not None
         path = self._version_path() if chosen else self._name_path()
-        self._connection.transport.send(Call("DELETE", path))
+        self._connection.transport.send(ApiCall("DELETE", path))
 
     def export(
         self, path: str | Path | None = None, *, kind: Literal["bundle", "onnx"] = "bundle"
@@ -131,7 +131,7 @@ class Model:
         version_path = self._version_path()
         suffix = {"bundle": "zip", "onnx": "onnx"}[kind]
         name = f"{self.name}-{version_path.rpartition('/')[2]}.{suffix}"
-        call = Call("GET", f"{version_path}/artifact", params={"format": kind})
+        call = ApiCall("GET", f"{version_path}/artifact", params={"format": kind})
         return self._connection.download(call, path, name)
 
     # ---- aliases ---------------------------------------------------------------------------------
@@ -168,7 +168,7 @@ class Model:
         """
         path = self._alias_path(alias)
         try:
-            answer = self._connection.transport.send(Call("GET", path))
+            answer = self._connection.transport.send(ApiCall("GET", path))
             headers = {"If-Match": answer.headers["etag"]}
         except NotFound:
             headers = {}
@@ -177,7 +177,7 @@ class Model:
             body["canary"] = {"version": canary, "percent": percent}
         if shadow is not None:
             body["shadow"] = {"version": shadow}
-        answer = self._connection.transport.send(Call("PUT", path, json=body, headers=headers))
+        answer = self._connection.transport.send(ApiCall("PUT", path, json=body, headers=headers))
         return schemas.Alias.model_validate_json(answer.content)
 
     def rollback(self, alias: str) -> schemas.Alias:
@@ -190,7 +190,9 @@ class Model:
         >>> model.rollback("champion").version
         1
         """
-        answer = self._connection.transport.send(Call("POST", self._alias_path(alias, "/rollback")))
+        answer = self._connection.transport.send(
+            ApiCall("POST", self._alias_path(alias, "/rollback"))
+        )
         return schemas.Alias.model_validate_json(answer.content)
 
     def history(self, alias: str) -> Iterator[schemas.AliasMove]:
@@ -209,7 +211,7 @@ class Model:
         'challenger'
         >>> model.delete_alias("challenger")
         """
-        self._connection.transport.send(Call("DELETE", self._alias_path(alias)))
+        self._connection.transport.send(ApiCall("DELETE", self._alias_path(alias)))
 
     # ---- paths -----------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import httpx
 
 from descent import frames, schemas
 from descent.errors import InvalidRequest
-from descent.transport import API, Call, Transport, part
+from descent.transport import API, ApiCall, Transport, part
 
 #: one row, several rows, columns, a pandas or polars DataFrame, or a file
 Table = Mapping[str, Any] | Sequence[Mapping[str, Any]] | Any
@@ -102,7 +102,7 @@ def predict(
     if isinstance(table, str | Path):
         file, headers = Path(table), headers_of(Path(table))
         content = file.read_bytes()
-        call = Call("POST", model_path + rest, params, content=lambda: content, headers=headers)
+        call = ApiCall("POST", model_path + rest, params, content=lambda: content, headers=headers)
         whole = schemas.Predictions.model_validate_json(transport.send(call).content)
         return Predictions(whole.predictions, whole.model, whole.version)
     found: list[schemas.Prediction] = []
@@ -111,7 +111,7 @@ def predict(
     while pieces:
         piece = pieces.pop()
         path = f"{API}/models/{part(model)}/versions/{version}" if model else model_path
-        call = Call("POST", path + rest, params=params, json=piece)
+        call = ApiCall("POST", path + rest, params=params, json=piece)
         try:
             content = transport.send(call).content
         except InvalidRequest as error:

@@ -63,7 +63,7 @@ def _shell() -> Any:  # noqa: ANN401  IPython's
 
 
 @dataclass
-class Training:
+class TrainingProgress:
     """The progress of a run, from its events."""
 
     title: str
@@ -89,7 +89,7 @@ def show_training(events: Iterable[Event], title: str, epochs: int, where: Scree
         console = Console(stderr=True, soft_wrap=True)
         print_lines(events, Curve(), console, f"{title}, up to {epochs} epochs:")
         return
-    training = Training(title, epochs)
+    training = TrainingProgress(title, epochs)
     if where == "terminal":
         in_terminal(events, training, Console(stderr=True))
     elif where == "notebook":
@@ -99,7 +99,7 @@ def show_training(events: Iterable[Event], title: str, epochs: int, where: Scree
             pass
 
 
-def in_terminal(events: Iterable[Event], training: Training, console: Console) -> None:
+def in_terminal(events: Iterable[Event], training: TrainingProgress, console: Console) -> None:
     """Show a run as a bar that is full at the end."""
     columns = (
         TextColumn("{task.description}"),
@@ -123,7 +123,7 @@ def _short(title: str) -> str:
     return title if len(title) <= TITLE else f"{title[: TITLE - 1]}…"
 
 
-def in_notebook(events: Iterable[Event], training: Training, output: Handle) -> None:
+def in_notebook(events: Iterable[Event], training: TrainingProgress, output: Handle) -> None:
     """Show a run as a bar and a curve in a notebook's output."""
     for event, is_due in _paced(events):
         training.take(event)
@@ -156,7 +156,7 @@ def _new_output() -> Handle:
     return handle
 
 
-def _markup(training: Training, *, is_over: bool) -> str:
+def _markup(training: TrainingProgress, *, is_over: bool) -> str:
     done = training.curve.last_epoch
     title, losses = html.escape(training.title), html.escape(training.losses)
     most = done if is_over else training.epochs

@@ -13,7 +13,7 @@ from descent.job import RemoteJob
 from descent.model import Model
 from descent.predictions import Predictions, Table, predict
 from descent.progress import show_training
-from descent.transport import Call, NothingLeft, Pauses, part
+from descent.transport import ApiCall, NothingLeft, Pauses, part
 
 RESTART_PATIENCE = 120.0  # seconds that a stream waits for the service to restart
 
@@ -175,7 +175,7 @@ class Run(RemoteJob[schemas.Run]):
         1
         """
         path = self._path(f"/checkpoints/{part(checkpoint_id)}/register")
-        answer = self._connection.transport.send(Call("POST", path, json={"model": model}))
+        answer = self._connection.transport.send(ApiCall("POST", path, json={"model": model}))
         return schemas.ModelVersion.model_validate_json(answer.content)
 
     def log(self) -> str:
@@ -216,7 +216,7 @@ class Run(RemoteJob[schemas.Run]):
         >>> again.cancel().wait(60, check=False).state
         'cancelled'
         """
-        answer = self._connection.transport.send(Call("POST", self._path("/retry")))
+        answer = self._connection.transport.send(ApiCall("POST", self._path("/retry")))
         return Run(self._connection, schemas.Run.model_validate_json(answer.content))
 
     def rename(self, name: str | None = None, tags: dict[str, str] | None = None) -> Self:
@@ -227,7 +227,7 @@ class Run(RemoteJob[schemas.Run]):
         """
         given = {"name": name, "tags": tags}
         body = {field: value for field, value in given.items() if value is not None}
-        call = Call("PATCH", self._path(), json=body)
+        call = ApiCall("PATCH", self._path(), json=body)
         return self._take(self._connection.transport.send(call).content)
 
     def predict(self, table: Table, *, on_problem: str = "warn") -> Predictions:

@@ -64,7 +64,7 @@ class Watched:
 
 
 @dataclass(frozen=True)
-class Call:
+class ApiCall:
     """One request. `content` is called for every attempt, so that a stream can be sent again."""
 
     method: str
@@ -76,7 +76,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Message:
+class StreamMessage:
     """One server-sent event."""
 
     id: str
@@ -109,7 +109,7 @@ class Transport:
     def close(self) -> None:
         self._http.close()
 
-    def send(self, call: Call) -> httpx.Response:
+    def send(self, call: ApiCall) -> httpx.Response:
         """Send the request, repeat it if needed, and return the response. Raises DescentError.
 
         A POST carries an Idempotency-Key: the service does the work once, however often the
@@ -128,7 +128,7 @@ class Transport:
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
 
-    def download(self, call: Call, target: Path, report: ReportProgress) -> None:
+    def download(self, call: ApiCall, target: Path, report: ReportProgress) -> None:
         """Stream the response to a GET into a file, which is replaced only when it is complete.
 
         Raises DescentError.
@@ -158,7 +158,7 @@ class Transport:
             if not again or not pauses.sleep(wait_s):
                 raise failure from cause
 
-    def stream(self, path: str, last_id: int) -> Iterator[Message]:
+    def stream(self, path: str, last_id: int) -> Iterator[StreamMessage]:
         """Yield the events after `last_id` until the stream ends. Does not reconnect.
 
         Raises NothingLeft if `last_id` is the last event of the stream.
@@ -175,7 +175,7 @@ class Transport:
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
 
-    def _receive(self, call: Call, part: Path, report: ReportProgress) -> httpx.Response:
+    def _receive(self, call: ApiCall, part: Path, report: ReportProgress) -> httpx.Response:
         with self._http.stream("GET", call.path, params=_given(call.params)) as response:
             if not response.is_success:
                 response.read()
@@ -187,7 +187,7 @@ class Transport:
                     report(file.tell(), int(size) if size.isdecimal() else None)
             return response
 
-    def _once(self, call: Call, headers: dict[str, str]) -> httpx.Response:
+    def _once(self, call: ApiCall, headers: dict[str, str]) -> httpx.Response:
         params = _given(call.params)
         if call.content is None:
             return self._http.request(
@@ -223,7 +223,7 @@ class Connection:
 
     def get(self, path: str, params: Mapping[str, str | int | None] | None = None) -> bytes:
         """Return the body of the response to a GET."""
-        return self.transport.send(Call("GET", path, params=params or {})).content
+        return self.transport.send(ApiCall("GET", path, params=params or {})).content
 
     def pages(
         self, path: str, params: Mapping[str, str | int | None], read: Callable[[Any], Item]
@@ -237,7 +237,7 @@ class Connection:
                 return
             after = page["next_cursor"]
 
-    def download(self, call: Call, path: str | Path | None, name: str) -> Path:
+    def download(self, call: ApiCall, path: str | Path | None, name: str) -> Path:
         """Download into the file `path`, or as `name` into the folder `path`; return the path."""
         target = Path(path or ".")
         target = target / name if target.is_dir() else target
@@ -286,14 +286,16 @@ def _retry_after(response: httpx.Response) -> float | None:
     return float(text) if text.isdecimal() else None
 
 
-def _messages(lines: Iterator[str]) -> Iterator[Message]:
+def _messages(lines: Iterator[str]) -> Iterator[StreamMessage]:
     """Parse an event stream as the HTML standard describes it; comments are skipped."""
     fields: dict[str, str] = {}
     for line in lines:
         name, _, value = line.partition(":")
         if line == "":
             if "data" in fields:
-                yield Message(fields.get("id", ""), fields.get("event", "message"), fields["data"])
+                yield StreamMessage(
+                    fields.get("id", ""), fields.get("event", "message"), fields["data"]
+                )
             fields = {}
         elif name:
             value = value.removeprefix(" ")

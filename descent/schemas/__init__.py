@@ -63,7 +63,6 @@ from descent.schemas.models import (
     Importance,
     Imported,
     InputColumn,
-    Limits,
     Model,
     ModelMetrics,
     ModelVersion,
@@ -78,6 +77,7 @@ from descent.schemas.models import (
     Shadow,
     ShadowPut,
     Signature,
+    ValueRange,
 )
 from descent.schemas.runs import (
     Best,
@@ -162,7 +162,6 @@ __all__ = [
     "KeyCreate",
     "KeyCreated",
     "KeyId",
-    "Limits",
     "MetricColumns",
     "MetricRow",
     "MetricsPage",
@@ -207,6 +206,7 @@ __all__ = [
     "TopValue",
     "Trajectory",
     "TrajectorySubject",
+    "ValueRange",
     "Wire",
     "WorkerInfo",
 ]

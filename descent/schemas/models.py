@@ -30,7 +30,7 @@ class Model(Wire):
     created_at: datetime
 
 
-class Limits(Wire):
+class ValueRange(Wire):
     """The smallest and the greatest value."""
 
     min: float
@@ -55,7 +55,7 @@ class InputColumn(Wire):
     min: float | None = None
     max: float | None = None
     #: values outside are clipped, with a warning
-    clip: Limits | None = None
+    clip: ValueRange | None = None
     #: the categories of the training rows, most frequent first
     categories: list[TopValue] | None = None
     #: the number of training rows with a category that is not in the list
