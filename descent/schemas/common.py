@@ -1,17 +1,22 @@
-"""What the bodies share: pages, problems, notices, ids. Responses may gain fields."""
+"""What several bodies share: pages, problems, notices, ids, references."""
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 Item = TypeVar("Item")
-#: A value of a table as JSON carries it; null means missing.
+#: a value of a table in JSON; null means missing
 Scalar = bool | int | float | str | None
-#: Non-finite numbers travel as these words.
+#: NaN and infinities are strings, since JSON has no numbers for them
 Number = float | Literal["NaN", "Infinity", "-Infinity"]
 ColumnType = Literal["number", "integer", "boolean", "category", "datetime", "text", "id"]
 ColumnRole = Literal["feature", "ignored"]
-DatasetState = Literal["receiving", "ingesting", "ready", "rejected"]
+#: The service keeps the row of a deleted dataset while runs refer to it, in a state `deleted` that
+#: no response shows: to clients it is gone (404).
+DatasetState = Literal["ingesting", "ready", "rejected"]
 RunState = Literal[
     "queued",
     "starting",
@@ -28,11 +33,11 @@ TERMINAL_STATES: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"}
 EventKind = Literal["state", "metrics", "checkpoint", "log", "rewind", "end"]
 Split = Literal["train", "validation", "test"]
 
-# The documents show the patterns; readers do not enforce them, so that ids stay opaque.
+# The OpenAPI document shows the patterns. Clients do not enforce them, so that ids stay opaque.
 _ID = "^{prefix}_[0-9a-hjkmnp-tv-z]{{26}}$"
 
 
-def _pattern(prefix: str) -> Any:  # noqa: ANN401  what pydantic's Field returns
+def _pattern(prefix: str) -> Any:  # noqa: ANN401  pydantic's Field returns Any
     return Field(json_schema_extra={"pattern": _ID.format(prefix=prefix)})
 
 
@@ -43,8 +48,24 @@ BatchId = Annotated[str, _pattern("batch")]
 CheckpointId = Annotated[str, _pattern("ckpt")]
 
 
+@dataclass(frozen=True)
+class DescribedBy:
+    """Describes a plain JSON object by a model in the OpenAPI document.
+
+    Neither side validates the object. So a client reads runs of a newer service, whose
+    configurations and metrics have members that the client does not know.
+    """
+
+    model: type[BaseModel]
+
+    def __get_pydantic_json_schema__(
+        self, _schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return handler(self.model.__pydantic_core_schema__)
+
+
 class Wire(BaseModel):
-    """A response: frozen, and open for fields that a newer server adds."""
+    """A response body. Clients ignore fields that a newer server adds."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -54,21 +75,21 @@ class Page(Wire, Generic[Item]):
 
     data: list[Item]
     has_more: bool
-    #: send it as `after` to get the next page
+    #: pass it as `after` to get the next page
     next_cursor: str | None = None
 
 
 class ErrorItem(Wire):
-    """One thing that is wrong with the input."""
+    """One error in the input."""
 
     #: JSON pointer into the body, or `/query/<name>`, `/path/<name>`, `/header/<name>`
     pointer: str | None = None
     code: str
     detail: str
-    #: of the data, from 1
+    #: row of the data, from 1
     row: int | None = None
     column: str | None = None
-    #: of the file, from 1, where the bytes tell no rows
+    #: line of the file, from 1, if the file cannot be split into rows
     line: int | None = None
 
 
@@ -80,21 +101,35 @@ class Problem(BaseModel):
     type: str
     title: str
     status: int
-    #: stable snake_case
+    #: in snake_case; never renamed
     code: str
     detail: str
     instance: str | None = None
     request_id: str | None = None
     errors: list[ErrorItem] | None = None
-    #: the detail once more, where the Open Inference Protocol asks for it
+    #: the detail again, as the Open Inference Protocol requires
     error: str | None = None
-    #: with 409: the states from which this is possible, or what is possible now
+    #: with 409: the states that allow the request, or the requests that are allowed now
     allowed: list[str] | None = None
 
 
 class Notice(Wire):
-    """Something that the caller should know but that stops nothing."""
+    """A warning: the request or run goes on."""
 
     code: str
     detail: str
     column: str | None = None
+
+
+class DatasetVersionRef(Wire):
+    """A version of a dataset."""
+
+    id: DatasetId
+    version: int
+
+
+class ModelVersionRef(Wire):
+    """A version of a model."""
+
+    name: str
+    version: int
