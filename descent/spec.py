@@ -27,6 +27,7 @@ MAX_EPOCHS = 1_000_000
 MAX_LAYERS = 64
 MAX_WIDTH = 65_536
 
+ColumnType = Literal["number", "integer", "boolean", "category", "datetime", "text", "id"]
 Task = Literal["regression", "binary", "multiclass"]
 Activation = Literal["relu", "sigmoid", "tanh", "gelu"]
 LossName = Literal["mse", "sse", "mae", "huber", "cross_entropy"]

@@ -18,7 +18,6 @@ from descent.schemas.common import (
     BatchId,
     CheckpointId,
     ColumnRole,
-    ColumnType,
     DatasetId,
     DatasetState,
     DatasetVersionRef,
@@ -112,6 +111,7 @@ from descent.schemas.system import (
     System,
     WorkerInfo,
 )
+from descent.spec import ColumnType
 
 __all__ = [
     "TERMINAL_STATES",

@@ -12,7 +12,6 @@ Item = TypeVar("Item")
 Scalar = bool | int | float | str | None
 #: NaN and infinities are strings, since JSON has no numbers for them
 Number = float | Literal["NaN", "Infinity", "-Infinity"]
-ColumnType = Literal["number", "integer", "boolean", "category", "datetime", "text", "id"]
 ColumnRole = Literal["feature", "ignored"]
 #: The service keeps the row of a deleted dataset while runs refer to it, in a state `deleted` that
 #: no response shows: to clients it is gone (404).

@@ -7,7 +7,6 @@ from pydantic import Field
 
 from descent.schemas.common import (
     ColumnRole,
-    ColumnType,
     DatasetId,
     DatasetState,
     Notice,
@@ -16,7 +15,7 @@ from descent.schemas.common import (
     Scalar,
     Wire,
 )
-from descent.spec import ColumnName
+from descent.spec import ColumnName, ColumnType
 from descent.strict import Strict
 
 

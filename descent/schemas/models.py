@@ -7,7 +7,6 @@ from pydantic import Field, model_validator
 
 from descent.schemas.common import (
     CheckpointId,
-    ColumnType,
     DatasetVersionRef,
     DescribedBy,
     Notice,
@@ -17,6 +16,7 @@ from descent.schemas.common import (
     Wire,
 )
 from descent.schemas.datasets import TopValue
+from descent.spec import ColumnType
 from descent.strict import WHOLE, Strict
 
 

@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from descent.spec import ColumnType
 from models import checkpoint
-from models.data import ColumnType, read_table
+from models.data import read_table
 from models.export.reference import Reference
 from models.predict.predictor import Predictor
 from service.proofs.messages import ProofJob, StoredTable
