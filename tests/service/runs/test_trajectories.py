@@ -15,6 +15,8 @@ from service.storage.database import writing
 from tests.service.rows import add_run, metric_rows
 from tests.service.runs.test_metrics import resumed_from, running
 
+pytestmark = pytest.mark.both_databases
+
 API = "/api/v1"
 SUBJECT: dict[str, Any] = {
     "net": {"inputs": 1, "outputs": 1, "layers": [{"linear": 1}]},
