@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import gc
 import json
+import math
 import os
 import signal
 import subprocess
@@ -19,9 +20,11 @@ from service import logs
 from service.access.keys import check_reachable
 from service.app import create_app
 from service.http.server import Server, listen, url_of
+from service.kinds import KINDS
 from service.settings import Settings
 from service.storage.database import check_schema, create_database, migrate
 from service.storage.stores import open_store
+from service.worker.launch import WarmProcess
 
 STOP_S = 9.5  # seconds within which everything has ended after SIGTERM
 #: seconds after which a thread hands on the interpreter to one that waits for it. Threads wait for
@@ -33,22 +36,24 @@ SWITCH_S = 0.001
 #: that none of the next ones fits.
 M_ARENA_MAX, HEAPS = -8, 2
 M_MMAP_THRESHOLD, LARGE = -3, 256 * 1024  # bytes
-FIRST_WAIT = 0.5  # seconds before a supervisor that died is started again; doubled each time
+FIRST_WAIT = 0.5  # seconds before the second start after quick deaths; doubled with each one
 LONGEST_WAIT = 30.0
-LIVED = 60.0  # seconds after which a supervisor's death counts as its first
-WORKER = (sys.executable, "-P", "-m", "service", "worker", "--stdin-wake")
+LIVED = 10.0  # seconds; a worker that dies sooner has died quickly
+WORKER = (sys.executable, "-P", "-m", "service", "worker", "--stdin-wake", "--warm")
 
 log = structlog.get_logger("serve")
 
 
 class WorkerProcess:
-    """The supervisor's process, started again when it dies.
+    """The supervisor's process, started again at once when it dies.
 
-    Its standard input is a pipe: a byte wakes it, the end of it tells that this process is gone.
+    Its standard input is a pipe: a byte wakes it, and the end of the pipe means that this process
+    has ended. The warm parent of its attempts belongs to this process, and so survives it.
     """
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        self._warm: WarmProcess | None = None
         self._is_stopping = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="keep worker", daemon=True)
 
@@ -90,24 +95,39 @@ class WorkerProcess:
             process.wait()
 
     def _keep(self) -> None:
-        wait = FIRST_WAIT
+        quick = 0  # deaths one after the other
         while not self._is_stopping.is_set():
             began = time.monotonic()
             status = self._run()
             if self._is_stopping.is_set():
-                return
-            wait = FIRST_WAIT if time.monotonic() - began > LIVED else min(2 * wait, LONGEST_WAIT)
+                break
+            quick = 0 if time.monotonic() - began > LIVED else quick + 1
+            wait = wait_before(quick)
             log.error("the worker died and is started again", status=status, wait_s=wait)
             self._is_stopping.wait(wait)
+        if self._warm is not None:
+            self._warm.close()
 
     def _run(self) -> int:
-        with subprocess.Popen(WORKER, stdin=subprocess.PIPE) as process:  # noqa: S603  our own constant
+        if self._warm is not None and self._warm.has_ended():
+            self._warm.close()
+            self._warm = None
+        if self._warm is None:
+            self._warm = WarmProcess([kind.module for kind in KINDS])
+        orders = self._warm.orders.fileno()
+        command = [*WORKER, str(orders)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[orders]) as process:  # noqa: S603  our own constant
             if process.stdin is not None:
                 os.set_blocking(process.stdin.fileno(), False)
             self._process = process
             if self._is_stopping.is_set():  # asked while it was being made
                 process.terminate()
             return process.wait()
+
+
+def wait_before(quick: int) -> float:
+    """Return the seconds before a worker's next start, after so many quick deaths in a row."""
+    return 0.0 if quick < 2 else min(FIRST_WAIT * math.pow(2.0, quick - 2), LONGEST_WAIT)
 
 
 def keep_memory_whole() -> None:
