@@ -184,7 +184,7 @@ def loaded_by(statement: str) -> set[str]:
     "statement",
     [
         "import service.serve, service.__main__",
-        "import service.worker.supervisor",
+        "import service.work",
     ],
 )
 def test_the_api_and_the_supervisor_never_load_torch(statement: str) -> None:
@@ -193,7 +193,7 @@ def test_the_api_and_the_supervisor_never_load_torch(statement: str) -> None:
 
 def test_the_supervisor_loads_no_web_framework_and_nothing_that_predicts() -> None:
     heavy = {"fastapi", "starlette", "uvicorn", "pyarrow", "duckdb", "onnx", "onnxruntime"}
-    assert not loaded_by("import service.worker.supervisor") & heavy
+    assert not loaded_by("import service.work") & heavy
 
 
 def test_the_client_is_light() -> None:

@@ -53,7 +53,7 @@ def list_keys(*, remote: Remote = False, as_json: AsJson = False) -> None:
     if not remote:
         become_server("keys", ["list", *_json(as_json)])
     with client() as service:
-        found = list(service.access.keys())
+        found = list(service.keys())
     print_list(found, COLUMNS, as_json=as_json)
 
 

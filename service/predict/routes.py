@@ -249,7 +249,7 @@ def _read(inference: Inference, predictor: Predictor, asked: Asked) -> bodies.Ro
         known = [column.name for column in predictor.features.inputs]
         return inference.files.read(asked.content, asked.media_type, known)
     most = inference.settings.max_predict_rows
-    return _read_text(predictor, asked, most, inference.foreign)
+    return read_text(predictor, asked, most, inference.foreign)
 
 
 def answered(predictor: Predictor, asked: Asked, rows: bodies.Rows) -> list[Answer]:
@@ -266,7 +266,7 @@ def answered(predictor: Predictor, asked: Asked, rows: bodies.Rows) -> list[Answ
     return found
 
 
-def _read_text(
+def read_text(
     predictor: Predictor, asked: Asked, max_rows: int, foreign: texts.ForeignBodies
 ) -> bodies.Rows:
     """Return the rows of a body that is JSON, NDJSON or CSV."""

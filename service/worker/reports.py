@@ -32,8 +32,8 @@ def write(site: Site, attempt: Attempt, message: Message) -> None:
         if not _store(site, attempt, message, point):
             return
     else:
+        reach(f"{point}.begin")
         with writing(site.engine) as session:
-            reach(f"{point}.begin")
             if type(message) in {Began, Obeyed, Failure}:
                 _write_common(session, attempt.tenure, message)
             else:

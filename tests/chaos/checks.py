@@ -174,8 +174,9 @@ def dump(settings: Settings, run_id: str) -> list[str]:
     """Return all rows that belong to a run, to see whether anything changes."""
     with reading(create_database(settings.resolved_database_url)) as session:
         rows = [*session.execute(_columns(Run, Run.id == run_id))]
-        for table in (Metric, Event, Checkpoint, ModelVersion):
+        for table in (Metric, Checkpoint, ModelVersion):
             rows += session.execute(_columns(table, table.run_id == run_id))
+        rows += session.execute(_columns(Event, Event.job_id == run_id))
         return sorted(repr(tuple(row)) for row in rows)
 
 
@@ -189,12 +190,12 @@ def _check(session: Session, blobs: BlobStore, run: Run) -> Iterator[str]:
             read_blob(blobs, kept.sha256)
         except ServiceError as error:
             yield f"I3: {kept.id}: {error}"
-    states = select(Event.data).where(Event.run_id == run.id, Event.kind == "state")
+    states = select(Event.data).where(Event.job_id == run.id, Event.kind == "state")
     names = [data["state"] for data in session.scalars(states.order_by(Event.seq))]
     for before, after in pairwise(names):
         if after not in TRANSITIONS[before]:
             yield f"I5: {before} became {after}"
-    seqs = session.scalars(select(Event.seq).where(Event.run_id == run.id).order_by(Event.seq))
+    seqs = session.scalars(select(Event.seq).where(Event.job_id == run.id).order_by(Event.seq))
     if list(seqs) != list(range(1, run.event_seq + 1)):
         yield "I2: the events have a gap"
     ends = [name for name in names if name in TERMINAL]

@@ -3,8 +3,14 @@
 import ast
 from pathlib import Path
 
+from service.jobs.messages import Heartbeat
+from service.kinds import KINDS
+
 ROOT = Path(__file__).resolve().parent.parent.parent
-KINDS = ("started", "metrics", "checkpoint", "finished")
+#: the messages of a run that succeeds undisturbed
+MESSAGES = ("started", "metrics", "checkpoint", "finished")
+#: the points that the supervisor passes with each message
+RESTS = ("", ".begin", ".written", ".committed")
 
 #: in the process that trains
 TRAINER = (
@@ -16,7 +22,7 @@ TRAINER = (
     "checkpoint.synced",
     "checkpoint.renamed",
     "trainer.begin",
-    *(f"trainer.{kind}" for kind in KINDS),
+    *(f"trainer.{kind}" for kind in MESSAGES),
     "trainer.end",
 )
 #: in the supervisor, where the store is a folder
@@ -27,9 +33,9 @@ SITES = (
     "worker.launch",
     "worker.launched",
     "worker.beat",
-    *(f"report.{kind}" for kind in KINDS),
-    *(f"report.{kind}.begin" for kind in KINDS if kind != "checkpoint"),
-    *(f"report.{kind}.committed" for kind in KINDS),
+    *(f"run.{kind}" for kind in MESSAGES),
+    *(f"run.{kind}.begin" for kind in MESSAGES if kind != "checkpoint"),
+    *(f"run.{kind}.committed" for kind in MESSAGES),
     "blob.pinned",
     "blob.stored",
     *LOCAL,
@@ -37,8 +43,8 @@ SITES = (
 #: in the supervisor, inside of a transaction
 TRANSACTIONS = (
     "claim.rewound",
-    "report.checkpoint.begin",
-    *(f"report.{kind}.written" for kind in KINDS),
+    "run.checkpoint.begin",
+    *(f"run.{kind}.written" for kind in MESSAGES),
     "collect.forgotten",
     "collect.deleted",
 )
@@ -60,19 +66,25 @@ PREDICTOR = (
     "predictor.profile",
     "predictor.finished",
 )
-BATCH = tuple(
-    f"batch.{kind}{rest}"
-    for kind, rests in {
-        "started": ("", ".written", ".committed"),
-        "chunk": ("", ".begin", ".written", ".committed"),
-        "finished": ("", ".begin", ".written", ".committed"),
-        "succeed": (".made",),
-    }.items()
-    for rest in rests
+BATCH = (
+    *(f"batch.{kind}{rest}" for kind in ("started", "chunk", "finished") for rest in RESTS),
+    "batch.succeed.made",
 )
 #: in the process that proves a version, and in its supervisor; tests/service/proofs kills at each
 PROVER = ("prover.begin", "prover.way", "prover.compared")
-PROOF = ("proof.compared", "proof.compared.written", "proof.compared.committed")
+PROOF = tuple(f"proof.compared{rest}" for rest in RESTS)
+#: in the supervisor, for messages of jobs that are slow, fail or are stopped: no list above kills
+#: there, and tests name these points where they need one
+SELDOM = tuple(
+    f"{prefix}.{message}{rest}"
+    for prefix, messages in {
+        "run": ("alive", "log", "stopped", "failed"),
+        "batch": ("stopped", "failed"),
+        "proof": ("stopped", "failed"),
+    }.items()
+    for message in messages
+    for rest in RESTS
+)
 #: what is reached while a run is being recovered
 RECOVERY = (
     "worker.expired",
@@ -81,8 +93,8 @@ RECOVERY = (
     "worker.claimed",
     "worker.launch",
     "worker.launched",
-    "report.started.written",
-    "report.started.committed",
+    "run.started.written",
+    "run.started.committed",
     "trainer.begin",
     "trainer.started",
     "train.step",
@@ -112,7 +124,7 @@ WRITES = (
     "blob.copied",
     "blob.published",
     "claim.rewound",
-    *(f"report.{kind}.written" for kind in KINDS),
+    *(f"run.{kind}.written" for kind in MESSAGES),
     "collect.forgotten",
     "database.commit",
     "api.commit",
@@ -130,13 +142,34 @@ def in_code() -> set[str]:
         for path in (ROOT / package).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "reach":
-                    found.add(_name(node.args[0]))
+                    found |= _names(node.args[0])
     return found
 
 
-def _name(node: ast.expr) -> str:
+def _names(node: ast.expr) -> set[str]:
+    """Return the names that an argument of `reach` may have."""
+    if ast.unparse(node) == "point":
+        return _of_messages()
     if isinstance(node, ast.JoinedStr):
-        parts = (part.value if isinstance(part, ast.Constant) else "*" for part in node.values)
-        return "".join(str(part) for part in parts)
+        first, *rest = (
+            part.value if isinstance(part, ast.Constant) else ast.unparse(part)
+            for part in node.values
+        )
+        if first == "{point}":
+            return {point + "".join(map(str, rest)) for point in _of_messages()}
+        return {"".join("*" if str(part).startswith("{") else str(part) for part in (first, *rest))}
     assert isinstance(node, ast.Constant)
-    return str(node.value)
+    return {str(node.value)}
+
+
+def _of_messages() -> set[str]:
+    """Return what `worker.reports` calls a point for each message that a kind of job may send.
+
+    It writes no bare heartbeat, so it passes no point with one.
+    """
+    return {
+        f"{kind.table.prefix}.{message}"
+        for kind in KINDS
+        for message, schema in kind.messages.json_schema()["discriminator"]["mapping"].items()
+        if not schema.endswith(f"/{Heartbeat.__name__}")
+    }

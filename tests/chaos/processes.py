@@ -22,12 +22,12 @@ from typing import Any, NoReturn
 from fastapi.routing import iter_route_contexts
 from sqlalchemy.orm import configure_mappers
 
-from service import logs, serve
+from service import logs, serve, work
 from service.app import common_routes
 from service.datasets import sandbox
+from service.kinds import KINDS
 from service.settings import Settings
-from service.worker import supervisor
-from service.worker.launch import LocalLauncher
+from service.worker.launch import LocalLauncher, WarmProcess
 
 TICK = 0.02  # seconds between two looks
 WARM_S = 60.0  # seconds; torch takes two of them on an idle machine
@@ -37,14 +37,15 @@ class Warm:
     """The warm parents that all workers and APIs of this process fork from."""
 
     def __init__(self) -> None:
-        launcher = LocalLauncher()
-        until(launcher.is_warm, WARM_S)
-        self._module: Any = forkserver
-        self._trainers = self._module._forkserver  # noqa: SLF001
+        modules = [kind.module for kind in KINDS]
+        self._attempts = WarmProcess(modules)
+        until(LocalLauncher(modules, self._attempts.orders).is_warm, WARM_S)
+        self.pid = self._attempts.pid
+        #: the descriptor that a worker orders its attempts through
+        self.orders = self._attempts.orders.fileno()
         self._parsers: Any = forkserver.ForkServer()
         self._parsers.set_forkserver_preload(sandbox.WARM)
         self._parsers.ensure_running()
-        self.pid: int = self._trainers._forkserver_pid  # noqa: SLF001
         # What a process does once, each child would do again.
         configure_mappers()
         list(iter_route_contexts(common_routes()))
@@ -54,18 +55,12 @@ class Warm:
         """Return the processes that train now."""
         return children(self.pid)
 
-    def become_worker(self) -> None:
-        """Have a forked child start its trainers from here."""
-        self._use(self._trainers)
-
     def become_api(self) -> None:
         """Have a forked child start what parses from here."""
-        self._use(self._parsers)
-
-    def _use(self, server: Any) -> None:
+        module: Any = forkserver
         # Asking after a parent that is not its own would fail.
-        server.ensure_running = self._module.ensure_running = _nothing
-        self._module.connect_to_new_process = server.connect_to_new_process
+        self._parsers.ensure_running = module.ensure_running = _nothing
+        module.connect_to_new_process = self._parsers.connect_to_new_process
 
 
 def children(pid: int) -> list[int]:
@@ -81,36 +76,35 @@ def _nothing() -> None:
 def start_worker(warm: Warm, settings: Settings, log: Path) -> int:
     """Fork a worker; return its process."""
 
-    def work() -> None:
-        warm.become_worker()
-        supervisor.main(settings, stdin_wake=False)
+    def run() -> None:
+        work.main(settings, stdin_wake=False, warm=warm.orders)
 
-    return fork(work, log)
+    return fork(run, log)
 
 
 def start_api(warm: Warm, settings: Settings, log: Path) -> int:
     """Fork the API without a worker; return its process."""
 
-    def work() -> None:
+    def run() -> None:
         warm.become_api()
         serve.main(settings, with_worker=False)
 
-    return fork(work, log)
+    return fork(run, log)
 
 
-def fork(work: Callable[[], None], log: Path) -> int:
-    """Run `work` in a child that writes to `log`; return its process."""
+def fork(run: Callable[[], None], log: Path) -> int:
+    """Call `run` in a child that writes to `log`; return its process."""
     child = os.fork()
-    return child or _run(work, log)
+    return child or _run(run, log)
 
 
-def ask(work: Callable[[], Any], log: Path) -> Any:
-    """Return what `work` returns in a child, so that it may open stores and databases."""
+def ask(question: Callable[[], Any], log: Path) -> Any:
+    """Return what `question` returns in a child, so that it may open stores and databases."""
     reader, writer = os.pipe()
 
     def answer() -> None:
         with os.fdopen(writer, "w") as pipe:
-            json.dump(work(), pipe)
+            json.dump(question(), pipe)
 
     child = fork(answer, log)
     os.close(writer)
@@ -121,7 +115,7 @@ def ask(work: Callable[[], Any], log: Path) -> Any:
     return json.loads(text)
 
 
-def _run(work: Callable[[], None], log: Path) -> NoReturn:
+def _run(run: Callable[[], None], log: Path) -> NoReturn:
     status = 1
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -129,7 +123,7 @@ def _run(work: Callable[[], None], log: Path) -> NoReturn:
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         logs.configure("warning", os.fdopen(descriptor, "a", buffering=1))
-        work()
+        run()
         status = 0
     except BaseException:  # noqa: BLE001  the child must end here, whatever it was
         traceback.print_exc()

@@ -13,7 +13,7 @@ RESUME = "tests/models/training/test_resume.py"
 EXACT = f"{RESUME}::test_a_run_stopped_anywhere_ends_with_the_very_same_file"
 CHECKPOINT = "tests/models/test_checkpoint.py"
 DURABLE = "tests/service/storage/test_durability.py"
-PROOFS = "tests/service/proofs"
+PROOFS = "tests/service/registry/test_proofs.py"
 IDEMPOTENT = "tests/service/http/test_idempotency.py"
 SYNCED = f"{DURABLE}::test_a_file_is_synced_before_it_has_its_name_and_its_folder_after"
 
@@ -50,21 +50,21 @@ MUTANTS = (
     Mutant(
         "metric rows are not fenced",
         "service/runs/metrics.py",
-        "    run = queue.fence(session, run_id, attempt)\n    fresh =",
+        "    run = queue.hold(session, Run, run_id, attempt)\n    fresh =",
         "    run = session.get_one(Run, run_id)\n    fresh =",
         f"{LATE}[sqlite-metric rows]",
     ),
     Mutant(
         "checkpoints are not fenced",
         "service/runs/lifecycle.py",
-        "    run = queue.fence(session, run_id, attempt)\n    if checkpoint.metric_seq",
+        "    run = queue.hold(session, Run, run_id, attempt)\n    if checkpoint.metric_seq",
         "    run = get(session, run_id)\n    if checkpoint.metric_seq",
         f"{LATE}[sqlite-a checkpoint]",
     ),
     Mutant(
         "the log is not fenced",
         "service/runs/lifecycle.py",
-        "    queue.fence(session, run_id, attempt)\n    events.append(",
+        "    queue.hold(session, Run, run_id, attempt)\n    events.append(",
         "    events.append(",
         f"{LATE}[sqlite-a line of the log]",
     ),
@@ -104,28 +104,28 @@ MUTANTS = (
         "service/registry/proofs.py",
         "    for number in sorted(numbers):\n",
         "    for number in sorted(found.keys() - numbers):\n",
-        f"{PROOFS}/test_lifecycle.py::test_no_alias_points_to_what_is_not_proved_yet",
+        f"{PROOFS}::test_no_alias_points_to_what_is_not_proved_yet",
     ),
     Mutant(
         "a canary needs no proof",
         "service/registry/aliases.py",
         "{self.version} if self.canary_version is None else {self.version, self.canary_version}",
         "{self.version}",
-        f"{PROOFS}/test_lifecycle.py::test_a_canary_must_be_proved_and_a_shadow_need_not",
+        f"{PROOFS}::test_a_canary_must_be_proved_and_a_shadow_need_not",
     ),
     Mutant(
         "a proof that failed has passed",
         "service/registry/proofs.py",
         'return "passed" if proof.state == "succeeded" else "failed"',
         'return "passed"',
-        f"{PROOFS}/test_lifecycle.py::test_no_alias_points_to_what_has_failed",
+        f"{PROOFS}::test_no_alias_points_to_what_has_failed",
     ),
     Mutant(
         "a difference of a hundredth is none",
         "models/export/golden.py",
         "TOLERANCE = 1e-5",
         "TOLERANCE = 1e-2",
-        f"{PROOFS}/test_ways.py::test_a_way_that_is_off_by_a_thousandth_is_found",
+        "tests/service/proofs/test_ways.py::test_a_way_that_is_off_by_a_thousandth_is_found",
     ),
     # ---- leases -------------------------------------------------------------------------------
     Mutant(
@@ -223,16 +223,16 @@ MUTANTS = (
     ),
     Mutant(
         "the collector does not look for checkpoints",
-        "service/storage/references.py",
-        "        exists().where(Checkpoint.sha256 == sha256),\n",
-        "",
+        "service/runs/tables.py",
+        "mapped_column(BlobDigest, index=True)",
+        "mapped_column(String(64), index=True)",
         "tests/service/storage/test_collection.py::test_every_column_that_names_a_blob_keeps_it",
     ),
     Mutant(
         "the collector does not look for chunks",
-        "service/storage/references.py",
-        "        exists().where(BatchChunk.sha256 == sha256),\n",
-        "",
+        "service/batch/tables.py",
+        "mapped_column(BlobDigest, index=True)",
+        "mapped_column(String(64), index=True)",
         "tests/service/storage/test_collection.py::test_every_column_that_names_a_blob_keeps_it",
     ),
     Mutant(
@@ -244,8 +244,8 @@ MUTANTS = (
     ),
     Mutant(
         "a fall back from a damaged checkpoint keeps its rows",
-        "service/runs/fallback.py",
-        "    metrics.rewind(session, run, lifecycle.covered_seq(run_id, older), step)\n",
+        "service/runs/lifecycle.py",
+        "    metrics.rewind(session, run, covered_seq(run_id, older), step)\n",
         "",
         "tests/service/runs/test_fallback.py"
         "::test_the_checkpoint_before_is_taken_and_the_curve_goes_back_to_it",

@@ -7,13 +7,20 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
+from service.jobs.kind import Site
 from service.registry import aliases
 from service.registry.aliases import Pointer, Pointing
+from service.settings import Settings
 from service.storage.blobs import LocalBlobs
 from service.storage.database import create_database, writing
 from tests.service import trained
 from tests.service.trained import Store, Trained
 from tests.serving import RunService
+
+
+@pytest.fixture
+def site(settings: Settings, engine: Engine, blobs: LocalBlobs) -> Site:
+    return Site(settings, engine, blobs)
 
 
 @pytest.fixture

@@ -92,7 +92,7 @@ def everything_of(engine: Engine, run_id: str) -> list[list[str]]:
     keys = {
         Run: Run.id,
         Metric: Metric.run_id,
-        Event: Event.run_id,
+        Event: Event.job_id,
         Checkpoint: Checkpoint.run_id,
         ModelVersion: ModelVersion.run_id,
     }

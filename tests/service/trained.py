@@ -12,7 +12,8 @@ from models import checkpoint
 from models.data import Categories, Table
 from models.features.encoding import Features
 from service.ids import new_id
-from service.registry import proofs, versions
+from service.registry import proofs
+from service.runs import lifecycle
 from service.runs.tables import Checkpoint
 from service.storage.blobs import BlobStore
 from service.storage.database import writing
@@ -214,13 +215,13 @@ def publish(
     It counts as proved: where there is no worker, nobody would prove it.
     """
     with writing(engine) as session:
-        run = versions.find_run(session, trained.run_id)
-        number = versions.register(
+        run = lifecycle.get(session, trained.run_id)
+        number = lifecycle.register(
             session,
-            run=run,
-            checkpoint=versions.find_checkpoint(session, run, trained.checkpoint_id),
-            model=model,
-            document={"signature": {"inputs": [], "outputs": []}, **document},
+            run,
+            lifecycle.find_checkpoint(session, run, trained.checkpoint_id),
+            model,
+            {"signature": {"inputs": [], "outputs": []}, **document},
         ).version
         if is_proved:
             (proof,) = proofs.of_versions(session, model, [number]).values()

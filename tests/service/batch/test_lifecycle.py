@@ -111,8 +111,11 @@ def test_the_result_is_a_dataset_with_the_columns_of_both(engine: Engine) -> Non
     with writing(engine) as session:
         submitted(session)
         job = claimed(session)
-        lifecycle.add_chunk(session, job.id, 1, Chunk(1, 13, COUNTS), held(session, "1"))
-        lifecycle.succeed(session, job.id, 1, [profile], held(session, "2"))
+        chunk, result = held(session, "1"), held(session, "2")
+        lifecycle.add_chunk(session, job.id, 1, Chunk(1, 13, COUNTS), chunk)
+        lifecycle.succeed(session, job.id, 1, [profile], result)
+        references.keep(session, chunk)
+        references.keep(session, result)
         job = life.get(session, BatchPrediction, job.id)
         made = session.get_one(DatasetVersion, (job.result_id, 1))
         assert lifecycle.chunks_of(session, job.id) == []
@@ -146,18 +149,21 @@ def test_a_late_write_is_refused_and_changes_nothing(engine: Engine, what: str) 
     assert everything(engine) == before
 
 
+TABLES = (Run, BatchPrediction)
+
+
 def test_kinds_of_work_have_queues_of_their_own(engine: Engine) -> None:
     with writing(engine) as session:
         run = add_run(session)
         job = submitted(session)
-        waiting = {table.__name__ for table in queue.waiting(session)}
+        waiting = {table.__name__ for table in queue.waiting(session, TABLES)}
         assert waiting == {"Run", "BatchPrediction"}
         claimed(session)
-        assert queue.waiting(session) == [Run]
+        assert queue.waiting(session, TABLES) == [Run]
         attempts = {job.id: 1, run.id: 1}
         beaten = queue.beat(session, "w1", attempts, lease_s=LEASE, now=1.0)
         assert beaten == {job.id: "running"}
-        assert queue.expired(session, now=LEASE + 2) == [(job.id, 1)]
+        assert queue.expired(session, TABLES, now=LEASE + 2) == [(job.id, 1)]
 
 
 def test_a_model_that_is_needed_cannot_be_deleted(engine: Engine) -> None:

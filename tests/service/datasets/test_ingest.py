@@ -17,11 +17,12 @@ from service.ids import new_id
 from service.settings import Settings
 from service.storage.blobs import BlobStore, LocalBlobs
 from service.storage.database import clock, reading, writing
+from service.storage.scratch import Scratch
 
 
 @pytest.fixture
 def ingester(settings: Settings, engine: Engine, blobs: LocalBlobs) -> Iterator[Ingester]:
-    ingester = Ingester(settings, engine, blobs)
+    ingester = Ingester(settings, engine, blobs, Scratch(settings.scratch_dir))
     yield ingester
     ingester.close()
 
@@ -124,7 +125,7 @@ def test_an_outage_of_the_storage_is_waited_for_and_costs_no_attempt(
     settings: Settings, engine: Engine, blobs: LocalBlobs, left_behind: str
 ) -> None:
     away = Away(blobs)
-    ingester = Ingester(settings, engine, away)
+    ingester = Ingester(settings, engine, away, Scratch(settings.scratch_dir))
     (ticket,) = ingester.resume_abandoned()
     assert away.reached.wait(30)
     away.is_back.set()

@@ -24,7 +24,6 @@ from service.http.etags import etag_of
 from service.http.paging import PageParams, decode_cursor, encode_cursor, link_next, page_of
 from service.http.strict_json import MAX_DEPTH, strict_json
 from service.http.strict_route import router
-from service.parts import PartsDep
 from service.settings import Settings
 from tests.serving import app_of, serving
 
@@ -62,7 +61,7 @@ def fail() -> None:
 
 
 @probes.post("/commit")
-def commit(session: WriteSession, parts: PartsDep) -> dict[str, Any]:
+def commit(session: WriteSession) -> dict[str, Any]:
     session.add(Key(id="key_x", name="x", sha256="0" * 64, prefix="dsc_"))
 
     def lose(_connection: object) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 from descent.strict import Strict
 from service.errors import Conflict, Invalid, NotFound
 from service.http import idempotency
-from service.http.dependencies import WriteSession
+from service.http.dependencies import EngineDep, WriteSession
 from service.http.idempotency import KEPT, LEASE, Claim, IdempotencyKey, Stored
 from service.http.strict_route import (
     begin_upload,
@@ -25,7 +25,6 @@ from service.http.strict_route import (
     streams_body,
 )
 from service.ids import new_id
-from service.parts import PartsDep
 from service.registry.tables import Model
 from service.settings import Settings
 from service.storage.columns import utc_now
@@ -71,10 +70,10 @@ def slow(body: Body, session: WriteSession) -> dict[str, str]:
 
 
 @probes.post("/held")
-def held(body: Body, parts: PartsDep) -> dict[str, str]:
+def held(body: Body, engine: EngineDep) -> dict[str, str]:
     gate.entered.set()
     assert gate.opened.wait(30)
-    with writing(parts.engine) as session:
+    with writing(engine) as session:
         return {"made": add_model(session)}
 
 
@@ -99,21 +98,21 @@ def lost(body: Body, session: WriteSession) -> dict[str, str]:
 
 @probes.post("/upload")
 @streams_body
-async def upload(request: Request, parts: PartsDep) -> Response:
+async def upload(request: Request, engine: EngineDep) -> Response:
     data = b"".join([chunk async for chunk in request.stream()])
     if (replayed := await begin_upload(request, data.hex())) is not None:
         return replayed
-    with writing(parts.engine) as session:
+    with writing(engine) as session:
         return Response(add_model(session), 201)
 
 
 @probes.post("/accepted")
 @streams_body
-async def accepted(request: Request, parts: PartsDep) -> Response:
+async def accepted(request: Request, engine: EngineDep) -> Response:
     data = b"".join([chunk async for chunk in request.stream()])
     if (replayed := await begin_upload(request, data.hex())) is not None:
         return replayed
-    with writing(parts.engine) as session:
+    with writing(engine) as session:
         name = add_model(session)
         keep_response(request, session, Response(f"{name} is being read", 202))
     gate.entered.set()

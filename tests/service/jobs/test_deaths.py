@@ -38,7 +38,9 @@ def test_a_machine_that_tells_nothing_has_no_kills(tmp_path: Path) -> None:
 def test_a_kill_while_the_kernel_ran_out_of_memory_is_told_as_that() -> None:
     death = deaths.explain(-signal.SIGKILL, "", memory_kills=1)
     assert (death.code, death.words) == ("out_of_memory", "killed by SIGKILL")
-    assert "The machine ran out of memory" in deaths.sentence(death.code, death.words, 3)
+    assert "The machine ran out of memory" in deaths.SENTENCES[death.code].format(
+        words=death.words, streak=3
+    )
 
 
 @pytest.mark.parametrize(

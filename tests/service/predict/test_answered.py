@@ -20,6 +20,7 @@ from service.predict import routes
 from service.predict.answers import Answer, to_csv, to_json
 from service.predict.routes import Asked
 from service.predict.texts import CSV, JSON, NDJSON
+from service.protocols import mlflow
 from tests.service import trained
 
 #: A busy machine is no failure.
@@ -93,7 +94,7 @@ def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
 
 
 def answered(predictor: Predictor, asked: Asked) -> list[Answer]:
-    return routes.answered(predictor, asked, routes.read_text(predictor, asked, 100))
+    return routes.answered(predictor, asked, routes.read_text(predictor, asked, 100, mlflow))
 
 
 def _check(predictor: Predictor, media_type: str, content: bytes, rows: int) -> None:

@@ -8,8 +8,14 @@ from pathlib import Path
 import pytest
 
 from models import checkpoint
+<<<<<<< HEAD
 from models.predict.predictor import Predictor
 from service.predict.cache import CheckpointDamaged, Predictors
+=======
+from models.predict import Predictor
+from service.predict.cache import Predictors
+from service.registry.checkpoints import ModelDamaged
+>>>>>>> h-tests
 from service.storage.blobs import LocalBlobs
 from tests.service import trained
 
@@ -89,7 +95,7 @@ def test_damaged_bytes_are_never_loaded(blobs: LocalBlobs, put: Put, tmp_path: P
     path = blobs.fetch(sha256, tmp_path)
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    with pytest.raises(CheckpointDamaged):
+    with pytest.raises(ModelDamaged):
         predictors.get(sha256)
     path.write_bytes(content)
     assert predictors.get(sha256).features.width == 1, "the failure is not remembered"
@@ -100,5 +106,5 @@ def test_missing_bytes_and_foreign_files_are_damage(blobs: LocalBlobs, tmp_path:
     file = tmp_path / "foreign"
     file.write_bytes(b"no checkpoint at all")
     for sha256 in ("0" * 64, blobs.put(file)[0]):
-        with pytest.raises(CheckpointDamaged):
+        with pytest.raises(ModelDamaged):
             predictors.get(sha256)

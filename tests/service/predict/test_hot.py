@@ -166,7 +166,7 @@ def test_many_who_ask_a_large_net_at_once_get_their_own_answers(
 @contextlib.contextmanager
 def busy(app: Service, pieces: int) -> Iterator[None]:
     """Fill the line of the service with work that does not end before the block does."""
-    opened, queue = threading.Event(), app.state.parts.queue
+    opened, queue = threading.Event(), app.state.inference.executor
 
     async def fill() -> None:
         waiting = [asyncio.create_task(queue.run(opened.wait)) for _ in range(pieces)]

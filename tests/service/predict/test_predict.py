@@ -7,7 +7,7 @@ import httpx
 import pytest
 from sqlalchemy import Engine
 
-from service.registry import versions
+from service.runs import lifecycle
 from service.settings import Settings
 from service.storage.blobs import LocalBlobs
 from service.storage.database import writing
@@ -209,7 +209,7 @@ def test_a_run_names_the_version_that_it_made(
     body = client.post(url, json={"rows": []}).json()
     assert (body["model"], body["version"]) == (None, None)
     with writing(engine) as session:
-        run = versions.find_run(session, scores.run_id)
+        run = lifecycle.get(session, scores.run_id)
         run.model_name, run.model_version = "scores", 1
     body = client.post(url, json={"rows": []}).json()
     assert (body["model"], body["version"]) == ("scores", 1)

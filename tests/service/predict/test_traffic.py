@@ -14,8 +14,7 @@ from sqlalchemy import Engine
 from service.predict import traffic
 from service.predict.answers import Answer
 from service.predict.traffic import MAX_WAITING, Traffic, difference_of
-from service.registry import versions
-from service.registry.versions import Target
+from service.registry.versions import Role, Target
 from tests.service import trained
 from tests.service.trained import Store, Trained
 
@@ -30,7 +29,7 @@ def counts() -> Iterator[Traffic]:
     counts.close()
 
 
-def target(version: int, role: versions.Role = "live", shadow: Target | None = None) -> Target:
+def target(version: int, role: Role = "live", shadow: Target | None = None) -> Target:
     return Target("0" * 64, {"model": "scores", "version": version}, role, shadow)
 
 
@@ -38,7 +37,7 @@ def read(counts: Traffic, name: str, version: int, role: str = "live") -> float 
     registry = CollectorRegistry()
     registry.register(counts)
     labels = {"model": "scores", "version": str(version), "role": role}
-    return versions.get_sample_value(f"descent_{name}", labels)
+    return registry.get_sample_value(f"descent_{name}", labels)
 
 
 def nobody(_target: Target) -> list[Answer]:
@@ -63,11 +62,11 @@ def test_the_time_of_an_answer_is_in_the_histogram(counts: Traffic) -> None:
     labels = {"model": "scores", "version": "1", "role": "live"}
     name = "descent_version_duration_seconds"
     at_most = {
-        bound: versions.get_sample_value(f"{name}_bucket", labels | {"le": bound})
+        bound: registry.get_sample_value(f"{name}_bucket", labels | {"le": bound})
         for bound in ("0.0005", "0.0025", "0.005", "1.0", "+Inf")
     }
     assert at_most == {"0.0005": 1, "0.0025": 1, "0.005": 2, "1.0": 2, "+Inf": 3}
-    assert versions.get_sample_value(f"{name}_count", labels) == 3
+    assert registry.get_sample_value(f"{name}_count", labels) == 3
 
 
 def test_what_was_asked_of_a_run_is_no_version_s(counts: Traffic) -> None:

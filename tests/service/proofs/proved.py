@@ -12,8 +12,14 @@ import pyarrow.parquet as pq
 
 from models import checkpoint
 from models.data import ColumnType, read_table
+<<<<<<< HEAD
 from models.export.reference import Reference
 from models.predict.predictor import Predictor
+=======
+from models.predict import Predictor
+from models.reference import Reference
+from service.proofs.messages import ProofJob, StoredTable
+>>>>>>> h-tests
 from service.proofs.prove import prove
 from service.proofs.rows import Sample, read_sample
 from service.proofs.ways import WAYS, Subject, Way
@@ -81,32 +87,31 @@ def houses(**others: list[Any]) -> dict[str, list[Any]]:
 class Proved:
     """A trained model, and what its proof is given."""
 
-    job: dict[str, Any]
+    job: ProofJob
 
     @property
     def predictor(self) -> Predictor:
-        return Predictor.load(Path(self.job["model"]))
+        return Predictor.load(self.job.model)
 
     def sample(self, **others: Any) -> Sample:
         """Return the rows that it is proved by; `others` of the job may be changed."""
-        job = self.job | others
-        path = Path(job["model"])
-        return read_sample(job, Predictor.load(path), Reference.load(path))
+        job = self.job.model_copy(update=others)
+        return read_sample(job, Predictor.load(job.model), Reference.load(job.model))
 
     def prove(
         self, ways: Mapping[str, Way] = WAYS, **others: Any
     ) -> tuple[dict[str, Any], str | None]:
         """Compare the answers of these ways with what training computes."""
-        path, folder = Path((self.job | others)["model"]), Path(self.job["scratch"])
-        subject = Subject(Predictor.load(path), path, SAYS, folder)
+        path = self.job.model_copy(update=others).model
+        subject = Subject(Predictor.load(path), path, SAYS, self.job.scratch)
         return prove(subject, self.sample(**others), ways, lambda: None)
 
     def with_document(self, document: dict[str, Any]) -> dict[str, Any]:
         """Return, to be changed in the job, the same tensors with another document."""
-        tensors, _own = checkpoint.read(Path(self.job["model"]))
-        path = Path(self.job["scratch"]) / "other.safetensors"
+        tensors, _own = checkpoint.read(self.job.model)
+        path = self.job.scratch / "other.safetensors"
         checkpoint.write(path, tensors, document)
-        return {"model": str(path)}
+        return {"model": path}
 
 
 def train(folder: Path, columns: dict[str, list[Any]] | None = None, **config: Any) -> Proved:
@@ -119,11 +124,13 @@ def train(folder: Path, columns: dict[str, list[Any]] | None = None, **config: A
         raise outcome.error
     (folder / "scratch").mkdir()
     return Proved(
-        {
-            "model": str(outcome.saved[-1].path),
-            "config": asked,
-            "training": SAYS,
-            "table": {"path": str(path), "types": TYPES},
-            "scratch": str(folder / "scratch"),
-        }
+        ProofJob(
+            run_id="proof_1",
+            attempt=1,
+            model=outcome.saved[-1].path,
+            config=asked,
+            training=SAYS,
+            table=StoredTable(path=path, types=TYPES),
+            scratch=folder / "scratch",
+        )
     )

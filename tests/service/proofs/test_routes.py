@@ -13,7 +13,7 @@ from service.registry.alias_routes import PROOF_WAIT_S
 from service.registry.tables import Proof
 from service.storage.database import POOL_SIZE, writing
 from tests.service import trained
-from tests.service.proofs.test_lifecycle import DETAILS, WRONG, end
+from tests.service.registry.test_proofs import DETAILS, WRONG, end
 from tests.service.trained import Trained
 
 SCORES = "/api/v1/models/scores"

@@ -26,8 +26,9 @@ SPLITS: dict[str, dict[str, Any]] = {
 
 def held_out(model: Proved) -> Integers:
     """Return what training itself has held out."""
-    table = read_table(Path(model.job["table"]["path"]), TYPES, list(TYPES))
-    config = RunConfig.model_validate(model.job["config"])
+    assert model.job.table is not None
+    table = read_table(model.job.table.path, TYPES, list(TYPES))
+    config = RunConfig.model_validate(model.job.config)
     split = split_table(config, table)
     return np.sort(np.concatenate([split.validation, split.test]))
 
@@ -80,7 +81,8 @@ def test_cells_are_what_a_client_sends_and_the_table_what_training_reads(numbers
     assert {type(cell) for cell in sample.columns["sold"]} == {str, type(None)}
     assert {type(cell) for cell in sample.columns["is new"]} == {bool, type(None)}
     assert {type(cell) for cell in sample.columns["count"]} == {int, type(None)}
-    whole = read_table(Path(numbers.job["table"]["path"]), TYPES, FEATURES)
+    assert numbers.job.table is not None
+    whole = read_table(numbers.job.table.path, TYPES, FEATURES)
     due = whole.numbers("sold")[sample.places]
     assert sample.table.numbers("sold").tolist() == pytest.approx(due.tolist(), nan_ok=True)
 

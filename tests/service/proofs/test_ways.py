@@ -102,13 +102,13 @@ def test_all_ways_answer_what_training_computes(tmp_path: Path, recipe: str) -> 
 
 def test_what_training_has_no_number_for_has_none_by_any_way(tmp_path: Path) -> None:
     model = proved.train(tmp_path, features=["size"], model={"type": "linear"})
-    tensors, document = checkpoint.read(Path(model.job["model"]))
+    tensors, document = checkpoint.read(model.job.model)
     steep = {name: np.full_like(value, 3e38 * (value.ndim > 1)) for name, value in tensors.items()}
     path = tmp_path / "steep.safetensors"
     checkpoint.write(path, steep, document)
-    sample = model.sample(model=str(path))
+    sample = model.sample(model=path)
     assert np.isnan(sample.expected).any()
-    details, failure = model.prove(model=str(path))
+    details, failure = model.prove(model=path)
     assert failure is None
     assert details["largest"] < SMALL
 
@@ -196,7 +196,7 @@ def test_what_is_the_fault_of_the_machine_is_no_verdict(numbers: Proved, error: 
 
 def test_preprocessing_that_is_not_that_of_the_golden_rows_is_found(numbers: Proved) -> None:
     """An imported model is compared with the answers that came with it."""
-    _tensors, document = checkpoint.read(Path(numbers.job["model"]))
+    _tensors, document = checkpoint.read(numbers.job.model)
     told = golden(numbers.predictor)
     own = numbers.with_document(document | {"golden": told})
     details, failure = numbers.prove(table=None, **own)
@@ -255,5 +255,4 @@ def test_an_integer_that_a_number_cannot_hold_is_left_to_json(tmp_path: Path) ->
 
 
 def _subject(model: Proved) -> Subject:
-    path = Path(model.job["model"])
-    return Subject(model.predictor, path, proved.SAYS, Path(model.job["scratch"]))
+    return Subject(model.predictor, model.job.model, proved.SAYS, model.job.scratch)

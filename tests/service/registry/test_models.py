@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 from sqlalchemy import Engine
 
-from service.registry import versions
+from service.runs import lifecycle
 from service.settings import Settings
 from service.storage.database import writing
 from tests.service import trained
@@ -240,9 +240,9 @@ def test_versions_of_a_run_survive_its_checkpoints(
     client: httpx.Client, engine: Engine, scores: Trained
 ) -> None:
     with writing(engine) as session:
-        run = versions.find_run(session, scores.run_id)
+        run = lifecycle.get(session, scores.run_id)
         run.best_checkpoint_id = None
-        session.delete(versions.find_checkpoint(session, run, scores.checkpoint_id))
+        session.delete(lifecycle.find_checkpoint(session, run, scores.checkpoint_id))
     answer = client.post(f"{SCORES}/predict", json={"rows": [{"Quiz": 10}]})
     assert answer.json()["predictions"] == [{"value": 13.0}]
 

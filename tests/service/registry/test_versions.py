@@ -9,6 +9,7 @@ from service.errors import Conflict, NotFound
 from service.registry import aliases, versions
 from service.registry.aliases import Pointer, Pointing
 from service.registry.tables import Alias
+from service.runs import lifecycle
 from service.storage.database import reading, writing
 from tests.service import trained
 from tests.service.trained import Trained
@@ -68,7 +69,7 @@ def test_a_model_takes_its_versions_and_aliases_with_it(engine: Engine, scores: 
 
 def test_a_run_predicts_with_its_best_checkpoint(engine: Engine, scores: Trained) -> None:
     with reading(engine) as session:
-        target = versions.target_of_run(session, scores.run_id)
+        target = lifecycle.target_of(session, scores.run_id)
     assert target.sha256 == scores.sha256
     named = {"run": scores.run_id, "checkpoint": scores.checkpoint_id}
     assert target.named == {"model": None, "version": None} | named
@@ -78,7 +79,7 @@ def test_a_run_that_goes_on_predicts_with_its_last_checkpoint(
     engine: Engine, scores: Trained
 ) -> None:
     with writing(engine) as session:
-        run = versions.find_run(session, scores.run_id)
+        run = lifecycle.get(session, scores.run_id)
         run.best_checkpoint_id, run.resume_checkpoint_id = None, scores.checkpoint_id
     with reading(engine) as session:
-        assert versions.target_of_run(session, scores.run_id).sha256 == scores.sha256
+        assert lifecycle.target_of(session, scores.run_id).sha256 == scores.sha256

@@ -7,8 +7,8 @@ from sqlalchemy.orm import Session
 from service.errors import Fenced
 from service.jobs import deaths, events
 from service.runs import lifecycle, metrics
-from service.runs.fallback import fall_back
-from service.runs.tables import Checkpoint, Run
+from service.runs.lifecycle import fall_back
+from service.runs.tables import Checkpoint, Event, Run
 from service.storage.database import reading, writing
 from tests.service.rows import add_run, checkpoint_at, metric_rows
 
@@ -46,7 +46,7 @@ def test_the_checkpoint_before_is_taken_and_the_curve_goes_back_to_it(engine: En
         rows = metrics.page(session, run, metrics.Query(), is_terminal=False).rows
         assert [row["seq"] for row in rows] == [1, 2, 3]
         assert run.metric_seq == 3
-        rewinds = events.of_kind(session, run.id, "rewind")
+        rewinds = events.of_kind(session, Event, run.id, "rewind")
         again = {"attempt": 2, "after_seq": 3, "steps_recomputed": 2}
         assert [event.data for event in rewinds] == [again]
 
@@ -74,7 +74,7 @@ def test_the_fall_is_told_in_the_log_and_as_a_warning(engine: Engine) -> None:
         run, (_older, damaged) = trained(session, 3, 5)
         fall_back(session, run.id, 2, damaged)
         run = lifecycle.get(session, run.id)
-        (line,) = [event.data["line"] for event in events.of_kind(session, run.id, "log")]
+        (line,) = [event.data["line"] for event in events.of_kind(session, Event, run.id, "log")]
     assert damaged.id in line
     assert "goes on from step 3" in line
     assert [warning["code"] for warning in run.warnings] == ["checkpoint_corrupt"]

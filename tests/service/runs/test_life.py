@@ -189,7 +189,7 @@ class Life(RuleBasedStateMachine):
     def claim(self, owner: str, starts: bool) -> None:  # noqa: FBT001  drawn by name
         waiting = [r for r in self.in_queue() if r.not_before <= self.now]
         with writing(self.engine) as session:
-            assert (Run in queue.waiting(session, now=self.now)) == bool(waiting)
+            assert (Run in queue.waiting(session, [Run], now=self.now)) == bool(waiting)
             got = lifecycle.claim(session, owner, lease_s=LEASE, now=self.now)
         assert (got.id if got else None) == (waiting[0].id if waiting else None)
         if waiting:
@@ -293,8 +293,8 @@ class Life(RuleBasedStateMachine):
         }
         with writing(self.engine) as session:
             if dead:
-                queue.expire_now(session, dead)
-            assert dict(queue.expired(session, now=self.now)) == lost
+                queue.expire_now(session, [Run], dead)
+            assert dict(queue.expired(session, [Run], now=self.now)) == lost
             for run_id, attempt in lost.items():
                 assert lifecycle.rescue(session, run_id, attempt, now=self.now)
         for run_id in lost:

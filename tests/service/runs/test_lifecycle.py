@@ -5,10 +5,10 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict, NotFound
-from service.jobs import deaths, events, queue
+from service.jobs import deaths, events, life, queue
 from service.runs import lifecycle, metrics
 from service.runs.representation import run_body
-from service.runs.tables import Checkpoint, Run
+from service.runs.tables import Checkpoint, Event, Run
 from service.storage.columns import utc_now
 from service.storage.database import reading, writing
 from tests.service.rows import add_dataset, add_run, checkpoint_at, metric_rows
@@ -36,7 +36,7 @@ def test_every_target_of_a_transition_is_a_state() -> None:
 def test_a_submitted_run_is_queued_with_its_first_event(engine: Engine) -> None:
     with writing(engine) as session:
         run = add_run(session)
-        found = events.after(session, run.id, 0, 10)
+        found = events.after(session, Event, run.id, 0, 10)
     assert run.state == "queued"
     assert [(event.seq, event.kind, event.data) for event in found] == [
         (1, "state", {"state": "queued"})
@@ -98,7 +98,7 @@ def test_a_beat_of_a_stranger_renews_nothing(engine: Engine) -> None:
 def test_a_queued_run_is_cancelled_at_once(engine: Engine) -> None:
     with writing(engine) as session:
         run, changed = lifecycle.cancel(session, add_run(session).id)
-        last = events.after(session, run.id, 0, 10)[-1]
+        last = events.after(session, Event, run.id, 0, 10)[-1]
     assert (run.state, changed) == ("cancelled", True)
     assert run.finished_at is not None
     assert last.kind == "end"
@@ -218,7 +218,7 @@ def test_the_loss_of_workers_never_ends_a_run(engine: Engine) -> None:
             now = 1000.0 * (loss + 1)
             run = start(session, run_id, now=now)
             if loss % 3 == 0:
-                queue.expire_now(session, "w1")
+                queue.expire_now(session, [Run], "w1")
                 assert lifecycle.rescue(session, run_id, run.attempt, now=now)
             elif loss % 3 == 1:
                 assert lifecycle.rescue(session, run_id, run.attempt, now=now + LEASE + 1)
@@ -273,9 +273,9 @@ def test_a_crashed_run_waits_before_its_next_try(engine: Engine) -> None:
     with writing(engine) as session:
         run = start(session, add_run(session).id, now=100.0)
         lifecycle.crashed(session, run.id, run.attempt, "killed", now=100.0)
-        assert queue.waiting(session, now=100.5) == []
+        assert queue.waiting(session, [Run], now=100.5) == []
         assert lifecycle.claim(session, "w1", lease_s=LEASE, now=100.5) is None
-        assert queue.waiting(session, now=102.0) == [Run]
+        assert queue.waiting(session, [Run], now=102.0) == [Run]
 
 
 def test_a_run_that_waits_for_its_next_try_says_until_when(engine: Engine) -> None:
@@ -335,7 +335,7 @@ def test_a_deleted_run_leaves_no_rows(engine: Engine) -> None:
         lifecycle.succeed(session, run.id, 1, {})
         lifecycle.delete(session, run.id)
     with reading(engine) as session:
-        assert events.after(session, run.id, 0, 10) == []
+        assert events.after(session, Event, run.id, 0, 10) == []
         with pytest.raises(NotFound):
             lifecycle.get(session, run.id)
 
@@ -345,4 +345,4 @@ def test_unfinished_runs_of_a_dataset_are_listed(engine: Engine) -> None:
         dataset = add_dataset(session)
         waiting, ended = add_run(session, dataset).id, add_run(session, dataset).id
         lifecycle.cancel(session, ended)
-        assert lifecycle.unfinished_runs_of(session, dataset) == [waiting]
+        assert life.users_of(session, dataset_id=dataset) == {Run: [waiting]}

@@ -34,7 +34,7 @@ def lost(session: Session, run: Run, now: float) -> Run:
 
 
 def divergences(session: Session, run: Run) -> list[Event]:
-    logs = events.of_kind(session, run.id, "log")
+    logs = events.of_kind(session, Event, run.id, "log")
     return [log for log in logs if log.data.get("code") == "resume_divergence"]
 
 
@@ -131,5 +131,5 @@ def test_where_exactness_was_denied_the_difference_says_so(engine: Engine) -> No
 def test_a_rewind_says_how_many_steps_are_made_again(engine: Engine) -> None:
     with writing(engine) as session:
         run = attempted(session, metric_rows(1, 3))
-        (rewind,) = events.of_kind(session, run.id, "rewind")
+        (rewind,) = events.of_kind(session, Event, run.id, "rewind")
     assert rewind.data == {"attempt": 2, "after_seq": 0, "steps_recomputed": 35}

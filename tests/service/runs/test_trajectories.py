@@ -1,6 +1,5 @@
 """Frames: in order, each once, replaced with the rows of their epochs."""
 
-import base64
 from typing import Any
 
 import httpx
@@ -10,6 +9,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from descent import schemas
+from models.events import Frame
 from service.runs import lifecycle, metrics, trajectories
 from service.storage.database import writing
 from tests.service.rows import add_run, metric_rows
@@ -33,10 +33,10 @@ SUBJECT: dict[str, Any] = {
 }
 
 
-def frame_rows(first: int, last: int, value: float = 0.1) -> list[dict[str, Any]]:
+def frames(first: int, last: int, value: float = 0.1) -> list[Frame]:
     """Frames of the epochs that `metric_rows` and `resumed_from` count as one step each."""
-    values = base64.b64encode(np.array([value, -value], dtype="<f4").tobytes()).decode()
-    return [{"epoch": epoch, "step": epoch, "values": values} for epoch in range(first, last + 1)]
+    values = np.array([value, -value], dtype="<f4").tobytes()
+    return [Frame(epoch, epoch, values) for epoch in range(first, last + 1)]
 
 
 def epochs(session: Session, run_id: str) -> list[int]:
@@ -46,22 +46,22 @@ def epochs(session: Session, run_id: str) -> list[int]:
 def test_frames_whose_commit_was_not_heard_of_are_stored_once(engine: Engine) -> None:
     with writing(engine) as session:
         run = running(session)
-        trajectories.begin(session, run.id, SUBJECT, frame_rows(0, 0))
-        trajectories.append(session, run.id, frame_rows(1, 3))
-        trajectories.append(session, run.id, frame_rows(2, 5))
+        trajectories.begin(session, run.id, SUBJECT, frames(0, 0))
+        trajectories.append(session, run.id, frames(1, 3))
+        trajectories.append(session, run.id, frames(2, 5))
         assert epochs(session, run.id) == [0, 1, 2, 3, 4, 5]
 
 
 def test_a_resumed_attempt_replaces_the_frames_after_its_checkpoint(engine: Engine) -> None:
     with writing(engine) as session:
         run = running(session)
-        trajectories.begin(session, run.id, SUBJECT, frame_rows(0, 0))
+        trajectories.begin(session, run.id, SUBJECT, frames(0, 0))
         metrics.append(session, run.id, 1, metric_rows(1, 3), {})
-        trajectories.append(session, run.id, frame_rows(1, 7))
+        trajectories.append(session, run.id, frames(1, 7))
         run = resumed_from(session, run, 3)
         assert epochs(session, run.id) == [0, 1, 2, 3]
-        trajectories.begin(session, run.id, SUBJECT, frame_rows(3, 3, 9.0))
-        trajectories.append(session, run.id, frame_rows(4, 4, 9.0))
+        trajectories.begin(session, run.id, SUBJECT, frames(3, 3, 9.0))
+        trajectories.append(session, run.id, frames(4, 4, 9.0))
         page = trajectories.page(session, run.id, 2, 100)
     assert [frame.tolist()[0] for frame in page.frames] == [pytest.approx(0.1), 9.0]
 
@@ -69,7 +69,7 @@ def test_a_resumed_attempt_replaces_the_frames_after_its_checkpoint(engine: Engi
 def test_a_run_that_is_deleted_takes_its_frames_along(engine: Engine) -> None:
     with writing(engine) as session:
         run = running(session)
-        trajectories.begin(session, run.id, SUBJECT, frame_rows(0, 0))
+        trajectories.begin(session, run.id, SUBJECT, frames(0, 0))
         lifecycle.succeed(session, run.id, 1, {})
         lifecycle.delete(session, run.id)
     with writing(engine) as session:
@@ -81,9 +81,9 @@ def test_a_run_that_is_deleted_takes_its_frames_along(engine: Engine) -> None:
 def run_id(engine: Engine) -> str:
     with writing(engine) as session:
         run = running(session)
-        trajectories.begin(session, run.id, SUBJECT, frame_rows(0, 0))
+        trajectories.begin(session, run.id, SUBJECT, frames(0, 0))
         metrics.append(session, run.id, 1, metric_rows(1, 4), {})
-        trajectories.append(session, run.id, frame_rows(1, 4))
+        trajectories.append(session, run.id, frames(1, 4))
         return run.id
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, delete, select
 
 from service.errors import NotFound, StorageUnavailable
 from service.ids import new_id
-from service.registry import versions
+from service.runs import lifecycle
 from service.runs.tables import Checkpoint, Run
 from service.storage import references
 from service.storage.blobs import BlobStore, digest_of, read_blob
@@ -279,7 +279,7 @@ def test_a_model_is_not_made_from_a_checkpoint_that_has_just_gone(
     with writing(engine) as session:
         run = session.get_one(Run, run_id)
     with writing(engine) as session, pytest.raises(NotFound):
-        versions.register(session, run=run, checkpoint=checkpoint, model="m", document=DOCUMENT)
+        lifecycle.register(session, run, checkpoint, "m", DOCUMENT)
 
 
 def test_a_model_outlives_its_checkpoint_whoever_comes_first(
@@ -293,7 +293,7 @@ def test_a_model_outlives_its_checkpoint_whoever_comes_first(
 
     with writing(engine) as session:
         run = session.get_one(Run, run_id)
-        versions.register(session, run=run, checkpoint=checkpoint, model="m", document=DOCUMENT)
+        lifecycle.register(session, run, checkpoint, "m", DOCUMENT)
         collected = pool.submit(drop_and_collect)
         wait([collected], BLOCKED_S)
     assert collected.result(30) == []

@@ -87,9 +87,9 @@ def test_stamps_that_are_an_hour_off_change_no_lease(engine: Engine, hours: int)
         stamps = {"created_at": moved, "queued_at": moved, "claimed_at": moved}
         session.execute(update(Run).values(**stamps))
     with reading(engine) as session:
-        assert queue.expired(session, now=LEASE - 1) == []
-        assert queue.expired(session, now=LEASE + 1) == [(held, 1)]
-        assert queue.waiting(session, now=0.0) == [Run]
+        assert queue.expired(session, [Run], now=LEASE - 1) == []
+        assert queue.expired(session, [Run], now=LEASE + 1) == [(held, 1)]
+        assert queue.waiting(session, [Run], now=0.0) == [Run]
     with writing(engine) as session:
         claimed = lifecycle.claim(session, "w2", lease_s=LEASE, now=0.0)
         assert (claimed.id if claimed else None) == waiting

@@ -8,9 +8,10 @@ from sqlalchemy import select
 
 from service.datasets.tables import DatasetVersion
 from service.jobs import events
-from service.predict.cache import CheckpointDamaged, Predictors
+from service.predict.cache import Predictors
+from service.registry.checkpoints import ModelDamaged
 from service.runs import lifecycle
-from service.runs.tables import Checkpoint
+from service.runs.tables import Checkpoint, Event
 from service.storage.collection import collect
 from service.storage.database import create_database, reading, writing
 from tests.conftest import MakeDatabase, MakePlace
@@ -87,7 +88,7 @@ def values(workplace: Workplace, run_id: str) -> list[tuple[int, str, str, float
 
 def lines(workplace: Workplace, run_id: str) -> list[str]:
     with reading(workplace.engine) as session:
-        return [event.data["line"] for event in events.of_kind(session, run_id, "log")]
+        return [event.data["line"] for event in events.of_kind(session, Event, run_id, "log")]
 
 
 def test_a_flipped_bit_costs_one_checkpoint_and_changes_no_result(
@@ -129,6 +130,7 @@ def test_a_damaged_table_fails_the_run_and_says_why(workplace: Workplace, place:
     dataset = workplace.add_dataset(rows=65)
     with reading(workplace.engine) as session:
         table = session.get_one(DatasetVersion, (dataset, 1)).table_sha256
+    assert table is not None
     flip_a_bit(place, table)
     run = workplace.wait_for(workplace.submit(dataset, epochs=5), "succeeded", "failed")
     assert run.state == "failed"
@@ -142,7 +144,7 @@ def test_a_damaged_checkpoint_predicts_nothing(workplace: Workplace, place: Plac
     best = next(c for c in checkpoints(workplace, run_id) if c.id == run.best_checkpoint_id)
     predictors = Predictors(place.open())
     flip_a_bit(place, best.sha256)
-    with pytest.raises(CheckpointDamaged):
+    with pytest.raises(ModelDamaged):
         predictors.get(best.sha256)
 
 

@@ -9,30 +9,41 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from service.batch import reports as batch_reports
+from service.batch import kind as batch_kind
 from service.errors import Fenced
 from service.jobs import deaths
-from service.proofs import reports as proof_reports
-from service.runs import lifecycle, metrics, reports
+from service.proofs import kind as proof_kind
+from service.runs import kind as run_kind
+from service.runs import lifecycle, metrics
 from service.runs.tables import Run
 from service.storage.database import writing
+from service.worker import attempts, reports, supervisor
 from tests.service.rows import add_run, checkpoint_at, everything_of, metric_rows
 from tests.service.runs.test_lifecycle import LEASE, start
 
 #: what a worker calls without an attempt, with the reason
 UNFENCED = {
     "lifecycle.claim": "makes the attempt",
+    "life.claim": "makes the attempt",
     "queue.beat": "takes all attempts of its owner",
     "queue.expire_now": "voids the leases of an owner that the kernel says is dead",
-    "registry.register": "writes for a run that its caller has fenced and hands over",
+    "lifecycle.register": "writes for a run that its caller has fenced and hands over",
 }
-READS = ("get", "problem", "resume_checkpoint", "waiting", "states", "expired", "elapsed_s")
-WRITERS = ("life", "lifecycle", "metrics", "queue", "registry")
+READS = (
+    "get",
+    "resume_checkpoint",
+    "covered_seq",
+    "chunks_of",
+    "waiting",
+    "states",
+    "expired",
+)
+WRITERS = ("life", "lifecycle", "metrics", "queue")
 
 
 def called_by_workers() -> Iterator[tuple[str, Callable[..., object]]]:
-    """Yield each function that writes about jobs and that the supervisor's own modules call."""
-    for module in (worker, reports, batch_reports, proof_reports):
+    """Yield each function that writes about jobs and that the worker or a kind of job calls."""
+    for module in (supervisor, attempts, reports, run_kind, batch_kind, proof_kind):
         for node in ast.walk(ast.parse(inspect.getsource(module))):
             if (
                 isinstance(node, ast.Call)
@@ -48,7 +59,9 @@ def called_by_workers() -> Iterator[tuple[str, Callable[..., object]]]:
 def test_each_write_helper_of_a_worker_takes_the_attempt() -> None:
     called = list(called_by_workers())
     known = {"metrics.append", "lifecycle.add_checkpoint", "lifecycle.succeed"}
-    assert known | {"lifecycle.add_chunk", "lifecycle.conclude"} <= {name for name, _ in called}
+    assert known | {"lifecycle.add_chunk", "life.succeed", "life.stopped", "life.crashed"} <= {
+        name for name, _ in called
+    }
     for name, function in called:
         is_write = not isinstance(function, type) and name.partition(".")[2] not in READS
         if is_write and name not in UNFENCED:

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from service.runs.kind import RUNS
+from service.runs.messages import TrainingJob
 from service.worker import owners
 from service.worker.launch import LocalLauncher
 
@@ -11,13 +13,21 @@ def test_an_owner_is_dead_only_when_its_trainers_are_gone_too(tmp_path: Path) ->
     locks = tmp_path / "locks"
     table = tmp_path / "table.parquet"
     os.mkfifo(table)  # a trainer that opens it waits for ever
-    job = {
-        "config": {"dataset": "ds_1", "target": "y", "features": ["x"]},
-        "columns": {"x": "number", "y": "number"},
-        "table": str(table),
-    }
+    job = TrainingJob(
+        run_id="run_1",
+        attempt=1,
+        config={"dataset": "ds_1", "target": "y", "features": ["x"]},
+        columns={"x": "number", "y": "number"},
+        table=table,
+        scratch=tmp_path,
+        resume=None,
+        seq=0,
+        elapsed_s=0.0,
+        saving_s=0.0,
+        checkpoint_s=0.0,
+    )
     with owners.alive(locks, "first") as lock:
-        child = LocalLauncher().start(job, tmp_path, lock)
+        child = LocalLauncher([RUNS.module]).start(RUNS.module, job, tmp_path, lock)
     try:
         assert owners.dead(locks) == []
     finally:

@@ -17,6 +17,8 @@ import pytest
 from sqlalchemy import select
 
 from service.jobs import events
+from service.runs.kind import RUNS
+from service.runs.messages import TrainingJob
 from service.runs.tables import Event
 from service.storage.database import create_database, reading
 from service.worker.launch import LocalLauncher
@@ -70,7 +72,7 @@ def test_a_trainer_that_stands_still_is_tried_once_more_and_then_given_up(
     assert (run.error["code"], run.state_reason) == ("stalled", "stalled")
     assert f"no sign of progress for {STALL_S} s" in run.error["detail"]
     with reading(workplace.engine) as session:
-        states = [event.data for event in events.of_kind(session, run_id, "state")]
+        states = [event.data for event in events.of_kind(session, Event, run_id, "state")]
     assert [data["reason"] for data in states if "reason" in data] == ["stalled"] * stops
 
 
@@ -100,17 +102,17 @@ def test_a_cancelled_run_whose_trainer_stands_still_is_cancelled(workplace: Work
     ask(workplace, run_id, "cancel")
     workplace.wait_for(run_id, "cancelled", timeout_s=20)
     with reading(workplace.engine) as session:
-        ends = select(Event.data).where(Event.run_id == run_id, Event.kind == "end")
+        ends = select(Event.data).where(Event.job_id == run_id, Event.kind == "end")
         assert session.scalars(ends).all() == [{"state": "cancelled"}]
 
 
 def test_a_trainer_that_hangs_shows_where(tmp_path: Path) -> None:
     table = tmp_path / "table.parquet"
     pq.write_table(pa.table({"x": [1.0, 2.0, 3.0], "y": [1.0, 3.0, 2.0]}), table)
-    job = {
-        "work": "run",
-        "attempt": 1,
-        "config": {
+    job = TrainingJob(
+        run_id="run_1",
+        attempt=1,
+        config={
             "dataset": "ds_1",
             "target": "y",
             "features": ["x"],
@@ -119,16 +121,16 @@ def test_a_trainer_that_hangs_shows_where(tmp_path: Path) -> None:
             "early_stopping": None,
             "epochs": LONG,
         },
-        "columns": {"x": "number", "y": "number"},
-        "table": str(table),
-        "scratch": str(tmp_path),
-        "resume": None,
-        "seq": 0,
-        "elapsed_s": 0.0,
-        "checkpoint_s": 0.0,
-        "saving_s": 0.0,
-    }
-    child = LocalLauncher().start(job, tmp_path)
+        columns={"x": "number", "y": "number"},
+        table=table,
+        scratch=tmp_path,
+        resume=None,
+        seq=0,
+        elapsed_s=0.0,
+        saving_s=0.0,
+        checkpoint_s=0.0,
+    )
+    child = LocalLauncher([RUNS.module]).start(RUNS.module, job, tmp_path)
     words = tmp_path / "output.log"
 
     def shows() -> bool:

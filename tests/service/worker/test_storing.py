@@ -1,7 +1,6 @@
 """A slow or absent store holds up one run's checkpoint, and nothing else."""
 
 import errno
-import json
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -9,11 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 from sqlalchemy import Engine
 
 from service.errors import StorageUnavailable
-from service.jobs.pipe import Message
+from service.jobs.kind import Site
+from service.jobs.messages import Message, Obeyed
+from service.kinds import KINDS
 from service.runs import lifecycle
+from service.runs.kind import RUNS
+from service.runs.messages import CheckpointFile, TrainingBegan, TrainingJob
 from service.settings import Settings
 from service.storage.blobs import BlobStore, LocalBlobs
 from service.storage.database import reading
@@ -44,12 +48,13 @@ class Told:
     def has_message(self) -> bool:
         return bool(self._messages)
 
-    def receive(self) -> Message | None:
+    def receive(self) -> bytes | None:
         os.read(self._read, 1)
-        return self._messages.pop(0)
+        message = self._messages.pop(0)
+        return None if message is None else message.model_dump_json().encode()
 
-    def send(self, message: Message) -> None:
-        self._say({"type": "finished", "reason": message["reason"]}, None)
+    def send(self, message: Message) -> None:  # noqa: ARG002  an order to stop is the only one
+        self._say(Obeyed(), None)
 
     def kill(self) -> None:
         self._say(None)
@@ -64,23 +69,30 @@ class Told:
 class Launcher:
     """Starts children that have a checkpoint at once."""
 
-    def start(self, job: Message, scratch: Path, lock: int | None = None) -> Told:  # noqa: ARG002
+    def start(
+        self,
+        module: str,
+        job: BaseModel,
+        scratch: Path,
+        lock: int | None = None,  # noqa: ARG002  it has no process
+    ) -> Told:
+        assert module == RUNS.module
         path = scratch / "checkpoint"
-        path.write_text(json.dumps(job["run_id"]))
-        started = {"type": "started", "device": "cpu", "warnings": []}
-        saved: Message = {
-            "type": "checkpoint",
-            "path": str(path),
-            "sha256": None,
-            "epoch": 0,
-            "step": 0,
-            "seq": 0,
-            "metrics": {},
-            "metrics_epoch": None,
-            "is_best": False,
-            "resumable": True,
-            "progress": None,
-        }
+        path.write_text(TrainingJob.model_validate(job).run_id)
+        started = TrainingBegan(device="cpu", warnings=[], subject=None, frames=[])
+        saved = CheckpointFile(
+            path=path,
+            sha256=None,
+            bytes=path.stat().st_size,
+            epoch=0,
+            step=0,
+            seq=0,
+            metrics={},
+            metrics_epoch=None,
+            is_best=False,
+            resumable=True,
+            progress=None,
+        )
         return Told(started, saved)
 
     def is_warm(self) -> bool:
@@ -133,7 +145,7 @@ def work(settings: Settings) -> Iterator[Work]:
     def start(engine: Engine, blobs: Slow) -> None:
         times = {"lease_s": LEASE_S, "renew_s": 0.3, "sweep_s": 0.2, "poll_s": 0.05, "grace_s": 2}
         short = settings.model_copy(update={"workers": 2} | times)
-        supervisor = Supervisor(short, engine, blobs, Launcher())
+        supervisor = Supervisor(Site(short, engine, blobs), KINDS, Launcher())
         thread = threading.Thread(target=supervisor.run, daemon=True)
         thread.start()
         running.append((supervisor, thread))

@@ -149,7 +149,7 @@ def test_twenty_runs_on_two_workers_are_each_trained_once(workplace: Workplace) 
         run = workplace.wait_for(run_id, "succeeded", "failed")
         assert (run.state, run.attempt) == ("succeeded", 1)
     with reading(workplace.engine) as session:
-        ends = select(Event.run_id).where(Event.kind == "end", Event.run_id.in_(runs))
+        ends = select(Event.job_id).where(Event.kind == "end", Event.job_id.in_(runs))
         assert sorted(session.scalars(ends)) == sorted(runs)
 
 
@@ -174,7 +174,7 @@ def test_a_worker_told_to_stop_hands_its_run_to_another(
     until(lambda: workplace.run(run_id).attempt == 2)
     assert_second_attempt_gave(workplace, run_id, undisturbed)
     with reading(workplace.engine) as session:
-        rewound = select(Event).where(Event.run_id == run_id, Event.kind == "rewind")
+        rewound = select(Event).where(Event.job_id == run_id, Event.kind == "rewind")
         assert session.scalars(rewound).all() == [], "a step was lost"
 
 

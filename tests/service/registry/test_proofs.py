@@ -9,10 +9,14 @@ from sqlalchemy.orm import Session
 
 from service.errors import Conflict, Fenced
 from service.jobs import deaths, life, queue
+from service.jobs.kind import Tenure
+from service.proofs.kind import PROOFS
+from service.proofs.messages import Compared
 from service.registry import aliases, proofs, versions
 from service.registry.aliases import Pointer, Pointing
 from service.registry.proofs import verdict
 from service.registry.tables import Alias, Proof
+from service.runs import lifecycle
 from service.storage.database import reading, writing
 from tests.service import trained
 from tests.service.trained import Trained
@@ -45,10 +49,15 @@ def claimed(session: Session, owner: str = "w1", now: float = 0.0) -> Proof:
 def end(engine: Engine, problem: dict[str, Any] | None) -> None:
     with writing(engine) as session:
         proof = claimed(session)
-        proofs.conclude(session, proof.id, proof.attempt, DETAILS, problem)
+        conclude(session, proof.id, proof.attempt, problem)
 
 
-def proofs(engine: Engine) -> list[list[str]]:
+def conclude(session: Session, proof_id: str, attempt: int, problem: dict[str, Any] | None) -> None:
+    compared = Compared(details=DETAILS, failure=problem and problem["detail"])
+    PROOFS.write(session, Tenure(proof_id, attempt), compared, None)
+
+
+def all_proofs(engine: Engine) -> list[list[str]]:
     with reading(engine) as session:
         return [sorted(map(str, session.execute(select(*Proof.__table__.c))))]
 
@@ -71,16 +80,14 @@ def refusal(engine: Engine, version: int, **others: Any) -> Conflict:
 def test_a_proof_is_made_in_the_transaction_that_makes_the_version(
     engine: Engine, scores: Trained
 ) -> None:
-    before = proofs(engine)
+    before = all_proofs(engine)
     with Session(engine) as session:  # which is not committed
-        run = versions.find_run(session, scores.run_id)
-        stored = versions.find_checkpoint(session, run, scores.checkpoint_id)
-        made = versions.register(
-            session, run=run, checkpoint=stored, model="scores", document={"signature": {}}
-        )
+        run = lifecycle.get(session, scores.run_id)
+        stored = lifecycle.find_checkpoint(session, run, scores.checkpoint_id)
+        made = lifecycle.register(session, run, stored, "scores", {"signature": {}})
         found = proofs.of_versions(session, "scores", [made.version])
         assert verdict(found[made.version]) == "pending"
-    assert proofs(engine) == before
+    assert all_proofs(engine) == before
 
 
 def test_a_comparison_ends_a_proof_and_is_kept(engine: Engine, pending: int) -> None:
@@ -119,8 +126,8 @@ def test_one_whose_worker_is_gone_is_made_by_another(engine: Engine, pending: in
 
 
 STALE: dict[str, Callable[[Session, str], object]] = {
-    "a pass": lambda s, proof: proofs.conclude(s, proof, 1, DETAILS, None),
-    "a failure": lambda s, proof: proofs.conclude(s, proof, 1, DETAILS, WRONG),
+    "a pass": lambda s, proof: conclude(s, proof, 1, None),
+    "a failure": lambda s, proof: conclude(s, proof, 1, WRONG),
     "an error": lambda s, proof: life.fail(s, proof, 1, WRONG),
     "a stop": lambda s, proof: life.stopped(s, proof, 1),
     "a crash": lambda s, proof: life.crashed(s, proof, 1, "x"),
@@ -135,10 +142,10 @@ def test_a_late_write_is_refused_and_changes_nothing(
         proof = claimed(session)
         life.rescue(session, proof.id, 1, now=LEASE + 1)
         claimed(session, "w2", now=LEASE + 2)
-    before = proofs(engine)
+    before = all_proofs(engine)
     with pytest.raises(Fenced), writing(engine) as session:
         STALE[what](session, proof.id)
-    assert proofs(engine) == before
+    assert all_proofs(engine) == before
 
 
 def test_a_verdict_stands(engine: Engine, pending: int) -> None:
@@ -146,7 +153,7 @@ def test_a_verdict_stands(engine: Engine, pending: int) -> None:
     with reading(engine) as session:
         proof = proofs.of_versions(session, "scores", [pending])[pending]
     with pytest.raises(Fenced), writing(engine) as session:
-        proofs.conclude(session, proof.id, 1, DETAILS, None)
+        conclude(session, proof.id, 1, None)
 
 
 @pytest.mark.parametrize("is_begun", [False, True])
@@ -159,14 +166,14 @@ def test_it_goes_with_its_version(engine: Engine, pending: int, *, is_begun: boo
         assert session.get(Proof, proof.id) is None
         assert queue.states(session, {proof.id: 1}) == {}
     with pytest.raises(Fenced), writing(engine) as session:
-        proofs.conclude(session, proof.id, 1, DETAILS, None)
+        conclude(session, proof.id, 1, None)
 
 
 def test_it_goes_with_its_model(engine: Engine, pending: int) -> None:
     with writing(engine) as session:
         claimed(session)
         versions.unregister_model(session, "scores")
-    assert proofs(engine) == [[]]
+    assert all_proofs(engine) == [[]]
 
 
 # ---- aliases -------------------------------------------------------------------------------------

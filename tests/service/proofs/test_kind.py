@@ -9,16 +9,15 @@ from sqlalchemy import Engine, update
 
 from service.datasets.tables import DatasetVersion
 from service.jobs import queue
-from service.proofs.handout import make_job
+from service.jobs.kind import Site
+from service.proofs.kind import prepare
 from service.registry import versions
+from service.registry.checkpoints import ModelUnavailable
 from service.registry.tables import ModelVersion, Proof
-from service.registry.versions import ModelDamaged
-from service.settings import Settings
 from service.storage.blobs import LocalBlobs
 from service.storage.database import reading, writing
-from service.worker.scratch import refusal
 from tests.service import trained
-from tests.service.batch.test_handout import flip_a_bit
+from tests.service.batch.test_kind import flip_a_bit
 from tests.service.trained import Trained
 
 Given = tuple[Proof, ModelVersion, str]
@@ -40,23 +39,24 @@ def given(engine: Engine, blobs: LocalBlobs, scores: Trained, tmp_path: Path) ->
 
 
 def test_a_proof_is_given_the_table_of_its_version(
-    engine: Engine, blobs: LocalBlobs, settings: Settings, given: Given, tmp_path: Path
+    site: Site, blobs: LocalBlobs, given: Given, tmp_path: Path
 ) -> None:
     proof, version, digest = given
-    told = make_job(engine, blobs, settings, proof, tmp_path)
-    assert (told["work"], told["run_id"], told["attempt"]) == ("proof", proof.id, 1)
-    assert told["table"]["types"] == {"Quiz": "number", "Final": "number"}
-    assert Path(told["table"]["path"]).read_bytes() == b"".join(blobs.open(digest))
-    assert Path(told["model"]).read_bytes() == b"".join(blobs.open(version.sha256))
-    assert told["config"] == version.config
-    assert told["training"]["version"] == version.version
+    told = prepare(site, proof, tmp_path)
+    assert (told.run_id, told.attempt) == (proof.id, 1)
+    assert told.table is not None
+    assert told.table.types == {"Quiz": "number", "Final": "number"}
+    assert told.table.path.read_bytes() == b"".join(blobs.open(digest))
+    assert told.model.read_bytes() == b"".join(blobs.open(version.sha256))
+    assert told.config == version.config
+    assert told.training["version"] == version.version
 
 
 @pytest.mark.parametrize("is_damaged", [True, False])
 def test_golden_rows_do_where_the_table_is_damaged_or_gone(
+    site: Site,
     engine: Engine,
     blobs: LocalBlobs,
-    settings: Settings,
     given: Given,
     tmp_path: Path,
     *,
@@ -68,16 +68,16 @@ def test_golden_rows_do_where_the_table_is_damaged_or_gone(
     else:
         with writing(engine) as session:
             session.merge(version).dataset_id = "ds_gone"
-    assert make_job(engine, blobs, settings, proof, tmp_path)["table"] is None
+    assert prepare(site, proof, tmp_path).table is None
 
 
 def test_a_damaged_model_is_not_proved(
-    engine: Engine, blobs: LocalBlobs, settings: Settings, given: Given, tmp_path: Path
+    site: Site, engine: Engine, blobs: LocalBlobs, given: Given, tmp_path: Path
 ) -> None:
     proof, version, _digest = given
     flip_a_bit(blobs, version.sha256, tmp_path)
-    with pytest.raises(ModelDamaged) as damaged:
-        make_job(engine, blobs, settings, proof, tmp_path)
-    assert refusal(damaged.value)["code"] == "checkpoint_corrupt"
+    with pytest.raises(ModelUnavailable) as damaged:
+        prepare(site, proof, tmp_path)
+    assert damaged.value.code == "checkpoint_corrupt"
     with reading(engine) as session:
         assert session.get_one(Proof, proof.id).state == "starting"

@@ -9,20 +9,19 @@ from sqlalchemy import Engine
 
 from descent.schemas import BatchPredictionRequest
 from service.batch import lifecycle
-from service.batch.handout import make_job
+from service.batch.kind import prepare
 from service.batch.lifecycle import Chunk
 from service.batch.plan import make_order
 from service.batch.tables import BatchPrediction
 from service.datasets.tables import DatasetVersion
-from service.errors import BlobCorrupt
+from service.datasets.versions import DatasetUnavailable
 from service.jobs import life, queue
+from service.jobs.kind import Site
 from service.registry import versions
-from service.registry.versions import ModelDamaged
-from service.settings import Settings
+from service.registry.checkpoints import ModelUnavailable
 from service.storage import references
 from service.storage.blobs import LocalBlobs
 from service.storage.database import reading, writing
-from service.worker.scratch import refusal
 from tests.service.rows import add_dataset
 
 COUNTS = {"errors": 1, "warnings": {}}
@@ -50,6 +49,7 @@ def job(
         path.write_text(f"chunk {number}")
         with references.stored(engine, blobs, path) as held, writing(engine) as session:
             lifecycle.add_chunk(session, claimed.id, 1, Chunk(number, 1, COUNTS), held)
+            references.keep(session, held)
     with reading(engine) as session:
         return life.get(session, BatchPrediction, claimed.id)
 
@@ -62,43 +62,44 @@ def flip_a_bit(blobs: LocalBlobs, sha256: str, folder: Path) -> None:
 
 
 def test_the_next_attempt_is_given_the_chunks_that_are_done(
-    engine: Engine, blobs: LocalBlobs, settings: Settings, job: BatchPrediction, tmp_path: Path
+    site: Site, blobs: LocalBlobs, job: BatchPrediction, tmp_path: Path
 ) -> None:
-    told = make_job(engine, blobs, settings, job, tmp_path)
-    assert [Path(path).read_text() for path in told["done"]] == ["chunk 1", "chunk 2", "chunk 3"]
-    assert told["types"] == {"Age": "number"}
+    told = prepare(site, job, tmp_path)
+    assert [path.read_text() for path in told.done] == ["chunk 1", "chunk 2", "chunk 3"]
+    assert told.types == {"Age": "number"}
 
 
 def test_a_damaged_chunk_is_made_again_with_those_behind_it(
-    engine: Engine, blobs: LocalBlobs, settings: Settings, job: BatchPrediction, tmp_path: Path
+    site: Site, blobs: LocalBlobs, job: BatchPrediction, tmp_path: Path
 ) -> None:
-    with reading(engine) as session:
+    with reading(site.engine) as session:
         digest = lifecycle.chunks_of(session, job.id)[1].sha256
     flip_a_bit(blobs, digest, tmp_path)
-    told = make_job(engine, blobs, settings, job, tmp_path)
-    assert [Path(path).read_text() for path in told["done"]] == ["chunk 1"]
-    with reading(engine) as session:
+    told = prepare(site, job, tmp_path)
+    assert [path.read_text() for path in told.done] == ["chunk 1"]
+    with reading(site.engine) as session:
         assert len(lifecycle.chunks_of(session, job.id)) == 1
         assert life.get(session, BatchPrediction, job.id).counts["errors"] == 1
 
 
 def test_a_damaged_model_predicts_nothing(
-    engine: Engine, blobs: LocalBlobs, settings: Settings, job: BatchPrediction, tmp_path: Path
+    site: Site, blobs: LocalBlobs, job: BatchPrediction, tmp_path: Path
 ) -> None:
-    with reading(engine) as session:
+    with reading(site.engine) as session:
         target = versions.target_of_version(session, job.model_name, job.model_version)
     flip_a_bit(blobs, target.sha256, tmp_path)
-    with pytest.raises(ModelDamaged) as damaged:
-        make_job(engine, blobs, settings, job, tmp_path)
-    assert refusal(damaged.value)["code"] == "checkpoint_corrupt"
+    with pytest.raises(ModelUnavailable) as damaged:
+        prepare(site, job, tmp_path)
+    assert damaged.value.code == "checkpoint_corrupt"
 
 
 def test_a_damaged_table_is_no_dataset_any_more(
-    engine: Engine, blobs: LocalBlobs, settings: Settings, job: BatchPrediction, tmp_path: Path
+    site: Site, blobs: LocalBlobs, job: BatchPrediction, tmp_path: Path
 ) -> None:
-    with reading(engine) as session:
+    with reading(site.engine) as session:
         version = session.get_one(DatasetVersion, (job.dataset_id, 1))
+    assert version.table_sha256 is not None
     flip_a_bit(blobs, version.table_sha256, tmp_path)
-    with pytest.raises(BlobCorrupt) as damaged:
-        make_job(engine, blobs, settings, job, tmp_path)
-    assert refusal(damaged.value)["code"] == "dataset_unavailable"
+    with pytest.raises(DatasetUnavailable) as damaged:
+        prepare(site, job, tmp_path)
+    assert damaged.value.code == "dataset_unavailable"
