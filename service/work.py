@@ -10,6 +10,7 @@ from service.kinds import KINDS
 from service.settings import Settings
 from service.storage.database import check_schema, create_database
 from service.storage.stores import open_store
+from service.worker.devices import found_gpus
 from service.worker.launch import LocalLauncher
 from service.worker.supervisor import Supervisor
 
@@ -24,7 +25,7 @@ def main(settings: Settings, *, stdin_wake: bool, warm: int | None = None) -> No
     engine = create_database(settings.resolved_database_url)
     check_schema(engine)
     site = Site(settings, engine, open_store(settings))
-    supervisor = Supervisor(site, KINDS, launcher)
+    supervisor = Supervisor(site, KINDS, launcher, found_gpus())
 
     def on_stop(_number: int, _frame: FrameType | None) -> None:
         # A service manager may send SIGTERM to all processes of `serve`, which sends it too. So a

@@ -212,6 +212,9 @@ class LocalLauncher:
         """End the warm parent, if it is our own."""
         if self._own is not None:
             self._own.close()
+        if self._answer is not None:
+            self._answer.close()
+            self._answer = None
 
     def _has_answered(self) -> bool:
         try:
@@ -222,6 +225,9 @@ class LocalLauncher:
             return False
         except ConnectionError:
             answer = b""
+        if self._answer is not None:
+            self._answer.close()
+            self._answer = None
         if not answer:
             self._forget_parent()
         return answer == READY
@@ -234,13 +240,17 @@ class LocalLauncher:
         leash, theirs = socket.socketpair()
         with theirs:
             text = json.dumps(asdict(order)).encode()
-            socket.send_fds(self._orders, [text], [theirs.fileno(), *descriptors])
+            try:
+                socket.send_fds(self._orders, [text], [theirs.fileno(), *descriptors])
+            except ConnectionError:
+                leash.close()
+                raise
         return leash
 
     def _forget_parent(self) -> None:
         """Use another warm parent from now on, because this one has died."""
         self.close()
-        self._own = self._orders = self._answer = None
+        self._own = self._orders = None
         self._is_warm = False
 
 

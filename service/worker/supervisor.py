@@ -32,7 +32,7 @@ from service.storage.collection import collecting
 from service.storage.database import reading, time_of_day, writing
 from service.worker import owners, reports
 from service.worker.attempts import Attempt, clear_scratch, make_scratch
-from service.worker.devices import choose_gpu, found_devices, found_gpus
+from service.worker.devices import Gpu, choose_gpu, found_devices
 from service.worker.launch import Child, Launcher
 
 LOOK_S = 0.1  # seconds between two looks at own jobs and the locks: a cancel must act within one
@@ -52,7 +52,13 @@ log = structlog.get_logger("worker")
 class Supervisor:
     """Does the jobs of the queue until it is told to stop."""
 
-    def __init__(self, site: Site, kinds: Sequence[Kind[Any]], launcher: Launcher) -> None:
+    def __init__(
+        self,
+        site: Site,
+        kinds: Sequence[Kind[Any]],
+        launcher: Launcher,
+        gpus: Sequence[Gpu] = (),
+    ) -> None:
         self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._site = site
         self._settings, self._engine = site.settings, site.engine
@@ -70,7 +76,7 @@ class Supervisor:
         self._looked_at = time.monotonic()
         self._locks = self._settings.data_dir.absolute() / "locks"
         self._lock: int | None = None
-        self._gpus = found_gpus()
+        self._gpus = gpus
 
     # ---- the loop -----------------------------------------------------------------------------
 
