@@ -1,7 +1,8 @@
-"""`serve`: the API in this process and, unless told otherwise, one supervisor beside it."""
+"""`serve`: the API in this process and, unless `--no-worker` is given, one worker beside it."""
 
 import contextlib
 import ctypes
+import fcntl
 import gc
 import json
 import math
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import structlog
@@ -27,15 +29,15 @@ from service.storage.stores import open_store
 from service.worker.launch import WarmProcess
 
 STOP_S = 9.5  # seconds within which everything has ended after SIGTERM
-#: seconds after which a thread hands on the interpreter to one that waits for it. Threads wait for
-#: it after each answer of the database: with Python's 5 ms a busy API would need half a second to
-#: move an alias, and to notice that another process has moved one.
+#: Seconds after which a thread hands the interpreter on to a thread that waits for it. Threads wait
+#: for it after each answer of the database: with Python's 5 ms a busy API would need half a second
+#: to move an alias, and to notice that another process has moved one.
 SWITCH_S = 0.001
-#: How glibc's malloc is to behave: two heaps for all threads, and pages of their own for what is
-#: large. Else the models that come and go through the cache leave a heap for each thread with holes
-#: that none of the next ones fits.
+#: Settings of glibc's malloc: two heaps for all threads, and pages of their own for large blocks.
+#: Without them, models that enter and leave the cache fragment one heap per thread.
 M_ARENA_MAX, HEAPS = -8, 2
 M_MMAP_THRESHOLD, LARGE = -3, 256 * 1024  # bytes
+LOCK = "service.lock"  # in the data folder; holds the number of the process
 FIRST_WAIT = 0.5  # seconds before the second start after quick deaths; doubled with each one
 LONGEST_WAIT = 30.0
 LIVED = 10.0  # seconds; a worker that dies sooner has died quickly
@@ -67,15 +69,15 @@ class WorkerProcess:
         try:
             os.write(process.stdin.fileno(), b"\n")
         except (OSError, ValueError):
-            return  # it is full, so it will wake; or gone, so the next one looks by itself
+            return  # the pipe is full, so it will wake; or it has died, and the next one looks
 
     def ask_to_stop(self) -> None:
-        """Have it save its runs and end."""
+        """Tell it to save the places of its jobs and to end."""
         self._is_stopping.set()
         self._send(signal.SIGTERM)
 
     def hurry(self) -> None:
-        """Have it end at once, without saving what it trains."""
+        """Tell it to end at once, without saving."""
         self._is_stopping.set()
         self._send(signal.SIGQUIT)
 
@@ -85,7 +87,7 @@ class WorkerProcess:
             process.send_signal(number)
 
     def join(self, timeout_s: float) -> None:
-        """Wait for the end; kill what is left after `timeout_s`."""
+        """Wait for its end; kill it after `timeout_s`."""
         if self._keeper.ident is None:
             return  # it was never started
         self._keeper.join(max(0.0, timeout_s))
@@ -120,7 +122,7 @@ class WorkerProcess:
             if process.stdin is not None:
                 os.set_blocking(process.stdin.fileno(), False)
             self._process = process
-            if self._is_stopping.is_set():  # asked while it was being made
+            if self._is_stopping.is_set():  # the stop was asked for while it was started
                 process.terminate()
             return process.wait()
 
@@ -137,12 +139,37 @@ def keep_memory_whole() -> None:
         library.mallopt(M_MMAP_THRESHOLD, LARGE)
 
 
+@contextlib.contextmanager
+def only_service(settings: Settings) -> Iterator[None]:
+    """Hold the lock of an embedded database's data folder; the kernel frees it at our death.
+
+    Raises ValueError where another service holds it.
+    """
+    if not settings.is_embedded:  # several services may share a folder of scratch files
+        yield
+        return
+    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (settings.data_dir / LOCK).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise ValueError(
+                f"process {file.read()} already serves the data folder"
+                f" {settings.data_dir.absolute()}: stop it, or set DESCENT_DATA_DIR to another one"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
 def prepare(settings: Settings) -> Engine:
-    """Bring the embedded database up to date, or check that another one is; check the keys.
+    """Migrate the embedded database, or check that another one is migrated; check the keys.
 
     Returns its engine.
     """
-    open_store(settings)  # raises where the URL is none that we can use
+    open_store(settings)  # raises where the URL cannot be used
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     settings.scratch_dir.mkdir(exist_ok=True, mode=0o700)
     engine = create_database(settings.resolved_database_url)
@@ -165,25 +192,30 @@ def _log_copy(copy: Path | None) -> None:
 def main(settings: Settings, *, with_worker: bool) -> None:
     """Serve until SIGTERM or Ctrl-C."""
     logs.configure(settings.log_level)
+    with only_service(settings):
+        _serve(settings, with_worker=with_worker)
+
+
+def _serve(settings: Settings, *, with_worker: bool) -> None:
     sys.setswitchinterval(SWITCH_S)
     keep_memory_whole()
     engine = prepare(settings)
     worker = WorkerProcess()
     app = create_app(settings, engine, worker.wake)
-    # What is loaded by now stays: to look through it for garbage again and again takes a tenth of a
-    # second each time, in the middle of a request that makes ten thousand rows.
+    # What is loaded by now stays loaded: each search through it for garbage would take a tenth of a
+    # second, in the middle of a request that makes ten thousand rows.
     gc.freeze()
     listener = listen(settings.host, settings.port)
     url = url_of(listener, settings)
 
     def up() -> None:
         _announce(url)
-        if with_worker:  # only now, because its start would slow down ours
+        if with_worker:  # only now, because its start would delay ours
             worker.start()
 
     server = Server(app, on_up=up, on_stop=worker.ask_to_stop, on_hurry=worker.hurry)
 
-    # While uvicorn serves it has the same handler for them.
+    # While uvicorn serves, it installs the same handler for them.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.handle_exit)
     try:

@@ -189,6 +189,7 @@ def main(command: str, descriptor: str, *arguments: str) -> None:
     os.set_inheritable(end.fileno(), False)
     warm_up(arguments)
     WarmParent(end).serve()
+    os._exit(0)  # without the finalizers of all that was imported
 
 
 if __name__ == "__main__":
