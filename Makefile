@@ -17,7 +17,7 @@ endif
 unexport PYTHONDONTWRITEBYTECODE
 PAGE_SOURCES := $(shell find web -type f -not -path 'web/node_modules/*' -not -path 'web/src/generated/*')
 
-.PHONY: help install demo serve page screenshots contract test types pytest lint chaos submits alias-moves parity mutants clean
+.PHONY: help install demo nightly serve page screenshots contract test types pytest lint chaos submits alias-moves parity mutants clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -35,7 +35,7 @@ types: .venv/.dev
 	nice $(BIN)/mypy
 
 pytest: .venv/.dev .venv/.page
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not nightly"
 
 # If the web page cannot be built (no npm registry), the API is served without it.
 serve: .venv/.server ## run the service on 127.0.0.1:8000, with its data in ./data

@@ -1,6 +1,6 @@
 """Train neural networks on tables through a service: `from descent import Client`.
 
-Importing this package is cheap: the client is loaded when it is first asked for.
+Importing this package is cheap: the client's modules load at the first use of a name below.
 """
 
 from importlib import import_module
@@ -22,7 +22,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401  what a module may hold
+def __getattr__(name: str) -> Any:  # noqa: ANN401  attributes of a module have any type
     if name not in _HOMES:
         msg = f"module 'descent' has no attribute {name!r}"
         raise AttributeError(msg)

@@ -9,35 +9,36 @@
 >>> round(model.predict({"Quiz": 10.0})[0].value, 1)
 13.8
 
-The examples in the documentation of each method go on from here. It knows the contract and nothing
-of how the service keeps it.
+The examples of all methods continue from here. The client knows the API and nothing of how the
+service works inside.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
+
+from pydantic import BaseModel
 
 from descent import schemas
-from descent.connection import Connection
-from descent.dataset_calls import DatasetCalls
+from descent.datasets import DatasetCalls, file_content
 from descent.errors import Unavailable, Unreachable
+from descent.job import BatchPrediction
 from descent.model import Model
-from descent.run_calls import RunCalls
-from descent.transport import API, Call, Transport, part
-from descent.uploads import file_content
+from descent.run import Run
+from descent.transport import API, ApiCall, Connection, Transport, part
 
 DEFAULT_URL = "http://127.0.0.1:8000"
-PATIENCE = 15.0  # seconds for which a request is repeated while the service cannot be reached
+PATIENCE = 15.0  # seconds for which the client repeats a request that fails temporarily
 
 
-class Client(DatasetCalls, RunCalls):
-    """A service at `url`, spoken to with `key`.
+class Client(DatasetCalls):
+    """A client of the service at `url`, with the API key `key`.
 
-    Without arguments both come from DESCENT_URL and DESCENT_API_KEY. Requests that fail for a
-    passing reason are repeated for `patience_s` seconds, without doing anything twice. Every
-    method raises DescentError, see `descent.errors`. `progress=False` shows no bars.
+    Both default to DESCENT_URL and DESCENT_API_KEY. The client repeats requests that fail
+    temporarily for `patience_s` seconds; the service carries each out only once. Every method
+    raises DescentError, see `descent.errors`. `progress=False` hides progress bars.
 
     >>> with Client(client.url, patience_s=3, progress=False) as quiet:
     ...     quiet.is_ready()
@@ -76,10 +77,126 @@ class Client(DatasetCalls, RunCalls):
     def url(self) -> str:
         return self._connection.transport.url
 
+    # ---- runs ------------------------------------------------------------------------------------
+
+    def train(
+        self,
+        dataset: str | schemas.Dataset,
+        target: str | Sequence[str],
+        **config: Any,  # noqa: ANN401  JSON of many shapes
+    ) -> Run:
+        """Start a run, show its loss until it is over, and return it.
+
+        `config` holds further fields of `descent.spec.RunConfig`: `model`, `loss`, `optimizer`,
+        `epochs`, `split`, `register_as`, … Every field has a sensible default. Raises RunFailed
+        unless the run succeeds; the list of runs contains failed runs too.
+
+        >>> run = client.train(scores, "Final", **line, epochs=300, register_as="scores")
+        >>> run.state
+        'succeeded'
+        """
+        return self.submit(dataset, target, **config).show()
+
+    def submit(
+        self,
+        dataset: str | schemas.Dataset,
+        target: str | Sequence[str],
+        **config: Any,  # noqa: ANN401  JSON of many shapes
+    ) -> Run:
+        """Start a run like `train`, but return it at once.
+
+        >>> later = client.submit(scores, "Final", epochs=5)
+        >>> later.wait(60).info.progress.epoch
+        5
+        """
+        body = _run_body(dataset, target, config)
+        answer = self._connection.transport.send(ApiCall("POST", f"{API}/runs", json=body))
+        return Run(self._connection, schemas.Run.model_validate_json(answer.content))
+
+    def validate(
+        self,
+        dataset: str | schemas.Dataset,
+        target: str | Sequence[str],
+        **config: Any,  # noqa: ANN401  JSON of many shapes
+    ) -> schemas.RunPlan:
+        """Return the complete configuration, warnings and an estimate of the cost; start no run.
+
+        >>> client.validate(scores, "Final", model={"type": "linear"}).estimate.parameters
+        2
+        """
+        body = _run_body(dataset, target, config)
+        answer = self._connection.transport.send(ApiCall("POST", f"{API}/runs/validate", json=body))
+        return schemas.RunPlan.model_validate_json(answer.content)
+
+    def run(self, run_id: str) -> Run:
+        """Return a run by its id.
+
+        >>> client.run(run.id).state
+        'succeeded'
+        """
+        content = self._connection.get(f"{API}/runs/{part(run_id)}")
+        return Run(self._connection, schemas.Run.model_validate_json(content))
+
+    def runs(self, **filters: str) -> Iterator[Run]:
+        """Yield all runs, newest first; filter by `state`, `dataset`, `model` or `tag`.
+
+        >>> run.id in [each.id for each in client.runs(state="succeeded")]
+        True
+        """
+        for info in self._connection.pages(f"{API}/runs", filters, schemas.Run.model_validate):
+            yield Run(self._connection, info)
+
+    # ---- batch predictions -----------------------------------------------------------------------
+
+    def predict_dataset(
+        self,
+        model: str | Model,
+        dataset: str | schemas.Dataset,
+        *,
+        name: str | None = None,
+        on_problem: str = "warn",
+    ) -> BatchPrediction:
+        """Start a batch prediction of all rows of a dataset. The result is a new dataset, `name`.
+
+        >>> job = client.predict_dataset("scores", scores, name="predicted")
+        >>> job.show().result().rows
+        13
+        """
+        body = {
+            "model": model if isinstance(model, str) else model.reference(),
+            "dataset": dataset if isinstance(dataset, str) else dataset.id,
+            "on_problem": on_problem,
+        }
+        body |= {"name": name} if name else {}
+        call = ApiCall("POST", f"{API}/batch_predictions", json=body)
+        content = self._connection.transport.send(call).content
+        info = schemas.BatchPrediction.model_validate_json(content)
+        return BatchPrediction(self._connection, info)
+
+    def batch_prediction(self, batch_id: str) -> BatchPrediction:
+        """Return a batch prediction by its id.
+
+        >>> client.batch_prediction(job.id).state
+        'succeeded'
+        """
+        content = self._connection.get(f"{API}/batch_predictions/{part(batch_id)}")
+        info = schemas.BatchPrediction.model_validate_json(content)
+        return BatchPrediction(self._connection, info)
+
+    def batch_predictions(self, **filters: str) -> Iterator[BatchPrediction]:
+        """Yield all batch predictions, newest first; filter by `state`, `dataset` or `model`.
+
+        >>> job.id in [each.id for each in client.batch_predictions(dataset=scores.id)]
+        True
+        """
+        path = f"{API}/batch_predictions"
+        for info in self._connection.pages(path, filters, schemas.BatchPrediction.model_validate):
+            yield BatchPrediction(self._connection, info)
+
     # ---- models ----------------------------------------------------------------------------------
 
     def model(self, name: str, *, version: int | None = None, alias: str | None = None) -> Model:
-        """Return a model by its name: its newest version unless one is named.
+        """Return a model by its name: its newest version unless you give `version` or `alias`.
 
         >>> client.model("scores", alias="champion")
         <Model scores@champion>
@@ -98,7 +215,7 @@ class Client(DatasetCalls, RunCalls):
         """Import a bundle as the next version of the model `name`.
 
         `source` is a path or the bytes of the file. Raises DescentError with the code
-        `golden_mismatch` where the model does not predict what the bundle says.
+        `golden_mismatch` if the model's predictions differ from those recorded in the bundle.
 
         >>> bundle = client.model("scores").export("scores.zip")
         >>> client.import_model(bundle, "twin").imported.model
@@ -107,12 +224,12 @@ class Client(DatasetCalls, RunCalls):
         path = f"{API}/models/{part(name)}/versions"
         headers = {"Content-Type": "application/zip"}
         if isinstance(source, bytes):
-            call = Call("POST", path, content=lambda: source, headers=headers)
+            call = ApiCall("POST", path, content=lambda: source, headers=headers)
             return self._imported(call)
         with file_content(Path(source), self._connection.screen, "Importing") as content:
-            return self._imported(Call("POST", path, content=content, headers=headers))
+            return self._imported(ApiCall("POST", path, content=content, headers=headers))
 
-    def _imported(self, call: Call) -> schemas.ModelVersion:
+    def _imported(self, call: ApiCall) -> schemas.ModelVersion:
         content = self._connection.transport.send(call).content
         return schemas.ModelVersion.model_validate_json(content)
 
@@ -131,7 +248,7 @@ class Client(DatasetCalls, RunCalls):
         return True
 
     def system(self) -> schemas.System:
-        """Return what runs there: version, devices, workers, queue, limits.
+        """Return the service's version, devices, workers, queue and limits.
 
         >>> client.system().database
         'sqlite'
@@ -139,7 +256,7 @@ class Client(DatasetCalls, RunCalls):
         return schemas.System.model_validate_json(self._connection.get(f"{API}/system"))
 
     def architectures(self) -> list[schemas.Architecture]:
-        """Return the types of model that a run may ask for, each with its JSON Schema.
+        """Return the model types that a run can use, each with its JSON Schema.
 
         >>> [architecture.type for architecture in client.architectures()][:2]
         ['linear', 'mlp']
@@ -158,7 +275,9 @@ class Client(DatasetCalls, RunCalls):
         return self._connection.pages(f"{API}/keys", {}, schemas.Key.model_validate)
 
     def create_key(self, name: str, expires_at: datetime | None = None) -> schemas.KeyCreated:
-        """Make an API key; its secret is shown this once. From now on every request needs a key.
+        """Create an API key and return it with its secret, which the service shows only once.
+
+        From the first key on, every request needs one.
 
         >>> made = client.create_key("a colleague")
         >>> with Client(client.url, made.secret) as keyed:
@@ -167,9 +286,23 @@ class Client(DatasetCalls, RunCalls):
         ['a colleague']
         """
         body = {"name": name} | ({"expires_at": expires_at.isoformat()} if expires_at else {})
-        answer = self._connection.transport.send(Call("POST", f"{API}/keys", json=body))
+        answer = self._connection.transport.send(ApiCall("POST", f"{API}/keys", json=body))
         return schemas.KeyCreated.model_validate_json(answer.content)
 
     def delete_key(self, key_id: str) -> None:
         """Revoke an API key; see `create_key`."""
-        self._connection.transport.send(Call("DELETE", f"{API}/keys/{part(key_id)}"))
+        self._connection.transport.send(ApiCall("DELETE", f"{API}/keys/{part(key_id)}"))
+
+
+def _run_body(
+    dataset: str | schemas.Dataset, target: str | Sequence[str], config: Mapping[str, Any]
+) -> dict[str, Any]:
+    body = {
+        "dataset": dataset if isinstance(dataset, str) else dataset.id,
+        "target": target if isinstance(target, str) else list(target),
+    }
+    fields = {
+        name: value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+        for name, value in config.items()
+    }
+    return body | fields

@@ -1,6 +1,6 @@
-"""A loss curve in the terminal, drawn while it falls; plain lines where there is no terminal.
+"""A run's curves: live in the terminal, as plain lines elsewhere, or plotted by matplotlib.
 
-Knows events and characters, and nothing of HTTP.
+Knows a run's events and nothing of HTTP.
 """
 
 import itertools
@@ -17,31 +17,42 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from descent.events import Event
+from descent.frames import library
+from descent.schemas import MetricColumns
 
 HEIGHT = 12  # lines of the plot
 WIDEST = 72  # characters of the plot
-LABEL = 10  # characters of the numbers beside it
-FRAME = 0.05  # seconds between two pictures
-#: A curve that falls further than this is drawn on a logarithmic scale.
+LABEL = 10  # characters of the numbers on its axis
+FRAME = 0.05  # seconds between two redraws
+#: the ratio of the highest to the lowest loss above which the scale is logarithmic
 LOG_ABOVE = 20.0
-#: The bit of each dot of a braille character, by row and column.
+#: the bit of each dot of a braille character, by row and column
 DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 BLANK = 0x2800
-#: The colour of each curve.
+#: the colour of each curve
 STYLES = {"train": "cyan", "validation": "yellow"}
+POINTS = 2000  # of a curve in a matplotlib plot, which has fewer columns of pixels
+
+
+@dataclass(frozen=True)
+class Event:
+    """An event of a run. For the kind `metrics`, `data` holds the new `rows` of the curves."""
+
+    id: int
+    kind: str
+    data: dict[str, Any]
 
 
 @dataclass
 class Curve:
-    """The training and validation loss of a run, as far as it is known."""
+    """The training and validation loss of a run so far."""
 
     _seqs: dict[str, list[int]] = field(default_factory=dict)
     _losses: dict[str, list[float]] = field(default_factory=dict)
     last_epoch: int = 0
 
     def take(self, event: Event) -> None:
-        """Add the rows of an event; a rewind drops those that a new attempt replaces."""
+        """Add the rows of an event; a rewind removes the rows that a new attempt replaces."""
         if event.kind == "metrics":
             for row in event.data.get("rows", []):
                 self._add(row)
@@ -58,7 +69,7 @@ class Curve:
             self.last_epoch = row.get("epoch", self.last_epoch)
 
     def values(self, split: str) -> list[float]:
-        """Return one loss for each epoch; what is not finite is NaN or infinite."""
+        """Return one loss per epoch, which may be NaN or infinite."""
         return self._losses.get(split, [])
 
     @property
@@ -70,14 +81,14 @@ class Curve:
 
 @dataclass(frozen=True)
 class Scale:
-    """Which losses are at the bottom and at the top of a picture."""
+    """The losses at the bottom and at the top of a plot."""
 
     low: float
     high: float
     is_logarithmic: bool
 
     def height(self, value: float) -> float:
-        """Return where a loss is, from 0 at the bottom to 1 at the top."""
+        """Return the height of a loss, from 0 at the bottom to 1 at the top."""
         low, high = self.low, self.high
         if self.is_logarithmic:
             value, low, high = math.log(value), math.log(low), math.log(high)
@@ -85,13 +96,13 @@ class Scale:
 
 
 def scale_of(values: Sequence[float]) -> Scale:
-    """Return the scale on which finite values are all seen."""
+    """Return a scale that shows all of the finite values."""
     low, high = min(values), max(values)
     return Scale(low, high, is_logarithmic=low > 0 and high / low > LOG_ABOVE)
 
 
 def watch(events: Iterable[Event], console: Console, title: str) -> Curve:
-    """Show the loss while the events come; return the whole curve at the end."""
+    """Draw the loss while events arrive; return the whole curve at the end."""
     curve = Curve()
     if not console.is_terminal:
         print_lines(events, curve, console, title)
@@ -103,15 +114,15 @@ def watch(events: Iterable[Event], console: Console, title: str) -> Curve:
             began = time.monotonic()
             if curve.last_epoch and (event.kind == "end" or began > due_at):
                 live.update(_picture(curve, console.width, title), refresh=True)
-                # A long curve takes long to draw: most of the time is left to the events.
+                # A long curve takes long to draw: spend at most a fifth of the time on drawing.
                 due_at = time.monotonic() + max(FRAME, 4 * (time.monotonic() - began))
     return curve
 
 
 def draw(values: Sequence[float], width: int, height: int, scale: Scale | None = None) -> list[str]:
-    """Return `height` lines of `width` braille characters that show finite values as a line.
+    """Return `height` lines of `width` braille characters that plot finite values.
 
-    The axis of the epochs is logarithmic, since most happens in the first of them.
+    The epoch axis is logarithmic, because a loss changes most in the first epochs.
     """
     rows = [[BLANK] * width for _ in range(height)]
     levels = _levels(values, 2 * width, 4 * height, scale)
@@ -123,7 +134,7 @@ def draw(values: Sequence[float], width: int, height: int, scale: Scale | None =
 
 
 def axis(epochs: int, width: int) -> str:
-    """Return a line with 1, 10, 100, … below the places where `draw` shows these epochs."""
+    """Return the labels 1, 10, 100, … at the columns where `draw` plots these epochs."""
     line = [" "] * (width + LABEL)
     for power in range(len(str(epochs))):
         place = round(power / max(1e-9, math.log10(epochs)) * (width - 1)) if epochs > 1 else 0
@@ -133,7 +144,7 @@ def axis(epochs: int, width: int) -> str:
 
 
 def _levels(values: Sequence[float], columns: int, rows: int, scale: Scale | None) -> list[int]:
-    """Return the row, counted from the top, of each column of dots."""
+    """Return for each column of dots its row, counted from the top."""
     if not values:
         return []
     scale = scale or scale_of(values)
@@ -143,7 +154,7 @@ def _levels(values: Sequence[float], columns: int, rows: int, scale: Scale | Non
 
 
 def _between(values: Sequence[float], place: float) -> float:
-    """Return the value at a place between two indices."""
+    """Interpolate between the values at the two nearest indices."""
     first = min(int(place), len(values) - 1)
     second = min(first + 1, len(values) - 1)
     return values[first] + (place - first) * (values[second] - values[first])
@@ -173,7 +184,7 @@ def _picture(curve: Curve, console_width: int, title: str) -> Text:
 
 
 def _append(text: Text, *lines: str) -> None:
-    """Add a line of several pictures, one over the other, each in its colour."""
+    """Append one line of several plots, drawn over each other, each in its colour."""
     styles = list(STYLES.values())
     for which, cells in itertools.groupby(zip(*lines, strict=True), key=_first_drawn):
         characters = (chr(reduce(or_, map(ord, cell))) for cell in cells)
@@ -185,7 +196,7 @@ def _first_drawn(cell: Sequence[str]) -> int:
 
 
 def print_lines(events: Iterable[Event], curve: Curve, console: Console, title: str) -> None:
-    """Print the epochs 1, 2, 5, 10, 20, 50, … and the last one."""
+    """Print the losses of the epochs 1, 2, 5, 10, 20, 50, … and the last losses."""
     console.print(title, highlight=False)
     printed = 0
     for event in events:
@@ -201,3 +212,22 @@ def print_lines(events: Iterable[Event], curve: Curve, console: Console, title: 
 def _milestones(last: int) -> set[int]:
     powers = range(len(str(last)))
     return {digit * 10**power for power in powers for digit in (1, 2, 5)}
+
+
+# ---- matplotlib ---------------------------------------------------------------------------------
+
+
+def plot(curves: MetricColumns, name: str, title: str, axes: Any = None) -> Any:  # noqa: ANN401  axes of matplotlib, which has no types here
+    """Plot a metric by epoch, one line per split; return the axes. Loads matplotlib."""
+    if axes is None:
+        axes = library("matplotlib.pyplot").subplots(layout="constrained")[1]
+    splits = list(dict.fromkeys(curves.split))
+    values = [float(value) for value in curves.value]
+    for split in splits:
+        places = [place for place, each in enumerate(curves.split) if each == split]
+        axes.plot([curves.epoch[i] for i in places], [values[i] for i in places], label=split)
+    if values and all(value > 0 for value in values if math.isfinite(value)):
+        axes.set_yscale("log")
+    axes.set(xlabel="epoch", ylabel=name, title=title)
+    axes.legend()
+    return axes

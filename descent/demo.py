@@ -1,6 +1,6 @@
-"""`descent demo`: the whole path on two small tables, against a service of its own.
+"""`descent demo`: upload, train and predict on two small tables, with a temporary service.
 
-Starts the service as a child process on a free port with a folder that is removed at the end.
+The service is a child process on a free port. Its data folder is deleted at the end.
 """
 
 import json
@@ -22,20 +22,20 @@ from rich.table import Table
 from descent.client import Client
 from descent.curve import watch
 from descent.errors import DescentError
-from descent.exit_codes import FAILED, INTERRUPTED, OK
+from descent.output import FAILED, INTERRUPTED, OK
 from descent.run import Run
 from descent.schemas import Parameters
 
 DATA = Path(__file__).parent / "data"
-START_S = 60.0  # within which the service must listen, also on a slow disk
-STOP_S = 15.0  # that the service gets to stop
-POLL_S = 0.05
-LOG_LINES = 30  # of the service's log, shown when something fails
+START_S = 60.0  # seconds until the service must listen, enough for a slow disk
+STOP_S = 15.0  # seconds until the service must have stopped
+POLL_S = 0.05  # seconds between two reads of the log
+LOG_LINES = 30  # of the service's log, printed after a failure
 
 EPOCHS = 5000
 QUIZ = 10.0
 FLOWER = {"column_1": 5.9, "column_2": 3.0, "column_3": 5.1, "column_4": 1.8}
-#: Gradient descent as a course shows it: the whole table in each step, on unscaled columns.
+#: Plain gradient descent, as courses teach it: full batches, unscaled columns.
 LINE = {
     "model": {"type": "linear"},
     "loss": "mse",
@@ -55,11 +55,11 @@ FLOWERS = {
 
 
 class ServiceFailed(Exception):
-    """The service did not start; the message says what is known."""
+    """The service did not start; the message says why, as far as known."""
 
 
 def demo(*, as_json: bool = False) -> int:
-    """Run it; return the exit code. With JSON only the results go to the standard output."""
+    """Run the demo; return the exit code. With JSON, stdout gets nothing but the results."""
     console = Console(highlight=False, soft_wrap=True, stderr=as_json)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
@@ -88,7 +88,7 @@ def demo(*, as_json: bool = False) -> int:
 
 
 def _fit_a_line(client: Client, console: Console) -> dict[str, Any]:
-    """Final = w · Quiz + b by gradient descent, beside what least squares says."""
+    """Fit Final = w · Quiz + b by gradient descent and compare it with least squares."""
     dataset = client.upload(DATA / "scores.csv", "scores")
     console.print(f"Uploaded scores.csv: {dataset.rows} students, a quiz and a final score.")
     console.print("Training, as soon as the worker has loaded PyTorch …\n")
@@ -115,7 +115,7 @@ def _solutions(trained: Parameters, console: Console) -> Table:
 
 
 def _tell_flowers_apart(client: Client, console: Console) -> dict[str, Any]:
-    """A network with a hidden layer, judged by rows that it has not seen."""
+    """Train a network with a hidden layer and test it on held-out rows."""
     dataset = client.upload(DATA / "iris.csv", "iris")
     console.print(f"Uploaded iris.csv: {dataset.rows} flowers of three kinds, no header line.")
     run = client.submit(dataset, "column_5", **FLOWERS)
@@ -139,17 +139,17 @@ def _accuracy(run: Run) -> str:
 
 @contextmanager
 def running_service(folder: Path, log: Path) -> Iterator[str]:
-    """Run the service with its defaults, whatever the environment says; yield its address."""
+    """Run the service with default settings, ignoring DESCENT_* variables; yield its URL."""
     inherited = {name: v for name, v in os.environ.items() if not name.startswith("DESCENT_")}
     own = {
         "DESCENT_PORT": "0",
         "DESCENT_DATA_DIR": str(folder / "data"),
-        "TORCHINDUCTOR_CACHE_DIR": str(folder / "torch"),  # else left behind in /tmp
+        "TORCHINDUCTOR_CACHE_DIR": str(folder / "torch"),  # instead of /tmp, where it would stay
         "PYTHONUNBUFFERED": "1",
     }
     command = [sys.executable, "-P", "-m", "service", "serve"]
     with log.open("wb") as output:
-        process = subprocess.Popen(  # noqa: S603  this very interpreter, fixed arguments
+        process = subprocess.Popen(  # noqa: S603  this interpreter, fixed arguments
             command, env=inherited | own, cwd=folder, stdout=output, stderr=subprocess.STDOUT
         )
     try:
@@ -164,7 +164,7 @@ def running_service(folder: Path, log: Path) -> Iterator[str]:
 
 
 def _address(process: subprocess.Popen[bytes], log: Path) -> str:
-    """Wait for the line with which the service says where it listens."""
+    """Wait for the log line that holds the service's URL; return the URL."""
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         for line in log.read_text(errors="replace").splitlines():
@@ -183,5 +183,5 @@ def _explain(error: Exception, log: Path) -> None:
 
 
 def _leave(number: int, _frame: object) -> NoReturn:
-    """End by SystemExit, so that the service is stopped and its folder removed."""
+    """Raise SystemExit, so that the service stops and its folder is deleted."""
     sys.exit(128 + number)

@@ -1,6 +1,7 @@
-"""`descent doctor`: looks at this installation, the settings of a service here, and a service.
+"""`descent doctor`: checks this installation, a local service's settings, and a running service.
 
-The server's side is looked at by `service.doctor`, as a process of its own: this works without it.
+`service.doctor` checks the server's side in a separate process, so that this module works without
+the server extra.
 """
 
 import json
@@ -17,28 +18,28 @@ import httpx
 from pydantic import TypeAdapter, ValidationError
 
 from descent import schemas
-from descent.checks import Check, State
 from descent.errors import DescentError
+from descent.schemas.system import Check, CheckState
 from descent.server import missing_packages
 from descent.transport import API, Transport
 
-LOCAL_S = 120.0  # seconds for the checks of the server's side; loading torch may take many of them
-CLOCK_S = 60.0  # seconds by which two clocks may differ
+LOCAL_S = 120.0  # seconds for the checks of the server's side, which load torch
+CLOCK_S = 60.0  # seconds that two clocks may differ by
 NEEDED = ("httpx", "pydantic", "rich", "typer")
 OPTIONAL = ("pandas", "polars", "pyarrow", "matplotlib")
 CHECKS = TypeAdapter(list[Check])
-#: What to do where a part of a service is not well.
+#: the remedy for each part of a service that is not well
 PARTS = {
     "database": "see its log; `descent migrate` brings an older schema up to date",
     "blobs": "see its log; look at DESCENT_BLOB_URL and at the free space",
     "workers": "start one: `descent worker`, or `descent serve` without --no-worker",
 }
-#: The name of the check that fails where there is no answer at all.
+#: the name of the check that fails if the service gives no answer
 ANSWER = "answer"
 
 
 def here(environment: Mapping[str, str]) -> Iterator[Check]:
-    """Check the client's packages and, where the server extra is installed, the server's side."""
+    """Check the client's packages and, if the server extra is installed, the server's side."""
     yield _versions()
     missing = missing_packages()
     if missing:
@@ -68,7 +69,7 @@ def _version(name: str) -> str | None:
 def _server_side(environment: Mapping[str, str]) -> list[Check]:
     command = [sys.executable, "-P", "-m", "service", "doctor"]
     try:
-        done = subprocess.run(  # noqa: S603  this very interpreter, fixed arguments
+        done = subprocess.run(  # noqa: S603  this interpreter, fixed arguments
             command,
             env=dict(environment),
             capture_output=True,
@@ -89,7 +90,7 @@ def _server_side(environment: Mapping[str, str]) -> list[Check]:
 
 
 def there(transport: Transport, now: datetime, *, is_chosen: bool) -> Iterator[Check]:
-    """Check a service. Where nobody chose it, it is no fault that there is none."""
+    """Check a service. That none runs at the default address is a note, not a failure."""
     began = time.monotonic()
     try:
         answer = transport.look("/healthz")
@@ -124,10 +125,10 @@ def _clock(answer: httpx.Response, now: datetime) -> Iterator[Check]:
     try:
         off_s = (now - parsedate_to_datetime(answer.headers["Date"])).total_seconds()
     except (KeyError, ValueError, TypeError):
-        return  # a proxy has left it out, or written what is no time
+        return  # a proxy removed the header or wrote something that is not a time
     if abs(off_s) > CLOCK_S:
         detail = f"the service's clock differs from this one's by {off_s:.0f} s"
-        remedy = "set both by NTP: keys expire by the service's"
+        remedy = "set both by NTP: keys expire by the service's clock"
         yield Check(name="clock", state="warning", detail=detail, remedy=remedy)
 
 
@@ -140,7 +141,7 @@ def _parts(transport: Transport) -> Iterator[Check]:
         yield Check(name="ready", state="failed", detail=detail, remedy="look at its log")
         return
     for part in parts:
-        state: State = "ok" if part.state == "ok" else "failed" if part.required else "warning"
+        state: CheckState = "ok" if part.state == "ok" else "failed" if part.required else "warning"
         if part.state == "warming":
             state = "note"
         is_well = state in {"ok", "note"}
@@ -151,7 +152,7 @@ def _parts(transport: Transport) -> Iterator[Check]:
 def _system(transport: Transport) -> Iterator[Check]:
     answer = transport.look(f"{API}/system")
     if answer.status_code == httpx.codes.UNAUTHORIZED:
-        detail = "the service wants a key, and does not know this one"
+        detail = "the service needs a key, and does not know this one"
         remedy = "set DESCENT_API_KEY; `descent keys create NAME` makes one on the server"
         yield Check(name="key", state="failed", detail=detail, remedy=remedy)
         return

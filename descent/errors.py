@@ -1,18 +1,18 @@
-"""What can go wrong for a user of the client, as exceptions that carry the service's own words.
+"""The client's exceptions. They carry the code and the text of the service's error.
 
 DescentError
 ├── Unreachable            the service gave no answer
-├── Unavailable 429, 5xx   it answered, but cannot do it now
-├── Refused 4xx            it will not do it
+├── Unavailable 429, 5xx   the service cannot do it now
+├── Refused 4xx            the service refuses the request
 │   ├── Unauthorized 401, 403
 │   ├── NotFound 404
 │   ├── Conflict 409, 412, 428
 │   └── InvalidRequest 400, 413, 415, 422
 ├── DatasetRejected        the file could not be read as a table
 ├── RunFailed              the run ended as `failed` or `cancelled`
-└── TimedOut               the run had not ended within the time that the caller gave
+└── TimedOut               the run is not over after the given time
 
-`code` is stable, `detail` is for people, `problem` is the whole answer.
+`code` is stable, `detail` is for people, `problem` is the whole body of the error.
 """
 
 import httpx
@@ -22,12 +22,12 @@ from descent.schemas import Problem
 
 
 class DescentError(Exception):
-    """Something went wrong; `code` is stable, `detail` is for people."""
+    """A call failed; `code` is stable, `detail` is for people."""
 
     def __init__(self, code: str, detail: str, problem: Problem | None = None) -> None:
         self.code = code
         self.detail = detail
-        #: the whole answer, with `errors`, `allowed` and what else it says
+        #: the whole body, with `errors`, `allowed` and further members
         self.problem = problem
         self.status = problem.status if problem else None
         self.request_id = problem.request_id if problem else None
@@ -39,39 +39,39 @@ class Unreachable(DescentError):
 
 
 class Unavailable(DescentError):
-    """The service cannot do it now; the client has tried again for a while."""
+    """The service cannot do it now, and repeating the request for a while did not help."""
 
 
 class Refused(DescentError):
-    """The service will not do it, however often it is asked."""
+    """The service refuses the request; repeating it does not help."""
 
 
 class Unauthorized(Refused):
-    """The key is missing, wrong or not allowed to do this."""
+    """The key is missing, wrong or lacks the permission."""
 
 
 class NotFound(Refused):
-    """There is no such thing."""
+    """The thing does not exist."""
 
 
 class Conflict(Refused):
-    """The thing is in a state that does not allow this."""
+    """The thing's state does not allow the request."""
 
 
 class InvalidRequest(Refused):
-    """The request cannot be carried out as it stands; `problem.errors` says where."""
+    """The request is invalid; `problem.errors` lists the places."""
 
 
 class DatasetRejected(DescentError):
-    """The file could not be read as a table; `problem.errors` names row and column."""
+    """The file could not be read as a table; `problem.errors` names rows and columns."""
 
 
 class RunFailed(DescentError):
-    """The run ended without a result that was asked for."""
+    """The run or batch prediction has no such result, or it failed or was cancelled."""
 
 
 class TimedOut(DescentError):
-    """The run had not ended in time; it goes on."""
+    """The job is not over after the given time; it goes on."""
 
 
 _KINDS: dict[int, type[DescentError]] = {
@@ -90,10 +90,10 @@ _KINDS: dict[int, type[DescentError]] = {
 
 
 def error_of(response: httpx.Response) -> DescentError:
-    """Return the exception for an answer that is no success, whoever sent it."""
+    """Return the exception for an error response, also for one from a proxy."""
     try:
         problem = Problem.model_validate_json(response.content)
-    except ValidationError:  # a proxy, or something that is not this service
+    except ValidationError:  # a proxy or another service answered
         problem = Problem(
             type="about:blank",
             title=response.reason_phrase,
@@ -110,6 +110,6 @@ def _items(problem: Problem | None) -> str:
     lines = []
     for item in items:
         place = item.pointer or item.column
-        if place or len(items) > 1:  # the detail of a single item is that of the whole
+        if place or len(items) > 1:  # a single item repeats the detail of the whole
             lines.append(f"\n  {place}: {item.detail}" if place else f"\n  {item.detail}")
     return "".join(lines)

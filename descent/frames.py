@@ -1,6 +1,6 @@
-"""DataFrames of pandas and polars, wherever the client takes or gives a table.
+"""DataFrames of pandas and polars, as arguments and as results of the client.
 
-Neither is loaded before somebody asks for it, and neither is needed for anything else.
+Both libraries are optional. They load only when a DataFrame is used.
 """
 
 import math
@@ -11,16 +11,16 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, BinaryIO, Literal
 
-#: Whose DataFrame.
+#: the library of a DataFrame
 Kind = Literal["pandas", "polars"]
 CSV = "text/csv"
 PARQUET = "application/vnd.apache.parquet"
-#: What pandas puts in the place of a value that is missing, beside NaN.
+#: the types of pandas' markers of missing values other than NaN
 MISSING = frozenset({"NAType", "NaTType"})
 
 
 def kind_of(table: object) -> Kind | None:
-    """Return whose DataFrame a table is; None where it is none."""
+    """Return the library of a DataFrame; None if the table is no DataFrame."""
     kinds: tuple[Kind, ...] = ("pandas", "polars")
     for kind in kinds:
         frame = getattr(sys.modules.get(kind), "DataFrame", None)
@@ -30,7 +30,7 @@ def kind_of(table: object) -> Kind | None:
 
 
 def library(name: str) -> ModuleType:
-    """Return an optional package. Raises ModuleNotFoundError with how to get it."""
+    """Return an optional package. Raises ModuleNotFoundError that says how to install it."""
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
@@ -40,8 +40,8 @@ def library(name: str) -> ModuleType:
 
 
 def frame_of(columns: Mapping[str, Sequence[Any]], kind: Kind) -> Any:  # noqa: ANN401  a DataFrame
-    """Make a DataFrame. Raises ModuleNotFoundError where its library is not installed."""
-    if kind == "polars":  # by default it judges a type by the first hundred values
+    """Make a DataFrame. Raises ModuleNotFoundError if its library is not installed."""
+    if kind == "polars":  # its default infers a type from the first hundred values
         return library(kind).DataFrame(columns, strict=False, infer_schema_length=None)
     return library(kind).DataFrame(columns)
 
@@ -55,9 +55,9 @@ def columns_of(frame: Any, kind: Kind) -> dict[str, list[Any]]:  # noqa: ANN401 
 
 
 def write(frame: Any, kind: Kind, file: BinaryIO) -> str:  # noqa: ANN401  a DataFrame
-    """Write a DataFrame into a file; return the content type: Parquet, which keeps types, or CSV.
+    """Write a DataFrame to a file as Parquet, which keeps types, or as CSV; return which of both.
 
-    pandas writes Parquet only with pyarrow, which has no place for columns of mixed types.
+    pandas writes Parquet only with pyarrow, which cannot hold columns of mixed types.
     """
     if kind == "polars":
         frame.write_parquet(file)
@@ -81,7 +81,7 @@ def _write_csv(frame: Any, file: BinaryIO) -> str:  # noqa: ANN401  a DataFrame
 
 
 def _flat(frame: Any) -> Any:  # noqa: ANN401  a DataFrame
-    """Return a DataFrame of pandas whose index is a column, where somebody has named it."""
+    """Return a pandas DataFrame whose named index levels have become columns."""
     if any(name is not None for name in frame.index.names):
         frame = frame.reset_index()
     if all(isinstance(name, str) for name in frame.columns):
@@ -89,8 +89,8 @@ def _flat(frame: Any) -> Any:  # noqa: ANN401  a DataFrame
     return frame.set_axis([str(name) for name in frame.columns], axis="columns")
 
 
-def plain(value: Any) -> Any:  # noqa: ANN401  a cell, of whatever library
-    """Return a cell as JSON has it: missing values are null, times are text."""
+def plain(value: Any) -> Any:  # noqa: ANN401  a cell of any library
+    """Return a cell as a JSON value: missing values are null, times are text."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
@@ -101,6 +101,6 @@ def plain(value: Any) -> Any:  # noqa: ANN401  a cell, of whatever library
         return float(value)
     if hasattr(value, "isoformat"):
         return value.isoformat()
-    if hasattr(value, "dtype") and hasattr(value, "item"):  # a scalar of NumPy
+    if hasattr(value, "dtype") and hasattr(value, "item"):  # a NumPy scalar
         return plain(value.item())
     return value

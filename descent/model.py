@@ -1,4 +1,4 @@
-"""A trained model as the client sees it: predictions, versions, aliases, taking it elsewhere."""
+"""A trained model on the client's side: predictions, versions, aliases and export."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,10 +7,9 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from descent import schemas
-from descent.connection import Connection
 from descent.errors import DescentError, NotFound
 from descent.predictions import Predictions, Table, predict
-from descent.transport import API, Call, part
+from descent.transport import API, ApiCall, Connection, part
 
 _PARAMETERS: TypeAdapter[schemas.Parameters | dict[str, schemas.Parameters]] = TypeAdapter(
     schemas.Parameters | dict[str, schemas.Parameters]
@@ -18,7 +17,7 @@ _PARAMETERS: TypeAdapter[schemas.Parameters | dict[str, schemas.Parameters]] = T
 
 
 class Model:
-    """A trained model by its name; its newest version unless a version or an alias is named.
+    """A trained model by its name: its newest version, or a given version or alias.
 
     >>> model = client.model("scores")
     >>> model.predict({"Quiz": 10.0})[0].value > 13
@@ -42,17 +41,17 @@ class Model:
         chosen = self._version or self._alias
         return f"<Model {self.name}@{chosen}>" if chosen else f"<Model {self.name}>"
 
-    # ---- asking ----------------------------------------------------------------------------------
+    # ---- predictions -----------------------------------------------------------------------------
 
     def predict(self, table: Table, *, on_problem: str = "warn") -> Predictions:
         """Return one prediction for each row, in order.
 
-        `table` is one row, a list of rows, columns, or a DataFrame of pandas or polars; however
-        large it is, one version answers all of it. It may also be the path of a file, which goes
-        in one request; for larger ones there is `Client.predict_dataset`.
+        `table` is one row, a list of rows, columns, or a pandas or polars DataFrame of any size;
+        one version answers all of it. It may also be the path of a file, which is sent in one
+        request; for larger files there is `Client.predict_dataset`.
 
-        A missing column, an unknown category or a value of the wrong type is a warning, or with
-        `on_problem="error"` an error of its row.
+        A missing column, an unknown category or a value of the wrong type gives a warning, or
+        with `on_problem="error"` an error in place of the row's prediction.
 
         >>> model.predict([{"Quiz": 10.0}, {"Quiz": None}])[1].warnings[0].code
         'missing'
@@ -67,10 +66,10 @@ class Model:
         return predict(self._connection.transport, self._path(), "/predict", table, on_problem)
 
     def parameters(self, target: str | None = None) -> schemas.Parameters:
-        """Return weights and bias of a linear model in the columns' own units.
+        """Return the weights and the bias of a linear model in the columns' own units.
 
-        Where it has several targets or classes, `target` says whose. Raises DescentError where
-        that is left out, and NotFound for one that the model does not have.
+        For a model with several targets or classes, `target` selects one. Raises DescentError if
+        it is missing then, and NotFound if the model has no such target.
 
         >>> round(model.parameters().weights["Quiz"], 2)
         1.31
@@ -108,23 +107,23 @@ class Model:
         )
 
     def delete(self) -> None:
-        """Delete the version that this names, or the whole model where it names none.
+        """Delete the chosen version, or the whole model if no version or alias was given.
 
-        A version that an alias points to stays: Conflict. A model goes with all its aliases.
+        Raises Conflict if an alias points to the version. Deleting a model deletes its aliases.
 
         >>> client.model("outdated", version=1).delete()
         """
         chosen = self._version is not None or self._alias is not None
         path = self._version_path() if chosen else self._name_path()
-        self._connection.transport.send(Call("DELETE", path))
+        self._connection.transport.send(ApiCall("DELETE", path))
 
     def export(
         self, path: str | Path | None = None, *, kind: Literal["bundle", "onnx"] = "bundle"
     ) -> Path:
-        """Download the version to take it elsewhere; returns where it lies.
+        """Download the version as a file for use elsewhere, and return its path.
 
-        A bundle is a ZIP file that `Client.import_model` and another Descent read, and that holds
-        a script which predicts without Descent. `path` is a file, or a folder for its usual name.
+        A bundle is a ZIP file for `Client.import_model`. It also holds a script that predicts
+        without Descent. `path` is a file, or a folder in which the file is NAME-VERSION.zip.
 
         >>> client.model("scores", version=1).export("exported.onnx", kind="onnx").name
         'exported.onnx'
@@ -132,13 +131,13 @@ class Model:
         version_path = self._version_path()
         suffix = {"bundle": "zip", "onnx": "onnx"}[kind]
         name = f"{self.name}-{version_path.rpartition('/')[2]}.{suffix}"
-        call = Call("GET", f"{version_path}/artifact", params={"format": kind})
+        call = ApiCall("GET", f"{version_path}/artifact", params={"format": kind})
         return self._connection.download(call, path, name)
 
     # ---- aliases ---------------------------------------------------------------------------------
 
     def aliases(self) -> Iterator[schemas.Alias]:
-        """Yield the aliases of the model: where each points to, its canary and its shadow.
+        """Yield the aliases of the model, each with its version, canary and shadow.
 
         >>> [(alias.alias, alias.version) for alias in model.aliases()]
         [('champion', 1)]
@@ -156,11 +155,11 @@ class Model:
         percent: float = 5.0,
         shadow: int | None = None,
     ) -> schemas.Alias:
-        """Let an alias of this model point to a version; it is made if there is none.
+        """Point an alias of this model to a version; a new alias is created.
 
-        `percent` of the requests are answered by the version `canary`; `shadow` computes along
-        unheard. Raises Conflict where somebody else moves the alias at the same time, or where the
-        bytes of a version are damaged.
+        The version `canary` answers `percent` of the requests. The version `shadow` gets copies of
+        the requests, and its answers are only compared. Raises Conflict if another client moves
+        the alias at the same time, or if the stored bytes of a version are damaged.
 
         >>> model.set_alias("champion", 1, canary=2, percent=10).canary.percent
         10.0
@@ -169,7 +168,7 @@ class Model:
         """
         path = self._alias_path(alias)
         try:
-            answer = self._connection.transport.send(Call("GET", path))
+            answer = self._connection.transport.send(ApiCall("GET", path))
             headers = {"If-Match": answer.headers["etag"]}
         except NotFound:
             headers = {}
@@ -178,20 +177,22 @@ class Model:
             body["canary"] = {"version": canary, "percent": percent}
         if shadow is not None:
             body["shadow"] = {"version": shadow}
-        answer = self._connection.transport.send(Call("PUT", path, json=body, headers=headers))
+        answer = self._connection.transport.send(ApiCall("PUT", path, json=body, headers=headers))
         return schemas.Alias.model_validate_json(answer.content)
 
     def rollback(self, alias: str) -> schemas.Alias:
-        """Let an alias point to what it pointed to before; each further call goes one back.
+        """Undo the latest move of an alias; each further call undoes one more.
 
-        Raises Conflict where there is nothing to go back to.
+        The alias then has no canary and no shadow. Raises Conflict if no earlier move is left.
 
         >>> model.set_alias("champion", 2).version
         2
         >>> model.rollback("champion").version
         1
         """
-        answer = self._connection.transport.send(Call("POST", self._alias_path(alias, "/rollback")))
+        answer = self._connection.transport.send(
+            ApiCall("POST", self._alias_path(alias, "/rollback"))
+        )
         return schemas.Alias.model_validate_json(answer.content)
 
     def history(self, alias: str) -> Iterator[schemas.AliasMove]:
@@ -210,12 +211,12 @@ class Model:
         'challenger'
         >>> model.delete_alias("challenger")
         """
-        self._connection.transport.send(Call("DELETE", self._alias_path(alias)))
+        self._connection.transport.send(ApiCall("DELETE", self._alias_path(alias)))
 
     # ---- paths -----------------------------------------------------------------------------------
 
     def reference(self) -> dict[str, Any]:
-        """Return how a request names this model.
+        """Return the reference to this model for the body of a request.
 
         >>> client.model("scores", version=1).reference()
         {'name': 'scores', 'version': 1}

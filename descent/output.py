@@ -1,4 +1,4 @@
-"""What the command line prints for people, or with `--json` for programs."""
+"""The output of the command line: text for people, JSON with `--json`, and exit codes."""
 
 import csv
 import json
@@ -12,15 +12,31 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from descent.checks import Check
 from descent.predictions import Predictions
 from descent.schemas import Dataset, MetricColumns, Prediction, Run
+from descent.schemas.system import Check
 
-WIDEST = 10_000  # characters of a line that the terminal itself wraps
+OK = 0
+REFUSED = 1
+USAGE = 2
+FAILED = 3
+UNREACHABLE = 4
+INTERRUPTED = 130
+#: as `descent --help` and the README explain them
+MEANINGS = {
+    OK: "done",
+    REFUSED: "the service said no or cannot do it now, or a package is missing",
+    USAGE: "wrong usage",
+    FAILED: "it was tried and failed: a run, a file, a row, a check of `doctor`",
+    UNREACHABLE: "the service gave no answer",
+    INTERRUPTED: "Ctrl-C",
+}
+
+WIDEST = 10_000  # characters of a line; the terminal wraps longer lines than its own
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 SPLITS = ("train", "validation", "test")
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet computes
-#: How the state of a check looks, and its colour.
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # the first characters of a spreadsheet formula
+#: the mark and the colour of each state of a check
 MARKS = {
     "ok": ("✓", "green"),
     "note": ("·", "dim"),
@@ -34,12 +50,12 @@ def say(text: str = "") -> None:
 
 
 def print_done(text: str, body: Mapping[str, Any], *, as_json: bool) -> None:
-    """Print what was done, where there is nothing to show."""
+    """Print that a command without other output is done."""
     say(json.dumps(body) if as_json else text)
 
 
 def print_one(item: BaseModel, *, as_json: bool) -> None:
-    """Print one thing, a line for each field; objects in it get a line for each of theirs."""
+    """Print one object, one line per field, and per field of the objects in it."""
     if as_json:
         say(item.model_dump_json())
         return
@@ -55,7 +71,7 @@ def print_one(item: BaseModel, *, as_json: bool) -> None:
 def _fields(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, value in body.items():
         if name == "columns" or value in ({}, [], ""):
-            continue  # columns have a table of their own
+            continue  # columns are printed as a separate table
         if name == "warnings" and isinstance(value, list):
             yield from (("warning", warning["detail"]) for warning in value)
         elif isinstance(value, list):
@@ -68,7 +84,7 @@ def _fields(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _inner(name: str, value: object) -> Iterator[tuple[str, str]]:
-    """Yield lines until what is left is flat enough for one."""
+    """Yield one line for each innermost object or list."""
     if isinstance(value, dict) and any(isinstance(inner, dict | list) for inner in value.values()):
         for key, inner in value.items():
             yield from _inner(f"{name}.{key}", inner)
@@ -83,9 +99,9 @@ def _inner(name: str, value: object) -> Iterator[tuple[str, str]]:
 def print_list(
     items: Sequence[BaseModel], columns: Mapping[str, str], *, as_json: bool = False
 ) -> None:
-    """Print a table: `columns` says for each heading where in an item its cells are.
+    """Print a table. `columns` maps each heading to the path of its value in an item.
 
-    Only reasons are wrapped: an id that is cut off is of no use.
+    Only the column `why` wraps: a truncated id is useless.
     """
     rows = [item.model_dump(mode="json") for item in items]
     if as_json:
@@ -110,7 +126,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
 
 
 def print_columns(curves: MetricColumns, columns: Sequence[str], *, as_json: bool) -> None:
-    """Print curves: as one list per field, or as a table."""
+    """Print curves as a table, or as JSON with one list per field."""
     if as_json:
         say(curves.model_dump_json())
         return
@@ -130,7 +146,7 @@ def _print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> N
 
 
 def _print(table: Table, *, wraps: bool) -> None:
-    """Print with broken lines, or leave these to the terminal and to who reads."""
+    """Print a table, wrapped to the terminal's width or with lines of any length."""
     console = Console(soft_wrap=not wraps, width=None if wraps else WIDEST, highlight=False)
     with console.capture() as captured:
         console.print(table)
@@ -139,7 +155,7 @@ def _print(table: Table, *, wraps: bool) -> None:
 
 
 def _cell(value: object) -> str:
-    """Write a value for people: six digits, times to the second, no brackets."""
+    """Format a value for people: six digits, times to the second, no brackets."""
     if isinstance(value, dict):
         return ", ".join(f"{name} {_cell(inner)}" for name, inner in value.items())
     if isinstance(value, list) and all(isinstance(inner, str | int | float) for inner in value):
@@ -166,7 +182,7 @@ def print_dataset(dataset: Dataset, *, as_json: bool) -> None:
 
 
 def print_run(info: Run, *, as_json: bool) -> None:
-    """Print a run that was just started or steered, and what comes next."""
+    """Print a run after a command changed it, and a hint for a run that waits."""
     if as_json:
         say(info.model_dump_json())
         return
@@ -178,7 +194,7 @@ def print_run(info: Run, *, as_json: bool) -> None:
 
 
 def print_result(info: Run) -> None:
-    """Print what came out of a run that has ended."""
+    """Print the metrics, the model and the warnings of a run that is over."""
     say(f"{info.id} {info.state}" + (f": {info.state_reason}" if info.state_reason else ""))
     for split in SPLITS:
         scores = (info.evaluation or {}).get(split) or {}
@@ -195,7 +211,7 @@ def print_result(info: Run) -> None:
 
 
 def print_answers(answers: Predictions, *, as_json: bool, as_csv: bool) -> None:
-    """Print one line for each row, with --json as one object in each."""
+    """Print one line per row: text, CSV, or JSON with one object per line."""
     if as_json:
         for answer in answers:
             say(answer.model_dump_json(exclude_none=True))
@@ -210,7 +226,7 @@ def print_answers(answers: Predictions, *, as_json: bool, as_csv: bool) -> None:
 
 
 def _inert(cell: object) -> object:
-    """Return a cell that no spreadsheet takes for a formula."""
+    """Quote a cell that a spreadsheet would run as a formula."""
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
 
 
@@ -241,7 +257,7 @@ def _is_number(value: object) -> bool:
 
 
 def print_checks(found: Mapping[str, Sequence[Check]]) -> None:
-    """Print what the doctor found, place by place, with what to do about it."""
+    """Print the checks of each place, with the remedies."""
     console = Console(highlight=False)
     for place, checks in found.items():
         console.print(Text(place, style="bold"))

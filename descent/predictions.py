@@ -1,4 +1,4 @@
-"""What a model is asked and what it answers: one table, one prediction for each row of it."""
+"""Predictions: a table goes to a model, and one prediction for each row comes back."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -8,16 +8,26 @@ import httpx
 
 from descent import frames, schemas
 from descent.errors import InvalidRequest
-from descent.media_types import headers_of
-from descent.transport import API, Call, Transport, part
+from descent.transport import API, ApiCall, Transport, part
 
-#: One row, several rows, columns, a DataFrame of pandas or polars, or a file.
+#: one row, several rows, columns, a pandas or polars DataFrame, or a file
 Table = Mapping[str, Any] | Sequence[Mapping[str, Any]] | Any
-ROWS = 10_000  # of one request: what a service takes unless it was told otherwise
+ROWS = 10_000  # of one request: the default limit of a service
+#: by the ending of a file name
+CONTENT_TYPES = {
+    ".csv": "text/csv",
+    ".tsv": "text/tab-separated-values",
+    ".ndjson": "application/x-ndjson",
+    ".jsonl": "application/x-ndjson",
+    ".json": "application/json",
+    ".parquet": "application/vnd.apache.parquet",
+    ".arrow": "application/vnd.apache.arrow.file",
+    ".feather": "application/vnd.apache.arrow.file",
+}
 
 
 class Predictions(list[schemas.Prediction]):
-    """One prediction for each row, in order, and which version of which model gave them."""
+    """One prediction for each row, in order, with the model and the version that made them."""
 
     def __init__(
         self,
@@ -40,9 +50,9 @@ class Predictions(list[schemas.Prediction]):
 
     @property
     def columns(self) -> dict[str, list[Any]]:
-        """The columns that a batch prediction adds to its rows.
+        """The predictions as columns, named like those that a batch prediction adds.
 
-        They are `prediction` (`prediction.<target>` where there are several),
+        They are `prediction` (`prediction.<target>` for several targets),
         `probability.<class>`, `warnings` and `error`.
 
         >>> list(model.predict({"Quiz": [10.0, 20.0]}).columns)
@@ -55,7 +65,7 @@ class Predictions(list[schemas.Prediction]):
         return {name: [row.get(name) for row in rows] for name in order}
 
     def frame(self, kind: frames.Kind = "pandas") -> Any:  # noqa: ANN401  a DataFrame
-        """Return `columns` as a DataFrame of pandas or polars.
+        """Return `columns` as a pandas or polars DataFrame.
 
         >>> model.predict({"Quiz": [10.0, 20.0]}).frame("polars").shape
         (2, 3)
@@ -71,7 +81,7 @@ def _cells(prediction: schemas.Prediction) -> Iterator[tuple[str, Any]]:
 
 
 def _sentence(remark: schemas.Notice | schemas.PredictionError) -> str:
-    """Say it as the service does in CSV."""
+    """Write a warning or an error as the service does in CSV."""
     where = f"{remark.column}: " if remark.column else ""
     return f"{where}{remark.code}: {remark.detail}"
 
@@ -87,12 +97,12 @@ def _named(name: str, value: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 
 def predict(
     transport: Transport, model_path: str, rest: str, table: Table, on_problem: str
 ) -> Predictions:
-    """Ask a model, in several requests where the table is large; one version answers all."""
+    """Predict, with several requests for a large table; one version answers all of them."""
     params = {"on_problem": on_problem}
     if isinstance(table, str | Path):
         file, headers = Path(table), headers_of(Path(table))
         content = file.read_bytes()
-        call = Call("POST", model_path + rest, params, content=lambda: content, headers=headers)
+        call = ApiCall("POST", model_path + rest, params, content=lambda: content, headers=headers)
         whole = schemas.Predictions.model_validate_json(transport.send(call).content)
         return Predictions(whole.predictions, whole.model, whole.version)
     found: list[schemas.Prediction] = []
@@ -101,7 +111,7 @@ def predict(
     while pieces:
         piece = pieces.pop()
         path = f"{API}/models/{part(model)}/versions/{version}" if model else model_path
-        call = Call("POST", path + rest, params=params, json=piece)
+        call = ApiCall("POST", path + rest, params=params, json=piece)
         try:
             content = transport.send(call).content
         except InvalidRequest as error:
@@ -117,7 +127,7 @@ def predict(
 
 
 def table_body(table: Table) -> dict[str, Any]:
-    """Return the table as the service reads it; NaN, as pandas marks it, is a missing value."""
+    """Return the JSON body for a table; NaN, the pandas marker, becomes a missing value."""
     if kind := frames.kind_of(table):
         table = frames.columns_of(table, kind)
     if not isinstance(table, Mapping):
@@ -128,24 +138,24 @@ def table_body(table: Table) -> dict[str, Any]:
     return {"rows": [_row(table)]}
 
 
-def _plain(values: Any) -> list[Any]:  # noqa: ANN401  a column, of whatever library
+def _plain(values: Any) -> list[Any]:  # noqa: ANN401  a column of any library
     return [frames.plain(value) for value in values]
 
 
 def _listed(values: object) -> object:
-    """Return a column of NumPy, pandas or polars as a list, anything else as it is."""
+    """Return a column of NumPy, pandas or polars as a list, other values unchanged."""
     for name in ("tolist", "to_list"):
         if hasattr(values, name) and hasattr(values, "__len__"):
             return getattr(values, name)()
     return values
 
 
-def _row(row: Mapping[str, Any]) -> Any:  # noqa: ANN401  what is no row the service refuses
+def _row(row: Mapping[str, Any]) -> Any:  # noqa: ANN401  the service refuses a row that is no object
     return {k: frames.plain(v) for k, v in row.items()} if isinstance(row, Mapping) else row
 
 
 def _pieces(body: dict[str, Any], rows: int) -> Iterator[dict[str, Any]]:
-    """Cut a table into tables of so many rows."""
+    """Split a table into tables of at most `rows` rows."""
     for first in range(0, max(1, _length(body)), rows):
         cut = slice(first, first + rows)
         if "rows" in body:
@@ -157,3 +167,11 @@ def _pieces(body: dict[str, Any], rows: int) -> Iterator[dict[str, Any]]:
 def _length(body: dict[str, Any]) -> int:
     lists = [body["rows"]] if "rows" in body else list(body["columns"].values())
     return max(map(len, lists), default=0)
+
+
+def headers_of(file: Path, content_type: str | None = None) -> dict[str, str]:
+    """Return the content headers for a file by its name; an unknown ending means CSV."""
+    suffixes = [suffix.lower() for suffix in file.suffixes]
+    headers = {"Content-Encoding": "gzip"} if suffixes[-1:] == [".gz"] else {}
+    suffix = suffixes[-1 - len(headers)] if len(suffixes) > len(headers) else ""
+    return headers | {"Content-Type": content_type or CONTENT_TYPES.get(suffix, "text/csv")}

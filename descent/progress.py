@@ -1,6 +1,6 @@
-"""What is shown while something takes its time: bars in terminals and notebooks, else plain lines.
+"""Progress of training, uploads and downloads: bars in terminals and notebooks, else plain lines.
 
-All of it goes to the standard error, so that what a program prints stays its own.
+Everything goes to stderr, so that a program's stdout holds its own output only.
 """
 
 import html
@@ -24,28 +24,27 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from descent.curve import Curve, print_lines
-from descent.events import Event
+from descent.curve import Curve, Event, print_lines
 
-#: `lines`: neither a terminal nor a notebook, such as a log.
+#: `lines`: neither a terminal nor a notebook, such as a log file
 Screen = Literal["terminal", "notebook", "lines", "none"]
-FRAME = 0.1  # seconds between two pictures
-SOON = 0.5  # seconds; what takes no longer is not worth a bar
-#: What the losses are called where there is little room.
+FRAME = 0.1  # seconds between two redraws
+SOON = 0.5  # seconds before a transfer shows a bar
+#: short names of the losses
 LABELS = {"train": "loss", "validation": "val"}
-TITLE = 24  # characters in front of a bar
+TITLE = 24  # characters of a title before a bar
 SPARK = (480, 80)  # width and height of the curve in a notebook, in CSS pixels
 POINTS = 240  # of that curve
 
 
 class Handle(Protocol):
-    """An output of a notebook that can be replaced, as IPython's DisplayHandle can."""
+    """An output of a notebook that can be replaced, such as IPython's DisplayHandle."""
 
     def update(self, shown: object, /) -> None: ...
 
 
 def screen(*, wanted: bool) -> Screen:
-    """Return where progress is to be shown."""
+    """Return where to show progress."""
     if not wanted:
         return "none"
     if _shell() is not None:
@@ -54,7 +53,7 @@ def screen(*, wanted: bool) -> Screen:
 
 
 def _shell() -> Any:  # noqa: ANN401  IPython's
-    """Return the shell of the notebook that this runs in, if it does."""
+    """Return the shell of the notebook that runs this code, or None outside a notebook."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return shell if hasattr(shell, "kernel") else None
@@ -64,8 +63,8 @@ def _shell() -> Any:  # noqa: ANN401  IPython's
 
 
 @dataclass
-class Training:
-    """How far a run is, by its events."""
+class TrainingProgress:
+    """The progress of a run, from its events."""
 
     title: str
     epochs: int
@@ -78,19 +77,19 @@ class Training:
 
     @property
     def losses(self) -> str:
-        """The newest losses in words; before the first one, what the run waits for."""
+        """The latest losses as text; before the first one, the run's state."""
         found = {split: self.curve.values(split)[-1:] for split in LABELS}
         known = [f"{LABELS[split]} {values[0]:.4g}" for split, values in found.items() if values]
         return ", ".join(known) if known else self.state
 
 
 def show_training(events: Iterable[Event], title: str, epochs: int, where: Screen) -> None:
-    """Show a run while its events come; return when it is over."""
+    """Show a run while its events arrive; return when it is over."""
     if where == "lines":
         console = Console(stderr=True, soft_wrap=True)
         print_lines(events, Curve(), console, f"{title}, up to {epochs} epochs:")
         return
-    training = Training(title, epochs)
+    training = TrainingProgress(title, epochs)
     if where == "terminal":
         in_terminal(events, training, Console(stderr=True))
     elif where == "notebook":
@@ -100,8 +99,8 @@ def show_training(events: Iterable[Event], title: str, epochs: int, where: Scree
             pass
 
 
-def in_terminal(events: Iterable[Event], training: Training, console: Console) -> None:
-    """Show a run as a bar that ends full."""
+def in_terminal(events: Iterable[Event], training: TrainingProgress, console: Console) -> None:
+    """Show a run as a bar that is full at the end."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=None),
@@ -115,7 +114,7 @@ def in_terminal(events: Iterable[Event], training: Training, console: Console) -
             training.take(event)
             if is_due:
                 done = training.curve.last_epoch
-                # A run that stopped early is as done as one that made every epoch.
+                # A run that stopped early is complete too.
                 total = done if event.kind == "end" else training.epochs
                 progress.update(task, completed=done, total=total, losses=training.losses)
 
@@ -124,8 +123,8 @@ def _short(title: str) -> str:
     return title if len(title) <= TITLE else f"{title[: TITLE - 1]}…"
 
 
-def in_notebook(events: Iterable[Event], training: Training, output: Handle) -> None:
-    """Show a run as a bar and its curve in an output of a notebook."""
+def in_notebook(events: Iterable[Event], training: TrainingProgress, output: Handle) -> None:
+    """Show a run as a bar and a curve in a notebook's output."""
     for event, is_due in _paced(events):
         training.take(event)
         if is_due:
@@ -133,7 +132,7 @@ def in_notebook(events: Iterable[Event], training: Training, output: Handle) -> 
 
 
 def _paced(events: Iterable[Event]) -> Iterator[tuple[Event, bool]]:
-    """Yield each event and whether it is time for a new picture."""
+    """Yield each event and whether to redraw now."""
     shown_at = 0.0
     for event in events:
         is_due = event.kind == "end" or time.monotonic() - shown_at > FRAME
@@ -144,7 +143,7 @@ def _paced(events: Iterable[Event]) -> Iterator[tuple[Event, bool]]:
 
 @dataclass(frozen=True)
 class Markup:
-    """What a notebook shows as HTML."""
+    """HTML for a notebook."""
 
     text: str
 
@@ -157,7 +156,7 @@ def _new_output() -> Handle:
     return handle
 
 
-def _markup(training: Training, *, is_over: bool) -> str:
+def _markup(training: TrainingProgress, *, is_over: bool) -> str:
     done = training.curve.last_epoch
     title, losses = html.escape(training.title), html.escape(training.losses)
     most = done if is_over else training.epochs
@@ -169,7 +168,7 @@ def _markup(training: Training, *, is_over: bool) -> str:
 
 
 def _spark(curve: Curve) -> str:
-    """Return the losses as a small drawing; its scale is logarithmic where they allow it."""
+    """Return the losses as a small SVG, on a logarithmic scale if all are positive."""
     lines = [
         (colour, [value for value in curve.values(split) if math.isfinite(value)])
         for split, colour in (("train", "#0891b2"), ("validation", "#d97706"))
@@ -201,14 +200,14 @@ def _spark(curve: Curve) -> str:
 def transfer(
     title: str, where: Screen, unit: Literal["bytes", "rows"] = "bytes"
 ) -> Iterator[Callable[[int, int | None], None]]:
-    """Yield what is told how much is done, and is to do; a bar shows it once it takes a while."""
+    """Yield a function that takes the amounts done and in total; a bar appears after a while."""
     if where in {"none", "lines"}:
         yield lambda _done, _total: None
     elif where == "notebook":
         yield _NotebookBar(title, unit)
     else:
-        with _TerminalBar(title, unit) as tell:
-            yield tell
+        with _TerminalBar(title, unit) as bar:
+            yield bar
 
 
 class _NotebookBar:
@@ -223,7 +222,7 @@ class _NotebookBar:
             return
         if self._output is None:
             if done == total:
-                return  # it was quick
+                return  # too quick for a bar
             self._output = _new_output()
         self._shown_at = time.monotonic()
         most = f' max="{total}"' if total else ""

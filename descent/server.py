@@ -1,6 +1,6 @@
-"""How the program `descent` becomes the server: the same process, another program.
+"""Turns the process of `descent serve` into the server.
 
-Light on purpose: a server should not wait for the command line of the client to load.
+This module imports little, so that the server starts without loading the client's command line.
 """
 
 import os
@@ -9,26 +9,26 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import NoReturn
 
-#: What needs nothing of the command line. `keys` may ask a service instead, see `descent.cli`.
+#: commands of the server; `keys` is not here, since with --remote it is the client's
 COMMANDS = ("serve", "worker", "migrate")
-#: What only the server extra installs.
+#: packages that only the server extra installs
 PACKAGES = ("fastapi", "sqlalchemy", "torch", "uvicorn")
 
 
 def become_server(command: str, arguments: Sequence[str]) -> NoReturn:
-    """Replace this process. With -P a folder `models` where the user stands shadows nothing."""
+    """Replace this process by the server. -P ignores a folder `models` in the working directory."""
     need_packages(command)
     line = [sys.executable, "-P", "-m", "service", command, *arguments]
-    os.execv(sys.executable, line)  # noqa: S606  no shell is wanted: this interpreter, our module
+    os.execv(sys.executable, line)  # noqa: S606  no shell: this interpreter, our module
 
 
 def missing_packages() -> list[str]:
-    """Return what of the server extra is not installed."""
+    """Return the packages of the server extra that are not installed."""
     return [name for name in PACKAGES if find_spec(name) is None]
 
 
 def need_packages(command: str) -> None:
-    """Exit with a sentence where the server extra is not installed."""
+    """Exit with a message if the server extra is not installed."""
     if missing := missing_packages():
         instead = " (or ask a service: --remote)" if command == "keys" else ""
         sys.stderr.write(

@@ -1,6 +1,6 @@
-"""What may be asked for: the configuration of a run, one class per choice.
+"""The configuration of a run, one class per choice.
 
-The API, the command line, the client and the training process all read these classes, so a
+The API, the command line, the client and the training process all use these classes, so that a
 configuration means the same everywhere. They know nothing of HTTP, SQL or torch.
 """
 
@@ -11,20 +11,23 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BeforeValidator,
+    ConfigDict,
     Discriminator,
     Field,
     Tag,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
 
-from descent.strict import WHOLE, Strict
+from descent.strict import WHOLE, Strict, name_object_defaults
 
 MAX_EPOCHS = 1_000_000
 MAX_LAYERS = 64
 MAX_WIDTH = 65_536
 
+ColumnType = Literal["number", "integer", "boolean", "category", "datetime", "text", "id"]
 Task = Literal["regression", "binary", "multiclass"]
 Activation = Literal["relu", "sigmoid", "tanh", "gelu"]
 LossName = Literal["mse", "sse", "mae", "huber", "cross_entropy"]
@@ -33,13 +36,15 @@ ColumnName = Annotated[str, Field(min_length=1, max_length=1024)]
 Rate = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 Decay = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+# Not a `const`: generated clients test a `const` of a union first and then refuse a number.
+Full = Annotated[Literal["full"], WithJsonSchema({"type": "string", "enum": ["full"]})]
 Width = Annotated[int, Field(ge=1, le=MAX_WIDTH), WHOLE]
 
 
 def _with_type(default: str) -> BeforeValidator:
-    """Read an object without a `type` as the default type, so `{"learning_rate": 1}` works."""
+    """Give an object without a `type` the default type, so that `{"learning_rate": 1}` works."""
 
-    def fill(value: Any) -> Any:  # noqa: ANN401  what a client sent, not yet validated
+    def fill(value: Any) -> Any:  # noqa: ANN401  input, not yet validated
         return {"type": default} | value if isinstance(value, dict) else value
 
     return BeforeValidator(fill)
@@ -49,18 +54,18 @@ def _with_type(default: str) -> BeforeValidator:
 
 
 class LinearLayer(Strict):
-    """A fully connected layer of so many units."""
+    """A fully connected layer with this number of units."""
 
     linear: Width
 
 
 class DropoutLayer(Strict):
-    """Sets this share of the activations to zero while training."""
+    """Sets this share of the activations to zero during training."""
 
     dropout: Fraction
 
 
-def _layer_kind(value: Any) -> str | None:  # noqa: ANN401  what a client sent, not yet validated
+def _layer_kind(value: Any) -> str | None:  # noqa: ANN401  input, not yet validated
     if isinstance(value, str):
         return "activation"
     if isinstance(value, LinearLayer) or (isinstance(value, dict) and "linear" in value):
@@ -70,7 +75,7 @@ def _layer_kind(value: Any) -> str | None:  # noqa: ANN401  what a client sent, 
     return None
 
 
-# Told apart by one look, so that a wrong layer gets one sentence and not one for each kind.
+# The discriminator lets a wrong layer cause one error, not one for each kind of layer.
 Layer = Annotated[
     Annotated[LinearLayer, Tag("linear")]
     | Annotated[DropoutLayer, Tag("dropout")]
@@ -114,7 +119,7 @@ class Mlp(Strict):
 
 
 class Layers(Strict):
-    """A stack written out layer by layer; the output layer is added."""
+    """Hidden layers, listed one by one; the output layer is added."""
 
     type: Literal["layers"] = "layers"
     layers: Annotated[list[Layer], Field(min_length=1, max_length=4 * MAX_LAYERS)]
@@ -126,7 +131,7 @@ class Layers(Strict):
 ModelSpec = Annotated[
     Annotated[Linear | Mlp | Layers, Field(discriminator="type")], _with_type("mlp")
 ]
-#: Every architecture by its type, as `GET /architectures` lists them.
+#: every architecture by its type, as `GET /architectures` lists them
 ARCHITECTURES: dict[str, type[Linear | Mlp | Layers]] = {
     "linear": Linear,
     "mlp": Mlp,
@@ -205,7 +210,7 @@ WarmupEpochs = Annotated[int, Field(ge=0, le=MAX_EPOCHS), WHOLE]
 
 
 class Constant(Strict):
-    """The learning rate stays as it is."""
+    """The learning rate does not change."""
 
     type: Literal["constant"] = "constant"
     warmup_epochs: WarmupEpochs = 0
@@ -254,7 +259,7 @@ ScheduleSpec = Annotated[
 
 
 class Shares(Strict):
-    """The shares of the rows that are held out; the others are training rows."""
+    """The shares of held-out rows; all other rows are training rows."""
 
     validation: Fraction = 0.2
     test: Fraction = 0.0
@@ -271,27 +276,27 @@ class Shares(Strict):
 
 
 class RandomSplit(Shares):
-    """Rows are drawn at random, class by class for classification."""
+    """A random split, for classes stratified by class."""
 
     type: Literal["random"] = "random"
 
 
 class TimeSplit(Shares):
-    """The latest rows by `column` are the test rows, those before them the validation rows."""
+    """By time in `column`: the latest rows are test rows, the rows before them validation rows."""
 
     type: Literal["time"] = "time"
     column: ColumnName
 
 
 class GroupSplit(Shares):
-    """Rows with the same value in `column` stay together."""
+    """A random split of groups: rows with the same value in `column` stay together."""
 
     type: Literal["group"] = "group"
     column: ColumnName
 
 
 class ColumnSplit(Strict):
-    """`column` says `train`, `validation` or `test` for each row."""
+    """The split that `column` names for each row: `train`, `validation` or `test`."""
 
     type: Literal["column"] = "column"
     column: ColumnName
@@ -312,19 +317,19 @@ SplitSpec = Annotated[
 
 
 class EarlyStopping(Strict):
-    """Stop after `patience` epochs in which the validation loss set no new minimum."""
+    """Stop after `patience` epochs without a new minimum of the validation loss."""
 
     patience: Annotated[int, Field(ge=1, le=MAX_EPOCHS), WHOLE] = 20
 
 
 class Budget(Strict):
-    """Limits after which the run ends with its best model so far."""
+    """Limits at which the run ends with its best model so far."""
 
     time_s: Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)]
 
 
 class DatasetRef(Strict):
-    """One version of a dataset."""
+    """A version of a dataset; without a number the newest one."""
 
     id: str
     version: Annotated[int, Field(ge=1), WHOLE] | None = None
@@ -334,18 +339,20 @@ class DatasetRef(Strict):
 
 
 class RunConfig(Strict):
-    """What a client asks for. Only `dataset` and `target` are required."""
+    """The configuration of a run. Only `dataset` and `target` are required."""
+
+    model_config = ConfigDict(json_schema_extra=name_object_defaults)
 
     dataset: str | DatasetRef
     target: ColumnName | Annotated[list[ColumnName], Field(min_length=1, max_length=1000)]
     features: Annotated[list[ColumnName], Field(min_length=1, max_length=100_000)] | None = None
-    task: Literal["auto"] | Task = "auto"
+    task: Literal["auto", Task] = "auto"
     model: ModelSpec = Mlp()
-    loss: Literal["auto"] | LossName = "auto"
+    loss: Literal["auto", LossName] = "auto"
     optimizer: OptimizerSpec = Adam()
     schedule: ScheduleSpec = Constant()
     epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS), WHOLE] = 200
-    batch_size: Annotated[int, Field(ge=1, le=10_000_000), WHOLE] | Literal["full"] = 32
+    batch_size: Annotated[int, Field(ge=1, le=10_000_000), WHOLE] | Full = 32
     split: SplitSpec = RandomSplit()
     early_stopping: EarlyStopping | None = EarlyStopping()
     standardize: bool = True
@@ -353,7 +360,7 @@ class RunConfig(Strict):
     on_divergence: Annotated[
         Literal["fail", "keep_best"],
         Field(
-            description="A loss that is no longer finite fails the run, or ends it with its best."
+            description="If the loss is not finite, the run fails, or it ends with its best epoch."
         ),
     ] = "fail"
     seed: Annotated[int, Field(ge=0, lt=2**32), WHOLE] = 0
@@ -370,7 +377,7 @@ class RunConfig(Strict):
 
     @property
     def targets(self) -> list[str]:
-        """The target columns, also where there is one."""
+        """The target columns as a list."""
         return [self.target] if isinstance(self.target, str) else self.target
 
     @property
@@ -379,7 +386,7 @@ class RunConfig(Strict):
 
     @field_validator("target", "features")
     @classmethod
-    def _names_a_column_once(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401  either
+    def _names_a_column_once(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401  a name or a list of names
         names = [value] if isinstance(value, str) else value or []
         name, count = max(Counter(names).items(), key=itemgetter(1), default=("", 0))
         if count > 1:

@@ -1,9 +1,10 @@
-"""HTTP for the client: requests that are safe to repeat, and event streams.
+"""HTTP for the client: requests that are safe to repeat, lists, downloads and event streams.
 
 Knows retries, keys and problems, and nothing of datasets, runs or models.
 """
 
 import itertools
+import json
 import os
 import random
 import time
@@ -11,36 +12,40 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeVar
 from urllib.parse import quote
 
 import httpx
 
 from descent.errors import DescentError, Unreachable, error_of
+from descent.progress import Screen, screen, transfer
+
+Item = TypeVar("Item")
 
 API = "/api/v1"
-#: Longer than `?wait=60`, the longest time for which the service holds an answer back.
+PAGE = 200  # items of a list in one request, the most that the service allows
+#: longer than `?wait=60`, the longest time that the service holds back an answer
 TIMEOUT = httpx.Timeout(90, connect=5)
-CHUNK = 256 * 1024  # bytes that are sent or received between two looks at the progress
-FIRST_PAUSE = 0.2  # seconds before the second try; doubles with every further one
+CHUNK = 256 * 1024  # bytes between two reports of progress
+FIRST_PAUSE = 0.2  # seconds before the second attempt; doubles with every further one
 LONGEST_PAUSE = 5.0  # seconds
-#: Methods of calls that may be refused where they arrive a second time.
+#: methods of requests that the service may refuse if they arrive twice
 UNSAFE = frozenset({"PATCH", "PUT"})
-#: Answers that another try may turn into a success.
+#: error statuses after which another attempt may succeed
 TEMPORARY = frozenset({429, 502, 503, 504})
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
-#: Is told the bytes so far, and in all where that is known.
-Tell = Callable[[int, int | None], None]
+#: takes the bytes so far, and the total if it is known
+ReportProgress = Callable[[int, int | None], None]
 
 
 class Watched:
-    """A file that tells how far it was read."""
+    """A file that reports how much of it was read."""
 
-    def __init__(self, file: BinaryIO, tell: Tell) -> None:
+    def __init__(self, file: BinaryIO, report: ReportProgress) -> None:
         self._file = file
-        self._tell = tell
+        self._report = report
         self._size = os.fstat(file.fileno()).st_size
 
     def fileno(self) -> int:
@@ -48,7 +53,7 @@ class Watched:
 
     def read(self, size: int = -1) -> bytes:
         data = self._file.read(size)
-        self._tell(self._file.tell(), self._size)
+        self._report(self._file.tell(), self._size)
         return data
 
     def __iter__(self) -> Iterator[bytes]:
@@ -59,8 +64,8 @@ class Watched:
 
 
 @dataclass(frozen=True)
-class Call:
-    """One request. `content` is made anew for every try, so that a stream can be sent again."""
+class ApiCall:
+    """One request. `content` is called for every attempt, so that a stream can be sent again."""
 
     method: str
     path: str
@@ -71,7 +76,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Message:
+class StreamMessage:
     """One server-sent event."""
 
     id: str
@@ -80,7 +85,7 @@ class Message:
 
 
 class NothingLeft(Exception):
-    """The stream is over, and all of it was read before."""
+    """The stream has ended, and no unread event is left."""
 
 
 class Transport:
@@ -97,18 +102,19 @@ class Transport:
             base_url=self.url,
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=TIMEOUT,
-            # A proxy from the environment cannot reach this very machine.
+            # A proxy cannot reach the loopback address of this machine.
             trust_env=parsed.host not in LOOPBACK,
         )
 
     def close(self) -> None:
         self._http.close()
 
-    def send(self, call: Call) -> httpx.Response:
-        """Send the request, again if need be, and return its success. Raises DescentError.
+    def send(self, call: ApiCall) -> httpx.Response:
+        """Send the request, repeat it if needed, and return the response. Raises DescentError.
 
-        A POST carries an Idempotency-Key, so the service does its work once however often it
-        arrives. A PATCH or PUT has no such key and is repeated only if it cannot have arrived.
+        A POST carries an Idempotency-Key: the service does the work once, however often the
+        request arrives. A PATCH or PUT has no such key and is repeated only if it cannot have
+        arrived.
         """
         headers = dict(call.headers)
         if call.method == "POST":
@@ -116,20 +122,20 @@ class Transport:
         return self._repeat(call.method, lambda: self._once(call, headers))
 
     def look(self, path: str) -> httpx.Response:
-        """Return what a GET answers, whatever that is, at the first try. Raises Unreachable."""
+        """Return the response to a GET, also an error, without repeats. Raises Unreachable."""
         try:
             return self._http.get(path)
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
 
-    def download(self, call: Call, target: Path, tell: Tell) -> None:
-        """Write the answer to a GET into a file, which is whole afterwards or as it was before.
+    def download(self, call: ApiCall, target: Path, report: ReportProgress) -> None:
+        """Stream the response to a GET into a file, which is replaced only when it is complete.
 
-        Nothing of it is kept in memory. Raises DescentError.
+        Raises DescentError.
         """
         part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
         try:
-            self._repeat(call.method, lambda: self._receive(call, part, tell))
+            self._repeat(call.method, lambda: self._receive(call, part, report))
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)
@@ -152,10 +158,10 @@ class Transport:
             if not again or not pauses.sleep(wait_s):
                 raise failure from cause
 
-    def stream(self, path: str, last_id: int) -> Iterator[Message]:
-        """Yield the events after `last_id` until the service ends the stream. Never repeats.
+    def stream(self, path: str, last_id: int) -> Iterator[StreamMessage]:
+        """Yield the events after `last_id` until the stream ends. Does not reconnect.
 
-        Raises NothingLeft where `last_id` is the last event that there will ever be.
+        Raises NothingLeft if `last_id` is the last event of the stream.
         """
         headers = {"Accept": "text/event-stream", "Last-Event-ID": str(last_id)}
         try:
@@ -169,7 +175,7 @@ class Transport:
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
 
-    def _receive(self, call: Call, part: Path, tell: Tell) -> httpx.Response:
+    def _receive(self, call: ApiCall, part: Path, report: ReportProgress) -> httpx.Response:
         with self._http.stream("GET", call.path, params=_given(call.params)) as response:
             if not response.is_success:
                 response.read()
@@ -178,10 +184,10 @@ class Transport:
             with part.open("wb") as file:
                 for chunk in response.iter_bytes(CHUNK):
                     file.write(chunk)
-                    tell(file.tell(), int(size) if size.isdecimal() else None)
+                    report(file.tell(), int(size) if size.isdecimal() else None)
             return response
 
-    def _once(self, call: Call, headers: dict[str, str]) -> httpx.Response:
+    def _once(self, call: ApiCall, headers: dict[str, str]) -> httpx.Response:
         params = _given(call.params)
         if call.content is None:
             return self._http.request(
@@ -204,17 +210,53 @@ class Transport:
         return Unreachable("unreachable", detail)
 
 
+@dataclass(frozen=True)
+class Connection:
+    """A service, and whether to show progress bars."""
+
+    transport: Transport
+    shows_progress: bool = True
+
+    @property
+    def screen(self) -> Screen:
+        return screen(wanted=self.shows_progress)
+
+    def get(self, path: str, params: Mapping[str, str | int | None] | None = None) -> bytes:
+        """Return the body of the response to a GET."""
+        return self.transport.send(ApiCall("GET", path, params=params or {})).content
+
+    def pages(
+        self, path: str, params: Mapping[str, str | int | None], read: Callable[[Any], Item]
+    ) -> Iterator[Item]:
+        """Fetch a list page by page and yield every item, converted by `read`."""
+        after: str | None = None
+        while True:
+            page = json.loads(self.get(path, {**params, "limit": PAGE, "after": after}))
+            yield from map(read, page["data"])
+            if not page["has_more"]:
+                return
+            after = page["next_cursor"]
+
+    def download(self, call: ApiCall, path: str | Path | None, name: str) -> Path:
+        """Download into the file `path`, or as `name` into the folder `path`; return the path."""
+        target = Path(path or ".")
+        target = target / name if target.is_dir() else target
+        with transfer(f"Downloading {target.name}", self.screen) as report:
+            self.transport.download(call, target, report)
+        return target
+
+
 class Pauses:
-    """Growing pauses between tries, until the patience is used up."""
+    """Growing pauses between attempts, until the time is used up."""
 
     def __init__(self, patience_s: float) -> None:
         self._deadline = time.monotonic() + patience_s
         self._tries = itertools.count()
 
     def sleep(self, wait_s: float | None = None) -> bool:
-        """Sleep, at least `wait_s`, and return True; or return False: there is no time left."""
+        """Sleep for at least `wait_s` and return True; return False if too little time is left."""
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** next(self._tries))
-        # Clients that failed together should not come back together.
+        # Clients that failed at the same time should not return at the same time.
         pause = max(wait_s or 0.0, pause * random.uniform(0.5, 1))  # noqa: S311  no secret
         if time.monotonic() + pause > self._deadline:
             return False
@@ -223,7 +265,7 @@ class Pauses:
 
 
 def unwatched(_done: int, _total: int | None) -> None:
-    """Tell nobody how far it is."""
+    """Ignore the progress."""
 
 
 def _given(params: Mapping[str, str | int | None]) -> dict[str, str | int]:
@@ -231,7 +273,7 @@ def _given(params: Mapping[str, str | int | None]) -> dict[str, str | int]:
 
 
 def part(text: str) -> str:
-    """Quote a name so that it stays one part of a path."""
+    """Quote a name as one segment of a path."""
     return quote(text, safe="")
 
 
@@ -244,14 +286,16 @@ def _retry_after(response: httpx.Response) -> float | None:
     return float(text) if text.isdecimal() else None
 
 
-def _messages(lines: Iterator[str]) -> Iterator[Message]:
+def _messages(lines: Iterator[str]) -> Iterator[StreamMessage]:
     """Parse an event stream as the HTML standard describes it; comments are skipped."""
     fields: dict[str, str] = {}
     for line in lines:
         name, _, value = line.partition(":")
         if line == "":
             if "data" in fields:
-                yield Message(fields.get("id", ""), fields.get("event", "message"), fields["data"])
+                yield StreamMessage(
+                    fields.get("id", ""), fields.get("event", "message"), fields["data"]
+                )
             fields = {}
         elif name:
             value = value.removeprefix(" ")

@@ -7,7 +7,7 @@ rows. Knows NumPy and Parquet, nothing of networks.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from descent.spec import ColumnType
 from models.errors import DataInvalid
 
-ColumnType = Literal["number", "integer", "boolean", "category", "datetime", "text", "id"]
 Floats: TypeAlias = NDArray[np.float64]
 Integers: TypeAlias = NDArray[np.int64]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
-from descent.checks import Check, State
+from descent.schemas.system import Check, CheckState
 from service.access.keys import check_reachable
 from service.errors import ServiceError
 from service.settings import Settings
@@ -44,7 +44,7 @@ MADE_LATER = "is not there yet: `descent serve` makes it"
 
 
 def report(read_settings: Callable[[], Settings]) -> str:
-    """Return all checks as JSON, a list of `descent.checks.Check`."""
+    """Return all checks as JSON, a list of `descent.schemas.system.Check`."""
     try:
         settings = read_settings()
     except ValueError as error:
@@ -78,7 +78,7 @@ def _data_folder(settings: Settings) -> Iterator[Check]:
     detail = str(folder) if place == folder else f"{folder} {MADE_LATER}"
     yield Check(name="data folder", state="ok" if place == folder else "note", detail=detail)
     free = shutil.disk_usage(place).free
-    state: State = "ok" if free >= SPARE + settings.ready_disk_bytes else "warning"
+    state: CheckState = "ok" if free >= SPARE + settings.ready_disk_bytes else "warning"
     state = "failed" if free < settings.ready_disk_bytes else state
     remedy = "free some, or set DESCENT_DATA_DIR to a larger disk"
     yield Check(

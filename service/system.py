@@ -120,7 +120,7 @@ def _device(device: Any) -> dict[str, Any]:  # noqa: ANN401  what a worker wrote
     "/metrics",
     operation_id="get_prometheus_metrics",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {}}}},
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
 def metrics(request: Request) -> Response:
     """Return the numbers of this process in Prometheus' text format."""

@@ -33,6 +33,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--both-databases", action="store_true", help="every test on PostgreSQL too")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test of the database on SQLite, and on PostgreSQL too where its SQL may differ."""
+    if "database_url" in metafunc.fixturenames:
+        is_both = metafunc.config.getoption("--both-databases")
+        is_both = is_both or metafunc.definition.get_closest_marker("both_databases") is not None
+        kinds = ["sqlite", "postgresql"] if is_both else ["sqlite"]
+        metafunc.parametrize("database_url", kinds, indirect=True)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _logs() -> None:
     """Log as the service does: the library's own default draws tracebacks, which takes seconds."""
@@ -107,9 +120,9 @@ def fresh_postgres_url(make_database: MakeDatabase, tmp_path: Path) -> Iterator[
         yield url
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture
 def database_url(request: pytest.FixtureRequest) -> str:
-    """Return the URL of a fresh, migrated database: the test runs once on each kind."""
+    """Return the URL of a fresh, migrated database; see `pytest_generate_tests` for its kind."""
     name = {"sqlite": "sqlite_url", "postgresql": "fresh_postgres_url"}[request.param]
     url: str = request.getfixturevalue(name)
     return url

@@ -17,7 +17,7 @@ PACKAGES = ("descent", "models", "service", "migrations")
 MAX_FILE = 600  # lines
 MAX_FUNCTION = 60  # lines
 #: functions that may be longer, with the reason
-LONG = {"models.training.loop.train": "the training loop is told on one page"}
+LONG = {"models.training.state.loop.train": "the training loop is told on one page"}
 #: the modules that the parents of processes that compute have imported
 PRELOADED = ", ".join((*(kind.module for kind in KINDS), *sandbox.WARM))
 #: package → the modules that may import it

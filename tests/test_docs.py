@@ -14,7 +14,7 @@ import pytest
 import yaml
 from sqlalchemy import text as sql
 
-from descent import exit_codes
+from descent import output
 from descent.spec import RunConfig
 from service.http import validation
 from service.runs.lifecycle import TRANSITIONS
@@ -341,7 +341,7 @@ def test_the_index_names_every_page() -> None:
 
 def test_the_page_of_clients_tells_what_every_exit_code_means() -> None:
     page = (ROOT / "docs" / "clients.md").read_text()
-    for code, meaning in exit_codes.MEANINGS.items():
+    for code, meaning in output.MEANINGS.items():
         assert f"| {code} | {meaning} |" in page
 
 

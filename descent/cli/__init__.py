@@ -1,7 +1,7 @@
 """The command line: `descent serve`, `descent demo`, and the client's calls for shells.
 
-Server commands replace this process, see `descent.server`; all others call the client. What exit
-codes mean is in `descent.exit_codes`.
+Server commands replace this process, see `descent.server`; all others call the client. The exit
+codes are in `descent.output`.
 """
 
 import json
@@ -30,8 +30,17 @@ from descent.demo import demo as run_demo
 from descent.doctor import ANSWER, here, there
 from descent.doctor import as_json as checks_as_json
 from descent.errors import DatasetRejected, DescentError, RunFailed, Unreachable
-from descent.exit_codes import FAILED, MEANINGS, OK, REFUSED, UNREACHABLE
-from descent.output import print_answers, print_checks, print_one, say
+from descent.output import (
+    FAILED,
+    MEANINGS,
+    OK,
+    REFUSED,
+    UNREACHABLE,
+    print_answers,
+    print_checks,
+    print_one,
+    say,
+)
 from descent.server import become_server, need_packages
 from descent.transport import Transport
 
@@ -42,7 +51,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Train neural networks on tables. DESCENT_URL and DESCENT_API_KEY say where and as whom.",
+    help="Train neural networks on tables, with the service at DESCENT_URL and DESCENT_API_KEY.",
     epilog="Exit codes: "
     + "; ".join(f"{code} {meaning}" for code, meaning in MEANINGS.items())
     + ".",
@@ -54,9 +63,9 @@ app.add_typer(keys.app, name="keys")
 
 
 def main() -> None:
-    """Run the command line; problems become one line on stderr and an exit code."""
+    """Run the command line; an error becomes one line on stderr and an exit code."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a terminal that knows no braille shows a ?
+        if hasattr(stream, "reconfigure"):  # a terminal without braille shows a ?
             stream.reconfigure(errors="replace")
     try:
         app(prog_name="descent")
@@ -83,36 +92,36 @@ def code_of(error: DescentError) -> int:
 
 @app.command(context_settings=PASS_ON, add_help_option=False)
 def serve(ctx: typer.Context) -> None:
-    """Run the service: API, database and a worker (`--no-worker`: without)."""
+    """Run the service: the API, the database and a worker (none with `--no-worker`)."""
     become_server("serve", ctx.args)
 
 
 @app.command(context_settings=PASS_ON, add_help_option=False)
 def worker(ctx: typer.Context) -> None:
-    """Run one more worker on the same database."""
+    """Run one more worker for the same database."""
     become_server("worker", ctx.args)
 
 
 @app.command(context_settings=PASS_ON, add_help_option=False)
 def migrate(ctx: typer.Context) -> None:
-    """Bring the database to the newest schema."""
+    """Upgrade the database to the newest schema."""
     become_server("migrate", ctx.args)
 
 
 @app.command()
 def demo(*, as_json: AsJson = False) -> None:
-    """Train on two small tables with a service of its own, and show it."""
+    """Train on two small tables with a temporary service, and show the results."""
     need_packages("demo")
     sys.exit(run_demo(as_json=as_json))
 
 
 @app.command()
 def doctor(
-    url: Annotated[str | None, typer.Option(help="Look at this service only.")] = None,
+    url: Annotated[str | None, typer.Option(help="Check only this service.")] = None,
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Look at this installation, a service's settings here, and the service; say what to do."""
+    """Check this installation, the settings here and the service; suggest remedies."""
     chosen = url or os.environ.get("DESCENT_URL")
     address = chosen or DEFAULT_URL
     found = {} if url else {HERE: list(here(os.environ))}
@@ -135,7 +144,7 @@ def doctor(
 def predict(
     model: ModelName,
     values: Annotated[
-        list[str] | None, typer.Argument(help="One row: column=value …; without, stdin is read.")
+        list[str] | None, typer.Argument(help="One row: column=value …; else rows from stdin.")
     ] = None,
     version: Version = None,
     alias: Alias = None,
@@ -144,17 +153,17 @@ def predict(
         Path | None, typer.Option("--file", "-f", help="Rows from a CSV, Parquet, … file.")
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option(help="All rows of a dataset, of any size; makes a new dataset.")
+        str | None, typer.Option(help="All rows of a dataset of any size; makes a new dataset.")
     ] = None,
     on_problem: Annotated[
-        str, typer.Option(help="What a bad value is: warn, or error of its row.")
+        str, typer.Option(help="For a bad value: warn, or an error for its row.")
     ] = "warn",
     as_json: AsJson = False,
 ) -> None:
-    """Predict one row, `descent predict scores Quiz=10`, or the JSON rows on stdin.
+    """Predict one row, `descent predict scores Quiz=10`, or JSON rows from stdin.
 
-    With --file the rows of a file are answered as CSV; with --dataset those of an uploaded table
-    become a new dataset. The exit code is 3 where a row has no prediction.
+    With --file, predict the rows of a file and print CSV. With --dataset, predict the rows of an
+    uploaded table and make a new dataset. The exit code is 3 if a row has no prediction.
     """
     if sum(map(bool, (values, file, dataset))) > 1:
         raise typer.BadParameter("give one of column=value, --file and --dataset")

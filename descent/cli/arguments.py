@@ -1,4 +1,4 @@
-"""What the commands share: options, completion, and how values are read from words."""
+"""Shared by the commands: options, completion, and the parsing of values."""
 
 import json
 import sys
@@ -13,11 +13,11 @@ from descent.client import Client
 from descent.errors import DescentError
 from descent.predictions import Table
 
-PATIENCE = 3.0  # seconds: a person who waits wants to be told soon
-COMPLETION_PATIENCE = 0.0  # a shell that completes words does not wait
+PATIENCE = 3.0  # seconds of repeated attempts; short, since a person waits for the result
+COMPLETION_PATIENCE = 0.0  # seconds; the completion of a word must be quick
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, errors too.")]
-Limit = Annotated[int, typer.Option(min=1, help="Print at most so many, newest first.")]
+Limit = Annotated[int, typer.Option(min=1, help="Print at most this many, newest first.")]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", "-s", help="A field of the configuration: epochs=50, model.type=linear."),
@@ -25,7 +25,7 @@ Set = Annotated[
 
 
 def client(*, as_json: bool = False) -> Client:
-    """Return a client of the service that the environment names; with JSON it shows no bars."""
+    """Return a client for the service at DESCENT_URL; with JSON it shows no progress bars."""
     try:
         return Client(patience_s=PATIENCE, progress=not as_json)
     except ValueError as error:
@@ -42,7 +42,7 @@ def existing(file: Path) -> Path:
 
 
 def _completed(names: Callable[[Client], Iterable[str]]) -> Callable[[str], list[str]]:
-    """Return what completes a word by asking the service; where it does not answer, nothing."""
+    """Return a completion function that gets names from the service, or none without it."""
 
     def complete(incomplete: str) -> list[str]:
         try:
@@ -63,15 +63,15 @@ RunId = Annotated[
 ModelName = Annotated[
     str, typer.Argument(autocompletion=_completed(lambda c: (m.name for m in c.models())))
 ]
-Version = Annotated[int | None, typer.Option(help="A version by its number, not the newest.")]
-Alias = Annotated[str | None, typer.Option(help="The version that this alias points to.")]
+Version = Annotated[int | None, typer.Option(help="The number of a version; else the newest.")]
+Alias = Annotated[str | None, typer.Option(help="Use the version that this alias points to.")]
 
 
 # ---- values -----------------------------------------------------------------------------------
 
 
 def table(text: str) -> Table:
-    """Read rows or columns from JSON; the body of a prediction request is one of these too."""
+    """Read rows or columns from JSON, or from the body of a prediction request."""
     if not text.strip():
         raise typer.BadParameter("give column=value, or a row or rows as JSON on stdin")
     try:
@@ -91,7 +91,7 @@ def read_stdin() -> str:
 
 
 def assignment(text: str) -> tuple[str, Any]:
-    """Read `column=value`; a value is JSON where it can be, else a string."""
+    """Read `column=value`. A value that is valid JSON is read as JSON, any other is a string."""
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise typer.BadParameter(f"{text!r} is not of the form name=value")
@@ -119,8 +119,8 @@ def in_days(days: float | None) -> datetime | None:
     return None if days is None else datetime.now(UTC) + timedelta(days=days)
 
 
-def _strict(text: str) -> Any:  # noqa: ANN401  whatever JSON can be
-    """Read JSON; infinities and NaN are none."""
+def _strict(text: str) -> Any:  # noqa: ANN401  any JSON value
+    """Read JSON. Raises ValueError also for NaN and infinities."""
     value = json.loads(text)
     json.dumps(value, allow_nan=False)
     return value

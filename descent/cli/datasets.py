@@ -1,4 +1,4 @@
-"""`descent datasets`: tables that were uploaded."""
+"""`descent datasets`: uploaded tables."""
 
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,7 @@ COLUMNS = {
     "name": "name",
 }
 
-app = typer.Typer(no_args_is_help=True, help="Tables that were uploaded.")
+app = typer.Typer(no_args_is_help=True, help="Uploaded tables.")
 
 
 @app.command("list")
@@ -31,15 +31,15 @@ def list_datasets(*, limit: Limit = 20, as_json: AsJson = False) -> None:
 @app.command()
 def upload(
     file: Path,
-    name: Annotated[str | None, typer.Option(help="Its name; else that of the file.")] = None,
+    name: Annotated[str | None, typer.Option(help="The dataset's name; else the file's.")] = None,
     options: Annotated[
         list[str] | None,
-        typer.Option("--option", "-o", help="How it is read: header=absent, delimiter=;"),
+        typer.Option("--option", "-o", help="How to parse the file: header=absent, delimiter=;"),
     ] = None,
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Upload a CSV, TSV, NDJSON, JSON, Parquet or Arrow file (or .gz) and wait until it is read."""
+    """Upload a CSV, TSV, NDJSON, JSON, Parquet or Arrow file (or .gz); wait until it is parsed."""
     with client(as_json=as_json) as service:
         wanted = {key: str(value) for key, value in settings(options or []).items()}
         dataset = service.upload(existing(file), name, **wanted)
@@ -69,7 +69,7 @@ def retype(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Read columns as other types; makes a new version."""
+    """Change the types of columns; makes a new version."""
     wanted = dict(word.rpartition("=")[::2] for word in types)
     if "" in wanted:
         raise typer.BadParameter("give column=type, such as zip=category")
@@ -80,11 +80,13 @@ def retype(
 @app.command()
 def download(
     dataset_id: DatasetId,
-    file: Annotated[Path | None, typer.Argument(help="Where to; else its name.")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(help="The target; else the dataset's name.")
+    ] = None,
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Download the bytes as they were uploaded, and print where they lie."""
+    """Download the uploaded file and print its path."""
     with client(as_json=as_json) as service:
         path = service.download(dataset_id, file)
     print_done(str(path), {"path": str(path)}, as_json=as_json)
@@ -92,7 +94,7 @@ def download(
 
 @app.command()
 def delete(dataset_id: DatasetId, *, as_json: AsJson = False) -> None:
-    """Delete a dataset that no unfinished run needs."""
+    """Delete a dataset, unless an unfinished run needs it."""
     with client() as service:
         service.delete_dataset(dataset_id)
     print_done(f"{dataset_id} is deleted.", {"deleted": dataset_id}, as_json=as_json)

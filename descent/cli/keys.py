@@ -1,4 +1,4 @@
-"""`descent keys`: API keys, in the database itself or through a service."""
+"""`descent keys`: API keys, directly in the database or through the service."""
 
 from typing import Annotated
 
@@ -18,23 +18,25 @@ COLUMNS = {
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="API keys: in the database itself or, with --remote, through the service.",
+    help="API keys: directly in the database, or with --remote through the service.",
 )
 
 Remote = Annotated[
-    bool, typer.Option("--remote", help="Ask the service at DESCENT_URL, not the database.")
+    bool, typer.Option("--remote", help="Use the service at DESCENT_URL, not the database.")
 ]
 
 
 @app.command()
 def create(
     name: str,
-    days: Annotated[float | None, typer.Option(help="Days after which it expires.")] = None,
+    days: Annotated[
+        float | None, typer.Option(help="The key expires after this many days.")
+    ] = None,
     *,
     remote: Remote = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a key and show its secret once. From now on every request needs a key."""
+    """Create a key and show its secret once. From now on every request needs a key."""
     if not remote:
         expiry = [] if days is None else ["--days", str(days)]
         become_server("keys", ["create", *_json(as_json), *expiry, "--", name])
@@ -67,5 +69,5 @@ def delete(key_id: str, *, remote: Remote = False, as_json: AsJson = False) -> N
     print_done(f"{key_id} is revoked.", {"deleted": key_id}, as_json=as_json)
 
 
-def _json(as_json: bool) -> list[str]:  # noqa: FBT001  a flag becomes words
+def _json(as_json: bool) -> list[str]:  # noqa: FBT001  turns the flag into arguments
     return ["--json"] if as_json else []

@@ -61,11 +61,11 @@ def versions(name: ModelName, *, limit: Limit = 20, as_json: AsJson = False) -> 
 def parameters(
     name: ModelName,
     version: Version = None,
-    target: Annotated[str | None, typer.Option(help="Which, where there are several.")] = None,
+    target: Annotated[str | None, typer.Option(help="One of several targets.")] = None,
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Print weights and bias of a linear model, beside those of least squares."""
+    """Print the weights and the bias of a linear model, and those of least squares."""
     with client() as service:
         print_one(service.model(name, version=version).parameters(target), as_json=as_json)
 
@@ -73,14 +73,14 @@ def parameters(
 @app.command()
 def export(
     name: ModelName,
-    file: Annotated[Path | None, typer.Argument(help="Where to; else NAME-VERSION.zip.")] = None,
+    file: Annotated[Path | None, typer.Argument(help="The target; else NAME-VERSION.zip.")] = None,
     version: Version = None,
     alias: Alias = None,
     *,
-    onnx: Annotated[bool, typer.Option("--onnx", help="An ONNX file, no bundle.")] = False,
+    onnx: Annotated[bool, typer.Option("--onnx", help="An ONNX file instead of a bundle.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Download a version to take it elsewhere, and print where it lies."""
+    """Download a version for use elsewhere, and print the path of the file."""
     with client(as_json=as_json) as service:
         model = service.model(name, version=version, alias=alias)
         path = model.export(file, kind="onnx" if onnx else "bundle")
@@ -96,7 +96,7 @@ def import_model(name: ModelName, file: Path, *, as_json: AsJson = False) -> Non
 
 @app.command()
 def delete(name: ModelName, version: Version = None, *, as_json: AsJson = False) -> None:
-    """Delete a model with its aliases, or the one version that --version names."""
+    """Delete a model with its aliases, or only the version of --version."""
     with client() as service:
         service.model(name, version=version).delete()
     what = name if version is None else f"{name}, version {version},"
@@ -118,18 +118,19 @@ def aliases(name: ModelName, *, as_json: AsJson = False) -> None:
 def alias(
     name: ModelName,
     alias_name: AliasName,
-    version: Annotated[int, typer.Argument(help="The version that it shall point to.")],
+    version: Annotated[int, typer.Argument(help="The version to point to.")],
     *,
     canary: Annotated[
-        int | None, typer.Option(help="Another version, which answers a share of the requests.")
+        int | None, typer.Option(help="Another version that answers a share of the requests.")
     ] = None,
-    percent: Annotated[float, typer.Option(help="That share.")] = 5.0,
+    percent: Annotated[float, typer.Option(help="The canary's share, in percent.")] = 5.0,
     shadow: Annotated[
-        int | None, typer.Option(help="A version that computes along and is only compared.")
+        int | None,
+        typer.Option(help="A version that gets copies of the requests, only to compare."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let an alias point to a version: `descent models alias scores champion 3 --canary 4`."""
+    """Point an alias to a version: `descent models alias scores champion 3 --canary 4`."""
     with client() as service:
         model = service.model(name)
         moved = model.set_alias(alias_name, version, canary=canary, percent=percent, shadow=shadow)
@@ -143,7 +144,7 @@ def rollback(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Let an alias point to what it pointed to before; again, one more back."""
+    """Undo the latest move of an alias; each further call undoes one more."""
     with client() as service:
         print_one(service.model(name).rollback(alias_name), as_json=as_json)
 

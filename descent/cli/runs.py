@@ -1,4 +1,4 @@
-"""`descent runs`: training, watched and steered."""
+"""`descent runs`: start, watch and steer training."""
 
 import json
 import sys
@@ -30,13 +30,13 @@ CHECKPOINT_COLUMNS = {
     "created": "created_at",
 }
 
-app = typer.Typer(no_args_is_help=True, help="Training: start, watch and steer it.")
+app = typer.Typer(no_args_is_help=True, help="Training runs: start, watch and steer them.")
 
 
 @app.command("list")
 def list_runs(
     *,
-    state: Annotated[str | None, typer.Option(help="Only those in this state.")] = None,
+    state: Annotated[str | None, typer.Option(help="Only runs in this state.")] = None,
     limit: Limit = 20,
     as_json: AsJson = False,
 ) -> None:
@@ -74,7 +74,7 @@ def check(
     set_: Set = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a run would be and cost, without starting it."""
+    """Show the complete configuration and the estimated cost of a run; start nothing."""
     with client() as service:
         wanted = target[0] if len(target) == 1 else target
         print_one(service.validate(dataset, wanted, **settings(set_ or [])), as_json=as_json)
@@ -89,7 +89,7 @@ def show(run_id: RunId, *, as_json: AsJson = False) -> None:
 
 @app.command("watch")
 def watch_run(run_id: RunId, *, as_json: AsJson = False) -> None:
-    """Draw the loss of a run while it falls; with --json one event per line.
+    """Draw the loss of a run during training; with --json print one event per line.
 
     The exit code is 3 if the run does not succeed.
     """
@@ -103,7 +103,7 @@ def metrics(
     *,
     names: Annotated[str, typer.Option(help="Which metrics, separated by commas.")] = "loss",
     splits: Annotated[str, typer.Option(help="train, validation or both.")] = "",
-    points: Annotated[int | None, typer.Option(help="Thin the curves to so many rows.")] = None,
+    points: Annotated[int | None, typer.Option(help="Thin each curve to this many rows.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Print the curves as a table, or with --json as one list per field."""
@@ -130,35 +130,35 @@ def show_log(run_id: RunId, *, as_json: AsJson = False) -> None:
 
 @app.command()
 def cancel(run_id: RunId, *, as_json: AsJson = False) -> None:
-    """Stop a run; its best checkpoint stays."""
+    """Cancel a run; its best checkpoint stays."""
     with client() as service:
         print_run(service.run(run_id).cancel().info, as_json=as_json)
 
 
 @app.command()
 def pause(run_id: RunId, *, as_json: AsJson = False) -> None:
-    """Stop a run until it is resumed."""
+    """Pause a run; `resume` continues it."""
     with client() as service:
         print_run(service.run(run_id).pause().info, as_json=as_json)
 
 
 @app.command()
 def resume(run_id: RunId, *, as_json: AsJson = False) -> None:
-    """Go on with a paused run, exactly where it was."""
+    """Continue a paused run exactly at the same step."""
     with client() as service:
         print_run(service.run(run_id).resume().info, as_json=as_json)
 
 
 @app.command()
 def retry(run_id: RunId, *, as_json: AsJson = False) -> None:
-    """Start a new run from the last good checkpoint of one that failed or was cancelled."""
+    """Start a new run from the last good checkpoint of a failed or cancelled run."""
     with client() as service:
         print_run(service.run(run_id).retry().info, as_json=as_json)
 
 
 @app.command()
 def delete(run_id: RunId, *, as_json: AsJson = False) -> None:
-    """Delete a run that is over, with its curves; models that it registered stay."""
+    """Delete a run that is over, with its curves; its registered models stay."""
     with client() as service:
         service.run(run_id).delete()
     print_done(f"{run_id} is deleted.", {"deleted": run_id}, as_json=as_json)

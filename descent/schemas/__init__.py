@@ -1,8 +1,8 @@
 """Every request and response body of the API, for the server, the client and OpenAPI.
 
-Those of the protocols of others are in `mlflow` and `tensors`, which the client need not load.
+Bodies of other projects' protocols are in `protocols`, which the client does not load.
 
-Requests refuse unknown fields. Responses may gain fields, so readers ignore what they do not know.
+Requests refuse unknown fields. Responses may gain fields, so clients ignore unknown ones.
 """
 
 from descent.schemas.batch import (
@@ -12,6 +12,28 @@ from descent.schemas.batch import (
     BatchProgress,
     ModelRef,
     PredictingVersion,
+)
+from descent.schemas.common import (
+    TERMINAL_STATES,
+    BatchId,
+    CheckpointId,
+    ColumnRole,
+    DatasetId,
+    DatasetState,
+    DatasetVersionRef,
+    ErrorItem,
+    EventKind,
+    KeyId,
+    ModelVersionRef,
+    Notice,
+    Number,
+    Page,
+    Problem,
+    RunId,
+    RunState,
+    Scalar,
+    Split,
+    Wire,
 )
 from descent.schemas.datasets import (
     Column,
@@ -28,16 +50,20 @@ from descent.schemas.models import (
     Alias,
     AliasMove,
     AliasPut,
+    BaselineMetrics,
     Canary,
     CanaryPut,
+    ClassificationMetrics,
+    ClassMetrics,
     ClosedForm,
     ColumnImportance,
+    Confusion,
     Explanation,
     Importance,
     Imported,
     InputColumn,
-    Limits,
     Model,
+    ModelMetrics,
     ModelVersion,
     OutputColumn,
     Parameters,
@@ -46,21 +72,21 @@ from descent.schemas.models import (
     Predictions,
     PredictRequest,
     ProofDetails,
+    RegressionMetrics,
     Shadow,
     ShadowPut,
     Signature,
+    ValueRange,
 )
 from descent.schemas.runs import (
     Best,
     Checkpoint,
     CheckpointRegister,
-    DatasetVersionRef,
     Estimate,
     Evaluation,
     MetricColumns,
     MetricRow,
     MetricsPage,
-    ModelVersionRef,
     Progress,
     Rewind,
     RocCurve,
@@ -85,27 +111,7 @@ from descent.schemas.system import (
     System,
     WorkerInfo,
 )
-from descent.schemas.wire import (
-    TERMINAL_STATES,
-    BatchId,
-    CheckpointId,
-    ColumnRole,
-    ColumnType,
-    DatasetId,
-    DatasetState,
-    ErrorItem,
-    EventKind,
-    KeyId,
-    Notice,
-    Number,
-    Page,
-    Problem,
-    RunId,
-    RunState,
-    Scalar,
-    Split,
-    Wire,
-)
+from descent.spec import ColumnType
 
 __all__ = [
     "TERMINAL_STATES",
@@ -114,6 +120,7 @@ __all__ = [
     "AliasMove",
     "AliasPut",
     "Architecture",
+    "BaselineMetrics",
     "BatchId",
     "BatchPrediction",
     "BatchPredictionRequest",
@@ -124,12 +131,15 @@ __all__ = [
     "Checkpoint",
     "CheckpointId",
     "CheckpointRegister",
+    "ClassMetrics",
+    "ClassificationMetrics",
     "ClosedForm",
     "Column",
     "ColumnImportance",
     "ColumnOverride",
     "ColumnRole",
     "ColumnType",
+    "Confusion",
     "Dataset",
     "DatasetColumns",
     "DatasetId",
@@ -152,11 +162,11 @@ __all__ = [
     "KeyCreate",
     "KeyCreated",
     "KeyId",
-    "Limits",
     "MetricColumns",
     "MetricRow",
     "MetricsPage",
     "Model",
+    "ModelMetrics",
     "ModelRef",
     "ModelVersion",
     "ModelVersionRef",
@@ -176,6 +186,7 @@ __all__ = [
     "ProofDetails",
     "QueueInfo",
     "Readiness",
+    "RegressionMetrics",
     "Rewind",
     "RocCurve",
     "Run",
@@ -195,6 +206,7 @@ __all__ = [
     "TopValue",
     "Trajectory",
     "TrajectorySubject",
+    "ValueRange",
     "Wire",
     "WorkerInfo",
 ]

@@ -5,14 +5,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from descent.schemas.runs import DatasetVersionRef
-from descent.schemas.wire import BatchId, Problem, RunState, Wire
+from descent.schemas.common import BatchId, DatasetVersionRef, Problem, RunState, Wire
 from descent.spec import DatasetRef, Name
 from descent.strict import WHOLE, Strict
 
 
 class ModelRef(Strict):
-    """A version of a model, by its number or by an alias; neither means the newest."""
+    """A version of a model, by number or by alias; with neither it is the newest version."""
 
     name: Name
     version: Annotated[int, Field(ge=1, lt=2**31), WHOLE] | None = None
@@ -26,39 +25,39 @@ class ModelRef(Strict):
 
 
 class BatchPredictionRequest(Strict):
-    """Which rows shall be predicted, and by which model."""
+    """The rows to predict, and the model."""
 
-    #: a name alone means the newest version; what an alias points to is settled at once
+    #: a name means the newest version; an alias is resolved when the request arrives
     model: Name | ModelRef
-    #: an id alone means the newest version
+    #: an id means the newest version
     dataset: str | DatasetRef
-    #: of the dataset that is made
+    #: of the new dataset
     name: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     on_problem: Literal["warn", "error"] = "warn"
 
 
 class PredictingVersion(Wire):
-    """Which version of which model predicts."""
+    """The version of a model that predicts."""
 
     name: str
     version: int
-    #: by which it was asked for
+    #: the alias in the request
     alias: str | None = None
 
 
 class AddedColumn(Wire):
-    """A column that the result has beside those of its dataset."""
+    """A column that the batch prediction adds to those of the dataset."""
 
     name: str
     holds: Literal["prediction", "probability", "warnings", "error"]
     #: the target that is predicted
     target: str | None = None
-    #: the class whose probability it is
+    #: the class of the probability
     class_: Any = Field(None, alias="class")
 
 
 class BatchProgress(Wire):
-    """How many rows are done."""
+    """The number of rows that are done."""
 
     done: int
     rows: int
@@ -72,23 +71,23 @@ class BatchPrediction(Wire):
     name: str
     state: RunState
     state_reason: str | None = None
-    #: the number of the try; it grows when another worker takes the job over
+    #: the number of the attempt; it grows when another worker takes over the job
     attempt: int
     model: PredictingVersion
     dataset: DatasetVersionRef
     on_problem: Literal["warn", "error"]
-    #: the new dataset, once it has succeeded
+    #: the new dataset, once the job has succeeded
     result: DatasetVersionRef | None = None
-    #: columns of the result beside those of the dataset
+    #: columns of the result that the dataset does not have
     added_columns: list[AddedColumn]
     #: columns of the dataset that the model does not read
     ignored_columns: list[str]
     progress: BatchProgress
     #: rows of the dataset
     rows: int
-    #: rows so far that have no prediction; their column `error` says why
+    #: rows so far without a prediction; their column `error` holds the reason
     errors: int
-    #: code → rows so far that have such a warning
+    #: rows so far with a warning, by its code
     warnings: dict[str, int]
     error: Problem | None = None
     not_before: datetime | None = None

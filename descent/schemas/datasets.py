@@ -5,9 +5,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from descent.schemas.wire import (
+from descent.schemas.common import (
     ColumnRole,
-    ColumnType,
     DatasetId,
     DatasetState,
     Notice,
@@ -16,7 +15,7 @@ from descent.schemas.wire import (
     Scalar,
     Wire,
 )
-from descent.spec import ColumnName
+from descent.spec import ColumnName, ColumnType
 from descent.strict import Strict
 
 
@@ -42,7 +41,7 @@ class Column(Wire):
     role: ColumnRole
     missing: int
     distinct: int
-    #: numbers; RFC 3339 strings for datetimes; null where they mean nothing
+    #: numbers, or RFC 3339 strings for datetimes; null for other types
     min: float | str | None = None
     max: float | str | None = None
     mean: float | None = None
@@ -50,12 +49,12 @@ class Column(Wire):
     histogram: Histogram | None = None
     #: the most frequent values, most frequent first
     top: list[TopValue] | None = None
-    #: why the column has this type and role
+    #: the reason for the type and the role
     why: str
 
 
 class Dataset(Wire):
-    """A table that was uploaded."""
+    """An uploaded table."""
 
     id: DatasetId
     name: str
@@ -86,13 +85,13 @@ class DatasetRows(Strict):
 
 
 class ColumnOverride(Strict):
-    """How a column is to be read."""
+    """A type that replaces a column's inferred type."""
 
     type: ColumnType
 
 
 class DatasetPatch(Strict):
-    """Types that replace the inferred ones; makes a new version."""
+    """New types for columns; they make a new version."""
 
     columns: Annotated[dict[ColumnName, ColumnOverride], Field(min_length=1)]
 

@@ -1,55 +1,64 @@
-"""The bodies of models and predictions."""
+"""The bodies of models, their metrics and predictions."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from descent.schemas.common import (
+    CheckpointId,
+    DatasetVersionRef,
+    DescribedBy,
+    Notice,
+    Problem,
+    RunId,
+    Scalar,
+    Wire,
+)
 from descent.schemas.datasets import TopValue
-from descent.schemas.runs import DatasetVersionRef
-from descent.schemas.wire import CheckpointId, ColumnType, Notice, RunId, Scalar, Wire
+from descent.spec import ColumnType
 from descent.strict import WHOLE, Strict
 
 
 class Model(Wire):
-    """A name under which versions are published."""
+    """A name with its versions."""
 
     name: str
-    #: the newest version that exists
+    #: the newest existing version
     latest_version: int | None = None
     aliases: dict[str, int] = Field(default_factory=dict)
     created_at: datetime
 
 
-class Limits(Wire):
-    """The least and the greatest value."""
+class ValueRange(Wire):
+    """The smallest and the greatest value."""
 
     min: float
     max: float
 
 
 class InputColumn(Wire):
-    """A column that the model reads; datetimes are told in seconds since 1970, UTC."""
+    """A column that the model reads; numbers of a datetime are seconds since 1970, UTC."""
 
     name: str
     type: ColumnType
     #: whether every training row had a value
     required: bool = False
-    #: how many training rows had none
+    #: the number of training rows without a value
     missing: int = 0
-    #: what stands in for a missing value: the training rows' mean, the column of those that were
-    #: missing or rare in training, or the training rows' share of each category
+    #: the replacement of a missing value: the mean of the training rows, the category of values
+    #: that were missing or rare in training, or the categories' shares of the training rows
     missing_as: Literal["mean", "other", "shares"] | None = None
     mean: float | None = None
     std: float | None = None
-    #: of the training rows; a value outside gets a warning
+    #: of the training rows; a value outside causes a warning
     min: float | None = None
     max: float | None = None
-    #: beyond these, values are clipped, with a warning
-    clip: Limits | None = None
+    #: values outside are clipped, with a warning
+    clip: ValueRange | None = None
     #: the categories of the training rows, most frequent first
     categories: list[TopValue] | None = None
-    #: how many training rows had a category that is not listed
+    #: the number of training rows with a category that is not in the list
     rare: int | None = None
 
 
@@ -65,20 +74,20 @@ class OutputColumn(Wire):
 
 
 class Signature(Wire):
-    """What goes in and what comes out."""
+    """The columns that a model reads and predicts."""
 
     inputs: list[InputColumn]
     outputs: list[OutputColumn]
 
 
 class Imported(Wire):
-    """Which bundle a version came from, and what that said of its origin."""
+    """The bundle that a version was imported from, and the origin that it names."""
 
     #: of the bundle
     sha256: str
     #: the version of Descent that exported it
     descent: str
-    #: what it was called there
+    #: the name of the model where it was exported
     model: str
     version: int
     run: str | None = None
@@ -87,7 +96,7 @@ class Imported(Wire):
 
 
 class ColumnImportance(Wire):
-    """What shuffling a column costs the predictions, over several shuffles."""
+    """The increase of the error when a column is shuffled, over several shuffles."""
 
     column: str
     mean: float
@@ -95,11 +104,11 @@ class ColumnImportance(Wire):
 
 
 class Importance(Wire):
-    """How much each column is worth to the model: its permutation importance."""
+    """The permutation importance of each column."""
 
-    #: where the rows come from; `train` where none were held out
+    #: the split of the rows; `train` if no rows were held out
     split: str
-    #: what shuffling costs: the fall of `r2`, or the rise of `cross_entropy` for classes
+    #: the measured cost: the fall of `r2`, or for classes the rise of `cross_entropy`
     metric: Literal["r2", "cross_entropy"]
     rows: int
     shuffles: int
@@ -107,20 +116,87 @@ class Importance(Wire):
     columns: list[ColumnImportance]
 
 
+class RegressionMetrics(Wire):
+    """The errors of predicted numbers in the target's own units; null if not finite.
+
+    For several targets these are means over the targets, and `targets` holds each target's.
+    """
+
+    sse: float | None
+    mse: float | None
+    mae: float | None
+    rmse: float | None
+    #: null if all rows have the same value
+    r2: float | None
+    targets: dict[str, "RegressionMetrics"] | None = None
+
+
+class ClassMetrics(Wire):
+    """How well one class is recognised; a metric that the rows do not define is null."""
+
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    #: the number of rows of the class
+    support: int
+
+
+class Confusion(Wire):
+    """Counts of rows: `matrix[i][j]` rows of class `labels[i]` were predicted as `labels[j]`."""
+
+    labels: list[str]
+    matrix: list[list[int]]
+
+
+class ClassificationMetrics(Wire):
+    """How well classes are predicted; a metric that the rows do not define is null."""
+
+    accuracy: float | None
+    cross_entropy: float | None
+    #: only for two classes
+    auc: float | None
+    #: the mean over the classes
+    f1: float | None
+    classes: dict[str, ClassMetrics]
+    confusion: Confusion
+
+
+class BaselineMetrics(Wire):
+    """The metrics of predictions without a network, on one split."""
+
+    split: str
+    #: for the mean of the training rows, or for their classes' shares
+    constant: RegressionMetrics | ClassificationMetrics
+    #: for least squares; only for a regression on a table that is small enough
+    linear: RegressionMetrics | None = None
+
+
+class ModelMetrics(Wire):
+    """The metrics of a model on each split that has rows, beside those of baselines."""
+
+    train: RegressionMetrics | ClassificationMetrics | None = None
+    validation: RegressionMetrics | ClassificationMetrics | None = None
+    test: RegressionMetrics | ClassificationMetrics | None = None
+    baseline: BaselineMetrics | None = None
+    #: absent if it would take too long to compute
+    importance: Importance | None = None
+
+
 class ProofDetails(Wire):
-    """What a version was proved by: rows that went through every way of asking it."""
+    """The comparison of all prediction paths of a version, row by row."""
 
     rows: int
-    #: held-out rows; training rows where none were; golden rows where the table was not at hand
+    #: held-out rows, else training rows; golden rows of the bundle if the table is missing
     source: Literal["held_out", "training", "golden"]
-    #: by way the largest difference from what training computes: of a number in units of the larger
-    #: of it and its target's standard deviation, of a share itself; null where an answer is lacking
+    #: the largest difference from the training process's predictions, by path. For numbers it is
+    #: relative to the larger of the value and the target's standard deviation, for probabilities
+    #: absolute; null if a prediction is missing
     ways: dict[str, float | None]
-    #: by way the rows that it has no words for
+    #: the number of rows that a path cannot represent, by path
     left_out: dict[str, int] = Field(default_factory=dict)
-    #: the largest of all ways
+    #: the largest difference of all paths
     largest: float | None
-    #: what each difference may be at most
+    #: the largest difference that passes
     tolerance: float
     seconds: float
     finished_at: datetime
@@ -132,23 +208,25 @@ class ModelVersion(Wire):
     model: str
     version: int
     aliases: list[str] = Field(default_factory=list)
-    #: these three are null where the version was imported
+    #: null for an imported version, as the next two
     run_id: RunId | None = None
     checkpoint_id: CheckpointId | None = None
     dataset: DatasetVersionRef | None = None
     imported: Imported | None = None
+    #: the run's `RunConfig`; for an imported version the bundle's, of whichever release made it
     config: dict[str, Any]
     signature: Signature
+    #: `ModelMetrics` without the importance; for an imported version as the bundle has them
     metrics: dict[str, Any]
-    #: null for a checkpoint that is not its run's result, or where it would have taken too long
+    #: null for a checkpoint that is not its run's result, or if it would take too long to compute
     importance: Importance | None = None
     bytes: int
     sha256: str
-    #: whether it answers the same whichever way it is asked; no alias points to it before
+    #: whether all prediction paths agree; only then can an alias point to the version
     proof: Literal["pending", "passed", "failed"] = "pending"
     proof_details: ProofDetails | None = None
-    #: why the proof failed: a problem object
-    proof_error: dict[str, Any] | None = None
+    #: the reason why the proof failed
+    proof_error: Annotated[dict[str, Any], DescribedBy(Problem)] | None = None
     created_at: datetime
 
 
@@ -161,24 +239,24 @@ class ClosedForm(Wire):
 
 
 class Parameters(Wire):
-    """The numbers of a linear model in the columns' own units, by target if there are several."""
+    """The parameters of a linear model in the columns' own units, by target for several targets."""
 
     weights: dict[str, Any]
     bias: Any
-    #: null where the training rows were not at hand when the version was made
+    #: the sum of squared errors; null if the training rows were missing when the version was made
     sse: Any = None
     closed_form: ClosedForm | None = None
 
 
 class Canary(Wire):
-    """The version that answers a share of an alias's requests in its place."""
+    """The version that answers a share of the alias's requests."""
 
     version: int
     percent: float
 
 
 class Shadow(Wire):
-    """The version that computes an alias's answers too, and is only compared."""
+    """The version that gets copies of the alias's requests; its answers are only compared."""
 
     version: int
 
@@ -196,7 +274,7 @@ class Alias(Wire):
 
 
 class AliasMove(Wire):
-    """What an alias was made to point to, when, and by whom."""
+    """A move of an alias: its new target, the time and the API key."""
 
     #: counts the moves of the alias
     revision: int
@@ -204,7 +282,7 @@ class AliasMove(Wire):
     version: int
     canary: Canary | None = None
     shadow: Shadow | None = None
-    #: the API key that did it; null without one, or with that of DESCENT_API_KEY
+    #: the API key of the request; null without one, or for DESCENT_API_KEY of the service
     key_id: str | None = None
     moved_at: datetime
 
@@ -213,20 +291,20 @@ VersionNumber = Annotated[int, Field(ge=1, lt=2**31), WHOLE]
 
 
 class CanaryPut(Strict):
-    """The version that shall answer this share of the requests, and how large it is."""
+    """The version to answer a share of the requests, and that share."""
 
     version: VersionNumber
     percent: Annotated[float, Field(gt=0, lt=100)]
 
 
 class ShadowPut(Strict):
-    """The version that shall compute the same answers, to be compared."""
+    """The version to send copies of the requests to."""
 
     version: VersionNumber
 
 
 class AliasPut(Strict):
-    """What the alias shall point to; a canary or shadow that is not named ends."""
+    """The target of an alias. Without `canary` or `shadow`, an existing one ends."""
 
     version: VersionNumber
     canary: CanaryPut | None = None
@@ -241,7 +319,7 @@ class AliasPut(Strict):
 
 
 class PredictRequest(Strict):
-    """Rows, or the same column by column. An absent key and null mean missing."""
+    """A table by rows or by columns. An absent key and null are missing values."""
 
     rows: list[dict[str, Scalar]] | None = None
     columns: dict[str, list[Scalar]] | None = None
@@ -254,7 +332,7 @@ class PredictRequest(Strict):
 
 
 class PredictionError(Wire):
-    """Why this row could not be predicted."""
+    """The reason why a row has no prediction."""
 
     code: str
     detail: str
@@ -262,10 +340,10 @@ class PredictionError(Wire):
 
 
 class Explanation(Wire):
-    """How the columns led to a number: base and contributions add up to it.
+    """The contribution of each column to a prediction: base and contributions add up to it.
 
-    The number is the value of a regression, and the log-odds, log(p / (1 - p)), of the class that
-    was predicted. The base is that number for a row of which nothing is known.
+    They explain the value of a regression, or the log-odds, log(p / (1 - p)), of the predicted
+    class. The base is the prediction for a row whose values are all unknown.
     """
 
     base: float
@@ -273,13 +351,13 @@ class Explanation(Wire):
 
 
 class Prediction(Wire):
-    """The answer to one row."""
+    """The prediction for one row."""
 
-    #: of the target's own type; an object where there are several targets; null with an `error`
+    #: of the target's type; an object for several targets; null with an `error`
     value: Scalar | dict[str, Scalar]
-    #: class → probability
+    #: the probability by class, or by target and class
     probabilities: dict[str, float] | dict[str, dict[str, float]] | None = None
-    #: with `explain=true`; by target where there are several
+    #: with `explain=true`; by target for several targets
     explanation: Explanation | dict[str, Explanation] | None = None
     warnings: list[Notice] | None = None
     error: PredictionError | None = None
@@ -288,10 +366,10 @@ class Prediction(Wire):
 class Predictions(Wire):
     """One prediction for each row, in order."""
 
-    #: null where a run was asked that made no version
+    #: null for a run that registered no version
     model: str | None = None
     version: int | None = None
-    #: only where a run was asked
+    #: only for predictions of a run
     run: str | None = None
     checkpoint: str | None = None
     predictions: list[Prediction]

@@ -5,10 +5,12 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from descent.schemas.wire import (
+from descent.schemas.common import (
     CheckpointId,
-    DatasetId,
+    DatasetVersionRef,
+    DescribedBy,
     EventKind,
+    ModelVersionRef,
     Notice,
     Number,
     Problem,
@@ -17,26 +19,13 @@ from descent.schemas.wire import (
     Split,
     Wire,
 )
-from descent.spec import Name
+from descent.schemas.models import ModelMetrics
+from descent.spec import Name, RunConfig
 from descent.strict import Strict
 
 
-class DatasetVersionRef(Wire):
-    """Which version of which dataset."""
-
-    id: DatasetId
-    version: int
-
-
-class ModelVersionRef(Wire):
-    """Which version of which model."""
-
-    name: str
-    version: int
-
-
 class Progress(Wire):
-    """How far a run is."""
+    """The progress of a run."""
 
     epoch: int
     epochs: int
@@ -56,38 +45,38 @@ class Best(Wire):
 
 
 class Timings(Wire):
-    """Where the time went."""
+    """The durations of a run's phases."""
 
     queued_s: float | None = None
     start_s: float | None = None
     training_s: float | None = None
-    #: how much of it went into checkpoints
+    #: the part of the training time that was spent on checkpoints
     saving_s: float | None = None
 
 
 class Run(Wire):
-    """One training job and all that it leaves."""
+    """One training job and its results."""
 
     id: RunId
     name: str | None = None
     tags: dict[str, str] = Field(default_factory=dict)
     state: RunState
     state_reason: str | None = None
-    #: the number of the try; it grows when another worker takes the run over
+    #: the number of the attempt; it grows when another worker takes over the run
     attempt: int
     dataset: DatasetVersionRef
-    #: the normalised `RunConfig`
-    config: dict[str, Any]
+    #: complete: every field has a value
+    config: Annotated[dict[str, Any], DescribedBy(RunConfig)]
     progress: Progress | None = None
-    #: split → metric → newest value
+    #: the latest value by split and metric
     latest: dict[str, dict[str, Number]] | None = None
     best: Best | None = None
-    #: split → metrics of the model that is kept, once the run has ended
-    evaluation: dict[str, Any] | None = None
+    #: the metrics of the kept model, once the run has ended
+    evaluation: Annotated[dict[str, Any], DescribedBy(ModelMetrics)] | None = None
     device: str | None = None
     queue_position: int | None = None
     not_before: datetime | None = None
-    timings: Timings = Timings()
+    timings: Timings = Field(default_factory=Timings)
     warnings: list[Notice] = Field(default_factory=list)
     error: Problem | None = None
     model: ModelVersionRef | None = None
@@ -98,7 +87,7 @@ class Run(Wire):
 
 
 class RunPatch(Strict):
-    """What of a run may be changed: how it is called."""
+    """The fields of a run that can change: its name and tags."""
 
     name: Annotated[str, Field(max_length=256)] | None = None
     tags: (
@@ -114,7 +103,7 @@ class RunPatch(Strict):
 
 
 class Estimate(Wire):
-    """What a run would cost."""
+    """The estimated cost of a run."""
 
     parameters: int
     steps: int
@@ -123,9 +112,9 @@ class Estimate(Wire):
 
 
 class RunPlan(Wire):
-    """A validated configuration; no run is made."""
+    """A validated, complete configuration; no run is made."""
 
-    config: dict[str, Any]
+    config: Annotated[dict[str, Any], DescribedBy(RunConfig)]
     warnings: list[Notice] = Field(default_factory=list)
     estimate: Estimate
 
@@ -144,7 +133,7 @@ class MetricRow(Wire):
 
 
 class MetricColumns(Wire):
-    """The same as arrays, one per field of `MetricRow`."""
+    """The rows as arrays, one per field of `MetricRow`."""
 
     seq: list[int]
     attempt: list[int]
@@ -157,14 +146,14 @@ class MetricColumns(Wire):
 
 
 class Rewind(Wire):
-    """Rows with a greater `seq` were replaced by those of this attempt."""
+    """Rows of this attempt replaced all rows with a greater `seq`."""
 
     attempt: int
     after_seq: int
 
 
 class MetricsPage(Wire):
-    """Live rows of a run's curves and where to read on."""
+    """Live rows of a run's curves, and the place to continue reading."""
 
     data: list[MetricRow] | MetricColumns
     next_after: int
@@ -172,12 +161,12 @@ class MetricsPage(Wire):
     rewinds: list[Rewind]
     is_final: bool
     downsampled: bool
-    #: the newest event then: a stream from after it brings every later row, so none is missed
+    #: the latest event at that time; an event stream from here on brings every later row
     last_event_id: int | None = None
 
 
 class TargetPoints(Wire):
-    """What was predicted for each row, beside what is true; a row in each list."""
+    """The actual and the predicted values of a target, row by row."""
 
     target: str
     actual: list[float]
@@ -185,9 +174,9 @@ class TargetPoints(Wire):
 
 
 class RocCurve(Wire):
-    """How many of the others are taken for a class at each threshold, and how many of its own."""
+    """The ROC curve of a class: both rates at each threshold."""
 
-    #: the class; of two the second one
+    #: the class; of two classes the second one
     label: str
     auc: float | None = None
     false_positive_rate: list[float]
@@ -196,38 +185,38 @@ class RocCurve(Wire):
 
 
 class Evaluation(Wire):
-    """How a run's best checkpoint does on rows of one split, for pictures."""
+    """Predictions of a run's best checkpoint on rows of one split, for plots."""
 
     split: Split
-    #: of the split
+    #: the number of rows of the split
     rows: int
-    #: how many of them are in here
+    #: the number of rows in `points` or `curves`
     shown: int
-    #: of a regression
+    #: for a regression
     points: list[TargetPoints]
-    #: of classes
+    #: for a classification
     curves: list[RocCurve]
 
 
 class NamedShape(Wire):
-    """A parameter of a net: its place in the net, and how many numbers it is."""
+    """A parameter of a network, with the shape of its array."""
 
     name: str
     shape: list[int]
 
 
 class Axis(Wire):
-    """A column of numbers that a picture may have as an axis."""
+    """A numeric column that a plot can use as an axis."""
 
     column: str
-    #: which number of an encoded row it is
+    #: its index in an encoded row
     place: int
     min: float
     max: float
 
 
 class TargetUnits(Wire):
-    """How the net's outputs become values: output · scale + center, or softmax for classes."""
+    """The decoding of the network's outputs: output · scale + center, or softmax for classes."""
 
     classes: list[str] | None = None
     center: list[float]
@@ -235,27 +224,27 @@ class TargetUnits(Wire):
 
 
 class EncodedRows(Wire):
-    """Rows as the net sees them."""
+    """Rows as the network's input."""
 
     x: list[list[float]]
-    #: numbers in the target's own units, by row and target; or the number of the class, by row
+    #: by row: the targets' values in their own units, or the index of the class
     truth: list[Any]
     split: list[Split]
 
 
 class LineFacts(Wire):
-    """What needs no training for a linear model."""
+    """Exact results for a linear model, computed without training."""
 
-    #: output → `{"weights", "bias"}` in the columns' own units; null for classes
+    #: `{"weights", "bias"}` in the columns' own units by output; null for classes
     closed_form: dict[str, Any] | None = None
-    #: of plain gradient descent on all rows, for a loss whose surface is a parabola
+    #: for full-batch gradient descent on a quadratic loss; above it, training diverges
     largest_learning_rate: float | None = None
 
 
 class TrajectorySubject(Wire):
-    """What the frames of a trajectory are frames of.
+    """The network of a trajectory, and a sample of its rows.
 
-    An encoded number is (value - center) / scale of the column that its label names.
+    An encoded number is (value - center) / scale, for the column that its label names.
     """
 
     #: the layers, input side first
@@ -270,32 +259,32 @@ class TrajectorySubject(Wire):
     target: TargetUnits
     loss: str
     steps_per_epoch: int
-    #: how many rows each split has
+    #: the number of rows by split
     rows: dict[str, int]
-    #: some of them: all, where they are few
+    #: a sample of the rows, or all if they are few
     sample: EncodedRows
-    #: null unless the model is linear and the rows are few enough
+    #: null unless the model is linear and the table small enough
     line: LineFacts | None = None
 
 
 class Trajectory(Wire):
-    """All parameters of a small net after each epoch, or after some, evenly spread."""
+    """All parameters of a small network after every epoch, or after evenly spaced epochs."""
 
     attempt: int
-    #: null for a net that is too large, or before the first attempt has started
+    #: null if the network is too large, or before the first attempt starts
     subject: TrajectorySubject | None = None
     epochs: list[int]
-    #: steps that were made by then
+    #: the number of steps until each of the epochs
     steps: list[int]
-    #: the parameters at each of the epochs, in the order of the subject's `parameters`
+    #: the parameters after each of the epochs, in the order of the subject's `parameters`
     frames: list[list[float]]
-    #: the epoch to read on from; null where these are all that there are by now
+    #: the epoch to continue reading from; null if no more epochs exist yet
     next_after: int | None = None
     is_final: bool
 
 
 class RunEvent(Wire):
-    """Something that happened to a run."""
+    """An event of a run."""
 
     #: 1, 2, 3, … per run: the `id` of the event in a stream
     seq: int
@@ -308,8 +297,8 @@ class RunEvent(Wire):
 class Checkpoint(Wire):
     """The state of a run at one step, with the parameters of the best epoch until then.
 
-    `epoch` and `step` are where training goes on from; `metrics` and predictions are those of
-    `metrics_epoch`, which is null before the first epoch has ended.
+    Training resumes at `epoch` and `step`. `metrics` and predictions belong to `metrics_epoch`,
+    which is null before the end of the first epoch.
     """
 
     id: CheckpointId
@@ -326,6 +315,6 @@ class Checkpoint(Wire):
 
 
 class CheckpointRegister(Strict):
-    """The model that the checkpoint becomes a version of."""
+    """The model to register the checkpoint under."""
 
     model: Name

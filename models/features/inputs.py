@@ -12,7 +12,8 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from models.data import TEXTUAL, Categories, ColumnType, ColumnValues, Floats, Integers, Table
+from descent.spec import ColumnType
+from models.data import TEXTUAL, Categories, ColumnValues, Floats, Integers, Table
 
 #: Categories of a column that get an encoded number of their own, the most frequent ones. The rest
 #: share one: each encoded number costs a column of the first layer's weights.

@@ -12,8 +12,8 @@ from typing import Any, ClassVar, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from descent.spec import Task
-from models.data import Categories, ColumnType, Floats, Integers, Table
+from descent.spec import ColumnType, Task
+from models.data import Categories, Floats, Integers, Table
 from models.errors import DataInvalid
 
 #: A class in its column's own type.

@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from models.data import Categories, ColumnType, ColumnValues, Floats, Integers, Table, take
+from descent.spec import ColumnType
+from models.data import Categories, ColumnValues, Floats, Integers, Table, take
 from models.features.encoding import Features
 from models.features.inputs import Choice, Input, Moment, Numeric
 from models.features.targets import ClassTarget

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel
 
-from models.data import ColumnType
+from descent.spec import ColumnType
 from service.jobs.messages import FileMessage
 
 

@@ -341,7 +341,13 @@ def _wanted(given: list[str] | None, names: list[str]) -> list[str]:
 @router.get(
     "/{dataset_id}/content",
     response_class=StreamingResponse,
-    responses={200: {"content": {"application/octet-stream": {}}}},
+    responses={
+        200: {
+            "content": {
+                "application/octet-stream": {"schema": {"type": "string", "format": "binary"}}
+            }
+        }
+    },
     operation_id="get_dataset_content",
 )
 @has_etag

@@ -14,10 +14,10 @@ from fastapi.routing import iter_route_contexts
 from pydantic.json_schema import models_json_schema
 
 from descent import schemas as bodies
-from descent.schemas import mlflow, tensors
+from descent.schemas import protocols
 from service.http.strict_route import Marks, marks_of
 
-BODIES = vars(bodies) | vars(mlflow) | vars(tensors)
+BODIES = vars(bodies) | vars(protocols)
 REF = "#/components/schemas/{model}"
 _REFERENCE = re.compile(r'"#/components/schemas/([A-Za-z0-9_]+)"')
 #: FastAPI's own error bodies, which no route of ours sends

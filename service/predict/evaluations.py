@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from descent.spec import RunConfig
-from models.data import ColumnType, Floats, Integers, Table, generator, read_table, take
+from descent.spec import ColumnType, RunConfig
+from models.data import Floats, Integers, Table, generator, read_table, take
 from models.evaluation.scores import pairs, roc_curve
 from models.evaluation.split import RowSplit, columns_that_split, split_table
 from models.features.targets import ClassTarget

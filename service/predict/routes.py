@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Depends, Path, Query, Request, Response
 
 from descent import schemas
-from descent.schemas.mlflow import Scores
+from descent.schemas.protocols import Scores
 from descent.spec import Name
 from models.predict.predictor import Predictor
 from service.errors import BadRequest, UnsupportedMedia
@@ -95,7 +95,7 @@ BODY: dict[str, Any] = {
             JSON: {
                 "schema": {
                     "anyOf": [
-                        schemas.PredictRequest.model_json_schema(),
+                        {"$ref": "#/components/schemas/PredictRequest"},
                         {"$ref": "#/components/schemas/ScoringRequest"},
                     ]
                 }

@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import partial
 
 from fastapi import Response
+from fastapi.responses import PlainTextResponse
 
 from service.errors import NotFound
 from service.http import strict_route
@@ -24,14 +25,14 @@ async def invocations(inference: InferenceDep, asked: AskedDep) -> Response:
     return await queued(inference, partial(_target, inference), replace(asked, is_invocation=True))
 
 
-@router.get("/ping", operation_id="ping")
+@router.get("/ping", operation_id="ping", response_class=Response)
 def ping(inference: InferenceDep) -> Response:
     """Load the configured model and tell that it is ready."""
     inference.predictors.get(_target(inference).sha256)
     return Response("\n", media_type=JSON)
 
 
-@router.get("/version", operation_id="version")
+@router.get("/version", operation_id="version", response_class=PlainTextResponse)
 def version() -> Response:
     """Tell the version of the service, as MLflow's server tells its own."""
     return Response(own_version(), media_type="text/plain")

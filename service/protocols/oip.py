@@ -16,7 +16,7 @@ from anyio.to_thread import run_sync
 from fastapi import Depends, Header, Path, Request, Response
 from sqlalchemy import select
 
-from descent.schemas.tensors import InferAnswer, InferRequest
+from descent.schemas.protocols import InferAnswer, InferRequest
 from descent.spec import Name
 from models.predict.predictor import Predictor
 from models.predict.values import ValueProblem

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from descent.schemas.tensors import InferRequest, InputTensor, TensorParameters
+from descent.schemas.protocols import InferRequest, InputTensor, TensorParameters
 from models.features.encoding import Features
 from service.errors import BadRequest, Invalid
 from service.http import validation

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from models.data import ColumnType
+from descent.spec import ColumnType
 from models.training.interface import Best, Frame, MetricRow, Progress
 from service.jobs.messages import Began, FileMessage, Heartbeat, Message
 
@@ -64,7 +64,7 @@ class TrainingHeartbeat(Heartbeat):
 
 
 class CheckpointFile(FileMessage):
-    """A checkpoint that is complete on disk; see `models.training.interface.Saved`."""
+    """A checkpoint that is complete on disk; see `models.training.state.interface.Saved`."""
 
     type: Literal["checkpoint"] = "checkpoint"
     bytes: int

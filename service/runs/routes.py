@@ -296,7 +296,10 @@ def _prefers(request: Request, media_type: str) -> bool:
     "/{run_id}/events",
     response_model=schemas.Page[schemas.RunEvent],
     operation_id="list_events",
-    responses={200: {"content": {"text/event-stream": {}}}, 204: {"description": "At the end."}},
+    responses={
+        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
+        204: {"description": "At the end."},
+    },
 )
 async def list_events(
     run_id: str,

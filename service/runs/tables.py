@@ -143,7 +143,7 @@ Index(
 
 
 class Trajectory(Table):
-    """What the frames of a run are frames of; see `models.training.trajectory`."""
+    """What the frames of a run are frames of; see `models.training.state.trajectory`."""
 
     __tablename__ = "trajectories"
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from descent.cli import app
 from descent.client import Client
-from descent.exit_codes import FAILED, MEANINGS, OK, REFUSED, UNREACHABLE, USAGE
+from descent.output import FAILED, MEANINGS, OK, REFUSED, UNREACHABLE, USAGE
 from tests.serving import RunService
 from tests.warm import Parent
 

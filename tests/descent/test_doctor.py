@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from descent import Client
-from descent.checks import Check
 from descent.doctor import there
-from descent.exit_codes import FAILED, OK, UNREACHABLE
+from descent.output import FAILED, OK, UNREACHABLE
+from descent.schemas.system import Check
 from descent.server import PACKAGES
 from descent.transport import Transport
 from tests.descent.scripted import Answer, scripted

@@ -11,7 +11,7 @@ import pytest
 
 import descent.client
 from descent import Client
-from descent.batch import BatchPrediction
+from descent.job import BatchPrediction
 from descent.model import Model
 from descent.predictions import Predictions
 from descent.run import Run

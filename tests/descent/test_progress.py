@@ -9,10 +9,17 @@ import pytest
 from nbclient import NotebookClient
 from rich.console import Console
 
+from descent.curve import Event
 from descent.errors import Unreachable
-from descent.events import Event
-from descent.progress import Markup, Training, in_notebook, in_terminal, screen, show_training
-from descent.transport import Call, Transport, Watched, unwatched
+from descent.progress import (
+    Markup,
+    TrainingProgress,
+    in_notebook,
+    in_terminal,
+    screen,
+    show_training,
+)
+from descent.transport import ApiCall, Transport, Watched, unwatched
 from tests.descent.scripted import Answer, scripted
 
 V4 = {"nbformat": 4, "nbformat_minor": 5}  # of a notebook's file
@@ -34,7 +41,7 @@ def events(*losses: float) -> list[Event]:
 def test_in_a_terminal_there_is_a_bar_that_ends_full() -> None:
     output = io.StringIO()
     console = Console(file=output, force_terminal=True, width=100)
-    in_terminal(events(3.0, 2.0, 1.5), Training("Training it", epochs=200), console)
+    in_terminal(events(3.0, 2.0, 1.5), TrainingProgress("Training it", epochs=200), console)
     last = output.getvalue().rpartition("Training it")[2]
     assert "3/3" in last  # it stopped early: the bar is full all the same
     assert "loss 1.5" in last
@@ -68,7 +75,7 @@ class Output:
 
 def test_in_a_notebook_there_are_a_bar_and_a_curve() -> None:
     output = Output()
-    in_notebook(events(3.0, 2.0, 1.5), Training("<b>it</b>", epochs=200), output)
+    in_notebook(events(3.0, 2.0, 1.5), TrainingProgress("<b>it</b>", epochs=200), output)
     last = output.shown[-1]
     assert '<progress value="3" max="3">' in last
     assert "<polyline" in last
@@ -116,7 +123,7 @@ def test_a_download_is_whole_or_not_there(tmp_path: Path) -> None:
     with scripted(cut, cut) as (url, _):
         transport = Transport(url, "", 0.0)
         with pytest.raises(Unreachable):
-            transport.download(Call("GET", "/x"), target, unwatched)
+            transport.download(ApiCall("GET", "/x"), target, unwatched)
         transport.close()
     assert target.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [target]
@@ -127,7 +134,7 @@ def test_a_download_that_broke_is_begun_again(tmp_path: Path) -> None:
     told: list[tuple[int, int | None]] = []
     with scripted(cut, Answer(200, b"all of it")) as (url, asked):
         transport = Transport(url, "", 10)
-        transport.download(Call("GET", "/x"), tmp_path / "f", lambda *to: told.append(to))
+        transport.download(ApiCall("GET", "/x"), tmp_path / "f", lambda *to: told.append(to))
         transport.close()
     assert (tmp_path / "f").read_bytes() == b"all of it"
     assert len(asked) == 2

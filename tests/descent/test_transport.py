@@ -14,10 +14,10 @@ from descent.errors import (
     Unavailable,
     Unreachable,
 )
-from descent.transport import Call, Transport
+from descent.transport import ApiCall, Transport
 from tests.descent.scripted import Answer, scripted
 
-POST = Call("POST", "/api/v1/runs", json={"a": 1})
+POST = ApiCall("POST", "/api/v1/runs", json={"a": 1})
 
 
 def problem(status: int, code: str, **members: object) -> Answer:
@@ -40,7 +40,7 @@ def test_a_busy_service_is_asked_again() -> None:
     busy = problem(503, "busy")
     with scripted(busy, problem(429, "too_many"), Answer()) as (url, asked):
         transport = Transport(url, "", 10)
-        assert transport.send(Call("GET", "/x")).is_success
+        assert transport.send(ApiCall("GET", "/x")).is_success
         transport.close()
     assert len(asked) == 3
 
@@ -49,7 +49,7 @@ def test_a_service_that_stays_busy_is_given_up() -> None:
     with scripted(problem(503, "busy")) as (url, asked):
         transport = Transport(url, "", 0)
         with pytest.raises(Unavailable, match="busy"):
-            transport.send(Call("GET", "/x"))
+            transport.send(ApiCall("GET", "/x"))
         transport.close()
     assert len(asked) == 1
 
@@ -66,7 +66,7 @@ def test_a_patch_that_may_have_arrived_is_not_repeated() -> None:
     with scripted(Answer(0)) as (url, asked):
         transport = Transport(url, "", 10)
         with pytest.raises(Unreachable):
-            transport.send(Call("PATCH", "/x", json={}))
+            transport.send(ApiCall("PATCH", "/x", json={}))
         transport.close()
     assert len(asked) == 1
 
@@ -74,7 +74,7 @@ def test_a_patch_that_may_have_arrived_is_not_repeated() -> None:
 def test_a_stream_is_sent_from_its_beginning_again() -> None:
     with scripted(problem(503, "busy"), Answer()) as (url, asked):
         transport = Transport(url, "", 10)
-        transport.send(Call("POST", "/x", content=lambda: io.BytesIO(b"a,b\n1,2\n")))
+        transport.send(ApiCall("POST", "/x", content=lambda: io.BytesIO(b"a,b\n1,2\n")))
         transport.close()
     assert [request.body for request in asked] == [b"a,b\n1,2\n"] * 2
 
@@ -82,7 +82,7 @@ def test_a_stream_is_sent_from_its_beginning_again() -> None:
 def test_the_key_goes_into_its_header_and_nowhere_else() -> None:
     with scripted(Answer()) as (url, asked):
         transport = Transport(url, "a secret of mine", 0)
-        transport.send(Call("GET", "/x", params={"limit": 1, "after": None}))
+        transport.send(ApiCall("GET", "/x", params={"limit": 1, "after": None}))
         transport.close()
     assert asked[0].headers["Authorization"] == "Bearer a secret of mine"
     assert asked[0].path == "/x?limit=1"
@@ -124,7 +124,7 @@ def test_an_answer_of_somebody_else_is_named() -> None:
     with scripted(Answer(404, b"<html>")) as (url, _asked):
         transport = Transport(url, "", 0)
         with pytest.raises(NotFound, match="http_404"):
-            transport.send(Call("GET", "/x"))
+            transport.send(ApiCall("GET", "/x"))
         transport.close()
 
 

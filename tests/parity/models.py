@@ -10,10 +10,10 @@ import torch
 from sqlalchemy import Engine
 from torch import nn
 
-from descent.spec import RunConfig
+from descent.spec import ColumnType, RunConfig
 from models import checkpoint
 from models.checkpoint import BEST
-from models.data import ColumnType, Floats, Table
+from models.data import Floats, Table
 from models.features.encoding import Features
 from models.nets.architectures import build
 from models.predict.predictor import Predictor

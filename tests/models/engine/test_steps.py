@@ -9,8 +9,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
-from descent.spec import LossName, ModelSpec, OptimizerSpec
-from models.data import ColumnType
+from descent.spec import ColumnType, LossName, ModelSpec, OptimizerSpec
 from models.engine.losses import ErrorLoss, Loss, choose_loss
 from models.engine.optimizers import make_optimizer
 from models.engine.steps import Autograd, DensePasses, Stepper

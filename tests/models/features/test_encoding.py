@@ -4,7 +4,8 @@ import math
 import numpy as np
 import pytest
 
-from models.data import ColumnType, Table
+from descent.spec import ColumnType
+from models.data import Table
 from models.errors import DataInvalid
 from models.features.encoding import Features, estimate_width
 from models.features.inputs import MAX_CATEGORIES, Choice

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from models.data import ColumnType
+from descent.spec import ColumnType
 from models.nets.stack import load_stack
 from models.predict import bulk
 from models.predict.bulk import Bulk, Texts

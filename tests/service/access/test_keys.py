@@ -14,6 +14,8 @@ from service.settings import Settings
 from service.storage.database import writing
 from tests.serving import Serve
 
+pytestmark = pytest.mark.both_databases
+
 SETTING = "setting-key-of-the-test"
 
 

@@ -18,7 +18,7 @@ from service.datasets.versions import DatasetUnavailable
 from service.jobs import life, queue
 from service.jobs.kind import Site
 from service.registry import versions
-from service.registry.checkpoints import ModelUnavailable
+from service.registry.versions import ModelUnavailable
 from service.storage import references
 from service.storage.blobs import LocalBlobs
 from service.storage.database import reading, writing

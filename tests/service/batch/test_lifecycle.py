@@ -21,6 +21,8 @@ from service.storage.database import reading, writing
 from service.storage.references import Stored
 from tests.service.rows import add_dataset, add_run
 
+pytestmark = pytest.mark.both_databases
+
 LEASE = 20.0
 COUNTS = {"errors": 1, "warnings": {"missing": 2}}
 

@@ -31,6 +31,8 @@ from service.storage.columns import utc_now
 from service.storage.database import reading, writing
 from tests.serving import app_of, serving
 
+pytestmark = pytest.mark.both_databases
+
 
 class Body(Strict):
     """What the probe takes."""

@@ -19,6 +19,8 @@ from tests.serving import app_of
 
 #: GETs of the API that show neither a single resource nor metrics
 LISTS = {"/api/v1/architectures"}
+#: MLflow's, which answers an empty line
+BODILESS = {"get /ping"}
 
 
 @pytest.fixture(scope="module")
@@ -120,3 +122,79 @@ def test_the_bounds_of_numbers_are_told_in_the_words_of_json_schema(
     assert (epochs["minimum"], epochs["maximum"]) == (1, 1_000_000)
     # What pydantic cannot translate it writes down under its own names.
     assert not re.search(r'"(ge|gt|le|lt)":', json.dumps(document))
+
+
+# ---- what generators of clients need, of which `test_generated_client` runs one -----------------
+
+
+def every_operation(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, methods in document["paths"].items():
+        yield from ((f"{method} {path}", operation) for method, operation in methods.items())
+
+
+def contents(operation: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the content type and the schema of every body that an operation reads or writes."""
+    for body in (operation.get("requestBody", {}), *operation["responses"].values()):
+        for media_type, content in body.get("content", {}).items():
+            yield media_type, content.get("schema", {})
+
+
+def inner_schemas(schema: Any) -> Iterator[dict[str, Any]]:
+    """Yield a schema and every schema inside it; references are not followed."""
+    if isinstance(schema, list):
+        for each in schema:
+            yield from inner_schemas(each)
+    elif isinstance(schema, dict):
+        yield schema
+        for name, each in schema.items():
+            if name not in {"default", "x-default", "example", "examples"}:
+                yield from inner_schemas(each)
+
+
+def test_every_operation_has_an_id_of_its_own(document: dict[str, Any]) -> None:
+    ids = [operation.get("operationId") for _, operation in every_operation(document)]
+    assert all(re.fullmatch(r"[a-z][a-z_]+", name or "") for name in ids)
+    assert len(set(ids)) == len(ids)
+
+
+def test_every_body_has_a_schema_and_objects_with_members_are_named(
+    document: dict[str, Any],
+) -> None:
+    for place, operation in every_operation(document):
+        successes = [each for status, each in operation["responses"].items() if status < "3"]
+        has_body = any("content" in each for each in successes)
+        assert has_body or "204" in operation["responses"] or place in BODILESS, place
+        for media_type, schema in contents(operation):
+            assert schema, (place, media_type)
+            if media_type != "multipart/form-data":
+                assert not [each for each in inner_schemas(schema) if "properties" in each], place
+
+
+def test_no_inline_object_takes_the_name_of_a_component(document: dict[str, Any]) -> None:
+    """Generators name an inline object or enum by its component and its property."""
+    components = document["components"]["schemas"]
+    inline = {
+        f"{name}{member}".replace("_", "").lower()
+        for name, component in components.items()
+        for member, schema in component.get("properties", {}).items()
+        if any(each.get("type") == "object" or "enum" in each for each in inner_schemas(schema))
+    }
+    names = [name.replace("_", "").lower() for name in components]
+    assert len(set(names)) == len(names)
+    assert inline & set(names) == set()
+
+
+def test_no_default_is_an_object_and_no_union_has_a_constant(document: dict[str, Any]) -> None:
+    for name, component in document["components"]["schemas"].items():
+        for schema in inner_schemas(component):
+            assert not isinstance(schema.get("default"), dict), name
+            union = [*schema.get("anyOf", ()), *schema.get("oneOf", ())]
+            assert not [each for each in union if "const" in each], name
+
+
+def test_the_configuration_and_the_evaluation_of_a_run_are_named(document: dict[str, Any]) -> None:
+    run = document["components"]["schemas"]["Run"]["properties"]
+    plan = document["components"]["schemas"]["RunPlan"]["properties"]
+    config, evaluation = (f"#/components/schemas/{name}" for name in ("RunConfig", "ModelMetrics"))
+    assert run["config"]["$ref"] == plan["config"]["$ref"] == config
+    assert run["evaluation"]["anyOf"] == [{"$ref": evaluation}, {"type": "null"}]

@@ -11,6 +11,8 @@ from sqlalchemy import Engine
 from service.jobs.events import Watcher
 from service.storage.database import create_database
 
+pytestmark = pytest.mark.both_databases
+
 FOLLOWERS = 200
 PATIENCE = 20.0  # seconds
 

@@ -8,14 +8,9 @@ from pathlib import Path
 import pytest
 
 from models import checkpoint
-<<<<<<< HEAD
 from models.predict.predictor import Predictor
-from service.predict.cache import CheckpointDamaged, Predictors
-=======
-from models.predict import Predictor
 from service.predict.cache import Predictors
 from service.registry.checkpoints import ModelDamaged
->>>>>>> h-tests
 from service.storage.blobs import LocalBlobs
 from tests.service import trained
 

@@ -19,6 +19,8 @@ from tests.service import trained
 from tests.service.registry.test_versions import allow
 from tests.service.trained import Store, Trained
 
+pytestmark = pytest.mark.both_databases
+
 PREDICT = "/api/v1/models/scores/predict"
 ROWS = {"rows": [{"Quiz": 10.0}]}
 

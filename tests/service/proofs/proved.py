@@ -10,16 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from descent.spec import ColumnType
 from models import checkpoint
-from models.data import ColumnType, read_table
-<<<<<<< HEAD
+from models.data import read_table
 from models.export.reference import Reference
 from models.predict.predictor import Predictor
-=======
-from models.predict import Predictor
-from models.reference import Reference
 from service.proofs.messages import ProofJob, StoredTable
->>>>>>> h-tests
 from service.proofs.prove import prove
 from service.proofs.rows import Sample, read_sample
 from service.proofs.ways import WAYS, Subject, Way

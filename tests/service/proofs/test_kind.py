@@ -12,8 +12,8 @@ from service.jobs import queue
 from service.jobs.kind import Site
 from service.proofs.kind import prepare
 from service.registry import versions
-from service.registry.checkpoints import ModelUnavailable
 from service.registry.tables import ModelVersion, Proof
+from service.registry.versions import ModelUnavailable
 from service.storage.blobs import LocalBlobs
 from service.storage.database import reading, writing
 from tests.service import trained

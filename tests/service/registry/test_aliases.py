@@ -9,6 +9,8 @@ from sqlalchemy import Engine
 from tests.service import trained
 from tests.service.trained import Store, Trained
 
+pytestmark = pytest.mark.both_databases
+
 SCORES = "/api/v1/models/scores"
 CHAMPION = f"{SCORES}/aliases/champion"
 ROWS = {"rows": [{"Quiz": 10.0}]}

@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import pytest
 from sqlalchemy import Engine
 
 from service.runs import lifecycle
@@ -11,6 +12,8 @@ from service.storage.database import writing
 from tests.service import trained
 from tests.service.trained import Store, Trained
 from tests.serving import Serve
+
+pytestmark = pytest.mark.both_databases
 
 MODELS = "/api/v1/models"
 SCORES = f"{MODELS}/scores"

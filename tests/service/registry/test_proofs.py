@@ -21,6 +21,8 @@ from service.storage.database import reading, writing
 from tests.service import trained
 from tests.service.trained import Trained
 
+pytestmark = pytest.mark.both_databases
+
 LEASE = 20.0
 DETAILS: dict[str, Any] = {
     "rows": 13,

@@ -14,6 +14,8 @@ from service.storage.database import reading, writing
 from tests.service import trained
 from tests.service.trained import Trained
 
+pytestmark = pytest.mark.both_databases
+
 
 def allow(_found: Alias | None) -> None:
     return None

@@ -12,6 +12,8 @@ from service.runs.tables import Checkpoint, Event, Run
 from service.storage.database import reading, writing
 from tests.service.rows import add_run, checkpoint_at, metric_rows
 
+pytestmark = pytest.mark.both_databases
+
 LEASE = 20.0
 
 

@@ -14,6 +14,8 @@ from service.storage.database import create_database, reading, writing
 from tests.engines import statements_of
 from tests.service.rows import add_run
 
+pytestmark = pytest.mark.both_databases
+
 ROWS = 5000
 POINTS = 40  # few enough that not all rows are read
 

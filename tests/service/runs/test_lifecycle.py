@@ -13,6 +13,8 @@ from service.storage.columns import utc_now
 from service.storage.database import reading, writing
 from tests.service.rows import add_dataset, add_run, checkpoint_at, metric_rows
 
+pytestmark = pytest.mark.both_databases
+
 LEASE = 20.0
 
 

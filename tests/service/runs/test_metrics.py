@@ -11,6 +11,8 @@ from service.runs.tables import Checkpoint, Run
 from service.storage.database import writing
 from tests.service.rows import add_run, metric_rows
 
+pytestmark = pytest.mark.both_databases
+
 
 def running(session: Session) -> Run:
     run_id = add_run(session).id

@@ -11,6 +11,8 @@ from service.runs.tables import Event, Run
 from service.storage.database import writing
 from tests.service.rows import add_run, metric_rows
 
+pytestmark = pytest.mark.both_databases
+
 LEASE = 20.0
 
 

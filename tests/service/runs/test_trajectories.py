@@ -9,11 +9,13 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from descent import schemas
-from models.events import Frame
+from models.training.interface import Frame
 from service.runs import lifecycle, metrics, trajectories
 from service.storage.database import writing
 from tests.service.rows import add_run, metric_rows
 from tests.service.runs.test_metrics import resumed_from, running
+
+pytestmark = pytest.mark.both_databases
 
 API = "/api/v1"
 SUBJECT: dict[str, Any] = {

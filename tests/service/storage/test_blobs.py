@@ -22,6 +22,8 @@ from service.storage.s3 import PART, Patience, S3Blobs
 from service.storage.stores import open_store
 from tests.storage import Place
 
+pytestmark = pytest.mark.both_databases
+
 CONTENT = b"the bytes of a checkpoint"
 NOTHING = "0" * 64
 

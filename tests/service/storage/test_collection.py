@@ -24,6 +24,8 @@ from tests.engines import statements_of
 from tests.service.rows import add_run
 from tests.storage import Place
 
+pytestmark = pytest.mark.both_databases
+
 CONTENT = b"what somebody needs"
 DOCUMENT: dict[str, Any] = {"signature": {"inputs": [], "outputs": []}}
 BLOCKED_S = 0.3  # seconds in which something that is not blocked would have happened

@@ -24,6 +24,8 @@ from service.storage.database import (
     writing,
 )
 
+pytestmark = pytest.mark.both_databases
+
 
 def count(engine: Engine) -> int:
     with reading(engine) as session:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import httpx
+import pytest
 from sqlalchemy import Engine
 
 from service.settings import Settings
@@ -10,6 +11,8 @@ from service.storage.collection import collect
 from service.storage.database import writing
 from tests.service.rows import add_run
 from tests.storage import Place
+
+pytestmark = pytest.mark.both_databases
 
 
 def test_deleting_a_dataset_frees_its_bytes(

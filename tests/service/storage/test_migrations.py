@@ -19,6 +19,8 @@ from service.storage.database import (
     schema_version,
 )
 
+pytestmark = pytest.mark.both_databases
+
 
 @pytest.fixture
 def empty(tmp_path: Path) -> Iterator[Engine]:

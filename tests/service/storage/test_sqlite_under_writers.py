@@ -10,7 +10,7 @@ import pytest
 
 from tests.serving import RunService
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.both_databases]
 
 WRITERS = 32
 WRITE_S = 4.0

@@ -23,7 +23,7 @@ from tests.service.rows import add_dataset, add_run
 from tests.service.worker.workplace import Workplace, until
 from tests.warm import Parent
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.both_databases]
 
 LEASE = 20.0
 #: what a function that decides about leases must not ask

@@ -21,6 +21,8 @@ from service.worker import attempts, reports, supervisor
 from tests.service.rows import add_run, checkpoint_at, everything_of, metric_rows
 from tests.service.runs.test_lifecycle import LEASE, start
 
+pytestmark = pytest.mark.both_databases
+
 #: what a worker calls without an attempt, with the reason
 UNFENCED = {
     "lifecycle.claim": "makes the attempt",

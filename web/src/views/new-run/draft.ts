@@ -1,7 +1,7 @@
 /** The request that the form builds: it holds only values that differ from the defaults, which keeps it short. */
 
 import type { Dataset, RunConfig } from "../../api";
-import { component, type Json, type JsonObject, resolve, same, type Schema, variants } from "./schema";
+import { component, defaultIn, type Json, type JsonObject, resolve, same, type Schema, variants } from "./schema";
 
 export interface Draft {
   dataset: string;
@@ -17,7 +17,7 @@ export function field(name: string): Schema {
 }
 
 export function defaultOf(name: string): Json {
-  return field(name).default ?? null;
+  return defaultIn(field(name)) ?? null;
 }
 
 export function valueOf(draft: Draft, name: string): Json {
@@ -64,7 +64,7 @@ function shortened(schema: Schema, value: Json): Json {
     ([name, part]) => name === "type" || !same(part, choice.properties?.[name]?.default),
   );
   const short = Object.fromEntries(own);
-  const whole = schema.default as JsonObject | undefined;
+  const whole = schema["x-default"];
   return whole && same(whole["type"], short["type"]) && own.length === 1 ? (whole as Json) : short;
 }
 

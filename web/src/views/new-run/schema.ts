@@ -12,6 +12,8 @@ export interface Schema {
   const?: Json;
   enum?: readonly Json[];
   default?: Json;
+  /** a default that is an object: generators of clients refuse these as `default` */
+  "x-default"?: JsonObject;
   properties?: Record<string, Schema>;
   required?: readonly string[];
   items?: Schema;
@@ -34,6 +36,11 @@ export function resolve(schema: Schema, definitions: Record<string, Schema> = {}
   const name = schema.$ref?.split("/").pop();
   if (name === undefined) return schema;
   return definitions[name] ?? COMPONENTS[`${name}Schema`] ?? {};
+}
+
+/** Returns the value of a field that a request leaves out. */
+export function defaultIn(schema: Schema): Json | undefined {
+  return schema.default ?? schema["x-default"];
 }
 
 export function component(name: string): Schema {
