@@ -77,10 +77,13 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    serve = commands.add_parser("serve", help="the API and one worker on this machine")
-    serve.add_argument("--no-worker", action="store_true", help="the API only")
-    worker = commands.add_parser("worker", help="a worker, which trains the queue's runs")
+    serve = commands.add_parser("serve", help="run the API, and one worker beside it")
+    serve.add_argument("--no-worker", action="store_true", help="run the API only")
+    worker = commands.add_parser("worker", help="run a worker, which does the jobs of the queue")
+    # Both are for `serve`: standard input wakes the worker, and a descriptor leads to the warm
+    # parent that its attempts are forked from.
     worker.add_argument("--stdin-wake", action="store_true", help=argparse.SUPPRESS)
+    worker.add_argument("--warm", type=int, help=argparse.SUPPRESS)
     migrate = commands.add_parser("migrate", help="bring the database schema up to date")
     migrate.add_argument("--json", action="store_true", help="print JSON")
     commands.add_parser("doctor")  # without help: `descent doctor` is for people
@@ -116,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             from service import logs, work
 
             logs.configure(settings.log_level)
-            work.main(settings, stdin_wake=given.stdin_wake)
+            work.main(settings, stdin_wake=given.stdin_wake, warm=given.warm)
         elif given.command == "migrate":
             _migrate(settings, as_json=given.json)
         elif given.command == "openapi":

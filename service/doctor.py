@@ -20,6 +20,8 @@ from service.access.keys import check_reachable
 from service.errors import ServiceError
 from service.settings import Settings
 from service.storage.database import (
+    DatabaseDamaged,
+    check_file,
     check_schema,
     create_database,
     is_wal_safe,
@@ -103,6 +105,7 @@ def _database(settings: Settings) -> Iterator[Check]:
         yield Check(name="database", state="failed", detail=str(error), remedy=_URL)
         return
     try:
+        check_file(engine)
         with reading(engine) as session:
             query = "SELECT sqlite_version()" if is_file else "SHOW server_version"
             version = session.execute(text(query)).scalar_one()
@@ -120,12 +123,15 @@ def _database(settings: Settings) -> Iterator[Check]:
         if error.code in {"schema_out_of_date", "schema_too_new"}:
             return  # told above
         detail = f"{shown}: {error.detail}"
-        yield Check(name="database", state="failed", detail=detail, remedy=_URL)
+        remedy = _RESTORE if isinstance(error, DatabaseDamaged) else _URL
+        yield Check(name="database", state="failed", detail=detail, remedy=remedy)
     finally:
         engine.dispose()
 
 
 _URL = "look at DESCENT_DATABASE_URL, and whether the database runs and lets this machine in"
+
+_RESTORE = "docs/production.md says how to restore a backup"
 
 
 def _sqlite() -> Iterator[Check]:

@@ -76,6 +76,12 @@ class Unauthorized(ServiceError):
     status = 401
     code = "unauthorized"
 
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"{reason}: send `Authorization: Bearer <key>` with a key that is valid.",
+            headers={"WWW-Authenticate": 'Bearer realm="descent"'},
+        )
+
 
 class Forbidden(ServiceError):
     """The request was refused."""

@@ -248,8 +248,10 @@ def _become(warm: Warm, order: Mapping[str, Any], files: list[int]) -> NoReturn:
             os.setsid()
             lane.play(order["arguments"][0], warm)
         else:
-            (warm.become_worker if "worker" in order["arguments"] else warm.become_api)()
+            warm.become_api()
             sys.argv = [order["program"], *order["arguments"]]
+            if "worker" in order["arguments"]:
+                sys.argv += ["--warm", str(warm.orders)]
             PROGRAMS[order["program"]]()
         status = 0
     except SystemExit as end:

@@ -20,8 +20,7 @@ from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
 from service.access.tables import Key
-from service.errors import ServiceError
-from service.http.strict_route import unauthorized
+from service.errors import ServiceError, Unauthorized
 from service.ids import new_id
 from service.settings import Settings
 from service.storage.columns import utc_now
@@ -143,14 +142,14 @@ class KeyRing:
         if secret is None:
             if self._may_be_open and not self._fresh_table():
                 return OPEN
-            raise unauthorized("This needs an API key")
+            raise Unauthorized("This needs an API key")
         if not is_well_formed(secret):
-            raise unauthorized("This API key is not valid")
+            raise Unauthorized("This API key is not valid")
         found = self._fresh_table().get(digest(secret)) or self._look_up(secret)
         if found is None:
-            raise unauthorized("This API key is not valid, or it was deleted")
+            raise Unauthorized("This API key is not valid, or it was deleted")
         if _is_over(found.expires_at):
-            raise unauthorized(f"This API key expired at {found.expires_at:%Y-%m-%dT%H:%M:%SZ}")
+            raise Unauthorized(f"This API key expired at {found.expires_at:%Y-%m-%dT%H:%M:%SZ}")
         return found.id
 
     def _fresh_table(self) -> dict[str, _Known]:

@@ -45,7 +45,6 @@ __all__ = [
     "streams_body",
     "strict_json",
     "too_large",
-    "unauthorized",
 ]
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -175,20 +174,13 @@ class StrictRoute(APIRoute):
         return answer
 
 
-def unauthorized(reason: str) -> Unauthorized:
-    return Unauthorized(
-        f"{reason}: send `Authorization: Bearer <key>` with a key that is valid.",
-        headers={"WWW-Authenticate": 'Bearer realm="descent"'},
-    )
-
-
 def bearer(headers: list[str]) -> str | None:
     """Return the secret of the `Authorization` headers of a request; None if there is none."""
     if not headers:
         return None
     scheme, _, secret = headers[0].partition(" ")
     if len(headers) > 1 or scheme.lower() != "bearer" or not secret.strip():
-        raise unauthorized("The Authorization header cannot be read")
+        raise Unauthorized("The Authorization header cannot be read")
     return secret.strip()
 
 

@@ -58,3 +58,5 @@ class Kind(Generic[JobT]):
     #: Writes a message in the session's transaction, where it is none that all kinds share. Raises
     #: Fenced where the job has another owner. The bytes of a `FileMessage` are stored by then.
     write: Callable[[Session, Tenure, Any, Stored | None], None]
+    #: the device that a job asks for, such as `auto` or `cuda:1`; None where it can use no GPU
+    device: Callable[[JobT], str | None] = lambda _job: None

@@ -1,4 +1,4 @@
-"""The frame of every process that does an attempt: how it ends, and that it says so."""
+"""The frame of every process that does an attempt: its device, and its last message."""
 
 import traceback
 from collections.abc import Iterator
@@ -8,6 +8,9 @@ from models.errors import LearningError
 from service.jobs.messages import Failure, Obeyed
 from service.jobs.pipe import Channel
 
+#: The variable that names the one GPU that this process sees, as the worker's machine counts it.
+OWN_DEVICE = "DESCENT_OWN_DEVICE"
+
 
 class StopOrdered(Exception):
     """The supervisor wants the attempt to end here."""
@@ -15,14 +18,14 @@ class StopOrdered(Exception):
 
 @contextmanager
 def last_message(channel: Channel, work: str) -> Iterator[None]:
-    """Send the message that the end of the block calls for; `work` names it in a sentence."""
+    """Send how the block ended, if it raised; `work` names it in a sentence."""
     try:
         yield
     except StopOrdered:
         channel.send(Obeyed())
     except LearningError as error:
         channel.send(Failure(code=error.code, detail=error.detail, where=error.where))
-    except Exception:  # noqa: BLE001  whatever it was, the job must end with a sentence
+    except Exception:  # noqa: BLE001  after any error the job must end with a sentence
         traceback.print_exc()
         last = traceback.format_exc().splitlines()[-1]
         channel.send(

@@ -167,4 +167,5 @@ RUNS = Kind(
     prepare=prepare,
     messages=TypeAdapter(Messages),
     write=write,
+    device=lambda run: run.config.get("device"),
 )

@@ -4,6 +4,7 @@ It holds no credentials and opens no connection; whatever it makes is a message 
 in its scratch folder.
 """
 
+import os
 import socket
 import time
 import traceback
@@ -34,7 +35,7 @@ from models.training.loop import train
 from models.training.state import TrainingInput
 from service.jobs.messages import Message, Obeyed
 from service.jobs.pipe import Channel
-from service.jobs.process import last_message
+from service.jobs.process import OWN_DEVICE, last_message
 from service.runs.messages import (
     CheckpointFile,
     LogLine,
@@ -83,8 +84,9 @@ class Reporter(Channel):
     def _message(self, event: Started | Alive | Saved | Noted | Finished) -> Message:
         match event:
             case Started():
+                own = os.environ.get(OWN_DEVICE)
                 return TrainingBegan(
-                    device=event.device,
+                    device=own if own and event.device.startswith("cuda") else event.device,
                     warnings=event.warnings,
                     subject=event.subject,
                     frames=_frames(event.frame),
@@ -128,6 +130,8 @@ def _signature(path: Path) -> dict[str, Any]:
 def read_job(job: TrainingJob) -> TrainingInput:
     """Return the job with the columns that the run needs, read from the dataset's file."""
     config = RunConfig.model_validate(job.config)
+    if config.device == os.environ.get(OWN_DEVICE):  # the only GPU that torch sees here
+        config = config.model_copy(update={"device": "cuda"})
     needed = [*(config.features or []), *config.targets]
     if isinstance(config.split, TimeSplit | GroupSplit | ColumnSplit):
         needed.append(config.split.column)

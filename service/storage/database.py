@@ -30,6 +30,10 @@ MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
 BUSY_TIMEOUT = 10.0  # seconds that a writer waits for SQLite's lock before it answers 503
 POOL_SIZE = 20  # connections of one process
 POOL_WAIT = 5.0  # seconds to wait for a connection before answering 503
+#: what SQLite says of a damaged file
+DAMAGED = ("not a database", "disk image is malformed", "malformed database schema")
+CHECK_S = 5.0  # seconds that looking for damage may take
+CHECK_STEPS = 10_000  # instructions of SQLite between two looks at the time
 #: PostgreSQL's own limits, so that no statement and no forgotten transaction holds a lock for ever
 POSTGRES_OPTIONS = (
     "-c statement_timeout=30000 -c lock_timeout=10000"
@@ -41,6 +45,12 @@ class SchemaOutOfDate(ServiceError):
     """The database schema is older than this program: run `descent migrate`, then start again."""
 
     code = "schema_out_of_date"
+
+
+class DatabaseDamaged(ServiceError):
+    """The database file is damaged: stop the service and restore a backup (docs/production.md)."""
+
+    code = "database_damaged"
 
 
 class SchemaTooNew(ServiceError):
@@ -133,7 +143,8 @@ def translated_errors() -> Iterator[None]:
     """Turn what a database says about itself into errors that a client understands."""
     try:
         yield
-    except (DBAPIError, PoolTimeout) as error:
+    # SQLite's own error comes from the listener that configures a new connection.
+    except (DBAPIError, PoolTimeout, sqlite3.DatabaseError) as error:
         raise _translate(error) from error
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
@@ -143,6 +154,8 @@ def translated_errors() -> Iterator[None]:
 
 def _translate(error: Exception) -> Exception:
     text = str(getattr(error, "orig", error)).lower()
+    if any(words in text for words in DAMAGED):
+        return DatabaseDamaged()
     if "disk is full" in text or "no space left" in text or "disk full" in text:
         return StorageFull("The database has no space left: free some and try again.")
     if "locked" in text or "lock timeout" in text or isinstance(error, PoolTimeout):
@@ -205,7 +218,7 @@ def _alembic(connection: Connection) -> Config:
 
 
 def schema_version(engine: Engine) -> str | None:
-    with engine.connect() as connection:
+    with translated_errors(), engine.connect() as connection:
         return MigrationContext.configure(connection).get_current_revision()
 
 
@@ -217,8 +230,7 @@ def newest_schema_version() -> str | None:
 
 def check_schema(engine: Engine) -> None:
     """Raise SchemaOutOfDate or SchemaTooNew unless the schema is the one this program needs."""
-    with translated_errors():
-        current = schema_version(engine)
+    current = schema_version(engine)
     if current == newest_schema_version():
         return
     config = Config()
@@ -230,16 +242,39 @@ def check_schema(engine: Engine) -> None:
 
 
 def migrate(engine: Engine) -> Path | None:
-    """Bring the schema up to date. An SQLite file that holds data is copied first; returns it."""
+    """Bring the schema up to date. An SQLite file that holds data is copied first; returns it.
+
+    Raises DatabaseDamaged where it must not be touched.
+    """
+    check_file(engine)
     current = schema_version(engine)
     if current == newest_schema_version():
         return None
     if current is not None:
         check_is_known(engine)
     copy = _copy_sqlite(engine) if current is not None else None
-    with engine.begin() as connection:
+    with translated_errors(), engine.begin() as connection:
         command.upgrade(_alembic(connection), "head")
     return copy
+
+
+def check_file(engine: Engine) -> None:
+    """Raise DatabaseDamaged where SQLite finds damage in its file within `CHECK_S` seconds."""
+    path = _file_of(engine)
+    if path is None or not path.exists():
+        return
+    deadline = time.monotonic() + CHECK_S
+    with translated_errors(), closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT)) as connection:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        connection.set_progress_handler(lambda: time.monotonic() > deadline, CHECK_STEPS)
+        try:
+            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        except sqlite3.OperationalError as error:
+            if "interrupted" not in str(error):
+                raise
+            return  # it is a large file
+    if found != "ok":
+        raise DatabaseDamaged
 
 
 def check_is_known(engine: Engine) -> None:
@@ -251,15 +286,21 @@ def check_is_known(engine: Engine) -> None:
 
 
 def _copy_sqlite(engine: Engine) -> Path | None:
-    if engine.dialect.name != "sqlite" or not engine.url.database:
+    source = _file_of(engine)
+    if source is None:
         return None
-    source = Path(engine.url.database)
     stamp = utc_now().strftime("%Y%m%dT%H%M%S")
     target = source.with_name(f"{source.name}.before-migration-{stamp}")
     with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(target)) as new:
         old.backup(new)
     shutil.copymode(source, target)
     return target
+
+
+def _file_of(engine: Engine) -> Path | None:
+    """Return the file of an SQLite database; None for another one."""
+    is_file = engine.dialect.name == "sqlite" and engine.url.database
+    return Path(str(engine.url.database)) if is_file else None
 
 
 def row_count(result: Any) -> int:  # noqa: ANN401  SQLAlchemy types DML results as plain Result

@@ -1,23 +1,23 @@
-"""An attempt of a job on this worker, and how the death of its process is written."""
+"""An attempt of a job on this worker, and its scratch folder."""
 
+import shutil
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import structlog
 from sqlalchemy import Engine
 
-from service.jobs import deaths, life
+from service.jobs import deaths, queue
 from service.jobs.kind import Kind, Tenure
 from service.jobs.messages import Message
-from service.storage.database import writing
+from service.jobs.tables import Job
+from service.settings import Settings
+from service.storage.database import reading
+from service.worker.devices import Gpu
 from service.worker.launch import Child
-
-LAST_WORDS = 2000  # bytes of a dead process's output that its error shows
-
-log = structlog.get_logger("worker")
 
 
 @dataclass
@@ -36,35 +36,36 @@ class Attempt:
     #: why the process was ordered to stop, and when it is killed if it does not
     stop_reason: str | None = None
     kill_at: float | None = None
+    #: the GPU that it holds until it ends, if it has one
+    gpu: Gpu | None = None
     #: whether its end is written, so that the end of the process means nothing more
     is_settled: bool = False
     has_ended: bool = False
-    #: seconds without a message, and after how many of them it is killed
+    #: why nothing that the process still sends is used
+    fault: str | None = None
+    #: seconds without a message, and the number of them after which it was killed
     silent_s: float = 0.0
     stalled_s: float | None = None
     #: how often the kernel had killed for want of memory when this began
     memory_kills: int = field(default_factory=deaths.memory_kills)
 
 
-def write_death(engine: Engine, attempt: Attempt, code: int | None) -> None:
-    """Write that the process ended without a last message."""
-    words = _last_words(attempt.scratch / "output.log")
-    job_id, number = attempt.tenure.job_id, attempt.tenure.attempt
-    log.warning("process died", job_id=job_id, exit_code=code, last_words=words)
-    with writing(engine) as session:
-        if attempt.stop_reason:  # killed because it did not obey in time
-            life.stopped(session, job_id, number)
-        else:
-            death = deaths.explain(
-                code,
-                words,
-                stalled_s=attempt.stalled_s,
-                memory_kills=deaths.memory_kills() - attempt.memory_kills,
-            )
-            life.crashed(session, job_id, number, death.words, code=death.code)
+def make_scratch(settings: Settings, job: Job) -> Path:
+    """Make the folder that this attempt alone writes in."""
+    scratch = settings.scratch_dir / f"{job.id}.{job.attempt}"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True, mode=0o700)
+    return scratch
 
 
-def _last_words(path: Path) -> str:
-    if not path.exists():
-        return ""
-    return path.read_bytes()[-LAST_WORDS:].decode(errors="replace").strip()
+def clear_scratch(
+    engine: Engine, settings: Settings, tables: Sequence[type[Job]], own: set[Path]
+) -> None:
+    """Remove the folders of attempts that are over, which supervisors that died have left."""
+    left = {f for table in tables for f in settings.scratch_dir.glob(f"{table.prefix}_*.*")}
+    for folder in left - own:
+        job_id, _, number = folder.name.rpartition(".")
+        with reading(engine) as session:
+            is_over = not queue.states(session, {job_id: int(number)})
+        if is_over:
+            shutil.rmtree(folder, ignore_errors=True)

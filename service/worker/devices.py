@@ -1,16 +1,69 @@
-"""What this machine can compute on, as far as can be told without torch."""
+"""The devices of this machine, as far as its driver tells without torch, and their assignment."""
 
 import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from service.jobs.process import OWN_DEVICE
+
+DRIVER = Path("/proc/driver/nvidia/gpus")
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+ORDER = "CUDA_DEVICE_ORDER"
+UNKNOWN = "NVIDIA GPU"
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU that this process may use."""
+
+    #: cuda:0, cuda:1, … as PyTorch would count them in this process
+    name: str
+    model: str
+    #: variables of a process that shall see this GPU only
+    environment: Mapping[str, str]
+
+
+def found_gpus(driver: Path = DRIVER, variables: Mapping[str, str] = os.environ) -> tuple[Gpu, ...]:
+    """Return the GPUs that the driver knows, or those of them that `CUDA_VISIBLE_DEVICES` names."""
+    models = [_model(folder / "information") for folder in sorted(driver.glob("*"))]
+    if VISIBLE not in variables:
+        # The driver's folders are in the order of the bus, which is not CUDA's default.
+        places = {ORDER: "PCI_BUS_ID"}
+        numbers = [(str(number), model) for number, model in enumerate(models)]
+    else:
+        places = {}
+        same = models[0] if len(set(models)) == 1 else UNKNOWN
+        numbers = [(n.strip(), same) for n in variables[VISIBLE].split(",")] if models else []
+        numbers = [(n, model) for n, model in numbers if n and n != "-1"]
+    return tuple(
+        Gpu(name, model, places | {VISIBLE: number, OWN_DEVICE: name})
+        for name, (number, model) in ((f"cuda:{i}", each) for i, each in enumerate(numbers))
+    )
+
+
+def _model(information: Path) -> str:
+    lines = information.read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    return fields.get("Model", UNKNOWN).strip()
+
 
 def found_devices() -> list[dict[str, Any]]:
-    """Return this machine's devices, as far as the kernel's driver tells without torch."""
-    found: list[dict[str, Any]] = [{"name": "cpu", "cores": os.cpu_count()}]
-    for index, folder in enumerate(sorted(Path("/proc/driver/nvidia/gpus").glob("*"))):
-        text = (folder / "information").read_text()
-        fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-        model = fields.get("Model", "NVIDIA GPU").strip()
-        found.append({"name": f"cuda:{index}", "model": model})
-    return found
+    """Return the devices that a worker of this machine shows."""
+    gpus = [{"name": gpu.name, "model": gpu.model} for gpu in found_gpus()]
+    return [{"name": "cpu", "cores": os.cpu_count()}, *gpus]
+
+
+def choose_gpu(asked: str | None, gpus: Sequence[Gpu], held: Iterable[str]) -> Gpu | None:
+    """Return the GPU for the next attempt, or None where it needs none.
+
+    `asked` is the device of the job's configuration: a GPU by its name, or `auto` or `cuda` for the
+    one that the fewest attempts hold. `held` names the GPU of each attempt that has one. A GPU that
+    is not there is not replaced by another one: the attempt itself fails with the reason.
+    """
+    if asked in {"auto", "cuda"}:
+        counts = Counter(held)
+        return min(gpus, key=lambda gpu: counts[gpu.name], default=None)
+    return next((gpu for gpu in gpus if gpu.name == asked), None)

@@ -1,47 +1,39 @@
-"""Starting the processes that work: the Launcher protocol, and warm processes on this machine.
+"""Starting the processes of attempts: the Launcher protocol, and the launcher of this machine.
 
-A warm parent has torch imported (about two seconds) and forks each attempt from itself in
-milliseconds. It imports and never computes: torch's threads would not survive the fork. Only our
-own constants are handed over at the start; every message is JSON.
+Every message is JSON, and no process of an attempt inherits a credential.
 """
 
-import contextlib
-import ctypes
-import faulthandler
-import gc
-import importlib
+import json
 import os
 import signal
 import socket
+import subprocess
 import sys
-import threading
-from collections.abc import Sequence
-from multiprocessing import forkserver, get_context, reduction
-from multiprocessing.context import (
-    ForkServerContext,
-    ForkServerProcess,
-    SpawnContext,
-    SpawnProcess,
-)
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from pydantic import BaseModel
 
+from models import failpoints
 from service.jobs.messages import Message
 from service.jobs.pipe import Pipe
+from service.worker.warm import JOB, READY, Order
 
-#: imported by pyarrow with its first conversion, where it is installed: a third of a second, which
-#: every child would spend anew; where it is not, the warm parent goes on without
-LATE = "pandas"
-PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
+PROGRAM = (sys.executable, "-P", "-m", "service.worker.warm")
+#: beginnings of the names of variables that may hold credentials
+SECRET = ("DESCENT_", "PG", "AWS_")
+STATUS_BYTES = 64  # at most, of an exit status as JSON
+NOTHING: Mapping[str, str] = {}
 
 
 class Child(Protocol):
     """The process of an attempt, seen from its supervisor."""
 
     def fileno(self) -> int:
-        """Return what becomes readable when a message or the end has come."""
+        """Return the descriptor that is readable when a message or the end has come."""
         ...
 
     def has_message(self) -> bool:
@@ -59,135 +51,224 @@ class Child(Protocol):
     def kill(self) -> None: ...
 
     def show_stack(self) -> None:
-        """Have the process write where it is into its output, if it still can."""
+        """Have the process write its stack into its output, if it still can."""
         ...
 
     def exit_code(self) -> int | None:
-        """Wait for the end and return the exit status, negative for a signal."""
+        """Wait for the end and return the exit status, negative for a signal; None if unknown."""
         ...
 
 
 class Launcher(Protocol):
     """Starts the processes of attempts somewhere."""
 
-    def start(self, module: str, job: BaseModel, scratch: Path, lock: int | None = None) -> Child:
-        """Start an attempt in `module`. Its process keeps the descriptor `lock` open to its end."""
+    def start(
+        self,
+        module: str,
+        job: BaseModel,
+        scratch: Path,
+        lock: int | None = None,
+        environment: Mapping[str, str] = NOTHING,
+    ) -> Child:
+        """Start an attempt in `module`, with some variables of its own.
+
+        Its process keeps the descriptor `lock` open until it ends.
+        """
         ...
 
     def is_warm(self) -> bool: ...
 
 
 class LocalChild(Pipe):
-    """A process on this machine, and our end of the pipe to it."""
+    """A process on this machine."""
 
-    def __init__(self, process: ForkServerProcess | SpawnProcess, end: socket.socket) -> None:
+    def send(self, message: Message) -> None:
+        with suppress(BrokenPipeError, ConnectionResetError):
+            super().send(message)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process, if it has not ended."""
+        raise NotImplementedError
+
+    def exit_code(self) -> int | None:
+        raise NotImplementedError
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def show_stack(self) -> None:
+        self.send_signal(signal.SIGUSR1)
+
+
+class ForkedChild(LocalChild):
+    """A child of the warm parent, which passes signals on and reports the end; see `warm.Order`."""
+
+    def __init__(self, end: socket.socket, leash: socket.socket) -> None:
+        super().__init__(end)
+        self._leash = leash
+
+    def send_signal(self, number: signal.Signals) -> None:
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self._leash.sendall(bytes([number]))
+
+    def exit_code(self) -> int | None:
+        self.close()
+        with self._leash, suppress(ConnectionResetError):
+            status = self._leash.recv(STATUS_BYTES)
+            if status:  # else the warm parent has died, and the child with it
+                return int(json.loads(status))
+        return None
+
+
+class SpawnedChild(LocalChild):
+    """A child of this process."""
+
+    def __init__(self, end: socket.socket, process: "subprocess.Popen[bytes]") -> None:
         super().__init__(end)
         self._process = process
 
-    def send(self, message: Message) -> None:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            super().send(message)
-
-    def kill(self) -> None:
-        self._process.kill()
-
-    def show_stack(self) -> None:
-        if self._process.pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._process.pid, signal.SIGUSR1)
+    def send_signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
 
     def exit_code(self) -> int | None:
-        self._process.join()
         self.close()
-        return self._process.exitcode
+        return self._process.wait()
+
+
+class WarmProcess:
+    """A warm parent, seen from the process that started it and must `close` it."""
+
+    def __init__(self, modules: Sequence[str]) -> None:
+        self.orders, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603  our own constants
+                [*PROGRAM, "fork", str(theirs.fileno()), *modules],
+                env=_environment(),
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+            )
+        self.pid = self._process.pid
+
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def close(self) -> None:
+        """End it, and with it all attempts that it has forked."""
+        self.orders.close()
+        self._process.kill()
+        self._process.wait()
 
 
 class LocalLauncher:
-    """Forks attempts from a warm parent (on macOS, where that is not safe, spawns them)."""
+    """Has a warm parent fork the attempts: one that was handed over, or else one of its own.
 
-    def __init__(self, modules: Sequence[str]) -> None:
-        self._context: ForkServerContext | SpawnContext = (
-            get_context("spawn") if sys.platform == "darwin" else get_context("forkserver")
-        )
-        self._warm = threading.Event()
-        if sys.platform == "darwin":
-            self._warm.set()
-            return
-        self._context.set_forkserver_preload([*modules, LATE])
-        # The warm parent must outlive a SIGTERM that the whole group receives: its children save
-        # their state first. An ignored signal stays ignored across exec.
-        before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        try:
-            forkserver.ensure_running()
-        finally:
-            signal.signal(signal.SIGTERM, before)
-        threading.Thread(target=self._warm_up, name="warm up", daemon=True).start()
+    On macOS, where a fork is not safe, it starts a new interpreter for each attempt.
+    """
+
+    def __init__(
+        self,
+        modules: Sequence[str],
+        orders: socket.socket | None = None,
+        *,
+        spawns: bool = sys.platform == "darwin",
+    ) -> None:
+        self._modules = modules
+        self._spawns = self._is_warm = spawns
+        #: the socket of the warm parent; None where there is none yet
+        self._orders = orders
+        self._own: WarmProcess | None = None
+        #: brings the answer of a warm parent that was asked whether it is warm
+        self._answer: socket.socket | None = None
+        self.is_warm()
 
     def is_warm(self) -> bool:
-        return self._warm.is_set()
+        if not self._is_warm:
+            self._is_warm = self._has_answered()
+        return self._is_warm
 
     def start(
-        self, module: str, job: BaseModel, scratch: Path, lock: int | None = None
+        self,
+        module: str,
+        job: BaseModel,
+        scratch: Path,
+        lock: int | None = None,
+        environment: Mapping[str, str] = NOTHING,
     ) -> LocalChild:
+        (scratch / JOB).write_text(job.model_dump_json())
         ours, theirs = socket.socketpair()
-        inherited = None if lock is None else Inherited(lock)
-        process = self._context.Process(
-            target=_enter,
-            args=(theirs, module, job.model_dump_json(), str(scratch), inherited),
-            name="trainer",
-            daemon=True,
-        )
-        process.start()
-        theirs.close()
-        return LocalChild(process, ours)
+        with theirs:
+            kept = [theirs.fileno()] if lock is None else [theirs.fileno(), lock]
+            if self._spawns:
+                return SpawnedChild(ours, _spawn(module, scratch, kept, environment))
+            try:
+                leash = self._fork(Order(module, str(scratch), environment), kept)
+            except ConnectionError:  # the supervisor gives the job back
+                ours.close()
+                self._forget_parent()
+                raise
+        return ForkedChild(ours, leash)
 
-    def _warm_up(self) -> None:
-        # The first fork waits until the parent has imported everything.
-        process = self._context.Process(target=_nothing, daemon=True)
-        process.start()
-        process.join()
-        self._warm.set()
+    def close(self) -> None:
+        """End the warm parent, if it is our own."""
+        if self._own is not None:
+            self._own.close()
+        if self._answer is not None:
+            self._answer.close()
+            self._answer = None
+
+    def _has_answered(self) -> bool:
+        try:
+            if self._answer is None:
+                self._answer = self._fork(Order())
+            answer = self._answer.recv(STATUS_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except ConnectionError:
+            answer = b""
+        if self._answer is not None:
+            self._answer.close()
+            self._answer = None
+        if not answer:
+            self._forget_parent()
+        return answer == READY
+
+    def _fork(self, order: Order, descriptors: Sequence[int] = ()) -> socket.socket:
+        """Order a fork and return our end of the leash. Raises ConnectionError."""
+        if self._orders is None:
+            self._own = WarmProcess(self._modules)
+            self._orders = self._own.orders
+        leash, theirs = socket.socketpair()
+        with theirs:
+            text = json.dumps(asdict(order)).encode()
+            try:
+                socket.send_fds(self._orders, [text], [theirs.fileno(), *descriptors])
+            except ConnectionError:
+                leash.close()
+                raise
+        return leash
+
+    def _forget_parent(self) -> None:
+        """Use another warm parent from now on, because this one has died."""
+        self.close()
+        self._own = self._orders = None
+        self._is_warm = False
 
 
-class Inherited:
-    """A descriptor that a started process holds too, until it ends."""
-
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _inherit, (reduction.DupFd(self.descriptor),)
-
-
-def _inherit(sent: Any) -> Inherited:  # noqa: ANN401  a class of multiprocessing's own
-    return Inherited(sent.detach())
+def _spawn(
+    module: str, scratch: Path, descriptors: Sequence[int], environment: Mapping[str, str]
+) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(  # noqa: S603  our own constants
+        [*PROGRAM, "attempt", str(descriptors[0]), module, str(scratch)],
+        env=_environment() | dict(environment),
+        stdin=subprocess.DEVNULL,
+        pass_fds=descriptors,
+    )
 
 
-def _nothing() -> None:
-    """Do nothing: that this runs shows that the warm parent is warm."""
-
-
-def _enter(
-    end: socket.socket, module: str, job: str, scratch: str, _lock: Inherited | None
-) -> None:
-    """Run one attempt in this process, which ends with its parent."""
-    _die_with_parent()
-    gc.freeze()  # what was imported stays: to look through it for garbage would copy its memory
-    # Ctrl-C and SIGTERM may reach the whole group; a trainer obeys its pipe alone.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until there is an output to write the stack to
-    words = os.open(Path(scratch) / "output.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.dup2(words, 1)
-    os.dup2(words, 2)
-    faulthandler.enable(words)
-    faulthandler.register(signal.SIGUSR1, words)
-    importlib.import_module(module).main(end, job)
-
-
-def _die_with_parent() -> None:
-    if sys.platform == "linux":
-        parent = os.getppid()
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
+def _environment() -> dict[str, str]:
+    """Return our variables without those that may hold a credential."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name == failpoints.VARIABLE or not name.startswith(SECRET)
+    }

@@ -1,7 +1,8 @@
-"""Which supervisors of this machine are alive: each holds a lock that the kernel frees at its end.
+"""The locks that tell which supervisors of this machine are alive; the kernel frees them.
 
-So the death of one is noticed at once, not when its leases run out. Its trainers inherit the lock:
-it is free when the last of them is gone too, and no successor trains beside one that lingers.
+The death of a supervisor is noticed at once by its lock, not only when its leases run out. Its
+attempts inherit the lock, so it is free only when the last of them has ended too, and no successor
+trains beside an attempt that lingers.
 """
 
 import fcntl
@@ -14,18 +15,21 @@ from pathlib import Path
 def alive(folder: Path, owner: str) -> Iterator[int]:
     """Hold the lock of `owner` for the block; gives its descriptor, for children to inherit."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / owner).open("w") as file:
+    unseen = folder / f".{owner}"  # until it is locked, or another worker would take us for dead
+    with unseen.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        unseen.rename(folder / owner)
         yield file.fileno()
 
 
 def dead(folder: Path) -> list[str]:
-    """Return the owners that have ended, with all their trainers: their lock is free."""
-    return [path.name for path in folder.iterdir() if _is_free(path)]
+    """Return the owners that have ended, with all their attempts: their lock is free."""
+    found = (path for path in folder.iterdir() if not path.name.startswith("."))
+    return [path.name for path in found if _is_free(path)]
 
 
 def forget(folder: Path, owner: str) -> None:
-    """Remove the lock of an owner that has ended and holds no run."""
+    """Remove the lock of an owner that has ended and holds no job."""
     (folder / owner).unlink(missing_ok=True)
 
 

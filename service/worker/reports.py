@@ -1,6 +1,10 @@
-"""Writes the messages of processes: each is one fenced transaction, whatever the kind of job."""
+"""Writes the messages and the deaths of processes: each is one fenced transaction."""
+
+import json
+from pathlib import Path
 
 import structlog
+from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from models.failpoints import reach
@@ -11,6 +15,9 @@ from service.jobs.messages import Began, Failure, FileMessage, Heartbeat, Messag
 from service.storage import references
 from service.storage.database import writing
 from service.worker.attempts import Attempt
+from service.worker.warm import OUTPUT
+
+LAST_WORDS = 2000  # bytes of a dead process's output that its error shows
 
 log = structlog.get_logger("worker")
 
@@ -71,3 +78,44 @@ def _store(site: Site, attempt: Attempt, message: FileMessage, point: str) -> bo
         return False
     message.path.unlink(missing_ok=True)
     return True
+
+
+def write_death(site: Site, attempt: Attempt, code: int | None) -> None:
+    """Write that the process ended without a last message."""
+    job_id, number = attempt.tenure.job_id, attempt.tenure.attempt
+    death = _explain(attempt, code)
+    log.warning("process died", job_id=job_id, exit_code=code, last_words=death.words)
+    with writing(site.engine) as session:
+        if attempt.stop_reason:  # killed because it did not obey in time
+            life.stopped(session, job_id, number)
+        else:
+            life.crashed(session, job_id, number, death.words, code=death.code)
+
+
+def _explain(attempt: Attempt, code: int | None) -> deaths.Death:
+    if attempt.fault is not None:
+        return deaths.Death(code="worker_lost", words=attempt.fault)
+    return deaths.explain(
+        code,
+        _last_words(attempt.scratch / OUTPUT),
+        stalled_s=attempt.stalled_s,
+        memory_kills=deaths.memory_kills() - attempt.memory_kills,
+    )
+
+
+def _last_words(path: Path) -> str:
+    if not path.exists():
+        return ""
+    return path.read_bytes()[-LAST_WORDS:].decode(errors="replace").strip()
+
+
+def describe(line: bytes, error: ValidationError) -> str:
+    """Say in what way a message is not one of its kind; named by its type, where it has one."""
+    try:
+        name = json.loads(line)["type"]
+    except (ValueError, TypeError, KeyError):
+        name = None
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    what = f"a message {name!r}" if isinstance(name, str) else "a line"
+    return f"it sent {what} that is not valid{f' at {place}' if place else ''}: {first['msg']}"

@@ -1,7 +1,8 @@
 """The supervisor: claims jobs, starts a process for each, and writes what these report.
 
-It holds the database and the storage; its children hold neither. It never imports torch. One
-thread does everything, so a job's messages are written in the order in which they were sent.
+It holds the database and the storage; its processes hold neither. It never imports torch. One
+thread does everything but store files, so a job's messages are written in the order in which they
+were sent.
 """
 
 import contextlib
@@ -11,12 +12,13 @@ import select
 import shutil
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
 import structlog
+from pydantic import ValidationError
 from sqlalchemy import delete
 
 from models.failpoints import reach
@@ -29,29 +31,34 @@ from service.jobs.tables import Job, Worker
 from service.storage.collection import collecting
 from service.storage.database import reading, time_of_day, writing
 from service.worker import owners, reports
-from service.worker.attempts import Attempt, write_death
-from service.worker.devices import found_devices
-from service.worker.launch import Launcher
-from service.worker.scratch import clear_scratch, make_scratch
+from service.worker.attempts import Attempt, clear_scratch, make_scratch
+from service.worker.devices import Gpu, choose_gpu, found_devices
+from service.worker.launch import Child, Launcher
 
-LOOK_S = 0.1  # seconds between two looks at the states of own runs: cancel must act within one
-LOOK_AT_MOST = 1.0  # seconds of silence that one look may find: we may have been asleep ourselves
-STACK_S = 1.0  # seconds that a stalled trainer gets to write where it is
-STOP_GRACE = 3.0  # seconds that a trainer gets to obey a cancel or pause before it is killed
-LAST_WRITES = 1.0  # seconds after the grace of a stop in which killed trainers are written down
+LOOK_S = 0.1  # seconds between two looks at own jobs and the locks: a cancel must act within one
+LOOK_AT_MOST = 1.0  # seconds of silence that one look may count: we may have been asleep ourselves
+STACK_S = 1.0  # seconds that a stalled process gets to write its stack
+STOP_GRACE = 3.0  # seconds that a process gets to obey a cancel or pause before it is killed
+LAST_WRITES = 1.0  # seconds after the grace of a stop in which the ends of killed ones are written
 DATABASE_RETRY = 0.5  # seconds between two tries to write while the database does not answer
-STORAGE_WAIT = 2.0  # seconds before a run is tried again whose bytes could not be had
-INBOX = 64  # messages of a child that are held while they cannot be written
-SEEN = 10.0  # seconds between two signs of life in the table of workers
-FORGOTTEN = timedelta(hours=1)  # after which a worker that is not seen leaves the table
+STORAGE_WAIT = 2.0  # seconds before a job is tried again whose files could not be read
+INBOX = 64  # messages of a process that are held while they cannot be written
+SEEN = 10.0  # seconds between two heartbeats in the table of workers
+FORGOTTEN = timedelta(hours=1)  # after which a worker without a heartbeat leaves the table
 
 log = structlog.get_logger("worker")
 
 
 class Supervisor:
-    """Does the queue's work until it is told to stop."""
+    """Does the jobs of the queue until it is told to stop."""
 
-    def __init__(self, site: Site, kinds: Sequence[Kind[Any]], launcher: Launcher) -> None:
+    def __init__(
+        self,
+        site: Site,
+        kinds: Sequence[Kind[Any]],
+        launcher: Launcher,
+        gpus: Sequence[Gpu] = (),
+    ) -> None:
         self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._site = site
         self._settings, self._engine = site.settings, site.engine
@@ -64,11 +71,12 @@ class Supervisor:
         self._next: dict[str, float] = {}
         slots = sum(kind.slots(self._settings) for kind in kinds)
         self._storers = ThreadPoolExecutor(slots, thread_name_prefix="store")
-        #: a pipe that wakes the loop when a checkpoint is stored
+        #: a pipe that wakes the loop when a file is stored
         self._stored = os.pipe()
         self._looked_at = time.monotonic()
         self._locks = self._settings.data_dir.absolute() / "locks"
         self._lock: int | None = None
+        self._gpus = gpus
 
     # ---- the loop -----------------------------------------------------------------------------
 
@@ -80,6 +88,7 @@ class Supervisor:
             collecting(self._engine, self._site.blobs, every_s),
         ):
             log.info("worker started", worker=self.id, slots=self._settings.workers)
+            self._guarded(self._keep_house)  # at once: a worker may have died before this one
             while not self._is_over():
                 wake = self._wait(wake)
                 for attempt in list(self._attempts.values()):
@@ -93,29 +102,29 @@ class Supervisor:
             log.info("worker stopped", worker=self.id)
 
     def stop(self) -> None:
-        """Claim nothing more and have every trainer save its state; again changes nothing."""
+        """Claim nothing more and have every process save its place; again changes nothing."""
         if not self.is_stopping:
             self.is_stopping = True
             self._stop_by = time.monotonic() + self._settings.grace_s
 
     def hurry(self) -> None:
-        """Kill the trainers and end: their runs go on from their last checkpoints."""
+        """Kill the processes and end: their jobs go on from what is stored."""
         self.stop()
         self._stop_by = time.monotonic()
 
     def _is_over(self) -> bool:
-        """Whether to end. What cannot be written by then is left to the leases to sort out."""
+        """Whether to end. A job whose end cannot be written by then is rescued by its lease."""
         is_late = time.monotonic() > self._stop_by + LAST_WRITES
         return self.is_stopping and (not self._attempts or is_late)
 
     def _wait(self, wake: int | None) -> int | None:
-        """Sleep until a child speaks, somebody wakes us, or it is time to look."""
+        """Sleep until a process sends something, `wake` is readable, or it is time to look."""
         heard = [a for a in self._attempts.values() if not a.has_ended and len(a.inbox) < INBOX]
-        readers: list[Any] = [attempt.child for attempt in heard]
-        pause = LOOK_S if self._attempts or self.is_stopping else self._settings.poll_s
-        if any(child.has_message() for child in readers):
+        pause = min(LOOK_S, self._settings.poll_s)
+        if any(attempt.child.has_message() for attempt in heard):
             pause = 0.0  # it may have been read together with another one
-        readers += [self._stored[0]] if wake is None else [self._stored[0], wake]
+        readers: list[Child | int] = [self._stored[0], *(attempt.child for attempt in heard)]
+        readers += [] if wake is None else [wake]
         ready, _, _ = select.select(readers, [], [], pause)
         if self._stored[0] in ready:
             os.read(self._stored[0], 4096)
@@ -128,13 +137,14 @@ class Supervisor:
 
     def _keep_house(self) -> None:
         if self._is_due("look", LOOK_S):
+            self._rescue_from_dead()
             self._end_stalls()
             self._obey_states()
         if self._is_due("beat", self._settings.renew_s):
             try:
                 self._beat()
             except ServiceError:
-                # Before anything else once the database is back: who is late must not sweep first.
+                # First of all once the database is back: a late worker must not sweep before it.
                 del self._next["beat"]
                 raise
         if self._is_due("sweep", self._settings.sweep_s):
@@ -142,12 +152,12 @@ class Supervisor:
         if self._is_due("seen", SEEN if self._launcher.is_warm() else 1.0):
             self._show()
         can_start = not self.is_stopping and self._launcher.is_warm()
-        # Not at each message of a trainer: it may send ten a second.
+        # Not at each message of a process: it may send ten a second.
         if can_start and self._is_due("claim", self._settings.poll_s):
             self._claim_all()
 
-    def _guarded(self, step: Any) -> None:  # noqa: ANN401  any function without arguments
-        """Run a step that may find the database away; it is tried again at the next look."""
+    def _guarded(self, step: Callable[[], None]) -> None:
+        """Run a step, and try it again at the next look if the database does not answer."""
         try:
             step()
         except (ServiceError, OSError) as error:
@@ -155,7 +165,7 @@ class Supervisor:
             self._rest()
 
     def _rest(self) -> None:
-        """Wait before the next try; a worker that has to end has no time for it."""
+        """Wait before the next try, but only briefly if this worker has to end."""
         time.sleep(LOOK_S if self.is_stopping else DATABASE_RETRY)
 
     def _is_due(self, what: str, every_s: float) -> bool:
@@ -196,8 +206,8 @@ class Supervisor:
         except Fenced:
             log.warning("job lost before it was started", job_id=job.id, attempt=job.attempt)
         except (ServiceError, OSError):
-            # Given back, so that it does not wait for its lease to run out; but not at once, or
-            # an outage of the storage would be one attempt after the other.
+            # The job is given back, so that it need not wait for the end of its lease; but not at
+            # once, or an outage of the storage would cost one attempt after the other.
             with writing(self._engine) as session, contextlib.suppress(Fenced):
                 life.stopped(session, job.id, job.attempt, wait_s=STORAGE_WAIT)
             raise
@@ -206,14 +216,19 @@ class Supervisor:
     def _start(self, kind: Kind[Any], job: Job) -> None:
         scratch = make_scratch(self._settings, job)
         prepared = kind.prepare(self._site, job, scratch)
+        held = [attempt.gpu.name for attempt in self._attempts.values() if attempt.gpu]
+        gpu = choose_gpu(kind.device(job), self._gpus, held)
         reach("worker.launch")
-        child = self._launcher.start(kind.module, prepared, scratch, self._lock)
+        own = gpu.environment if gpu else {}
+        child = self._launcher.start(kind.module, prepared, scratch, self._lock, own)
         tenure = Tenure(job.id, job.attempt)
-        self._attempts[job.id] = Attempt(kind, tenure, child, scratch)
+        self._attempts[job.id] = Attempt(kind, tenure, child, scratch, gpu=gpu)
         reach("worker.launched")
 
     def _beat(self) -> None:
         mine = {a.tenure.job_id: a.tenure.attempt for a in self._attempts.values()}
+        if not mine:
+            return
         reach("worker.beat")
         with writing(self._engine) as session:
             held = queue.beat(session, self.id, mine, lease_s=self._settings.lease_s)
@@ -221,7 +236,7 @@ class Supervisor:
             self._lose(self._attempts[job_id])
 
     def _obey_states(self) -> None:
-        """Tell trainers of cancels, pauses and the end of this supervisor; kill the deaf."""
+        """Order processes to stop for a cancel, a pause or our own end; kill those that do not."""
         mine = {a.tenure.job_id: a.tenure.attempt for a in self._attempts.values()}
         if not mine:
             return
@@ -232,15 +247,15 @@ class Supervisor:
             if state is None and not attempt.is_settled:
                 self._lose(attempt)
             elif state == "cancelling":
-                self._tell(attempt, "cancel", STOP_GRACE)
+                self._order_stop(attempt, "cancel", STOP_GRACE)
             elif state == "pausing":
-                self._tell(attempt, "pause", self._settings.grace_s)
+                self._order_stop(attempt, "pause", self._settings.grace_s)
             elif self.is_stopping:
-                self._tell(attempt, "handback", self._settings.grace_s)
+                self._order_stop(attempt, "handback", self._settings.grace_s)
             if attempt.kill_at is not None and time.monotonic() > attempt.kill_at:
                 attempt.child.kill()
 
-    def _tell(self, attempt: Attempt, reason: StopReason, grace_s: float) -> None:
+    def _order_stop(self, attempt: Attempt, reason: StopReason, grace_s: float) -> None:
         if attempt.stop_reason in {reason, "cancel"}:
             return
         attempt.stop_reason = reason
@@ -248,11 +263,11 @@ class Supervisor:
         attempt.child.send(StopOrder(reason=reason))
 
     def _end_stalls(self) -> None:
-        """Kill trainers that are silent too long, after a look at where they stand still."""
+        """Kill processes that are silent too long, after they have written their stacks."""
         now = time.monotonic()
         passed, self._looked_at = min(now - self._looked_at, LOOK_AT_MOST), now
         for attempt in self._attempts.values():
-            # One whose messages wait to be written is not silent.
+            # A process whose messages wait to be written is not silent.
             attempt.silent_s = 0.0 if attempt.inbox else attempt.silent_s + passed
             if attempt.silent_s < self._settings.stall_s or attempt.stalled_s is not None:
                 continue
@@ -264,7 +279,7 @@ class Supervisor:
             attempt.kill_at = now + STACK_S
 
     def _lose(self, attempt: Attempt) -> None:
-        """Stop a trainer whose run belongs to somebody else now; nothing of it is written."""
+        """Kill a process whose job belongs to another worker now; nothing of it is written."""
         log.warning(
             "job lost to another worker",
             job_id=attempt.tenure.job_id,
@@ -273,15 +288,22 @@ class Supervisor:
         attempt.is_settled = True
         attempt.child.kill()
 
-    def _sweep(self) -> None:
-        """Give runs of silent or dead supervisors back to the queue."""
+    def _rescue_from_dead(self) -> None:
+        """Give the jobs of supervisors of this machine that have died back to the queue."""
         for owner in owners.dead(self._locks):
             with writing(self._engine) as session:
                 queue.expire_now(session, self._tables, owner)
             reach("worker.expired")
+            self._rescue_expired()
             owners.forget(self._locks, owner)
+
+    def _sweep(self) -> None:
+        """Give the jobs of silent supervisors back to the queue, and clear what dead ones left."""
+        self._rescue_expired()
         own = {attempt.scratch for attempt in self._attempts.values()}
         clear_scratch(self._engine, self._settings, self._tables, own)
+
+    def _rescue_expired(self) -> None:
         with reading(self._engine) as session:
             lost = queue.expired(session, self._tables)
         for job_id, number in lost:
@@ -290,34 +312,60 @@ class Supervisor:
                 if life.rescue(session, job_id, number):
                     log.warning("job rescued", job_id=job_id, attempt=number)
 
-    # ---- what trainers say --------------------------------------------------------------------
+    # ---- what processes report ----------------------------------------------------------------
 
     def _hear(self, attempt: Attempt) -> None:
+        self._read(attempt)
+        if attempt.retry_at > time.monotonic():
+            return
+        try:
+            if self._write_inbox(attempt) and attempt.has_ended:
+                self._bury(attempt)
+        except Fenced:
+            self._lose(attempt)
+        except (ServiceError, OSError) as error:
+            # Nothing is lost: the message stays first in the inbox, and while the inbox is full no
+            # more is read, so the process has to wait.
+            log.warning("cannot write", job_id=attempt.tenure.job_id, error=str(error))
+            attempt.retry_at = time.monotonic() + DATABASE_RETRY
+            if self.is_stopping and time.monotonic() > self._stop_by:
+                attempt.inbox.clear()  # the job goes on from what is stored
+
+    def _read(self, attempt: Attempt) -> None:
         while not attempt.has_ended and len(attempt.inbox) < INBOX and attempt.child.has_message():
             line = attempt.child.receive()
             attempt.silent_s = 0.0
             if line is None:
                 attempt.has_ended = True
-            else:
-                attempt.inbox.append(attempt.kind.messages.validate_json(line))
-        if attempt.retry_at > time.monotonic():
-            return
-        try:
-            while attempt.inbox:
+            elif attempt.fault is None:
+                try:
+                    attempt.inbox.append(attempt.kind.messages.validate_json(line))
+                except ValidationError as error:
+                    self._give_up(attempt, reports.describe(line, error))
+
+    def _write_inbox(self, attempt: Attempt) -> bool:
+        """Write the messages of the inbox in their order; return whether none is left."""
+        while attempt.inbox:
+            try:
                 if not self._write_first(attempt):
-                    return
-                attempt.inbox.popleft()
-            if attempt.has_ended:
-                self._bury(attempt)
-        except Fenced:
-            self._lose(attempt)
-        except (ServiceError, OSError) as error:
-            # Nothing is lost: the message stays first in the inbox, and a full inbox is not read,
-            # which in turn holds the trainer.
-            log.warning("cannot write", job_id=attempt.tenure.job_id, error=str(error))
-            attempt.retry_at = time.monotonic() + DATABASE_RETRY
-            if self.is_stopping and time.monotonic() > self._stop_by:
-                attempt.inbox.clear()  # it goes on from the last checkpoint that was stored
+                    return False
+            except (Fenced, ServiceError, OSError):
+                raise
+            except Exception as error:  # a defect in one kind of job must not end the others
+                name = attempt.inbox[0].type
+                log.exception("cannot write", job_id=attempt.tenure.job_id, message=name)
+                attempt.inbox.clear()
+                fault = f"its message {name!r} could not be written: {type(error).__name__}"
+                self._give_up(attempt, fault)
+                return True
+            attempt.inbox.popleft()
+        return True
+
+    def _give_up(self, attempt: Attempt, fault: str) -> None:
+        """Kill a process that does not work as it should; its death names the fault."""
+        log.error("process at fault", job_id=attempt.tenure.job_id, fault=fault)
+        attempt.fault = fault
+        attempt.child.kill()
 
     def _write_first(self, attempt: Attempt) -> bool:
         """Write the first message of the inbox; return whether that is done.
@@ -340,11 +388,11 @@ class Supervisor:
         return True
 
     def _bury(self, attempt: Attempt) -> None:
-        """The process has ended: note an end without a word, and clear what it leaves."""
+        """Write the end of a process that sent no last message, and remove its files."""
         code = attempt.child.exit_code()
         if not attempt.is_settled:
             reach("worker.bury")
-            write_death(self._engine, attempt, code)
+            reports.write_death(self._site, attempt, code)
         del self._attempts[attempt.tenure.job_id]
         shutil.rmtree(attempt.scratch, ignore_errors=True)
         self._next.clear()
@@ -352,7 +400,7 @@ class Supervisor:
     # ---- coming and going ---------------------------------------------------------------------
 
     def _show(self) -> None:
-        """Say in the table of workers that this one is there."""
+        """Write a heartbeat into the table of workers."""
         with writing(self._engine) as session:
             worker = session.get(Worker, self.id) or Worker(
                 id=self.id, host=socket.gethostname(), pid=os.getpid(), capacity=0, devices=[]
@@ -372,5 +420,5 @@ class Supervisor:
     def _leave(self) -> None:
         with writing(self._engine) as session:
             session.execute(delete(Worker).where(Worker.id == self.id))
-        if not self._attempts:  # else the free lock has others take its runs over at once
+        if not self._attempts:  # else others take its jobs over at once by the free lock
             owners.forget(self._locks, self.id)

@@ -27,7 +27,7 @@ from service.app import common_routes
 from service.datasets import sandbox
 from service.kinds import KINDS
 from service.settings import Settings
-from service.worker.launch import LocalLauncher
+from service.worker.launch import LocalLauncher, WarmProcess
 
 TICK = 0.02  # seconds between two looks
 WARM_S = 60.0  # seconds; torch takes two of them on an idle machine
@@ -37,14 +37,15 @@ class Warm:
     """The warm parents that all workers and APIs of this process fork from."""
 
     def __init__(self) -> None:
-        launcher = LocalLauncher([kind.module for kind in KINDS])
-        until(launcher.is_warm, WARM_S)
-        self._module: Any = forkserver
-        self._trainers = self._module._forkserver  # noqa: SLF001
+        modules = [kind.module for kind in KINDS]
+        self._attempts = WarmProcess(modules)
+        until(LocalLauncher(modules, self._attempts.orders).is_warm, WARM_S)
+        self.pid = self._attempts.pid
+        #: the descriptor that a worker orders its attempts through
+        self.orders = self._attempts.orders.fileno()
         self._parsers: Any = forkserver.ForkServer()
         self._parsers.set_forkserver_preload(sandbox.WARM)
         self._parsers.ensure_running()
-        self.pid: int = self._trainers._forkserver_pid  # noqa: SLF001
         # What a process does once, each child would do again.
         configure_mappers()
         list(iter_route_contexts(common_routes()))
@@ -54,18 +55,12 @@ class Warm:
         """Return the processes that train now."""
         return children(self.pid)
 
-    def become_worker(self) -> None:
-        """Have a forked child start its trainers from here."""
-        self._use(self._trainers)
-
     def become_api(self) -> None:
         """Have a forked child start what parses from here."""
-        self._use(self._parsers)
-
-    def _use(self, server: Any) -> None:
+        module: Any = forkserver
         # Asking after a parent that is not its own would fail.
-        server.ensure_running = self._module.ensure_running = _nothing
-        self._module.connect_to_new_process = server.connect_to_new_process
+        self._parsers.ensure_running = module.ensure_running = _nothing
+        module.connect_to_new_process = self._parsers.connect_to_new_process
 
 
 def children(pid: int) -> list[int]:
@@ -82,8 +77,7 @@ def start_worker(warm: Warm, settings: Settings, log: Path) -> int:
     """Fork a worker; return its process."""
 
     def run() -> None:
-        warm.become_worker()
-        work.main(settings, stdin_wake=False)
+        work.main(settings, stdin_wake=False, warm=warm.orders)
 
     return fork(run, log)
 

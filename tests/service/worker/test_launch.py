@@ -2,7 +2,6 @@
 
 import socket
 from collections.abc import Iterator
-from multiprocessing import get_context
 
 import pytest
 
@@ -17,7 +16,7 @@ def pipe() -> Iterator[Pipe]:
     """A child, of which only the pipe is looked at, and the end that its process would hold."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        yield LocalChild(get_context("spawn").Process(), ours), theirs
+        yield LocalChild(ours), theirs
 
 
 def test_messages_that_came_together_are_received_one_by_one(pipe: Pipe) -> None:

@@ -27,12 +27,14 @@ def test_an_owner_is_dead_only_when_its_trainers_are_gone_too(tmp_path: Path) ->
         checkpoint_s=0.0,
     )
     with owners.alive(locks, "first") as lock:
-        child = LocalLauncher([RUNS.module]).start(RUNS.module, job, tmp_path, lock)
+        launcher = LocalLauncher([RUNS.module])
+        child = launcher.start(RUNS.module, job, tmp_path, lock)
     try:
         assert owners.dead(locks) == []
     finally:
         child.kill()
         child.exit_code()
+        launcher.close()
     assert owners.dead(locks) == ["first"]
 
 

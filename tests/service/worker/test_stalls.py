@@ -130,7 +130,8 @@ def test_a_trainer_that_hangs_shows_where(tmp_path: Path) -> None:
         saving_s=0.0,
         checkpoint_s=0.0,
     )
-    child = LocalLauncher([RUNS.module]).start(RUNS.module, job, tmp_path)
+    launcher = LocalLauncher([RUNS.module])
+    child = launcher.start(RUNS.module, job, tmp_path)
     words = tmp_path / "output.log"
 
     def shows() -> bool:
@@ -145,7 +146,9 @@ def test_a_trainer_that_hangs_shows_where(tmp_path: Path) -> None:
         until(shows)
     finally:
         child.kill()
-    assert child.exit_code() == -signal.SIGKILL
+        status = child.exit_code()
+        launcher.close()
+    assert status == -signal.SIGKILL
 
 
 def has_filled(pipe: int) -> bool:

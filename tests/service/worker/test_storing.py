@@ -3,7 +3,7 @@
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from service.runs.messages import CheckpointFile, TrainingBegan, TrainingJob
 from service.settings import Settings
 from service.storage.blobs import BlobStore, LocalBlobs
 from service.storage.database import reading
+from service.worker.launch import NOTHING
 from service.worker.supervisor import Supervisor
 from tests.service.worker.workplace import Workplace, until
 from tests.warm import Parent
@@ -75,6 +76,7 @@ class Launcher:
         job: BaseModel,
         scratch: Path,
         lock: int | None = None,  # noqa: ARG002  it has no process
+        environment: Mapping[str, str] = NOTHING,  # noqa: ARG002
     ) -> Told:
         assert module == RUNS.module
         path = scratch / "checkpoint"

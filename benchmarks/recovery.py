@@ -1,0 +1,95 @@
+"""How soon a run trains again after its worker was killed with `kill -9`.
+
+    .venv/bin/python benchmarks/recovery.py
+
+`descent serve` with its one worker and SQLite, started anew for each kill; a linear model on the 13
+scores, killed once it has a checkpoint.
+"""
+
+import os
+import platform
+import signal
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, select
+
+from descent import Client
+from descent.demo import DATA
+from service.runs.tables import Event
+from service.storage.database import create_database, reading
+from tests.serving import running_service
+
+TIMES = 5
+TICK_S = 0.02  # seconds between two looks into the database
+PATIENCE_S = 120.0
+LONG: dict[str, Any] = {
+    "model": {"type": "linear"},
+    "epochs": 1_000_000,
+    "split": {"type": "none"},
+    "early_stopping": None,
+}
+
+
+def main() -> None:
+    print(f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}\n")
+    measured = [_kill() for _ in range(TIMES)]
+    print(f"| seconds after the kill, {TIMES} times | median | slowest |\n|---|---|---|")
+    for what, times in zip(
+        (
+            "the run is queued again",
+            "a worker has claimed it",
+            "its first new metric row is stored",
+        ),
+        zip(*measured, strict=True),
+        strict=True,
+    ):
+        print(f"| {what} | {statistics.median(times):.2f} | {max(times):.2f} |")
+
+
+def _kill() -> tuple[float, float, float]:
+    """Return the seconds from the kill to the queue, to the claim, and to the first new row."""
+    with tempfile.TemporaryDirectory() as name, running_service(Path(name)) as url:
+        engine = create_database(f"sqlite:///{Path(name) / 'descent.sqlite3'}")
+        with Client(url) as client:
+            dataset = client.upload(DATA / "scores.csv").id
+            run = client.submit(dataset, "Final", **LONG)
+            _until(lambda: bool(run.checkpoints()))
+            (worker,) = client.system().workers
+            os.kill(worker.pid, signal.SIGKILL)
+            killed = datetime.now(UTC)
+            _until(lambda: bool(_times(engine, killed)["metrics"]))
+            run.cancel()
+        times = _times(engine, killed)
+        engine.dispose()
+    queued, claimed, trained = (times[what][0] for what in ("queued", "starting", "metrics"))
+    return queued, claimed, trained
+
+
+def _times(engine: Engine, killed: datetime) -> dict[str, list[float]]:
+    """Return the seconds from the kill to each event that it led to, by the event's name."""
+    found = defaultdict[str, list[float]](list)
+    with reading(engine) as session:
+        for event in session.scalars(select(Event).where(Event.at > killed).order_by(Event.seq)):
+            if event.kind == "state" or (event.kind, event.attempt) == ("metrics", 2):
+                name = event.data.get("state", event.kind)
+                found[name].append((event.at - killed).total_seconds())
+    return found
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    deadline = time.perf_counter() + PATIENCE_S
+    while not condition():
+        if time.perf_counter() > deadline:
+            raise TimeoutError
+        time.sleep(TICK_S)
+
+
+if __name__ == "__main__":
+    main()
