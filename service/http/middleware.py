@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import logs
-from service.errors import BadRequest, Forbidden, ServiceError
+from service.errors import BadRequest, Forbidden, HeadTooLarge, ServiceError
 from service.http import problems
 from service.ids import new_id
 from service.settings import LOOPBACK, Settings
@@ -24,7 +24,6 @@ HEADERS = {
     b"referrer-policy": b"no-referrer",
     b"x-frame-options": b"DENY",
 }
-MAX_HEAD = 64 * 1024  # bytes of URL and headers
 ANYWHERE = frozenset({"0.0.0.0", "::", ""})  # noqa: S104  compared with, not bound to
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 logger = structlog.get_logger("service.access")
@@ -40,6 +39,7 @@ class Gate:
         self._app = app
         self._observe = observe
         self._hosts = allowed_hosts(settings)
+        self._max_head_bytes = settings.max_head_bytes
         self._prefix = settings.root_path.rstrip("/")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,7 +61,7 @@ class Gate:
     async def _pass(self, scope: Scope, receive: Receive, answer: "Answer") -> None:
         request = Request(scope)
         try:
-            check_size(scope)
+            check_size(scope, self._max_head_bytes)
             check_origin(request, self._hosts)
             await self._app(scope, receive, answer)
         except ServiceError as error:
@@ -133,14 +133,14 @@ class Answer:
         return header
 
 
-def check_size(scope: Scope) -> None:
-    """Raise BadRequest for a URL or headers that no client of ours sends; uvicorn takes any."""
+def check_size(scope: Scope, most: int) -> None:
+    """Raise HeadTooLarge. The server stops reading only after the limit and one more read."""
     size = len(scope.get("raw_path", b"")) + len(scope["query_string"])
     size += sum(len(name) + len(value) for name, value in scope["headers"])
-    if size > MAX_HEAD:
-        raise BadRequest(
-            f"The URL and the headers have {size} bytes, more than the {MAX_HEAD} that are read.",
-            code="head_too_large",
+    if size > most:
+        raise HeadTooLarge(
+            f"The URL and the headers have {size} bytes, more than the limit of {most}: send less,"
+            " or raise DESCENT_MAX_HEAD_BYTES."
         )
 
 
