@@ -200,13 +200,19 @@ class Protocol(HttpToolsProtocol):
 
     config: Config
     _held: Held | None = None
-    #: None after a complete request: then the server is the one to act
-    _awaited: Part | None = Part.HEAD
-    #: bytes received since the parser last finished a head, a piece of a body or a request. The
-    #: parser collects what is unfinished in memory, so this is limited. Whole reads are counted
-    #: (up to 256 KiB), so the first read of a head does not count.
+    #: the date, as it ends the head of an answer, and the headers that it was made from
+    _end_of_head = b""
+    _headers_written: list[tuple[bytes, bytes]] | None = None
+    #: the last request that came to its end
+    _complete: RequestResponseCycle | None = None
+    #: whether a chunk has begun of which no byte came yet, as the last one never has any
+    _in_empty_chunk = False
+    #: the owner of the part that the client has to send next, as `_awaited` gives it
+    _owner: object = None
+    #: bytes of this part that the parser, which collects them, has not handed over. Whole reads of
+    #: up to 256 KiB are counted, and not the read with which the part began.
     _unfinished = 0
-    #: since when the client has been awaited; None until the next look of `close_if_slow`
+    #: since when this part has been awaited; None until the next look of `close_if_slow`
     _since: float | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -215,44 +221,49 @@ class Protocol(HttpToolsProtocol):
             self._refuse(TooManyConnections())
 
     def data_received(self, data: bytes) -> None:
-        self._unfinished += len(data)
-        super().data_received(data)
+        HttpToolsProtocol.data_received(self, data)
+        cycle = self.cycle
+        # Where a whole request came in one read, this is all that the limits cost it.
+        if cycle is None or cycle is not self._complete or cycle.scope is not self.scope:
+            self._count(len(data))
+
+    def _count(self, received: int) -> None:
+        """Count the bytes of a part of a request that is not complete."""
+        _part, owner = self._awaited()
+        if owner is self._owner:
+            self._unfinished += received
+        else:
+            self._begin(owner)
         if self._unfinished > self.config.max_head_bytes:
             self._refuse(_too_large(self.config.max_head_bytes))
-        elif (
-            self._awaited is None
-            and self.cycle.response_complete
-            and not self.timeout_keep_alive_task
-        ):
-            # Only line breaks came, which cancelled the timer of the idle connection.
-            self._await(Part.HEAD)
 
-    def _is_idle(self) -> bool:
-        """Whether no request is in progress, though the data cancelled the timer of that state.
+    def _begin(self, owner: object) -> None:
+        self._owner, self._unfinished, self._since = owner, 0, None
 
-        That is so after line breaks, which may precede a request, and after the end of a body that
-        was answered before.
+    def _awaited(self) -> tuple[Part | None, object]:
+        """Return the part of a request that the client has to send next, and the part's owner.
+
+        None is the answer after a complete request: then the server is the one to act.
         """
-        return self._awaited is None and self.cycle.response_complete
-
-    def _await(self, part: Part) -> None:
-        self._awaited, self._since, self._unfinished = part, None, 0
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._await(Part.HEAD)
-
-    def on_headers_complete(self) -> None:
-        self._await(Part.BODY)
-        super().on_headers_complete()
-        self.headers = []  # collects the trailers, which nothing reads: they are no headers
+        cycle = self.cycle
+        if cycle is None or cycle.scope is not self.scope:
+            return Part.HEAD, self.scope
+        if cycle is not self._complete:
+            return (Part.TRAILERS if self._in_empty_chunk else Part.BODY), cycle
+        if cycle.response_complete and self.timeout_keep_alive_task is None:
+            # Line breaks, which may precede a request, have cancelled the timer of the idle
+            # connection, or the end of a body that was answered before has.
+            return Part.HEAD, self
+        return None, None
 
     def on_chunk_header(self) -> None:
-        self._await(Part.TRAILERS)
+        self.headers = []  # collects the trailers, which nothing reads: they are no headers
+        self._in_empty_chunk = True
+        self._begin(self.cycle)
 
     def on_body(self, body: bytes) -> None:
-        self._await(Part.BODY)
-        super().on_body(body)
+        self._owner, self._in_empty_chunk = None, False  # so the next count begins anew
+        HttpToolsProtocol.on_body(self, body)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         compute = None
@@ -271,8 +282,8 @@ class Protocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def on_message_complete(self) -> None:
-        self._awaited, self._unfinished = None, 0
-        super().on_message_complete()
+        self._complete = self.cycle
+        HttpToolsProtocol.on_message_complete(self)
         if self._held is not None:
             held, self._held = self._held, None
             self._answer(held)
@@ -287,9 +298,12 @@ class Protocol(HttpToolsProtocol):
             self._start(cycle, held.app)
             return
         head, body = found
-        dates = b"".join([b"%s: %s\r\n" % pair for pair in cycle.default_headers])
+        if cycle.default_headers is not self._headers_written:  # once a second
+            self._headers_written = cycle.default_headers
+            self._end_of_head = b"".join(b"%s: %s\r\n" % pair for pair in cycle.default_headers)
+            self._end_of_head += b"\r\n"
         cycle.response_started = cycle.response_complete = True
-        self.transport.write(b"".join((head, dates, b"\r\n", body)))
+        self.transport.write(head + self._end_of_head + body)
         self.on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -300,12 +314,15 @@ class Protocol(HttpToolsProtocol):
 
     def close_if_slow(self, now: float) -> None:
         """Close the connection if its client takes too long. Called each second."""
-        if self._awaited is None:
+        part, owner = self._awaited()
+        if part is None:
             return
-        if self._since is None or self._waits_for_us(self._awaited):
+        if owner is not self._owner:
+            self._begin(owner)
+        if self._since is None or self._waits_for_us(part):
             self._since = now
-        elif now - self._since >= self.config.timeouts[self._awaited]:
-            self._refuse(_too_slow(self._awaited, self.config.timeouts[self._awaited]))
+        elif now - self._since >= self.config.timeouts[part]:
+            self._refuse(_too_slow(part, self.config.timeouts[part]))
 
     def _waits_for_us(self, part: Part) -> bool:
         """Whether the client cannot send more, or need not yet."""
@@ -327,9 +344,9 @@ class Protocol(HttpToolsProtocol):
         """
         if self.transport.is_closing():
             return
-        cycle, in_head = self.cycle, self._awaited in {None, Part.HEAD}
+        cycle, is_between = self.cycle, self._awaited()[0] in {None, Part.HEAD}
         is_free = cycle is None or not cycle.response_started
-        if is_free or (in_head and cycle.response_complete):
+        if is_free or (is_between and cycle.response_complete):
             self.transport.write(_refusal(error))
         self.config.refused[error.code] += 1
         self.transport.close()
