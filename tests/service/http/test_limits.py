@@ -36,8 +36,18 @@ CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 
 @pytest.fixture(scope="module")
 def folder(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a data folder with a published model."""
-    folder = tmp_path_factory.mktemp("limits")
+    """Return the data folder of the service that most tests share."""
+    return with_a_model(tmp_path_factory.mktemp("limits"), sqlite_template)
+
+
+@pytest.fixture
+def own_folder(sqlite_template: Path, tmp_path: Path) -> Path:
+    """Return a data folder for a service of one test: no two may serve the same one."""
+    return with_a_model(tmp_path, sqlite_template)
+
+
+def with_a_model(folder: Path, sqlite_template: Path) -> Path:
+    """Return the folder, with a database and a published model."""
     shutil.copyfile(sqlite_template, folder / "descent.sqlite3")
     engine = create_database(f"sqlite:///{folder / 'descent.sqlite3'}")
     stored = trained.store(engine, LocalBlobs(folder / "blobs"), folder, trained.scores())
@@ -271,12 +281,12 @@ def test_by_default_half_of_the_open_files_may_be_connections() -> None:
 
 
 def test_where_the_connections_are_used_up_a_new_one_gets_503_and_the_others_go_on(
-    folder: Path,
+    own_folder: Path,
 ) -> None:
     with few_files():
-        process = start_service(folder, "serve", "--no-worker", DESCENT_HEAD_TIMEOUT_S="3")
+        process = start_service(own_folder, "serve", "--no-worker", DESCENT_HEAD_TIMEOUT_S="3")
     try:
-        url = httpx.URL(url_of(process, folder))
+        url = httpx.URL(url_of(process, own_folder))
         with contextlib.ExitStack() as stack:
             client = stack.enter_context(httpx.Client(base_url=url))
             assert client.post(PREDICT, json={"rows": [{"Quiz": 10}]}).status_code == 200
@@ -295,17 +305,17 @@ def test_where_the_connections_are_used_up_a_new_one_gets_503_and_the_others_go_
         assert stop(process) == 0
 
 
-def test_where_the_files_are_used_up_the_process_rests_and_serves_again(folder: Path) -> None:
+def test_where_the_files_are_used_up_the_process_rests_and_serves_again(own_folder: Path) -> None:
     with few_files():
         process = start_service(
-            folder,
+            own_folder,
             "serve",
             "--no-worker",
             DESCENT_MAX_CONNECTIONS=str(10 * FILES),
             DESCENT_HEAD_TIMEOUT_S="3",
         )
     try:
-        url = httpx.URL(url_of(process, folder))
+        url = httpx.URL(url_of(process, own_folder))
         with contextlib.ExitStack() as stack:
             for _ in range(2 * FILES):
                 stack.enter_context(connected(url))
