@@ -37,6 +37,10 @@ types: .venv/.dev
 pytest: .venv/.dev .venv/.page
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not nightly"
 
+nightly: .venv/.dev .venv/.page ## every test on both databases, chaos, parity, mutants: some hours
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --both-databases
+	@$(MAKE) --no-print-directory chaos submits alias-moves parity mutants screenshots
+
 # If the web page cannot be built (no npm registry), the API is served without it.
 serve: .venv/.server ## run the service on 127.0.0.1:8000, with its data in ./data
 	@$(MAKE) --no-print-directory page || echo "Starting without the web page"

@@ -32,7 +32,7 @@ from service.exports.transfers import Transfers
 from service.http import openapi, problems, validation, web_page
 from service.http.middleware import Gate
 from service.http.server import Compute
-from service.http.strict_route import authenticate, router
+from service.http.strict_route import any_query, authenticate, router
 from service.http.telemetry import Telemetry
 from service.jobs.events import Watcher
 from service.predict import contract_routes, evaluation_routes
@@ -170,6 +170,7 @@ def _add_routes(app: FastAPI) -> None:
     described = router()
 
     @described.get("/openapi.json", include_in_schema=False)
+    @any_query
     def openapi_json() -> JSONResponse:
         if app.openapi_schema is None:
             app.openapi_schema = openapi.describe(app, version())

@@ -7,15 +7,18 @@
     ├── NotFound 404            not_found
     ├── MethodNotAllowed 405    method_not_allowed
     ├── Conflict 409            conflict, in_use, in_flight, not_linear, …
+    ├── RequestTimeout 408      request_timeout
     ├── PreconditionFailed 412  precondition_failed
     ├── TooLarge 413            too_large
     ├── UnsupportedMedia 415    unsupported_media_type
     ├── Invalid 422             invalid, and one code for each broken rule
     ├── PreconditionRequired 428  precondition_required
+    ├── HeadTooLarge 431        head_too_large
     ├── Busy 503                busy, database_unavailable, shutting_down
     │   ├── StorageUnavailable  storage_unavailable
     │   ├── Overloaded          overloaded
-    │   └── DeadlineExceeded    deadline_exceeded
+    │   ├── DeadlineExceeded    deadline_exceeded
+    │   └── TooManyConnections  too_many_connections
     └── StorageFull 507         storage_full
 
     Fenced                      internal: a later attempt owns the job now
@@ -111,6 +114,13 @@ class Conflict(ServiceError):
     code = "conflict"
 
 
+class RequestTimeout(ServiceError):
+    """The request did not arrive in time: send it again."""
+
+    status = 408
+    code = "request_timeout"
+
+
 class PreconditionFailed(ServiceError):
     """The resource has changed since you read it: read it again and send its new ETag."""
 
@@ -146,6 +156,13 @@ class PreconditionRequired(ServiceError):
     code = "precondition_required"
 
 
+class HeadTooLarge(ServiceError):
+    """The URL and the headers together are too long."""
+
+    status = 431
+    code = "head_too_large"
+
+
 class Busy(ServiceError):
     """The service cannot answer right now: try again in a moment."""
 
@@ -172,6 +189,12 @@ class DeadlineExceeded(Busy):
     """The prediction reached its time limit: try again, or send fewer rows at a time."""
 
     code = "deadline_exceeded"
+
+
+class TooManyConnections(Busy):
+    """The service has as many connections as it can hold: try again in a moment."""
+
+    code = "too_many_connections"
 
 
 class StorageFull(ServiceError):

@@ -55,6 +55,21 @@ class Settings(BaseSettings):
         "info", pattern="^(debug|info|warning|error)$", description="Lowest level that is logged."
     )
 
+    max_connections: int | None = Field(
+        None,
+        ge=1,
+        description="Most open connections; empty: half of the limit of open files.",
+    )
+    max_head_bytes: int = Field(
+        64 * 1024, ge=8 * 1024, description="Largest URL with headers, and largest trailers."
+    )
+    head_timeout_s: float = Field(
+        10, gt=0, description="Time limit for the head of a request, and for its trailers."
+    )
+    body_timeout_s: float = Field(
+        30, gt=0, description="Time without a byte after which the body of a request is given up."
+    )
+
     max_json_bytes: int = Field(1 * MIB, ge=1024, description="Largest JSON request body.")
     max_predict_bytes: int = Field(
         16 * MIB, ge=1024, description="Largest body of a prediction request."

@@ -1,4 +1,4 @@
-"""What happens to every request before any route: its id, its log line, its Host and Origin.
+"""The steps that all requests share: request id, log line, checks of Host, Origin and size.
 
 Plain ASGI, because Starlette's BaseHTTPMiddleware costs more than the routes that it wraps.
 """
@@ -9,38 +9,41 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import structlog
+from fastapi.routing import iter_route_contexts
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import logs
-from service.errors import BadRequest, Forbidden, ServiceError
+from service.errors import BadRequest, Forbidden, HeadTooLarge, ServiceError
 from service.http import problems
 from service.ids import new_id
 from service.settings import LOOPBACK, Settings
 
-#: what every answer carries unless its route says otherwise
+#: headers of every answer, unless its route sets others
 HEADERS = {
     b"x-content-type-options": b"nosniff",
     b"referrer-policy": b"no-referrer",
     b"x-frame-options": b"DENY",
 }
-MAX_HEAD = 64 * 1024  # bytes of URL and headers
 ANYWHERE = frozenset({"0.0.0.0", "::", ""})  # noqa: S104  compared with, not bound to
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 logger = structlog.get_logger("service.access")
 
-#: told about each answer: method, route, status, seconds
+#: called for each answer with method, route, status and seconds
 Observe = Callable[[str, str, int, float], None]
 
 
 class Gate:
-    """The outermost layer: no request gets past it unnamed, unlogged or from a foreign place."""
+    """The outermost layer: it gives each request an id and a log line, and checks its origin."""
 
     def __init__(self, app: ASGIApp, settings: Settings, observe: Observe) -> None:
         self._app = app
         self._observe = observe
         self._hosts = allowed_hosts(settings)
+        self._max_head_bytes = settings.max_head_bytes
         self._prefix = settings.root_path.rstrip("/")
+        #: endpoint → the template of its path; filled at the first request
+        self._templates: dict[Callable[..., Any], str] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -55,29 +58,37 @@ class Gate:
         try:
             await self._pass(scope, receive, answer)
         finally:
-            route, seconds = _route_of(scope), time.perf_counter() - began
+            route, seconds = self._route_of(scope), time.perf_counter() - began
             report(self._observe, scope, route, answer.status, seconds)
 
     async def _pass(self, scope: Scope, receive: Receive, answer: "Answer") -> None:
         request = Request(scope)
         try:
-            check_size(scope)
+            check_size(scope, self._max_head_bytes)
             check_origin(request, self._hosts)
             await self._app(scope, receive, answer)
         except ServiceError as error:
             await problems.respond(request, error)(scope, receive, answer)
         except ClientDisconnect:
-            answer.status = answer.status or 499  # nobody is there to read an answer
+            answer.status = answer.status or 499  # nginx's status for a client that has left
         except Exception:
             logger.exception("unexpected")
             if answer.status:
-                raise  # half an answer is out: only closing the connection tells the client
+                raise  # the answer has begun, so only a closed connection can show the failure
             response = problems.respond(request, problems.unexpected())
             await response(scope, receive, answer)
 
+    def _route_of(self, scope: Scope) -> str:
+        """Return the template of the path: unlike the paths of clients, it has few values."""
+        if not self._templates and "app" in scope:
+            for context in iter_route_contexts(scope["app"].routes):
+                if context.endpoint is not None:
+                    self._templates[context.endpoint] = context.path or ""
+        return self._templates.get(scope.get("endpoint"), "unmatched")  # type: ignore[arg-type]
+
 
 def report(observe: Observe, scope: Scope, route: str, status: int, seconds: float) -> None:
-    """Count and log an answer. What happens to each request is told in this one place."""
+    """Count and log an answer. Every answer passes here."""
     observe(scope["method"], route, status, seconds)
     state: MutableMapping[str, Any] = scope["state"]
     logs.access(
@@ -89,15 +100,6 @@ def report(observe: Observe, scope: Scope, route: str, status: int, seconds: flo
         caller=state.get("caller"),
         duration_ms=round(seconds * 1000, 2),
     )
-
-
-def _route_of(scope: Scope) -> str:
-    """Return the template of the path: few values, unlike the paths that clients can invent."""
-    # FastAPI keeps the route as it was written in `route`, and beside it the one that it became
-    # with the prefixes of the routers around it.
-    included = scope.get("fastapi", {}).get("effective_route_context")
-    route = scope.get("route") if included is None else included
-    return str(getattr(route, "path", None) or "unmatched")
 
 
 class Answer:
@@ -126,21 +128,21 @@ class Answer:
         await self._send(message)
 
     def _prefixed(self, header: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
-        # Routes know nothing of the prefix under which a proxy serves them.
+        # Routes do not know the prefix under which a proxy publishes them.
         name, value = header
         if name.lower() == b"location" and value.startswith(b"/"):
             return name, self._prefix + value
         return header
 
 
-def check_size(scope: Scope) -> None:
-    """Raise BadRequest for a URL or headers that no client of ours sends; uvicorn takes any."""
+def check_size(scope: Scope, most: int) -> None:
+    """Raise HeadTooLarge. The server stops reading only after the limit and one more read."""
     size = len(scope.get("raw_path", b"")) + len(scope["query_string"])
     size += sum(len(name) + len(value) for name, value in scope["headers"])
-    if size > MAX_HEAD:
-        raise BadRequest(
-            f"The URL and the headers have {size} bytes, more than the {MAX_HEAD} that are read.",
-            code="head_too_large",
+    if size > most:
+        raise HeadTooLarge(
+            f"The URL and the headers have {size} bytes, more than the limit of {most}: send less,"
+            " or raise DESCENT_MAX_HEAD_BYTES."
         )
 
 
@@ -152,7 +154,8 @@ def allowed_hosts(settings: Settings) -> frozenset[str]:
 def check_origin(request: Request, hosts: frozenset[str]) -> None:
     """Raise Forbidden for a Host that is not ours and for a page of another site.
 
-    A foreign name that resolves to this address (DNS rebinding) would else make a browser call us.
+    Without the check of Host a foreign name that resolves to this address (DNS rebinding) would
+    make browsers send requests.
     """
     given = request.headers.getlist("host")
     if len(given) != 1:
@@ -189,6 +192,6 @@ def _name_of(host: str) -> str:
 def _is_same(origin: str, host: str) -> bool:
     scheme, _, place = origin.lower().partition("://")
     port = {"http": ":80", "https": ":443"}.get(scheme)
-    # A proxy that ends TLS passes on the Host without a port, so the scheme's own port may be left
-    # out on either side.
+    # A proxy that terminates TLS forwards the Host without a port, so either side may omit the
+    # default port of the scheme.
     return port is not None and place.removesuffix(port) == host.lower().removesuffix(port)

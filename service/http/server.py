@@ -1,11 +1,16 @@
-"""The HTTP server: uvicorn with our limits, which tells when it is up and when it must stop."""
+"""The HTTP server: uvicorn with limits on connections, sizes and times, and hooks for its life."""
 
 import asyncio
 import contextlib
+import resource
 import socket
+import sys
 import time
 import weakref
+from collections import Counter
 from collections.abc import Callable
+from enum import Enum, auto
+from http import HTTPStatus
 from types import FrameType
 from typing import NamedTuple
 
@@ -15,7 +20,13 @@ from fastapi import FastAPI
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from service.errors import BadRequest
+from service.errors import (
+    BadRequest,
+    HeadTooLarge,
+    RequestTimeout,
+    ServiceError,
+    TooManyConnections,
+)
 from service.http import problems
 from service.http.middleware import HEADERS
 from service.ids import new_id
@@ -23,13 +34,14 @@ from service.settings import Settings
 
 #: Computes the head and the body of an answer from a body; None where that takes too long.
 Compute = Callable[[bytes], tuple[bytes, bytes] | None]
-TICK_S = 1.0  # the header `Date` says the second
-TURNS = 5  # of the event loop; what was accepted is a connection after three of them
-STOP_S = 3  # seconds that requests get to end once the server stops
-IDLE_S = 30  # seconds after which an idle connection is closed
+TICK_S = 1.0  # between two looks at the slow connections; the header `Date` has seconds too
+TURNS = 5  # of the event loop; after three of them an accepted socket is a connection
+STOP_S = 3  # seconds for the requests that are in progress when the server stops
+IDLE_S = 30  # seconds after which a connection without a request is closed
 BACKLOG = 2048  # connections that wait to be accepted
 
-logger = structlog.get_logger("service.access")
+access_log = structlog.get_logger("service.access")
+logger = structlog.get_logger(__name__)
 
 
 def _nothing() -> None:
@@ -39,9 +51,11 @@ def _nothing() -> None:
 class Server(uvicorn.Server):
     """Serves the app.
 
-    `on_up` is called when it listens, `on_stop` when it begins to stop, `on_hurry` when it is told
-    so a second time.
+    It calls `on_up` when it listens, `on_stop` when it begins to stop, and `on_hurry` at a second
+    signal.
     """
+
+    config: "Config"
 
     def __init__(
         self,
@@ -51,7 +65,7 @@ class Server(uvicorn.Server):
         on_stop: Callable[[], None] = _nothing,
         on_hurry: Callable[[], None] = _nothing,
     ) -> None:
-        super().__init__(_config(app, app.state.settings))
+        super().__init__(Config(app, app.state.settings))
         self._end_streams: Callable[[], None] = app.state.end_streams
         self._on_up = on_up
         self._on_stop = on_stop
@@ -61,10 +75,10 @@ class Server(uvicorn.Server):
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  uvicorn's names
-        """Stop at a signal, and at a second one do it at once.
+        """Stop gracefully at the first signal, and at once at the second.
 
-        Unlike uvicorn's own it does not have the signal raised again at the end of the server:
-        what is ours ends after that.
+        uvicorn's own handler raises the signal again when the server has ended, which would kill
+        this process before it has stopped its worker.
         """
         if self.should_exit:
             self.force_exit = True
@@ -72,16 +86,29 @@ class Server(uvicorn.Server):
         self.stop()
 
     def stop(self) -> None:
-        """Have the server stop; may be called from any thread."""
+        """Stop the server. Any thread may call this."""
         self.should_exit = True
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._is_ending.set)
 
     async def main_loop(self) -> None:
-        """Set the date each second; uvicorn's own looks ten times a second for the end."""
+        """Set the date and look for slow clients each second, until the server must stop.
+
+        uvicorn's own loop wakes up ten times a second to see whether it must stop.
+        """
         while not await self.on_tick(0):
+            self._close_slow_connections()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._is_ending.wait(), TICK_S)
+
+    def _close_slow_connections(self) -> None:
+        now = time.monotonic()
+        for connection in list(self.server_state.connections):
+            connection.close_if_slow(now)  # type: ignore[union-attr]
+        refused = self.config.refused
+        for code, count in refused.items():
+            logger.warning("connections refused", code=code, connections=count)
+        refused.clear()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
@@ -91,7 +118,7 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._stopped_at = time.monotonic()
         self._on_stop()
-        # Open streams would hold the server up for as long as their clients like.
+        # Otherwise an open stream would delay the end until its client leaves.
         self._end_streams()
         for server in self.servers:
             server.close()
@@ -103,12 +130,62 @@ class Server(uvicorn.Server):
             await self.lifespan.shutdown()
 
     def stopping_for(self) -> float:
-        """Return the seconds since the server began to stop."""
+        """Return the seconds since the server began to stop; 0 before that."""
         return 0.0 if self._stopped_at is None else time.monotonic() - self._stopped_at
 
 
+class Config(uvicorn.Config):
+    """uvicorn's configuration with our limits, which all connections of a server share."""
+
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
+        super().__init__(
+            app,
+            http=Protocol,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            ws="none",
+            lifespan="on",
+            proxy_headers=bool(settings.trusted_proxies),
+            forwarded_allow_ips=list(settings.trusted_proxies),
+            timeout_graceful_shutdown=STOP_S,
+            timeout_keep_alive=IDLE_S,
+            backlog=BACKLOG,
+        )
+        self.max_connections = max_connections(settings)
+        self.max_head_bytes = settings.max_head_bytes
+        self.timeouts = {
+            Part.HEAD: settings.head_timeout_s,
+            Part.TRAILERS: settings.head_timeout_s,
+            Part.BODY: settings.body_timeout_s,
+        }
+        #: code of the error → connections that were closed with it since the last log line
+        self.refused: Counter[str] = Counter()
+
+
+def max_connections(settings: Settings) -> int:
+    """Return the limit of open connections.
+
+    By default it is half of the limit of open files: an upload needs a file beside its connection,
+    and the database and the blob store need some too.
+    """
+    if settings.max_connections is not None:
+        return settings.max_connections
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if files == resource.RLIM_INFINITY else max(1, files // 2)
+
+
+class Part(Enum):
+    """The part of a request that the client has to send next."""
+
+    HEAD = auto()
+    BODY = auto()
+    #: A chunk without data, as the last one before the trailers is.
+    TRAILERS = auto()
+
+
 class Held(NamedTuple):
-    """A request that is answered at once when its body is there."""
+    """A request that is answered at once when its body is complete."""
 
     cycle: RequestResponseCycle
     app: ASGI3Application
@@ -116,12 +193,77 @@ class Held(NamedTuple):
 
 
 class Protocol(HttpToolsProtocol):
-    """Answers small predictions at once, and tells who sends what is no HTTP so with a problem.
+    """One connection: it answers small predictions at once and refuses what breaks a limit.
 
-    All else becomes a task that writes its answer in one piece.
+    Every other request becomes a task that writes its answer in one piece.
     """
 
+    config: Config
     _held: Held | None = None
+    #: the date, as it ends the head of an answer, and the headers that it was made from
+    _end_of_head = b""
+    _headers_written: list[tuple[bytes, bytes]] | None = None
+    #: the last request that came to its end
+    _complete: RequestResponseCycle | None = None
+    #: whether a chunk has begun of which no byte came yet, as the last one never has any
+    _in_empty_chunk = False
+    #: the owner of the part that the client has to send next, as `_awaited` gives it
+    _owner: object = None
+    #: bytes of this part that the parser, which collects them, has not handed over. Whole reads of
+    #: up to 256 KiB are counted, and not the read with which the part began.
+    _unfinished = 0
+    #: since when this part has been awaited; None until the next look of `close_if_slow`
+    _since: float | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self.config.max_connections:
+            self._refuse(TooManyConnections())
+
+    def data_received(self, data: bytes) -> None:
+        HttpToolsProtocol.data_received(self, data)
+        cycle = self.cycle
+        # Where a whole request came in one read, this is all that the limits cost it.
+        if cycle is None or cycle is not self._complete or cycle.scope is not self.scope:
+            self._count(len(data))
+
+    def _count(self, received: int) -> None:
+        """Count the bytes of a part of a request that is not complete."""
+        _part, owner = self._awaited()
+        if owner is self._owner:
+            self._unfinished += received
+        else:
+            self._begin(owner)
+        if self._unfinished > self.config.max_head_bytes:
+            self._refuse(_too_large(self.config.max_head_bytes))
+
+    def _begin(self, owner: object) -> None:
+        self._owner, self._unfinished, self._since = owner, 0, None
+
+    def _awaited(self) -> tuple[Part | None, object]:
+        """Return the part of a request that the client has to send next, and the part's owner.
+
+        None is the answer after a complete request: then the server is the one to act.
+        """
+        cycle = self.cycle
+        if cycle is None or cycle.scope is not self.scope:
+            return Part.HEAD, self.scope
+        if cycle is not self._complete:
+            return (Part.TRAILERS if self._in_empty_chunk else Part.BODY), cycle
+        if cycle.response_complete and self.timeout_keep_alive_task is None:
+            # Line breaks, which may precede a request, have cancelled the timer of the idle
+            # connection, or the end of a body that was answered before has.
+            return Part.HEAD, self
+        return None, None
+
+    def on_chunk_header(self) -> None:
+        self.headers = []  # collects the trailers, which nothing reads: they are no headers
+        self._in_empty_chunk = True
+        self._begin(self.cycle)
+
+    def on_body(self, body: bytes) -> None:
+        self._owner, self._in_empty_chunk = None, False  # so the next count begins anew
+        HttpToolsProtocol.on_body(self, body)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         compute = None
@@ -133,20 +275,21 @@ class Protocol(HttpToolsProtocol):
             self._held = Held(cycle, app, compute)
 
     def _start(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        # The answer before it may have come with the same piece of data, and begun the wait for it.
+        # Where two requests came in one read, the answer to the first has started the timer.
         self._unset_keepalive_if_required()
         if cycle.scope["method"] != "HEAD":
             cycle.transport = Whole(self.transport, cycle)  # type: ignore[assignment]
         super()._start_asgi_task(cycle, app)
 
     def on_message_complete(self) -> None:
-        super().on_message_complete()
+        self._complete = self.cycle
+        HttpToolsProtocol.on_message_complete(self)
         if self._held is not None:
             held, self._held = self._held, None
             self._answer(held)
 
     def _answer(self, held: Held) -> None:
-        """Do what the task of a request does, without a task."""
+        """Answer a request without a task."""
         cycle = held.cycle
         found = None
         if cycle.keep_alive and not self.flow.write_paused:
@@ -155,43 +298,79 @@ class Protocol(HttpToolsProtocol):
             self._start(cycle, held.app)
             return
         head, body = found
-        dates = b"".join([b"%s: %s\r\n" % pair for pair in cycle.default_headers])
+        if cycle.default_headers is not self._headers_written:  # once a second
+            self._headers_written = cycle.default_headers
+            self._end_of_head = b"".join(b"%s: %s\r\n" % pair for pair in cycle.default_headers)
+            self._end_of_head += b"\r\n"
         cycle.response_started = cycle.response_complete = True
-        self.transport.write(b"".join((head, dates, b"\r\n", body)))
+        self.transport.write(head + self._end_of_head + body)
         self.on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        if self._held is not None:  # nobody reads the answer, but the log tells of the request
+        if self._held is not None:  # the app cannot answer, but it logs the request
             self._start(self._held.cycle, self._held.app)
             self._held = None
 
+    def close_if_slow(self, now: float) -> None:
+        """Close the connection if its client takes too long. Called each second."""
+        part, owner = self._awaited()
+        if part is None:
+            return
+        if owner is not self._owner:
+            self._begin(owner)
+        if self._since is None or self._waits_for_us(part):
+            self._since = now
+        elif now - self._since >= self.config.timeouts[part]:
+            self._refuse(_too_slow(part, self.config.timeouts[part]))
+
+    def _waits_for_us(self, part: Part) -> bool:
+        """Whether the client cannot send more, or need not yet."""
+        if self.flow.read_paused:
+            return True
+        if self.cycle is None or self.cycle.response_complete:
+            return False
+        # It may send its next request after this answer, and its body after `100 Continue`.
+        return part is Part.HEAD or self.cycle.waiting_for_100_continue
+
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  uvicorn's sentence
-        cycle = self.cycle
-        if cycle is None or cycle.response_complete or not cycle.response_started:
-            self.transport.write(_malformed())
-        self.transport.close()  # what follows cannot be told from the rest of this request
+        detail = "The request is not HTTP: its first line, a header or a chunk is malformed."
+        self._refuse(BadRequest(detail))
+
+    def _refuse(self, error: ServiceError) -> None:
+        """Answer with an error, unless another answer has begun, and close the connection.
+
+        After a refused request the parser cannot find the start of the next one.
+        """
+        if self.transport.is_closing():
+            return
+        cycle, is_between = self.cycle, self._awaited()[0] in {None, Part.HEAD}
+        is_free = cycle is None or not cycle.response_started
+        if is_free or (is_between and cycle.response_complete):
+            self.transport.write(_refusal(error))
+        self.config.refused[error.code] += 1
+        self.transport.close()
 
 
 class Whole:
-    """What an answer is written to: its head leaves together with the first part of its body.
+    """A transport that sends the head of an answer together with the first part of its body.
 
-    Each write is a call of the system and wakes the client; uvicorn makes two of the shortest
-    answer. A head that tells no length, such as that of a stream, leaves at once.
+    Each write is a system call and wakes the client, and uvicorn makes two writes of the shortest
+    answer. A head without a length, such as that of a stream, is sent at once.
     """
 
     __slots__ = ("_cycle", "_head", "_transport")
 
     def __init__(self, transport: asyncio.Transport, cycle: RequestResponseCycle) -> None:
         self._transport = transport
-        self._cycle = weakref.ref(cycle)  # else each answer would be garbage that refers to itself
-        #: None until it is written, empty once it has left
+        self._cycle = weakref.ref(cycle)  # otherwise each answer would be a reference cycle
+        #: None until it is written, empty when it is sent
         self._head: bytes | None = None
 
     def write(self, data: bytes) -> None:
         cycle = self._cycle()
         if self._head is None and cycle is not None and cycle.chunked_encoding is False:
-            self._head = data  # its length is known and nothing was written: so this is the head
+            self._head = data  # the first write of an answer with a length is its head
             return
         if self._head:
             data, self._head = self._head + data, b""
@@ -206,11 +385,26 @@ class Whole:
         return self._transport.is_closing()
 
 
-def _malformed() -> bytes:
-    """Return the answer to a request that never reaches the app, to be written as it is."""
+def _too_large(most: int) -> HeadTooLarge:
+    return HeadTooLarge(
+        f"The URL and the headers, or the trailers, have more than {most} bytes: send less, or"
+        " raise DESCENT_MAX_HEAD_BYTES."
+    )
+
+
+def _too_slow(part: Part, seconds: float) -> RequestTimeout:
+    if part is Part.BODY:
+        detail = f"No byte of the body came for {seconds:g} s: send the request again."
+    else:
+        name = "head" if part is Part.HEAD else "trailers"
+        detail = f"The {name} of the request did not end within {seconds:g} s: send it again."
+    return RequestTimeout(detail)
+
+
+def _refusal(error: ServiceError) -> bytes:
+    """Return the bytes of an answer to a request that never reaches the app."""
     request_id = new_id("req")
-    logger.info("malformed", status=400, request_id=request_id)
-    error = BadRequest("The request is not HTTP: its first line, a header or a chunk is malformed.")
+    access_log.debug("refused", status=error.status, code=error.code, request_id=request_id)
     answer = problems.render(error, instance=None, request_id=request_id)
     headers = {
         **dict(answer.raw_headers),
@@ -219,7 +413,9 @@ def _malformed() -> bytes:
         b"x-request-id": request_id.encode(),
         b"connection": b"close",
     }
-    lines = [b"HTTP/1.1 400 Bad Request", *(b"%s: %s" % pair for pair in headers.items())]
+    status = HTTPStatus(error.status)
+    first = f"HTTP/1.1 {status.value} {status.phrase}".encode()
+    lines = [first, *(b"%s: %s" % pair for pair in headers.items())]
     return b"\r\n".join([*lines, b"", bytes(answer.body)])
 
 
@@ -240,20 +436,3 @@ def url_of(listener: socket.socket, settings: Settings) -> str:
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104  not bound to
     name = f"[{host}]" if ":" in host and not host.startswith("[") else host
     return f"http://{name}:{listener.getsockname()[1]}"
-
-
-def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        http=Protocol,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        ws="none",
-        lifespan="on",
-        proxy_headers=bool(settings.trusted_proxies),
-        forwarded_allow_ips=list(settings.trusted_proxies),
-        timeout_graceful_shutdown=STOP_S,
-        timeout_keep_alive=IDLE_S,
-        backlog=BACKLOG,
-    )

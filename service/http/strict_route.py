@@ -1,28 +1,30 @@
-"""The strict route: key, content type, size, strict parse, then the schema; and idempotency.
+"""The strict route: key, query, content type, size, strict parse, then the schema; and idempotency.
 
-It knows nothing of what the routes are for. FastAPI would read a body before it asks who sends
-it, so each step is done here before the framework touches the request.
+FastAPI would read a body before it checks the key, so these steps precede the framework.
 """
 
 import json
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from hashlib import sha256
-from types import TracebackType
 from typing import Any, Literal, Protocol, TypeVar
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request, Response
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
+from starlette.types import Message, Receive, Scope, Send
 
 from models.failpoints import reach
 from service.errors import Invalid, ServiceError, TooLarge, Unauthorized, UnsupportedMedia
-from service.http import idempotency
+from service.http import idempotency, validation
 from service.http.idempotency import Claim, Stored
 from service.http.strict_json import strict_json
 from service.settings import Settings
@@ -30,6 +32,7 @@ from service.settings import Settings
 __all__ = [
     "Keys",
     "StrictRoute",
+    "any_query",
     "authenticate",
     "bearer",
     "begin_upload",
@@ -72,9 +75,11 @@ class Marks:
     limit: Limit = "json"
     #: answers with an ETag, so 304 where If-None-Match names it
     has_etag: bool = False
-    #: heeds If-Match, so that nobody changes what he has not seen
+    #: heeds If-Match, so a client cannot overwrite a change that it has not seen
     heeds_match: bool = False
-    #: fields of the answer that are not kept for a replay: null stands there then
+    #: ignores unknown fields in the query, as every open route does
+    takes_any_query: bool = False
+    #: fields of the answer that are not stored: a replay has null in their place
     secrets: tuple[str, ...] = ()
 
 
@@ -82,7 +87,7 @@ _MARKS: dict[Callable[..., Any], Marks] = {}
 
 
 class Keys(Protocol):
-    """Says who a caller is by the secret that he sends; None is no secret."""
+    """Finds the caller that a secret belongs to; None stands for a request without a secret."""
 
     def known(self, secret: str | None) -> str | None:
         """Return the caller, or None where the database must be asked."""
@@ -132,6 +137,11 @@ def heeds_match(endpoint: Endpoint) -> Endpoint:
     return _mark(endpoint, heeds_match=True)
 
 
+def any_query(endpoint: Endpoint) -> Endpoint:
+    """Mark a route that ignores unknown fields in the query."""
+    return _mark(endpoint, takes_any_query=True)
+
+
 def shown_once(*fields: str) -> Callable[[Endpoint], Endpoint]:
     """Name fields of an answer that must not be stored, so that a replay has null there."""
     return lambda endpoint: _mark(endpoint, secrets=fields)
@@ -161,10 +171,14 @@ class StrictRoute(APIRoute):
     def get_route_handler(self) -> Handler:
         handle = super().get_route_handler()
         marks, reads_body = marks_of(self.endpoint), self.body_field is not None
+        takes_any_query = marks.is_open or marks.takes_any_query
+        known = query_names(self.dependant)
 
         async def answer(request: Request) -> Response:
             if not marks.is_open:
                 await authenticate(request)
+            if request.scope["query_string"] and not takes_any_query:
+                _check_query(request, known)
             if not marks.streams_body:
                 request = await _checked(request, marks, reads_body=reads_body)
             if request.method == "POST" and marks.is_idempotent:
@@ -172,6 +186,50 @@ class StrictRoute(APIRoute):
             return await handle(request)
 
         return answer
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request; free its Idempotency-Key before the client learns of a failure."""
+        if scope["method"] != "POST":
+            await super().handle(scope, receive, send)
+            return
+        state = scope.setdefault("state", {})
+
+        async def sent(message: Message) -> None:
+            # FastAPI has closed the session by now, so a COMMIT that failed is an error here.
+            if message["type"] == "http.response.start":
+                if message["status"] >= 400:
+                    await _release(state)
+                state.pop("claim", None)
+            await send(message)
+
+        try:
+            await super().handle(scope, receive, sent)
+        except BaseException:
+            await _release(state)
+            raise
+
+
+def query_names(route: Dependant) -> tuple[str, ...]:
+    """Return the names that the query of a route may have, those of its dependencies included."""
+    names: dict[str, None] = {}
+    found = deque([route])
+    while found:
+        dependant = found.popleft()
+        found.extend(dependant.dependencies)
+        for field in dependant.query_params:
+            model = field.field_info.annotation
+            if isinstance(model, type) and issubclass(model, BaseModel):
+                names |= {each.alias or name: None for name, each in model.model_fields.items()}
+            else:
+                names[field.alias] = None
+    return tuple(names)
+
+
+def _check_query(request: Request, known: Sequence[str]) -> None:
+    """Raise Invalid where the query has fields that the route does not know."""
+    unknown = [name for name in request.query_params if name not in known]
+    if unknown:
+        raise validation.unknown_query(unknown, known)
 
 
 def bearer(headers: list[str]) -> str | None:
@@ -271,16 +329,11 @@ async def _once(request: Request, handle: Handler, marks: Marks) -> Response:
         replayed := await _begin(request, idempotency.canonical(await request.json()))
     ) is not None:
         return replayed
-    # FastAPI's own stack closes the session, and so commits, after this function has returned.
-    # What is pushed here, before the session, runs after that commit and learns how it went.
-    stack: AsyncExitStack = request.scope["fastapi_function_astack"]
-    stack.push_async_exit(_Release(request))
     response = await handle(request)
     claim: Claim | None = getattr(request.state, "claim", None)
     if claim is not None and response.status_code < 400:
         session = getattr(request.state, "session", None)
         await run_sync(claim.store, session, _stored(response, marks.secrets))
-        request.state.is_stored = True
     return response
 
 
@@ -333,23 +386,9 @@ def _stored(response: Response, secrets: Sequence[str] = ()) -> Stored:
     return Stored(response.status_code, headers, body)
 
 
-class _Release:
-    """Frees the key of a request that failed, once its session is closed."""
-
-    def __init__(self, request: Request) -> None:
-        self._request = request
-
-    async def __aenter__(self) -> None:
-        return None
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        claim: Claim | None = getattr(self._request.state, "claim", None)
-        is_stored = getattr(self._request.state, "is_stored", False)
-        if claim is not None and (error is not None or not is_stored):
-            with suppress(ServiceError):  # the lease will free it
-                await run_sync(claim.release)
+async def _release(state: dict[str, Any]) -> None:
+    """Free the key of a request that failed, where it has claimed one and stored no response."""
+    claim: Claim | None = state.pop("claim", None)
+    if claim is not None:
+        with suppress(ServiceError):  # the lease will free it
+            await run_sync(claim.release)

@@ -1,14 +1,15 @@
-"""Says what a schema found wrong with a request: for each place a code of ours and a sentence."""
+"""Describes each fault that a schema found in a request with a place, a code and a sentence."""
 
 import json
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from service.errors import Invalid
 
 SHOWN = 80  # characters of a wrong value that a message repeats
 LISTED = 100  # errors of one request that are spelled out; a body can hold 100 000
-#: our code → the names that pydantic has for what is wrong with a field
+#: our code → pydantic's names for the same faults of a field
 _MEANINGS = {
     "missing_field": ("missing",),
     "unknown_field": ("extra_forbidden",),
@@ -27,28 +28,54 @@ _MEANINGS = {
 }
 #: pydantic's name → our code, so that its names may change while ours stay
 CODES = {name: code for code, names in _MEANINGS.items() for name in names}
-OTHER = "invalid_value"  # the code of all that has no better one
+OTHER = "invalid_value"  # the code of all other faults
 _OBJECTS = {"model_attributes_type", "model_type", "dict_type"}
 _OWN_SENTENCE = {"missing", "extra_forbidden", "union_tag_invalid", "value_error"}
 
-#: Where something is wrong: the part of the request, then the names and numbers down to it.
+#: The place of a fault: the part of the request, then the names and numbers that lead to it.
 Place = tuple[Any, ...]
 
 
 def to_error(errors: Sequence[Mapping[str, Any]], body: Any) -> Invalid:  # noqa: ANN401  a JSON document
-    """Return one error for all that a schema found wrong with a request, each place named once."""
+    """Return one error for all faults that a schema found in a request, one item for each place."""
     found: dict[Place, list[Mapping[str, Any]]] = {}
     for error in errors:
         found.setdefault(_place(error, body), []).append(error)
-    # Each branch of a union says why it does not fit: the one that looked inside was meant.
+    # Each branch of a union reports why it does not fit. The branch with the deepest place is the
+    # one that the client meant.
     above = {place[:length] for place in found for length in range(len(place))}
     places = [place for place in found if place not in above]
     items = [_item(place, found[place]) for place in places[:LISTED]]
+    return _invalid(items, len(places))
+
+
+def unknown_query(names: Sequence[str], known: Sequence[str]) -> Invalid:
+    """Return the error for fields of a query that the route does not know."""
+    items = [
+        {
+            "pointer": f"/query/{_escape(name[:SHOWN])}",
+            "code": "unknown_field",
+            "detail": _unknown(name[:SHOWN], known),
+        }
+        for name in names[:LISTED]
+    ]
+    return _invalid(items, len(names))
+
+
+def _unknown(name: str, known: Sequence[str]) -> str:
+    if near := get_close_matches(name, known, n=1):
+        return f"{name} is not a known field of the query: did you mean {near[0]}?"
+    fields = f"it can have {', '.join(known)}" if known else "this call has none"
+    return f"{name} is not a known field of the query: {fields}."
+
+
+def _invalid(items: list[dict[str, str]], count: int) -> Invalid:
+    """Return the error whose items are the first of `count` faults."""
     detail = items[0]["detail"] if items else "The request does not fit its schema."
-    if len(places) > LISTED:
-        detail += f" ({len(places) - 1} more, of which {LISTED - 1} are in `errors`)"
-    elif len(items) > 1:
-        detail += f" ({len(items) - 1} more in `errors`)"
+    if count > len(items):
+        detail += f" ({count - 1} more, of which {len(items) - 1} are in `errors`)"
+    elif count > 1:
+        detail += f" ({count - 1} more in `errors`)"
     return Invalid(detail, errors=items)
 
 
@@ -103,9 +130,9 @@ def _shown(error: Mapping[str, Any]) -> str:
 
 
 def _in_body(path: list[Any], body: Any, *, is_absent: bool) -> list[Any]:  # noqa: ANN401
-    """Keep the parts of pydantic's location that a client can see in its own document.
+    """Keep the parts of pydantic's location that are in the client's document.
 
-    The others name a member of a union or a validator.
+    The other parts name a member of a union or a validator.
     """
     kept, current = [], body
     for index, part in enumerate(path):

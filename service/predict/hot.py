@@ -21,7 +21,6 @@ from service.errors import ServiceError
 from service.http import problems, strict_route
 from service.http.middleware import (
     HEADERS,
-    MAX_HEAD,
     Answer,
     Observe,
     allowed_hosts,
@@ -54,7 +53,7 @@ ON_PROBLEM: dict[bytes, Literal["warn", "error"]] = {
     b"on_problem=warn": "warn",
     b"on_problem=error": "error",
 }
-KNOWN_HEADS = 200  # that are remembered as they were read; each has at most MAX_HEAD bytes
+KNOWN_HEADS = 200  # that are remembered as they were read; each has at most `max_head_bytes`
 # What is computed at once: it takes less than to ask a thread, or little more.
 SMALL = 16 * 1024  # bytes of JSON
 FEW = 64  # rows
@@ -124,6 +123,7 @@ class HotRoutes:
         self._observe = observe
         self._batches = Batches(inference.executor, settings.predict_queue)
         self._most = settings.max_predict_bytes
+        self._max_head_bytes = settings.max_head_bytes
         self._few = min(FEW, settings.max_predict_rows)
         self._prefix = settings.root_path.rstrip("/")
         self._prefix_bytes = self._prefix.encode()
@@ -184,7 +184,7 @@ class HotRoutes:
             len(headers) == len(scope["headers"])  # none was sent twice
             and UNUSUAL.isdisjoint(headers)
             and len(scope["raw_path"]) + sum(map(len, headers)) + sum(map(len, headers.values()))
-            <= MAX_HEAD - len(scope["query_string"])
+            <= self._max_head_bytes - len(scope["query_string"])
             and length.isdigit()
             and len(length) <= 18
             and int(length) <= self._most

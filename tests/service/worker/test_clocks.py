@@ -67,7 +67,7 @@ def calls_in(path: str, function: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "function", ["beat", "fence", "expired", "take_expired", "expire_now", "_is_expired"]
+    "function", ["beat", "hold", "expired", "take_expired", "expire_now", "_is_expired"]
 )
 def test_no_decision_about_a_lease_asks_the_wall_clock(function: str) -> None:
     assert not calls_in(queue.__file__, function) & WALL
