@@ -1,4 +1,4 @@
-"""The server's side of `descent doctor`: settings, database, storage, disk, torch and GPU.
+"""The server's part of `descent doctor`: settings, database, storage, disk, torch and GPU.
 
 Looks only: no folder, no file and no schema is made.
 """
@@ -33,7 +33,7 @@ from service.storage.stores import open_store
 from service.worker.devices import found_devices
 
 TORCH_S = 60.0  # seconds within which torch must have loaded
-SPARE = 1024**3  # bytes of free space below which there is soon none
+SPARE = 1024**3  # bytes of free space below which the disk is soon full
 #: Says on one line what torch is and sees. A process of its own: ours never loads it.
 TORCH = (
     "import json, torch; cuda = torch.cuda.is_available();"
@@ -121,7 +121,7 @@ def _database(settings: Settings) -> Iterator[Check]:
         yield Check(name="keys", state="failed", detail=str(error), remedy=remedy)
     except ServiceError as error:
         if error.code in {"schema_out_of_date", "schema_too_new"}:
-            return  # told above
+            return  # the check of the schema says so
         detail = f"{shown}: {error.detail}"
         remedy = _RESTORE if isinstance(error, DatabaseDamaged) else _URL
         yield Check(name="database", state="failed", detail=detail, remedy=remedy)
@@ -171,7 +171,7 @@ def _storage(settings: Settings) -> Check:
 def _torch() -> Iterator[Check]:
     reinstall = "pip install --force-reinstall 'descent[server]'"
     try:
-        done = subprocess.run(  # noqa: S603  this very interpreter, a constant
+        done = subprocess.run(  # noqa: S603  our own interpreter and a constant
             [sys.executable, "-P", "-c", TORCH],
             capture_output=True,
             timeout=TORCH_S,

@@ -1,4 +1,4 @@
-"""A kind of job, declared once in its own room: what a worker must know of it to do such jobs."""
+"""A kind of job, declared once in its own room: all that a worker must know to do such jobs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class InputUnavailable(ServiceError):
 
 @dataclass(frozen=True)
 class Site:
-    """The means of a worker: settings, database and storage."""
+    """The settings, the database and the storage that a worker works with."""
 
     settings: Settings
     engine: Engine
@@ -41,7 +41,7 @@ class Tenure:
 
 @dataclass(frozen=True)
 class Kind(Generic[JobT]):
-    """A kind of job. `jobs.tables.Job` says how its jobs are named, this how they are done."""
+    """A kind of job: how its jobs are done. `jobs.tables.Job` says how they are named."""
 
     table: type[JobT]
     #: The module whose `main(end, job)` does an attempt, in a process of its own. It is named and

@@ -103,18 +103,18 @@ class LocalChild(Pipe):
 class ForkedChild(LocalChild):
     """A child of the warm parent, which passes signals on and reports the end; see `warm.Order`."""
 
-    def __init__(self, end: socket.socket, leash: socket.socket) -> None:
+    def __init__(self, end: socket.socket, control: socket.socket) -> None:
         super().__init__(end)
-        self._leash = leash
+        self._control = control
 
     def send_signal(self, number: signal.Signals) -> None:
         with suppress(BrokenPipeError, ConnectionResetError):
-            self._leash.sendall(bytes([number]))
+            self._control.sendall(bytes([number]))
 
     def exit_code(self) -> int | None:
         self.close()
-        with self._leash, suppress(ConnectionResetError):
-            status = self._leash.recv(STATUS_BYTES)
+        with self._control, suppress(ConnectionResetError):
+            status = self._control.recv(STATUS_BYTES)
             if status:  # else the warm parent has died, and the child with it
                 return int(json.loads(status))
         return None
@@ -201,12 +201,12 @@ class LocalLauncher:
             if self._spawns:
                 return SpawnedChild(ours, _spawn(module, scratch, kept, environment))
             try:
-                leash = self._fork(Order(module, str(scratch), environment), kept)
+                control = self._fork(Order(module, str(scratch), environment), kept)
             except ConnectionError:  # the supervisor gives the job back
                 ours.close()
                 self._forget_parent()
                 raise
-        return ForkedChild(ours, leash)
+        return ForkedChild(ours, control)
 
     def close(self) -> None:
         """End the warm parent, if it is our own."""
@@ -233,19 +233,19 @@ class LocalLauncher:
         return answer == READY
 
     def _fork(self, order: Order, descriptors: Sequence[int] = ()) -> socket.socket:
-        """Order a fork and return our end of the leash. Raises ConnectionError."""
+        """Order a fork and return our end of the control socket. Raises ConnectionError."""
         if self._orders is None:
             self._own = WarmProcess(self._modules)
             self._orders = self._own.orders
-        leash, theirs = socket.socketpair()
+        control, theirs = socket.socketpair()
         with theirs:
             text = json.dumps(asdict(order)).encode()
             try:
                 socket.send_fds(self._orders, [text], [theirs.fileno(), *descriptors])
             except ConnectionError:
-                leash.close()
+                control.close()
                 raise
-        return leash
+        return control
 
     def _forget_parent(self) -> None:
         """Use another warm parent from now on, because this one has died."""

@@ -137,16 +137,18 @@ class Supervisor:
 
     def _keep_house(self) -> None:
         if self._is_due("look", LOOK_S):
-            self._rescue_from_dead()
             self._end_stalls()
             self._obey_states()
         if self._is_due("beat", self._settings.renew_s):
             try:
                 self._beat()
             except ServiceError:
-                # First of all once the database is back: a late worker must not sweep before it.
+                # First of all once the database is back: a worker that is late must renew its own
+                # leases before it rescues the jobs of others.
                 del self._next["beat"]
                 raise
+        if self._is_due("locks", LOOK_S):
+            self._rescue_from_dead()
         if self._is_due("sweep", self._settings.sweep_s):
             self._sweep()
         if self._is_due("seen", SEEN if self._launcher.is_warm() else 1.0):

@@ -42,9 +42,9 @@ PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
 class Order:
     """A request to fork; it travels as JSON, together with descriptors.
 
-    The first descriptor is the leash: a byte on it is the number of a signal for the child, its
-    end kills the child, and the child's exit status comes back on it as JSON. The second is the
-    child's end of the pipe. A third one is only kept open until the child ends.
+    The first descriptor is the control socket: a byte on it is the number of a signal for the
+    child, its end kills the child, and the child's exit status comes back on it as JSON. The second
+    is the child's end of the pipe. A third one is only kept open until the child ends.
 
     An order without a module is answered with `READY`.
     """
@@ -60,8 +60,8 @@ class WarmParent:
 
     def __init__(self, orders: socket.socket) -> None:
         self._orders = orders
-        #: each child and its leash; None once the supervisor has let go of it
-        self._leashes: dict[int, socket.socket | None] = {}
+        #: each child and its control socket; None once the supervisor's end is closed
+        self._controls: dict[int, socket.socket | None] = {}
         #: readable when a child has ended
         self._ended, wake = os.pipe()
         os.set_blocking(wake, False)
@@ -72,37 +72,37 @@ class WarmParent:
         """Fork until no process can order a fork any more."""
         is_ordered = True
         while is_ordered:
-            leashes = {leash: pid for pid, leash in self._leashes.items() if leash}
-            readers: list[socket.socket | int] = [self._orders, self._ended, *leashes]
+            controls = {control: pid for pid, control in self._controls.items() if control}
+            readers: list[socket.socket | int] = [self._orders, self._ended, *controls]
             ready, _, _ = select.select(readers, [], [])
-            for leash in leashes.keys() & set(ready):
-                self._signal(leashes[leash], leash)
+            for control in controls.keys() & set(ready):
+                self._signal(controls[control], control)
             if self._ended in ready:
                 os.read(self._ended, LARGEST)
                 self._reap()
             if self._orders in ready:
                 is_ordered = self._obey()
 
-    def _signal(self, pid: int, leash: socket.socket) -> None:
+    def _signal(self, pid: int, control: socket.socket) -> None:
         """Pass on the signals that came for a child; kill it if its supervisor has died."""
         # The child is not reaped yet, so its number is no other process's.
         try:
-            numbers = leash.recv(LARGEST)
+            numbers = control.recv(LARGEST)
         except ConnectionError:
             numbers = b""
         for number in numbers or [signal.SIGKILL]:
             os.kill(pid, number)
         if not numbers:
-            leash.close()
-            self._leashes[pid] = None
+            control.close()
+            self._controls[pid] = None
 
     def _reap(self) -> None:
-        for pid in list(self._leashes):
+        for pid in list(self._controls):
             ended, status = os.waitpid(pid, os.WNOHANG)
-            leash = self._leashes.pop(pid) if ended else None
-            if leash:
-                with leash, suppress(ConnectionError):
-                    leash.sendall(json.dumps(os.waitstatus_to_exitcode(status)).encode())
+            control = self._controls.pop(pid) if ended else None
+            if control:
+                with control, suppress(ConnectionError):
+                    control.sendall(json.dumps(os.waitstatus_to_exitcode(status)).encode())
 
     def _obey(self) -> bool:
         """Carry out one order; return whether there was one."""
@@ -110,22 +110,22 @@ class WarmParent:
         if not text:
             return False
         order = Order(**json.loads(text))
-        leash = socket.socket(fileno=descriptors[0])
+        control = socket.socket(fileno=descriptors[0])
         if not order.module:
-            with leash, suppress(ConnectionError):
-                leash.sendall(READY)
+            with control, suppress(ConnectionError):
+                control.sendall(READY)
             return True
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
-            self._become(parent, order, socket.socket(fileno=descriptors[1]), leash)
+            self._become(parent, order, socket.socket(fileno=descriptors[1]), control)
         for descriptor in descriptors[1:]:
             os.close(descriptor)
-        self._leashes[pid] = leash
+        self._controls[pid] = control
         return True
 
     def _become(
-        self, parent: int, order: Order, end: socket.socket, leash: socket.socket
+        self, parent: int, order: Order, end: socket.socket, control: socket.socket
     ) -> NoReturn:
         """Be the child: run the attempt in this process, which ends with it."""
         status = 1
@@ -133,7 +133,7 @@ class WarmParent:
             _die_with(parent)
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            for opened in (self._orders, leash, *self._leashes.values()):
+            for opened in (self._orders, control, *self._controls.values()):
                 if opened:
                     opened.close()
             os.environ.update(order.environment)
@@ -183,8 +183,8 @@ def main(command: str, descriptor: str, *arguments: str) -> None:
         module, scratch = arguments
         attempt(end, module, Path(scratch))
         return
-    # A signal to the whole group must leave it: its children save their state first.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    # A signal to the whole group must not end it, because its children save their state first.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     os.set_inheritable(end.fileno(), False)
     warm_up(arguments)

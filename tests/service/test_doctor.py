@@ -56,6 +56,14 @@ def test_a_schema_that_is_lacking_is_for_serve_or_for_migrate(
     assert "descent serve" in str(found.remedy)
 
 
+def test_a_damaged_database_is_found(tmp_path: Path) -> None:
+    (tmp_path / "descent.sqlite3").write_bytes(b"no database" * 1000)
+    found = check("database", Settings(data_dir=tmp_path))
+    assert found.state == "failed"
+    assert "is damaged" in found.detail
+    assert "restore a backup" in str(found.remedy)
+
+
 def test_an_address_that_others_reach_without_a_key_is_found(settings: Settings) -> None:
     open_to_all = settings.model_copy(update={"host": "192.0.2.1"})
     assert "descent keys create" in str(check("keys", open_to_all).remedy)

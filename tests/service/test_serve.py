@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -17,7 +17,11 @@ from service import logs
 from service.__main__ import main
 from service.runs import lifecycle
 from service.runs.tables import Checkpoint
-from service.storage.database import create_database, newest_schema_version, reading
+from service.serve import only_service, wait_before
+from service.settings import Settings
+from service.storage.database import create_database, migrate, newest_schema_version, reading
+from tests.chaos.processes import children
+from tests.service.worker.workplace import until
 from tests.serving import ROOT, running_service, start_service, url_of
 
 pytestmark = pytest.mark.slow
@@ -96,6 +100,61 @@ def test_a_port_that_is_taken_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert f"cannot listen on 127.0.0.1 port {port}" in str(refused.value)
 
 
+def tear(path: Path) -> None:
+    """Overwrite a page in the middle of a database, as a bad disk may."""
+    engine = create_database(f"sqlite:///{path}")
+    migrate(engine)
+    engine.dispose()
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2 // 4096 * 4096)
+        file.write(b"\xff" * 4096)
+
+
+@pytest.mark.parametrize("damage", [tear, lambda path: path.write_bytes(b"no database" * 1000)])
+@pytest.mark.parametrize("arguments", [["serve", "--no-worker"], ["migrate"], ["keys", "list"]])
+def test_a_damaged_database_is_refused_with_a_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: list[str],
+    damage: Callable[[Path], object],
+) -> None:
+    monkeypatch.setenv("DESCENT_DATA_DIR", str(tmp_path))
+    damage(tmp_path / "descent.sqlite3")
+    with pytest.raises(SystemExit) as refused:
+        main(arguments)
+    assert "damaged: stop the service and restore a backup" in str(refused.value)
+
+
+def test_a_worker_refuses_a_file_that_is_no_database_with_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "descent.sqlite3").write_bytes(b"no database" * 1000)
+    done = command(tmp_path, "worker")
+    assert done.returncode == 1
+    assert done.stderr.startswith("descent: The database file is damaged: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_second_service_on_the_same_data_folder_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DESCENT_DATA_DIR", str(tmp_path))
+    with only_service(Settings(data_dir=tmp_path)), pytest.raises(SystemExit) as refused:
+        main(["serve", "--no-worker"])
+    assert f"process {os.getpid()} already serves the data folder {tmp_path}" in str(refused.value)
+    with only_service(Settings(data_dir=tmp_path)):
+        assert (tmp_path / "service.lock").read_text() == str(os.getpid())
+
+
+def test_services_with_another_database_may_share_a_data_folder(tmp_path: Path) -> None:
+    shared = Settings(data_dir=tmp_path, database_url="postgresql://db.internal/descent")
+    with only_service(shared), only_service(shared):
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_only_quick_deaths_of_a_worker_delay_its_next_start() -> None:
+    waits = [wait_before(quick) for quick in range(10)]
+    assert waits == [0, 0, 0.5, 1, 2, 4, 8, 16, 30, 30]
+
+
 def test_a_postgresql_schema_that_is_not_the_newest_is_refused(
     monkeypatch: pytest.MonkeyPatch, postgres_url: str, tmp_path: Path
 ) -> None:
@@ -135,13 +194,26 @@ def test_a_worker_is_started_again_and_does_not_outlive_a_killed_service(tmp_pat
     process = start_service(tmp_path, "serve")
     with httpx.Client(base_url=url_of(process, tmp_path)) as client:
         first = worker_pid(client)
+        parent = warm_parent(process.pid)
         os.kill(first, signal.SIGKILL)
         assert worker_pid(client, other_than=first) != first
+        assert warm_parent(process.pid) == parent
     process.kill()
     process.wait()
     assert process.stdout is not None
     assert process.stdout.read() == "", "the worker holds the pipe until it has ended"
     process.stdout.close()
+    until(lambda: not Path(f"/proc/{parent}").exists())
+
+
+def warm_parent(service: int) -> int:
+    """Return the process that a service's attempts are forked from."""
+    (pid,) = (
+        pid
+        for pid in children(service)
+        if b"service.worker.warm" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    )
+    return pid
 
 
 def worker_pid(client: httpx.Client, other_than: int | None = None) -> int:

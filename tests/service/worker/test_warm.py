@@ -79,7 +79,7 @@ def test_a_child_whose_supervisor_died_is_killed_and_the_next_one_is_forked(
     pid = counted(child).pid
     os.kill(pid, signal.SIGSTOP)  # so that it cannot notice by itself
     child.close()
-    child._leash.close()  # type: ignore[attr-defined]  # noqa: SLF001
+    child._control.close()  # type: ignore[attr-defined]  # noqa: SLF001
     until(lambda: pid not in children(parent.pid))
     other = launcher.start(toy.__name__, ENDLESS, tmp_path)
     assert counted(other).count == 1
