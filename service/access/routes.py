@@ -3,17 +3,18 @@
 from datetime import UTC, datetime
 
 from fastapi import Request, Response
-from sqlalchemy import select
 
 from descent import schemas
 from service.access import keys
 from service.access.tables import Key
 from service.errors import Invalid, NotFound
 from service.http.dependencies import ReadSession, WriteSession
-from service.http.paging import PageParams, decode_cursor, encode_cursor, link_next, page_of
+from service.http.paging import NewestFirst, PageParams
 from service.http.strict_route import router as strict_router
 from service.http.strict_route import shown_once
 from service.storage.columns import utc_now
+
+KEYS = NewestFirst("keys", Key, Key.id)
 
 router = strict_router("/keys", tags=["service"])
 
@@ -52,20 +53,10 @@ def _checked_end(expires_at: datetime | None) -> datetime | None:
     return end
 
 
-@router.get("")
-def list_keys(
-    request: Request, response: Response, session: ReadSession, page: PageParams
-) -> schemas.Page[schemas.Key]:
+@router.get("", response_model=schemas.Page[schemas.Key])
+def list_keys(request: Request, session: ReadSession, page: PageParams) -> Response:
     """List the API keys, without their secrets."""
-    query = select(Key).order_by(Key.id.desc()).limit(page.limit + 1)
-    if page.after is not None:
-        (last,) = decode_cursor("keys", page.after, str)
-        query = query.where(Key.id < last)
-    found = page_of(
-        session.scalars(query).all(), page.limit, lambda key: encode_cursor("keys", [key.id])
-    )
-    link_next(request, response, found["next_cursor"])
-    return schemas.Page(**found | {"data": [_wire(key) for key in found["data"]]})
+    return KEYS.page(request, session, page, lambda keys: list(map(_wire, keys)))
 
 
 @router.delete("/{key_id}", status_code=204)

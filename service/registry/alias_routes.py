@@ -1,9 +1,8 @@
 """The routes of aliases: read, moved once their versions are loaded, and rolled back."""
 
 from dataclasses import dataclass
-from datetime import datetime
 from time import monotonic
-from typing import Annotated, Any
+from typing import Annotated
 
 from anyio.to_thread import run_sync
 from fastapi import Depends, Path, Request, Response
@@ -14,7 +13,7 @@ from service.errors import PreconditionFailed
 from service.http import strict_route
 from service.http.dependencies import EngineDep, ReadSession, WriteSession
 from service.http.etags import cached, check_match, etag_of
-from service.http.paging import PageParams, decode_cursor, encode_cursor, link_next, page_of
+from service.http.paging import NewestFirst, PageParams
 from service.jobs.waiting import WatcherDep
 from service.registry import aliases, proofs, versions
 from service.registry.aliases import Pointer, Pointing
@@ -46,19 +45,14 @@ PointerDep = Annotated[Pointer, Depends(_pointer)]
     operation_id="list_model_aliases",
 )
 def list_aliases(
-    request: Request, response: Response, session: ReadSession, page: PageParams, name: ModelName
-) -> dict[str, Any]:
+    request: Request, session: ReadSession, page: PageParams, name: ModelName
+) -> Response:
     """List the aliases of a model, newest first."""
-    kind = f"aliases {name}"
-    after = decode_cursor(kind, page.after, datetime, str) if page.after else None
-    found = aliases.list_aliases(
-        session, name, page.limit + 1, (after[0], after[1]) if after else None
+    versions.find_model(session, name)
+    listed = NewestFirst(f"aliases {name}", Alias, Alias.created_at, Alias.alias)
+    return listed.page(
+        request, session, page, lambda rows: list(map(_alias, rows)), Alias.model_name == name
     )
-    envelope = page_of(
-        found, page.limit, lambda row: encode_cursor(kind, [row.created_at, row.alias])
-    )
-    link_next(request, response, envelope["next_cursor"])
-    return envelope | {"data": [_alias(row) for row in envelope["data"]]}
 
 
 @router.get(
@@ -79,19 +73,13 @@ def get_alias(
     operation_id="list_model_alias_moves",
 )
 def list_moves(
-    request: Request,
-    response: Response,
-    session: ReadSession,
-    page: PageParams,
-    pointer: PointerDep,
-) -> dict[str, Any]:
+    request: Request, session: ReadSession, page: PageParams, pointer: PointerDep
+) -> Response:
     """List the moves of an alias, newest first. They go when the alias is deleted."""
-    kind = f"moves {pointer.model} {pointer.alias}"
-    below = decode_cursor(kind, page.after, int)[0] if page.after else None
-    found = aliases.history(session, pointer, page.limit + 1, below)
-    envelope = page_of(found, page.limit, lambda row: encode_cursor(kind, [row.revision]))
-    link_next(request, response, envelope["next_cursor"])
-    return envelope | {"data": [_move(row) for row in envelope["data"]]}
+    versions.find_alias(session, *pointer)
+    listed = NewestFirst(f"moves {pointer.model} {pointer.alias}", AliasMove, AliasMove.revision)
+    mine = (AliasMove.model_name == pointer.model, AliasMove.alias == pointer.alias)
+    return listed.page(request, session, page, lambda rows: list(map(_move, rows)), *mine)
 
 
 # ---- moving --------------------------------------------------------------------------------------

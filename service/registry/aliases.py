@@ -6,10 +6,8 @@ shadow may compute the same answers unheard.
 
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
-from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict
@@ -58,29 +56,6 @@ class Moved(NamedTuple):
 
 
 # ---- reading -------------------------------------------------------------------------------------
-
-
-def list_aliases(
-    session: Session, model: str, limit: int, after: tuple[datetime, str] | None
-) -> list[Alias]:
-    """Return aliases of a model, newest first, from behind the one with this time and name."""
-    find_model(session, model)
-    query = select(Alias).where(Alias.model_name == model)
-    if after is not None:
-        query = query.where(tuple_(Alias.created_at, Alias.alias) < after)
-    query = query.order_by(Alias.created_at.desc(), Alias.alias.desc()).limit(limit)
-    return list(session.scalars(query))
-
-
-def history(session: Session, pointer: Pointer, limit: int, below: int | None) -> list[AliasMove]:
-    """Return the moves of an alias, newest first, from below a revision."""
-    find_alias(session, *pointer)
-    query = select(AliasMove).where(
-        AliasMove.model_name == pointer.model, AliasMove.alias == pointer.alias
-    )
-    if below is not None:
-        query = query.where(AliasMove.revision < below)
-    return list(session.scalars(query.order_by(AliasMove.revision.desc()).limit(limit)))
 
 
 def pointing(row: Alias | AliasMove) -> Pointing:

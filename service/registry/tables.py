@@ -13,6 +13,7 @@ class Model(Table):
     """A name under which versions are published."""
 
     __tablename__ = "models"
+    __table_args__ = (Index("ix_models_newest", "created_at", "name"),)
 
     name: Mapped[str] = mapped_column(String(128), primary_key=True)
     #: the number of the newest version ever made; a deleted number is never used again
@@ -50,13 +51,16 @@ class Alias(Table):
     """A name such as `champion` that points to a version of a model."""
 
     __tablename__ = "aliases"
-    __table_args__ = tuple(
-        ForeignKeyConstraint(
-            ["model_name", column],
-            ["model_versions.model_name", "model_versions.version"],
-            name=f"fk_aliases_{column}",
-        )
-        for column in ("version", "canary_version", "shadow_version")
+    __table_args__ = (
+        *(
+            ForeignKeyConstraint(
+                ["model_name", column],
+                ["model_versions.model_name", "model_versions.version"],
+                name=f"fk_aliases_{column}",
+            )
+            for column in ("version", "canary_version", "shadow_version")
+        ),
+        Index("ix_aliases_newest", "model_name", "created_at", "alias"),
     )
 
     model_name: Mapped[str] = mapped_column(String(128), primary_key=True)

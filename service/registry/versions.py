@@ -5,12 +5,11 @@ Knows which stored checkpoint a name, a version, an alias or a run stands for; o
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import structlog
-from sqlalchemy import ColumnElement, delete, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, delete, func, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -126,25 +125,6 @@ def find_alias(session: Session, name: str, alias: str) -> Alias:
     return found
 
 
-def list_models(session: Session, limit: int, after: tuple[datetime, str] | None) -> list[Model]:
-    """Return models, newest first, from behind the one with this time and name."""
-    query = select(Model).order_by(Model.created_at.desc(), Model.name.desc()).limit(limit)
-    if after is not None:
-        query = query.where(tuple_(Model.created_at, Model.name) < after)
-    return list(session.scalars(query))
-
-
-def list_versions(
-    session: Session, name: str, limit: int, before: int | None = None
-) -> list[ModelVersion]:
-    """Return versions of a model, newest first, below the number `before`."""
-    find_model(session, name)
-    query = select(ModelVersion).where(ModelVersion.model_name == name)
-    if before is not None:
-        query = query.where(ModelVersion.version < before)
-    return list(session.scalars(query.order_by(ModelVersion.version.desc()).limit(limit)))
-
-
 def version_numbers(session: Session, name: str) -> list[int]:
     """Return the numbers of all versions of a model, oldest first."""
     query = select(ModelVersion.version).where(ModelVersion.model_name == name)
@@ -153,12 +133,10 @@ def version_numbers(session: Session, name: str) -> list[int]:
 
 def newest_versions(session: Session, names: list[str]) -> dict[str, int]:
     """Return the latest version of each of these models that has any."""
-    query = (
-        select(ModelVersion.model_name, func.max(ModelVersion.version))
-        .where(ModelVersion.model_name.in_(names))
-        .group_by(ModelVersion.model_name)
-    )
-    return dict(session.execute(query).all())
+    # One look into the index for each model, where GROUP BY would read all versions of them.
+    newest = select(func.max(ModelVersion.version)).where(ModelVersion.model_name == Model.name)
+    query = select(Model.name, newest.scalar_subquery()).where(Model.name.in_(names))
+    return {name: version for name, version in session.execute(query) if version is not None}
 
 
 def aliases_of(session: Session, names: list[str]) -> dict[str, dict[str, int]]:
