@@ -142,7 +142,8 @@ def newest_versions(session: Session, names: list[str]) -> dict[str, int]:
 def aliases_of(session: Session, names: list[str]) -> dict[str, dict[str, int]]:
     """Return for each of these models its aliases and the versions that they point to."""
     found: dict[str, dict[str, int]] = {name: {} for name in names}
-    query = select(Alias).where(Alias.model_name.in_(names)).order_by(Alias.alias)
+    query = select(Alias).where(Alias.model_name.in_(names))
+    query = query.order_by(Alias.model_name, Alias.alias)  # the order of the primary key
     for alias in session.scalars(query):
         found[alias.model_name][alias.alias] = alias.version
     return found

@@ -210,7 +210,7 @@ def boot_id(session: Session) -> str:
 # ---- the schema's version -----------------------------------------------------------------------
 
 
-def _alembic(connection: Connection) -> Config:
+def alembic_config(connection: Connection) -> Config:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["connection"] = connection
@@ -254,7 +254,7 @@ def migrate(engine: Engine) -> Path | None:
         check_is_known(engine)
     copy = _copy_sqlite(engine) if current is not None else None
     with translated_errors(), engine.begin() as connection:
-        command.upgrade(_alembic(connection), "head")
+        command.upgrade(alembic_config(connection), "head")
     return copy
 
 
