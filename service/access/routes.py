@@ -7,7 +7,7 @@ from fastapi import Request, Response
 from descent import schemas
 from service.access import keys
 from service.access.tables import Key
-from service.errors import Invalid, NotFound
+from service.errors import Invalid, NotFound, field_error
 from service.http.dependencies import ReadSession, WriteSession
 from service.http.paging import NewestFirst, PageParams
 from service.http.strict_route import router as strict_router
@@ -43,12 +43,12 @@ def _checked_end(expires_at: datetime | None) -> datetime | None:
     except OverflowError:
         raise Invalid(
             f"expires_at is no time in UTC, got {expires_at.isoformat()}.",
-            errors=[{"pointer": "/expires_at", "code": "out_of_range", "detail": "It is too far."}],
+            errors=[field_error("/expires_at", "out_of_range", "It is too far.")],
         ) from None
     if end <= utc_now():
         raise Invalid(
             f"expires_at must lie in the future, got {expires_at.isoformat()}.",
-            errors=[{"pointer": "/expires_at", "code": "in_the_past", "detail": "It is over."}],
+            errors=[field_error("/expires_at", "in_the_past", "It is over.")],
         )
     return end
 

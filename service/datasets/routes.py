@@ -21,7 +21,7 @@ from service.datasets.refusals import as_error
 from service.datasets.rows import read_rows
 from service.datasets.tables import Dataset, DatasetVersion
 from service.datasets.versions import GONE, ready_version, remove, table_digest
-from service.errors import Invalid, NotFound
+from service.errors import NotFound, invalid_at
 from service.http.dependencies import BlobsDep, EngineDep, ReadSession, ScratchDep, WriteSession
 from service.http.etags import check_match, etag_of, not_modified
 from service.http.paging import (
@@ -335,8 +335,7 @@ def _wanted(given: list[str] | None, names: list[str]) -> list[str]:
     for name in wanted:
         if name not in known:
             detail = f"There is no column {name[:80]!r}."
-            error = {"pointer": "/query/columns", "code": "unknown_column", "detail": detail}
-            raise Invalid(detail, code="unknown_column", errors=[error])
+            raise invalid_at("/query/columns", "unknown_column", detail)
     return list(dict.fromkeys(wanted))
 
 

@@ -13,7 +13,7 @@ from fastapi import Depends, Query, Request, Response
 from sqlalchemy import ColumnElement, Select, select, tuple_, union_all
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
-from service.errors import Invalid
+from service.errors import Invalid, invalid_at
 from service.http.responses import json_response
 
 MAX_PAGE = 200  # rows of one page
@@ -173,5 +173,4 @@ def _seal(kind: str, document: str) -> str:
 
 def _foreign(text: str) -> Invalid:
     detail = f"after={text[:60]!r} is no cursor of this list: leave it out to start again."
-    error = {"pointer": "/query/after", "code": "invalid_cursor", "detail": detail}
-    return Invalid(detail, code="invalid_cursor", errors=[error])
+    return invalid_at("/query/after", "invalid_cursor", detail)

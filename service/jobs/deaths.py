@@ -6,10 +6,15 @@ Reads the kernel's counters and nothing else; `life` decides what follows for th
 import signal
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from descent.codes import ErrorCode
+
+#: the causes that are told apart
+DeathCode = Literal["worker_lost", "out_of_memory", "stalled"]
 
 #: Deaths without a new checkpoint between them that end a run, by the code of the last one.
-MOST = {"worker_lost": 3, "out_of_memory": 3, "stalled": 2}
+MOST: dict[DeathCode, int] = {"worker_lost": 3, "out_of_memory": 3, "stalled": 2}
 #: code → the sentence of a job that fails by deaths of that code
 SENTENCES = {
     "worker_lost": "The process died {streak} times and got no further ({words}). Check"
@@ -27,13 +32,12 @@ SENTENCES = {
 class Death:
     """The cause of a death, as it is written to the job."""
 
-    #: worker_lost, stalled or out_of_memory
-    code: str
+    code: DeathCode
     #: how the process ended, and what it said last
     words: str
 
 
-def problem(code: str, detail: str, *, where: str | None = None) -> dict[str, Any]:
+def problem(code: ErrorCode, detail: str, *, where: str | None = None) -> dict[str, Any]:
     """Return the problem object of a job that failed; `where` says which memory ran out."""
     place = {"where": where} if where else {}
     return {

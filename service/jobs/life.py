@@ -213,7 +213,7 @@ def crashed(
     attempt: int,
     last_words: str,
     *,
-    code: str = "worker_lost",
+    code: deaths.DeathCode = "worker_lost",
     now: float | None = None,
 ) -> None:
     """The process died without a word while its supervisor lived: try again, but not for ever."""
