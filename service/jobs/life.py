@@ -16,7 +16,6 @@ from service.errors import Conflict, Fenced, NotFound
 from service.jobs import deaths, events, queue
 from service.jobs.kind import JobT
 from service.jobs.tables import JOB_TABLES, Job
-from service.storage.columns import utc_now
 from service.storage.database import boot_id, clock, time_of_day
 
 TRANSITIONS: dict[str, frozenset[str]] = {
@@ -167,7 +166,7 @@ def started(session: Session, job_id: str, attempt: int, values: dict[str, Any])
     """The process begins to compute. A request that came meanwhile stands."""
     table = queue.table_of(job_id)
     job = queue.hold(session, table, job_id, attempt)
-    values["started_at"] = job.started_at or utc_now()
+    values["started_at"] = job.started_at or time_of_day(session)
     if job.state == "starting":
         move(session, job, "running", **values)
     else:
@@ -250,7 +249,8 @@ def rescue(session: Session, job_id: str, attempt: int, *, now: float | None = N
 
 
 def finish(session: Session, job: Job, to: str, values: dict[str, Any]) -> None:
-    move(session, job, to, owner=None, lease_expires=None, finished_at=utc_now(), **values)
+    free = {"owner": None, "lease_expires": None, "finished_at": time_of_day(session)}
+    move(session, job, to, **free, **values)
     events.append(session, job.id, job.attempt, "end", {"state": to})
 
 
@@ -290,5 +290,5 @@ def _waiting(session: Session, wait_s: float, now: float | None = None) -> dict[
     return {
         "not_before": clock(session, now) + wait_s,
         "boot_id": boot_id(session),
-        "waits_until": utc_now() + timedelta(seconds=wait_s),
+        "waits_until": time_of_day(session) + timedelta(seconds=wait_s),
     }

@@ -15,8 +15,7 @@ from sqlalchemy.orm import Session
 from service.errors import Fenced
 from service.jobs.kind import JobT
 from service.jobs.tables import JOB_TABLES, Job
-from service.storage.columns import utc_now
-from service.storage.database import boot_id, clock, row_count
+from service.storage.database import boot_id, clock, row_count, time_of_day
 
 #: states in which a supervisor owns the job
 OWNED = ("starting", "running", "pausing", "cancelling")
@@ -62,7 +61,7 @@ def claim(
             boot_id=boot,
             not_before=None,
             waits_until=None,
-            claimed_at=utc_now(),
+            claimed_at=time_of_day(session),
         )
         .returning(table),
         execution_options={"synchronize_session": False, "populate_existing": True},

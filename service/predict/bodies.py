@@ -17,7 +17,7 @@ from service.http.strict_json import strict_json
 MAX_CELLS = 10_000_000  # rows times columns: sparse rows with ever new names would fill the memory
 MAX_ERRORS = 10  # of one kind that a problem lists
 END = "end"  # the line that is added to a CSV
-#: what an upload reads as a missing value by default; see datasets
+#: cells of a CSV that mean a missing value; an upload accepts more spellings (`datasets.parse`)
 MISSING = frozenset({"", "NA", "N/A", "NaN", "null", "?"})
 #: What a model reads: the categories of each of its columns, none where it holds numbers.
 Inputs = Mapping[str, Collection[str]]
