@@ -24,7 +24,7 @@ router = strict_router("/keys", tags=["service"])
 def create_key(
     body: schemas.KeyCreate, session: WriteSession, response: Response
 ) -> schemas.KeyCreated:
-    """Make an API key. Its secret is shown this once.
+    """Make an API key. This response is the only one that shows its secret.
 
     A replay under the same `Idempotency-Key` has `"secret": null`, because no secret is stored:
     if the first answer was lost, delete the key that the replay names and make another.
@@ -35,15 +35,15 @@ def create_key(
 
 
 def _checked_end(expires_at: datetime | None) -> datetime | None:
-    """Return the end of a key in UTC, because SQLite forgets in which zone a time was given."""
+    """Return the end of a key in UTC, because SQLite stores no zone."""
     if expires_at is None:
         return None
     try:
         end = expires_at.astimezone(UTC)
     except OverflowError:
         raise Invalid(
-            f"expires_at is no time in UTC, got {expires_at.isoformat()}.",
-            errors=[field_error("/expires_at", "out_of_range", "It is too far.")],
+            f"expires_at must be a time that UTC can express, got {expires_at.isoformat()}.",
+            errors=[field_error("/expires_at", "out_of_range", "It is too far away.")],
         ) from None
     if end <= utc_now():
         raise Invalid(

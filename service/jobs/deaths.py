@@ -30,10 +30,10 @@ SENTENCES = {
 
 @dataclass(frozen=True)
 class Death:
-    """The cause of a death, as it is written to the job."""
+    """The cause of a death, for the row of the job."""
 
     code: DeathCode
-    #: how the process ended, and what it said last
+    #: the exit status and the last output of the process
     words: str
 
 
@@ -54,8 +54,8 @@ def explain(
 ) -> Death:
     """Tell a stall, a lack of memory and other deaths apart.
 
-    `stalled_s` says after how long the supervisor killed it for making no progress, and
-    `memory_kills` how many processes the kernel killed for their memory while this one lived.
+    `stalled_s` is the time without progress after which the supervisor killed the process, and
+    `memory_kills` the number of processes that the kernel killed for lack of memory meanwhile.
     """
     how = f"exit status {status}"
     if status is not None and status < 0:
@@ -71,10 +71,10 @@ def explain(
 
 
 def memory_kills(root: Path = Path("/")) -> int:
-    """Return how often the kernel has killed for want of memory, in this control group if it says.
+    """Return how many processes the kernel has killed for lack of memory, in this control group.
 
-    Children are in the group of their supervisor. Without control groups (version 2) the count of
-    the whole machine stands in.
+    Children are in the group of their supervisor. Without control groups (version 2) it is the
+    count of the whole machine.
     """
     lines = _lines(root / "proc/self/cgroup")
     group = next((line[3:] for line in lines if line.startswith("0::")), "/")

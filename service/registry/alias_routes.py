@@ -1,4 +1,4 @@
-"""The routes of aliases: read, moved once their versions are loaded, and rolled back."""
+"""The routes of aliases. A move loads the new versions before it commits."""
 
 from dataclasses import dataclass
 from time import monotonic
@@ -26,7 +26,7 @@ router = strict_route.router()
 ModelName = Annotated[Name, Path(description="The name of a model.")]
 AliasName = Annotated[Name, Path(description="A name such as `champion`.")]
 KEY = "key_"  # how the ids of API keys begin
-PROOF_WAIT_S = 5.0  # that the move of an alias waits for the proofs of its versions
+PROOF_WAIT_S = 5.0  # seconds that a move waits for the proofs of its versions
 
 
 def _pointer(name: ModelName, alias: AliasName) -> Pointer:
@@ -87,7 +87,7 @@ def list_moves(
 
 @dataclass(frozen=True)
 class Preparation:
-    """Makes the versions ready that an alias shall point to, before it is moved."""
+    """Loads the versions that an alias shall point to, before it is moved."""
 
     engine: EngineDep
     serving: ServingDep
@@ -102,18 +102,18 @@ class Preparation:
         return goal.version
 
     def warm(self, model: str, numbers: list[int]) -> None:
-        """Have these versions ready to answer. Raises NotFound and ModelDamaged."""
+        """Load these versions. Raises NotFound and ModelDamaged."""
         with reading(self.engine) as session:
             found = [versions.target_of_version(session, model, number) for number in numbers]
         for target in found:
             self.serving.warm(target.sha256)
 
     async def when_proved(self, model: str, numbers: set[int]) -> None:
-        """Wait a little for unfinished proofs, which a model that was just trained has."""
+        """Wait a few seconds for unfinished proofs, which a newly trained model has."""
         deadline = monotonic() + PROOF_WAIT_S
         while (waiting := await run_sync(self._pending, model, numbers)) is not None:
             if not await self.watcher.wait(*waiting, deadline - monotonic()):
-                return  # the transaction that moves the alias says what is missing
+                return  # the transaction that moves the alias raises the error
 
     def _pending(self, model: str, numbers: set[int]) -> tuple[str, int] | None:
         """Return a proof that has not ended, and the number of its last event."""
@@ -125,7 +125,7 @@ class Preparation:
 async def _wanted(
     move: Annotated[Preparation, Depends()], pointer: PointerDep, body: schemas.AliasPut
 ) -> Pointing:
-    """Make ready what the alias shall point to, before the transaction that moves it."""
+    """Load the wanted versions before the transaction that moves the alias."""
     wanted = Pointing(
         version=body.version,
         canary_version=body.canary.version if body.canary else None,
@@ -172,7 +172,7 @@ def put_alias(
 
 
 async def _before(move: Annotated[Preparation, Depends()], pointer: PointerDep) -> int:
-    """Make ready what the alias goes back to, before the transaction that moves it."""
+    """Load the version of the rollback before the transaction that moves the alias."""
     version = await run_sync(move.goal, pointer)
     await move.when_proved(pointer.model, {version})
     return version
@@ -265,5 +265,5 @@ def _shadow(row: Alias | AliasMove) -> schemas.Shadow | None:
 
 
 def _etag(row: Alias) -> str:
-    # The times too: an alias that was deleted and made again begins with revision 1 again.
+    # With the times, because an alias that was deleted and made again starts at revision 1.
     return etag_of(row.alias, row.revision, row.created_at, row.updated_at)

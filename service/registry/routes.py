@@ -1,4 +1,4 @@
-"""The routes of models and their versions. How rows are predicted is not known here."""
+"""The routes of models and their versions. Computes no prediction."""
 
 from collections.abc import Sequence
 from typing import Annotated

@@ -22,7 +22,7 @@ Id = String(40)
 
 
 class Utc(TypeDecorator[datetime]):
-    """A time in UTC; SQLite forgets the zone, so it is put back when read."""
+    """A time in UTC. SQLite stores no zone, so reading adds it."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -36,7 +36,7 @@ class Utc(TypeDecorator[datetime]):
 
 
 class BlobDigest(TypeDecorator[str]):
-    """The SHA-256 of a blob that the row needs: `references` finds these columns by their type."""
+    """The SHA-256 of a blob that the row needs. `references` finds these columns by their type."""
 
     impl = String(64)
     cache_ok = True
