@@ -3,7 +3,7 @@
 A job is a row: a run, a batch prediction, a proof. `attempt` is the fencing token: each claim adds
 one, and every durable write starts with `hold`, which refuses the writes of an earlier owner. The
 prefix of an id names the table of a job. Every function takes `now` (seconds, see
-`database.clock`), so that tests of leases need not wait; outside tests it is `None`, which means the
+`database.clock`), so that tests of leases need not wait; outside tests it is `None`, for the
 database's clock.
 """
 

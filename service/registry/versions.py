@@ -240,7 +240,7 @@ def _check_unused(session: Session, **reads: str | int) -> None:
         raise life.in_use(users, "it")
 
 
-# ---- changes of models ----------------------------------------------------------------------------
+# ---- changes of models ---------------------------------------------------------------------------
 
 
 def changed(session: Session, name: str) -> None:

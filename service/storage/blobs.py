@@ -29,14 +29,14 @@ class BlobMissing(BlobCorrupt):
 
 
 class BlobStore(Protocol):
-    """A store of blobs. Raises StorageUnavailable while it does not answer, StorageFull without space."""
+    """A store of blobs. Raises StorageUnavailable if it does not answer, StorageFull if full."""
 
     def put(self, path: Path, sha256: str | None = None) -> tuple[str, int]:
         """Store a copy of a file; return its digest and size."""
         ...
 
     def open(self, sha256: str) -> Iterator[bytes]:
-        """Yield the bytes; raise BlobCorrupt before the last chunk if they do not match the digest."""
+        """Yield the bytes; raise BlobCorrupt before the last chunk if the digest differs."""
         ...
 
     def fetch(self, sha256: str, folder: Path) -> Path:
@@ -163,7 +163,7 @@ def check_unchanged(digest: str, wanted: str | None) -> None:
 
 
 def verified(chunks: Iterable[bytes], sha256: str) -> Iterator[bytes]:
-    """Yield the chunks, the last one only if the digest matches: damaged bytes never look complete."""
+    """Yield the chunks, the last only if the digest matches: damage never looks complete."""
     found, held = hashlib.sha256(), b""
     for chunk in chunks:
         found.update(chunk)
