@@ -13,11 +13,13 @@ LearningError
 
 from typing import ClassVar
 
+from descent.codes import ErrorCode
+
 
 class LearningError(Exception):
     """An error that ends the work; `detail` names the value and the remedy."""
 
-    code: ClassVar[str] = "learning_failed"
+    code: ClassVar[ErrorCode] = "training_failed"
     #: the memory that ran out: "host", or the name of the GPU
     where: str | None = None
 
@@ -28,8 +30,6 @@ class LearningError(Exception):
 
 class TrainingFailed(LearningError):
     """The training ended without a result."""
-
-    code = "training_failed"
 
 
 class Diverged(TrainingFailed):
@@ -63,7 +63,7 @@ class CheckpointCorrupt(LearningError):
 class BundleInvalid(LearningError):
     code = "bundle_invalid"
 
-    def __init__(self, detail: str, *, code: str = "bundle_invalid") -> None:
+    def __init__(self, detail: str, *, code: ErrorCode = "bundle_invalid") -> None:
         super().__init__(detail)
         #: a code for the exact fault, such as `golden_mismatch`
         self.reason = code

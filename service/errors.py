@@ -29,18 +29,20 @@ Every room raises these; one handler renders them as RFC 9457 problem objects.
 
 from typing import Any
 
+from descent.codes import ErrorCode
+
 
 class ServiceError(Exception):
     """The service cannot do this."""
 
     status = 500
-    code = "internal_error"
+    code: ErrorCode = "internal_error"
 
     def __init__(
         self,
         detail: str | None = None,
         *,
-        code: str | None = None,
+        code: ErrorCode | None = None,
         errors: list[dict[str, Any]] | None = None,
         headers: dict[str, str] | None = None,
         **fields: Any,  # noqa: ANN401  extension members of an RFC 9457 problem
@@ -70,14 +72,14 @@ class BadRequest(ServiceError):
     """The request is malformed."""
 
     status = 400
-    code = "malformed_request"
+    code: ErrorCode = "malformed_request"
 
 
 class Unauthorized(ServiceError):
     """Send a valid API key as `Authorization: Bearer <key>`."""
 
     status = 401
-    code = "unauthorized"
+    code: ErrorCode = "unauthorized"
 
     def __init__(self, reason: str) -> None:
         super().__init__(
@@ -90,28 +92,28 @@ class Forbidden(ServiceError):
     """The request was refused."""
 
     status = 403
-    code = "forbidden"
+    code: ErrorCode = "forbidden"
 
 
 class NotFound(ServiceError):
     """There is no such resource."""
 
     status = 404
-    code = "not_found"
+    code: ErrorCode = "not_found"
 
 
 class MethodNotAllowed(ServiceError):
     """The resource does not support this method."""
 
     status = 405
-    code = "method_not_allowed"
+    code: ErrorCode = "method_not_allowed"
 
 
 class Conflict(ServiceError):
     """The state of the resource does not allow this."""
 
     status = 409
-    code = "conflict"
+    code: ErrorCode = "conflict"
 
 
 class RequestTimeout(ServiceError):
@@ -125,35 +127,45 @@ class PreconditionFailed(ServiceError):
     """The resource has changed since you read it: read it again and send its new ETag."""
 
     status = 412
-    code = "precondition_failed"
+    code: ErrorCode = "precondition_failed"
 
 
 class TooLarge(ServiceError):
     """The request is larger than this service accepts."""
 
     status = 413
-    code = "too_large"
+    code: ErrorCode = "too_large"
 
 
 class UnsupportedMedia(ServiceError):
     """The resource does not read this content type."""
 
     status = 415
-    code = "unsupported_media_type"
+    code: ErrorCode = "unsupported_media_type"
 
 
 class Invalid(ServiceError):
     """The request is well-formed, but its content is not valid."""
 
     status = 422
-    code = "invalid"
+    code: ErrorCode = "invalid"
+
+
+def invalid_at(pointer: str, code: ErrorCode, detail: str) -> Invalid:
+    """Return the error about one place of a request: a JSON pointer into the body or `/query`."""
+    return Invalid(detail, code=code, errors=[field_error(pointer, code, detail)])
+
+
+def field_error(pointer: str, code: ErrorCode, detail: str) -> dict[str, Any]:
+    """Return an item of `errors`."""
+    return {"pointer": pointer, "code": code, "detail": detail}
 
 
 class PreconditionRequired(ServiceError):
     """Send `If-Match` with the ETag of the resource that you want to change."""
 
     status = 428
-    code = "precondition_required"
+    code: ErrorCode = "precondition_required"
 
 
 class HeadTooLarge(ServiceError):
@@ -167,28 +179,28 @@ class Busy(ServiceError):
     """The service cannot answer right now: try again in a moment."""
 
     status = 503
-    code = "busy"
+    code: ErrorCode = "busy"
 
-    def __init__(self, detail: str | None = None, *, code: str | None = None) -> None:
+    def __init__(self, detail: str | None = None, *, code: ErrorCode | None = None) -> None:
         super().__init__(detail, code=code, headers={"Retry-After": "1"})
 
 
 class StorageUnavailable(Busy):
     """The blob store does not answer: try again in a moment."""
 
-    code = "storage_unavailable"
+    code: ErrorCode = "storage_unavailable"
 
 
 class Overloaded(Busy):
     """The queue of predictions is full: try again in a moment."""
 
-    code = "overloaded"
+    code: ErrorCode = "overloaded"
 
 
 class DeadlineExceeded(Busy):
     """The prediction reached its time limit: try again, or send fewer rows at a time."""
 
-    code = "deadline_exceeded"
+    code: ErrorCode = "deadline_exceeded"
 
 
 class TooManyConnections(Busy):
@@ -201,7 +213,7 @@ class StorageFull(ServiceError):
     """The disk of the service is full: free some space and try again."""
 
     status = 507
-    code = "storage_full"
+    code: ErrorCode = "storage_full"
 
 
 class Fenced(Exception):

@@ -1,4 +1,4 @@
-"""Identifiers: a prefix and 26 characters whose order is the order of their making (ULID)."""
+"""Identifiers: a prefix and a ULID, 26 characters that sort by creation time."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""Every table, so that the metadata is complete. The migrations and the collector rely on it."""
+"""Imports every table, so that the metadata is complete for migrations and the collector."""
 
 import service.access.tables
 import service.batch.tables

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from descent.codes import make_warning
 from descent.spec import Task
 from models.data import Floats, Integers, Table, take
 from models.errors import CheckpointCorrupt, DataInvalid
@@ -164,22 +165,18 @@ class Features:
 def _warn(column: Input) -> Iterator[dict[str, Any]]:
     if isinstance(column, Choice):
         if column.rare:
-            yield _warning(
-                column,
+            yield make_warning(
                 "many_categories",
                 f"only the {MAX_CATEGORIES} most frequent categories of {column.name!r} are told "
                 f"apart; {column.rare} training rows have another",
+                column.name,
             )
         constant = len(column.categories) < 2
     else:
         constant = column.min == column.max
     if constant and not column.missing:
-        yield _warning(
-            column,
+        yield make_warning(
             "constant",
             f"{column.name!r} is the same in every training row: it cannot help to predict",
+            column.name,
         )
-
-
-def _warning(column: Input, code: str, detail: str) -> dict[str, Any]:
-    return {"code": code, "column": column.name, "detail": detail}

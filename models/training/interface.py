@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from descent.codes import WarningCode
+
 SplitName = Literal["train", "validation", "test"]
 #: Why the caller stops a training.
 StopReason = Literal["cancel", "pause", "handback"]
@@ -123,7 +125,7 @@ class Saved:
 class Noted:
     """A problem that the training will try again, for the run's log."""
 
-    code: str
+    code: WarningCode
     detail: str
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from descent.codes import make_warning
 from descent.spec import Lbfgs, Sgd
 from models.engine.hardware import choose_device, choose_threads, memory_failures, repeatable
 from models.errors import Diverged
@@ -106,7 +107,7 @@ def _learn(
             training.recall_best()
             if training.config.on_divergence == "keep_best" and state.best is not None:
                 detail = f"{why}. The model is that of epoch {state.best.epoch}"
-                training.warnings.append({"code": "diverged", "detail": detail})
+                training.warnings.append(make_warning("diverged", detail))
                 return "diverged"
             yield from save_at_last(training, should_stop, is_best=True, resumable=False)
             raise Diverged(why)
@@ -196,7 +197,7 @@ def prepare(given: TrainingInput, device: torch.device) -> tuple[Training, list[
         snapshot.restore(training)
         if reason := snapshot.inexactness(device):
             detail = f"the resumed run may differ in the last digits: {reason}"
-            warnings.append({"code": "resume_inexact", "detail": detail})
+            warnings.append(make_warning("resume_inexact", detail))
     return training, warnings
 
 
@@ -219,10 +220,10 @@ def _warn(given: TrainingInput, training: Training) -> list[Warning_]:
         detail = (
             f"{left_out} of {given.table.rows} rows have no value in {targets} and are left out"
         )
-        warnings.append({"code": "target_missing", "column": targets[0], "detail": detail})
+        warnings.append(make_warning("target_missing", detail, targets[0]))
     if isinstance(given.config.optimizer, Lbfgs) and training.steps_per_epoch > 1:
         detail = "lbfgs compares losses from step to step; batch_size 'full' makes them comparable"
-        warnings.append({"code": "lbfgs_minibatch", "detail": detail})
+        warnings.append(make_warning("lbfgs_minibatch", detail))
     return warnings
 
 

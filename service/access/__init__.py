@@ -1,1 +1,1 @@
-"""API keys: who a caller is. Knows nothing of what callers do."""
+"""API keys, which identify callers. Knows no other noun of the service."""

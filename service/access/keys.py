@@ -1,7 +1,7 @@
-"""API keys: made once, kept as SHA-256, known to each process by a table that is read anew.
+"""API keys: stored as SHA-256, and cached in each process in a table that is read again regularly.
 
-A secret is `dsc_`, 30 random characters and a checksum, so that a typo needs no database and a
-scanner can tell it from other text. It has 178 bits, so a fast hash is the right one.
+A secret is `dsc_`, 30 random characters and a checksum: a typo is rejected without the database,
+and scanners recognise a secret. It has 178 random bits, so a fast hash is enough.
 """
 
 import hashlib
@@ -31,11 +31,11 @@ RANDOM = 30  # characters of base 62
 CHECK = 6  # characters that a CRC-32 needs in base 62
 SHOWN = 8  # characters of the secret that are kept to recognise it by
 ALPHABET = string.digits + string.ascii_letters
-FRESH = 0.8  # seconds that the table is believed: a deleted key stops working within 1 s
-RENEWED = 0.3  # seconds after which a request has the table read again, without waiting for it
+FRESH = 0.8  # seconds for which the cached table is valid: a deleted key stops working within 1 s
+RENEWED = 0.3  # seconds after which a request starts a new reading and does not wait for it
 
-OPEN = "open"  # the caller where no key is configured
-SETTING = "setting"  # the caller who holds DESCENT_API_KEY
+OPEN = "open"  # the caller if no key is configured
+SETTING = "setting"  # the caller with the secret of DESCENT_API_KEY
 NO_KEY = (
     "No API key is configured, and the address {host} can be reached from other machines:"
     " set DESCENT_API_KEY, or make a key with `descent keys create NAME`"
@@ -49,7 +49,7 @@ def new_secret() -> str:
 
 
 def is_well_formed(secret: str) -> bool:
-    """Return whether this can be one of our secrets, without asking anybody."""
+    """Return whether this has the form of a secret, checksum included."""
     body = secret[:-CHECK]
     return (
         len(secret) == len(PREFIX) + RANDOM + CHECK
@@ -72,7 +72,7 @@ def digest(secret: str) -> str:
 
 
 def create(session: Session, name: str, expires_at: datetime | None = None) -> tuple[Key, str]:
-    """Add a key; return it and its secret, which nobody can show again."""
+    """Add a key; return it and its secret, which is not stored."""
     secret = new_secret()
     key = Key(
         id=new_id("key"),
@@ -93,14 +93,14 @@ def count(session: Session) -> int:
 
 @dataclass(frozen=True)
 class _Known:
-    """A key as it was in the database."""
+    """A cached row of the table of keys."""
 
     id: str
     expires_at: datetime | None
 
 
 class KeyRing:
-    """Says who a caller is. One per process; `clock` counts seconds."""
+    """Identifies callers. One per process; `clock` returns seconds."""
 
     def __init__(
         self, engine: Engine, settings: Settings, clock: Callable[[], float] = time.monotonic
@@ -108,21 +108,21 @@ class KeyRing:
         self._engine = engine
         self._clock = clock
         self._setting = settings.api_key.get_secret_value() if settings.api_key else None
-        #: only a service that nobody else can reach may be open, and only while it has no key
+        #: a service needs no key only if other machines cannot reach it and it has no key
         self._may_be_open = settings.is_loopback and self._setting is None
-        #: all keys by their SHA-256, as of a time
+        #: all keys by their SHA-256, as read at `_read_at`
         self._table: dict[str, _Known] = {}
         self._read_at = -FRESH
         self._reading = threading.Lock()
         self._reader: threading.Thread | None = None
 
     def close(self) -> None:
-        """Wait for the reading of the table that may be going on."""
+        """Wait until a reading of the table that is in progress has ended."""
         if (reader := self._reader) is not None:
             reader.join()
 
     def known(self, secret: str | None) -> str | None:
-        """Return the caller if that is known without asking the database."""
+        """Return the caller if the cache knows it; ask no database."""
         if secret is not None and self._setting and _is_same(secret, self._setting):
             return SETTING
         age = self._clock() - self._read_at
@@ -136,7 +136,7 @@ class KeyRing:
         return found.id if found is not None and not _is_over(found.expires_at) else None
 
     def caller(self, secret: str | None) -> str:
-        """Return the caller; raise Unauthorized. May ask the database."""
+        """Return the caller; raise Unauthorized. May query the database."""
         if (known := self.known(secret)) is not None:
             return known
         if secret is None:
@@ -166,8 +166,8 @@ class KeyRing:
         self._read_at = began
 
     def _look_up(self, secret: str) -> _Known | None:
-        """Look for a key that may be younger than the table."""
-        table = self._table  # not a younger one, which may know that the key was deleted meanwhile
+        """Look for a key that may be newer than the cached table."""
+        table = self._table  # a newer table may lack a key that was deleted meanwhile
         with reading(self._engine) as session:
             key = session.scalars(select(Key).where(Key.sha256 == digest(secret))).one_or_none()
         if key is None:
@@ -182,7 +182,7 @@ class KeyRing:
 
     def _read_and_release(self) -> None:
         try:
-            # Where it fails, the table gets too old and the next request is told why.
+            # If reading fails, the table expires, and the next request gets the error.
             with suppress(ServiceError):
                 self._read()
         finally:
@@ -190,7 +190,7 @@ class KeyRing:
 
 
 def check_reachable(engine: Engine, settings: Settings) -> None:
-    """Raise ValueError where other machines could reach a service that has no key."""
+    """Raise ValueError if other machines can reach the service and it has no key."""
     if settings.is_loopback or settings.api_key is not None:
         return
     with reading(engine) as session:

@@ -3,17 +3,18 @@
 from datetime import UTC, datetime
 
 from fastapi import Request, Response
-from sqlalchemy import select
 
 from descent import schemas
 from service.access import keys
 from service.access.tables import Key
-from service.errors import Invalid, NotFound
+from service.errors import Invalid, NotFound, field_error
 from service.http.dependencies import ReadSession, WriteSession
-from service.http.paging import PageParams, decode_cursor, encode_cursor, link_next, page_of
+from service.http.paging import NewestFirst, PageParams
 from service.http.strict_route import router as strict_router
 from service.http.strict_route import shown_once
 from service.storage.columns import utc_now
+
+KEYS = NewestFirst("keys", Key, Key.id)
 
 router = strict_router("/keys", tags=["service"])
 
@@ -23,7 +24,7 @@ router = strict_router("/keys", tags=["service"])
 def create_key(
     body: schemas.KeyCreate, session: WriteSession, response: Response
 ) -> schemas.KeyCreated:
-    """Make an API key. Its secret is shown this once.
+    """Make an API key. This response is the only one that shows its secret.
 
     A replay under the same `Idempotency-Key` has `"secret": null`, because no secret is stored:
     if the first answer was lost, delete the key that the replay names and make another.
@@ -34,38 +35,28 @@ def create_key(
 
 
 def _checked_end(expires_at: datetime | None) -> datetime | None:
-    """Return the end of a key in UTC, because SQLite forgets in which zone a time was given."""
+    """Return the end of a key in UTC, because SQLite stores no zone."""
     if expires_at is None:
         return None
     try:
         end = expires_at.astimezone(UTC)
     except OverflowError:
         raise Invalid(
-            f"expires_at is no time in UTC, got {expires_at.isoformat()}.",
-            errors=[{"pointer": "/expires_at", "code": "out_of_range", "detail": "It is too far."}],
+            f"expires_at must be a time that UTC can express, got {expires_at.isoformat()}.",
+            errors=[field_error("/expires_at", "out_of_range", "It is too far away.")],
         ) from None
     if end <= utc_now():
         raise Invalid(
             f"expires_at must lie in the future, got {expires_at.isoformat()}.",
-            errors=[{"pointer": "/expires_at", "code": "in_the_past", "detail": "It is over."}],
+            errors=[field_error("/expires_at", "in_the_past", "It is over.")],
         )
     return end
 
 
-@router.get("")
-def list_keys(
-    request: Request, response: Response, session: ReadSession, page: PageParams
-) -> schemas.Page[schemas.Key]:
+@router.get("", response_model=schemas.Page[schemas.Key])
+def list_keys(request: Request, session: ReadSession, page: PageParams) -> Response:
     """List the API keys, without their secrets."""
-    query = select(Key).order_by(Key.id.desc()).limit(page.limit + 1)
-    if page.after is not None:
-        (last,) = decode_cursor("keys", page.after, str)
-        query = query.where(Key.id < last)
-    found = page_of(
-        session.scalars(query).all(), page.limit, lambda key: encode_cursor("keys", [key.id])
-    )
-    link_next(request, response, found["next_cursor"])
-    return schemas.Page(**found | {"data": [_wire(key) for key in found["data"]]})
+    return KEYS.page(request, session, page, lambda keys: list(map(_wire, keys)))
 
 
 @router.delete("/{key_id}", status_code=204)

@@ -1,15 +1,16 @@
 """What a batch prediction will do: its model and dataset found, and its columns named."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from sqlalchemy.orm import Session
 
 from descent.schemas import BatchPredictionRequest, ModelRef
 from descent.spec import DatasetRef
 from service.batch.lifecycle import Body, Order
+from service.datasets.names import free_name, listed
 from service.datasets.tables import Dataset, DatasetVersion
 from service.datasets.versions import ready_version
-from service.errors import Invalid
+from service.errors import Invalid, invalid_at
 from service.registry import versions
 from service.registry.tables import ModelVersion
 
@@ -52,7 +53,7 @@ def added(model: ModelVersion, dataset: DatasetVersion, most: int) -> list[Body]
     taken = {column["name"] for column in dataset.columns}
     found = []
     for column in _wanted(model):
-        column["name"] = _free(column["name"], taken)
+        column["name"] = free_name(column["name"], taken)
         taken.add(column["name"])
         found.append(column)
     if len(taken) > most:
@@ -71,10 +72,9 @@ def ignored(model: ModelVersion, dataset: DatasetVersion) -> list[str]:
     rest = [name for name in names if name not in inputs]
     if len(rest) == len(names):
         detail = (
-            f"The dataset has no column that the model reads, which are {_listed(sorted(inputs))}."
+            f"The dataset has no column that the model reads, which are {listed(sorted(inputs))}."
         )
-        error = {"pointer": "/dataset", "code": "no_inputs", "detail": detail}
-        raise Invalid(detail, code="no_inputs", errors=[error])
+        raise invalid_at("/dataset", "no_inputs", detail)
     return rest
 
 
@@ -102,16 +102,3 @@ def _wanted(model: ModelVersion) -> Iterator[Body]:
             }
     yield {"name": "warnings", "holds": "warnings", "type": "text", "why": why}
     yield {"name": "error", "holds": "error", "type": "text", "why": why}
-
-
-def _free(name: str, taken: set[str]) -> str:
-    number, free = 1, name
-    while free in taken:
-        number += 1
-        free = f"{name}_{number}"
-    return free
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(name[:80]) for name in names[:20])
-    return shown + (f" and {len(names) - 20} more" if len(names) > 20 else "")

@@ -1,12 +1,10 @@
 """Batch predictions over HTTP: ask for one, look, cancel, remove."""
 
-from datetime import datetime
 from functools import partial
 from typing import Annotated, Any
 
-import orjson
 from fastapi import Path, Query, Request, Response
-from sqlalchemy import Engine, select, tuple_
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from descent import schemas
@@ -22,14 +20,17 @@ from service.http.dependencies import (
     after_commit,
 )
 from service.http.etags import etag_of, not_modified
-from service.http.paging import PageParams, decode_cursor, encode_cursor, link_next, page_of
+from service.http.paging import NewestFirst, OneOf, PageParams
+from service.http.responses import json_response
 from service.http.strict_route import has_etag
 from service.http.strict_route import router as strict_router
 from service.jobs import life
 from service.jobs.waiting import Wait, Wake, WakeDep, WatcherDep, when_changed
 from service.storage.database import reading
 
-LIST = "batch_predictions"
+BATCHES = NewestFirst(
+    "batch_predictions", BatchPrediction, BatchPrediction.created_at, BatchPrediction.id
+)
 
 router = strict_router("/batch_predictions", tags=["batch predictions"])
 
@@ -51,7 +52,7 @@ def _accepted(job: BatchPrediction, session: Session, wake: Wake, status: int = 
     """Answer with the job, and wake the supervisor once the row is committed."""
     after_commit(session, wake)
     location = f"/api/v1/batch_predictions/{job.id}"
-    return _json(_body(job), status, {"Location": location})
+    return json_response(_body(job), status, {"Location": location})
 
 
 @router.get("", response_model=schemas.Page[schemas.BatchPrediction], operation_id="list_batches")
@@ -68,22 +69,15 @@ def list_batches(
     ] = None,
 ) -> Response:
     """List batch predictions, newest first."""
-    table = BatchPrediction
-    query = select(table).order_by(table.created_at.desc(), table.id.desc()).limit(page.limit + 1)
-    if state:
-        query = query.where(table.state.in_(state))
+    conditions = []
     if model is not None:
-        query = query.where(table.model_name == model)
+        conditions.append(BatchPrediction.model_name == model)
     if dataset is not None:
-        query = query.where(table.dataset_id == dataset)
-    if page.after:
-        place = decode_cursor(LIST, page.after, datetime, str)
-        query = query.where(tuple_(table.created_at, table.id) < tuple_(*place))
-    found = session.scalars(query).all()
-    body = page_of(found, page.limit, lambda job: encode_cursor(LIST, [job.created_at, job.id]))
-    response = _json(body | {"data": [_body(job) for job in body["data"]]})
-    link_next(request, response, body["next_cursor"])
-    return response
+        conditions.append(BatchPrediction.dataset_id == dataset)
+    states = OneOf(BatchPrediction.state, state) if state else None
+    return BATCHES.page(
+        request, session, page, lambda jobs: list(map(_body, jobs)), *conditions, one_of=states
+    )
 
 
 @router.get("/{batch_id}", response_model=schemas.BatchPrediction, operation_id="get_batch")
@@ -100,7 +94,7 @@ async def get_batch(
     etag = etag_of(body)
     if not_modified(request, etag):
         return Response(status_code=304, headers={"ETag": etag})
-    return _json(body, headers={"ETag": etag})
+    return json_response(body, headers={"ETag": etag})
 
 
 def _look(engine: Engine, batch_id: str) -> tuple[dict[str, Any], int]:
@@ -161,8 +155,3 @@ def _body(job: BatchPrediction) -> dict[str, Any]:
         "started_at": job.started_at,
         "finished_at": job.finished_at,
     }
-
-
-def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:  # noqa: ANN401  JSON
-    content = orjson.dumps(body, option=orjson.OPT_UTC_Z)
-    return Response(content, status, headers, media_type="application/json")

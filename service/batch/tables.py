@@ -18,16 +18,23 @@ class BatchPrediction(Job, Table):
     reads = frozenset({"dataset_id", "model_name", "model_version"})
 
     __tablename__ = "batch_predictions"
-    __table_args__ = (Index("ix_batch_predictions_queue", "state", "queued_at", "id"),)
+    __table_args__ = (
+        Index("ix_batch_predictions_queue", "state", "queued_at", "id"),
+        # One for each list of batch predictions: all of them, and by each filter.
+        Index("ix_batch_predictions_newest", "created_at", "id"),
+        Index("ix_batch_predictions_state", "state", "created_at", "id"),
+        Index("ix_batch_predictions_dataset", "dataset_id", "created_at", "id"),
+        Index("ix_batch_predictions_model", "model_name", "created_at", "id"),
+    )
 
     #: how the new dataset is called
     name: Mapped[str]
     #: warn or error
     on_problem: Mapped[str] = mapped_column(String(8))
     #: no foreign key: once it has ended, dataset and model may go
-    dataset_id: Mapped[str] = mapped_column(Id, index=True)
+    dataset_id: Mapped[str] = mapped_column(Id)
     dataset_version: Mapped[int]
-    model_name: Mapped[str] = mapped_column(String(128), index=True)
+    model_name: Mapped[str] = mapped_column(String(128))
     model_version: Mapped[int]
     #: the alias that was asked for, which pointed to that version
     alias: Mapped[str | None] = mapped_column(String(128))

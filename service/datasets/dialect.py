@@ -10,6 +10,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from descent.codes import WarningCode, make_warning
+from service.datasets.names import free_name
 from service.datasets.rejected import Rejected, cell_error, shown
 
 CHUNK = 1024 * 1024  # bytes that are checked at a time
@@ -94,28 +96,17 @@ def column_names(cells: list[str], is_header: bool) -> tuple[list[str], list[dic
                 f" {shown(name)}. Shorten it, or say header=absent.",
             )
         if not name:
-            name = _free(f"column_{number}", given if is_header else set())
+            name = free_name(f"column_{number}", given if is_header else set())
         elif name in names:
-            name = _free(name, given | set(names), first=2)
+            name = free_name(name, given | set(names))
         if is_header and name != wanted:
-            code, what = (
-                ("duplicate_column", f"is called {shown(wanted)} again")
-                if wanted
-                else ("unnamed_column", "has no name")
-            )
+            code: WarningCode = "duplicate_column" if wanted else "unnamed_column"
+            what = f"is called {shown(wanted)} again" if wanted else "has no name"
             detail = f"Column {number} {what}: it is read as {name!r}."
-            warnings.append({"code": code, "column": name, "detail": detail})
+            warnings.append(make_warning(code, detail, name))
         given.add(name)
         names.append(name)
     return names, warnings
-
-
-def _free(name: str, taken: set[str], first: int = 1) -> str:
-    candidate, number = name if first == 1 else f"{name}_{first}", first
-    while candidate in taken:
-        number += 1
-        candidate = f"{name}_{number}"
-    return candidate
 
 
 def _check_bytes(path: Path) -> _Bytes:

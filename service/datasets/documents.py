@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from descent.codes import ErrorCode
 from service.datasets.rejected import Place, Rejected, cell_error, error_item, pointer, shown
 from service.datasets.staging import (
     BLOCK,
@@ -19,7 +20,7 @@ from service.datasets.staging import (
     staged_names,
     text_schema,
 )
-from service.errors import BadRequest
+from service.errors import BadRequest, field_error
 from service.http.strict_json import strict_json
 
 BATCH = 10_000  # rows that are held as Python objects at a time
@@ -104,7 +105,7 @@ def _objects(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def _line(line: bytes, number: int, row: int) -> Any:  # noqa: ANN401
-    code = "malformed_json"
+    code: ErrorCode = "malformed_json"
     try:
         return _loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
     except UnicodeDecodeError as error:
@@ -129,9 +130,7 @@ def _body(path: Path) -> dict[str, Any]:
 
 
 def _invalid(pointer: str, detail: str) -> Rejected:
-    return Rejected(
-        "invalid", detail, [{"pointer": pointer, "code": "invalid_value", "detail": detail}]
-    )
+    return Rejected("invalid", detail, [field_error(pointer, "invalid_value", detail)])
 
 
 # ---- rows -----------------------------------------------------------------------------------

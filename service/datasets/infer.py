@@ -9,6 +9,7 @@ from pathlib import Path
 
 from duckdb import DuckDBPyConnection
 
+from descent.codes import make_warning
 from service.datasets import queries
 from service.datasets.queries import groups, select, source
 from service.datasets.rejected import shown
@@ -194,11 +195,9 @@ def _base_type(column: Column, warnings: list[dict[str, str]]) -> str:
     if not column.present:
         column.why = "every value is missing"
         warnings.append(
-            {
-                "code": "all_missing",
-                "column": column.name,
-                "detail": f"Every value of {shown(column.name)} is missing.",
-            }
+            make_warning(
+                "all_missing", f"Every value of {shown(column.name)} is missing.", column.name
+            )
         )
         return "text"
     every = {test for test, passed in column.passed.items() if passed == column.present}
@@ -241,7 +240,7 @@ def _date_type(column: Column, dates: list[str], warnings: list[dict[str, str]])
             f"The dates of {shown(column.name)} can be read as month/day or as day/month: they are"
             f" read as {form}. Send ISO 8601 dates (2024-12-31) to be sure."
         )
-        warnings.append({"code": "ambiguous_date", "column": column.name, "detail": detail})
+        warnings.append(make_warning("ambiguous_date", detail, column.name))
     return "datetime"
 
 
@@ -303,7 +302,7 @@ def _explain_text(
     told = f"{bad} of {column.present} values {verb}, first in row {number + 1}: {shown(value)}"
     column.why = f"{told}; {column.why}"
     detail = f"{told}. Give {shown(column.name)} the type number to treat {noun} as missing."
-    warnings.append({"code": "mostly_numbers", "column": column.name, "detail": detail})
+    warnings.append(make_warning("mostly_numbers", detail, column.name))
 
 
 def _not_finite(column: Column) -> str:
@@ -323,7 +322,7 @@ def _lost(column: Column) -> dict[str, str]:
         f"{column.lost} {noun} no {column.type} that can be held, and missing now, in"
         f" {shown(column.name)}."
     )
-    return {"code": "values_lost", "column": column.name, "detail": detail}
+    return make_warning("values_lost", detail, column.name)
 
 
 def _give_roles(columns: list[Column], warnings: list[dict[str, str]]) -> None:
@@ -336,4 +335,4 @@ def _give_roles(columns: list[Column], warnings: list[dict[str, str]]) -> None:
             column.role = "feature"
             column.why = column.why.partition("; an id or")[0]
         detail = "Every column is an id or a free text: they stay features, or none would be left."
-        warnings.append({"code": "only_ids_and_text", "detail": detail})
+        warnings.append(make_warning("only_ids_and_text", detail))

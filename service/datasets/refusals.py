@@ -1,7 +1,7 @@
 """Why a file is refused after it was received, in words for its client."""
 
 from service.datasets.rejected import Place, Rejected, error_item, pointer
-from service.errors import BadRequest, Invalid, ServiceError, StorageFull
+from service.errors import BadRequest, Invalid, ServiceError, StorageFull, field_error
 
 
 def as_error(refused: Rejected) -> ServiceError:
@@ -16,11 +16,9 @@ def as_error(refused: Rejected) -> ServiceError:
 
 def unknown_columns(names: list[str]) -> Invalid:
     errors = [
-        {
-            "pointer": pointer("columns", name),
-            "code": "unknown_column",
-            "detail": f"There is no column {name[:80]!r}.",
-        }
+        field_error(
+            pointer("columns", name), "unknown_column", f"There is no column {name[:80]!r}."
+        )
         for name in names
     ]
     return Invalid(errors[0]["detail"], code="unknown_column", errors=errors)

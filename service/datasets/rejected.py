@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from descent.codes import ErrorCode
+
 MAX_ERRORS = 10  # items of one refusal that are spelled out
 SHOWN = 40  # characters of a cell that a message repeats
 
@@ -12,7 +14,7 @@ class Rejected(Exception):
 
     def __init__(
         self,
-        code: str,
+        code: ErrorCode,
         detail: str,
         errors: list[dict[str, Any]] | None = None,
         *,
@@ -61,12 +63,12 @@ def pointer(*parts: str | int) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
 
 
-def error_item(code: str, detail: str, place: Place) -> dict[str, Any]:
+def error_item(code: ErrorCode, detail: str, place: Place) -> dict[str, Any]:
     return {"code": code, "detail": detail} | place.to_json()
 
 
 def cell_error(
-    code: str,
+    code: ErrorCode,
     detail: str,
     *,
     row: int | None = None,

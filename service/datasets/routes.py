@@ -1,17 +1,17 @@
 """Datasets over HTTP: upload, look, retype, read rows and bytes, delete."""
 
 import asyncio
-from datetime import datetime
+from collections.abc import Sequence
+from functools import partial
 from time import monotonic
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
-import orjson
 from anyio import sleep
 from anyio.to_thread import run_sync
 from fastapi import Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from sqlalchemy import Engine, select, tuple_
+from sqlalchemy import Engine, literal, select
 from sqlalchemy.orm import Session
 
 from descent import schemas
@@ -21,10 +21,17 @@ from service.datasets.refusals import as_error
 from service.datasets.rows import read_rows
 from service.datasets.tables import Dataset, DatasetVersion
 from service.datasets.versions import GONE, ready_version, remove, table_digest
-from service.errors import Invalid, NotFound
+from service.errors import NotFound, invalid_at
 from service.http.dependencies import BlobsDep, EngineDep, ReadSession, ScratchDep, WriteSession
 from service.http.etags import check_match, etag_of, not_modified
-from service.http.paging import PageParams, decode_cursor, encode_cursor, link_next, page_of
+from service.http.paging import (
+    NewestFirst,
+    PageParams,
+    decode_cursor,
+    encode_cursor,
+    page_response,
+)
+from service.http.responses import json_response
 from service.http.strict_route import (
     begin_upload,
     has_etag,
@@ -40,8 +47,11 @@ from service.storage.database import reading
 
 MAX_WAIT = 60.0  # seconds that a request may wait for a change
 POLL_S = 0.2  # between two looks at a dataset that another process may parse
-LIST = "datasets"
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
+
+DATASETS = NewestFirst("datasets", Dataset, Dataset.created_at, Dataset.id)
+#: written into the statement, because SQLite compares it with the condition of a partial index
+NOT_GONE = Dataset.state != literal(GONE, literal_execute=True)
 
 router = strict_router("/datasets", tags=["datasets"])
 
@@ -156,11 +166,11 @@ async def _ingested(ingester: Ingester, ticket: Ticket, wait: float) -> Response
     if refused is not None:
         raise as_error(refused)
     body = await run_sync(_body, ingester.engine, ticket.dataset_id)
-    return _json(body, 201, {"Location": _place(ticket.dataset_id), "ETag": _etag(body)})
+    return json_response(body, 201, {"Location": _place(ticket.dataset_id), "ETag": _etag(body)})
 
 
 def _accepted(body: dict[str, Any]) -> Response:
-    return _json(body, 202, {"Location": _place(body["id"])})
+    return json_response(body, 202, {"Location": _place(body["id"])})
 
 
 def _place(dataset_id: str) -> str:
@@ -173,17 +183,7 @@ def _place(dataset_id: str) -> str:
 @router.get("", response_model=schemas.Page[schemas.Dataset], operation_id="list_datasets")
 def list_datasets(request: Request, page: PageParams, session: ReadSession) -> Response:
     """List the datasets, newest first."""
-    query = select(Dataset).where(Dataset.state != GONE)
-    if page.after is not None:
-        created, last = decode_cursor(LIST, page.after, datetime, str)
-        query = query.where(tuple_(Dataset.created_at, Dataset.id) < (created, last))
-    query = query.order_by(Dataset.created_at.desc(), Dataset.id.desc()).limit(page.limit + 1)
-    rows = session.scalars(query).all()
-    envelope = page_of(rows, page.limit, lambda row: encode_cursor(LIST, [row.created_at, row.id]))
-    envelope["data"] = [_wire(session, row) for row in envelope["data"]]
-    response = _json(envelope)
-    link_next(request, response, envelope["next_cursor"])
-    return response
+    return DATASETS.page(request, session, page, partial(_wires, session), NOT_GONE)
 
 
 @router.get("/{dataset_id}", response_model=schemas.Dataset, operation_id="get_dataset")
@@ -203,7 +203,7 @@ async def get_dataset(
         await sleep(POLL_S)
     if not_modified(request, etag):
         return Response(status_code=304, headers={"ETag": etag})
-    return _json(body, headers={"ETag": etag})
+    return json_response(body, headers={"ETag": etag})
 
 
 def _body(engine: Engine, dataset_id: str) -> dict[str, Any]:
@@ -219,27 +219,35 @@ def _dataset(session: Session, dataset_id: str) -> Dataset:
 
 
 def _wire(session: Session, dataset: Dataset) -> dict[str, Any]:
-    body: dict[str, Any] = {
+    return _wires(session, [dataset])[0]
+
+
+def _wires(session: Session, datasets: Sequence[Dataset]) -> list[dict[str, Any]]:
+    """Return the bodies of datasets, each with what its newest version holds."""
+    query = (
+        select(DatasetVersion)
+        .join(Dataset, Dataset.id == DatasetVersion.dataset_id)
+        .where(Dataset.id.in_([dataset.id for dataset in datasets]))
+        .where(DatasetVersion.version == Dataset.version)
+    )
+    newest = {version.dataset_id: version for version in session.scalars(query)}
+    return [_body_of(dataset, newest.get(dataset.id)) for dataset in datasets]
+
+
+def _body_of(dataset: Dataset, version: DatasetVersion | None) -> dict[str, Any]:
+    return {
         "id": dataset.id,
         "name": dataset.name,
         "state": dataset.state,
         "version": dataset.version,
-        "rows": None,
+        "rows": version.rows if version else None,
         "bytes": dataset.bytes,
         "sha256": dataset.sha256,
-        "columns": [],
-        "warnings": [],
+        "columns": version.columns if version else [],
+        "warnings": version.warnings if version else [],
         "error": _problem(dataset),
         "created_at": dataset.created_at,
     }
-    version = session.get(DatasetVersion, (dataset.id, dataset.version))
-    if version is not None:
-        body |= {
-            "rows": version.rows,
-            "columns": version.columns,
-            "warnings": version.warnings,
-        }
-    return body
 
 
 def _problem(dataset: Dataset) -> dict[str, Any] | None:
@@ -254,11 +262,6 @@ def _etag(body: dict[str, Any]) -> str:
     return etag_of(body["id"], body["state"], body["version"], body["name"])
 
 
-def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:  # noqa: ANN401  JSON
-    content = orjson.dumps(body, option=orjson.OPT_UTC_Z)
-    return Response(content, status, headers, media_type="application/json")
-
-
 # ---- change -------------------------------------------------------------------------------------
 
 
@@ -271,7 +274,7 @@ def retype_dataset(
     check_match(request, _etag(_body(ingester.engine, dataset_id)))
     ingester.retype(dataset_id, {name: c.type for name, c in patch.columns.items()})
     body = _body(ingester.engine, dataset_id)
-    return _json(body, headers={"ETag": _etag(body)})
+    return json_response(body, headers={"ETag": _etag(body)})
 
 
 @router.delete("/{dataset_id}", status_code=204, operation_id="delete_dataset")
@@ -318,10 +321,9 @@ def list_dataset_rows(
             rows = read_rows(path, first, page.limit + 1, wanted)
         except FileNotFoundError as error:  # deleted, and collected, since it was fetched
             raise NotFound(f"There is no dataset {dataset_id[:60]!r}.") from error
-    envelope = page_of(rows, page.limit, lambda _row: encode_cursor(kind, [first + page.limit]))
-    response = _json(envelope)
-    link_next(request, response, envelope["next_cursor"])
-    return response
+    return page_response(
+        request, rows, page, lambda _row: encode_cursor(kind, [first + page.limit]), list
+    )
 
 
 def _wanted(given: list[str] | None, names: list[str]) -> list[str]:
@@ -333,8 +335,7 @@ def _wanted(given: list[str] | None, names: list[str]) -> list[str]:
     for name in wanted:
         if name not in known:
             detail = f"There is no column {name[:80]!r}."
-            error = {"pointer": "/query/columns", "code": "unknown_column", "detail": detail}
-            raise Invalid(detail, code="unknown_column", errors=[error])
+            raise invalid_at("/query/columns", "unknown_column", detail)
     return list(dict.fromkeys(wanted))
 
 

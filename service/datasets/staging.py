@@ -27,7 +27,7 @@ from service.datasets.rejected import (
 BLOCK = 2 * 1024 * 1024  # bytes of text that are split at a time, and the longest row
 BUFFER = 8 * 1024 * 1024  # bytes of a staged row group
 SLAB = 100  # columns of one staged file
-MAX_BAD_ROWS = 1000  # ragged rows after which nobody wants to know of more
+MAX_BAD_ROWS = 1000  # ragged rows after which reading stops
 
 Kind = str  # text, or the type that the file itself gives: number, integer, boolean, datetime
 
@@ -42,7 +42,6 @@ class Stage:
     rows: int = 0
     #: whether numbers may be written as 1,5: not where a comma separates the cells
     allows_decimal_comma: bool = False
-    #: the first row of the file that holds data, as editors count them
     warnings: list[dict[str, str]] = field(default_factory=list)
 
     def slabs(self) -> Iterator[tuple[Path, range]]:

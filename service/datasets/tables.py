@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, String
+from sqlalchemy import ForeignKey, Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service.storage.columns import BlobDigest, Id, Json, Table, utc_now
@@ -13,6 +13,15 @@ class Dataset(Table):
     """A table that a client uploaded: the bytes as received, and its versions."""
 
     __tablename__ = "datasets"
+    __table_args__ = (
+        Index(
+            "ix_datasets_newest",
+            "created_at",
+            "id",
+            sqlite_where=text("state != 'deleted'"),
+            postgresql_where=text("state != 'deleted'"),
+        ),
+    )
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     name: Mapped[str]

@@ -7,7 +7,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service.datasets.tables import Dataset, DatasetVersion
-from service.errors import BlobCorrupt, Conflict, Invalid, NotFound
+from service.errors import BlobCorrupt, Conflict, Invalid, NotFound, invalid_at
 from service.jobs.kind import InputUnavailable, Site
 from service.storage.database import reading
 
@@ -49,8 +49,7 @@ def ready_version(session: Session, dataset_id: str, version: int | None) -> Dat
             f"The dataset {dataset_id} has no version {wanted}: its newest is {dataset.version}."
         )
         # A run is the only thing that may ask for another one than the newest.
-        error = {"pointer": "/dataset/version", "code": "unknown_version", "detail": detail}
-        raise Invalid(detail, code="unknown_version", errors=[error])
+        raise invalid_at("/dataset/version", "unknown_version", detail)
     return found
 
 

@@ -1,7 +1,6 @@
-"""What the confined process does to export and import: a checkpoint becomes a file, or a file one.
+"""Exports a checkpoint to a bundle or ONNX, and imports bundles, in a confined process.
 
-A forged bundle can do no more here than the parser of an upload lets it; and an export of a large
-model keeps no prediction waiting.
+A forged bundle has the limits of an upload's parser, and a large export delays no prediction.
 """
 
 import json
@@ -23,14 +22,14 @@ from service.datasets.sandbox import Task
 from service.errors import BadRequest
 from service.http.strict_json import strict_json
 
-EXPORTED, IMPORTED = "exported", "imported"  # what the files are called in the process's folder
-MAX_TEXT = 1024 * 1024  # bytes of configuration, metrics and lineage that an import brings
+EXPORTED, IMPORTED = "exported", "imported"  # names of the files in the folder of the process
+MAX_TEXT = 1024 * 1024  # bytes of configuration, metrics and lineage in an import
 LINEAGE = {"model", "version", "created_at", "run", "dataset"}
 PARAMETERS: TypeAdapter[Any] = TypeAdapter(schemas.Parameters | dict[str, schemas.Parameters])
 
 
 def parse(task: Task) -> dict[str, Any]:
-    """Do what the option `do` says. Raises Rejected."""
+    """Carry out the task that the option `do` names. Raises Rejected."""
     work = {"bundle": _bundle, "onnx": _onnx, "import": _import}[task.options["do"]]
     try:
         return work(Path(task.path), Path(task.folder), task.options)
@@ -70,7 +69,7 @@ def _told(written: Written) -> dict[str, Any]:
 
 
 def _check_text(found: Bundle) -> None:
-    """Refuse what the database cannot hold, and a configuration that no run has."""
+    """Raise Rejected for values that the database cannot store and for an invalid configuration."""
     text = json.dumps([found.training.model_dump(), found.model.features.to_json()])
     try:
         strict_json(text.encode())
@@ -86,7 +85,7 @@ def _check_text(found: Bundle) -> None:
 
 
 def _signature(found: Bundle) -> dict[str, Any]:
-    """Return what the model itself says: that of the bundle is for readers without Descent."""
+    """Return the signature of the model: the copy in the bundle is for readers without Descent."""
     signature = found.model.features.signature()
     try:
         schemas.Signature.model_validate(signature)
@@ -96,7 +95,7 @@ def _signature(found: Bundle) -> dict[str, Any]:
 
 
 def _parameters(found: Bundle) -> dict[str, Any] | None:
-    """Return the weights of a linear model, with what the bundle knows of the training rows."""
+    """Return the weights of a linear model, with the closed-form solution that the bundle holds."""
     model = found.model
     if len(model.net["layers"]) > 1:
         return None

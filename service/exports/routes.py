@@ -1,4 +1,4 @@
-"""The routes by which models leave and come: artifacts and imports."""
+"""The routes of exported files and of imports."""
 
 import errno
 import hashlib
@@ -73,7 +73,7 @@ def get_artifact(
         ),
     ] = "bundle",
 ) -> Response:
-    """Download a version to take it elsewhere."""
+    """Download a version as a bundle or an ONNX file."""
     row = versions.find_version(session, name, version)
     options = options_of(session, row, kind)
     etag = etag_of(row.sha256, options)
@@ -106,7 +106,7 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
 
 @dataclass(frozen=True)
 class Destination:
-    """Where an imported version goes: the registry of this service."""
+    """Adds an imported version to the registry."""
 
     engine: EngineDep
     blobs: BlobsDep
@@ -143,7 +143,7 @@ async def import_version(
     settings: SettingsDep,
     transfers: TransfersDep,
 ) -> Response:
-    """Import a bundle as the next version of a model, once its golden rows come out the same."""
+    """Import a bundle as the next version of a model, if its golden rows predict the same."""
     _check_media_type(request)
     with scratch.folder() as folder:
         await run_sync(check_disk, folder, settings.ready_disk_bytes)

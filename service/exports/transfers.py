@@ -1,6 +1,6 @@
-"""Models that leave and come: bundles and ONNX files, made and read in a confined process.
+"""Exports and imports: bundles and ONNX files, made and read in a confined process.
 
-Knows which files there are, nothing of HTTP. What is in them is `models.export.bundle`'s word.
+Knows no HTTP. `models.export.bundle` defines the contents of a bundle.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -37,7 +37,7 @@ Folder = Callable[[], AbstractContextManager[Path]]
 
 @dataclass(frozen=True)
 class Imported:
-    """A bundle that was proved by its golden rows, and its model as a checkpoint."""
+    """A bundle whose golden rows were verified, and its model as a checkpoint."""
 
     checkpoint: Path
     #: what the version is to say of itself
@@ -45,7 +45,7 @@ class Imported:
 
 
 class Transfers:
-    """Makes and reads files, some at a time. `folder` gives a scratch folder, gone afterwards."""
+    """Makes and reads files, a few at a time. `folder` gives a temporary folder."""
 
     def __init__(
         self, settings: Settings, folder: Folder, *, patience_s: float = PATIENCE_S
@@ -60,7 +60,7 @@ class Transfers:
         )
 
     def export(self, blobs: BlobStore, sha256: str, options: Mapping[str, Any]) -> BinaryIO:
-        """Return the open file that a checkpoint becomes; it has no name any more."""
+        """Return the exported file, open and already unlinked."""
         with self._folder() as folder:
             with damage_named():
                 source = blobs.fetch(sha256, folder)
@@ -72,12 +72,13 @@ class Transfers:
                 if refused.status == 507:
                     raise refusals.as_error(refused) from refused
                 raise Invalid(
-                    f"This model cannot be had in that form: {refused.detail}", code="not_supported"
+                    f"This model has no export in that format: {refused.detail}",
+                    code="not_supported",
                 ) from refused
             return (folder / EXPORTED).open("rb")
 
     def check(self, file: Path, folder: Path, sha256: str) -> Imported:
-        """Read a bundle and prove it. Raises Invalid, or TooLarge."""
+        """Read a bundle and verify its golden rows. Raises Invalid or TooLarge."""
         options = {"do": "import", "max_bytes": self._max_bytes}
         try:
             document = self._run(file, folder, options)
@@ -109,7 +110,7 @@ class Transfers:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Wait for one's turn. Raises Busy."""
+        """Wait for a free slot. Raises Busy."""
         if not self._turns.acquire(timeout=self._patience_s):
             raise Busy("Other models are being exported or imported: try again in a moment.")
         try:
@@ -119,7 +120,7 @@ class Transfers:
 
 
 def options_of(session: Session, row: ModelVersion, kind: Format) -> dict[str, Any]:
-    """Return all that an exported file says beside its model. Equal options give equal files."""
+    """Return the documents of an exported file. Equal options give equal files."""
     if kind == "onnx":
         properties = {
             "model": row.model_name,

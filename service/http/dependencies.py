@@ -13,7 +13,7 @@ from service.storage.blobs import BlobStore
 from service.storage.database import reading, writing
 from service.storage.scratch import Scratch
 
-AFTER_COMMIT = "after_commit"  # the key under which a session keeps its callbacks
+AFTER_COMMIT = "after_commit"  # the key of a session's callbacks in its `info`
 
 
 def settings(request: Request) -> Settings:
@@ -59,11 +59,11 @@ def write_session(engine: EngineDep, request: Request) -> Iterator[Session]:
 
 
 def after_commit(session: Session, call: Callable[[], None]) -> None:
-    """Call `call` once a WriteSession is committed and has returned its connection."""
+    """Call `call` after the WriteSession has committed and returned its connection."""
     session.info.setdefault(AFTER_COMMIT, []).append(call)
 
 
-# scope="function": closed, and so committed, before the response is sent. A COMMIT that fails is
-# an error that the client sees, not a 202 that was never true.
+# scope="function": the session commits before the response is sent, so that the client sees a
+# failed COMMIT as an error, not as a success.
 ReadSession = Annotated[Session, Depends(read_session, scope="function")]
 WriteSession = Annotated[Session, Depends(write_session, scope="function")]

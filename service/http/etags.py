@@ -1,4 +1,4 @@
-"""ETags: of answers, and as conditions of requests."""
+"""ETags of responses, and the conditions `If-None-Match` and `If-Match` of requests."""
 
 import hashlib
 import json
@@ -19,14 +19,14 @@ def etag_of(*parts: object) -> str:
 
 
 def not_modified(request: Request, etag: str) -> bool:
-    """Return whether the client has this representation; then answer `Response(304)`."""
+    """Return whether the client already has this representation, so that the response is 304."""
     return _names(request.headers.getlist("if-none-match"), etag)
 
 
 def cached(
     request: Request, response: Response, body: Body, etag: str | None = None
 ) -> Body | Response:
-    """Return what to answer: 304 where the client has this body already, else the body."""
+    """Return 304 if the client already has this body, else the body."""
     etag = etag or etag_of(body.model_dump(mode="json"))
     if not_modified(request, etag):
         return Response(status_code=304, headers={"ETag": etag})
@@ -35,7 +35,7 @@ def cached(
 
 
 def check_match(request: Request, etag: str, *, is_required: bool = False) -> None:
-    """Raise unless the client's If-Match names this representation (428 where it must say)."""
+    """Raise unless If-Match names this representation; 428 if it is required and missing."""
     headers = request.headers.getlist("if-match")
     if not headers:
         if is_required:

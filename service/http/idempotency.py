@@ -1,8 +1,8 @@
-"""Requests that may be sent again: the first one does the work, later ones get its response.
+"""Idempotency keys: the first request does the work, and its repetitions get the stored response.
 
-The key's row is committed first, *in flight* with a lease. The response is written in the same
-transaction as the work, and only by the request that still holds the lease, so that work and
-response exist both or neither.
+The row of the key is committed first, *in flight* with a lease. The transaction of the work also
+writes the response, and only if the request still holds the lease, so that work and response exist
+both or neither. Leases and expiry follow the database's clock.
 """
 
 import json
@@ -19,7 +19,7 @@ from service.errors import Conflict, Invalid
 from service.storage.columns import Id, Json, Table
 from service.storage.database import row_count, time_of_day, writing
 
-LEASE = timedelta(seconds=60)  # far more than any request but an upload takes
+LEASE = timedelta(seconds=60)  # enough for every request but an upload
 KEPT = timedelta(hours=24)
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 #: headers that are part of a stored response
@@ -27,7 +27,7 @@ STORED_HEADERS = ("location", "etag", "content-type", "link")
 
 
 class IdempotencyKey(Table):
-    """A request that may be sent again: its fingerprint and, once known, its response."""
+    """A request with an idempotency key: its fingerprint and, after it has ended, its response."""
 
     __tablename__ = "idempotency_keys"
 
@@ -38,14 +38,14 @@ class IdempotencyKey(Table):
     status: Mapped[int | None]
     headers: Mapped[Json | None]
     body: Mapped[str | None]
-    #: until when the first request owns the key, and until when the response is kept
+    #: when the first request loses the key, and when the response is deleted
     lease_until: Mapped[datetime]
     expires_at: Mapped[datetime] = mapped_column(index=True)
 
 
 @dataclass(frozen=True)
 class Stored:
-    """The response that the first request got."""
+    """The stored response of the first request."""
 
     status: int
     headers: dict[str, str]
@@ -54,7 +54,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Claim:
-    """The right to carry out the request of a key, until the lease ends."""
+    """The right to carry out the request of a key until the lease ends."""
 
     engine: Engine
     caller: str
@@ -62,9 +62,9 @@ class Claim:
     lease_until: datetime
 
     def store(self, session: Session | None, stored: Stored) -> None:
-        """Keep the response, in the transaction of the work if there is one.
+        """Store the response, in the transaction of the work if there is one.
 
-        Work that goes on after its transaction stores what is true by then, and its end later.
+        Work that continues after its transaction stores its present state, and its end later.
         """
         if session is None:
             with writing(self.engine) as own:
@@ -105,7 +105,7 @@ def checked_key(key: str) -> str:
 
 
 def canonical(body: Any) -> bytes:  # noqa: ANN401  a JSON document
-    """Return bytes that are equal for bodies that mean the same."""
+    """Return the canonical form of a body: equal documents give equal bytes."""
     return json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
 
 
@@ -127,7 +127,7 @@ def begin(
             time = now or time_of_day(session)
             return _begin(session, Claim(engine, caller, key, time + lease), fingerprint, time)
     except IntegrityError:
-        # Another request with this key committed between our look and our insert.
+        # Another request committed this key between our SELECT and our INSERT.
         raise _in_flight(lease) from None
 
 

@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from service.errors import Invalid
+from descent.codes import ErrorCode
+from service.errors import Invalid, field_error
 
 SHOWN = 80  # characters of a wrong value that a message repeats
 LISTED = 100  # errors of one request that are spelled out; a body can hold 100 000
 #: our code → pydantic's names for the same faults of a field
-_MEANINGS = {
+_MEANINGS: dict[ErrorCode, tuple[str, ...]] = {
     "missing_field": ("missing",),
     "unknown_field": ("extra_forbidden",),
     "wrong_type": (
@@ -28,7 +29,7 @@ _MEANINGS = {
 }
 #: pydantic's name → our code, so that its names may change while ours stay
 CODES = {name: code for code, names in _MEANINGS.items() for name in names}
-OTHER = "invalid_value"  # the code of all other faults
+OTHER: ErrorCode = "invalid_value"  # the code of all other faults
 _OBJECTS = {"model_attributes_type", "model_type", "dict_type"}
 _OWN_SENTENCE = {"missing", "extra_forbidden", "union_tag_invalid", "value_error"}
 
@@ -86,13 +87,13 @@ def _place(error: Mapping[str, Any], body: Any) -> Place:  # noqa: ANN401  a JSO
     return (where, *path)
 
 
-def _item(place: Place, errors: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def _item(place: Place, errors: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     path = place[1:] if place[0] == "body" else place
-    return {
-        "pointer": "".join(f"/{_escape(part)}" for part in path),
-        "code": CODES.get(errors[0]["type"], OTHER),
-        "detail": _detail(errors, ".".join(str(part) for part in place[1:]) or "the body"),
-    }
+    return field_error(
+        "".join(f"/{_escape(part)}" for part in path),
+        CODES.get(errors[0]["type"], OTHER),
+        _detail(errors, ".".join(str(part) for part in place[1:]) or "the body"),
+    )
 
 
 def _detail(errors: Sequence[Mapping[str, Any]], name: str) -> str:

@@ -6,10 +6,15 @@ Reads the kernel's counters and nothing else; `life` decides what follows for th
 import signal
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from descent.codes import ErrorCode
+
+#: the causes that are told apart
+DeathCode = Literal["worker_lost", "out_of_memory", "stalled"]
 
 #: Deaths without a new checkpoint between them that end a run, by the code of the last one.
-MOST = {"worker_lost": 3, "out_of_memory": 3, "stalled": 2}
+MOST: dict[DeathCode, int] = {"worker_lost": 3, "out_of_memory": 3, "stalled": 2}
 #: code → the sentence of a job that fails by deaths of that code
 SENTENCES = {
     "worker_lost": "The process died {streak} times and got no further ({words}). Check"
@@ -25,15 +30,14 @@ SENTENCES = {
 
 @dataclass(frozen=True)
 class Death:
-    """The cause of a death, as it is written to the job."""
+    """The cause of a death, for the row of the job."""
 
-    #: worker_lost, stalled or out_of_memory
-    code: str
-    #: how the process ended, and what it said last
+    code: DeathCode
+    #: the exit status and the last output of the process
     words: str
 
 
-def problem(code: str, detail: str, *, where: str | None = None) -> dict[str, Any]:
+def problem(code: ErrorCode, detail: str, *, where: str | None = None) -> dict[str, Any]:
     """Return the problem object of a job that failed; `where` says which memory ran out."""
     place = {"where": where} if where else {}
     return {
@@ -50,8 +54,8 @@ def explain(
 ) -> Death:
     """Tell a stall, a lack of memory and other deaths apart.
 
-    `stalled_s` says after how long the supervisor killed it for making no progress, and
-    `memory_kills` how many processes the kernel killed for their memory while this one lived.
+    `stalled_s` is the time without progress after which the supervisor killed the process, and
+    `memory_kills` the number of processes that the kernel killed for lack of memory meanwhile.
     """
     how = f"exit status {status}"
     if status is not None and status < 0:
@@ -67,10 +71,10 @@ def explain(
 
 
 def memory_kills(root: Path = Path("/")) -> int:
-    """Return how often the kernel has killed for want of memory, in this control group if it says.
+    """Return how many processes the kernel has killed for lack of memory, in this control group.
 
-    Children are in the group of their supervisor. Without control groups (version 2) the count of
-    the whole machine stands in.
+    Children are in the group of their supervisor. Without control groups (version 2) it is the
+    count of the whole machine.
     """
     lines = _lines(root / "proc/self/cgroup")
     group = next((line[3:] for line in lines if line.startswith("0::")), "/")

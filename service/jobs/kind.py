@@ -1,4 +1,4 @@
-"""A kind of job, declared once in its own room: all that a worker must know to do such jobs."""
+"""A kind of job: everything that a worker needs to do such jobs, declared once in its own room."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

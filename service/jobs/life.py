@@ -1,8 +1,8 @@
-"""The life of a job, whatever its kind: the one table of transitions, and every change of state.
+"""The life of a job of any kind: the table of transitions, and every change of state.
 
 Each transition is one UPDATE that names the states it may start from, plus one event, in one
-transaction. What a supervisor does is fenced by the attempt; what a client asks for is a state
-that the supervisor honours, never a write over a running attempt.
+transaction. The attempt fences the writes of a supervisor. A request of a client sets a state that
+the supervisor obeys; it never overwrites a running attempt.
 """
 
 import math
@@ -16,7 +16,6 @@ from service.errors import Conflict, Fenced, NotFound
 from service.jobs import deaths, events, queue
 from service.jobs.kind import JobT
 from service.jobs.tables import JOB_TABLES, Job
-from service.storage.columns import utc_now
 from service.storage.database import boot_id, clock, time_of_day
 
 TRANSITIONS: dict[str, frozenset[str]] = {
@@ -32,7 +31,7 @@ TRANSITIONS: dict[str, frozenset[str]] = {
     "cancelled": frozenset(),
 }
 TERMINAL = frozenset(state for state, to in TRANSITIONS.items() if not to)
-#: state → what a client may ask of a job in it, where its kind knows the verb
+#: state → the requests that it allows, if the kind of job knows the verb
 VERBS = {
     "queued": ["cancel"],
     "starting": ["cancel"],
@@ -80,7 +79,7 @@ def users_of(session: Session, **reads: str | int) -> dict[type[Job], list[str]]
 
 
 def in_use(users: dict[type[Job], list[str]], what: str) -> Conflict:
-    """Return the error that says which jobs still need something."""
+    """Return the error that names the jobs which still need a resource."""
     table, ids = next(iter(users.items()))
     lists: dict[str, Any] = {each.plural: found[:100] for each, found in users.items()}
     return Conflict(
@@ -95,9 +94,9 @@ def in_use(users: dict[type[Job], list[str]], what: str) -> Conflict:
 
 
 def enqueue(session: Session, job: JobT) -> JobT:
-    """Add a job to the queue; its row is committed with the transaction, as one piece of work.
+    """Add a job to the queue, in the transaction of the caller.
 
-    Jobs are served in the order of `queued_at`, so it is the database's clock that sets it.
+    Jobs start in the order of `queued_at`, so the database's clock sets it.
     """
     job.state = "queued"
     job.created_at = job.queued_at = time_of_day(session)
@@ -109,12 +108,12 @@ def enqueue(session: Session, job: JobT) -> JobT:
 
 
 def cancel(session: Session, table: type[JobT], job_id: str) -> tuple[JobT, bool]:
-    """Ask for the end of a job; return it and whether anything was changed."""
+    """Request the end of a job; return it and whether its state changed."""
     return ask(session, table, job_id, "cancelling")
 
 
 def ask(session: Session, table: type[JobT], job_id: str, request: str) -> tuple[JobT, bool]:
-    """Move to the state that asks for something, or straight to its end where nobody runs it."""
+    """Move a job to the state of a request, or directly to its end if no process runs it."""
     job = lock(session, table, job_id)
     reached = {"cancelling": {"cancelling", "cancelled"}, "pausing": {"pausing", "paused"}}
     if job.state in reached[request]:
@@ -164,10 +163,10 @@ def claim(session: Session, table: type[JobT], owner: str, *, lease_s: float) ->
 
 
 def started(session: Session, job_id: str, attempt: int, values: dict[str, Any]) -> None:
-    """The process begins to compute. A request that came meanwhile stands."""
+    """Record that the process begins to compute. An earlier request of a client stays valid."""
     table = queue.table_of(job_id)
     job = queue.hold(session, table, job_id, attempt)
-    values["started_at"] = job.started_at or utc_now()
+    values["started_at"] = job.started_at or time_of_day(session)
     if job.state == "starting":
         move(session, job, "running", **values)
     else:
@@ -175,7 +174,7 @@ def started(session: Session, job_id: str, attempt: int, values: dict[str, Any])
 
 
 def succeed(session: Session, job_id: str, attempt: int, values: dict[str, Any]) -> None:
-    """End the job with its result. A pause or cancel that came too late is overruled."""
+    """End the job with its result, also if a pause or cancel came too late."""
     table = queue.table_of(job_id)
     job = queue.hold(session, table, job_id, attempt)
     if job.state == "starting":  # a run that resumes after its last step
@@ -185,7 +184,7 @@ def succeed(session: Session, job_id: str, attempt: int, values: dict[str, Any])
 
 
 def fail(session: Session, job_id: str, attempt: int, error: dict[str, Any]) -> None:
-    """End the job with a problem object; where a cancel was asked for, it is cancelled instead."""
+    """End the job with a problem object, or as cancelled if a client requested that."""
     job = queue.hold(session, queue.table_of(job_id), job_id, attempt)
     if job.state == "cancelling":
         finish(session, job, "cancelled", {"state_reason": "cancel"})
@@ -194,9 +193,9 @@ def fail(session: Session, job_id: str, attempt: int, error: dict[str, Any]) -> 
 
 
 def stopped(session: Session, job_id: str, attempt: int, *, wait_s: float | None = None) -> None:
-    """The process obeyed: end a cancelled job, park a paused one, requeue one handed back.
+    """Record that the process stopped on request: cancelled, paused, or handed back to the queue.
 
-    One that is requeued is not tried again for `wait_s` seconds.
+    A job that is handed back does not start again for `wait_s` seconds.
     """
     job = queue.hold(session, queue.table_of(job_id), job_id, attempt)
     if job.state == "cancelling":
@@ -213,14 +212,14 @@ def crashed(
     attempt: int,
     last_words: str,
     *,
-    code: str = "worker_lost",
+    code: deaths.DeathCode = "worker_lost",
     now: float | None = None,
 ) -> None:
-    """The process died without a word while its supervisor lived: try again, but not for ever."""
+    """Record a death without a last message: queue the job again, or fail it after several."""
     table = queue.table_of(job_id)
     job = queue.hold(session, table, job_id, attempt)
     streak = job.crash_streak + 1
-    where = "host" if code == "out_of_memory" else None  # a GPU's lack of memory has a word
+    where = "host" if code == "out_of_memory" else None  # a GPU's lack of memory comes as a message
     if job.state == "cancelling":
         finish(session, job, "cancelled", {"state_reason": "cancel"})
     elif streak >= deaths.MOST[code]:
@@ -235,7 +234,7 @@ def crashed(
 
 
 def rescue(session: Session, job_id: str, attempt: int, *, now: float | None = None) -> bool:
-    """Take a job from a supervisor that has been silent too long; return whether it was taken."""
+    """Take a job from a supervisor whose lease has expired; return whether it was taken."""
     job = queue.take_expired(session, job_id, attempt, now=now)
     if job is None:
         return False
@@ -250,7 +249,8 @@ def rescue(session: Session, job_id: str, attempt: int, *, now: float | None = N
 
 
 def finish(session: Session, job: Job, to: str, values: dict[str, Any]) -> None:
-    move(session, job, to, owner=None, lease_expires=None, finished_at=utc_now(), **values)
+    free = {"owner": None, "lease_expires": None, "finished_at": time_of_day(session)}
+    move(session, job, to, **free, **values)
     events.append(session, job.id, job.attempt, "end", {"state": to})
 
 
@@ -276,7 +276,7 @@ def move(session: Session, job: Job, to: str, **values: Any) -> None:  # noqa: A
 
 
 def _interrupt(session: Session, job: Job, reason: str, values: dict[str, Any]) -> None:
-    """Give a job back to the queue; one that was being paused keeps its place and is parked."""
+    """Put a job back into the queue; one that was pausing becomes paused."""
     free = {"owner": None, "lease_expires": None, "state_reason": reason}
     if job.state == "pausing":
         move(session, job, "paused", **free, **values)
@@ -286,9 +286,9 @@ def _interrupt(session: Session, job: Job, reason: str, values: dict[str, Any]) 
 
 
 def _waiting(session: Session, wait_s: float, now: float | None = None) -> dict[str, Any]:
-    """Return the columns of a job that is not tried again for `wait_s` seconds."""
+    """Return the columns of a job that must not start for `wait_s` seconds."""
     return {
         "not_before": clock(session, now) + wait_s,
         "boot_id": boot_id(session),
-        "waits_until": utc_now() + timedelta(seconds=wait_s),
+        "waits_until": time_of_day(session) + timedelta(seconds=wait_s),
     }

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from descent.codes import ErrorCode
 from models.training.interface import StopReason
 
 
@@ -55,7 +56,7 @@ class Failure(Message):
     type: Literal["failed"] = "failed"
     is_last: ClassVar[bool] = True
 
-    code: str
+    code: ErrorCode
     detail: str
     #: which memory ran out: host or device
     where: str | None = None

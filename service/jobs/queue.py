@@ -1,10 +1,10 @@
 """The queue: which supervisor may work on which job, and until when.
 
-A job is the row of what is to be done: a run, a batch prediction, a proof. `attempt` is the fencing
-token: it grows by one with each claim, and every durable write starts with `hold`, so
-whatever an earlier owner still sends is refused. The prefix of an id says in which table a job is.
-Every function takes `now` (seconds, see `database.clock`) so that leases are tested without
-waiting; `None`, the only value outside tests, means the database's own clock.
+A job is a row: a run, a batch prediction, a proof. `attempt` is the fencing token: each claim adds
+one, and every durable write starts with `hold`, which refuses the writes of an earlier owner. The
+prefix of an id names the table of a job. Every function takes `now` (seconds, see
+`database.clock`), so that tests of leases need not wait; outside tests it is `None`, for the
+database's clock.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,8 +15,7 @@ from sqlalchemy.orm import Session
 from service.errors import Fenced
 from service.jobs.kind import JobT
 from service.jobs.tables import JOB_TABLES, Job
-from service.storage.columns import utc_now
-from service.storage.database import boot_id, clock, row_count
+from service.storage.database import boot_id, clock, row_count, time_of_day
 
 #: states in which a supervisor owns the job
 OWNED = ("starting", "running", "pausing", "cancelling")
@@ -28,7 +27,7 @@ def table_of(job_id: str) -> type[Job]:
 
 
 def waiting(session: Session, tables: Tables, *, now: float | None = None) -> list[type[Job]]:
-    """Return those of the tables in which a job may start: one look, which takes no lock."""
+    """Return the tables in which a job may start, by one query without a lock."""
     time, boot = clock(session, now), boot_id(session)
     looks = [
         exists().where(table.state == "queued", _may_start(table, time, boot)) for table in tables
@@ -62,7 +61,7 @@ def claim(
             boot_id=boot,
             not_before=None,
             waits_until=None,
-            claimed_at=utc_now(),
+            claimed_at=time_of_day(session),
         )
         .returning(table),
         execution_options={"synchronize_session": False, "populate_existing": True},
@@ -79,7 +78,7 @@ def beat(
 ) -> dict[str, str]:
     """Renew the leases of `owner`'s attempts; return the state of each job that is still its own.
 
-    A job that is missing from the answer was taken over: its process must be stopped.
+    Another supervisor has taken a job that is missing from the answer: its process must be stopped.
     """
     held: dict[str, str] = {}
     for table, group in _by_table(attempts):
@@ -143,7 +142,7 @@ def expired(
 def take_expired(
     session: Session, job_id: str, attempt: int, *, now: float | None = None
 ) -> Job | None:
-    """Lock the job if it is still at this attempt and still expired; else return None."""
+    """Lock the job if it still has this attempt and its lease has expired; else return None."""
     table = table_of(job_id)
     time, boot = clock(session, now), boot_id(session)
     return session.execute(
@@ -157,7 +156,7 @@ def take_expired(
 
 
 def expire_now(session: Session, tables: Tables, owner: str) -> int:
-    """Void the leases of an owner that is known to be dead; return how many there were."""
+    """End the leases of an owner that is known to be dead; return their number."""
     return sum(
         row_count(
             session.execute(
@@ -183,5 +182,5 @@ def _is_expired(table: type[Job], time: float, boot: str) -> ColumnElement[bool]
 
 
 def _may_start(table: type[Job], time: float, boot: str) -> ColumnElement[bool]:
-    # A `not_before` of an earlier boot means nothing to this one's clock.
+    # The clock of this boot cannot compare a `not_before` of an earlier boot.
     return or_(table.not_before.is_(None), table.not_before <= time, table.boot_id != boot)

@@ -15,9 +15,9 @@ JOB_TABLES: dict[str, type["Job"]] = {}
 
 
 class JobEvent:
-    """The columns of a table of events: what happened to a job, in order."""
+    """The columns of a table of events of jobs, in order."""
 
-    #: a table names its own foreign key, so that the events of a job go with it
+    #: each table declares its foreign key, so that deleting a job deletes its events
     job_id: Mapped[str]
     seq: Mapped[int] = mapped_column(primary_key=True)
     attempt: Mapped[int]
@@ -40,7 +40,7 @@ class Job:
     plural: ClassVar[str]
     #: the table of the events of these jobs; None where events are counted and not kept
     event_table: ClassVar["type[JobEvent] | None"] = None
-    #: what a client may ask of such a job
+    #: the requests that a client may make for such a job
     verbs: ClassVar[frozenset[str]] = frozenset({"cancel"})
     #: the columns that name a dataset or a model that the job reads until it has ended
     reads: ClassVar[frozenset[str]] = frozenset()
@@ -61,12 +61,12 @@ class Job:
     owner: Mapped[str | None] = mapped_column(String(64))
     lease_expires: Mapped[float | None]
     boot_id: Mapped[str | None] = mapped_column(String(40))
-    #: unclean deaths, since it was last saved, of a child whose supervisor outlived it
+    #: unclean deaths of its process since it was last saved, while the supervisor lived on
     crash_streak: Mapped[int] = mapped_column(default=0)
-    #: when it may be tried again, by the clock of leases, and for people by the wall's
+    #: when it may start again, by the clock of leases, and as a time of day for people
     not_before: Mapped[float | None]
     waits_until: Mapped[datetime | None]
-    #: the number of the last event: whoever waits for news waits for it to grow
+    #: the number of the last event: waiting requests wait until it grows
     event_seq: Mapped[int] = mapped_column(default=0)
     progress: Mapped[Json | None]
     error: Mapped[Json | None]
@@ -78,7 +78,7 @@ class Job:
 
 
 class Worker(Table):
-    """A supervisor that said it is there."""
+    """A supervisor that reports its presence."""
 
     __tablename__ = "workers"
 
@@ -87,7 +87,7 @@ class Worker(Table):
     pid: Mapped[int]
     devices: Mapped[list[Any]]
     capacity: Mapped[int]
-    #: warming until the process that trainers are forked from has torch loaded
+    #: false until the process that trainers are forked from has loaded torch
     is_warm: Mapped[bool]
     started_at: Mapped[datetime] = mapped_column(default=utc_now)
     seen_at: Mapped[datetime] = mapped_column(default=utc_now)

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from descent.codes import make_warning
 from models.predict.predictor import Prediction
 from models.predict.values import ValueProblem
 
@@ -85,7 +86,7 @@ def _warnings(
         found.append(warning)
     if len(problems) > MAX_WARNINGS:
         rest = len(problems) - MAX_WARNINGS
-        found.append({"code": "more", "detail": f"{rest} further warnings are not shown"})
+        found.append(make_warning("more", f"{rest} further warnings are not shown"))
     return found
 
 

@@ -10,13 +10,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from service.errors import BadRequest, Invalid, TooLarge
+from descent.codes import ErrorCode
+from service.errors import BadRequest, Invalid, TooLarge, field_error
 from service.http.strict_json import strict_json
 
 MAX_CELLS = 10_000_000  # rows times columns: sparse rows with ever new names would fill the memory
 MAX_ERRORS = 10  # of one kind that a problem lists
 END = "end"  # the line that is added to a CSV
-#: what an upload reads as a missing value by default; see datasets
+#: cells of a CSV that mean a missing value; an upload accepts more spellings (`datasets.parse`)
 MISSING = frozenset({"", "NA", "N/A", "NaN", "null", "?"})
 #: What a model reads: the categories of each of its columns, none where it holds numbers.
 Inputs = Mapping[str, Collection[str]]
@@ -61,15 +62,15 @@ def _no_table(document: Any) -> Invalid:  # noqa: ANN401  what a client sent
     )
     names = document if isinstance(document, dict) else {}
     errors = [
-        {
-            "pointer": pointer(name),
-            "code": "unknown_field",
-            "detail": f"{name[:60]} is not a known field: remove it or check its spelling.",
-        }
+        field_error(
+            pointer(name),
+            "unknown_field",
+            f"{name[:60]} is not a known field: remove it or check its spelling.",
+        )
         for name in names
         if name not in ("rows", "columns")
     ]
-    errors = errors or [{"pointer": "", "code": "invalid", "detail": detail}]
+    errors = errors or [field_error("", "invalid", detail)]
     return Invalid(detail, errors=errors[:MAX_ERRORS])
 
 
@@ -80,7 +81,7 @@ def from_rows(rows: Any, max_rows: int, field: str) -> Rows:  # noqa: ANN401  wh
     check_count(len(rows), max_rows)
     wrong = {at: row for at, row in enumerate(rows) if not isinstance(row, dict)}
     unreadable = {
-        at: _error("malformed_row", f"The row must be an object, got {_shape(row)}.")
+        at: row_error("malformed_row", f"The row must be an object, got {_shape(row)}.")
         for at, row in wrong.items()
     }
     readable = [{} if at in wrong else row for at, row in enumerate(rows)]
@@ -117,11 +118,11 @@ def from_columns(columns: Any, max_rows: int, field: str) -> Rows:  # noqa: ANN4
 def _ragged(lengths: dict[str, int], field: str) -> Invalid:
     first, count = next(iter(lengths.items()))
     errors = [
-        {
-            "pointer": f"/{field}{pointer(name)}",
-            "code": "ragged_columns",
-            "detail": f"{name[:60]!r} has {length} values where {first[:60]!r} has {count}",
-        }
+        field_error(
+            f"/{field}{pointer(name)}",
+            "ragged_columns",
+            f"{name[:60]!r} has {length} values where {first[:60]!r} has {count}",
+        )
         for name, length in lengths.items()
         if length != count
     ]
@@ -139,7 +140,7 @@ def from_ndjson(content: bytes, max_rows: int) -> Rows:
         try:
             rows.append(_object(line))
         except BadRequest as error:
-            unreadable[len(rows)] = _error(error.code, error.detail)
+            unreadable[len(rows)] = row_error(error.code, error.detail)
             rows.append({})
         check_count(len(rows), max_rows)
     return Rows(_gathered(rows), len(rows), unreadable)
@@ -169,7 +170,7 @@ def from_csv(content: bytes, inputs: Inputs, max_rows: int, delimiter: str = ","
         # A blank line of a single column is a missing value.
         row = cells or [""]
         if len(row) != len(header):
-            unreadable[len(table)] = _error(
+            unreadable[len(table)] = row_error(
                 "ragged_row", f"The row has {len(row)} cells where the header has {len(header)}."
             )
             row = [""] * len(header)
@@ -265,7 +266,7 @@ def pointer(name: str) -> str:
 
 def _wrong_shape(found: list[tuple[str, str, Any]]) -> Invalid:
     errors = [
-        {"pointer": at, "code": "wrong_type", "detail": f"{rule}, got {_shape(value)}"}
+        field_error(at, "wrong_type", f"{rule}, got {_shape(value)}")
         for at, rule, value in found[:MAX_ERRORS]
     ]
     return Invalid(f"{errors[0]['pointer']}: {errors[0]['detail']}.", errors=errors)
@@ -284,5 +285,6 @@ def told(names: Mapping[str, Any] | Sequence[str]) -> str:
     return f"{shown}, …" if len(names) > MAX_ERRORS else shown
 
 
-def _error(code: str, detail: str) -> dict[str, str]:
+def row_error(code: ErrorCode, detail: str) -> dict[str, str]:
+    """Return the error of one row."""
     return {"code": code, "detail": detail}

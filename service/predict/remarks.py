@@ -4,6 +4,8 @@ from collections.abc import Callable, Hashable, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
+from descent.codes import make_warning
+
 MAX_TOLD = 50  # different problems of one answer; each names all its rows
 
 Problem = TypeVar("Problem", bound=Hashable)
@@ -23,5 +25,5 @@ def remarks(
     ]
     if len(rows) > MAX_TOLD:
         rest = len(rows) - MAX_TOLD
-        told.append({"code": "more", "detail": f"{rest} further problems are not shown"})
+        told.append(make_warning("more", f"{rest} further problems are not shown"))
     return told

@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from service.errors import Invalid
+from descent.codes import make_warning
+from service.errors import invalid_at
 from service.http.strict_json import refuse_constant, strict_json
 from service.predict import bodies
 from service.predict.answers import Answer
@@ -18,7 +19,7 @@ from service.predict.remarks import remarks
 
 #: what MLflow's models may take beside a table, and ours have no use for
 PARAMS = "params"
-PARAMS_IGNORED = {"code": "params_ignored", "detail": "the model takes no params: they are ignored"}
+PARAMS_IGNORED = make_warning("params_ignored", "the model takes no params: they are ignored")
 
 Names: TypeAlias = Sequence[str]
 Reader: TypeAlias = Callable[[Any, Names, int], bodies.Rows]
@@ -46,7 +47,7 @@ def read(document: Mapping[str, Any], inputs: Names, max_rows: int) -> bodies.Ro
     """Return the rows of a body; `inputs` are the model's columns in order."""
     tables = [name for name in document if name in TABLES]
     if len(tables) > 1:
-        raise _refused(
+        raise invalid_at(
             f"/{tables[1]}",
             "unknown_field",
             f"Send one of {bodies.told(list(TABLES))}, got {bodies.told(tables)}.",
@@ -54,7 +55,7 @@ def read(document: Mapping[str, Any], inputs: Names, max_rows: int) -> bodies.Ro
     for name in document:
         if name not in TABLES and name != PARAMS:
             detail = f"{name[:60]} is not a known field: remove it or check its spelling."
-            raise _refused(bodies.pointer(name), "unknown_field", detail)
+            raise invalid_at(bodies.pointer(name), "unknown_field", detail)
     rows = TABLES[tables[0]](document[tables[0]], inputs, max_rows)
     notes = (PARAMS_IGNORED,) if document.get(PARAMS) else ()
     return replace(rows, is_mlflow=True, notes=notes)
@@ -83,7 +84,7 @@ def _split(table: Any, inputs: Names, max_rows: int) -> bodies.Rows:  # noqa: AN
     at = "/dataframe_split"
     if not isinstance(table, dict) or not {"data"} <= table.keys() <= {"columns", "index", "data"}:
         detail = 'Send `{"columns": ["…"], "data": [["…"]]}` as dataframe_split.'
-        raise _refused(at, "invalid_value", detail)
+        raise invalid_at(at, "invalid_value", detail)
     names = table.get("columns")
     if names is not None:
         _check_names(names, f"{at}/columns")
@@ -128,14 +129,14 @@ def _from_items(items: Any, inputs: Names, max_rows: int, field: str) -> bodies.
             f"A row of {field} should have a value for each of {bodies.told(inputs)}, got "
             f"{str(items[0])[:60]!r}."
         )
-        raise _refused(f"/{field}/0", "wrong_shape", detail)
+        raise invalid_at(f"/{field}/0", "wrong_shape", detail)
     return bodies.from_columns(dict.fromkeys(inputs, items), max_rows, field)
 
 
 def _from_lists(rows: Any, names: Names, max_rows: int, at: str) -> bodies.Rows:  # noqa: ANN401  what a client sent
     """Read rows that are lists of cells. One with more or fewer costs only itself."""
     if not isinstance(rows, list):
-        raise _refused(at, "wrong_type", f"{at} should be a list of rows.")
+        raise invalid_at(at, "wrong_type", f"{at} should be a list of rows.")
     bodies.check_count(len(rows), max_rows)
     bodies.check_cells(len(rows), len(names))
     unreadable: dict[int, dict[str, str]] = {}
@@ -153,9 +154,9 @@ def _from_lists(rows: Any, names: Names, max_rows: int, at: str) -> bodies.Rows:
 def _unreadable(row: Any, names: Names) -> dict[str, str]:  # noqa: ANN401  what a client sent
     if not isinstance(row, list):
         detail = f"The row must be a list of cells, got {str(row)[:60]!r}."
-        return {"code": "malformed_row", "detail": detail}
+        return bodies.row_error("malformed_row", detail)
     detail = f"The row has {len(row)} cells where there are {len(names)} columns."
-    return {"code": "ragged_row", "detail": detail}
+    return bodies.row_error("ragged_row", detail)
 
 
 def _flat(values: Any) -> Any:  # noqa: ANN401  what a client sent
@@ -170,10 +171,6 @@ def _flat(values: Any) -> Any:  # noqa: ANN401  what a client sent
 def _check_names(names: Any, at: str) -> None:  # noqa: ANN401  what a client sent
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         detail = f"{at} should be a list of texts, as the model's columns are."
-        raise _refused(at, "wrong_type", detail)
+        raise invalid_at(at, "wrong_type", detail)
     if len(set(names)) < len(names):
-        raise _refused(at, "duplicate_column", f"{at} names a column twice.")
-
-
-def _refused(pointer: str, code: str, detail: str) -> Invalid:
-    return Invalid(detail, code=code, errors=[{"pointer": pointer, "code": code, "detail": detail}])
+        raise invalid_at(at, "duplicate_column", f"{at} names a column twice.")

@@ -1,12 +1,12 @@
 """The tensors that an Open Inference Protocol answer has: what was predicted, by column."""
 
-import itertools
 from collections.abc import Iterator
 from typing import Any
 
 from models.features.encoding import Features
 from models.features.targets import ClassTarget
 from models.predict.predictor import Prediction
+from service.datasets.names import free_name
 
 #: datatype of a tensor of classes that are numbers
 CLASS_DATATYPES = {"number": "FP64", "integer": "INT64", "boolean": "BOOL"}
@@ -37,19 +37,16 @@ def tensors_of(features: Features, predictions: list[Prediction]) -> Iterator[Te
 def errors_of(features: Features, predictions: list[Prediction]) -> Tensor:
     """Return the sentence of each row without an answer, and an empty text for the others."""
     sentences = [row.error.detail if row.error else "" for row in predictions]
-    return _tensor(_free("error", features), "BYTES", sentences)
+    return _tensor(free_name("error", _targets(features)), "BYTES", sentences)
 
 
 def shares_name(features: Features) -> str:
     """Return the name of the tensor of all shares."""
-    return _free("probabilities", features)
+    return free_name("probabilities", _targets(features))
 
 
-def _free(name: str, features: Features) -> str:
-    """Return the name, or the first of `name_2`, `name_3`, … where it is that of a target."""
-    taken = {output["name"] for output in features.target.signature()}
-    names = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
-    return next(each for each in names if each not in taken)
+def _targets(features: Features) -> set[str]:
+    return {output["name"] for output in features.target.signature()}
 
 
 def _tensor(name: str, datatype: str, data: list[Any], width: int | None = None) -> Tensor:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from descent.schemas.protocols import InferRequest, InputTensor, TensorParameters
 from models.features.encoding import Features
-from service.errors import BadRequest, Invalid
+from service.errors import BadRequest, Invalid, field_error, invalid_at
 from service.http import validation
 from service.http.strict_json import strict_json
 from service.predict import bodies
@@ -73,7 +73,7 @@ def read(asked: Asked, features: Features, max_rows: int) -> bodies.Rows:
 
 def unknown(name: str, known: list[str], pointer: str) -> Invalid:
     detail = f"There is no tensor {name[:60]!r}: the model has {bodies.told(known)}."
-    return _refused(pointer, "unknown_tensor", detail)
+    return invalid_at(pointer, "unknown_tensor", detail)
 
 
 # ---- the body ------------------------------------------------------------------------------------
@@ -90,7 +90,7 @@ def _check_parameters(request: InferRequest) -> None:
                 detail = (
                     f"The extension of {name} is not spoken here: GET /v2 lists those that are."
                 )
-                raise _refused(f"{at}/parameters/{name}", "not_supported", detail)
+                raise invalid_at(f"{at}/parameters/{name}", "not_supported", detail)
 
 
 def _wanted(request: InferRequest) -> list[Any]:
@@ -107,14 +107,14 @@ def _cut(request: InferRequest, rest: memoryview) -> dict[int, memoryview]:
         if size is None:
             if tensor.data is None:
                 detail = f"The tensor {tensor.name[:60]!r} has neither data nor {SIZE}."
-                raise _refused(f"{at}/data", "missing_field", detail)
+                raise invalid_at(f"{at}/data", "missing_field", detail)
             continue
         if isinstance(size, bool) or not isinstance(size, int) or size < 0:
             detail = f"{SIZE} should be a number of bytes, got {str(size)[:40]!r}."
-            raise _refused(f"{at}/parameters/{SIZE}", "wrong_type", detail)
+            raise invalid_at(f"{at}/parameters/{SIZE}", "wrong_type", detail)
         if tensor.data is not None:
             detail = f"The tensor {tensor.name[:60]!r} has both data and {SIZE}: send one."
-            raise _refused(f"{at}/data", "unknown_field", detail)
+            raise invalid_at(f"{at}/data", "unknown_field", detail)
         found[place] = rest[start : start + size]
         start += size
     if start != len(rest):
@@ -134,7 +134,7 @@ def _check_name(name: str, known: dict[str, str], given: bodies.Columns, at: str
         raise unknown(name, list(known), f"{at}/name")
     if name in given:
         detail = f"Two input tensors have the name {name[:60]!r}."
-        raise _refused(f"{at}/name", "duplicate_column", detail)
+        raise invalid_at(f"{at}/name", "duplicate_column", detail)
 
 
 def _check_shape(tensor: InputTensor, rows: int, at: str) -> None:
@@ -146,12 +146,12 @@ def _check_shape(tensor: InputTensor, rows: int, at: str) -> None:
             f"The tensor {tensor.name[:60]!r} has the shape {shape}{told}: send "
             "[rows] or [rows, 1] and one value for each row."
         )
-        raise _refused(f"{at}/shape", "wrong_shape", detail)
+        raise invalid_at(f"{at}/shape", "wrong_shape", detail)
     if shape[0] != rows:
         detail = (
             f"The tensor {tensor.name[:60]!r} has {shape[0]} rows where the first one has {rows}."
         )
-        raise _refused(f"{at}/shape", "wrong_shape", detail)
+        raise invalid_at(f"{at}/shape", "wrong_shape", detail)
 
 
 def _check_datatype(tensor: InputTensor, wanted: str, at: str) -> None:
@@ -159,7 +159,7 @@ def _check_datatype(tensor: InputTensor, wanted: str, at: str) -> None:
     if given != wanted and not (wanted == "FP64" and given in WHOLE.keys() | REAL.keys()):
         other = " or another datatype of numbers" if wanted == "FP64" else ""
         detail = f"The tensor {tensor.name[:60]!r} has the datatype {given}: send {wanted}{other}."
-        raise _refused(f"{at}/datatype", "wrong_datatype", detail)
+        raise invalid_at(f"{at}/datatype", "wrong_datatype", detail)
 
 
 def _decoded(tensor: InputTensor, raw: memoryview, at: str) -> list[Any]:
@@ -169,7 +169,7 @@ def _decoded(tensor: InputTensor, raw: memoryview, at: str) -> list[Any]:
         raise BadRequest(
             f"The bytes of the tensor {tensor.name[:60]!r} cannot be read: {error}.",
             code="malformed_tensor",
-            errors=[{"pointer": at, "code": "malformed_tensor", "detail": str(error)}],
+            errors=[field_error(at, "malformed_tensor", str(error))],
         ) from error
 
 
@@ -182,11 +182,9 @@ def _values(tensor: InputTensor, at: str) -> list[Any]:
         ]
     values = [None if value != value else value for value in values]  # noqa: PLR0124  NaN
     errors = [
-        {
-            "pointer": f"{at}/data/{place}",
-            "code": "wrong_type",
-            "detail": f"{str(value)[:60]!r} is no {tensor.datatype}",
-        }
+        field_error(
+            f"{at}/data/{place}", "wrong_type", f"{str(value)[:60]!r} is no {tensor.datatype}"
+        )
         for place, value in enumerate(values)
         if not _holds(tensor.datatype, value)
     ]
@@ -209,7 +207,3 @@ def _holds(datatype: str, value: Any) -> bool:  # noqa: ANN401  what a client se
         return abs(value) <= REAL[datatype] or not isfinite(value)
     least, most = WHOLE[datatype]
     return least <= value <= most and value == int(value)
-
-
-def _refused(pointer: str, code: str, detail: str) -> Invalid:
-    return Invalid(detail, code=code, errors=[{"pointer": pointer, "code": code, "detail": detail}])

@@ -1,9 +1,8 @@
-"""The routes of aliases: read, moved once their versions are loaded, and rolled back."""
+"""The routes of aliases. A move loads the new versions before it commits."""
 
 from dataclasses import dataclass
-from datetime import datetime
 from time import monotonic
-from typing import Annotated, Any
+from typing import Annotated
 
 from anyio.to_thread import run_sync
 from fastapi import Depends, Path, Request, Response
@@ -14,7 +13,7 @@ from service.errors import PreconditionFailed
 from service.http import strict_route
 from service.http.dependencies import EngineDep, ReadSession, WriteSession
 from service.http.etags import cached, check_match, etag_of
-from service.http.paging import PageParams, decode_cursor, encode_cursor, link_next, page_of
+from service.http.paging import NewestFirst, PageParams
 from service.jobs.waiting import WatcherDep
 from service.registry import aliases, proofs, versions
 from service.registry.aliases import Pointer, Pointing
@@ -27,7 +26,7 @@ router = strict_route.router()
 ModelName = Annotated[Name, Path(description="The name of a model.")]
 AliasName = Annotated[Name, Path(description="A name such as `champion`.")]
 KEY = "key_"  # how the ids of API keys begin
-PROOF_WAIT_S = 5.0  # that the move of an alias waits for the proofs of its versions
+PROOF_WAIT_S = 5.0  # seconds that a move waits for the proofs of its versions
 
 
 def _pointer(name: ModelName, alias: AliasName) -> Pointer:
@@ -46,19 +45,14 @@ PointerDep = Annotated[Pointer, Depends(_pointer)]
     operation_id="list_model_aliases",
 )
 def list_aliases(
-    request: Request, response: Response, session: ReadSession, page: PageParams, name: ModelName
-) -> dict[str, Any]:
+    request: Request, session: ReadSession, page: PageParams, name: ModelName
+) -> Response:
     """List the aliases of a model, newest first."""
-    kind = f"aliases {name}"
-    after = decode_cursor(kind, page.after, datetime, str) if page.after else None
-    found = aliases.list_aliases(
-        session, name, page.limit + 1, (after[0], after[1]) if after else None
+    versions.find_model(session, name)
+    listed = NewestFirst(f"aliases {name}", Alias, Alias.created_at, Alias.alias)
+    return listed.page(
+        request, session, page, lambda rows: list(map(_alias, rows)), Alias.model_name == name
     )
-    envelope = page_of(
-        found, page.limit, lambda row: encode_cursor(kind, [row.created_at, row.alias])
-    )
-    link_next(request, response, envelope["next_cursor"])
-    return envelope | {"data": [_alias(row) for row in envelope["data"]]}
 
 
 @router.get(
@@ -79,19 +73,13 @@ def get_alias(
     operation_id="list_model_alias_moves",
 )
 def list_moves(
-    request: Request,
-    response: Response,
-    session: ReadSession,
-    page: PageParams,
-    pointer: PointerDep,
-) -> dict[str, Any]:
+    request: Request, session: ReadSession, page: PageParams, pointer: PointerDep
+) -> Response:
     """List the moves of an alias, newest first. They go when the alias is deleted."""
-    kind = f"moves {pointer.model} {pointer.alias}"
-    below = decode_cursor(kind, page.after, int)[0] if page.after else None
-    found = aliases.history(session, pointer, page.limit + 1, below)
-    envelope = page_of(found, page.limit, lambda row: encode_cursor(kind, [row.revision]))
-    link_next(request, response, envelope["next_cursor"])
-    return envelope | {"data": [_move(row) for row in envelope["data"]]}
+    versions.find_alias(session, *pointer)
+    listed = NewestFirst(f"moves {pointer.model} {pointer.alias}", AliasMove, AliasMove.revision)
+    mine = (AliasMove.model_name == pointer.model, AliasMove.alias == pointer.alias)
+    return listed.page(request, session, page, lambda rows: list(map(_move, rows)), *mine)
 
 
 # ---- moving --------------------------------------------------------------------------------------
@@ -99,7 +87,7 @@ def list_moves(
 
 @dataclass(frozen=True)
 class Preparation:
-    """Makes the versions ready that an alias shall point to, before it is moved."""
+    """Loads the versions that an alias shall point to, before it is moved."""
 
     engine: EngineDep
     serving: ServingDep
@@ -114,18 +102,18 @@ class Preparation:
         return goal.version
 
     def warm(self, model: str, numbers: list[int]) -> None:
-        """Have these versions ready to answer. Raises NotFound and ModelDamaged."""
+        """Load these versions. Raises NotFound and ModelDamaged."""
         with reading(self.engine) as session:
             found = [versions.target_of_version(session, model, number) for number in numbers]
         for target in found:
             self.serving.warm(target.sha256)
 
     async def when_proved(self, model: str, numbers: set[int]) -> None:
-        """Wait a little for unfinished proofs, which a model that was just trained has."""
+        """Wait a few seconds for unfinished proofs, which a newly trained model has."""
         deadline = monotonic() + PROOF_WAIT_S
         while (waiting := await run_sync(self._pending, model, numbers)) is not None:
             if not await self.watcher.wait(*waiting, deadline - monotonic()):
-                return  # the transaction that moves the alias says what is missing
+                return  # the transaction that moves the alias raises the error
 
     def _pending(self, model: str, numbers: set[int]) -> tuple[str, int] | None:
         """Return a proof that has not ended, and the number of its last event."""
@@ -137,7 +125,7 @@ class Preparation:
 async def _wanted(
     move: Annotated[Preparation, Depends()], pointer: PointerDep, body: schemas.AliasPut
 ) -> Pointing:
-    """Make ready what the alias shall point to, before the transaction that moves it."""
+    """Load the wanted versions before the transaction that moves the alias."""
     wanted = Pointing(
         version=body.version,
         canary_version=body.canary.version if body.canary else None,
@@ -184,7 +172,7 @@ def put_alias(
 
 
 async def _before(move: Annotated[Preparation, Depends()], pointer: PointerDep) -> int:
-    """Make ready what the alias goes back to, before the transaction that moves it."""
+    """Load the version of the rollback before the transaction that moves the alias."""
     version = await run_sync(move.goal, pointer)
     await move.when_proved(pointer.model, {version})
     return version
@@ -277,5 +265,5 @@ def _shadow(row: Alias | AliasMove) -> schemas.Shadow | None:
 
 
 def _etag(row: Alias) -> str:
-    # The times too: an alias that was deleted and made again begins with revision 1 again.
+    # With the times, because an alias that was deleted and made again starts at revision 1.
     return etag_of(row.alias, row.revision, row.created_at, row.updated_at)

@@ -1,15 +1,13 @@
-"""Where aliases point to: moved in one transaction, remembered, and taken back.
+"""Aliases: each move is one transaction with an entry in the history, and can be rolled back.
 
 An alias points to a version. A canary may answer a share of the requests in its place, and a
-shadow may compute the same answers unheard.
+shadow may get copies of the requests; its answers are discarded.
 """
 
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
-from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict
@@ -18,12 +16,12 @@ from service.registry.tables import Alias, AliasMove, ModelVersion
 from service.registry.versions import find_alias, find_model, find_version
 from service.storage.columns import utc_now
 
-#: Raises where the caller's precondition does not hold for an alias, or for its absence.
+#: Raises if the caller's precondition does not hold for an alias, or for its absence.
 Check = Callable[[Alias | None], None]
 
 
 class Pointer(NamedTuple):
-    """An alias by its names."""
+    """The model and the name of an alias."""
 
     model: str
     alias: str
@@ -31,7 +29,7 @@ class Pointer(NamedTuple):
 
 @dataclass(frozen=True)
 class Pointing:
-    """What an alias points to."""
+    """The versions that an alias points to."""
 
     version: int
     canary_version: int | None = None
@@ -39,7 +37,7 @@ class Pointing:
     shadow_version: int | None = None
 
     def versions(self) -> list[int]:
-        """Return every version that takes part, each once."""
+        """Return every version that gets requests, each once."""
         named = (self.version, self.canary_version, self.shadow_version)
         return list(dict.fromkeys(number for number in named if number is not None))
 
@@ -51,36 +49,13 @@ class Pointing:
 
 
 class Moved(NamedTuple):
-    """What became of an alias."""
+    """An alias after a move."""
 
     alias: Alias
     is_new: bool
 
 
 # ---- reading -------------------------------------------------------------------------------------
-
-
-def list_aliases(
-    session: Session, model: str, limit: int, after: tuple[datetime, str] | None
-) -> list[Alias]:
-    """Return aliases of a model, newest first, from behind the one with this time and name."""
-    find_model(session, model)
-    query = select(Alias).where(Alias.model_name == model)
-    if after is not None:
-        query = query.where(tuple_(Alias.created_at, Alias.alias) < after)
-    query = query.order_by(Alias.created_at.desc(), Alias.alias.desc()).limit(limit)
-    return list(session.scalars(query))
-
-
-def history(session: Session, pointer: Pointer, limit: int, below: int | None) -> list[AliasMove]:
-    """Return the moves of an alias, newest first, from below a revision."""
-    find_alias(session, *pointer)
-    query = select(AliasMove).where(
-        AliasMove.model_name == pointer.model, AliasMove.alias == pointer.alias
-    )
-    if below is not None:
-        query = query.where(AliasMove.revision < below)
-    return list(session.scalars(query.order_by(AliasMove.revision.desc()).limit(limit)))
 
 
 def pointing(row: Alias | AliasMove) -> Pointing:
@@ -90,9 +65,9 @@ def pointing(row: Alias | AliasMove) -> Pointing:
 def before(session: Session, pointer: Pointer) -> AliasMove:
     """Return the move that a rollback takes the alias back to.
 
-    A rollback undoes the last move that is not undone yet. Moves that left the version alone are
-    one with the move before them, but for a canary or a shadow that is there now: to take that
-    away is what the rollback is for.
+    A rollback undoes the last move that is not undone yet. A move that kept the version counts as
+    one with the move before it, unless the alias has a canary or a shadow now: then the rollback
+    removes that.
     """
     alias = find_alias(session, *pointer)
     row = session.get_one(AliasMove, (*pointer, alias.revision))
@@ -113,7 +88,7 @@ def before(session: Session, pointer: Pointer) -> AliasMove:
 def point(
     session: Session, pointer: Pointer, wanted: Pointing, check: Check, key_id: str | None = None
 ) -> Moved:
-    """Let an alias point to versions. `check` sees the alias as it is now, or None."""
+    """Point an alias to versions. `check` gets the present alias, or None."""
     find_model(session, pointer.model, lock=True)
     for number in wanted.versions():
         find_version(session, pointer.model, number)
@@ -136,7 +111,7 @@ def point(
 def rollback(
     session: Session, pointer: Pointer, expected: int, check: Check, key_id: str | None = None
 ) -> Alias:
-    """Let an alias point to what it pointed to before, without canary and shadow.
+    """Point an alias to its version before, without canary and shadow.
 
     `expected` is the version that the caller has made ready for it.
     """
@@ -159,7 +134,7 @@ def rollback(
 
 
 def check_exists(session: Session, goal: AliasMove) -> None:
-    """Raise Conflict where the version to go back to was deleted since."""
+    """Raise Conflict if the version of the rollback was deleted."""
     if session.get(ModelVersion, (goal.model_name, goal.version)) is None:
         raise Conflict(
             f"The alias {goal.alias!r} pointed to version {goal.version} before, which was "
@@ -182,7 +157,7 @@ def remove(session: Session, pointer: Pointer, check: Check) -> None:
 
 
 def _check_promotable(session: Session, model: str, wanted: Pointing) -> None:
-    """Raise where a version is not proved. A shadow may be any version: nobody hears it."""
+    """Raise Conflict if a version is not verified; a shadow, which never answers, may be any."""
     proofs.check_passed(session, model, wanted.heard())
 
 

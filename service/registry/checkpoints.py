@@ -1,4 +1,4 @@
-"""The stored checkpoints of versions: what they say of themselves, and that damage is named."""
+"""Reads stored checkpoints of versions, and names damage."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,17 +24,17 @@ class ModelDamaged(Conflict):
 
 @contextmanager
 def damage_named() -> Iterator[None]:
-    """Turn what is wrong with stored bytes into what a client is told."""
+    """Turn errors of stored bytes into errors of the service."""
     try:
         yield
     except (BlobCorrupt, CheckpointCorrupt) as error:
-        # The client cannot mend it; who runs the service must learn of it.
+        # The client cannot repair it: the log tells the operator.
         logger.error("checkpoint_corrupt", reason=str(error))  # noqa: TRY400  told by its reason
         raise ModelDamaged from error
 
 
 def describe(blobs: BlobStore, sha256: str) -> dict[str, Any]:
-    """Return what a version tells of its checkpoint: `signature`, and `parameters` if linear."""
+    """Return the `signature` of a checkpoint, and `parameters` if it is linear."""
     with damage_named():
         tensors, document = read_parameters(read_blob(blobs, sha256))
         features = Features.from_json(document["features"])
@@ -47,6 +47,6 @@ def describe(blobs: BlobStore, sha256: str) -> dict[str, Any]:
 
 
 def _parameters(features: Features, line: Line) -> dict[str, Any]:
-    # The training rows are not at hand, so there is no sum of squared errors to tell.
+    # Without the training rows there is no sum of squared errors.
     found = {name: {"sse": None} | entry for name, entry in describe_line(features, line).items()}
     return found if len(found) > 1 else next(iter(found.values()))

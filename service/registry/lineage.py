@@ -1,4 +1,4 @@
-"""Where a version comes from, as its exported files and its proofs say it."""
+"""The origin of a version, for its exported files and its proofs."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from service.registry.tables import ModelVersion
 
 
 def training_of(session: Session, row: ModelVersion) -> dict[str, Any]:
-    """Return how a version was trained, by which run and on what. All of it is JSON."""
+    """Return the run, the dataset and the configuration of a version as JSON."""
     return {
         "model": row.model_name,
         "version": row.version,
@@ -38,5 +38,5 @@ def _origin(session: Session, row: ModelVersion) -> dict[str, Any]:
 
 
 def _former(imported: Mapping[str, Any]) -> dict[str, Any]:
-    """Return where an imported model came from before."""
+    """Return the earlier origin of an imported model."""
     return {"run": imported.get("run"), "dataset": imported.get("dataset")}

@@ -1,7 +1,7 @@
-"""The proof of a model version: whether it answers the same whichever way it is asked.
+"""The export verification ("proof") of a version: every way of predicting gives the same answers.
 
-A job like others (`jobs.life`), made with its version and gone with it. A proof that has succeeded
-is passed; one that has ended otherwise is failed, also where it could not be made at all.
+A job like others (`jobs.life`), made and deleted with its version. A proof that succeeded is
+passed; one that ended otherwise is failed, also if it could not be carried out.
 """
 
 from collections.abc import Collection
@@ -45,7 +45,7 @@ def pending(session: Session, model: str, numbers: Collection[int]) -> Proof | N
 
 
 def check_passed(session: Session, model: str, numbers: Collection[int]) -> None:
-    """Raise Conflict where one of these versions is not proved."""
+    """Raise Conflict if one of these versions is not verified."""
     found = of_versions(session, model, numbers)
     for number in sorted(numbers):
         proof = found.get(number)

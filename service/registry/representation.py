@@ -1,4 +1,4 @@
-"""How a version of a model is told to clients."""
+"""Versions of models as bodies of responses."""
 
 from descent import schemas
 from service.registry.proofs import verdict

@@ -1,10 +1,9 @@
-"""The routes of models and their versions. How rows are predicted is not known here."""
+"""The routes of models and their versions. Computes no prediction."""
 
-from datetime import datetime
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 
 from fastapi import Path, Request, Response
-from fastapi.responses import JSONResponse
 
 from descent import schemas
 from descent.spec import Name
@@ -12,11 +11,12 @@ from service.errors import Conflict
 from service.http import strict_route
 from service.http.dependencies import ReadSession, WriteSession
 from service.http.etags import cached, etag_of, not_modified
-from service.http.paging import PageParams, decode_cursor, encode_cursor, link_next, page_of
+from service.http.paging import NewestFirst, PageParams
+from service.http.responses import json_response
 from service.registry import alias_routes, proofs, versions
 from service.registry.representation import version_body
 from service.registry.serving import ServingDep, follow_change
-from service.registry.tables import Model
+from service.registry.tables import Model, ModelVersion
 
 router = strict_route.router()
 router.include_router(alias_routes.router)
@@ -24,23 +24,22 @@ router.include_router(alias_routes.router)
 ModelName = Annotated[Name, Path(description="The name of a model.")]
 Number = Annotated[int, Path(ge=1, lt=2**31, description="The number of a version.")]
 
+MODELS = NewestFirst("models", Model, Model.created_at, Model.name)
+
 # ---- models --------------------------------------------------------------------------------------
 
 
 @router.get("/models", response_model=schemas.Page[schemas.Model], operation_id="list_models")
-def list_models(
-    request: Request, response: Response, session: ReadSession, page: PageParams
-) -> dict[str, Any]:
+def list_models(request: Request, session: ReadSession, page: PageParams) -> Response:
     """List models, newest first."""
-    after = decode_cursor("models", page.after, datetime, str) if page.after else None
-    found = versions.list_models(session, page.limit + 1, (after[0], after[1]) if after else None)
-    envelope = page_of(found, page.limit, lambda row: encode_cursor("models", _place(row)))
-    names = [model.name for model in envelope["data"]]
-    newest = versions.newest_versions(session, names)
-    aliases = versions.aliases_of(session, names)
-    link_next(request, response, envelope["next_cursor"])
-    data = [_model(row, newest.get(row.name), aliases[row.name]) for row in envelope["data"]]
-    return envelope | {"data": data}
+
+    def bodies(rows: Sequence[Model]) -> list[schemas.Model]:
+        names = [row.name for row in rows]
+        newest = versions.newest_versions(session, names)
+        aliases = versions.aliases_of(session, names)
+        return [_model(row, newest.get(row.name), aliases[row.name]) for row in rows]
+
+    return MODELS.page(request, session, page, bodies)
 
 
 @router.get("/models/{name}", response_model=schemas.Model, operation_id="get_model")
@@ -71,20 +70,18 @@ def delete_model(serving: ServingDep, session: WriteSession, name: ModelName) ->
     operation_id="list_model_versions",
 )
 def list_versions(
-    request: Request, response: Response, session: ReadSession, page: PageParams, name: ModelName
-) -> dict[str, Any]:
+    request: Request, session: ReadSession, page: PageParams, name: ModelName
+) -> Response:
     """List the versions of a model, newest first."""
-    kind = f"versions {name}"
-    before = decode_cursor(kind, page.after, int)[0] if page.after else None
-    found = versions.list_versions(session, name, page.limit + 1, before)
-    envelope = page_of(found, page.limit, lambda row: encode_cursor(kind, [row.version]))
-    aliases = versions.aliases_of(session, [name])[name]
-    link_next(request, response, envelope["next_cursor"])
-    proved = proofs.of_versions(session, name, [row.version for row in envelope["data"]])
-    rows = envelope["data"]
-    return envelope | {
-        "data": [version_body(row, aliases, proved.get(row.version)) for row in rows]
-    }
+    versions.find_model(session, name)
+
+    def bodies(rows: Sequence[ModelVersion]) -> list[schemas.ModelVersion]:
+        aliases = versions.aliases_of(session, [name])[name]
+        proved = proofs.of_versions(session, name, [row.version for row in rows])
+        return [version_body(row, aliases, proved.get(row.version)) for row in rows]
+
+    listed = NewestFirst(f"versions {name}", ModelVersion, ModelVersion.version)
+    return listed.page(request, session, page, bodies, ModelVersion.model_name == name)
 
 
 @router.get(
@@ -142,7 +139,7 @@ def get_parameters(
     etag = etag_of(name, version, row.parameters)
     if not_modified(request, etag):
         return Response(status_code=304, headers={"ETag": etag})
-    return JSONResponse(row.parameters, headers={"ETag": etag})
+    return json_response(row.parameters, headers={"ETag": etag})
 
 
 # ---- bodies --------------------------------------------------------------------------------------
@@ -152,7 +149,3 @@ def _model(row: Model, newest: int | None, aliases: dict[str, int]) -> schemas.M
     return schemas.Model(
         name=row.name, latest_version=newest, aliases=aliases, created_at=row.created_at
     )
-
-
-def _place(row: Model) -> tuple[datetime, str]:
-    return row.created_at, row.name

@@ -1,4 +1,4 @@
-"""The part of this process that answers predictions, as far as the registry needs it."""
+"""The interface through which the registry tells the predicting part of this process of changes."""
 
 from typing import Annotated, Protocol
 
@@ -9,18 +9,18 @@ from service.http.dependencies import after_commit
 
 
 class Serving(Protocol):
-    """Answers by what the registry holds, and follows its changes."""
+    """Predicts with the versions of the registry, and follows its changes."""
 
     def follow(self, name: str) -> None:
-        """Take in a change of a model that this process has just committed."""
+        """Apply a change of a model that this process has just committed."""
         ...
 
     def told(self, name: str, version: int) -> None:
-        """Take note that a client learns of this version: it will be asked for next."""
+        """Note that a client now knows this version, so that it is loaded before it is used."""
         ...
 
     def warm(self, sha256: str) -> None:
-        """Load a checkpoint after its bytes were checked. Raises ModelDamaged."""
+        """Verify and load a checkpoint. Raises ModelDamaged."""
         ...
 
 
@@ -33,5 +33,5 @@ ServingDep = Annotated[Serving, Depends(serving)]
 
 
 def follow_change(serving: Serving, session: Session, model: str) -> None:
-    """Have this process answer by a change of a model as soon as it is committed."""
+    """Apply a change of a model in this process as soon as it is committed."""
     after_commit(session, lambda: serving.follow(model))

@@ -13,9 +13,10 @@ class Model(Table):
     """A name under which versions are published."""
 
     __tablename__ = "models"
+    __table_args__ = (Index("ix_models_newest", "created_at", "name"),)
 
     name: Mapped[str] = mapped_column(String(128), primary_key=True)
-    #: the number of the newest version ever made; a deleted number is never used again
+    #: the highest version number ever used; a deleted number is never used again
     last_version: Mapped[int] = mapped_column(default=0)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
@@ -29,7 +30,7 @@ class ModelVersion(Table):
         String(128), ForeignKey("models.name", ondelete="CASCADE"), primary_key=True
     )
     version: Mapped[int] = mapped_column(primary_key=True)
-    #: where it was trained; NULL where it was imported
+    #: the run that trained it; NULL if it was imported
     run_id: Mapped[str | None] = mapped_column(Id, index=True)
     checkpoint_id: Mapped[str | None] = mapped_column(Id)
     sha256: Mapped[str] = mapped_column(BlobDigest, index=True)
@@ -39,7 +40,7 @@ class ModelVersion(Table):
     config: Mapped[Json]
     dataset_id: Mapped[str | None] = mapped_column(Id)
     dataset_version: Mapped[int | None]
-    #: which bundle it came from, and what that said of its origin
+    #: the bundle that it came from, and the origin that the bundle names
     imported: Mapped[Json | None]
     #: trained and closed-form parameters of a linear model
     parameters: Mapped[Json | None]
@@ -50,22 +51,25 @@ class Alias(Table):
     """A name such as `champion` that points to a version of a model."""
 
     __tablename__ = "aliases"
-    __table_args__ = tuple(
-        ForeignKeyConstraint(
-            ["model_name", column],
-            ["model_versions.model_name", "model_versions.version"],
-            name=f"fk_aliases_{column}",
-        )
-        for column in ("version", "canary_version", "shadow_version")
+    __table_args__ = (
+        *(
+            ForeignKeyConstraint(
+                ["model_name", column],
+                ["model_versions.model_name", "model_versions.version"],
+                name=f"fk_aliases_{column}",
+            )
+            for column in ("version", "canary_version", "shadow_version")
+        ),
+        Index("ix_aliases_newest", "model_name", "created_at", "alias"),
     )
 
     model_name: Mapped[str] = mapped_column(String(128), primary_key=True)
     alias: Mapped[str] = mapped_column(String(128), primary_key=True)
     version: Mapped[int]
-    #: who answers `canary_percent` of the requests in its place
+    #: the version that answers `canary_percent` of the requests in its place
     canary_version: Mapped[int | None]
     canary_percent: Mapped[float | None]
-    #: who computes the same answers and is not heard
+    #: the version that gets copies of the requests; its answers are discarded
     shadow_version: Mapped[int | None]
     #: grows with each move; the ETag of the alias
     revision: Mapped[int] = mapped_column(default=1)
@@ -74,7 +78,7 @@ class Alias(Table):
 
 
 class AliasMove(Table):
-    """What an alias was made to point to at one of its revisions."""
+    """The versions of an alias at one of its revisions."""
 
     __tablename__ = "alias_moves"
     __table_args__ = (
@@ -95,17 +99,17 @@ class AliasMove(Table):
     canary_version: Mapped[int | None]
     canary_percent: Mapped[float | None]
     shadow_version: Mapped[int | None]
-    #: the revision that a rollback from here looks at first
+    #: the revision that a rollback from here tries first
     before: Mapped[int | None]
-    #: the API key that did it, where there was one
+    #: the API key of the request, if it had one
     key_id: Mapped[str | None] = mapped_column(Id)
     moved_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
 class ModelChange(Table):
-    """When a model, its versions or its aliases changed last; the row stays when the model goes.
+    """The last change of a model, its versions or its aliases; the row outlives the model.
 
-    The row of no name holds the newest revision of all (see `registry.changed`).
+    The row with an empty name holds the newest revision of all (see `versions.changed`).
     """
 
     __tablename__ = "model_changes"
@@ -115,7 +119,7 @@ class ModelChange(Table):
 
 
 class Proof(Job, Table):
-    """The proof that a model version answers the same whichever way it is asked: one for each."""
+    """The export verification of a version: every way of predicting gives the same answers."""
 
     prefix = "proof"
     noun = "proof"
@@ -135,5 +139,5 @@ class Proof(Job, Table):
 
     model_name: Mapped[str] = mapped_column(String(128))
     model_version: Mapped[int]
-    #: what was compared: rows, the difference of each way, the largest, the tolerance
+    #: the comparison: rows, the difference of each way, the largest, the tolerance
     details: Mapped[Json | None]

@@ -1,16 +1,15 @@
 """Models and their versions.
 
-Knows which stored checkpoint a name, a version, an alias or a run stands for; opens none.
+Finds the stored checkpoint of a version or an alias; opens none.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import structlog
-from sqlalchemy import ColumnElement, delete, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, delete, func, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -25,20 +24,20 @@ from service.storage.database import is_postgres
 
 logger = structlog.get_logger(__name__)
 
-#: live: what was asked for; canary: answers in its place; shadow: is compared with it
+#: live: the requested version; canary: answers in its place; shadow: is compared with it
 Role = Literal["live", "canary", "shadow"]
 
 
 @dataclass(frozen=True)
 class Target:
-    """A checkpoint to predict with, and the name by which it was asked for."""
+    """A checkpoint that predicts, and the names that its answers carry."""
 
     #: the blob of the checkpoint
     sha256: str
-    #: how the answer names it: model and version, and where a run was asked run and checkpoint
+    #: the names in the answer: model and version; run and checkpoint if a run predicts
     named: dict[str, Any]
     role: Role = "live"
-    #: who computes the same answers, unheard
+    #: the version that gets a copy of the requests, and whose answers are discarded
     shadow: "Target | None" = None
 
 
@@ -80,8 +79,8 @@ def add(session: Session, version: ModelVersion) -> ModelVersion:
 
 
 def _next_version(session: Session, model: str) -> int:
-    # One statement makes the model or counts up, and holds its row until the transaction ends:
-    # two runs that end at the same moment get two numbers, and none is given twice.
+    # One statement inserts the model or increments its number, and locks the row until the
+    # transaction ends: two runs that end at the same moment get different numbers.
     statement = (
         _insert(session, Model)
         .values(name=model, last_version=1)
@@ -97,7 +96,7 @@ def _next_version(session: Session, model: str) -> int:
 
 
 def find_model(session: Session, name: str, *, lock: bool = False) -> Model:
-    """Return a model; `lock` keeps every other writer of its versions and aliases waiting."""
+    """Return a model; with `lock`, other writers of its versions and aliases wait."""
     query = select(Model).where(Model.name == name)
     model = session.scalars(query.with_for_update() if lock else query).one_or_none()
     if model is None:
@@ -126,25 +125,6 @@ def find_alias(session: Session, name: str, alias: str) -> Alias:
     return found
 
 
-def list_models(session: Session, limit: int, after: tuple[datetime, str] | None) -> list[Model]:
-    """Return models, newest first, from behind the one with this time and name."""
-    query = select(Model).order_by(Model.created_at.desc(), Model.name.desc()).limit(limit)
-    if after is not None:
-        query = query.where(tuple_(Model.created_at, Model.name) < after)
-    return list(session.scalars(query))
-
-
-def list_versions(
-    session: Session, name: str, limit: int, before: int | None = None
-) -> list[ModelVersion]:
-    """Return versions of a model, newest first, below the number `before`."""
-    find_model(session, name)
-    query = select(ModelVersion).where(ModelVersion.model_name == name)
-    if before is not None:
-        query = query.where(ModelVersion.version < before)
-    return list(session.scalars(query.order_by(ModelVersion.version.desc()).limit(limit)))
-
-
 def version_numbers(session: Session, name: str) -> list[int]:
     """Return the numbers of all versions of a model, oldest first."""
     query = select(ModelVersion.version).where(ModelVersion.model_name == name)
@@ -153,18 +133,17 @@ def version_numbers(session: Session, name: str) -> list[int]:
 
 def newest_versions(session: Session, names: list[str]) -> dict[str, int]:
     """Return the latest version of each of these models that has any."""
-    query = (
-        select(ModelVersion.model_name, func.max(ModelVersion.version))
-        .where(ModelVersion.model_name.in_(names))
-        .group_by(ModelVersion.model_name)
-    )
-    return dict(session.execute(query).all())
+    # One look into the index for each model, where GROUP BY would read all versions of them.
+    newest = select(func.max(ModelVersion.version)).where(ModelVersion.model_name == Model.name)
+    query = select(Model.name, newest.scalar_subquery()).where(Model.name.in_(names))
+    return {name: version for name, version in session.execute(query) if version is not None}
 
 
 def aliases_of(session: Session, names: list[str]) -> dict[str, dict[str, int]]:
     """Return for each of these models its aliases and the versions that they point to."""
     found: dict[str, dict[str, int]] = {name: {} for name in names}
-    query = select(Alias).where(Alias.model_name.in_(names)).order_by(Alias.alias)
+    query = select(Alias).where(Alias.model_name.in_(names))
+    query = query.order_by(Alias.model_name, Alias.alias)  # the order of the primary key
     for alias in session.scalars(query):
         found[alias.model_name][alias.alias] = alias.version
     return found
@@ -221,7 +200,7 @@ def fetch_model(site: Site, sha256: str, scratch: Path) -> Path:
 
 
 def unregister(session: Session, name: str, number: int) -> None:
-    """Delete a version that no alias names. Its number is never given again."""
+    """Delete a version that no alias names. Its number is never used again."""
     find_model(session, name, lock=True)
     find_version(session, name, number)
     aliases = list(
@@ -256,19 +235,19 @@ def unregister_model(session: Session, name: str) -> None:
 
 
 def _check_unused(session: Session, **reads: str | int) -> None:
-    """Raise where an unfinished job reads the model, or this version of it."""
+    """Raise Conflict if an unfinished job reads the model, or this version of it."""
     if users := life.users_of(session, **reads):
         raise life.in_use(users, "it")
 
 
-# ---- telling others ------------------------------------------------------------------------------
+# ---- changes of models ---------------------------------------------------------------------------
 
 
 def changed(session: Session, name: str) -> None:
-    """Have every process look at this model again: part of each transaction that changes it.
+    """Make every process read this model again. Each transaction that changes a model calls it.
 
-    Whoever holds the row of no name keeps the next one waiting until he commits, so a reader that
-    has seen a revision has missed none before it.
+    The row with an empty name is a global lock: writers commit one at a time, so revisions become
+    visible in order.
     """
     revision = _counted_up(session)
     session.execute(
@@ -294,7 +273,7 @@ def _counted_up(session: Session) -> int:
 
 
 def _names(number: int) -> ColumnElement[bool]:
-    """Return the condition that an alias cannot do without this version."""
+    """Return the condition that an alias points to this version."""
     columns = (Alias.version, Alias.canary_version, Alias.shadow_version)
     return or_(*(column == number for column in columns))
 

@@ -12,6 +12,7 @@ from sqlalchemy import delete as sql_delete
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from descent.codes import make_warning
 from models.failpoints import reach
 from service.errors import Conflict, Fenced, NotFound
 from service.ids import new_id
@@ -262,9 +263,9 @@ def fall_back(
     if damaged.run_id == run_id:
         session.execute(sql_delete(Checkpoint).where(Checkpoint.id == damaged.id))
     run = get(session, run_id)
-    warning = {"code": "checkpoint_corrupt", "detail": _fall_back_text(damaged, older)}
-    run.warnings = [*run.warnings, warning]
-    events.append(session, run_id, attempt, "log", {"line": warning["detail"]} | warning)
+    told = make_warning("checkpoint_corrupt", _fall_back_text(damaged, older))
+    run.warnings = [*run.warnings, told]
+    events.append(session, run_id, attempt, "log", {"line": told["detail"]} | told)
     step = older.step if older else 0
     metrics.rewind(session, run, covered_seq(run_id, older), step)
     return older

@@ -6,12 +6,12 @@ SQLite keeps NaN as NULL and JSON has no word for it, so each row says in `kind`
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from sqlalchemy import insert, select, update
+from sqlalchemy import and_, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.errors import Fenced
@@ -196,17 +196,32 @@ def _thinned(session: Session, run: Run, query: Query, max_points: int) -> _Thin
     return _Thinned(thin(rows, max_points), is_part=True)
 
 
-def rows_between(
-    session: Session, run_id: str, attempt: int, first: int, last: int
-) -> list[dict[str, Any]]:
-    """Return the rows of one `metrics` event, also where they have been replaced since."""
-    return _wire_rows(
-        session,
-        select(*COLUMNS)
-        .where(Metric.run_id == run_id, Metric.attempt == attempt)
-        .where(Metric.seq.between(first, last))
-        .order_by(Metric.seq),
+def rows_of_events(
+    session: Session, run_id: str, spans: Sequence[Mapping[str, int]]
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows of each `metrics` event, also where they have been replaced since.
+
+    `spans` are the data of the events, in the order of the stream: the rows of an attempt follow
+    each other, so one range for each attempt holds the rows of all of them, and no others.
+    """
+    if not spans:
+        return
+    ranges: dict[int, tuple[int, int]] = {}
+    for span in spans:
+        first, _last = ranges.get(span["attempt"], (span["first_seq"], 0))
+        ranges[span["attempt"]] = (first, span["last_seq"])
+    wanted = or_(
+        *(
+            and_(Metric.attempt == attempt, Metric.seq.between(*bounds))
+            for attempt, bounds in ranges.items()
+        )
     )
+    statement = select(*COLUMNS).where(Metric.run_id == run_id, wanted)
+    found = {(row["attempt"], row["seq"]): row for row in _wire_rows(session, statement)}
+    for span in spans:
+        numbers = range(span["first_seq"], span["last_seq"] + 1)
+        places = ((span["attempt"], number) for number in numbers)
+        yield [found[place] for place in places if place in found]
 
 
 def thin(rows: list[dict[str, Any]], max_points: int) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What the query strings of runs may say. Knows no HTTP: FastAPI reads these classes."""
+"""The query strings that the routes of runs accept."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -7,21 +7,23 @@ from pydantic import BaseModel, Field
 from sqlalchemy import ColumnElement
 
 from descent import schemas
+from service.http.paging import OneOf
 from service.runs import metrics
 from service.runs.tables import Run
 
 
 class RunFilter(BaseModel):
-    """Which runs a list shows."""
+    """The filters of the list of runs."""
 
     state: list[schemas.RunState] = Field([], description="Only runs in one of these states.")
     dataset: str | None = Field(None, description="Only runs on the dataset with this id.")
     model: str | None = Field(None, description="Only runs that made a version of this model.")
     tag: list[str] = Field([], description="Only runs with this tag: `name` or `name:value`.")
 
+    def states(self) -> OneOf | None:
+        return OneOf(Run.state, self.state) if self.state else None
+
     def conditions(self) -> Iterator[ColumnElement[bool]]:
-        if self.state:
-            yield Run.state.in_(self.state)
         if self.dataset is not None:
             yield Run.dataset_id == self.dataset
         if self.model is not None:
@@ -33,7 +35,7 @@ class RunFilter(BaseModel):
 
 
 class MetricsParams(BaseModel):
-    """Which rows of the curves, and how they are written."""
+    """Selects rows of the curves, and their form."""
 
     after: int = Field(0, ge=0, lt=2**63, description="Only rows after this `seq`.")
     limit: int | None = Field(None, ge=1, le=metrics.MAX_ROWS, description="At most so many rows.")

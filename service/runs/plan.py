@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from descent.codes import ErrorCode, WarningCode, make_warning
 from descent.spec import (
     ColumnSplit,
     GroupSplit,
@@ -23,7 +24,8 @@ from descent.spec import (
     count_parameters,
 )
 from models.features.encoding import estimate_width
-from service.errors import Invalid
+from service.datasets.names import listed
+from service.errors import Invalid, invalid_at
 
 MAX_CLASSES = 1000
 MAX_PARAMETERS = 500_000_000
@@ -53,9 +55,8 @@ class Plan:
     warnings: list[dict[str, Any]] = field(default_factory=list)
     estimate: Estimate = field(default_factory=lambda: Estimate(0, 0, 0, 0.0))
 
-    def warn(self, code: str, detail: str, column: str | None = None) -> None:
-        where = {"column": column} if column else {}
-        self.warnings.append({"code": code, "detail": detail, **where})
+    def warn(self, code: WarningCode, detail: str, column: str | None = None) -> None:
+        self.warnings.append(make_warning(code, detail, column))
 
 
 def make_plan(config: RunConfig, columns: Sequence[Column], rows: int) -> Plan:
@@ -93,18 +94,12 @@ def _known(by_name: dict[str, Column], name: str, pointer: str) -> Column:
     if name in by_name:
         return by_name[name]
     near = difflib.get_close_matches(name, by_name, n=1)
-    hint = f"perhaps {near[0]!r}" if near else f"its columns are {_listed(list(by_name))}"
+    hint = f"perhaps {near[0]!r}" if near else f"its columns are {listed(list(by_name))}"
     raise _invalid("unknown_column", f"The dataset has no column {name!r}: {hint}.", pointer)
 
 
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:20])
-    return shown + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-
-
-def _invalid(code: str, detail: str, pointer: str) -> Invalid:
-    error = {"pointer": pointer, "code": code, "detail": detail}
-    return Invalid(detail, code=code, errors=[error])
+def _invalid(code: ErrorCode, detail: str, pointer: str) -> Invalid:
+    return invalid_at(pointer, code, detail)
 
 
 # ---- target and task ----------------------------------------------------------------------------
@@ -220,7 +215,7 @@ def _features(plan: Plan, by_name: dict[str, Column]) -> list[str]:
     if not chosen:
         raise _invalid(
             "no_features",
-            f"No feature is left beside the target {_listed(config.targets)}: upload a table with"
+            f"No feature is left beside the target {listed(config.targets)}: upload a table with"
             " more columns, or name them in features.",
             "/features",
         )
@@ -251,7 +246,7 @@ def _check_split(config: RunConfig, by_name: dict[str, Column]) -> None:
         strange = sorted(values - {"train", "validation", "test"})
         if strange or "train" not in values:
             detail = f"{split.column!r} must say train, validation or test, with train among them"
-            raise _invalid("split_values", f"{detail}; got {_listed(strange)}", "/split/column")
+            raise _invalid("split_values", f"{detail}; got {listed(strange)}", "/split/column")
 
 
 def _check_rows(config: RunConfig, usable: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from descent.codes import make_warning
 from service.jobs import events
 from service.runs.tables import Event, Metric, Run
 
@@ -56,7 +57,7 @@ def _tell(session: Session, run: Run, was: dict[str, Any], row: dict[str, Any]) 
         log.attempt == run.attempt and log.data.get("code") == "resume_divergence" for log in logs
     ):
         return
-    is_foreseen = any(warning["code"] == "resume_inexact" for warning in run.warnings)
+    is_foreseen = any(each["code"] == "resume_inexact" for each in run.warnings)
     reason = "see resume_inexact" if is_foreseen else "though nothing around it is known to differ"
     line = (
         f"Attempt {run.attempt} made step {row['step']} again and got another {row['split']}"
@@ -64,7 +65,7 @@ def _tell(session: Session, run: Run, was: dict[str, Any], row: dict[str, Any]) 
     )
     data = {"line": line, "code": "resume_divergence", "was": _point(was), "now": _point(row)}
     events.append(session, run.id, run.attempt, "log", data)
-    run.warnings = [*run.warnings, {"code": "resume_divergence", "detail": line}]
+    run.warnings = [*run.warnings, make_warning("resume_divergence", line)]
 
 
 def _shown(row: dict[str, Any]) -> str:

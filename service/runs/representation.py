@@ -1,9 +1,10 @@
 """Rows of a run as bodies of the contract."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, func, or_, select
+from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
 from service.jobs import events, queue
@@ -15,6 +16,16 @@ Body = dict[str, Any]
 
 def run_body(session: Session, run: Run) -> Body:
     """Return a run as `GET /runs/{id}` shows it."""
+    return run_bodies(session, [run])[0]
+
+
+def run_bodies(session: Session, runs: Sequence[Run]) -> list[Body]:
+    """Return runs as `GET /runs` shows them, with one query at most."""
+    positions = _queue_positions(session, [run for run in runs if run.state == "queued"])
+    return [_run_body(run, positions.get(run.id)) for run in runs]
+
+
+def _run_body(run: Run, queue_position: int | None) -> Body:
     progress, times = _progress(run)
     return {
         "id": run.id,
@@ -30,7 +41,7 @@ def run_body(session: Session, run: Run) -> Body:
         "best": run.best,
         "evaluation": run.evaluation,
         "device": run.device,
-        "queue_position": _queue_position(session, run),
+        "queue_position": queue_position,
         "not_before": run.waits_until if run.state == "queued" else None,
         "timings": _timings(run, times),
         "warnings": run.warnings,
@@ -51,31 +62,41 @@ def checkpoint_body(checkpoint: Checkpoint) -> Body:
     return {name: getattr(checkpoint, name) for name in (*fields, *rest)}
 
 
-def event_body(session: Session, event: Event) -> Body:
-    """Return an event; one of kind `metrics` carries its rows."""
-    data = dict(event.data)
-    if event.kind == "metrics":
-        data["rows"] = metrics.rows_between(
-            session, event.job_id, data["attempt"], data["first_seq"], data["last_seq"]
-        )
-    return {
-        "seq": event.seq,
-        "event": event.kind,
-        "attempt": event.attempt,
-        "data": data,
-        "created_at": event.at,
-    }
+def event_bodies(session: Session, run_id: str, found: Sequence[Event]) -> list[Body]:
+    """Return events of a run; those of kind `metrics` carry their rows, read by one query."""
+    spans = [event.data for event in found if event.kind == "metrics"]
+    rows = metrics.rows_of_events(session, run_id, spans)
+    return [
+        {
+            "seq": event.seq,
+            "event": event.kind,
+            "attempt": event.attempt,
+            "data": event.data | ({"rows": next(rows)} if event.kind == "metrics" else {}),
+            "created_at": event.at,
+        }
+        for event in found
+    ]
 
 
-def _queue_position(session: Session, run: Run) -> int | None:
-    """Return how many runs start before this one, plus one."""
-    if run.state != "queued":
-        return None
-    earlier = or_(
-        Run.queued_at < run.queued_at, and_(Run.queued_at == run.queued_at, Run.id < run.id)
+def _queue_positions(session: Session, queued: Sequence[Run]) -> dict[str, int]:
+    """Return for each of these queued runs how many runs start before it, plus one."""
+    if not queued:
+        return {}
+    places = sorted((run.queued_at, run.id) for run in queued)
+    columns = (Run.queued_at, Run.id)
+    place, types = tuple_(*columns), [column.type for column in columns]
+    first, last = (tuple_(*each, types=types) for each in (places[0], places[-1]))
+    is_queued = Run.state == "queued"
+    before = select(func.count()).select_from(Run).where(is_queued, place < first)
+    # Only the part of the queue that these runs are in is numbered; the rest is counted.
+    numbered = (
+        select(Run.id, func.row_number().over(order_by=columns).label("number"))
+        .where(is_queued, place >= first, place <= last)
+        .subquery()
     )
-    query = select(func.count()).select_from(Run).where(Run.state == "queued", earlier)
-    return session.execute(query).scalar_one() + 1
+    position = before.scalar_subquery() + numbered.c.number
+    wanted = numbered.c.id.in_([run.id for run in queued])
+    return dict(session.execute(select(numbered.c.id, position).where(wanted)).all())
 
 
 def _progress(run: Run) -> tuple[Body | None, Body]:

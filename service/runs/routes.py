@@ -2,15 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from functools import partial
 from typing import Annotated, Any
 
-import orjson
 from anyio.to_thread import run_sync
 from fastapi import Depends, Header, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 from fastapi.sse import EventSourceResponse
-from sqlalchemy import Engine, select, tuple_
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from descent import schemas
@@ -20,7 +19,8 @@ from service.datasets.versions import ready_version
 from service.errors import Invalid
 from service.http.dependencies import BlobsDep, EngineDep, ReadSession, WriteSession, after_commit
 from service.http.etags import etag_of, not_modified
-from service.http.paging import PageParams, decode_cursor, encode_cursor, link_next, page_of
+from service.http.paging import NewestFirst, Page, PageParams, page_response
+from service.http.responses import json_response
 from service.http.strict_route import has_etag, not_idempotent
 from service.http.strict_route import router as strict_router
 from service.jobs import events
@@ -36,12 +36,10 @@ from service.runs.tables import Checkpoint, Event, Run
 from service.storage.blobs import BlobStore
 from service.storage.database import reading
 
+RUNS = NewestFirst("runs", Run, Run.created_at, Run.id)
+CHECKPOINTS = NewestFirst("checkpoints", Checkpoint, Checkpoint.created_at, Checkpoint.id)
+
 router = strict_router("/runs", tags=["runs"])
-
-
-def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:  # noqa: ANN401  JSON
-    content = orjson.dumps(body, option=orjson.OPT_UTC_Z | orjson.OPT_SERIALIZE_NUMPY)
-    return Response(content, status, headers, media_type="application/json")
 
 
 # ---- submit -------------------------------------------------------------------------------------
@@ -71,7 +69,7 @@ def validate(config: RunConfig, session: ReadSession) -> Response:
         "warnings": plan.warnings,
         "estimate": vars(plan.estimate),
     }
-    return _json(body)
+    return json_response(body)
 
 
 def _planned(session: Session, config: RunConfig) -> tuple[DatasetVersion, Plan]:
@@ -87,7 +85,7 @@ def _accepted(session: Session, run: Run, wake: Wake, status: int = 202) -> Resp
     """Answer with the run, and wake the supervisor once the row is committed."""
     after_commit(session, wake)
     location = f"/api/v1/runs/{run.id}"
-    return _json(representation.run_body(session, run), status, {"Location": location})
+    return json_response(representation.run_body(session, run), status, {"Location": location})
 
 
 # ---- look ---------------------------------------------------------------------------------------
@@ -101,18 +99,8 @@ def list_runs(
     wanted: Annotated[RunFilter, Query()],
 ) -> Response:
     """List runs, newest first."""
-    query = select(Run).order_by(Run.created_at.desc(), Run.id.desc()).limit(page.limit + 1)
-    query = query.where(*wanted.conditions())
-    if page.after:
-        place = decode_cursor("runs", page.after, datetime, str)
-        query = query.where(tuple_(Run.created_at, Run.id) < tuple_(*place))
-    found = session.scalars(query).all()
-    body = page_of(found, page.limit, lambda run: encode_cursor("runs", [run.created_at, run.id]))
-    response = _json(
-        body | {"data": [representation.run_body(session, run) for run in body["data"]]}
-    )
-    link_next(request, response, body["next_cursor"])
-    return response
+    bodies = partial(representation.run_bodies, session)
+    return RUNS.page(request, session, page, bodies, *wanted.conditions(), one_of=wanted.states())
 
 
 @dataclass(frozen=True)
@@ -145,7 +133,7 @@ async def get_run(
     etag = etag_of(body)
     if not_modified(request, etag):
         return Response(status_code=304, headers={"ETag": etag})
-    return _json(body, headers={"ETag": etag})
+    return json_response(body, headers={"ETag": etag})
 
 
 @router.patch("/{run_id}", response_model=schemas.Run, operation_id="rename_run")
@@ -157,7 +145,7 @@ def rename(run_id: str, patch: schemas.RunPatch, session: WriteSession) -> Respo
     if "tags" in patch.model_fields_set:
         run.tags = patch.tags or {}
     session.flush()
-    return _json(representation.run_body(session, run))
+    return json_response(representation.run_body(session, run))
 
 
 @router.delete("/{run_id}", status_code=204, operation_id="delete_run")
@@ -258,7 +246,7 @@ def get_metrics(
     del body["rows"]
     if params.layout == "columns":
         body["data"] = metrics.as_columns(page.rows)
-    return _json(body, headers=headers)
+    return json_response(body, headers=headers)
 
 
 @router.get(
@@ -284,7 +272,7 @@ def get_trajectory(
     page = trajectories.page(session, run.id, after, limit)
     is_final = run.state in lifecycle.TERMINAL and page.next_after is None
     body = vars(page) | {"attempt": run.attempt, "is_final": is_final}
-    return _json(body, headers={"ETag": etag})
+    return json_response(body, headers={"ETag": etag})
 
 
 def _prefers(request: Request, media_type: str) -> bool:
@@ -313,7 +301,7 @@ async def list_events(
 ) -> Response:
     """Return a page of events or, with `Accept: text/event-stream`, all of them as they come."""
     if not _prefers(request, "text/event-stream"):
-        return await run_sync(_event_page, engine, run_id, after, limit)
+        return await run_sync(_event_page, engine, request, run_id, after, limit)
     seen = _event_number(last_event_id, after)
     run = await run_sync(look, run_id)
     if run[0]["state"] in lifecycle.TERMINAL and seen >= run[1]:
@@ -334,13 +322,13 @@ def _event_number(last_event_id: str | None, after: int) -> int:
     return int(last_event_id)
 
 
-def _event_page(engine: Engine, run_id: str, after: int, limit: int) -> Response:
+def _event_page(engine: Engine, request: Request, run_id: str, after: int, limit: int) -> Response:
     with reading(engine) as session:
         lifecycle.get(session, run_id)
         found = events.after(session, Event, run_id, after, limit + 1)
-        page = page_of(found, limit, lambda event: str(event.seq))
-        return _json(
-            page | {"data": [representation.event_body(session, row) for row in page["data"]]}
+        bodies = partial(representation.event_bodies, session, run_id)
+        return page_response(
+            request, found, Page(limit, None), lambda event: str(event.seq), bodies
         )
 
 
@@ -365,25 +353,13 @@ def list_checkpoints(
 ) -> Response:
     """List the checkpoints that are kept, newest first."""
     lifecycle.get(session, run_id)
-    query = (
-        select(Checkpoint)
-        .where(Checkpoint.run_id == run_id)
-        .order_by(Checkpoint.created_at.desc(), Checkpoint.id.desc())
-        .limit(page.limit + 1)
+    return CHECKPOINTS.page(
+        request,
+        session,
+        page,
+        lambda rows: list(map(representation.checkpoint_body, rows)),
+        Checkpoint.run_id == run_id,
     )
-    if page.after:
-        place = decode_cursor("checkpoints", page.after, datetime, str)
-        query = query.where(tuple_(Checkpoint.created_at, Checkpoint.id) < tuple_(*place))
-    found = session.scalars(query).all()
-    body = page_of(
-        found, page.limit, lambda row: encode_cursor("checkpoints", [row.created_at, row.id])
-    )
-    response = _json(body | {"data": [representation.checkpoint_body(row) for row in body["data"]]})
-    link_next(request, response, body["next_cursor"])
-    return response
-
-
-# ---- registering ---------------------------------------------------------------------------------
 
 
 @router.post(

@@ -1,4 +1,4 @@
-"""Waiting for a run and following it: the asynchronous edge of the run routes."""
+"""The events of a run as a stream of server-sent events."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ def _read(engine: Engine, run_id: str, seen: int) -> Found:
             text = format_sse_event(event="end", data_str='{"state":"deleted"}')
             return Found(text, seen, is_end=True)
         found = events.after(session, Event, run_id, seen, BATCH)
-        bodies = [representation.event_body(session, event) for event in found]
+        bodies = representation.event_bodies(session, run_id, found)
     text = b"".join(
         format_sse_event(
             id=str(body["seq"]), event=body["event"], data_str=orjson.dumps(body["data"]).decode()

@@ -40,12 +40,17 @@ class Run(Job, Table):
             name="fk_runs_dataset",
         ),
         Index("ix_runs_queue", "state", "queued_at", "id"),
+        # One for each list of runs: all of them, and by each filter.
+        Index("ix_runs_newest", "created_at", "id"),
+        Index("ix_runs_state", "state", "created_at", "id"),
+        Index("ix_runs_dataset", "dataset_id", "created_at", "id"),
+        Index("ix_runs_model", "model_name", "created_at", "id"),
     )
 
     name: Mapped[str | None]
     tags: Mapped[Json]
     config: Mapped[Json]
-    dataset_id: Mapped[str] = mapped_column(Id, index=True)
+    dataset_id: Mapped[str] = mapped_column(Id)
     dataset_version: Mapped[int]
     retry_of: Mapped[str | None] = mapped_column(Id)
     #: the checkpoint to go on from, and the one to predict with
@@ -59,7 +64,7 @@ class Run(Job, Table):
     device: Mapped[str | None]
     warnings: Mapped[list[Any]]
     #: the version that the run made
-    model_name: Mapped[str | None] = mapped_column(String(128), index=True)
+    model_name: Mapped[str | None] = mapped_column(String(128))
     model_version: Mapped[int | None]
 
 
@@ -105,9 +110,10 @@ class Checkpoint(Table):
     """The state of a run at one step; the bytes are a blob."""
 
     __tablename__ = "checkpoints"
+    __table_args__ = (Index("ix_checkpoints_newest", "run_id", "created_at", "id"),)
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
-    run_id: Mapped[str] = mapped_column(Id, ForeignKey("runs.id", ondelete="CASCADE"), index=True)
+    run_id: Mapped[str] = mapped_column(Id, ForeignKey("runs.id", ondelete="CASCADE"))
     attempt: Mapped[int]
     epoch: Mapped[int]
     step: Mapped[int]

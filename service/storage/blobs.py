@@ -1,7 +1,7 @@
 """Blobs: immutable bytes named by their SHA-256, verified on every read.
 
-`put` is atomic and durable: a blob is either absent or complete, whatever is killed meanwhile.
-Knows nothing of who needs a blob; `references` does.
+`put` is atomic and durable: after a crash a blob is either absent or complete. `references` knows
+which blobs are needed; this module does not.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from models.failpoints import reach
 from service.errors import BlobCorrupt, StorageFull, StorageUnavailable
 
 CHUNK = 1024 * 1024  # bytes that are read and hashed at a time
-FORGOTTEN = 24 * 3600.0  # seconds after which what a killed `put` left behind is removed
+FORGOTTEN = 24 * 3600.0  # seconds after which the temporary file of a killed `put` is removed
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -29,30 +29,30 @@ class BlobMissing(BlobCorrupt):
 
 
 class BlobStore(Protocol):
-    """Where blobs live. What does not answer raises StorageUnavailable, a full disk StorageFull."""
+    """A store of blobs. Raises StorageUnavailable if it does not answer, StorageFull if full."""
 
     def put(self, path: Path, sha256: str | None = None) -> tuple[str, int]:
-        """Store a file; return its digest and size. The file itself is left alone."""
+        """Store a copy of a file; return its digest and size."""
         ...
 
     def open(self, sha256: str) -> Iterator[bytes]:
-        """Yield the bytes; raise BlobCorrupt before the last of them if they are not the blob."""
+        """Yield the bytes; raise BlobCorrupt before the last chunk if the digest differs."""
         ...
 
     def fetch(self, sha256: str, folder: Path) -> Path:
-        """Return a local file with the verified bytes; it may be shared, so never write to it."""
+        """Return a local file with the verified bytes. Others may share it: never write to it."""
         ...
 
     def delete(self, sha256: str) -> None:
-        """Remove a blob for good; one that is not there is no error."""
+        """Remove a blob; a missing blob is no error."""
         ...
 
     def check(self) -> None:
-        """Raise StorageUnavailable or StorageFull where the store cannot be used right now."""
+        """Raise StorageUnavailable or StorageFull if the store cannot be used now."""
         ...
 
     def sweep(self, older_than_s: float = FORGOTTEN) -> None:
-        """Remove what killed writers left behind."""
+        """Remove temporary files of killed writers."""
         ...
 
 
@@ -91,7 +91,7 @@ class LocalBlobs:
     def delete(self, sha256: str) -> None:
         path = self._path(sha256)
         path.unlink(missing_ok=True)
-        # Else a power cut could bring it back when nothing knows of it any more.
+        # Without this a power cut could restore the file after its row is gone.
         if path.parent.exists():
             _sync_folder(path.parent)
 
@@ -108,7 +108,7 @@ class LocalBlobs:
     def sweep(self, older_than_s: float = FORGOTTEN) -> None:
         for left in self._incoming.iterdir():
             with contextlib.suppress(FileNotFoundError):
-                # By the wall clock, as files are dated; a day is more than it is ever set back.
+                # Files carry times of the wall clock, which is never set back by a day.
                 if time.time() - left.stat().st_mtime > older_than_s:
                     left.unlink()
 
@@ -118,9 +118,9 @@ class LocalBlobs:
 
     def _publish(self, temporary: Path, final: Path) -> None:
         final.parent.mkdir(exist_ok=True, mode=0o700)
-        # Replacing an equal blob is harmless and mends a damaged one.
+        # Replacing an equal blob is harmless, and repairs a damaged one.
         temporary.replace(final)
-        # The upper one too: another writer may have made the folder and not be that far yet.
+        # The upper folder too: another writer may have made the folder and not synced it yet.
         for folder in (final.parent, self._blobs):
             _sync_folder(folder)
 
@@ -131,9 +131,9 @@ def read_blob(blobs: BlobStore, sha256: str) -> bytes:
 
 
 def begun(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Read the first chunk now, so that what cannot be read is an error before a response is sent.
+    """Read the first chunk now, so that an unreadable blob is an error before the response begins.
 
-    Damage further on breaks the response off: its last chunk is missing.
+    Damage in a later chunk ends the response early: its last chunk is missing.
     """
     return itertools.chain([next(chunks)], chunks)
 
@@ -152,7 +152,7 @@ def digest_of(path: Path) -> tuple[str, int]:
 
 
 def check_digest(sha256: str) -> None:
-    """Raise ValueError unless this is a digest: it becomes part of a path."""
+    """Raise ValueError unless this is a digest, because it becomes part of a path."""
     if not DIGEST.fullmatch(sha256):
         raise ValueError(f"not a SHA-256: {sha256!r}")
 
@@ -163,7 +163,7 @@ def check_unchanged(digest: str, wanted: str | None) -> None:
 
 
 def verified(chunks: Iterable[bytes], sha256: str) -> Iterator[bytes]:
-    """Yield the chunks, the last one only when all match: damaged bytes never look complete."""
+    """Yield the chunks, the last only if the digest matches: damage never looks complete."""
     found, held = hashlib.sha256(), b""
     for chunk in chunks:
         found.update(chunk)
@@ -215,7 +215,7 @@ def _copy(source: Path, target: Path) -> tuple[str, int]:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make a folder and those above it, each durable in the one that it is in."""
+    """Make a folder and its parents, and sync each new entry to disk."""
     if not folder.exists():
         _make_folder(folder.parent)
         folder.mkdir(exist_ok=True, mode=0o700)

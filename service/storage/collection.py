@@ -1,4 +1,4 @@
-"""Removes the bytes that nothing refers to any more; see `references` for why that is safe."""
+"""Removes the blobs that no row refers to; `references` says why that is safe."""
 
 import threading
 import time
@@ -14,33 +14,33 @@ from service.storage import references
 from service.storage.blobs import BlobStore
 from service.storage.database import reading, writing
 
-BATCH = 100  # blobs of one look
-SHARE = 20  # a second that was spent in vain is followed by so many of rest
-SWEEP_S = 3600.0  # seconds between two sweeps of what killed writers left in the store
-LEAVE_S = 2.0  # seconds that a stop waits for a removal that is under way
+BATCH = 100  # blobs of one query
+SHARE = 20  # seconds of rest after each second of a query that found nothing
+SWEEP_S = 3600.0  # seconds between two sweeps of the temporary files of killed writers
+LEAVE_S = 2.0  # seconds that a stop waits for the removal in progress
 
 log = structlog.get_logger("collect")
 
 
 def collect(engine: Engine, blobs: BlobStore, *, now: float | None = None) -> list[str]:
-    """Remove blobs that nobody needs; return their digests."""
+    """Remove blobs that are not needed; return their digests."""
     with reading(engine) as session:
         found = references.needless(session, BATCH, now=now)
     return [sha256 for sha256 in found if remove(engine, blobs, sha256, now=now)]
 
 
 def remove(engine: Engine, blobs: BlobStore, sha256: str, *, now: float | None = None) -> bool:
-    """Remove one blob unless somebody needs it; return whether it is gone."""
+    """Remove one blob unless it is needed; return whether it was removed."""
     with writing(engine) as session:
         if not references.lock(session, sha256, skip_locked=True):
             return False
-        # A statement of its own: it sees what was committed before the lock was had.
+        # A separate statement: it sees every commit from before the lock.
         if references.is_needed(session, sha256, now=now):
             return False
         references.forget(session, sha256)
         reach("collect.forgotten")
-        # While the lock is held. If the commit fails, a row without an object stays behind:
-        # the next put of these bytes mends it, and the next look removes it.
+        # While the lock is held. If the commit fails, a row without an object remains: the next
+        # put of these bytes repairs it, or the next collection removes it.
         blobs.delete(sha256)
         reach("collect.deleted")
     return True
@@ -48,7 +48,7 @@ def remove(engine: Engine, blobs: BlobStore, sha256: str, *, now: float | None =
 
 @contextmanager
 def collecting(engine: Engine, blobs: BlobStore, every_s: float) -> Iterator[None]:
-    """Collect in a thread for the length of the block: storage may be slow, and others wait."""
+    """Collect in a thread during the block, because storage may be slow."""
     stop = threading.Event()
     thread = threading.Thread(
         target=_work, args=(engine, blobs, every_s, stop), name="collector", daemon=True
@@ -75,5 +75,5 @@ def _work(engine: Engine, blobs: BlobStore, every_s: float, stop: threading.Even
             removed = []
         if removed:
             log.info("bytes freed", blobs=len(removed))
-        # A look that was of use is followed by the next one soon: there may be more.
+        # After a removal the next query follows soon: there may be more to remove.
         took = 0.0 if removed else time.monotonic() - began

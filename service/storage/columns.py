@@ -22,17 +22,21 @@ Id = String(40)
 
 
 class Utc(TypeDecorator[datetime]):
-    """A time in UTC; SQLite forgets the zone, so it is put back when read."""
+    """A time in UTC. SQLite stores no zone, so reading adds it."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
+
+    @property
+    def python_type(self) -> type[datetime]:
+        return datetime
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002  SQLAlchemy's signature
         return value if value is None or value.tzinfo else value.replace(tzinfo=UTC)
 
 
 class BlobDigest(TypeDecorator[str]):
-    """The SHA-256 of a blob that the row needs: `references` finds these columns by their type."""
+    """The SHA-256 of a blob that the row needs. `references` finds these columns by their type."""
 
     impl = String(64)
     cache_ok = True

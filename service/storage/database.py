@@ -1,4 +1,4 @@
-"""The engine, sessions, clocks and the schema's version. No query about a noun is made here."""
+"""The engine, sessions, clocks and the version of the schema. Queries no table of the service."""
 
 import errno
 import shutil
@@ -30,11 +30,11 @@ MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
 BUSY_TIMEOUT = 10.0  # seconds that a writer waits for SQLite's lock before it answers 503
 POOL_SIZE = 20  # connections of one process
 POOL_WAIT = 5.0  # seconds to wait for a connection before answering 503
-#: what SQLite says of a damaged file
+#: parts of SQLite's messages about a damaged file
 DAMAGED = ("not a database", "disk image is malformed", "malformed database schema")
-CHECK_S = 5.0  # seconds that looking for damage may take
-CHECK_STEPS = 10_000  # instructions of SQLite between two looks at the time
-#: PostgreSQL's own limits, so that no statement and no forgotten transaction holds a lock for ever
+CHECK_S = 5.0  # seconds that the check for damage may take
+CHECK_STEPS = 10_000  # instructions of SQLite between two looks at the clock
+#: limits that PostgreSQL enforces, so that every lock is released in the end
 POSTGRES_OPTIONS = (
     "-c statement_timeout=30000 -c lock_timeout=10000"
     " -c idle_in_transaction_session_timeout=60000 -c timezone=UTC"
@@ -60,14 +60,14 @@ class SchemaTooNew(ServiceError):
 
 
 def create_database(url: str) -> Engine:
-    """Return the engine of a process. SQLite's folder is made; the schema is left alone."""
+    """Return the engine of a process, and make the folder of an SQLite file. Changes no schema."""
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
         if parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
         engine = create_engine(
             parsed,
-            hide_parameters=True,  # errors are logged, and what clients sent must not be
+            hide_parameters=True,  # errors are logged, and the log must not hold clients' data
             pool_size=POOL_SIZE,
             pool_timeout=POOL_WAIT,
             connect_args={"timeout": BUSY_TIMEOUT, "check_same_thread": False},
@@ -140,7 +140,7 @@ def reading(engine: Engine) -> Iterator[Session]:
 
 @contextmanager
 def translated_errors() -> Iterator[None]:
-    """Turn what a database says about itself into errors that a client understands."""
+    """Turn errors of the database into errors of the service."""
     try:
         yield
     # SQLite's own error comes from the listener that configures a new connection.
@@ -171,11 +171,11 @@ def is_postgres(session: Session) -> bool:
 
 
 def clock(session: Session, now: float | None = None) -> float:
-    """Return the time in seconds by which leases are counted.
+    """Return the time of leases, in seconds.
 
-    On PostgreSQL that is the server's clock. SQLite's users share one kernel, so it is the time
-    since boot there, which no change of the wall clock can move; `boot_id` tells boots apart.
-    `now` is for tests.
+    PostgreSQL: the clock of the server. SQLite: the time since boot, because all processes share
+    one kernel, and changes of the wall clock do not affect it; `boot_id` tells boots apart. `now`
+    is for tests.
     """
     if now is not None:
         return now
@@ -185,7 +185,7 @@ def clock(session: Session, now: float | None = None) -> float:
 
 
 def time_of_day(session: Session) -> datetime:
-    """Return what time it is; on PostgreSQL by its server, for machines need not agree on that."""
+    """Return the time of day. PostgreSQL: by its server, because the clocks of machines differ."""
     if is_postgres(session):
         now: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
         return now
@@ -203,14 +203,14 @@ def _kernel_boot_id() -> str:
 
 
 def boot_id(session: Session) -> str:
-    """Return what must be equal for two readings of `clock` to be comparable."""
+    """Return the id of the boot: two readings of `clock` compare only within one."""
     return "server" if is_postgres(session) else _kernel_boot_id()
 
 
 # ---- the schema's version -----------------------------------------------------------------------
 
 
-def _alembic(connection: Connection) -> Config:
+def alembic_config(connection: Connection) -> Config:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["connection"] = connection
@@ -242,9 +242,9 @@ def check_schema(engine: Engine) -> None:
 
 
 def migrate(engine: Engine) -> Path | None:
-    """Bring the schema up to date. An SQLite file that holds data is copied first; returns it.
+    """Bring the schema up to date; return the copy made before of an SQLite file with data.
 
-    Raises DatabaseDamaged where it must not be touched.
+    Raises DatabaseDamaged if the file is damaged.
     """
     check_file(engine)
     current = schema_version(engine)
@@ -254,12 +254,12 @@ def migrate(engine: Engine) -> Path | None:
         check_is_known(engine)
     copy = _copy_sqlite(engine) if current is not None else None
     with translated_errors(), engine.begin() as connection:
-        command.upgrade(_alembic(connection), "head")
+        command.upgrade(alembic_config(connection), "head")
     return copy
 
 
 def check_file(engine: Engine) -> None:
-    """Raise DatabaseDamaged where SQLite finds damage in its file within `CHECK_S` seconds."""
+    """Raise DatabaseDamaged if SQLite finds damage in its file within `CHECK_S` seconds."""
     path = _file_of(engine)
     if path is None or not path.exists():
         return
@@ -278,7 +278,7 @@ def check_file(engine: Engine) -> None:
 
 
 def check_is_known(engine: Engine) -> None:
-    """Raise SchemaTooNew where a newer release has already changed the schema."""
+    """Raise SchemaTooNew if a newer release has changed the schema."""
     try:
         check_schema(engine)
     except SchemaOutOfDate:

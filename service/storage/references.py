@@ -1,14 +1,14 @@
-"""Which blobs are needed: by rows that refer to them, or by a pin until such a row is there.
+"""Which blobs are needed: a row refers to them, or a pin holds them until such a row exists.
 
-Every object in the store has a row in `blobs`, whose lock decides between those who need the
-object and who removes it:
+Every object in the store has a row in `blobs`. The lock of that row orders writers and the
+collector:
 
-1. A writer commits the row and a pin of its own, and only then puts the bytes, always.
-2. The transaction that refers to the bytes locks the row, finds the pin and takes it away.
-3. `collect` locks the row, looks whether anybody needs it, and removes object and row.
+1. A writer commits the row and its own pin before it puts the bytes, always.
+2. The transaction that adds a reference locks the row and deletes the pin.
+3. `collect` locks the row, checks that no pin and no reference exists, and removes object and row.
 
-So whoever comes second sees what the first one did: a pin stops the collector, and a writer that
-waits for the collector makes a new row and puts the bytes again.
+So the second one sees the work of the first: a pin stops the collector, and a writer that waits for
+the collector makes a new row and puts the bytes again.
 """
 
 from collections.abc import Iterator
@@ -28,16 +28,16 @@ from service.storage.columns import BlobDigest, Table
 from service.storage.database import boot_id, clock, is_postgres, row_count, writing
 from service.storage.tables import Blob, BlobPin
 
-PIN_S = 24 * 3600.0  # seconds that the bytes of a killed writer stay; far more than any put takes
+PIN_S = 24 * 3600.0  # seconds that the pin of a killed writer lasts; far more than any put takes
 
 
 class PinLost(Busy):
-    """Storing the bytes took longer than they are held: send them again."""
+    """Storing the bytes took longer than the service holds them: send them again."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """Bytes in the store that are held until a transaction keeps them."""
+    """Bytes in the store with a pin, until a transaction keeps them."""
 
     sha256: str
     bytes: int
@@ -48,9 +48,9 @@ class Stored:
 def stored(
     engine: Engine, blobs: BlobStore, path: Path, sha256: str | None = None
 ) -> Iterator[Stored]:
-    """Put a file into the store and hold it for the block, which must `keep` it.
+    """Put a file into the store and pin it during the block, which must `keep` it.
 
-    Where the block fails the bytes are let go, and the collector finds them.
+    If the block fails, the pin is deleted and the collector removes the bytes.
     """
     digest, size = (sha256, path.stat().st_size) if sha256 else digest_of(path)
     check_digest(digest)
@@ -68,12 +68,12 @@ def stored(
 
 
 def pin(session: Session, sha256: str, size: int, *, now: float | None = None) -> Stored:
-    """Hold a blob that is about to be put. Waits where it is just being removed."""
+    """Pin a blob before its bytes are put. Waits while the collector removes it."""
     insert = postgresql.insert if is_postgres(session) else sqlite.insert
     session.execute(
         insert(Blob)
         .values(sha256=sha256, bytes=size)
-        # Not DO NOTHING: the row must be locked, or the collector could pass this pin by.
+        # Not DO NOTHING, which takes no lock: the collector could miss this pin.
         .on_conflict_do_update(index_elements=[Blob.sha256], set_={"bytes": size})
     )
     expires = clock(session, now) + PIN_S
@@ -84,7 +84,7 @@ def pin(session: Session, sha256: str, size: int, *, now: float | None = None) -
 
 
 def keep(session: Session, held: Stored) -> None:
-    """Say that this transaction refers to the bytes from now on."""
+    """Replace the pin by the reference that this transaction adds."""
     is_there = lock(session, held.sha256)
     found = session.execute(delete(BlobPin).where(BlobPin.id == held.pin))
     if not is_there or row_count(found) != 1:
@@ -92,9 +92,9 @@ def keep(session: Session, held: Stored) -> None:
 
 
 def lock(session: Session, sha256: str, *, skip_locked: bool = False) -> bool:
-    """Lock the row of a blob; return whether there was one to lock.
+    """Lock the row of a blob; return whether it exists.
 
-    A second reference is made from a first one as follows: lock, then read the first one afresh.
+    To copy a reference, lock the row and then read the first reference again.
     """
     row = select(Blob.sha256).where(Blob.sha256 == sha256)
     # SQLite has one writer, so its whole transaction is the lock.
@@ -102,19 +102,19 @@ def lock(session: Session, sha256: str, *, skip_locked: bool = False) -> bool:
 
 
 def needless(session: Session, limit: int, *, now: float | None = None) -> list[str]:
-    """Return blobs that nobody needs, as far as a look without a lock can tell."""
+    """Return blobs that seem not to be needed. Takes no lock, so `is_needed` must confirm it."""
     query = select(Blob.sha256).where(~_is_needed(session, Blob.sha256, now)).limit(limit)
     return list(session.scalars(query))
 
 
 def is_needed(session: Session, sha256: str, *, now: float | None = None) -> bool:
-    """Return whether somebody needs a blob, for certain where its row is locked."""
+    """Return whether a blob is needed. The answer is certain if the row is locked."""
     row = select(Blob.sha256).where(Blob.sha256 == sha256)
     return session.scalar(row.where(_is_needed(session, Blob.sha256, now))) is not None
 
 
 def forget(session: Session, sha256: str) -> None:
-    """Remove the row of a blob and the pins of writers that never came back."""
+    """Remove the row of a blob and the expired pins of killed writers."""
     session.execute(delete(BlobPin).where(BlobPin.sha256 == sha256))
     session.execute(delete(Blob).where(Blob.sha256 == sha256))
 
@@ -130,7 +130,7 @@ def _is_needed(
 
 
 def referring_columns() -> list[Column[str]]:
-    """Return the columns, of all tables that are loaded, that refer to blobs."""
+    """Return the columns of all loaded tables that refer to blobs."""
     return [
         column
         for table in Table.metadata.sorted_tables

@@ -1,6 +1,6 @@
-"""Blobs in S3-compatible storage: `<prefix>/sha256/<digest>`. Our own digest is the authority.
+"""Blobs in S3-compatible storage: `<prefix>/sha256/<digest>`. Only our own digest proves the bytes.
 
-Every request is bounded in time, so that an outage is an error that can be told, never a hang.
+Every request has a time limit, so that an outage is an error and never a hang.
 """
 
 import hashlib
@@ -27,13 +27,13 @@ from service.storage.blobs import (
 )
 
 PART = 8 * 1024 * 1024  # bytes of one request; S3 takes 10 000 parts, so 80 GB at most
-PARTS_AT_ONCE = 2  # of one upload: each has its own deadline, so they must not starve each other
-REGION = "us-east-1"  # what S3 itself takes where none is named
+PARTS_AT_ONCE = 2  # of one upload: more would share the bandwidth and miss their deadlines
+REGION = "us-east-1"  # the default of S3
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long the storage may take, in seconds, before it counts as away."""
+    """Time limits in seconds, after which the storage counts as unavailable."""
 
     connect_s: float = 2.0
     #: one request: a part of 8 MiB needs 7 Mbit/s
@@ -44,7 +44,7 @@ class Patience:
 
 
 class S3Blobs:
-    """Blobs in a bucket. Never fork a process that has used one: its threads would be lost."""
+    """Blobs in a bucket. Never fork a process that has used one: the child lacks its threads."""
 
     def __init__(
         self,
@@ -116,10 +116,10 @@ class S3Blobs:
             next(iter(obstore.list(self._store, chunk_size=1)), None)
 
     def sweep(self, older_than_s: float = FORGOTTEN) -> None:
-        """Do nothing: parts of uploads that were cut off are for a rule of the bucket."""
+        """Do nothing: a rule of the bucket removes the parts of unfinished uploads."""
 
     def _create(self, key: str, content: bytes) -> None:
-        """Put an object that is not there yet; one of another size is damaged and is replaced."""
+        """Put an object if it is missing; replace one of another size, which is damaged."""
         try:
             obstore.put(self._store, key, content, mode="create", use_multipart=False)
         except AlreadyExistsError:
@@ -131,8 +131,8 @@ class S3Blobs:
         check_unchanged(digest, sha256)
         key = _key(digest)
         with _answering():
-            # Parts cannot be put on the condition that there is no object, but replacing an
-            # object by an equal one is harmless.
+            # A multipart upload has no condition "only if missing", but replacing an object by an
+            # equal one is harmless.
             if self._size(key) != size:
                 obstore.put(
                     self._store,
@@ -147,16 +147,16 @@ class S3Blobs:
     def _size(self, key: str) -> int | None:
         try:
             return obstore.head(self._store, key)["size"]
-        except FileNotFoundError:  # obstore's word for an object that is not there
+        except FileNotFoundError:  # obstore's error for a missing object
             return None
 
     def _parts(self, sha256: str) -> Iterator[bytes]:
-        """Yield the object part by part, so that each request is small enough for its deadline."""
+        """Yield the object in parts, each small enough for the deadline of a request."""
         key = _key(sha256)
         with _answering():
             size = self._size(key)
         if size is None:
-            self.check()  # the object is missing only where there is a bucket that lacks it
+            self.check()  # raises if the bucket is missing or does not answer
             raise BlobMissing(f"The stored bytes {sha256} are missing.")
         for start in range(0, size, PART):
             with _answering():
@@ -170,7 +170,7 @@ def _key(sha256: str) -> str:
 
 
 def _read_parts(path: Path, sha256: str) -> Iterator[bytes]:
-    """Yield a file; raise where it has changed, which gives the upload up before it shows."""
+    """Yield a file; raise if it has changed, which aborts the upload before the object appears."""
     found = hashlib.sha256()
     with path.open("rb") as file:
         while part := file.read(PART):
@@ -181,8 +181,8 @@ def _read_parts(path: Path, sha256: str) -> Iterator[bytes]:
 
 @contextmanager
 def _answering() -> Iterator[None]:
-    """Turn whatever the storage answers, or does not, into one error that is tried again."""
+    """Turn every error of the storage into StorageUnavailable, after which callers try again."""
     try:
         yield
-    except (BaseError, FileNotFoundError) as error:  # the latter where there is no bucket
+    except (BaseError, FileNotFoundError) as error:  # the latter if the bucket is missing
         raise StorageUnavailable from error

@@ -1,4 +1,4 @@
-"""Folders for files that one request or one job needs for a while."""
+"""Temporary folders of requests and jobs."""
 
 import shutil
 import tempfile
@@ -8,14 +8,14 @@ from pathlib import Path
 
 
 class Scratch:
-    """Makes such folders below one folder."""
+    """Makes temporary folders below one folder."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     @contextmanager
     def folder(self) -> Iterator[Path]:
-        """Give an empty folder that is removed afterwards."""
+        """Give an empty folder that is removed after the block."""
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder = Path(tempfile.mkdtemp(dir=self.root))
         try:

@@ -1,4 +1,4 @@
-"""Which blob store the settings name."""
+"""Opens the blob store that the settings name."""
 
 import os
 import re
@@ -11,7 +11,7 @@ BUCKET = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])((?:/[A-Za-z0-9_=.-
 
 
 def open_store(settings: Settings) -> BlobStore:
-    """Return the store; a folder is made. S3's keys and place are the AWS_… variables, read now.
+    """Return the store, and make its folder. S3 reads its keys and region from AWS_… variables.
 
     Raises ValueError for a `blob_url` that names neither a folder nor a bucket.
     """

@@ -1,4 +1,4 @@
-"""The tables of stored bytes."""
+"""The tables of blobs."""
 
 from datetime import datetime
 
@@ -9,7 +9,7 @@ from service.storage.columns import Id, Table, utc_now
 
 
 class Blob(Table):
-    """An object in the blob store, or one that is about to be there; see `references`."""
+    """An object in the blob store, or one that a writer is about to put; see `references`."""
 
     __tablename__ = "blobs"
 
@@ -19,12 +19,12 @@ class Blob(Table):
 
 
 class BlobPin(Table):
-    """A writer that needs a blob and has no row yet that refers to it."""
+    """A writer's hold on a blob until a row refers to it."""
 
     __tablename__ = "blob_pins"
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     sha256: Mapped[str] = mapped_column(String(64), index=True)
-    #: when the writer is taken for dead (see `database.clock`)
+    #: when the pin ends, by `database.clock`
     expires: Mapped[float]
     boot_id: Mapped[str] = mapped_column(String(40))

@@ -21,7 +21,7 @@ from service.errors import BadRequest, Invalid
 from service.http import validation
 from service.http.dependencies import WriteSession
 from service.http.etags import etag_of
-from service.http.paging import PageParams, decode_cursor, encode_cursor, link_next, page_of
+from service.http.paging import PageParams, decode_cursor, encode_cursor, page_response
 from service.http.strict_json import MAX_DEPTH, strict_json
 from service.http.strict_route import router
 from service.settings import Settings
@@ -72,12 +72,10 @@ def commit(session: WriteSession) -> dict[str, Any]:
 
 
 @probes.get("/list")
-def some(request: Request, response: Response, page: PageParams) -> dict[str, Any]:
+def some(request: Request, page: PageParams) -> Response:
     last = decode_cursor("probe", page.after, int)[0] if page.after else 10
     rows = list(range(last - 1, -1, -1))[: page.limit + 1]
-    found = page_of(rows, page.limit, lambda row: encode_cursor("probe", [row]))
-    link_next(request, response, found["next_cursor"])
-    return found
+    return page_response(request, rows, page, lambda row: encode_cursor("probe", [row]), list)
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, Engine, inspect, text
@@ -12,6 +13,7 @@ from service.storage.columns import Table
 from service.storage.database import (
     SchemaOutOfDate,
     SchemaTooNew,
+    alembic_config,
     check_schema,
     create_database,
     migrate,
@@ -79,3 +81,17 @@ def test_a_newer_schema_is_refused_and_left_alone(engine: Engine) -> None:
     with pytest.raises(SchemaTooNew):
         migrate(engine)
     assert schema_version(engine) == "9999"
+
+
+def test_the_indexes_of_the_lists_go_down_and_come_up_again(engine: Engine) -> None:
+    def indexes() -> set[str | None]:
+        found = inspect(engine)
+        return {i["name"] for name in found.get_table_names() for i in found.get_indexes(name)}
+
+    newest = indexes()
+    with engine.begin() as connection:
+        command.downgrade(alembic_config(connection), "0002")
+    assert {"ix_runs_dataset_id", "ix_checkpoints_run_id"} <= indexes()
+    assert "ix_runs_newest" not in indexes()
+    migrate(engine)
+    assert indexes() == newest
