@@ -109,10 +109,16 @@ def move_under_load(
     finally:
         engine.dispose()
     with ExitStack() as stack:
-        variables = {"DESCENT_DATABASE_URL": database_url, "DESCENT_LOG_LEVEL": "error"}
-        urls = [
-            stack.enter_context(run_service(folder, "--no-worker", **variables)) for _ in range(2)
-        ]
+        variables = {
+            "DESCENT_DATABASE_URL": database_url,
+            "DESCENT_BLOB_URL": f"file://{folder.absolute() / 'blobs'}",
+            "DESCENT_LOG_LEVEL": "error",
+        }
+        urls = []
+        for name in ("first", "second"):  # no two services may have the same data folder
+            own = folder / name
+            own.mkdir()
+            urls.append(stack.enter_context(run_service(own, "--no-worker", **variables)))
         figures = Figures([], [[], []])
         _load_and_move(urls, figures, moves, clients, random.Random(seed))  # noqa: S311
     assert figures.failures == [], str(figures)
