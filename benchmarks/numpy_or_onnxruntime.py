@@ -4,7 +4,7 @@
 
 Both get the same encoded rows, in turn, in one thread each as the service has them. Beside them
 stands the whole prediction of rows that are parsed already, with either; the service takes
-onnxruntime where that is worth it (`models/nets/onnx_session.py`).
+onnxruntime where that is worth it (`models/nets/stack.py`).
 """
 
 import os
@@ -24,8 +24,7 @@ import stored
 from predict_one_row import rows as some_rows
 
 from models import checkpoint
-from models.nets.onnx_session import made
-from models.nets.stack import Activations
+from models.nets.stack import Activations, made
 from models.predict.predictor import Predictor
 
 NETS = ((8, 64, 64, 1), (8, 256, 256, 1), (8, 512, 512, 1), (8, 2048, 2048, 1))

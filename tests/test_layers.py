@@ -23,7 +23,7 @@ service.http
 service.storage
 service.settings service.errors service.ids service.logs service.version
 models.training models.export
-models.engine models.predict models.evaluation
+models.engine models.predict
 models.nets
 models.features
 models.data models.checkpoint

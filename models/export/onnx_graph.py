@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from models.data import Floats
 from models.errors import CheckpointCorrupt
-from models.export.portable import Portable
+from models.export.bundle import Portable
 from models.features.inputs import PERIODS, Choice, Input, Moment, Numeric
 from models.features.targets import ClassTarget, NumberTargets
 

@@ -16,10 +16,9 @@ from descent.codes import make_warning
 from descent.spec import Lbfgs, Sgd
 from models.engine.hardware import choose_device, choose_threads, memory_failures, repeatable
 from models.errors import Diverged
-from models.evaluation.split import RowSplit, split_table
 from models.failpoints import reach
 from models.features.encoding import Features
-from models.nets.closed_form import is_small, largest_learning_rate
+from models.nets.stack import is_small, largest_learning_rate
 from models.training.interface import (
     Alive,
     EndReason,
@@ -29,10 +28,10 @@ from models.training.interface import (
     StopReason,
     TrainingEvent,
 )
-from models.training.outcome import evaluate_best, scalar_scores
+from models.training.outcome import evaluate_best, frame, scalar_scores, subject
 from models.training.snapshots import Snapshot, linear_parameters, save_at_last, try_to_save
+from models.training.split import RowSplit, split_table
 from models.training.state import Training, TrainingInput
-from models.training.trajectory import frame, subject
 
 #: Reasons to end after which the training is never resumed.
 FINAL = ("budget", "cancel")

@@ -1,14 +1,18 @@
 """The evaluation of a finished training: scores on each split, baselines, importance."""
 
+import math
 from typing import Any
 
 import numpy as np
 
+from descent.spec import Sgd
 from models.data import Floats, Integers
-from models.evaluation.importance import permutation_importance
-from models.evaluation.scores import Scores, evaluate, evaluate_baseline
-from models.nets.closed_form import Line
-from models.training.interface import SplitName
+from models.features.inputs import Numeric
+from models.features.targets import ClassTarget, Target
+from models.nets.architectures import describe
+from models.nets.stack import Line, describe_line, largest_learning_rate
+from models.training.interface import Frame, SplitName
+from models.training.scores import Scores, evaluate, evaluate_baseline, permutation_importance
 from models.training.state import Training
 
 #: The work for the importance of columns, as a share of the training's work.
@@ -81,3 +85,127 @@ def _predict(training: Training, line: Line, rows: Integers) -> Floats:
 
 def _truth(training: Training, rows: Integers) -> Floats | Integers:
     return training.features.truth(training.given.table, rows)
+
+
+#: A net with more parameters has no trajectory; the default net for a few columns has fewer.
+MAX_PARAMETERS = 5_000
+#: Numbers in all frames of a run: 1 MB.
+MAX_NUMBERS = 2**18
+MAX_FRAMES = 1_000
+#: Epochs at the start that always have a frame, because parameters move most there.
+FIRST = 10
+#: Rows that are shown, and the numbers in them, at most.
+MAX_ROWS = 500
+MAX_CELLS = 20_000
+#: Multiplications that an exact solution may take before the first step, so that it starts soon.
+MAX_WORK = 10**7
+
+
+def is_small(training: Training) -> bool:
+    """Return whether the training has a trajectory."""
+    return training.parameters <= MAX_PARAMETERS
+
+
+def frame(training: Training) -> Frame | None:
+    """Return the frame of the epoch that just ended; None if that epoch has no frame."""
+    state = training.state
+    if not is_small(training) or state.batch or not _is_due(training):
+        return None
+    values = training.flat.values.cpu().numpy().astype("<f4").tobytes()
+    return Frame(state.epoch, state.step, values)
+
+
+def _is_due(training: Training) -> bool:
+    epoch, epochs = training.state.epoch, training.config.epochs
+    most = min(MAX_FRAMES, MAX_NUMBERS // training.parameters)
+    return epoch <= FIRST or epoch == epochs or epoch % math.ceil(epochs / most) == 0
+
+
+def subject(training: Training) -> dict[str, Any] | None:
+    """Return the description that the frames need, ready for JSON; None if there are no frames.
+
+    It holds the net, the scaling between its numbers and the columns' values, some encoded rows
+    and, for a line, the exact solution. It takes a few milliseconds at most.
+    """
+    if not is_small(training):
+        return None
+    features, config = training.features, training.config
+    centers, scales = features.centers_and_scales()
+    shapes = training.flat.shapes.items()
+    return {
+        "net": describe(config.model, features.width, features.outputs),
+        "parameters": [{"name": name, "shape": list(shape)} for name, shape in shapes],
+        "labels": features.labels,
+        "centers": centers.tolist(),
+        "scales": scales.tolist(),
+        "axes": _axes(training),
+        "outputs": features.target.output_names,
+        "target": _units(features.target),
+        "loss": training.given.loss,
+        "steps_per_epoch": training.steps_per_epoch,
+        "rows": {"train": len(training.train), "validation": len(training.validation)},
+        "sample": _sample(training),
+        "line": _line(training),
+    }
+
+
+def _units(target: Target) -> dict[str, Any]:
+    """Return how outputs become values: classes by softmax, numbers by center and scale."""
+    if isinstance(target, ClassTarget):
+        return {"classes": target.labels, "center": [], "scale": []}
+    return {"classes": None, "center": list(target.center), "scale": list(target.scale)}
+
+
+def _axes(training: Training) -> list[dict[str, Any]]:
+    """Return the columns that can be an axis of a picture: the columns of numbers."""
+    axes, place = [], 0
+    for column in training.features.inputs:
+        if isinstance(column, Numeric) and column.min is not None:
+            limits = {"min": column.min, "max": column.max}
+            axes.append({"column": column.name, "place": place} | limits)
+        place += column.width
+    return axes
+
+
+def _sample(training: Training) -> dict[str, Any]:
+    """Return encoded rows of both splits with their true targets."""
+    split, features = training.split, training.features
+    most = max(1, min(MAX_ROWS, MAX_CELLS // features.width))
+    held_out = len(split.validation)
+    share = most * held_out // max(1, held_out + len(split.train))
+    parts = {
+        "train": _spread(split.train, most - share),
+        "validation": _spread(split.validation, share),
+    }
+    rows = np.concatenate(list(parts.values()))
+    x = features.encode(training.given.table, rows)
+    truth = features.truth(training.given.table, rows)
+    names = np.repeat(list(parts), [len(part) for part in parts.values()])
+    finite = np.isfinite(x).all(axis=1)
+    return {
+        "x": x[finite].tolist(),
+        "truth": truth[finite].tolist(),
+        "split": names[finite].tolist(),
+    }
+
+
+def _spread(rows: Integers, most: int) -> Integers:
+    """Return at most `most` of the rows, evenly spread."""
+    if len(rows) <= most:
+        return rows
+    return rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)] if most else rows[:0]
+
+
+def _line(training: Training) -> dict[str, Any] | None:
+    """Return the closed form and the largest learning rate of a line; None for other models."""
+    features, config = training.features, training.config
+    work = len(training.train) * features.width**2
+    if config.model.hidden_layers() or work > MAX_WORK:
+        return None
+    best = training.least_squares
+    x = features.encode(training.given.table, training.split.train, dtype=np.float64)
+    rate = largest_learning_rate(x, training.given.loss, Sgd(), features.outputs)
+    return {
+        "closed_form": describe_line(features, best) if best else None,
+        "largest_learning_rate": rate if rate and math.isfinite(rate) else None,
+    }

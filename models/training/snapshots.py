@@ -19,7 +19,7 @@ from models.engine.hardware import describe_environment
 from models.errors import NotResumable
 from models.features.encoding import Features
 from models.nets.architectures import describe
-from models.nets.closed_form import Line, parameters
+from models.nets.stack import Line, parameters
 from models.training.interface import Alive, Noted, Saved, StopReason, TrainingEvent
 from models.training.state import Training, TrainingState
 

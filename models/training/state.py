@@ -18,17 +18,15 @@ from torch import Tensor, nn
 
 from descent.spec import LossName, RunConfig, Task
 from models.data import Floats, Integers, Table, epoch_order
-from models.engine.losses import Loss, choose_loss
 from models.engine.optimizers import PlateauState, factor, make_optimizer
-from models.engine.steps import Stepper, choose_passes
+from models.engine.steps import Loss, Stepper, choose_loss, choose_passes
 from models.errors import NotResumable
-from models.evaluation.split import RowSplit
 from models.features.encoding import Features
 from models.features.targets import ClassTarget
 from models.nets.architectures import Flat, build, describe, flatten
-from models.nets.closed_form import Line, least_squares
-from models.nets.stack import Stack, load_stack
+from models.nets.stack import Line, Stack, least_squares, load_stack
 from models.training.interface import Best, MetricRow, Progress, SplitName
+from models.training.split import RowSplit
 
 #: Rows that are predicted at a time, outside of steps.
 CHUNK = 16_384

@@ -14,9 +14,8 @@ from descent import schemas
 from models.checkpoint import Written
 from models.errors import BundleInvalid, LearningError
 from models.export import bundle, onnx_graph
-from models.export.bundle import Bundle
-from models.export.portable import Portable
-from models.nets.closed_form import Line, describe_line
+from models.export.bundle import Bundle, Portable
+from models.nets.stack import Line, describe_line
 from service.datasets.rejected import Rejected
 from service.datasets.sandbox import Task
 from service.errors import BadRequest

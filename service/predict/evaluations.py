@@ -8,10 +8,10 @@ import numpy as np
 
 from descent.spec import ColumnType, RunConfig
 from models.data import Floats, Integers, Table, generator, read_table, take
-from models.evaluation.scores import pairs, roc_curve
-from models.evaluation.split import RowSplit, columns_that_split, split_table
 from models.features.targets import ClassTarget
 from models.predict.predictor import Predictor
+from models.training.scores import pairs, roc_curve
+from models.training.split import RowSplit, columns_that_split, split_table
 from service.errors import Invalid
 
 MOST_CELLS = 100_000_000  # of a table that is read for a picture: seconds, column by column

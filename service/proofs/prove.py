@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from models.data import Floats
-from models.export.golden import TOLERANCE, differences
+from models.export.card import TOLERANCE, differences
 from models.export.reference import Reference, keep_to_one_thread
 from models.failpoints import reach
 from models.features.encoding import Features

@@ -14,13 +14,13 @@ import pyarrow as pa
 
 from descent.spec import RunConfig
 from models.data import Floats, Integers, Table, generator, read_rows, read_table
-from models.evaluation.split import columns_that_split, split_table
-from models.export.golden import golden_rows
+from models.export.card import golden_rows
 from models.export.reference import Reference
 from models.features.inputs import Choice, Input
 from models.features.targets import ClassTarget
 from models.predict.predictor import Predictor
 from models.predict.values import Problems, RawValue
+from models.training.split import columns_that_split, split_table
 from service.proofs.messages import ProofJob, StoredTable
 
 Source = Literal["held_out", "training", "golden"]

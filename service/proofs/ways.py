@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from models.data import Categories, Floats
 from models.export import bundle, onnx_graph
-from models.export.portable import Portable
+from models.export.bundle import Portable
 from models.features.inputs import Choice, Input, Moment
 from models.features.targets import ClassTarget
 from models.predict.predictor import Prediction, Predictor

@@ -9,7 +9,7 @@ import structlog
 from models.checkpoint import read_parameters
 from models.errors import CheckpointCorrupt
 from models.features.encoding import Features
-from models.nets.closed_form import Line, describe_line
+from models.nets.stack import Line, describe_line
 from service.errors import BlobCorrupt, Conflict
 from service.storage.blobs import BlobStore, read_blob
 

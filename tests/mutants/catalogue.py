@@ -122,7 +122,7 @@ MUTANTS = (
     ),
     Mutant(
         "a difference of a hundredth is none",
-        "models/export/golden.py",
+        "models/export/card.py",
         "TOLERANCE = 1e-5",
         "TOLERANCE = 1e-2",
         "tests/service/proofs/test_ways.py::test_a_way_that_is_off_by_a_thousandth_is_found",

@@ -10,9 +10,8 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from descent.spec import ColumnType, LossName, ModelSpec, OptimizerSpec
-from models.engine.losses import ErrorLoss, Loss, choose_loss
 from models.engine.optimizers import make_optimizer
-from models.engine.steps import Autograd, DensePasses, Stepper
+from models.engine.steps import Autograd, DensePasses, ErrorLoss, Loss, Stepper, choose_loss
 from models.features.targets import ClassTarget, NumberTargets
 from models.nets.architectures import build, flatten
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from descent.spec import Task
 from models.data import Table
-from models.export.golden import TOLERANCE
-from models.export.portable import Portable
+from models.export.bundle import Portable
+from models.export.card import TOLERANCE
 from models.features.encoding import Features
 from models.predict.predictor import Prediction, Predictor
 from tests.models.samples import make_table, passengers

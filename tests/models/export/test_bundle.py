@@ -14,7 +14,7 @@ import pytest
 from models.errors import BundleInvalid
 from models.export import bundle
 from models.export.bundle import MANIFEST, MEMBERS
-from models.export.golden import golden_rows
+from models.export.card import golden_rows
 from models.features.inputs import Numeric
 from tests.models.export.portables import ABOUT, portable, portables
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from models.export import bundle, standalone
-from models.export.golden import TOLERANCE, check_golden
+from models.export.card import TOLERANCE, check_golden
 from models.export.onnx_graph import build
 from tests.models.export.portables import agree
 

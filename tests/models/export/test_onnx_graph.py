@@ -10,9 +10,9 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from models.export.golden import TOLERANCE, golden_rows
+from models.export.bundle import Portable
+from models.export.card import TOLERANCE, golden_rows
 from models.export.onnx_graph import build
-from models.export.portable import Portable
 from models.features.inputs import Choice, Input
 from models.features.targets import ClassTarget, NumberTargets
 from models.predict.predictor import Prediction

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.nets.onnx_session import BLOCK, MANY, REACH, OnnxSession, is_fit
-from models.nets.stack import Stack, load_stack
+from models.nets.stack import BLOCK, MANY, REACH, OnnxSession, Stack, is_fit, load_stack
 
 NEAR = 1e-5
 

@@ -12,7 +12,7 @@ from models.errors import Diverged
 from models.nets.stack import load_stack
 from models.predict.predictor import Predictor
 from models.training.interface import Frame
-from models.training.trajectory import MAX_FRAMES, MAX_NUMBERS
+from models.training.outcome import MAX_FRAMES, MAX_NUMBERS
 from tests.models.samples import LINE, SURVIVAL, Outcome, learn, passengers, scores
 from tests.models.training.test_resume import stop_at
 

@@ -10,8 +10,8 @@ import pytest
 
 from descent.spec import RunConfig
 from models.data import Integers, read_rows, read_table
-from models.evaluation.split import split_table
-from models.export.golden import golden_rows
+from models.export.card import golden_rows
+from models.training.split import split_table
 from service.proofs import rows
 from tests.service.proofs import proved
 from tests.service.proofs.proved import FEATURES, ROWS, TYPES, Proved, houses

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from models.export.golden import TOLERANCE
+from models.export.card import TOLERANCE
 from service.proofs.ways import WAYS
 from tests.service.worker.workplace import until
 

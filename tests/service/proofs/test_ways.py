@@ -10,7 +10,7 @@ import pytest
 
 from models import checkpoint
 from models.data import Floats
-from models.export.golden import TOLERANCE, differences, golden
+from models.export.card import TOLERANCE, differences, golden
 from service.proofs import ways
 from service.proofs.rows import Sample
 from service.proofs.ways import WAYS, Answered, Subject, Way

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from models.evaluation.scores import (
+from models.features.targets import ClassTarget, NumberTargets
+from models.training.scores import (
     area_under_curve,
     evaluate_baseline,
     evaluate_classes,
     evaluate_numbers,
 )
-from models.features.targets import ClassTarget, NumberTargets
 
 ONE = NumberTargets(("y",), ("number",), (0.0,), (1.0,), (0.0,), (1.0,), (0.0,), (1.0,))
 _PAIR = ((0.0, 0.0), (1.0, 1.0))

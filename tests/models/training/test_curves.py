@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.evaluation.scores import MOST_POINTS, area_under_curve, pairs, roc_curve
+from models.training.scores import MOST_POINTS, area_under_curve, pairs, roc_curve
 
 rows = st.lists(st.tuples(st.booleans(), st.integers(0, 20)), min_size=2, max_size=60).filter(
     lambda found: len({is_positive for is_positive, _ in found}) == 2

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from models.data import Table
-from models.evaluation.importance import CEILING, permutation_importance
 from models.predict.predictor import Predictor
+from models.training.scores import CEILING, permutation_importance
 from tests.models.samples import LINE, SURVIVAL, learn, make_table, passengers
 
 FIT = LINE | {
