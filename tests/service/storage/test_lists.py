@@ -158,7 +158,8 @@ def pages(client: httpx.Client, url: str) -> Iterator[str]:
 
 def test_no_list_sorts_or_scans_a_table(engine: Engine, client: httpx.Client) -> None:
     ids = fill(engine, client, ROWS)
-    wrong, paged = [], 0
+    wrong: list[object] = []
+    paged = 0
     for each, index in LISTS.items():
         for url in pages(client, each.format(**ids)):
             paged += "after" in url
