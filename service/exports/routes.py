@@ -9,7 +9,7 @@ from typing import Annotated, BinaryIO
 
 from anyio.to_thread import run_sync
 from fastapi import Depends, Path, Query, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
@@ -21,6 +21,7 @@ from service.exports.transfers import Format, Imported, Transfers, options_of
 from service.http import strict_route
 from service.http.dependencies import BlobsDep, EngineDep, ReadSession, ScratchDep, SettingsDep
 from service.http.etags import etag_of, not_modified
+from service.http.responses import json_response
 from service.jobs.waiting import WakeDep
 from service.registry import versions
 from service.registry.representation import version_body
@@ -186,7 +187,7 @@ def _write(file: BinaryIO, data: bytes) -> None:
         raise
 
 
-def _created(session: Session, name: str, number: int) -> JSONResponse:
+def _created(session: Session, name: str, number: int) -> Response:
     try:
         body = version_body(versions.find_version(session, name, number), {}, None)
     except ValidationError as error:  # its metrics, say; nothing is kept that cannot be told
@@ -195,4 +196,4 @@ def _created(session: Session, name: str, number: int) -> JSONResponse:
             code="bundle_invalid",
         ) from error
     location = f"/api/v1/models/{name}/versions/{number}"
-    return JSONResponse(body.model_dump(mode="json"), 201, {"Location": location})
+    return json_response(body, 201, {"Location": location})

@@ -3,12 +3,12 @@
 from typing import Annotated, Any
 
 from fastapi import Path, Request, Response
-from fastapi.responses import JSONResponse
 
 from descent.spec import Name
 from service.http import strict_route
 from service.http.dependencies import ReadSession
 from service.http.etags import etag_of, not_modified
+from service.http.responses import json_response
 from service.predict import contracts
 from service.registry import versions
 
@@ -34,4 +34,4 @@ def get_contract(
     etag = etag_of(document)
     if not_modified(request, etag):
         return Response(status_code=304, headers={"ETag": etag})
-    return JSONResponse(document, headers={"ETag": etag})
+    return json_response(document, headers={"ETag": etag})

@@ -4,7 +4,6 @@ from typing import Annotated, Any, Literal
 
 from anyio.to_thread import run_sync
 from fastapi import Query, Request, Response
-from fastapi.responses import JSONResponse
 
 from descent import schemas
 from descent.spec import RunConfig
@@ -14,6 +13,7 @@ from service.errors import NotFound
 from service.http import strict_route
 from service.http.dependencies import BlobsDep, ScratchDep
 from service.http.etags import etag_of, not_modified
+from service.http.responses import json_response
 from service.predict.evaluations import Stored, evaluate
 from service.predict.inference import Inference, InferenceDep
 from service.predict.routes import predictor_of
@@ -62,7 +62,7 @@ async def get_run_evaluation(
             except FileNotFoundError as error:  # deleted, and collected, since it was fetched
                 raise NotFound(f"The dataset of the run {run_id} is gone.") from error
 
-    return JSONResponse(await inference.executor.run(compute), headers={"ETag": etag})
+    return json_response(await inference.executor.run(compute), headers={"ETag": etag})
 
 
 def _found(inference: Inference, run_id: str) -> tuple[RunConfig, DatasetVersion, versions.Target]:

@@ -290,8 +290,8 @@ MUTANTS = (
     Mutant(
         "a run that kills its process is tried for ever",
         "service/jobs/deaths.py",
-        'MOST = {"worker_lost": 3,',
-        'MOST = {"worker_lost": 3_000_000,',
+        'MOST: dict[DeathCode, int] = {"worker_lost": 3,',
+        'MOST: dict[DeathCode, int] = {"worker_lost": 3_000_000,',
         f"{LIFECYCLE}::test_three_deaths_without_a_new_checkpoint_end_the_run",
     ),
     Mutant(

@@ -16,6 +16,8 @@ from service.storage.database import time_of_day, writing
 from service.worker import supervisor
 from tests.service.rows import add_run
 
+pytestmark = pytest.mark.both_databases
+
 #: the clocks of the machine
 WALL = {"utc_now", "now", "time", "today", "utcnow"}
 

@@ -25,27 +25,29 @@ from tests.engines import statements_of
 from tests.service.rows import add_dataset, add_run, checkpoint_at, metric_rows
 from tests.serving import serving
 
+pytestmark = pytest.mark.both_databases
+
 ROWS = 6
-#: the lists, with their usual filters
-LISTS = (
-    "/datasets",
-    "/runs",
-    "/runs?state=queued",
-    "/runs?dataset={dataset}",
-    "/runs?model=m",
-    "/runs?state=queued&dataset={dataset}",
-    "/runs/{run}/checkpoints",
-    "/runs/{run}/events",
-    "/batch_predictions",
-    "/batch_predictions?state=queued",
-    "/batch_predictions?dataset={dataset}",
-    "/batch_predictions?model=m",
-    "/models",
-    "/models/m/versions",
-    "/models/m/aliases",
-    "/models/m/aliases/a/history",
-    "/keys",
-)
+#: the lists with their usual filters, and the index that SQLite must read each from
+LISTS = {
+    "/datasets": "ix_datasets_newest",
+    "/runs": "ix_runs_newest",
+    "/runs?state=queued": "ix_runs_state",
+    "/runs?dataset={dataset}": "ix_runs_dataset",
+    "/runs?model=m": "ix_runs_model",
+    "/runs?state=queued&dataset={dataset}": "ix_runs_(state|dataset)",
+    "/runs/{run}/checkpoints": "ix_checkpoints_newest",
+    "/runs/{run}/events": "autoindex_events",
+    "/batch_predictions": "ix_batch_predictions_newest",
+    "/batch_predictions?state=queued": "ix_batch_predictions_state",
+    "/batch_predictions?dataset={dataset}": "ix_batch_predictions_dataset",
+    "/batch_predictions?model=m": "ix_batch_predictions_model",
+    "/models": "ix_models_newest",
+    "/models/m/versions": "autoindex_model_versions",
+    "/models/m/aliases": "ix_aliases_newest",
+    "/models/m/aliases/a/history": "autoindex_alias_moves",
+    "/keys": "autoindex_keys",
+}
 #: lists of several states, which are read one by one and then merged
 MERGED = (
     "/runs?state=queued&state=running&state=failed",
@@ -53,6 +55,8 @@ MERGED = (
 )
 
 
+#: what PostgreSQL may prefer to an index while a table is small
+OTHER_WAYS = ("seqscan", "bitmapscan", "sort", "incremental_sort", "hashjoin", "mergejoin")
 #: the queries of the threads that keep the keys and the models up to date
 IN_THE_BACKGROUND = ("SELECT keys.sha256,", "SELECT model_changes.")
 
@@ -125,8 +129,7 @@ def plan(engine: Engine, sql: str, values: Any) -> list[str]:
     is_sqlite = engine.dialect.name == "sqlite"
     with engine.connect() as connection:
         if not is_sqlite:
-            # So small a table would be sorted although there is an index.
-            for way in ("seqscan", "sort", "bitmapscan", "hashjoin", "mergejoin"):
+            for way in OTHER_WAYS:
                 connection.execute(text(f"SET LOCAL enable_{way} = off"))
         explain = "EXPLAIN QUERY PLAN " if is_sqlite else "EXPLAIN "
         rows = connection.exec_driver_sql(explain + sql, values).all()
@@ -155,14 +158,18 @@ def pages(client: httpx.Client, url: str) -> Iterator[str]:
 
 def test_no_list_sorts_or_scans_a_table(engine: Engine, client: httpx.Client) -> None:
     ids = fill(engine, client, ROWS)
-    wrong, paged = [], 0
-    for each in LISTS:
+    wrong: list[object] = []
+    paged = 0
+    for each, index in LISTS.items():
         for url in pages(client, each.format(**ids)):
             paged += "after" in url
-            for sql, values in statements(engine, client, url):
-                lines = plan(engine, sql, values)
-                if sorts(lines) or scans(lines):
-                    wrong.append((url, sql, lines))
+            plans = [plan(engine, *query) for query in statements(engine, client, url)]
+            if any(sorts(lines) or scans(lines) for lines in plans):
+                wrong.append((url, plans))
+            # PostgreSQL chooses between two indexes by its statistics, SQLite by the query.
+            is_sqlite = engine.dialect.name == "sqlite"
+            if is_sqlite and not re.search(rf"{index}\b|{index}_\d", str(plans)):
+                wrong.append((url, index, plans))
     assert wrong == []
     assert paged >= len(LISTS) - 1
 
