@@ -112,12 +112,11 @@ class ForkedChild(LocalChild):
             self._control.sendall(bytes([number]))
 
     def exit_code(self) -> int | None:
-        self.close()
+        status = b""
         with self._control, suppress(ConnectionResetError):
             status = self._control.recv(STATUS_BYTES)
-            if status:  # else the warm parent has died, and the child with it
-                return int(json.loads(status))
-        return None
+        self.close()
+        return int(json.loads(status)) if status else None  # else the warm parent has died
 
 
 class SpawnedChild(LocalChild):
@@ -131,8 +130,9 @@ class SpawnedChild(LocalChild):
         self._process.send_signal(number)
 
     def exit_code(self) -> int | None:
+        status = self._process.wait()
         self.close()
-        return self._process.wait()
+        return status
 
 
 class WarmProcess:
