@@ -72,6 +72,8 @@ def test_a_blob_store_that_does_not_answer_is_reported_in_time(
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "tests")
         client = serve(settings.model_copy(update={"blob_url": "s3://silent"}))
         for _ in range(3):
             began = time.monotonic()
