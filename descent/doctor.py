@@ -32,6 +32,7 @@ CHECKS = TypeAdapter(list[Check])
 PARTS = {
     "database": "see its log; `descent migrate` brings an older schema up to date",
     "blobs": "see its log; look at DESCENT_BLOB_URL and at the free space",
+    "disk": "free some space on the service's machine, or set DESCENT_DATA_DIR to a larger disk",
     "workers": "start one: `descent worker`, or `descent serve` without --no-worker",
 }
 #: the name of the check that fails if the service gives no answer

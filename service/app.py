@@ -102,6 +102,9 @@ def create_app(settings: Settings, engine: Engine, wake: Callable[[], None] = _n
     state = app.state
     state.settings, state.engine, state.blobs, state.scratch = settings, engine, blobs, scratch
     state.keys, state.telemetry = keys, telemetry
+    own_engine = create_database(engine.url.render_as_string(hide_password=False))
+    state.probes = system.probes_of(settings, own_engine, blobs)
+    state.probes_engine = own_engine
     state.watcher, state.wake, state.end_streams = watcher, wake, watcher.stop
     state.ingester = Ingester(settings, engine, blobs, scratch)
     state.inference, state.serving = inference, inference.directory
@@ -163,6 +166,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         inference.traffic.close()
         await run_sync(inference.executor.close)
         await run_sync(keys.close)
+    state.probes_engine.dispose()
     inference.engine.dispose()
 
 

@@ -1,7 +1,8 @@
 """The routes about the service itself: health, metrics, what it can train."""
 
-from collections.abc import Iterator
+import shutil
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from fastapi import Request, Response
@@ -10,18 +11,20 @@ from sqlalchemy.orm import Session
 
 from descent import schemas
 from descent.spec import ARCHITECTURES
-from service.errors import ServiceError
-from service.http.dependencies import BlobsDep, EngineDep, ReadSession, SettingsDep
+from service.errors import StorageFull, StorageUnavailable
+from service.http.dependencies import EngineDep, ReadSession, SettingsDep
 from service.http.etags import cached
+from service.http.probes import Found, Probe, Probes, ProbesDep
 from service.http.strict_route import has_etag, open_route, router
 from service.http.telemetry import CONTENT_TYPE, Telemetry
 from service.jobs.tables import Worker
 from service.runs.telemetry import run_states
+from service.settings import MIB, Settings
 from service.storage.blobs import BlobStore
 from service.storage.database import check_schema, reading, time_of_day
 from service.version import version
 
-SEEN_WITHIN = timedelta(seconds=30)  # three times the interval at which a worker says it is there
+SEEN_WITHIN = timedelta(seconds=30)  # three heartbeats of a worker
 #: the settings that limit what a client may send
 LIMITS = (
     "max_json_bytes",
@@ -38,63 +41,73 @@ root = router(tags=["service"])
 api = router(tags=["service"])
 
 
+# `async`, because plain functions wait for a free thread, and uploads can occupy all of them.
 @root.get("/healthz", operation_id="get_health")
 @open_route
-def health() -> schemas.Health:
+async def health() -> schemas.Health:
     """Say that the process is alive."""
     return schemas.Health()
 
 
 @root.get("/readyz", operation_id="get_readiness", responses={503: {"model": schemas.Readiness}})
 @open_route
-def ready(engine: EngineDep, blobs: BlobsDep, response: Response) -> schemas.Readiness:
+async def ready(probes: ProbesDep, response: Response) -> schemas.Readiness:
     """Say whether the service can serve, part by part."""
-    found = list(_parts(engine, blobs))
+    found = await probes.parts()
     is_ready = all(part.state == "ok" for part in found if part.required)
     response.status_code = 200 if is_ready else 503
     return schemas.Readiness(status="ready" if is_ready else "not_ready", parts=found)
 
 
-def _parts(engine: Engine, blobs: BlobStore) -> Iterator[schemas.Part]:
-    yield _database_part(engine)
-    yield _blobs_part(blobs)
-    yield _workers_part(engine)
+def probes_of(settings: Settings, engine: Engine, blobs: BlobStore) -> Probes:
+    """Return the probes of all parts.
+
+    The engine must not be that of the requests, which can use all of its connections.
+    """
+    # Without a worker runs wait in the queue, and everything else is served.
+    return Probes(
+        Probe("database", "The database", required=True, look=partial(_look_at_database, engine)),
+        Probe("blobs", "The blob store", required=True, look=partial(_look_at_blobs, blobs)),
+        Probe("disk", "The disk", required=True, look=partial(_look_at_disk, settings)),
+        Probe("workers", "The database", required=False, look=partial(_look_at_workers, engine)),
+    )
 
 
-def _database_part(engine: Engine) -> schemas.Part:
-    try:
-        check_schema(engine)
-    except ServiceError as error:
-        return schemas.Part(name="database", state="failed", required=True, detail=error.detail)
-    return schemas.Part(name="database", state="ok", required=True)
+def _look_at_database(engine: Engine) -> Found:
+    check_schema(engine)
+    return "ok", None
 
 
-def _blobs_part(blobs: BlobStore) -> schemas.Part:
-    try:
-        blobs.check()
-    except ServiceError as error:
-        return schemas.Part(name="blobs", state="failed", required=True, detail=error.detail)
-    return schemas.Part(name="blobs", state="ok", required=True)
+def _look_at_blobs(blobs: BlobStore) -> Found:
+    blobs.check()
+    return "ok", None
 
 
-def _workers_part(engine: Engine) -> schemas.Part:
-    # Not required: without a worker runs wait in the queue, while all else is served.
-    try:
-        with reading(engine) as session:
-            found = workers(session)
-    except ServiceError as error:
-        return schemas.Part(name="workers", state="failed", required=False, detail=error.detail)
+def _look_at_disk(settings: Settings) -> Found:
+    for folder in filter(None, (settings.data_dir.absolute(), settings.blob_dir)):
+        try:
+            free = shutil.disk_usage(folder).free
+        except OSError as error:
+            raise StorageUnavailable(f"{folder} cannot be read: {error.strerror}.") from error
+        if free < settings.ready_disk_bytes:
+            raise StorageFull(
+                f"{folder} has {free // MIB} MiB of free space, and DESCENT_READY_DISK_BYTES"
+                f" asks for {settings.ready_disk_bytes // MIB}: free some."
+            )
+    return "ok", None
+
+
+def _look_at_workers(engine: Engine) -> Found:
+    with reading(engine) as session:
+        found = workers(session)
     if not found:
-        detail = "No worker was heard of in the last 30 s: runs wait in the queue."
-        return schemas.Part(name="workers", state="absent", required=False, detail=detail)
+        return "absent", "No worker has sent a heartbeat in the last 30 s: runs wait in the queue."
     warm = sum(worker.state == "ready" for worker in found)
-    detail = f"{warm} of {len(found)} ready to train"
-    state: Any = "ok" if warm else "warming"
-    return schemas.Part(name="workers", state=state, required=False, detail=detail)
+    return "ok" if warm else "warming", f"{warm} of {len(found)} ready to train"
 
 
 def workers(session: Session) -> list[schemas.WorkerInfo]:
-    """Return the workers that were heard of lately."""
+    """Return the workers with a recent heartbeat."""
     since = time_of_day(session) - SEEN_WITHIN
     found = session.scalars(select(Worker).where(Worker.seen_at > since).order_by(Worker.id))
     return [

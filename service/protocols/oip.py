@@ -14,14 +14,14 @@ from typing import Annotated, Any
 import orjson
 from anyio.to_thread import run_sync
 from fastapi import Depends, Header, Path, Request, Response
-from sqlalchemy import select
 
 from descent.schemas.protocols import InferAnswer, InferRequest
 from descent.spec import Name
 from models.predict.predictor import Predictor
 from models.predict.values import ValueProblem
-from service.errors import UnsupportedMedia
+from service.errors import Busy, UnsupportedMedia
 from service.http import strict_route
+from service.http.probes import ProbesDep
 from service.predict import bodies
 from service.predict.inference import Inference, InferenceDep
 from service.predict.remarks import remarks
@@ -64,17 +64,18 @@ def server() -> dict[str, Any]:
 
 @router.get("/health/live", operation_id="oip_live")
 @strict_route.open_route
-def live() -> dict[str, bool]:
+async def live() -> dict[str, bool]:
     """Tell that the process answers."""
     return {"live": True}
 
 
 @router.get("/health/ready", operation_id="oip_ready")
 @strict_route.open_route
-def ready(inference: InferenceDep) -> dict[str, bool]:
+async def ready(probes: ProbesDep) -> dict[str, bool]:
     """Tell whether models can be asked: 503 where the database does not answer."""
-    with reading(inference.engine) as session:
-        session.execute(select(1))
+    database = await probes.part("database")
+    if database.state != "ok":
+        raise Busy(database.detail, code="database_unavailable")
     return {"ready": True}
 
 

@@ -218,7 +218,9 @@ def alembic_config(connection: Connection) -> Config:
 
 
 def schema_version(engine: Engine) -> str | None:
-    with translated_errors(), engine.connect() as connection:
+    # Without the option this would wait for SQLite's write lock.
+    reader = engine.execution_options(reads_only=True)
+    with translated_errors(), reader.connect() as connection:
         return MigrationContext.configure(connection).get_current_revision()
 
 
