@@ -24,9 +24,8 @@ from pydantic import BaseModel
 from descent import schemas
 from descent.datasets import DatasetCalls, file_content
 from descent.errors import Unavailable, Unreachable
-from descent.job import BatchPrediction
 from descent.model import Model
-from descent.run import Run
+from descent.run import BatchPrediction, Run
 from descent.transport import API, ApiCall, Connection, Transport, part
 
 DEFAULT_URL = "http://127.0.0.1:8000"

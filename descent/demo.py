@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 from descent.client import Client
-from descent.curve import watch
 from descent.errors import DescentError
 from descent.output import FAILED, INTERRUPTED, OK
+from descent.progress import watch
 from descent.run import Run
 from descent.schemas import Parameters
 

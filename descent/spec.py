@@ -4,12 +4,14 @@ The API, the command line, the client and the training process all use these cla
 configuration means the same everywhere. They know nothing of HTTP, SQL or torch.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from operator import itemgetter
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    BaseModel,
     BeforeValidator,
     ConfigDict,
     Discriminator,
@@ -21,7 +23,33 @@ from pydantic import (
     model_validator,
 )
 
-from descent.strict import WHOLE, Strict, name_object_defaults
+
+class Strict(BaseModel):
+    """A request body: unknown fields and wrong types are errors; instances never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def _whole(value: Any) -> Any:  # noqa: ANN401  input, not yet validated
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+#: Lets an `int` accept 5.0: JSON has one type of number, and in JSON Schema 5.0 is an integer.
+#: Put it after the bounds; before them it would hide them from the OpenAPI document.
+WHOLE = BeforeValidator(_whole)
+
+
+def name_object_defaults(schema: dict[str, Any]) -> None:
+    """Rename defaults that are objects to `x-default`: generators of clients refuse them.
+
+    The page reads them there. The description repeats them for people.
+    """
+    for field in schema["properties"].values():
+        if isinstance(field.get("default"), dict):
+            field["x-default"] = field.pop("default")
+            default = f"Default: `{json.dumps(field['x-default'])}`."
+            field["description"] = " ".join(filter(None, (field.get("description"), default)))
+
 
 MAX_EPOCHS = 1_000_000
 MAX_LAYERS = 64
@@ -103,7 +131,7 @@ class Mlp(Strict):
     """Hidden layers of the given widths, each followed by the activation and dropout."""
 
     type: Literal["mlp"] = "mlp"
-    hidden: Annotated[list[Width], Field(min_length=1, max_length=MAX_LAYERS)] = [64, 64]  # noqa: RUF012  pydantic copies it
+    hidden: Annotated[list[Width], Field(min_length=1, max_length=MAX_LAYERS)] = [64, 64]
     activation: Activation = "relu"
     dropout: Fraction = 0.0
 
@@ -373,7 +401,7 @@ class RunConfig(Strict):
             Annotated[str, Field(max_length=256)],
         ],
         Field(max_length=64),
-    ] = {}  # noqa: RUF012  pydantic copies it
+    ] = {}
 
     @property
     def targets(self) -> list[str]:

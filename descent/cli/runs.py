@@ -9,8 +9,8 @@ import typer
 from rich.console import Console
 
 from descent.cli.arguments import AsJson, DatasetId, Limit, RunId, Set, client, settings
-from descent.curve import watch
 from descent.output import print_columns, print_done, print_list, print_one, print_result, print_run
+from descent.progress import watch
 from descent.run import Run
 
 COLUMNS = {

@@ -5,14 +5,6 @@ Bodies of other projects' protocols are in `protocols`, which the client does no
 Requests refuse unknown fields. Responses may gain fields, so clients ignore unknown ones.
 """
 
-from descent.schemas.batch import (
-    AddedColumn,
-    BatchPrediction,
-    BatchPredictionRequest,
-    BatchProgress,
-    ModelRef,
-    PredictingVersion,
-)
 from descent.schemas.common import (
     TERMINAL_STATES,
     BatchId,
@@ -47,10 +39,14 @@ from descent.schemas.datasets import (
     TopValue,
 )
 from descent.schemas.models import (
+    AddedColumn,
     Alias,
     AliasMove,
     AliasPut,
     BaselineMetrics,
+    BatchPrediction,
+    BatchPredictionRequest,
+    BatchProgress,
     Canary,
     CanaryPut,
     ClassificationMetrics,
@@ -64,9 +60,11 @@ from descent.schemas.models import (
     InputColumn,
     Model,
     ModelMetrics,
+    ModelRef,
     ModelVersion,
     OutputColumn,
     Parameters,
+    PredictingVersion,
     Prediction,
     PredictionError,
     Predictions,

@@ -15,8 +15,7 @@ from descent.schemas.common import (
     Scalar,
     Wire,
 )
-from descent.spec import ColumnName, ColumnType
-from descent.strict import Strict
+from descent.spec import ColumnName, ColumnType, Strict
 
 
 class Histogram(Wire):

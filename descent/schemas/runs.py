@@ -20,8 +20,7 @@ from descent.schemas.common import (
     Wire,
 )
 from descent.schemas.models import ModelMetrics
-from descent.spec import Name, RunConfig
-from descent.strict import Strict
+from descent.spec import Name, RunConfig, Strict
 
 
 class Progress(Wire):

@@ -7,7 +7,7 @@ from pydantic import AwareDatetime, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticKnownError
 
 from descent.schemas.common import KeyId, Wire
-from descent.strict import Strict
+from descent.spec import Strict
 
 
 def _text(value: Any) -> Any:  # noqa: ANN401  input, not yet validated

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from descent.curve import BLANK, Curve, Event, axis, draw, watch
+from descent.progress import BLANK, Curve, Event, axis, draw, watch
 
 
 def rows(*values: float, first: int = 1, split: str = "train") -> Event:

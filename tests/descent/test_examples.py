@@ -11,10 +11,9 @@ import pytest
 
 import descent.client
 from descent import Client
-from descent.job import BatchPrediction
 from descent.model import Model
 from descent.predictions import Predictions
-from descent.run import Run
+from descent.run import BatchPrediction, Run
 from tests.serving import RunService
 
 pytestmark = pytest.mark.slow

@@ -9,9 +9,9 @@ import pytest
 from nbclient import NotebookClient
 from rich.console import Console
 
-from descent.curve import Event
 from descent.errors import Unreachable
 from descent.progress import (
+    Event,
     Markup,
     TrainingProgress,
     in_notebook,

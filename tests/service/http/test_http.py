@@ -14,8 +14,7 @@ from pydantic import Field, SecretStr
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
-from descent.spec import RunConfig
-from descent.strict import Strict
+from descent.spec import RunConfig, Strict
 from service.access.tables import Key
 from service.errors import BadRequest, Invalid
 from service.http import validation

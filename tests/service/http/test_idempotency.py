@@ -12,7 +12,7 @@ from fastapi import Request, Response
 from sqlalchemy import Engine, event, func, select
 from sqlalchemy.exc import OperationalError
 
-from descent.strict import Strict
+from descent.spec import Strict
 from service.errors import Conflict, Invalid, NotFound
 from service.http import idempotency
 from service.http.dependencies import EngineDep, WriteSession
