@@ -29,19 +29,20 @@ class Gpu:
 def found_gpus(driver: Path = DRIVER, variables: Mapping[str, str] = os.environ) -> tuple[Gpu, ...]:
     """Return the GPUs that the driver knows, or those of them that `CUDA_VISIBLE_DEVICES` names."""
     models = [_model(folder / "information") for folder in sorted(driver.glob("*"))]
-    if VISIBLE not in variables:
+    visible = variables.get(VISIBLE)
+    if visible is None:
         # The driver's folders are in the order of the bus, which is not CUDA's default.
-        places = {ORDER: "PCI_BUS_ID"}
-        numbers = [(str(number), model) for number, model in enumerate(models)]
-    else:
-        places = {}
-        same = models[0] if len(set(models)) == 1 else UNKNOWN
-        numbers = [(n.strip(), same) for n in variables[VISIBLE].split(",")] if models else []
-        numbers = [(n, model) for n, model in numbers if n and n != "-1"]
-    return tuple(
-        Gpu(name, model, places | {VISIBLE: number, OWN_DEVICE: name})
-        for name, (number, model) in ((f"cuda:{i}", each) for i, each in enumerate(numbers))
-    )
+        by_bus = {ORDER: "PCI_BUS_ID"}
+        return tuple(_gpu(i, str(i), model, by_bus) for i, model in enumerate(models))
+    numbers = [number.strip() for number in visible.split(",")] if models else []
+    model = models[0] if len(set(models)) == 1 else UNKNOWN
+    shown = (number for number in numbers if number not in {"", "-1"})
+    return tuple(_gpu(i, number, model, {}) for i, number in enumerate(shown))
+
+
+def _gpu(index: int, number: str, model: str, order: Mapping[str, str]) -> Gpu:
+    name = f"cuda:{index}"
+    return Gpu(name, model, {VISIBLE: number, OWN_DEVICE: name, **order})
 
 
 def _model(information: Path) -> str:

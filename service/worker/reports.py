@@ -110,7 +110,7 @@ def _last_words(path: Path) -> str:
 
 
 def describe(line: bytes, error: ValidationError) -> str:
-    """Say in what way a message is not one of its kind; named by its type, where it has one."""
+    """Say why a message is not valid, with its type where it has one."""
     try:
         name = json.loads(line)["type"]
     except (ValueError, TypeError, KeyError):

@@ -6,6 +6,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 FENCING = "tests/service/worker/test_fencing.py"
+WARM = "tests/service/worker/test_warm.py"
+TOY = "tests/service/worker/test_toy_kind.py"
 LATE = f"{FENCING}::test_a_late_write_is_refused_and_changes_nothing"
 LIFECYCLE = "tests/service/runs/test_lifecycle.py"
 METRICS = "tests/service/runs/test_metrics.py"
@@ -314,6 +316,42 @@ MUTANTS = (
         "        self._send(signal.SIGTERM)",
         "        self._send(signal.SIGQUIT)",
         "tests/service/test_serve.py::test_a_service_that_is_told_to_stop_saves_what_it_trains",
+    ),
+    Mutant(
+        "the children of a supervisor that died go on",
+        "service/worker/warm.py",
+        "        for number in numbers or [signal.SIGKILL]:",
+        "        for number in numbers:",
+        f"{WARM}::test_a_child_whose_supervisor_died_is_killed_and_the_next_one_is_forked",
+    ),
+    Mutant(
+        "each attempt holds the lock of a supervisor",
+        "service/worker/warm.py",
+        "            os.close(descriptor)",
+        "            pass",
+        f"{WARM}::test_a_lock_is_kept_by_the_attempt_that_was_given_it_and_by_no_other",
+    ),
+    Mutant(
+        "attempts inherit the credentials of their worker",
+        "service/worker/launch.py",
+        "if name == failpoints.VARIABLE or not name.startswith(SECRET)",
+        "if True",
+        f"{WARM}::test_variables_are_those_of_one_attempt_and_secrets_of_none",
+    ),
+    Mutant(
+        "an invalid message is skipped",
+        "service/worker/supervisor.py",
+        "                    self._give_up(attempt, reports.describe(line, error))",
+        "                    log.warning(reports.describe(line, error))",
+        f"{TOY}::test_a_message_that_is_none_of_a_toys_is_the_death_of_its_process",
+    ),
+    Mutant(
+        "two attempts get one GPU while another one is free",
+        "service/worker/devices.py",
+        "key=lambda gpu: counts[gpu.name]",
+        "key=lambda gpu: -counts[gpu.name]",
+        "tests/service/worker/test_devices.py"
+        "::test_an_attempt_gets_the_gpu_that_it_asks_for_or_that_the_fewest_hold",
     ),
     # ---- requests -----------------------------------------------------------------------------
     Mutant(
