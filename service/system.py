@@ -14,6 +14,7 @@ from descent.spec import ARCHITECTURES
 from service.errors import StorageFull, StorageUnavailable
 from service.http.dependencies import EngineDep, ReadSession, SettingsDep
 from service.http.etags import cached
+from service.http.paging import PageParams, decode_cursor, encode_cursor, page_response
 from service.http.probes import Found, Probe, Probes, ProbesDep
 from service.http.strict_route import has_etag, open_route, router
 from service.http.telemetry import CONTENT_TYPE, Telemetry
@@ -164,16 +165,30 @@ def system(
     return cached(request, response, body)
 
 
-@api.get("/architectures", operation_id="list_architectures")
-def architectures() -> schemas.Page[schemas.Architecture]:
+@api.get(
+    "/architectures",
+    response_model=schemas.Page[schemas.Architecture],
+    operation_id="list_architectures",
+)
+def architectures(page: PageParams, request: Request) -> Response:
     """List the types of model that a run may ask for."""
-    found = [
-        schemas.Architecture(
-            type=name,
-            title=name.capitalize(),
-            description=(model.__doc__ or "").strip(),
-            json_schema=model.model_json_schema(),
-        )
-        for name, model in ARCHITECTURES.items()
-    ]
-    return schemas.Page(data=found, has_more=False)
+    names, start = list(ARCHITECTURES), 0
+    if page.after is not None:
+        (start,) = decode_cursor("architectures", page.after, int)
+    return page_response(
+        request,
+        names[start : start + page.limit + 1],
+        page,
+        lambda last: encode_cursor("architectures", [names.index(last) + 1]),
+        lambda shown: list(map(_architecture, shown)),
+    )
+
+
+def _architecture(name: str) -> schemas.Architecture:
+    model = ARCHITECTURES[name]
+    return schemas.Architecture(
+        type=name,
+        title=name.capitalize(),
+        description=(model.__doc__ or "").strip(),
+        json_schema=model.model_json_schema(),
+    )

@@ -233,6 +233,14 @@ def test_the_architectures_come_with_their_schemas(client: httpx.Client) -> None
     assert "hidden" in found["mlp"]["schema"]["properties"]
 
 
+def test_the_architectures_come_in_pages_as_every_list(client: httpx.Client) -> None:
+    first = client.get("/api/v1/architectures?limit=2")
+    assert [each["type"] for each in first.json()["data"]] == ["linear", "mlp"]
+    second = client.get(first.links["next"]["url"]).json()
+    assert [each["type"] for each in second["data"]] == ["layers"]
+    assert (second["has_more"], second["next_cursor"]) == (False, None)
+
+
 def test_the_system_says_what_runs_and_what_is_limited(client: httpx.Client) -> None:
     found = client.get("/api/v1/system").json()
     assert found["workers"] == []
