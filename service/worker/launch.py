@@ -111,9 +111,14 @@ class ForkedChild(LocalChild):
         with suppress(BrokenPipeError, ConnectionResetError):
             self._control.sendall(bytes([number]))
 
+    def close(self) -> None:
+        """Close our ends; the warm parent kills the process if it still runs."""
+        super().close()
+        self._control.close()
+
     def exit_code(self) -> int | None:
         status = b""
-        with self._control, suppress(ConnectionResetError):
+        with suppress(ConnectionResetError):
             status = self._control.recv(STATUS_BYTES)
         self.close()
         return int(json.loads(status)) if status else None  # else the warm parent has died

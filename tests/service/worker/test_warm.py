@@ -74,12 +74,10 @@ def test_a_child_that_raises_leaves_its_traceback_in_its_output(
 def test_a_child_whose_supervisor_died_is_killed_and_the_next_one_is_forked(
     parent: WarmProcess, launcher: LocalLauncher, tmp_path: Path
 ) -> None:
-    # Like the kernel for a process that dies, this closes all that a supervisor had open.
     child = launcher.start(toy.__name__, ENDLESS, tmp_path)
     pid = counted(child).pid
     os.kill(pid, signal.SIGSTOP)  # so that it cannot notice by itself
-    child.close()
-    child._control.close()  # type: ignore[attr-defined]  # noqa: SLF001
+    child.close()  # as the kernel does for a process that dies
     until(lambda: pid not in children(parent.pid))
     other = launcher.start(toy.__name__, ENDLESS, tmp_path)
     assert counted(other).count == 1
