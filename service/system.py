@@ -1,4 +1,4 @@
-"""The routes about the service itself: health, metrics, what it can train."""
+"""The routes about the service itself: health, readiness, metrics, system and architectures."""
 
 import shutil
 from datetime import timedelta
@@ -46,7 +46,7 @@ api = router(tags=["service"])
 @root.get("/healthz", operation_id="get_health")
 @open_route
 async def health() -> schemas.Health:
-    """Say that the process is alive."""
+    """Answer as long as the process is alive."""
     return schemas.Health()
 
 
@@ -126,7 +126,7 @@ def workers(session: Session) -> list[schemas.WorkerInfo]:
     ]
 
 
-def _device(device: Any) -> dict[str, Any]:  # noqa: ANN401  what a worker wrote
+def _device(device: object) -> dict[str, Any]:
     return device if isinstance(device, dict) else {"name": device}
 
 
@@ -151,7 +151,7 @@ def system(
     request: Request,
     response: Response,
 ) -> schemas.System | Response:
-    """Say what runs here."""
+    """Return the version, workers, devices, queue and limits of the service."""
     found, states = workers(session), run_states(session)
     devices = {str(device): device for worker in found for device in worker.devices}
     body = schemas.System(

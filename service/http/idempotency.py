@@ -104,7 +104,7 @@ def checked_key(key: str) -> str:
     return key
 
 
-def canonical(body: Any) -> bytes:  # noqa: ANN401  a JSON document
+def canonical(body: object) -> bytes:
     """Return the canonical form of a body: equal documents give equal bytes."""
     return json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
 

@@ -1,6 +1,6 @@
 """Completes the OpenAPI document that FastAPI derives from the routes.
 
-What every route does (key, problems) is said here once instead of at each of them.
+It adds the parts that all routes share, such as the key and the problems.
 """
 
 import json
@@ -37,17 +37,17 @@ IDEMPOTENCY_KEY = {
 }
 IF_MATCH = {
     "description": (
-        "The ETag of what you want to change: 412 if it has changed since. To move an alias it is"
+        "The ETag of the resource to change: 412 if it has changed since. To move an alias it is"
         " required (428)."
     ),
     "schema": {"type": "string"},
 }
 IF_NONE_MATCH = {
-    "description": "An ETag that you have: 304 if it is still the one.",
+    "description": "The ETag of your copy: 304 if the resource has not changed.",
     "schema": {"type": "string"},
 }
 ETAG = {"description": "Names this state of the resource.", "schema": {"type": "string"}}
-NOT_MODIFIED = "What you have is still so."
+NOT_MODIFIED = "The resource has not changed."
 
 
 def describe(app: FastAPI, version: str) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def describe(app: FastAPI, version: str) -> dict[str, Any]:
 
 
 def _complete(operation: dict[str, Any], method: str, marks: Marks) -> None:
-    """Add to an operation what its marks say, and the problems that all can answer."""
+    """Add the properties that the marks of a route give it, and the problems of all routes."""
     if marks.is_open:
         operation["security"] = []
     responses = operation.setdefault("responses", {})
@@ -101,7 +101,7 @@ def _header(name: str, about: dict[str, Any]) -> dict[str, Any]:
 
 
 def _add_models(schemas: dict[str, Any], names: set[str]) -> None:
-    """Add bodies that a route names itself, because it reads or writes them without FastAPI."""
+    """Add the schemas that only a `$ref` of a route names: it reads or writes them itself."""
     wanted = [(BODIES[name], "validation") for name in sorted(names)]
     if wanted:
         _refs, found = models_json_schema(wanted, ref_template=REF)  # type: ignore[arg-type]
@@ -126,6 +126,6 @@ def _marks_of_operations(app: FastAPI) -> dict[tuple[str, str], Marks]:
 def _problem_response() -> dict[str, Any]:
     schema = {"$ref": REF.format(model="Problem")}
     return {
-        "description": "A problem: its `status` says what kind, its `code` says which one.",
+        "description": "A problem: its `code` identifies it, and its `detail` explains it.",
         "content": {"application/problem+json": {"schema": schema}},
     }

@@ -1,4 +1,4 @@
-"""Renders every error as an RFC 9457 problem: one shape, one place, nothing of our insides."""
+"""Renders every error as an RFC 9457 problem, without internal details."""
 
 import json
 
@@ -31,7 +31,7 @@ logger = structlog.get_logger(__name__)
 
 def render(error: ServiceError, *, instance: str | None, request_id: str | None) -> Response:
     body = error.problem() | {"instance": instance, "request_id": request_id}
-    # ASCII, because a detail may repeat what no encoding can carry, such as half a surrogate pair.
+    # ASCII, because a detail may contain half a surrogate pair, which has no encoding.
     text = json.dumps(body, ensure_ascii=True, default=str)
     return Response(text, error.status, dict(error.headers), MEDIA_TYPE)
 
@@ -48,7 +48,7 @@ def respond(request: Request, error: ServiceError) -> Response:
 
 
 def of_fault(error: Exception) -> ServiceError | None:
-    """Return what a client is told about an error, None where it is a fault of ours."""
+    """Return the client's error for an exception, None if the exception is a bug of ours."""
     if isinstance(error, ServiceError):
         return error
     if isinstance(error, DBAPIError) and type(error).__name__ == "DataError":
@@ -58,21 +58,21 @@ def of_fault(error: Exception) -> ServiceError | None:
         detail = "A number of this request is larger than 64 bits can hold."
         return Invalid(detail, code="value_out_of_range")
     if isinstance(error, BlobCorrupt):
-        # The client cannot mend it; who runs the service must learn of it.
+        # Only the operator can repair this.
         logger.error("bytes_lost", reason=str(error))
         return Conflict(f"{error} Upload it again.", code="bytes_lost")
     return None
 
 
 def unexpected() -> ServiceError:
-    """Return what a client is told about a fault of ours: nothing but where to find it."""
+    """Return the client's error for a bug of ours: it names no detail but the log."""
     return ServiceError(
         "The service met an unexpected condition: its log tells more under this request_id."
     )
 
 
 def from_framework(error: HTTPException, path: str) -> ServiceError:
-    """Return our error for one that the framework raised itself."""
+    """Return our error for one that the framework raised."""
     details = {
         404: f"There is no {path[:200]!r} here: /docs lists what there is.",
         405: "The resource does not know this method: see the Allow header.",

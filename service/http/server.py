@@ -203,14 +203,15 @@ class Protocol(HttpToolsProtocol):
     #: the date, as it ends the head of an answer, and the headers that it was made from
     _end_of_head = b""
     _headers_written: list[tuple[bytes, bytes]] | None = None
-    #: the last request that came to its end
+    #: the last request that arrived completely
     _complete: RequestResponseCycle | None = None
-    #: whether a chunk has begun of which no byte came yet, as the last one never has any
+    #: whether a chunk has begun and none of its bytes has come; the last chunk has no bytes
     _in_empty_chunk = False
-    #: the owner of the part that the client has to send next, as `_awaited` gives it
+    #: the part that the client has to send next, and its owner, as `_awaited` gives them
+    _part: Part | None = Part.HEAD
     _owner: object = None
-    #: bytes of this part that the parser, which collects them, has not handed over. Whole reads of
-    #: up to 256 KiB are counted, and not the read with which the part began.
+    #: bytes of this part that have arrived; the parser collects them in memory. This counts whole
+    #: reads of up to 256 KiB, without the read in which the part began.
     _unfinished = 0
     #: since when this part has been awaited; None until the next look of `close_if_slow`
     _since: float | None = None
@@ -229,21 +230,22 @@ class Protocol(HttpToolsProtocol):
 
     def _count(self, received: int) -> None:
         """Count the bytes of a part of a request that is not complete."""
-        _part, owner = self._awaited()
-        if owner is self._owner:
+        part, owner = self._awaited()
+        if part is self._part and owner is self._owner:
             self._unfinished += received
         else:
-            self._begin(owner)
+            self._begin(part, owner)
         if self._unfinished > self.config.max_head_bytes:
             self._refuse(_too_large(self.config.max_head_bytes))
 
-    def _begin(self, owner: object) -> None:
-        self._owner, self._unfinished, self._since = owner, 0, None
+    def _begin(self, part: Part | None, owner: object) -> None:
+        self._part, self._owner, self._unfinished, self._since = part, owner, 0, None
 
     def _awaited(self) -> tuple[Part | None, object]:
         """Return the part of a request that the client has to send next, and the part's owner.
 
-        None is the answer after a complete request: then the server is the one to act.
+        The pair is different for each part of a connection. None is the answer after a complete
+        request: then the server is the one to act.
         """
         cycle = self.cycle
         if cycle is None or cycle.scope is not self.scope:
@@ -253,13 +255,13 @@ class Protocol(HttpToolsProtocol):
         if cycle.response_complete and self.timeout_keep_alive_task is None:
             # Line breaks, which may precede a request, have cancelled the timer of the idle
             # connection, or the end of a body that was answered before has.
-            return Part.HEAD, self
+            return Part.HEAD, cycle
         return None, None
 
     def on_chunk_header(self) -> None:
         self.headers = []  # collects the trailers, which nothing reads: they are no headers
         self._in_empty_chunk = True
-        self._begin(self.cycle)
+        self._begin(Part.TRAILERS, self.cycle)
 
     def on_body(self, body: bytes) -> None:
         self._owner, self._in_empty_chunk = None, False  # so the next count begins anew
@@ -282,7 +284,7 @@ class Protocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def on_message_complete(self) -> None:
-        self._complete = self.cycle
+        self._complete, self._in_empty_chunk = self.cycle, False
         HttpToolsProtocol.on_message_complete(self)
         if self._held is not None:
             held, self._held = self._held, None
@@ -317,8 +319,8 @@ class Protocol(HttpToolsProtocol):
         part, owner = self._awaited()
         if part is None:
             return
-        if owner is not self._owner:
-            self._begin(owner)
+        if part is not self._part or owner is not self._owner:
+            self._begin(part, owner)
         if self._since is None or self._waits_for_us(part):
             self._since = now
         elif now - self._since >= self.config.timeouts[part]:

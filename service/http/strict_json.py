@@ -1,7 +1,7 @@
-"""Reads JSON the strict way: whatever two parsers could understand differently is refused.
+"""Reads strict JSON: it refuses every document that two parsers could understand differently.
 
-The standard parser takes NaN, the last of two equal keys, lone surrogates and any depth that the
-stack holds; a database or another client would choke on what it lets through.
+The standard parser accepts NaN, the last of two equal keys, lone surrogates, and any depth up to
+the size of the stack. Databases and other clients fail on such values.
 """
 
 import json
@@ -20,7 +20,7 @@ INT64 = 2**63
 _TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
 _MAYBE_HUGE_FLOAT = re.compile(r"[eE]\+?[0-9]{3}|[0-9]{300}")
 _MAYBE_HUGE_INT = re.compile(r"[0-9]{19}")
-#: makes one sign of all digits, and one of all that an integer inside a document can follow
+#: turns all digits into one character, and all characters that can precede an integer into another
 _SHAPE = bytes.maketrans(b"0123456789:[ \t\r\n-", b"0" * 10 + b"," * 7)
 _MAYBE_HUGE = b"," + b"0" * 19
 
@@ -30,16 +30,15 @@ def strict_json(
     number: Callable[[str], Any] | None = None,
     constant: Callable[[str], Any] | None = None,
 ) -> Any:  # noqa: ANN401  JSON may hold anything
-    """Return the value of a JSON document; raise BadRequest with a code for what is not strict.
+    """Return the value of a JSON document; raise BadRequest with a code if it is not strict.
 
-    Numbers become what `number` makes of their digits; without it, floats and 64-bit integers.
-    `NaN`, `Infinity` and `-Infinity` become what `constant` makes of them; without it they are
-    refused.
+    `number` converts the digits of each number; without it, numbers become floats and 64-bit
+    integers. `constant` converts `NaN`, `Infinity` and `-Infinity`; without it they are refused.
     """
     if number is None and (quick := _quick(data)) is not _UNSURE:
         return quick
     text = _decode(data)
-    del data  # a table may have the size of the memory that is left
+    del data  # a table may be as large as the remaining memory
     _check_depth(text)
     hooks: dict[str, Any] = (
         _hooks(text) if number is None else {"parse_int": number, "parse_float": number}
@@ -53,7 +52,7 @@ def strict_json(
         raise BadRequest(
             f"The body is not JSON: {error.msg.lower()} at {where}.", code="malformed_json"
         ) from error
-    # Only an escape can bring these two into a string, so most documents are not walked.
+    # Only an escape can put these two into a string, so most documents need no search.
     lowered = text.lower()
     if "\\u0000" in lowered or "\\ud" in lowered:
         _check_strings(value)
@@ -61,17 +60,18 @@ def strict_json(
 
 
 _HOLDERS = frozenset((dict, list))
-#: what `_quick` returns where it cannot prove that a document is strict
+#: the result of `_quick` if it cannot prove that a document is strict
 _UNSURE = object()
 
 
-def _quick(data: bytes) -> Any:  # noqa: ANN401  JSON may hold anything
+def _quick(data: bytes) -> object:
     """Return the value of a document that is provably strict, else `_UNSURE`: ten times faster.
 
-    orjson refuses NaN, infinite numbers, lone surrogates and what is not UTF-8, but it takes the
-    last of two equal keys, and depth and integers that are not ours.
+    orjson refuses NaN, infinite numbers, lone surrogates and invalid UTF-8, but it accepts the last
+    of two equal keys, deeper nesting and larger integers than we do.
     """
-    # Behind these escapes are NUL, half surrogates, and the signs that `_is_distinct` counts.
+    # These escapes can stand for NUL, half surrogates, and the characters that
+    # `_is_flat_and_distinct` counts.
     if b"\\u" in data or _MAYBE_HUGE in data.translate(_SHAPE):
         return _UNSURE
     try:
@@ -82,13 +82,13 @@ def _quick(data: bytes) -> Any:  # noqa: ANN401  JSON may hold anything
     return value if is_sure else _UNSURE
 
 
-def _is_flat_and_distinct(value: Any, data: bytes) -> bool:  # noqa: ANN401  JSON may hold anything
-    """Return whether no key is given twice and nothing nests too deep; False if in doubt.
+def _is_flat_and_distinct(value: dict[str, Any] | list[Any], data: bytes) -> bool:
+    """Return whether no key occurs twice and nothing nests too deep; False if in doubt.
 
-    A value holds as many keys as its text has colons, and as many arrays and objects as opening
-    brackets, or fewer: a repeated key is one colon without a key. Equal counts prove that nothing
-    got lost and that there is nothing below. Colons inside strings, as in times, are counted too;
-    brackets inside strings leave a doubt.
+    The text has at least one colon for each key of the value, and one opening bracket for each
+    array and object. A repeated key is a colon without a key in the value. So equal counts prove
+    that no key got lost and that all levels were seen. Colons inside strings, as in times, are
+    counted too; brackets inside strings make the result False.
     """
     colons = data.count(b":")
     brackets = data.count(b"[") + data.count(b"{")
@@ -108,7 +108,7 @@ def _is_flat_and_distinct(value: Any, data: bytes) -> bool:  # noqa: ANN401  JSO
     return False
 
 
-def _colons(value: Any) -> int:  # noqa: ANN401  a part of a JSON document
+def _colons(value: object) -> int:
     if isinstance(value, str):
         return value.count(":")
     if isinstance(value, list):
@@ -119,7 +119,7 @@ def _colons(value: Any) -> int:  # noqa: ANN401  a part of a JSON document
 
 
 def _hooks(text: str) -> dict[str, Any]:
-    """Return what reads the numbers of this text: the decoder's own ways where they are safe."""
+    """Return the converters of numbers for the decoder: its own, where they are safe."""
     hooks: dict[str, Any] = {}
     if _MAYBE_HUGE_INT.search(text):
         hooks["parse_int"] = _integer
@@ -173,7 +173,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def refuse_constant(name: str) -> NoReturn:
-    """Raise BadRequest for a literal of a number that is not finite."""
+    """Raise BadRequest for NaN, Infinity or -Infinity."""
     raise BadRequest(
         f"{name} is not JSON: send null where a value is missing.", code="non_finite_number"
     )
@@ -190,14 +190,14 @@ def _float(text: str) -> float:
 
 
 def _integer(text: str) -> int | float:
-    # Beyond 64 bits an integer is read as the float it stands for; `int` of thousands of digits
-    # would be slow, or refused by the interpreter.
+    # A larger integer becomes a float. `int` of thousands of digits would be slow, or the
+    # interpreter would refuse it.
     if len(text) <= 20 and -INT64 <= (value := int(text)) < INT64:
         return value
     return _float(text)
 
 
-def _check_strings(value: Any) -> None:  # noqa: ANN401  a part of a JSON document
+def _check_strings(value: object) -> None:
     if isinstance(value, str):
         _check_string(value)
     elif isinstance(value, list):

@@ -68,7 +68,7 @@ class Marks:
 
     #: answers without a key
     is_open: bool = False
-    #: reads the request's body itself
+    #: reads the body of the request itself
     streams_body: bool = False
     #: a POST that makes or changes something, so it heeds Idempotency-Key
     is_idempotent: bool = True
@@ -161,7 +161,7 @@ class StrictRequest(Request):
     async def body(self) -> bytes:
         return self.raw
 
-    async def json(self) -> Any:  # noqa: ANN401  JSON may hold anything
+    async def json(self) -> object:
         return self.parsed
 
 
@@ -243,7 +243,7 @@ def bearer(headers: list[str]) -> str | None:
 
 
 async def authenticate(request: Request) -> str:
-    """Return who sends this request; raise Unauthorized. The database is asked off the loop."""
+    """Return the caller; raise Unauthorized. A thread asks the database if it has to be asked."""
     caller: str | None = getattr(request.state, "caller", None)
     if caller is not None:
         return caller
@@ -338,9 +338,9 @@ async def _once(request: Request, handle: Handler, marks: Marks) -> Response:
 
 
 async def begin_upload(request: Request, digest: str) -> Response | None:
-    """Return the stored response to an upload whose SHA-256 is known by now, if there is one.
+    """Return the stored response to an upload with this SHA-256, if there is one.
 
-    To be called by routes that stream their body, before they make anything.
+    Routes that stream their body call this before they create anything.
     """
     if "idempotency-key" not in request.headers:
         return None
@@ -348,9 +348,9 @@ async def begin_upload(request: Request, digest: str) -> Response | None:
 
 
 def keep_response(request: Request, session: Session, response: Response) -> None:
-    """Store what an upload is answered if nobody is left to answer its end.
+    """Store the answer to an upload, in case its request never comes to an end.
 
-    To be called in the transaction that accepts it, so that the same upload is not taken in again.
+    Call this in the transaction that accepts the upload: then the same upload is accepted once.
     """
     claim: Claim | None = getattr(request.state, "claim", None)
     if claim is not None:

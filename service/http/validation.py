@@ -37,7 +37,7 @@ _OWN_SENTENCE = {"missing", "extra_forbidden", "union_tag_invalid", "value_error
 Place = tuple[Any, ...]
 
 
-def to_error(errors: Sequence[Mapping[str, Any]], body: Any) -> Invalid:  # noqa: ANN401  a JSON document
+def to_error(errors: Sequence[Mapping[str, Any]], body: object) -> Invalid:
     """Return one error for all faults that a schema found in a request, one item for each place."""
     found: dict[Place, list[Mapping[str, Any]]] = {}
     for error in errors:
@@ -80,7 +80,7 @@ def _invalid(items: list[dict[str, str]], count: int) -> Invalid:
     return Invalid(detail, errors=items)
 
 
-def _place(error: Mapping[str, Any], body: Any) -> Place:  # noqa: ANN401  a JSON document
+def _place(error: Mapping[str, Any], body: object) -> Place:
     where, *path = error["loc"] or ("body",)
     if where == "body":
         path = _in_body(path, body, is_absent=error["type"] == "missing")
@@ -130,7 +130,7 @@ def _shown(error: Mapping[str, Any]) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
-def _in_body(path: list[Any], body: Any, *, is_absent: bool) -> list[Any]:  # noqa: ANN401
+def _in_body(path: list[Any], body: object, *, is_absent: bool) -> list[Any]:
     """Keep the parts of pydantic's location that are in the client's document.
 
     The other parts name a member of a union or a validator.

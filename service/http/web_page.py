@@ -1,6 +1,6 @@
-"""The files for people: the page at `/`, which the build made, and the shell of /docs.
+"""The web page at `/`, which the build makes, and the frame of /docs.
 
-They need no key, because they hold no data: what they show comes from calls that need one.
+These files need no key: they contain no data, and the calls that get the data need one.
 """
 
 from importlib.util import find_spec
@@ -18,20 +18,20 @@ from service.http.etags import etag_of, not_modified
 from service.http.strict_route import open_route, router
 
 STATIC = Path(__file__).parent.parent / "static"
-PAGE = Path(__file__).parent.parent / "page"  # made by web/build.py, absent where nobody ran it
-#: Nothing inline and nothing from elsewhere. Images may be drawn by the page itself.
+PAGE = Path(__file__).parent.parent / "page"  # web/build.py makes it
+#: No inline code, and nothing from other hosts. The page may draw images itself.
 PAGE_CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:;"
     " connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
-# Swagger UI sets inline styles and embeds its icons; all else comes from here or not at all.
+# Swagger UI sets inline styles and embeds its icons. Everything else must come from this service.
 DOCS_CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline';"
     " img-src 'self' data:; connect-src 'self'; form-action 'none'; base-uri 'none';"
     " frame-ancestors 'none'"
 )
 IMMUTABLE = "public, max-age=31536000, immutable"  # the names of these files hold their hash
-#: what a browser accepts → the ending of the file that was compressed so, best first
+#: encoding that a browser accepts → the suffix of the file with this compression, best first
 COMPRESSED = {"br": ".br", "gzip": ".gz"}
 MEDIA_TYPES = {
     ".js": "text/javascript; charset=utf-8",
@@ -63,14 +63,14 @@ def docs() -> HTMLResponse:
 
 
 def page_in(folder: Path) -> str:
-    """Return the page that was built into a folder, or one that says how to build it."""
+    """Return the page in a folder, or a page with instructions to build it."""
     built = folder / "index.html"
     return (built if built.exists() else STATIC / "home.html").read_text()
 
 
 def assets() -> list[Mount]:
     """Return the mounts of the files that the pages load: ours, and Swagger UI's."""
-    # Found without an import: the package's code is not needed, only the files that it carries.
+    # Only the files of the package are needed, so it is not imported.
     bundle = find_spec("fastapi_offline")
     folders = list(bundle.submodule_search_locations or []) if bundle else []
     mounts = [
@@ -84,10 +84,10 @@ def assets() -> list[Mount]:
 
 
 class BuiltFiles(StaticFiles):
-    """Files that never change, sent as the build compressed them; none where nobody built any."""
+    """Files that never change, which the build has compressed; the folder may be missing."""
 
     async def check_config(self) -> None:
-        """Take an absent folder for an empty one: that nothing is there is no fault of ours."""
+        """Accept that the folder is missing: then each file in it is not found."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         accepted = Headers(scope=scope).get("accept-encoding", "")
@@ -97,7 +97,7 @@ class BuiltFiles(StaticFiles):
             try:
                 response = await super().get_response(path + ending, scope)
             except HTTPException:
-                break  # not there, and so in no other encoding either
+                break  # then the file exists in no other encoding either
             response.headers["Content-Encoding"] = encoding
             response.headers["Content-Type"] = MEDIA_TYPES.get(Path(path).suffix, BYTES)
             return _kept(response)

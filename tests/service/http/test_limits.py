@@ -183,6 +183,7 @@ STOPS = {
     CHUNKED + b"2\r\n{": "body",
     POST + b"Content-Length: 20\r\n\r\n{": "body",
     HEALTH + POST + b"Content-Length: 20\r\n\r\n": "body",
+    CHUNKED + b"2\r\n{}\r\n0\r\n\r\n" + POST + b"Content-Length: 20\r\n\r\n": "body",
 }
 
 
@@ -204,6 +205,16 @@ def test_line_breaks_after_an_answer_do_not_keep_a_connection_open(url: httpx.UR
         connection.sendall(HEALTH)
         assert connection.recv(65536).endswith(b"}")
         connection.sendall(b"\r\n")
+        assert answer(connection)[0] == 408
+
+
+def test_each_wait_has_its_own_time_limit(url: httpx.URL) -> None:
+    with connected(url) as connection:
+        for _ in range(2):
+            connection.sendall(HEALTH)
+            assert connection.recv(65536).endswith(b"}")
+            connection.sendall(b"\r\n")
+            assert is_silent(connection, TIMEOUT_S * 0.95)
         assert answer(connection)[0] == 408
 
 
