@@ -1,6 +1,7 @@
 """Puts the service together: the only place where the parts meet."""
 
 import json
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import cache
@@ -25,7 +26,8 @@ from service.access import routes as access
 from service.access.keys import KeyRing
 from service.batch import routes as batch
 from service.datasets import routes as datasets
-from service.datasets.ingest import Ingester
+from service.datasets import sandbox
+from service.datasets.upload import remove_leftovers
 from service.errors import BlobCorrupt, ServiceError
 from service.exports import routes as exports
 from service.exports.transfers import Transfers
@@ -49,6 +51,7 @@ from service.registry import routes as registry
 from service.runs import routes as runs
 from service.runs.telemetry import RunCounts
 from service.settings import Settings
+from service.storage import notices
 from service.storage.blobs import BlobStore
 from service.storage.database import create_database
 from service.storage.scratch import Scratch
@@ -81,8 +84,17 @@ class Service(FastAPI):
             await self.hot.respond(call, scope, receive, send)
 
 
-def create_app(settings: Settings, engine: Engine, wake: Callable[[], None] = _nobody) -> FastAPI:
-    """Return the service. Its database must have the newest schema; it disposes of the engine."""
+def create_app(
+    settings: Settings,
+    engine: Engine,
+    wake: Callable[[], None] = _nobody,
+    news: int | None = None,
+) -> FastAPI:
+    """Return the service. Its database must have the newest schema; it disposes of the engine.
+
+    `wake` wakes the worker of this machine, which writes a byte to the pipe `news` in turn when
+    a job has changed.
+    """
     app = Service(
         title="descent",
         lifespan=_lifespan,
@@ -95,7 +107,8 @@ def create_app(settings: Settings, engine: Engine, wake: Callable[[], None] = _n
     blobs = open_store(settings)
     scratch = Scratch(settings.scratch_dir / "uploads")
     inference = _inference(settings, engine, blobs, scratch)
-    watcher = Watcher(engine)
+    watcher = Watcher(engine, news)
+    notices.ring_on_commit(engine, _ring(watcher, wake))
     keys = KeyRing(engine, settings)
     telemetry = Telemetry(RunCounts(engine), inference.traffic)
     # Each room says which of these its routes depend on.
@@ -106,7 +119,6 @@ def create_app(settings: Settings, engine: Engine, wake: Callable[[], None] = _n
     state.probes = system.probes_of(settings, own_engine, blobs)
     state.probes_engine = own_engine
     state.watcher, state.wake, state.end_streams = watcher, wake, watcher.stop
-    state.ingester = Ingester(settings, engine, blobs, scratch)
     state.inference, state.serving = inference, inference.directory
     state.transfers = Transfers(settings, scratch.folder)
     app.hot = HotRoutes(inference, keys, telemetry.observe)
@@ -138,6 +150,22 @@ def _inference(settings: Settings, engine: Engine, blobs: BlobStore, scratch: Sc
     )
 
 
+def _ring(watcher: Watcher, wake: Callable[[], None]) -> notices.Ring:
+    def ring(channel: str) -> None:
+        if channel == notices.QUEUE:
+            wake()
+        else:
+            watcher.look()
+
+    return ring
+
+
+def _prepare(uploads: Path) -> None:
+    """Do what the first request need not wait for."""
+    sandbox.warm()
+    remove_leftovers(uploads)
+
+
 def contract() -> str:
     """Return the OpenAPI document as text, of a service that is not started."""
     with TemporaryDirectory() as folder:
@@ -153,15 +181,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state = app.state
     watcher: Watcher = state.watcher
     inference: Inference = state.inference
-    ingester: Ingester = state.ingester
     keys: KeyRing = state.keys
-    ingester.start()
+    threading.Thread(target=_prepare, args=(state.scratch.root,), daemon=True).start()
     inference.directory.start()
     try:
         async with watcher.running():
             yield
     finally:
-        await run_sync(ingester.close)
         await run_sync(inference.directory.close)
         inference.traffic.close()
         await run_sync(inference.executor.close)

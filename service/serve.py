@@ -51,11 +51,15 @@ class WorkerProcess:
 
     Its standard input is a pipe: a byte wakes it, and the end of the pipe means that this process
     has ended. The warm parent of its attempts belongs to this process, and so survives it.
+    Its standard output is a pipe too: each byte means that a job has changed.
     """
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._warm: WarmProcess | None = None
+        #: The end that is read, and the one that each worker writes to.
+        self.news, self._output = os.pipe()
+        os.set_blocking(self.news, False)
         self._is_stopping = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="keep worker", daemon=True)
 
@@ -118,7 +122,9 @@ class WorkerProcess:
             self._warm = WarmProcess([kind.module for kind in KINDS])
         orders = self._warm.orders.fileno()
         command = [*WORKER, str(orders)]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[orders]) as process:  # noqa: S603  our own constant
+        with subprocess.Popen(  # noqa: S603  our own constant
+            command, stdin=subprocess.PIPE, stdout=self._output, pass_fds=[orders]
+        ) as process:
             if process.stdin is not None:
                 os.set_blocking(process.stdin.fileno(), False)
             self._process = process
@@ -201,7 +207,7 @@ def _serve(settings: Settings, *, with_worker: bool) -> None:
     keep_memory_whole()
     engine = prepare(settings)
     worker = WorkerProcess()
-    app = create_app(settings, engine, worker.wake)
+    app = create_app(settings, engine, worker.wake, worker.news if with_worker else None)
     # What is loaded by now stays loaded: each search through it for garbage would take a tenth of a
     # second, in the middle of a request that makes ten thousand rows.
     gc.freeze()

@@ -1,5 +1,7 @@
 """`worker`: one supervisor in this process, until it is told to stop."""
 
+import contextlib
+import os
 import signal
 import socket
 import sys
@@ -8,6 +10,7 @@ from types import FrameType
 from service.jobs.kind import Site
 from service.kinds import KINDS
 from service.settings import Settings
+from service.storage import notices
 from service.storage.database import check_schema, create_database
 from service.storage.stores import open_store
 from service.worker.devices import found_gpus
@@ -18,7 +21,9 @@ from service.worker.supervisor import Supervisor
 def main(settings: Settings, *, stdin_wake: bool, warm: int | None = None) -> None:
     """Run a supervisor until SIGTERM, Ctrl-C or, with `stdin_wake`, the end of standard input.
 
-    `warm` is the descriptor of a warm parent's orders; without it the supervisor starts its own.
+    With `stdin_wake` each byte on the standard input wakes it, and it writes one to the standard
+    output when a job has changed. `warm` is the descriptor of a warm parent's orders; without it
+    the supervisor starts its own.
     """
     orders = None if warm is None else socket.socket(fileno=warm)
     launcher = LocalLauncher([kind.module for kind in KINDS], orders)  # first, for it takes longest
@@ -26,6 +31,10 @@ def main(settings: Settings, *, stdin_wake: bool, warm: int | None = None) -> No
     check_schema(engine)
     site = Site(settings, engine, open_store(settings))
     supervisor = Supervisor(site, KINDS, launcher, found_gpus())
+    if stdin_wake:
+        news = os.dup(sys.stdout.fileno())
+        os.set_blocking(news, False)
+        notices.ring_on_commit(engine, lambda _channel: _say(news))
 
     def on_stop(_number: int, _frame: FrameType | None) -> None:
         # A service manager may send SIGTERM to all processes of `serve`, which sends it too. So a
@@ -43,3 +52,8 @@ def main(settings: Settings, *, stdin_wake: bool, warm: int | None = None) -> No
     supervisor.run(sys.stdin.fileno() if stdin_wake else None)
     engine.dispose()
     launcher.close()
+
+
+def _say(news: int) -> None:
+    with contextlib.suppress(OSError):  # it is full, so it will be read; or there is no reader
+        os.write(news, b"\n")

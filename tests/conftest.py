@@ -14,14 +14,13 @@ from sqlalchemy import Engine
 
 from models.failpoints import VARIABLE
 from service import logs
-from service.app import create_app
 from service.ids import new_id
 from service.settings import Settings
 from service.storage.blobs import LocalBlobs
 from service.storage.database import create_database, migrate
 from tests.engines import Engines
 from tests.postgres import Databases, database, execute, own_server
-from tests.serving import TLS, RunService, Serve, serving
+from tests.serving import TLS, RunService, Serve, app_of, serving
 from tests.storage import KINDS, Place, running_s3
 from tests.warm import Parent, forked_service
 
@@ -181,7 +180,7 @@ def blobs(tmp_path: Path) -> LocalBlobs:
 
 @pytest.fixture
 def client(settings: Settings, serve: Serve) -> httpx.Client:
-    """Return a client of the API in a real server, without a worker."""
+    """Return a client of the API in a real server, whose worker parses and does nothing else."""
     return serve(settings)
 
 
@@ -192,7 +191,7 @@ def serve(engines: Engines) -> Iterator[Serve]:
 
         def start(settings: Settings) -> httpx.Client:
             engine = stack.enter_context(engines.of(settings.resolved_database_url))
-            url = stack.enter_context(serving(create_app(settings, engine)))
+            url = stack.enter_context(serving(app_of(settings, engine)))
             return stack.enter_context(httpx.Client(base_url=url, timeout=30, verify=TLS))
 
         yield start

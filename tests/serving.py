@@ -1,5 +1,6 @@
 """Runs the service for tests: in a thread, or as the process that `descent serve` becomes."""
 
+import atexit
 import contextlib
 import json
 import os
@@ -9,17 +10,26 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import IO, Protocol
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from sqlalchemy import Engine
 
 from service.app import create_app
+from service.datasets.kind import PARSES, SMALL_PARSES
+from service.datasets.tables import Parse
 from service.http.server import Server, listen
+from service.jobs import queue
+from service.jobs.kind import Site
 from service.settings import Settings
-from service.storage.database import create_database
+from service.storage.database import create_database, reading
+from service.storage.stores import open_store
+from service.worker.launch import LocalLauncher, WarmProcess
+from service.worker.supervisor import Supervisor
 
 ROOT = Path(__file__).resolve().parent.parent
 STOP_S = 10.0  # seconds that the service may take to end
@@ -63,9 +73,58 @@ class RunService(Protocol):
     ) -> contextlib.AbstractContextManager[str]: ...
 
 
-def app_of(settings: Settings) -> FastAPI:
-    """Return the API, with an engine of its own."""
-    return create_app(settings, create_database(settings.resolved_database_url))
+class Parser:
+    """A worker in a thread that parses uploads and does nothing else, from the first upload on."""
+
+    def __init__(self, settings: Settings, engine: Engine) -> None:
+        self._settings, self._engine = settings, engine
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._wake = -1
+
+    def wake(self) -> None:
+        with self._lock:
+            if self._thread is None and not self._has_work():
+                return
+            if self._thread is None:
+                reader, self._wake = os.pipe()
+                self._thread = threading.Thread(target=self._run, args=(reader,), daemon=True)
+                self._thread.start()
+            os.write(self._wake, b"\n")
+
+    def close(self) -> None:
+        with self._lock:
+            if self._thread is not None:
+                os.close(self._wake)  # the supervisor stops
+                self._thread.join(START_S)
+
+    def _has_work(self) -> bool:
+        with reading(self._engine) as session:
+            return bool(queue.waiting(session, [Parse]))
+
+    def _run(self, wake: int) -> None:
+        kinds = (SMALL_PARSES, PARSES)
+        launcher = LocalLauncher([PARSES.module], warm_parsers().orders)
+        site = Site(self._settings, self._engine, open_store(self._settings))
+        Supervisor(site, kinds, launcher).run(wake)
+        os.close(wake)
+
+
+@cache
+def warm_parsers() -> WarmProcess:
+    """Start the process that all parsers of the tests in this process are forked from."""
+    process = WarmProcess([PARSES.module])
+    atexit.register(process.close)
+    return process
+
+
+def app_of(settings: Settings, engine: Engine | None = None) -> FastAPI:
+    """Return the API with a parser of its own, and an engine of its own unless one is given."""
+    engine = engine or create_database(settings.resolved_database_url)
+    parser = Parser(settings, engine)
+    app = create_app(settings, engine, parser.wake)
+    app.state.parser = parser
+    return app
 
 
 @contextlib.contextmanager
@@ -80,6 +139,7 @@ def serving(app: FastAPI) -> Iterator[str]:
         assert is_up.wait(START_S), "the server did not start"
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
+        app.state.parser.close()
         server.stop()
         thread.join(START_S)
         listener.close()

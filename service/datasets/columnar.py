@@ -101,7 +101,7 @@ def _stage(
     staged = pa.schema(
         [(name, _ARROW[kind]) for name, kind in zip(staged_names(len(kinds)), kinds, strict=True)]
     )
-    writer = SlabWriter(stage, staged)
+    writer = SlabWriter(stage, staged, holds_small=True)
     for batch in batches:
         columns = [
             _finite(cast(column, kind, name), kind)

@@ -217,7 +217,7 @@ def _stage_rows(
     if held.count:
         flush()
     stage = Stage(folder, list(held.index), ["text"] * len(held.index))
-    writer = SlabWriter(stage, text_schema(len(held.index)))
+    writer = SlabWriter(stage, text_schema(len(held.index)), holds_small=True)
     for part in parts:
         for batch in pq.read_table(part).to_batches():
             writer.write(_widened(batch, len(held.index)))
@@ -265,7 +265,7 @@ def _stage_columns(
     if not lengths[first]:
         raise Rejected("empty_file", "There are no rows: send at least one row of data.")
     stage = Stage(folder, list(columns), ["text"] * len(columns))
-    writer = SlabWriter(stage, text_schema(len(columns)))
+    writer = SlabWriter(stage, text_schema(len(columns)), holds_small=True)
     writer.write(pa.RecordBatch.from_arrays(arrays, schema=text_schema(len(columns))))
     writer.close()
     return stage

@@ -150,7 +150,7 @@ def _count_passed(
 
 
 def _possible(
-    connection: DuckDBPyConnection, slab: Path, asked: list[tuple[int, str]]
+    connection: DuckDBPyConnection, slab: Path | None, asked: list[tuple[int, str]]
 ) -> list[tuple[int, str]]:
     group = sorted({i for i, _test in asked})
     names = ", ".join(f"c{i}" for i in group)
@@ -292,7 +292,7 @@ def _explain_text(
     is_text = column.kind == "text" and column.type in {"text", "category", "id"}
     if not is_text or not MANY * column.present <= numbers < column.present:
         return
-    slab = next(path for path, columns in stage.slabs() if index in columns)
+    ((slab, _group),) = groups(stage, [index])
     table = f"{source(slab)} WHERE c{index} IS NOT NULL AND NOT {queries.is_number(f'c{index}')}"
     number, value = select(
         connection, table, ["min(file_row_number)", f"arg_min(c{index}, file_row_number)"]

@@ -3,6 +3,7 @@
 It knows folders and files, and neither the database nor HTTP. It answers with JSON.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ def parse(task: Task) -> dict[str, Any]:
     if unknown := sorted(set(overrides) - set(stage.names)):
         raise Rejected("unknown_column", f"There is no column {shown(unknown[0])}.")
     with queries.connect(folder, task.memory_bytes, stage.rows) as connection:
+        queries.hold(connection, stage)
         columns, warnings = infer(connection, stage, overrides)
         profiles = describe(connection, stage, columns)
         _write(connection, stage, columns, folder / TABLE)
@@ -99,15 +101,30 @@ def _write(
 ) -> None:
     """Write the typed table, row group by row group: memory is bounded and the order is kept."""
     schema = pa.schema([(c.name, _ARROW.get(c.type, pa.string())) for c in columns])
-    slabs = [(pq.ParquetFile(path), part) for path, part in stage.slabs()]
     with pq.ParquetWriter(target, schema, compression="zstd", compression_level=1) as writer:
-        for number in range(slabs[0][0].num_row_groups):
-            arrays: list[pa.ChunkedArray[Any]] = []
-            for file, part in slabs:
-                connection.register("staged", file.read_row_group(number))
-                values = ", ".join(f"{columns[i].expression(i)} AS c{i}" for i in part)
-                found = connection.sql(f"SELECT {values} FROM staged").to_arrow_table()  # noqa: S608  ours
-                arrays += found.columns
-                connection.unregister("staged")
-            typed = [array.cast(field.type) for array, field in zip(arrays, schema, strict=True)]
+        for found in _typed(connection, stage, columns):
+            typed = [array.cast(field.type) for array, field in zip(found, schema, strict=True)]
             writer.write_table(pa.Table.from_arrays(typed, schema=schema), ROW_GROUP)
+
+
+def _typed(
+    connection: duckdb.DuckDBPyConnection, stage: Stage, columns: list[Column]
+) -> Iterator[list["pa.ChunkedArray[Any]"]]:
+    """Yield the columns as values of their types, row group by row group."""
+
+    def select(part: range, table: str) -> list["pa.ChunkedArray[Any]"]:
+        values = ", ".join(f"{columns[i].expression(i)} AS c{i}" for i in part)
+        found = connection.sql(f"SELECT {values} FROM {table}").to_arrow_table()  # noqa: S608  ours
+        return list(found.columns)
+
+    if stage.held is not None:
+        yield select(range(len(columns)), f"{queries.HELD} ORDER BY file_row_number")
+        return
+    slabs = [(pq.ParquetFile(path), part) for path, part in stage.slabs()]
+    for number in range(slabs[0][0].num_row_groups):
+        arrays: list[pa.ChunkedArray[Any]] = []
+        for file, part in slabs:
+            connection.register("staged", file.read_row_group(number))
+            arrays += select(part, "staged")
+            connection.unregister("staged")
+        yield arrays

@@ -83,7 +83,7 @@ def _spreads(
             profiles[i] |= {"mean": _finite(mean), "std": 0.0 if is_single else _finite(std)}
 
 
-def _spread_alone(connection: DuckDBPyConnection, slab: Path, asked: str) -> tuple[Any, ...]:
+def _spread_alone(connection: DuckDBPyConnection, slab: Path | None, asked: str) -> tuple[Any, ...]:
     try:
         return select(connection, source(slab), [asked])
     except duckdb.OutOfRangeException:

@@ -3,7 +3,9 @@
 Every name in a query is ours (`c0`, `c1`, …): no text of a client becomes SQL.
 """
 
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +39,49 @@ TRUE = ("true", "yes", "t", "y", "1", "1.0")
 FALSE = ("false", "no", "f", "n", "0", "0.0")
 
 
-def connect(folder: Path, memory_bytes: int, rows: int) -> duckdb.DuckDBPyConnection:
-    """Return a connection that reads and writes in `folder` only."""
-    connection = duckdb.connect(":memory:")
-    known = connection.execute("SELECT name FROM duckdb_optimizers()").fetchall()
-    unused = ",".join(name for (name,) in known if name not in OPTIMIZERS)
+#: a connection that no query has used, and the process that opened it
+_opened: list[tuple[int, duckdb.DuckDBPyConnection]] = []
+
+
+def warm() -> None:
+    """Open a connection for each of the processes that are forked from this one.
+
+    To open one takes longer than all queries over a small table. It has no threads of its own,
+    which a fork would lose.
+    """
+    if not _opened:
+        _opened.append((os.getpid(), _open()))
+
+
+@contextmanager
+def connect(folder: Path, memory_bytes: int, rows: int) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Give a connection that reads and writes in `folder` only."""
+    is_forked = bool(_opened) and _opened[0][0] != os.getpid()
+    connection = _opened.pop()[1] if is_forked else _open()
     for statement in (
         f"SET threads = {1 if rows <= SMALL else THREADS}",
         f"SET memory_limit = '{memory_bytes // 1024}KiB'",
         f"SET temp_directory = {quoted(folder / 'spill')}",
+        f"SET allowed_directories = [{quoted(folder)}]",
+        "SET enable_external_access = false",
+        "SET lock_configuration = true",
+    ):
+        connection.execute(statement)
+    try:
+        yield connection
+    finally:
+        if is_forked:
+            _opened.append((os.getpid(), connection))  # the end of the process is quicker
+        else:
+            connection.close()
+
+
+def _open() -> duckdb.DuckDBPyConnection:
+    """Return a connection with all settings that do not depend on the table."""
+    connection = duckdb.connect(":memory:", config={"threads": 1, "async_threads": 0})
+    known = connection.execute("SELECT name FROM duckdb_optimizers()").fetchall()
+    unused = ",".join(name for (name,) in known if name not in OPTIMIZERS)
+    for statement in (
         f"SET disabled_optimizers = {quoted(unused)}",
         "SET enable_progress_bar = false",
         "SET allocator_flush_threshold = '16MiB'",
@@ -53,10 +89,7 @@ def connect(folder: Path, memory_bytes: int, rows: int) -> duckdb.DuckDBPyConnec
         "SET parquet_metadata_cache = true",
         "SET autoinstall_known_extensions = false",
         "SET autoload_known_extensions = false",
-        f"SET allowed_directories = [{quoted(folder)}]",
-        "SET enable_external_access = false",
         "CREATE MACRO finite(x) AS CASE WHEN isfinite(x) THEN x END",
-        "SET lock_configuration = true",
     ):
         connection.execute(statement)
     return connection
@@ -67,13 +100,28 @@ def quoted(value: Path | str) -> str:
     return f"'{text}'"
 
 
-def source(slab: Path) -> str:
+HELD = "held"  # the relation of a table that stayed in memory
+
+
+def source(slab: Path | None) -> str:
+    if slab is None:
+        return HELD
     return f"read_parquet({quoted(slab)}, file_row_number = true)"
+
+
+def hold(connection: duckdb.DuckDBPyConnection, stage: Stage) -> None:
+    """Give a connection the table of a stage that stayed in memory, if it did."""
+    if stage.held is not None:
+        connection.register("arrow", stage.held)
+        connection.execute(
+            f"CREATE TABLE {HELD} AS SELECT *, row_number() OVER () - 1 AS file_row_number"  # noqa: S608  ours
+            " FROM arrow"
+        )
 
 
 def groups(
     stage: Stage, wanted: Sequence[int], *, keeps_values: bool = False
-) -> Iterator[tuple[Path, list[int]]]:
+) -> Iterator[tuple[Path | None, list[int]]]:
     """Yield the wanted columns in groups that one query can answer in bounded memory."""
     size = COLUMNS
     if keeps_values:
@@ -82,7 +130,7 @@ def groups(
     for slab, columns in stage.slabs():
         present = [column for column in columns if column in chosen]
         for first in range(0, len(present), size):
-            yield slab, present[first : first + size]
+            yield None if stage.held is not None else slab, present[first : first + size]
 
 
 def select(

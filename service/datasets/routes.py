@@ -1,28 +1,31 @@
 """Datasets over HTTP: upload, look, retype, read rows and bytes, delete."""
 
-import asyncio
 from collections.abc import Sequence
 from functools import partial
 from time import monotonic
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
-from anyio import sleep
 from anyio.to_thread import run_sync
-from fastapi import Depends, Query, Request, Response
+from fastapi import Query, Request, Response
 from fastapi.responses import StreamingResponse
 from sqlalchemy import Engine, literal, select
 from sqlalchemy.orm import Session
 
 from descent import schemas
-from service.datasets import upload
-from service.datasets.ingest import Ingester, Ticket, Upload
-from service.datasets.refusals import as_error
+from service.datasets import ingest, refusals, upload
 from service.datasets.rows import read_rows
-from service.datasets.tables import Dataset, DatasetVersion
-from service.datasets.versions import GONE, ready_version, remove, table_digest
-from service.errors import NotFound, invalid_at
-from service.http.dependencies import BlobsDep, EngineDep, ReadSession, ScratchDep, WriteSession
+from service.datasets.tables import Dataset, DatasetVersion, Parse
+from service.datasets.versions import GONE, lock_parses, ready_version, remove, table_digest
+from service.errors import Busy, NotFound, invalid_at
+from service.http.dependencies import (
+    BlobsDep,
+    EngineDep,
+    ReadSession,
+    ScratchDep,
+    SettingsDep,
+    WriteSession,
+)
 from service.http.etags import check_match, etag_of, not_modified
 from service.http.paging import (
     NewestFirst,
@@ -33,6 +36,7 @@ from service.http.paging import (
 )
 from service.http.responses import json_response
 from service.http.strict_route import (
+    authenticate,
     begin_upload,
     has_etag,
     heeds_match,
@@ -41,12 +45,13 @@ from service.http.strict_route import (
 )
 from service.http.strict_route import router as strict_router
 from service.jobs import life
+from service.jobs.events import Watcher
+from service.jobs.waiting import Wait, WatcherDep
 from service.settings import Settings
 from service.storage.blobs import begun
-from service.storage.database import reading
+from service.storage.database import reading, writing
 
-MAX_WAIT = 60.0  # seconds that a request may wait for a change
-POLL_S = 0.2  # between two looks at a dataset that another process may parse
+TURN_S = 60.0  # seconds that columns with other types wait for a worker
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 
 DATASETS = NewestFirst("datasets", Dataset, Dataset.created_at, Dataset.id)
@@ -55,15 +60,6 @@ NOT_GONE = Dataset.state != literal(GONE, literal_execute=True)
 
 router = strict_router("/datasets", tags=["datasets"])
 
-Wait = Annotated[float, Query(ge=0, le=MAX_WAIT, description="Seconds to wait for a change.")]
-
-
-def _ingester(request: Request) -> Ingester:
-    found: Ingester = request.app.state.ingester
-    return found
-
-
-IngesterDep = Annotated[Ingester, Depends(_ingester)]
 Delimiter = Literal[",", ";", "\t", "|", "comma", "semicolon", "tab", "pipe"]
 UPLOAD_DOC: dict[str, Any] = {
     "requestBody": {
@@ -108,7 +104,11 @@ UPLOAD_DOC: dict[str, Any] = {
 @streams_body
 async def upload_dataset(
     request: Request,
-    ingester: IngesterDep,
+    settings: SettingsDep,
+    engine: EngineDep,
+    blobs: BlobsDep,
+    scratch: ScratchDep,
+    watcher: WatcherDep,
     name: Annotated[str | None, Query(min_length=1, max_length=upload.MAX_NAME)] = None,
     delimiter: Delimiter | None = None,
     header: Literal["auto", "present", "absent"] = "auto",
@@ -120,26 +120,37 @@ async def upload_dataset(
     ] = None,
     wait: Wait = 10.0,
 ) -> Response:
-    """Upload a table; the body is the file. 201 when it is ready, 202 while it is parsed."""
+    """Upload a table; the body is the file. 201 when it is ready, 202 while it is not parsed.
+
+    A worker parses it: without one, uploads are accepted and wait.
+    """
     options: dict[str, Any] = {"header": header}
     if delimiter:
         options["delimiter"] = DELIMITERS.get(delimiter, delimiter)
     if missing_values is not None:
         options["missing_values"] = [cell for each in missing_values for cell in each.split(",")]
-    with ingester.scratch.folder() as folder:
-        await run_sync(upload.check_disk, folder, ingester.settings.ready_disk_bytes)
+    with scratch.folder() as folder:
+        await run_sync(upload.check_disk, folder, settings.ready_disk_bytes)
         received = await upload.receive(
-            request.stream(), dict(request.headers), folder / "received", _bounds(ingester.settings)
+            request.stream(), dict(request.headers), folder / "received", _bounds(settings)
         )
         if (replayed := await begin_upload(request, received.sha256)) is not None:
             return replayed
-        wanted = Upload(name or upload.name_of(received.filename), received, options)
+        shown_as = name or upload.name_of(received.filename)
+        wanted = ingest.Upload(shown_as, received, options, await authenticate(request))
 
         def note(session: Session, dataset: Dataset) -> None:
             keep_response(request, session, _accepted(_wire(session, dataset)))
 
-        ticket = await run_sync(ingester.accept, wanted, note)
-    return await _ingested(ingester, ticket, wait)
+        parse = await run_sync(ingest.accept, engine, blobs, wanted, note)
+    ended = await _ended(watcher, engine, parse, wait)
+    if ended.state == "failed":
+        await run_sync(_forget, engine, parse.dataset_id)
+        raise refusals.from_problem(ended.error or {})
+    body = await run_sync(_body, engine, parse.dataset_id)
+    if ended.state not in life.TERMINAL:
+        return _accepted(body)
+    return json_response(body, 201, {"Location": _place(parse.dataset_id), "ETag": _etag(body)})
 
 
 def _bounds(settings: Settings) -> upload.Bounds:
@@ -151,22 +162,28 @@ def _bounds(settings: Settings) -> upload.Bounds:
     )
 
 
-async def _ingested(ingester: Ingester, ticket: Ticket, wait: float) -> Response:
-    try:
-        waited = asyncio.shield(asyncio.wrap_future(ticket.done))
-        refused = await asyncio.wait_for(waited, wait)
-    except TimeoutError:
-        if not ticket.leave():
-            refused = ticket.done.result()
-        else:
-            return _accepted(await run_sync(_body, ingester.engine, ticket.dataset_id))
-    except asyncio.CancelledError:
-        ticket.leave()
-        raise
-    if refused is not None:
-        raise as_error(refused)
-    body = await run_sync(_body, ingester.engine, ticket.dataset_id)
-    return json_response(body, 201, {"Location": _place(ticket.dataset_id), "ETag": _etag(body)})
+async def _ended(watcher: Watcher, engine: Engine, parse: Parse, wait_s: float) -> Parse:
+    """Return a parse once it has ended, or as it is when the time is up."""
+    deadline = monotonic() + wait_s
+    while parse.state not in life.TERMINAL:
+        if not await watcher.wait(parse.id, parse.event_seq, deadline - monotonic()):
+            break
+        parse = await run_sync(_look, engine, parse.id, parse.dataset_id)
+    return parse
+
+
+def _look(engine: Engine, parse_id: str, dataset_id: str) -> Parse:
+    with reading(engine) as session:
+        parse = session.get(Parse, parse_id)
+    if parse is None:
+        raise _absent(dataset_id)
+    return parse
+
+
+def _forget(engine: Engine, dataset_id: str) -> None:
+    """Delete a dataset whose uploader waited and learns that it was rejected."""
+    with writing(engine) as session:
+        remove(session, dataset_id)
 
 
 def _accepted(body: dict[str, Any]) -> Response:
@@ -189,18 +206,21 @@ def list_datasets(request: Request, page: PageParams, session: ReadSession) -> R
 @router.get("/{dataset_id}", response_model=schemas.Dataset, operation_id="get_dataset")
 @has_etag
 async def get_dataset(
-    request: Request, dataset_id: str, engine: EngineDep, wait: Wait = 0.0
+    request: Request,
+    dataset_id: str,
+    engine: EngineDep,
+    watcher: WatcherDep,
+    wait: Wait = 0.0,
 ) -> Response:
     """Return a dataset; with `wait`, once it is ready or rejected."""
     deadline = monotonic() + wait
-    while True:
-        body = await run_sync(_body, engine, dataset_id)
-        etag = _etag(body)
-        is_settled = body["state"] in {"ready", "rejected"}
-        is_news = "if-none-match" in request.headers and not not_modified(request, etag)
-        if is_settled or is_news or monotonic() >= deadline:
+    body, parse = await run_sync(_body_and_parse, engine, dataset_id)
+    has_this = "if-none-match" not in request.headers or not_modified(request, _etag(body))
+    while wait and has_this and parse is not None and body["state"] == "ingesting":
+        if not await watcher.wait(parse.id, parse.event_seq, deadline - monotonic()):
             break
-        await sleep(POLL_S)
+        body, parse = await run_sync(_body_and_parse, engine, dataset_id)
+    etag = _etag(body)
     if not_modified(request, etag):
         return Response(status_code=304, headers={"ETag": etag})
     return json_response(body, headers={"ETag": etag})
@@ -211,11 +231,23 @@ def _body(engine: Engine, dataset_id: str) -> dict[str, Any]:
         return _wire(session, _dataset(session, dataset_id))
 
 
+def _body_and_parse(engine: Engine, dataset_id: str) -> tuple[dict[str, Any], Parse | None]:
+    """Return the body of a dataset, and the job that makes or made its first version."""
+    with reading(engine) as session:
+        body = _wire(session, _dataset(session, dataset_id))
+        query = select(Parse).where(Parse.dataset_id == dataset_id, Parse.version == 1)
+        return body, session.scalars(query).first()
+
+
 def _dataset(session: Session, dataset_id: str) -> Dataset:
     dataset = session.get(Dataset, dataset_id)
     if dataset is None or dataset.state == GONE:
-        raise NotFound(f"There is no dataset {dataset_id[:60]!r}.")
+        raise _absent(dataset_id)
     return dataset
+
+
+def _absent(dataset_id: str) -> NotFound:
+    return NotFound(f"There is no dataset {dataset_id[:60]!r}.")
 
 
 def _wire(session: Session, dataset: Dataset) -> dict[str, Any]:
@@ -267,23 +299,54 @@ def _etag(body: dict[str, Any]) -> str:
 
 @router.patch("/{dataset_id}", response_model=schemas.Dataset, operation_id="retype_dataset")
 @heeds_match
-def retype_dataset(
-    request: Request, dataset_id: str, patch: schemas.DatasetPatch, ingester: IngesterDep
+async def retype_dataset(
+    request: Request,
+    dataset_id: str,
+    patch: schemas.DatasetPatch,
+    engine: EngineDep,
+    watcher: WatcherDep,
 ) -> Response:
-    """Give columns other types: makes the next version, which shares the bytes."""
-    check_match(request, _etag(_body(ingester.engine, dataset_id)))
-    ingester.retype(dataset_id, {name: c.type for name, c in patch.columns.items()})
-    body = _body(ingester.engine, dataset_id)
+    """Give columns other types: makes the next version, which shares the bytes.
+
+    A worker makes it: 503 where none begins within a minute.
+    """
+    check_match(request, _etag(await run_sync(_body, engine, dataset_id)))
+    types: dict[str, str] = {name: c.type for name, c in patch.columns.items()}
+    caller = await authenticate(request)
+    parse = await run_sync(ingest.retype, engine, dataset_id, types, caller)
+    if parse is not None:
+        await _retyped(watcher, engine, parse)
+    body = await run_sync(_body, engine, dataset_id)
     return json_response(body, headers={"ETag": _etag(body)})
+
+
+async def _retyped(watcher: Watcher, engine: Engine, parse: Parse) -> None:
+    """Wait until the next version is there. Raises why there is none."""
+    deadline = monotonic() + TURN_S
+    while parse.state not in life.TERMINAL:
+        await watcher.wait(parse.id, parse.event_seq, 1.0)
+        parse = await run_sync(_look, engine, parse.id, parse.dataset_id)
+        is_late = parse.state == "queued" and monotonic() > deadline
+        if is_late or watcher.is_stopping.is_set():
+            await run_sync(_withdraw, engine, parse.id)
+            raise Busy("No worker has made the new version: try again.")
+    if parse.state == "failed":
+        raise refusals.from_problem(parse.error or {})
+
+
+def _withdraw(engine: Engine, parse_id: str) -> None:
+    with writing(engine) as session:
+        life.cancel(session, Parse, parse_id)
 
 
 @router.delete("/{dataset_id}", status_code=204, operation_id="delete_dataset")
 @heeds_match
 def delete_dataset(request: Request, dataset_id: str, session: WriteSession) -> Response:
     """Delete a dataset; 409 while an unfinished run or batch prediction needs it."""
+    lock_parses(session, dataset_id)
     dataset = session.get(Dataset, dataset_id, with_for_update=True)
     if dataset is None or dataset.state == GONE:
-        raise NotFound(f"There is no dataset {dataset_id[:60]!r}.")
+        raise _absent(dataset_id)
     check_match(request, _etag(_wire(session, dataset)))
     if users := life.users_of(session, dataset_id=dataset_id):
         raise life.in_use(users, "this dataset")
@@ -320,7 +383,7 @@ def list_dataset_rows(
         try:
             rows = read_rows(path, first, page.limit + 1, wanted)
         except FileNotFoundError as error:  # deleted, and collected, since it was fetched
-            raise NotFound(f"There is no dataset {dataset_id[:60]!r}.") from error
+            raise _absent(dataset_id) from error
     return page_response(
         request, rows, page, lambda _row: encode_cursor(kind, [first + page.limit]), list
     )

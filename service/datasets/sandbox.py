@@ -1,7 +1,7 @@
-"""The disposable process in which uploads are parsed, and its limits.
+"""Disposable processes that read what clients send, and their limits.
 
-Forked from a warm server that has DuckDB and pyarrow loaded and never used them. Only JSON and
-our own constants cross the border. What a file does to this process ends with it.
+Forked from a warm server that has pyarrow loaded and never used it. Only JSON and our own
+constants cross the border. What a file does to such a process ends with it.
 """
 
 import contextlib
@@ -14,7 +14,6 @@ import os
 import resource
 import signal
 import struct
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
@@ -25,13 +24,11 @@ from typing import Any
 from service.datasets.rejected import Rejected
 
 CONTEXT = multiprocessing.get_context("forkserver")
-#: the module that parses; named, not imported, because it loads DuckDB and this process need not
-PARSER = "service.datasets.parse"
+#: The modules that do it are named, not imported: this process need not load what they load.
 READER = "service.datasets.cells"  # the one that reads the rows of a prediction
 PACKER = "service.exports.packing"  # the one that exports and imports models
-WARM = [PARSER, READER, PACKER]
+WARM = [READER, PACKER]
 TABLE = "table.parquet"  # what the parser leaves in its folder
-POLL_S = 0.5  # between two looks at the deadline and at the caller's lease
 END_S = 5.0  # for a process to end once it has answered
 MAX_ANSWER = 256 * 1024 * 1024  # bytes; a profile is far smaller
 #: of the memory limit; allocators keep addresses that they have given back
@@ -61,7 +58,8 @@ class Task:
     max_columns: int
     #: DuckDB's share of the process's memory
     memory_bytes: int
-    parser: str = PARSER
+    #: the module that does it
+    parser: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,26 +74,22 @@ class Limits:
     timeout_setting: str | None = "DESCENT_PARSE_TIMEOUT_S"
 
 
-class Stopped(Exception):
-    """The caller no longer wants the answer."""
-
-
 def warm() -> None:
-    """Start the server that parsers are forked from, so that the first upload need not wait."""
+    """Start the server that processes are forked from, so that the first request need not wait."""
     CONTEXT.set_forkserver_preload(WARM)
     with contextlib.suppress(RuntimeError, OSError):
         _start(_nothing, ()).join(END_S)
 
 
-def run(task: Task, limits: Limits, is_wanted: Callable[[], bool] = lambda: True) -> dict[str, Any]:
-    """Parse in a fresh process; raise Rejected, also where the process dies, or Stopped."""
+def run(task: Task, limits: Limits) -> dict[str, Any]:
+    """Do a task in a fresh process; raise Rejected, also where the process dies."""
     CONTEXT.set_forkserver_preload(WARM)
     receiver, sender = multiprocessing.Pipe(duplex=False)
     with receiver:
         with sender:
             process = _start(_child, (sender, json.dumps(asdict(task)), limits))
         try:
-            answer = _answer(receiver, limits, is_wanted)
+            answer = _answer(receiver, limits)
             process.join(END_S)
         finally:
             if process.is_alive():
@@ -118,16 +112,10 @@ def _start(target: Callable[..., None], arguments: tuple[Any, ...]) -> BaseProce
     return process
 
 
-def _answer(
-    receiver: Connection, limits: Limits, is_wanted: Callable[[], bool]
-) -> dict[str, Any] | None:
+def _answer(receiver: Connection, limits: Limits) -> dict[str, Any] | None:
     """Return what the process says, or None where it died without a word."""
-    deadline = time.monotonic() + limits.timeout_s
-    while not receiver.poll(max(0.0, min(POLL_S, deadline - time.monotonic()))):
-        if not is_wanted():
-            raise Stopped
-        if time.monotonic() >= deadline:
-            raise _late(limits)
+    if not receiver.poll(limits.timeout_s):
+        raise late(limits)
     try:
         answer: dict[str, Any] = json.loads(receiver.recv_bytes(limits.answer_bytes))
     except (EOFError, OSError):
@@ -135,7 +123,7 @@ def _answer(
     return answer
 
 
-def _late(limits: Limits) -> Rejected:
+def late(limits: Limits) -> Rejected:
     raised = f", or raise {limits.timeout_setting}" if limits.timeout_setting else ""
     return Rejected(
         "parse_timeout",
@@ -153,7 +141,7 @@ def _out_of_memory(limits: Limits) -> Rejected:
 
 def died(code: int | None, limits: Limits) -> Rejected:
     if code == -signal.SIGXCPU:
-        return _late(limits)
+        return late(limits)
     how = f"signal {signal.Signals(-code).name}" if code and code < 0 else f"exit status {code}"
     return Rejected(
         "dataset_unparseable",
@@ -174,12 +162,7 @@ def _child(sender: Connection, text: str, limits: Limits) -> None:
     gc.freeze()  # what was imported stays: to look through it for garbage would copy its memory
     task = Task(**json.loads(text))
     keep_to(Path(task.folder))
-    try:
-        answer = {"result": importlib.import_module(task.parser).parse(task)}
-    except Rejected as refused:
-        answer = {"rejected": refused.to_json()}
-    except Exception as error:  # noqa: BLE001  whatever a file provokes is its rejection
-        answer = {"rejected": _provoked(error, limits).to_json()}
+    answer = outcome(task, limits, importlib.import_module(task.parser).parse)
     content = json.dumps(answer).encode()
     if len(content) > limits.answer_bytes:
         content = json.dumps({"rejected": _too_long(limits).to_json()}).encode()
@@ -187,6 +170,16 @@ def _child(sender: Connection, text: str, limits: Limits) -> None:
     sender.close()
     # Nothing here needs to be torn down, and what a file did to the heap may bite while it is.
     os._exit(0)
+
+
+def outcome(task: Task, limits: Limits, parse: Callable[[Task], dict[str, Any]]) -> dict[str, Any]:
+    """Return the `result` of a task, or why the file is `rejected`."""
+    try:
+        return {"result": parse(task)}
+    except Rejected as refused:
+        return {"rejected": refused.to_json()}
+    except Exception as error:  # noqa: BLE001  whatever a file provokes is its rejection
+        return {"rejected": _provoked(error, limits).to_json()}
 
 
 def _provoked(error: Exception, limits: Limits) -> Rejected:

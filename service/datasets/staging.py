@@ -27,6 +27,7 @@ from service.datasets.rejected import (
 BLOCK = 2 * 1024 * 1024  # bytes of text that are split at a time, and the longest row
 BUFFER = 8 * 1024 * 1024  # bytes of a staged row group
 SLAB = 100  # columns of one staged file
+SMALL = 256 * 1024  # bytes of a table that may stay in memory
 MAX_BAD_ROWS = 1000  # ragged rows after which reading stops
 
 Kind = str  # text, or the type that the file itself gives: number, integer, boolean, datetime
@@ -43,6 +44,8 @@ class Stage:
     #: whether numbers may be written as 1,5: not where a comma separates the cells
     allows_decimal_comma: bool = False
     warnings: list[dict[str, str]] = field(default_factory=list)
+    #: the table itself where it is small: then there are no files
+    held: pa.Table | None = None
 
     def slabs(self) -> Iterator[tuple[Path, range]]:
         """Yield each staged file and the numbers of the columns in it."""
@@ -54,14 +57,13 @@ class Stage:
 class SlabWriter:
     """Writes batches into the slabs of a stage, in row groups of a bounded size."""
 
-    def __init__(self, stage: Stage, schema: pa.Schema) -> None:
+    def __init__(self, stage: Stage, schema: pa.Schema, *, holds_small: bool = False) -> None:
+        """`holds_small` leaves a small table in memory, where queries begin sooner."""
         self._stage, self._schema = stage, schema
         self._held: list[pa.RecordBatch] = []
         self._bytes = 0
-        self._files = [
-            (columns, pq.ParquetWriter(path, _part(schema, columns), **_WRITING))
-            for path, columns in stage.slabs()
-        ]
+        self._holds_small = holds_small and len(stage.names) <= SLAB
+        self._files: list[tuple[range, pq.ParquetWriter]] = []
 
     def write(self, batch: pa.RecordBatch) -> None:
         self._held.append(batch)
@@ -71,11 +73,19 @@ class SlabWriter:
             self._flush()
 
     def close(self) -> None:
+        if self._holds_small and not self._files and self._bytes <= SMALL:
+            self._stage.held = pa.Table.from_batches(self._held, self._schema).combine_chunks()
+            return
         self._flush()
         for _columns, file in self._files:
             file.close()
 
     def _flush(self) -> None:
+        if not self._files:
+            self._files = [
+                (columns, pq.ParquetWriter(path, _part(self._schema, columns), **_WRITING))
+                for path, columns in self._stage.slabs()
+            ]
         if self._held:
             table = pa.Table.from_batches(self._held, self._schema)
             for columns, file in self._files:
@@ -114,7 +124,7 @@ def stage_csv(path: Path, folder: Path, dialect: Dialect, missing: frozenset[str
     bad: list[Any] = []
     last: pa.RecordBatch | None = None
     try:
-        writer = SlabWriter(stage, schema)
+        writer = SlabWriter(stage, schema, holds_small=True)
         for batch in _csv_batches(path, dialect, missing, bad):
             last = batch if batch.num_rows else last
             writer.write(_trimmed(batch, missing) if dialect.is_padded else batch)

@@ -1,11 +1,13 @@
-"""The tables of datasets and their versions."""
+"""The tables of datasets, their versions, and the parses that make these."""
 
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, Index, String, text
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy import ForeignKey, Index, String, text, update
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from service.datasets import refusals
+from service.jobs.tables import Job
 from service.storage.columns import BlobDigest, Id, Json, Table, utc_now
 
 
@@ -34,11 +36,6 @@ class Dataset(Table):
     bytes: Mapped[int | None]
     #: the newest version that is ready, 0 before the first
     version: Mapped[int] = mapped_column(default=0)
-    #: the fencing token of the process that parses; it grows with each try
-    attempt: Mapped[int] = mapped_column(default=0)
-    #: when another process may take the parsing over (see `database.clock`)
-    lease_expires: Mapped[float | None]
-    boot_id: Mapped[str | None] = mapped_column(String(40))
     #: how the first version is to be read: delimiter, header, missing_values
     options: Mapped[Json | None]
     #: a problem object where the dataset was rejected
@@ -63,3 +60,45 @@ class DatasetVersion(Table):
     #: the Parquet file with the typed columns; NULL once the dataset is deleted
     table_sha256: Mapped[str | None] = mapped_column(BlobDigest, index=True)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Parse(Job, Table):
+    """The job that reads the bytes of a dataset and makes a version of it."""
+
+    prefix = "parse"
+    noun = "parse"
+    plural = "parses"
+    verbs = frozenset()
+    deaths = refusals.DEATHS
+    most_deaths = refusals.MOST_DEATHS
+    most_losses = 3
+
+    __tablename__ = "parses"
+    __table_args__ = (
+        Index("ix_parses_queue", "state", "queued_at", "id"),
+        Index("ix_parses_caller", "caller", "claimed_at"),
+    )
+
+    #: with the dataset goes the job, and so its process
+    dataset_id: Mapped[str] = mapped_column(
+        Id, ForeignKey("datasets.id", ondelete="CASCADE"), index=True
+    )
+    #: the version that it makes: 1, or the next one where columns get other types
+    version: Mapped[int]
+    #: how the bytes are to be read: delimiter, header, missing_values, types
+    options: Mapped[Json]
+    #: who asked: callers take turns
+    caller: Mapped[str] = mapped_column(Id)
+    #: whether it seems to take little work, and so need not wait for those that take much
+    is_small: Mapped[bool]
+
+    def settle(self, session: Session, state: str, error: Json | None) -> None:
+        """Reject the dataset where its first parse has failed."""
+        if self.version > 1 or state == "succeeded":
+            return
+        problem = refusals.from_problem(error).problem() if error else None
+        session.execute(
+            update(Dataset)
+            .where(Dataset.id == self.dataset_id, Dataset.state == "ingesting")
+            .values(state="rejected", error=problem)
+        )

@@ -33,6 +33,7 @@ PARQUET = "application/vnd.apache.parquet"
 ARROW = "application/vnd.apache.arrow.file"
 JSON = "application/json"
 MULTIPART = "multipart/form-data"
+TYPED = frozenset({PARQUET, ARROW})  # formats that bring the types of their columns
 MEDIA_TYPES = (CSV, TSV, NDJSON, PARQUET, ARROW, JSON)
 ALIASES = {
     "application/csv": CSV,

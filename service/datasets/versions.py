@@ -6,7 +6,7 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from service.datasets.tables import Dataset, DatasetVersion
+from service.datasets.tables import Dataset, DatasetVersion, Parse
 from service.errors import BlobCorrupt, Conflict, Invalid, NotFound, invalid_at
 from service.jobs.kind import InputUnavailable, Site
 from service.storage.database import reading
@@ -72,11 +72,17 @@ def fetch_table(
         raise DatasetUnavailable(f"{error} Upload the dataset again.") from error
 
 
+def lock_parses(session: Session, dataset_id: str) -> None:
+    """Lock the parses of a dataset, which whoever changes a dataset does before he locks that."""
+    session.execute(select(Parse.id).where(Parse.dataset_id == dataset_id).with_for_update())
+
+
 def remove(session: Session, dataset_id: str) -> None:
-    """Delete a dataset that no unfinished job reads.
+    """Delete a dataset that no unfinished job reads; a process that parses it is stopped.
 
     Where finished runs refer to a version, the rows stay behind without their bytes.
     """
+    session.execute(delete(Parse).where(Parse.dataset_id == dataset_id))
     session.execute(
         update(DatasetVersion)
         .where(DatasetVersion.dataset_id == dataset_id)

@@ -6,6 +6,7 @@ number n can never miss one that commits later with a smaller number.
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -17,9 +18,12 @@ from sqlalchemy.orm import Session
 from service.errors import ServiceError
 from service.jobs import queue
 from service.jobs.tables import JobEvent
+from service.storage import notices
 from service.storage.database import reading
 
-POLL = 0.05  # seconds between two looks at the runs that somebody watches
+POLL = 0.05  # seconds between two looks at the jobs that somebody watches
+POLL_WOKEN = 0.25  # seconds between them where news wake the watcher
+PAUSE = 0.01  # seconds after a look in which news wake nobody: so many looks a second are enough
 END_S = 1.0  # seconds that reading may go on when the service ends
 T = TypeVar("T")
 EventT = TypeVar("EventT", bound=JobEvent)
@@ -45,6 +49,7 @@ def append(session: Session, job_id: str, attempt: int, kind: str, data: dict[st
                 job_id=job_id, seq=seq, attempt=attempt, kind=kind, data=data
             )
         )
+    notices.tell(session, notices.EVENTS)
     return seq
 
 
@@ -69,8 +74,13 @@ def of_kind(session: Session, table: type[EventT], job_id: str, kind: str) -> Se
 class Watcher:
     """Wakes those who wait for a job to change: one query for all of them, not one each."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, pipe: int | None = None) -> None:
+        """Each byte on the descriptor `pipe` says that a process of this machine has news."""
+        self._engine, self._pipe = engine, pipe
+        self._listener = notices.Listener(engine, notices.EVENTS)
+        self._listens_to: int | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._news = asyncio.Event()
         #: run id → those who wait, each with the last event number that it has seen
         self._waiting: dict[str, set[tuple[int, asyncio.Event]]] = {}
         self._someone = asyncio.Event()
@@ -80,14 +90,26 @@ class Watcher:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Watch for as long as the service runs; then wake everybody."""
-        task = asyncio.create_task(self._watch(), name="watch runs")
+        self._loop = asyncio.get_running_loop()
+        if self._pipe is not None:
+            self._loop.add_reader(self._pipe, self._read_pipe, self._pipe)
+        tasks = [
+            asyncio.create_task(self._watch(), name="watch jobs"),
+            asyncio.create_task(self._listen(), name="listen to the database"),
+        ]
         try:
             yield
         finally:
             self.stop()
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            for task in tasks:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+            if self._pipe is not None:
+                self._loop.remove_reader(self._pipe)
+            self._hang_up()
+            self._listener.close()
+            self._loop = None
             if self._reads:  # their connections are closed after this
                 await asyncio.wait(self._reads.values(), timeout=END_S)
 
@@ -98,6 +120,13 @@ class Watcher:
             for _seen, changed in waiters:
                 changed.set()
 
+    def look(self) -> None:
+        """Look soon whether jobs have changed. May be called from any thread."""
+        loop = self._loop
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # it is closed meanwhile
+                loop.call_soon_threadsafe(self._news.set)
+
     async def wait(self, run_id: str, seen: int, timeout_s: float) -> bool:
         """Wait until the run has an event after number `seen`; return whether one came."""
         if self.is_stopping.is_set():
@@ -105,6 +134,7 @@ class Watcher:
         waiter = (seen, asyncio.Event())
         self._waiting.setdefault(run_id, set()).add(waiter)
         self._someone.set()
+        self._news.set()  # something may have changed since the caller looked
         try:
             await asyncio.wait_for(waiter[1].wait(), timeout_s)
         except TimeoutError:
@@ -139,7 +169,38 @@ class Watcher:
                 await self._someone.wait()
             with contextlib.suppress(ServiceError):  # the database will be back; readers wait on
                 self._wake(await self.once("numbers", partial(self._numbers, list(self._waiting))))
-            await asyncio.sleep(POLL)
+            await asyncio.sleep(PAUSE)
+            is_woken = self._pipe is not None or self._listens_to is not None
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), POLL_WOKEN if is_woken else POLL)
+            self._news.clear()
+
+    async def _listen(self) -> None:
+        """Keep listening to the database, where it tells of changes."""
+        while self._engine.dialect.name == "postgresql":
+            if self._listens_to is None and await run_sync(self._listener.connect):
+                self._listens_to = self._listener.fileno()
+                asyncio.get_running_loop().add_reader(self._listens_to, self._drain)
+                self._news.set()
+            await asyncio.sleep(notices.RECONNECT_S)
+
+    def _drain(self) -> None:
+        self._news.set()
+        descriptor = self._listens_to
+        self._hang_up()
+        if self._listener.drain() and descriptor is not None and self._loop is not None:
+            self._listens_to = descriptor
+            self._loop.add_reader(descriptor, self._drain)
+
+    def _hang_up(self) -> None:
+        if self._listens_to is not None and self._loop is not None:
+            self._loop.remove_reader(self._listens_to)
+            self._listens_to = None
+
+    def _read_pipe(self, pipe: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(pipe, 4096)
+        self._news.set()
 
     def _numbers(self, jobs: list[str]) -> dict[str, int]:
         found: dict[str, int] = {}

@@ -16,6 +16,7 @@ from service.errors import Conflict, Fenced, NotFound
 from service.jobs import deaths, events, queue
 from service.jobs.kind import JobT
 from service.jobs.tables import JOB_TABLES, Job
+from service.storage import notices
 from service.storage.database import boot_id, clock, time_of_day
 
 TRANSITIONS: dict[str, frozenset[str]] = {
@@ -103,6 +104,7 @@ def enqueue(session: Session, job: JobT) -> JobT:
     session.add(job)
     session.flush()
     events.append(session, job.id, 0, "state", {"state": "queued"})
+    notices.tell(session, notices.QUEUE)
     session.refresh(job)
     return job
 
@@ -126,6 +128,7 @@ def ask(session: Session, table: type[JobT], job_id: str, request: str) -> tuple
         finish(session, job, to, {"state_reason": "cancel"})
     else:
         move(session, job, to)
+        notices.tell(session, notices.QUEUE)
     return get(session, table, job_id), True
 
 
@@ -153,9 +156,16 @@ def not_allowed(job: Job, verb: str) -> Conflict:
 # ---- what supervisors do ------------------------------------------------------------------------
 
 
-def claim(session: Session, table: type[JobT], owner: str, *, lease_s: float) -> JobT | None:
-    """Give the oldest job that may start to `owner`, as a new attempt."""
-    job = queue.claim(session, table, owner, lease_s=lease_s)
+def claim(
+    session: Session,
+    table: type[JobT],
+    owner: str,
+    *,
+    lease_s: float,
+    choice: queue.Choice = queue.OLDEST,
+) -> JobT | None:
+    """Give the oldest job that may start to `owner`, as a new attempt; see `queue.claim`."""
+    job = queue.claim(session, table, owner, lease_s=lease_s, choice=choice)
     if job is not None:
         events.append(session, job.id, job.attempt, "state", {"state": "starting"})
         session.refresh(job)
@@ -219,13 +229,10 @@ def crashed(
     table = queue.table_of(job_id)
     job = queue.hold(session, table, job_id, attempt)
     streak = job.crash_streak + 1
-    where = "host" if code == "out_of_memory" else None  # a GPU's lack of memory comes as a message
     if job.state == "cancelling":
         finish(session, job, "cancelled", {"state_reason": "cancel"})
-    elif streak >= deaths.MOST[code]:
-        sentence = table.deaths[code].format(streak=streak, words=last_words)
-        error = deaths.problem(code, sentence, where=where)
-        finish(session, job, "failed", {"error": error, "state_reason": code})
+    elif streak >= table.most_deaths[code]:
+        _fail_by_deaths(session, job, code, last_words)
     else:
         wait_s = min(300.0, math.pow(2.0, streak) - 1)
         waiting = _waiting(session, wait_s, now)
@@ -240,8 +247,12 @@ def rescue(session: Session, job_id: str, attempt: int, *, now: float | None = N
         return False
     if job.state == "cancelling":
         finish(session, job, "cancelled", {"state_reason": "cancel"})
-    else:
+    elif job.most_losses is None:
         _interrupt(session, job, "worker_lost", {})
+    elif job.crash_streak + 1 >= job.most_losses:
+        _fail_by_deaths(session, job, "worker_lost", "its worker was lost with it")
+    else:
+        _interrupt(session, job, "worker_lost", {"crash_streak": job.crash_streak + 1})
     return True
 
 
@@ -252,6 +263,14 @@ def finish(session: Session, job: Job, to: str, values: dict[str, Any]) -> None:
     free = {"owner": None, "lease_expires": None, "finished_at": time_of_day(session)}
     move(session, job, to, **free, **values)
     events.append(session, job.id, job.attempt, "end", {"state": to})
+    job.settle(session, to, values.get("error"))
+
+
+def _fail_by_deaths(session: Session, job: Job, code: deaths.DeathCode, last_words: str) -> None:
+    sentence = job.deaths[code].format(streak=job.crash_streak + 1, words=last_words)
+    where = "host" if code == "out_of_memory" else None  # a GPU's lack of memory has a word
+    error = deaths.problem(code, sentence, where=where)
+    finish(session, job, "failed", {"error": error, "state_reason": code})
 
 
 def move(session: Session, job: Job, to: str, **values: Any) -> None:  # noqa: ANN401  columns
@@ -272,6 +291,8 @@ def move(session: Session, job: Job, to: str, **values: Any) -> None:  # noqa: A
     if values.get("error"):
         data["error"] = values["error"]
     events.append(session, job.id, job.attempt, "state", data)
+    if to == "queued":
+        notices.tell(session, notices.QUEUE)
     session.expire(job)
 
 

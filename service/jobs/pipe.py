@@ -22,6 +22,7 @@ class Pipe:
         self._socket = end
         self._read = bytearray()
         self._is_read_out = False
+        self._has_line = False
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when a message or the end has come."""
@@ -29,7 +30,7 @@ class Pipe:
 
     def has_message(self) -> bool:
         """Say whether a whole message, or the end, is there."""
-        while not self._is_read_out and b"\n" not in self._read:
+        while not self._is_read_out and not self._has_line:
             try:
                 more = self._socket.recv(READ_BYTES, socket.MSG_DONTWAIT)
             except BlockingIOError:
@@ -38,6 +39,7 @@ class Pipe:
                 more = b""
             self._read += more
             self._is_read_out = not more
+            self._has_line = b"\n" in more
         return True
 
     def receive(self) -> bytes | None:
@@ -46,6 +48,7 @@ class Pipe:
         if not end:
             return None
         self._read = rest
+        self._has_line = b"\n" in rest
         return bytes(line)
 
     def send(self, message: Message) -> None:

@@ -8,6 +8,8 @@ database's clock.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import ColumnElement, and_, exists, or_, select, union_all, update
 from sqlalchemy.orm import Session
@@ -20,6 +22,17 @@ from service.storage.database import boot_id, clock, row_count, time_of_day
 #: states in which a supervisor owns the job
 OWNED = ("starting", "running", "pausing", "cancelling")
 Tables = Sequence[type[Job]]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which jobs of a table may be claimed: conditions, and an order that comes before the age."""
+
+    only: Sequence[ColumnElement[bool]] = ()
+    first: Sequence[ColumnElement[Any]] = ()
+
+
+OLDEST = Choice()
 
 
 def table_of(job_id: str) -> type[Job]:
@@ -37,15 +50,25 @@ def waiting(session: Session, tables: Tables, *, now: float | None = None) -> li
 
 
 def claim(
-    session: Session, table: type[JobT], owner: str, *, lease_s: float, now: float | None = None
+    session: Session,
+    table: type[JobT],
+    owner: str,
+    *,
+    lease_s: float,
+    choice: Choice = OLDEST,
+    now: float | None = None,
 ) -> JobT | None:
-    """Give the oldest job that may start to `owner`, as a new attempt; None if there is none."""
+    """Give the oldest job that may start to `owner`, as a new attempt; None if there is none.
+
+    `choice` may leave jobs out, and put others before the oldest.
+    """
     time, boot = clock(session, now), boot_id(session)
     # SKIP LOCKED lets several supervisors claim at once (PostgreSQL; SQLite has one writer).
     oldest = (
         select(table.id)
         .where(table.state == "queued", _may_start(table, time, boot))
-        .order_by(table.queued_at, table.id)
+        .where(*choice.only)
+        .order_by(*choice.first, table.queued_at, table.id)
         .limit(1)
         .with_for_update(skip_locked=True)
     )

@@ -5,9 +5,9 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 from sqlalchemy import String
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from service.jobs import deaths
+from service.jobs.deaths import MOST, SENTENCES, DeathCode
 from service.storage.columns import Id, Json, Table, utc_now
 
 #: prefix of an id → the table of such jobs; each table adds itself
@@ -45,11 +45,19 @@ class Job:
     #: the columns that name a dataset or a model that the job reads until it has ended
     reads: ClassVar[frozenset[str]] = frozenset()
     #: code of a death → the sentence of a job that failed by deaths of that code
-    deaths: ClassVar[Mapping[str, str]] = deaths.SENTENCES
+    deaths: ClassVar[Mapping[str, str]] = SENTENCES
+    #: code of a death → how many deaths end the job, if the last one has that code
+    most_deaths: ClassVar[Mapping[DeathCode, int]] = MOST
+    #: How many deaths end the job, if the last one was the loss of its worker; None: a job that
+    #: saves its place goes on, however often it has to.
+    most_losses: ClassVar[int | None] = None
 
     def __init_subclass__(cls, **options: Any) -> None:  # noqa: ANN401  Python's signature
         super().__init_subclass__(**options)
         JOB_TABLES[cls.prefix] = cls
+
+    def settle(self, session: Session, state: str, error: Json | None) -> None:
+        """Write what the end of the job means to others, in the transaction that ends it."""
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     #: see `jobs.life`

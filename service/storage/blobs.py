@@ -64,6 +64,8 @@ class LocalBlobs:
         self._incoming = root / "incoming"
         for folder in (self._blobs, self._incoming):
             _make_folder(folder)
+        #: the folders of blobs whose own names are durable, as far as this process has seen to it
+        self._durable: set[Path] = set()
 
     def put(self, path: Path, sha256: str | None = None) -> tuple[str, int]:
         if sha256 is not None:
@@ -120,9 +122,11 @@ class LocalBlobs:
         final.parent.mkdir(exist_ok=True, mode=0o700)
         # Replacing an equal blob is harmless, and repairs a damaged one.
         temporary.replace(final)
-        # The upper folder too: another writer may have made the folder and not synced it yet.
-        for folder in (final.parent, self._blobs):
-            _sync_folder(folder)
+        _sync_folder(final.parent)
+        if final.parent not in self._durable:
+            # Another writer may have made the folder and not synced it yet.
+            _sync_folder(self._blobs)
+            self._durable.add(final.parent)
 
 
 def read_blob(blobs: BlobStore, sha256: str) -> bytes:

@@ -24,6 +24,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from models.failpoints import reach
 from service.errors import Busy, ServiceError, StorageFull
+from service.storage import notices
 from service.storage.columns import utc_now
 
 MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
@@ -125,6 +126,7 @@ def writing(engine: Engine) -> Iterator[Session]:
         yield session
         reach("database.commit")
     reach("database.committed")
+    notices.committed(engine, session)
 
 
 @contextmanager

@@ -62,6 +62,9 @@ def _store(site: Site, attempt: Attempt, message: FileMessage, point: str) -> bo
     """Store the file, then make it visible in one transaction; return whether it was whole."""
     tenure = attempt.tenure
     try:
+        # A process that a file has taken over must not have others' files published.
+        if not message.path.resolve().is_relative_to(attempt.scratch.resolve()):
+            raise BlobCorrupt("The process named a file outside of its folder.")  # noqa: TRY301
         with (
             references.stored(site.engine, site.blobs, message.path, message.sha256) as held,
             writing(site.engine) as session,

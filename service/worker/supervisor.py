@@ -28,6 +28,7 @@ from service.jobs import deaths, life, queue
 from service.jobs.kind import InputUnavailable, Kind, Site, Tenure
 from service.jobs.messages import FileMessage, StopOrder
 from service.jobs.tables import Job, Worker
+from service.storage import notices
 from service.storage.collection import collecting
 from service.storage.database import reading, time_of_day, writing
 from service.worker import owners, reports
@@ -63,7 +64,8 @@ class Supervisor:
         self._site = site
         self._settings, self._engine = site.settings, site.engine
         self._kinds = kinds
-        self._tables = [kind.table for kind in kinds]
+        self._tables = list(dict.fromkeys(kind.table for kind in kinds))
+        self._listener = notices.Listener(self._engine, notices.QUEUE)
         self._launcher = launcher
         self._attempts: dict[str, Attempt] = {}
         self.is_stopping = False
@@ -99,6 +101,7 @@ class Supervisor:
             self._abandon()
             self._storers.shutdown(wait=False)
             self._guarded(self._leave)
+            self._listener.close()
             log.info("worker stopped", worker=self.id)
 
     def stop(self) -> None:
@@ -123,17 +126,30 @@ class Supervisor:
         pause = min(LOOK_S, self._settings.poll_s)
         if any(attempt.child.has_message() for attempt in heard):
             pause = 0.0  # it may have been read together with another one
-        readers: list[Child | int] = [self._stored[0], *(attempt.child for attempt in heard)]
+        readers: list[Child | notices.Listener | int] = [
+            self._stored[0],
+            *(attempt.child for attempt in heard),
+        ]
         readers += [] if wake is None else [wake]
+        if self._listener.connect():
+            readers.append(self._listener)
         ready, _, _ = select.select(readers, [], [], pause)
+        if self._listener in ready:
+            self._listener.drain()
+            self._look_now()
         if self._stored[0] in ready:
             os.read(self._stored[0], 4096)
         if wake is not None and wake in ready:
             if os.read(wake, 4096) == b"":
                 self.stop()
                 return None
-            self._next.clear()
+            self._look_now()
         return wake
+
+    def _look_now(self) -> None:
+        """Have the next round look for jobs and at the states of own ones."""
+        for step in ("claim", "look"):
+            self._next.pop(step, None)
 
     def _keep_house(self) -> None:
         if self._is_due("look", LOOK_S):
@@ -281,9 +297,9 @@ class Supervisor:
             attempt.kill_at = now + STACK_S
 
     def _lose(self, attempt: Attempt) -> None:
-        """Kill a process whose job belongs to another worker now; nothing of it is written."""
+        """Stop a process whose job was deleted or has another owner; nothing of it is written."""
         log.warning(
-            "job lost to another worker",
+            "job lost: another worker has it, or it was deleted",
             job_id=attempt.tenure.job_id,
             attempt=attempt.tenure.attempt,
         )
@@ -397,7 +413,7 @@ class Supervisor:
             reports.write_death(self._site, attempt, code)
         del self._attempts[attempt.tenure.job_id]
         shutil.rmtree(attempt.scratch, ignore_errors=True)
-        self._next.clear()
+        self._look_now()
 
     # ---- coming and going ---------------------------------------------------------------------
 

@@ -148,7 +148,7 @@ def _kill_service(stage: Stage, history: History, run_id: str) -> None:
 
 
 def _upload(stage: Stage, history: History) -> None:
-    """Kill the API while it takes a table in; the client insists until the table is there."""
+    """Kill the API or the worker during an upload; the client insists until the table is there."""
     stage.arm(history.point, "kill 1")
     dataset = stage.upload(secrets.token_hex(8))
     if stage.has_fired(history.point, 1):

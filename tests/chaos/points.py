@@ -51,13 +51,10 @@ TRANSACTIONS = (
 #: wherever something is written
 ANYWHERE = ("database.commit", "database.committed")
 API = ("idempotency.begun", "api.commit", "api.committed")
-UPLOAD = (
-    "ingest.received",
-    "ingest.stored",
-    "ingest.accepted",
-    "ingest.parsed",
-    "ingest.ready",
-)
+#: in the process that parses an upload, and in its supervisor; tests/service/datasets kills at each
+PARSE = ("parser.begin", *(f"parse.parsed{rest}" for rest in RESTS))
+#: on the way of an upload, from the API to the worker
+UPLOAD = ("ingest.received", "ingest.stored", "ingest.accepted", *PARSE)
 #: in the process that predicts a table, and in its supervisor; tests/service/batch kills at each
 PREDICTOR = (
     "predictor.begin",
@@ -81,6 +78,7 @@ SELDOM = tuple(
         "run": ("alive", "log", "stopped", "failed"),
         "batch": ("stopped", "failed"),
         "proof": ("stopped", "failed"),
+        "parse": ("refused", "took_long", "stopped", "failed"),
     }.items()
     for message in messages
     for rest in RESTS

@@ -166,7 +166,12 @@ class Stage:
         headers = {"content-type": "text/csv", "idempotency-key": key}
         answer = self._insist("POST", "/datasets?name=scores", content=content, headers=headers)
         path = f"/datasets/{answer['id']}?wait=1"
-        until(lambda: self._insist("GET", path)["state"] == "ready", PATIENCE_S)
+
+        def is_ready() -> bool:
+            self.note_deaths()
+            return bool(self._insist("GET", path)["state"] == "ready")
+
+        until(is_ready, PATIENCE_S)
         return str(answer["id"])
 
     def submit(self, number: int, epochs: int = 600) -> str:

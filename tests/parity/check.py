@@ -15,14 +15,13 @@ import httpx
 
 from models.data import Floats
 from models.features.targets import ClassTarget
-from service.app import create_app
 from service.settings import Settings
 from service.storage.blobs import LocalBlobs
 from service.storage.database import create_database, migrate
 from tests.parity.models import Known, publish, train_all
 from tests.parity.tables import Sample, make_sample
 from tests.parity.ways import WAYS, Answer, Refused, Way
-from tests.serving import serving
+from tests.serving import app_of, serving
 
 TOLERANCE = 1e-5
 #: With `on_problem=error` these are errors in any column; see the README.
@@ -69,7 +68,7 @@ def stage(folder: Path) -> Iterator[tuple[httpx.Client, list[Known]]]:
     models = list(train_all(folder))
     for known in models:
         publish(engine, LocalBlobs(settings.data_dir / "blobs"), known)
-    app = create_app(settings, engine)
+    app = app_of(settings, engine)
     with serving(app) as url, httpx.Client(base_url=url, timeout=60) as client:
         yield client, models
 

@@ -1,162 +1,271 @@
-"""What becomes of a file when the process that parses it is gone."""
+"""What becomes of an upload: whose turn it is, and how its parse ends when processes die."""
 
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 
-from service.datasets.ingest import MAX_ATTEMPTS, Ingester
-from service.datasets.tables import Dataset, DatasetVersion
-from service.datasets.upload import remove_leftovers
+from service.datasets import ingest
+from service.datasets.ingest import SMALL_COLUMNS, Upload
+from service.datasets.kind import PATIENCE_S, SMALL_PARSES, claim, prepare, write
+from service.datasets.messages import Parsed, Refused, TookLong
+from service.datasets.refusals import MOST_DEATHS
+from service.datasets.tables import Dataset, DatasetVersion, Parse
+from service.datasets.upload import Received, remove_leftovers
 from service.datasets.versions import ready_version as ready
-from service.errors import Conflict, Invalid, NotFound, StorageUnavailable
+from service.datasets.versions import remove
+from service.errors import Conflict, Fenced, Invalid, NotFound
 from service.ids import new_id
+from service.jobs import life, queue
+from service.jobs.deaths import DeathCode
+from service.jobs.kind import InputUnavailable, Site, Tenure
 from service.settings import Settings
-from service.storage.blobs import BlobStore, LocalBlobs
+from service.storage.blobs import LocalBlobs, digest_of
 from service.storage.database import clock, reading, writing
-from service.storage.scratch import Scratch
+from service.storage.references import Stored
+
+LEASE_S = 60.0
+LOSSES = 3
+HELD = Stored("0" * 64, 1, "pin")
+PARSED = Parsed(path=Path("x"), sha256=None, rows=2, columns=[], warnings=[], name=None)
+
+Add = Callable[..., Parse]
 
 
 @pytest.fixture
-def ingester(settings: Settings, engine: Engine, blobs: LocalBlobs) -> Iterator[Ingester]:
-    ingester = Ingester(settings, engine, blobs, Scratch(settings.scratch_dir))
-    yield ingester
-    ingester.close()
+def add(engine: Engine, blobs: LocalBlobs, tmp_path: Path) -> Add:
+    """Return a function that takes in an upload of a caller."""
+
+    def take_in(caller: str = "a", data: bytes = b"x,y\n1,2\n3,4\n") -> Parse:
+        path = tmp_path / new_id("upload")
+        path.write_bytes(data)
+        digest, size = digest_of(path)
+        received = Received(path, digest, size, "text/csv")
+        upload = Upload("table", received, {"header": "auto"}, caller)
+        return ingest.accept(engine, blobs, upload, lambda _session, _dataset: None)
+
+    return take_in
 
 
 @pytest.fixture
-def left_behind(engine: Engine, blobs: LocalBlobs, tmp_path: Path) -> str:
-    """Return a dataset whose lease ran out."""
-    return leave(engine, blobs, tmp_path, b"x,y\n1,2\n3,4\n")
+def site(settings: Settings, engine: Engine, blobs: LocalBlobs) -> Site:
+    return Site(settings, engine, blobs)
 
 
-def leave(engine: Engine, blobs: LocalBlobs, folder: Path, data: bytes, attempt: int = 1) -> str:
-    path = folder / "bytes"
-    path.write_bytes(data)
-    digest, size = blobs.put(path)
-    dataset_id = new_id("ds")
+def take(engine: Engine, **options: Any) -> Parse | None:
     with writing(engine) as session:
-        session.add(
-            Dataset(
-                id=dataset_id,
-                name="left",
-                state="ingesting",
-                media_type="text/csv",
-                sha256=digest,
-                bytes=size,
-                attempt=attempt,
-                lease_expires=clock(session) - 1,
-                boot_id=None,
-            )
-        )
-    return dataset_id
+        return claim(session, "worker", LEASE_S, **options)
 
 
-class Away:
-    """A store that does not answer until it is back."""
-
-    def __init__(self, store: BlobStore) -> None:
-        self._store = store
-        self.reached, self.is_back = threading.Event(), threading.Event()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-    def put(self, path: Path, sha256: str | None = None) -> tuple[str, int]:
-        self.reached.set()
-        if not self.is_back.is_set():
-            raise StorageUnavailable
-        return self._store.put(path, sha256)
+def taken(engine: Engine) -> Parse:
+    found = take(engine)
+    assert found is not None
+    return found
 
 
-def state_of(engine: Engine, dataset_id: str) -> Dataset:
+def tell(engine: Engine, parse: Parse, message: Any, held: Stored | None = None) -> None:
+    with writing(engine) as session:
+        write(session, Tenure(parse.id, parse.attempt), message, held)
+
+
+def dataset_of(engine: Engine, parse: Parse) -> Dataset:
     with reading(engine) as session:
-        return session.get_one(Dataset, dataset_id)
+        return session.get_one(Dataset, parse.dataset_id)
 
 
-def test_an_abandoned_file_is_taken_over(
-    ingester: Ingester, engine: Engine, left_behind: str
-) -> None:
-    (ticket,) = ingester.resume_abandoned()
-    assert ticket.done.result(60) is None
-    dataset = state_of(engine, left_behind)
-    assert (dataset.state, dataset.attempt, dataset.version) == ("ready", 2, 1)
-    assert dataset.lease_expires is None
-
-
-def test_a_file_that_is_being_parsed_is_left_alone(
-    ingester: Ingester, engine: Engine, left_behind: str
-) -> None:
-    with writing(engine) as session:
-        early = clock(session) - 100
-    assert [t.dataset_id for t in ingester.resume_abandoned()] == [left_behind]
-    assert ingester.resume_abandoned(now=early) == []
-
-
-def test_an_attempt_that_lost_its_lease_writes_nothing(
-    ingester: Ingester, engine: Engine, left_behind: str
-) -> None:
-    dataset = state_of(engine, left_behind)
-    with writing(engine) as session:
-        session.get_one(Dataset, left_behind).attempt = 7
-    dataset.attempt = 6
-    ticket = ingester.begin(dataset, is_waited_for=False)
-    assert ticket.done.exception(60) is not None
-    assert state_of(engine, left_behind).state == "ingesting"
+def parse_of(engine: Engine, parse: Parse) -> Parse:
     with reading(engine) as session:
-        assert session.get(DatasetVersion, (left_behind, 1)) is None
+        return session.get_one(Parse, parse.id)
 
 
-def test_a_file_that_never_comes_to_an_end_is_refused(
-    ingester: Ingester, engine: Engine, blobs: LocalBlobs, tmp_path: Path
+def wide(columns: int) -> bytes:
+    return ",".join(f"c{index}" for index in range(columns)).encode() + b"\n1\n"
+
+
+# ---- whose turn it is ---------------------------------------------------------------------------
+
+
+def test_callers_take_turns(engine: Engine, add: Add) -> None:
+    made = [add("a"), add("a"), add("a"), add("b"), add("b"), add("c")]
+    order = [taken(engine).id for _ in made]
+    assert order == [made[i].id for i in (0, 3, 5, 1, 4, 2)]
+
+
+def test_a_caller_who_was_served_longer_ago_comes_first(engine: Engine, add: Add) -> None:
+    for caller in ("a", "b"):
+        add(caller)
+        tell(engine, taken(engine), PARSED, HELD)
+    later, sooner = add("b"), add("a")
+    assert [taken(engine).id, taken(engine).id] == [sooner.id, later.id]
+
+
+@pytest.mark.parametrize(
+    ("data", "is_small"),
+    [
+        (b"x,y\n1,2\n", True),
+        (wide(SMALL_COLUMNS), True),
+        (wide(SMALL_COLUMNS + 1), False),
+        (b"x\n" + b"1\n" * 600_000, False),
+    ],
+)
+def test_a_file_of_few_bytes_and_columns_is_small(add: Add, data: bytes, *, is_small: bool) -> None:
+    assert add(data=data).is_small is is_small
+
+
+@pytest.mark.parametrize("media_type", ["application/json", "application/x-ndjson"])
+def test_the_columns_of_json_are_its_keys(tmp_path: Path, media_type: str) -> None:
+    path = tmp_path / "json"
+    for count, is_small in ((SMALL_COLUMNS, True), (SMALL_COLUMNS + 1, False)):
+        path.write_text("\n".join(f'{{"c{i}" : "a\\"b"}}' for i in range(count)))
+        assert ingest._is_small(path, path.stat().st_size, media_type) is is_small  # noqa: SLF001
+
+
+def test_the_slot_of_small_files_leaves_large_ones_alone(engine: Engine, add: Add) -> None:
+    add(data=wide(SMALL_COLUMNS + 1))
+    small = add()
+    found = [take(engine, only_small=True), take(engine, only_small=True)]
+    assert [parse.id if parse else None for parse in found] == [small.id, None]
+
+
+def test_a_small_file_that_takes_long_is_parsed_where_large_ones_are(
+    engine: Engine, add: Add, site: Site, tmp_path: Path
 ) -> None:
-    dataset_id = leave(engine, blobs, tmp_path, b"x\n1\n", attempt=MAX_ATTEMPTS)
-    (ticket,) = ingester.resume_abandoned()
-    refused = ticket.done.result(60)
-    assert refused is not None
-    assert refused.code == "dataset_unparseable"
-    assert state_of(engine, dataset_id).state == "rejected"
+    add()
+    parse = taken(engine)
+    assert SMALL_PARSES.prepare(site, parse, tmp_path).model_dump()["patience_s"] == PATIENCE_S
+    assert prepare(site, parse, tmp_path).patience_s is None
+    tell(engine, parse, TookLong())
+    assert take(engine, only_small=True) is None
+    again = taken(engine)
+    assert (again.id, again.attempt, again.crash_streak) == (parse.id, 2, 0)
 
 
-def test_an_outage_of_the_storage_is_waited_for_and_costs_no_attempt(
-    settings: Settings, engine: Engine, blobs: LocalBlobs, left_behind: str
-) -> None:
-    away = Away(blobs)
-    ingester = Ingester(settings, engine, away, Scratch(settings.scratch_dir))
-    (ticket,) = ingester.resume_abandoned()
-    assert away.reached.wait(30)
-    away.is_back.set()
-    assert ticket.done.result(60) is None
-    dataset = state_of(engine, left_behind)
-    assert (dataset.state, dataset.attempt) == ("ready", 2)
-    ingester.close()
+# ---- how a parse ends ---------------------------------------------------------------------------
 
 
-def test_a_dataset_whose_bytes_are_lost_is_refused(
-    ingester: Ingester, engine: Engine, left_behind: str
-) -> None:
+def test_a_parsed_file_is_the_first_version(engine: Engine, add: Add) -> None:
+    add()
+    parse = taken(engine)
+    tell(engine, parse, replace_name(PARSED, "not of a CSV"), HELD)
+    dataset = dataset_of(engine, parse)
+    assert (dataset.state, dataset.version) == ("ready", 1)
+    with reading(engine) as session:
+        version = session.get_one(DatasetVersion, (dataset.id, 1))
+    assert (version.rows, version.table_sha256) == (2, HELD.sha256)
+    assert parse_of(engine, parse).state == "succeeded"
+
+
+def replace_name(message: Parsed, name: str) -> Parsed:
+    return message.model_copy(update={"name": name})
+
+
+def test_a_refused_file_is_a_rejected_dataset(engine: Engine, add: Add) -> None:
+    add()
+    parse = taken(engine)
+    tell(engine, parse, Refused(code="ragged_row", detail="It is.", errors=[], status=422))
+    dataset = dataset_of(engine, parse)
+    error = dataset.error or {}
+    assert (dataset.state, error["code"], error["detail"]) == ("rejected", "ragged_row", "It is.")
+    assert error["errors"][0]["code"] == "ragged_row"
+
+
+def test_an_attempt_that_lost_its_lease_writes_nothing(engine: Engine, add: Add) -> None:
+    add()
+    parse = taken(engine)
     with writing(engine) as session:
-        session.get_one(Dataset, left_behind).sha256 = "0" * 64
-    (ticket,) = ingester.resume_abandoned()
-    ticket.done.result(60)
-    dataset = state_of(engine, left_behind)
-    assert (dataset.state, (dataset.error or {})["code"]) == ("rejected", "bytes_lost")
+        assert life.rescue(session, parse.id, 1, now=clock(session) + 2 * LEASE_S)
+    assert taken(engine).attempt == 2
+    with pytest.raises(Fenced):
+        tell(engine, parse, PARSED, HELD)
+    assert dataset_of(engine, parse).state == "ingesting"
 
 
-def test_only_a_ready_version_is_given_out(
-    ingester: Ingester, engine: Engine, left_behind: str
+@pytest.mark.parametrize("code", ["worker_lost", "out_of_memory", "stalled"])
+def test_a_file_that_ends_its_process_again_is_rejected(
+    engine: Engine, add: Add, code: DeathCode
 ) -> None:
+    add()
+    for number in range(1, MOST_DEATHS[code] + 1):
+        with writing(engine) as session:
+            later = clock(session) + 100.0 * number
+            parse = queue.claim(session, Parse, "worker", lease_s=LEASE_S, now=later)
+        assert parse is not None
+        dataset = dataset_of(engine, parse)
+        assert dataset.state == "ingesting"
+        with writing(engine) as session:
+            life.crashed(session, parse.id, parse.attempt, "SIGSEGV", code=code)
+    with reading(engine) as session:
+        dataset = session.get_one(Dataset, dataset.id)
+    error = dataset.error or {}
+    assert (dataset.state, error["code"], error["status"]) == (
+        "rejected",
+        "dataset_unparseable",
+        422,
+    )
+    assert "SIGSEGV" in error["detail"]
+
+
+def test_a_file_that_ends_its_workers_is_rejected(engine: Engine, add: Add) -> None:
+    add()
+    for _ in range(LOSSES):
+        parse = taken(engine)
+        assert dataset_of(engine, parse).state == "ingesting"
+        with writing(engine) as session:
+            life.rescue(session, parse.id, parse.attempt, now=clock(session) + 2 * LEASE_S)
+    dataset = dataset_of(engine, parse)
+    assert (dataset.state, (dataset.error or {})["code"]) == ("rejected", "dataset_unparseable")
+    assert "its worker was lost" in (dataset.error or {})["detail"]
+
+
+def test_a_dataset_whose_bytes_are_lost_is_rejected(
+    engine: Engine, add: Add, site: Site, blobs: LocalBlobs, tmp_path: Path
+) -> None:
+    add()
+    parse = taken(engine)
+    blobs.delete(str(dataset_of(engine, parse).sha256))
+    with pytest.raises(InputUnavailable) as lost:
+        prepare(site, parse, tmp_path)
+    assert lost.value.code == "bytes_lost"
+
+
+def test_a_version_that_another_one_overtook_is_a_conflict(engine: Engine, add: Add) -> None:
+    parse = add()
+    tell(engine, taken(engine), PARSED, HELD)
+    with writing(engine) as session:
+        version = session.get_one(DatasetVersion, (parse.dataset_id, 1))
+        version.columns = [{"name": "x", "type": "number"}]
+    for _ in range(2):
+        assert ingest.retype(engine, parse.dataset_id, {"x": "text"}, "a") is not None
+    first, second = taken(engine), taken(engine)
+    tell(engine, first, PARSED, HELD)
+    tell(engine, second, PARSED, HELD)
+    assert dataset_of(engine, parse).version == 2
+    failed = parse_of(engine, second)
+    assert (failed.state, (failed.error or {})["code"]) == ("failed", "version_conflict")
+    assert dataset_of(engine, parse).state == "ready"
+
+
+def test_with_a_dataset_goes_its_parse(engine: Engine, add: Add) -> None:
+    add()
+    parse = taken(engine)
+    with writing(engine) as session:
+        remove(session, parse.dataset_id)
+    with reading(engine) as session:
+        assert session.scalars(select(Parse)).all() == []
+        assert queue.states(session, {parse.id: parse.attempt}) == {}
+
+
+def test_only_a_ready_version_is_given_out(engine: Engine, add: Add) -> None:
+    dataset_id = add().dataset_id
     with writing(engine) as session, pytest.raises(Conflict, match="ingesting"):
-        ready(session, left_behind, None)
-    (ticket,) = ingester.resume_abandoned()
-    ticket.done.result(60)
+        ready(session, dataset_id, None)
+    tell(engine, taken(engine), PARSED, HELD)
     with writing(engine) as session:
-        assert ready(session, left_behind, None).version == ready(session, left_behind, 1).version
+        assert ready(session, dataset_id, None).version == ready(session, dataset_id, 1).version
         with pytest.raises(Invalid, match="no version 2") as refused:
-            ready(session, left_behind, 2)
+            ready(session, dataset_id, 2)
         assert refused.value.errors[0]["pointer"] == "/dataset/version"
         with pytest.raises(NotFound):
             ready(session, "ds_nothing", None)

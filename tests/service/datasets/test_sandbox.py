@@ -11,7 +11,7 @@ import pytest
 
 from service.datasets import sandbox
 from service.datasets.rejected import Rejected
-from service.datasets.sandbox import Limits, Stopped, Task
+from service.datasets.sandbox import Limits, Task
 from tests.serving import ROOT
 
 MIB = 1024 * 1024
@@ -29,6 +29,7 @@ def task(folder: Path, data: bytes, **changes: Any) -> Task:
         "options": {},
         "max_columns": 1000,
         "memory_bytes": 128 * MIB,
+        "parser": "service.datasets.parse",
     }
     return Task(**(fields | changes))
 
@@ -60,12 +61,6 @@ def test_a_file_that_takes_too_long_is_refused(tmp_path: Path) -> None:
         sandbox.run(task(tmp_path, data), Limits(memory_bytes=512 * MIB, timeout_s=0.01))
     assert refused.value.code == "parse_timeout"
     assert time.monotonic() - began < 20
-
-
-def test_a_parser_that_nobody_waits_for_is_ended(tmp_path: Path) -> None:
-    data = b"x,y\n" + b"1,2\n" * 3_000_000
-    with pytest.raises(Stopped):
-        sandbox.run(task(tmp_path, data), LIMITS, is_wanted=lambda: False)
 
 
 def test_a_process_that_dies_is_a_refusal_that_names_the_signal() -> None:

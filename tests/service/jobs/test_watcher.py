@@ -2,14 +2,17 @@
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import Engine
 
+from service.jobs import events
 from service.jobs.events import Watcher
-from service.storage.database import create_database
+from service.storage.database import create_database, writing
+from tests.service.rows import add_run
 
 pytestmark = pytest.mark.both_databases
 
@@ -83,3 +86,37 @@ def test_a_read_that_fails_fails_for_all_and_is_tried_again(engine: Engine) -> N
         assert await watcher.once("run_1", read) == 2
 
     asyncio.run(ask())
+
+
+@pytest.mark.parametrize("is_told", ["by the pipe", "by this process"])
+def test_news_wake_those_who_wait_before_the_next_look(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, is_told: str
+) -> None:
+    """The looks are further apart than the test may take."""
+    monkeypatch.setattr(events, "POLL", 2 * PATIENCE)
+    monkeypatch.setattr(events, "POLL_WOKEN", 2 * PATIENCE)
+    with writing(engine) as session:
+        run = add_run(session)
+        run_id, seen = run.id, run.event_seq
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+
+    def change() -> None:
+        with writing(engine) as session:
+            events.append(session, run_id, 0, "log", {"line": "news"})
+
+    async def ask() -> bool:
+        watcher = Watcher(engine, reader)
+        async with watcher.running():
+            waiting = asyncio.create_task(watcher.wait(run_id, seen, PATIENCE))
+            await asyncio.sleep(0)  # it waits now
+            await asyncio.to_thread(change)
+            if is_told == "by the pipe":
+                os.write(writer, b"\n")
+            else:
+                watcher.look()
+            return await waiting
+
+    assert asyncio.run(ask())
+    os.close(reader)
+    os.close(writer)

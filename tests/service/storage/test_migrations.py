@@ -6,11 +6,16 @@ from pathlib import Path
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, Engine, inspect, text
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, inspect, select, text
+from sqlalchemy.orm import Session
 
+from service.datasets.tables import Parse
 from service.storage.columns import Table
 from service.storage.database import (
+    MIGRATIONS,
     SchemaOutOfDate,
     SchemaTooNew,
     alembic_config,
@@ -22,6 +27,8 @@ from service.storage.database import (
 )
 
 pytestmark = pytest.mark.both_databases
+
+PARSES = "0004"  # the version in which parses became jobs
 
 
 @pytest.fixture
@@ -95,3 +102,42 @@ def test_the_indexes_of_the_lists_go_down_and_come_up_again(engine: Engine) -> N
     assert "ix_runs_newest" not in indexes()
     migrate(engine)
     assert indexes() == newest
+
+
+def test_a_dataset_that_was_being_parsed_is_queued_by_the_migration(engine: Engine) -> None:
+    move(engine, "downgrade", before(PARSES))
+    with engine.begin() as connection:
+        for name, state in (("one", "ingesting"), ("two", "ready")):
+            connection.execute(
+                text(
+                    "INSERT INTO datasets (id, name, state, media_type, version, attempt,"
+                    " lease_expires, created_at) VALUES (:id, 'x', :state, 'text/csv', 0, 1, 5.0,"
+                    " '2026-01-01 00:00:00')"
+                ),
+                {"id": f"ds_{name}", "state": state},
+            )
+    move(engine, "upgrade", "head")
+    with Session(engine) as session:
+        (parse,) = session.scalars(select(Parse)).all()
+        assert (parse.id, parse.dataset_id, parse.state) == ("parse_one", "ds_one", "queued")
+        assert (parse.version, parse.options, parse.is_small) == (1, {}, False)
+    move(engine, "downgrade", before(PARSES))
+    with engine.connect() as connection:
+        rows = connection.execute(
+            text("SELECT id, attempt, lease_expires FROM datasets ORDER BY id")
+        )
+        assert [tuple(row) for row in rows] == [("ds_one", 0, 0.0), ("ds_two", 0, None)]
+
+
+def before(revision: str) -> str:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    return str(ScriptDirectory.from_config(config).get_revision(revision).down_revision)
+
+
+def move(engine: Engine, direction: str, revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        getattr(command, direction)(config, revision)

@@ -1,0 +1,138 @@
+"""Parses as a kind of job: what the process is given, how callers take turns, how a parse ends.
+
+Small files have a slot of their own, so that they never wait behind large ones.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session, aliased
+
+from service.datasets import refusals
+from service.datasets.messages import Parsed, ParseJob, Refused, TookLong
+from service.datasets.rejected import Rejected
+from service.datasets.sandbox import Limits, Task, memory_for_queries
+from service.datasets.tables import Dataset, DatasetVersion, Parse
+from service.errors import BlobCorrupt, Fenced
+from service.jobs import life, queue
+from service.jobs.kind import InputUnavailable, Kind, Site, Tenure
+from service.jobs.messages import Failure, Heartbeat, Message, Obeyed
+from service.storage.database import reading, row_count
+from service.storage.references import Stored
+
+#: Seconds after which a file that seemed small leaves the slot of small files to the next one.
+PATIENCE_S = 2.0
+
+Messages = Annotated[
+    Parsed | Refused | TookLong | Heartbeat | Obeyed | Failure, Field(discriminator="type")
+]
+
+
+class BytesLost(InputUnavailable):
+    """The stored bytes of the file are lost: upload it again."""
+
+    code = "bytes_lost"
+
+
+def claim(
+    session: Session, owner: str, lease_s: float, *, only_small: bool = False
+) -> Parse | None:
+    """Give the next parse to an owner: that of the caller who has waited longest for a turn."""
+    other = aliased(Parse)
+    same = other.caller == Parse.caller
+    owned = select(func.count()).where(same, other.state.in_(queue.OWNED)).correlate(Parse)
+    served = select(func.max(other.claimed_at)).where(same).correlate(Parse).scalar_subquery()
+    choice = queue.Choice(
+        only=[Parse.is_small.is_(True)] if only_small else [],
+        first=[owned.scalar_subquery(), served.is_not(None), served],
+    )
+    return life.claim(session, Parse, owner, lease_s=lease_s, choice=choice)
+
+
+def prepare(site: Site, job: Parse, scratch: Path, *, patience_s: float | None = None) -> ParseJob:
+    """Return the job, with the bytes as a local file. Raises BytesLost."""
+    with reading(site.engine) as session:
+        dataset = session.get(Dataset, job.dataset_id)
+    if dataset is None or dataset.sha256 is None:
+        raise Fenced(f"the dataset of {job.id} is deleted")
+    try:
+        path = site.blobs.fetch(dataset.sha256, scratch)
+    except BlobCorrupt as error:
+        raise BytesLost from error
+    limits = Limits(site.settings.parse_memory_bytes, site.settings.parse_timeout_s)
+    task = Task(
+        path=str(path),
+        folder=str(scratch),
+        media_type=dataset.media_type,
+        options=job.options,
+        max_columns=site.settings.max_columns,
+        memory_bytes=memory_for_queries(limits),
+    )
+    return ParseJob(task=task, limits=limits, patience_s=patience_s, scratch=scratch)
+
+
+def write(session: Session, tenure: Tenure, message: Message, held: Stored | None) -> None:
+    """Make the new version visible, or end the parse in another way."""
+    job_id, attempt = tenure.job_id, tenure.attempt
+    match message:
+        case Parsed() if held is not None:
+            _publish(session, queue.hold(session, Parse, job_id, attempt), message, held)
+        case Refused():
+            refused = Rejected(message.code, message.detail, message.errors, status=message.status)
+            life.fail(session, job_id, attempt, refusals.as_error(refused).problem())
+        case TookLong():
+            queue.hold(session, Parse, job_id, attempt)
+            session.execute(update(Parse).where(Parse.id == job_id).values(is_small=False))
+            life.stopped(session, job_id, attempt)
+
+
+def _publish(session: Session, parse: Parse, message: Parsed, held: Stored) -> None:
+    is_first = parse.version == 1
+    values: dict[str, Any] = {"version": parse.version, "state": "ready"}
+    if is_first and message.name:
+        values["name"] = message.name
+    changed = session.execute(
+        update(Dataset)
+        .where(Dataset.id == parse.dataset_id, Dataset.version == parse.version - 1)
+        .where(Dataset.state == ("ingesting" if is_first else "ready"))
+        .values(**values)
+    )
+    if row_count(changed) != 1:
+        problem = refusals.version_conflict().problem()
+        life.fail(session, parse.id, parse.attempt, problem)
+        return
+    version = DatasetVersion(
+        dataset_id=parse.dataset_id,
+        version=parse.version,
+        options=parse.options,
+        rows=message.rows,
+        columns=message.columns,
+        warnings=message.warnings,
+        table_sha256=held.sha256,
+    )
+    session.add(version)
+    life.succeed(session, parse.id, parse.attempt, {})
+
+
+PARSES = Kind(
+    table=Parse,
+    module="service.datasets.parse_process",
+    slots=lambda _settings: 1,
+    claim=claim,
+    prepare=prepare,
+    messages=TypeAdapter(Messages),
+    write=write,
+)
+#: The slot of small files. One that takes long after all goes back to the queue of the others.
+SMALL_PARSES = Kind(
+    table=Parse,
+    module=PARSES.module,
+    slots=lambda _settings: 1,
+    claim=partial(claim, only_small=True),
+    prepare=partial(prepare, patience_s=PATIENCE_S),
+    messages=PARSES.messages,
+    write=write,
+)
