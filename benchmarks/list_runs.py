@@ -24,12 +24,11 @@ from sqlalchemy import Engine, delete, insert
 
 from service import logs
 from service.app import create_app
-from service.datasets.tables import Dataset, DatasetVersion
+from service.datasets.versions import Dataset, DatasetVersion
 from service.http.server import Server, listen
-from service.ids import new_id
 from service.runs.tables import Run
 from service.settings import Settings
-from service.storage.columns import utc_now
+from service.storage.columns import new_id, utc_now
 from service.storage.database import create_database, migrate, writing
 
 FEW, MANY = 100, 100_000

@@ -23,7 +23,7 @@ from sqlalchemy import Engine, select
 
 from descent import Client
 from descent.demo import DATA
-from service.jobs.tables import Worker
+from service.jobs.kind import Worker
 from service.runs.tables import Event, Run
 from service.storage.database import create_database, reading
 from tests.serving import running_service, start_service, stop

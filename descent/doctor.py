@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from descent import schemas
 from descent.errors import DescentError
-from descent.schemas.system import Check, CheckState
+from descent.schemas.common import Check, CheckState
 from descent.server import missing_packages
 from descent.transport import API, Transport
 

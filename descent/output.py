@@ -14,7 +14,7 @@ from rich.text import Text
 
 from descent.predictions import Predictions
 from descent.schemas import Dataset, MetricColumns, Prediction, Run
-from descent.schemas.system import Check
+from descent.schemas.common import Check
 
 OK = 0
 REFUSED = 1

@@ -2,7 +2,9 @@
 
 from alembic import context
 
-import service.schema  # noqa: F401  all tables are to be known
+import service.access.keys
+import service.http.strict_route
+import service.work  # noqa: F401  the tables of every room are needed
 from service.storage.columns import Table
 
 connection = context.config.attributes["connection"]

@@ -18,7 +18,7 @@ from sqlalchemy import Engine, select
 from descent import schemas
 from models import failpoints
 from service.access import keys
-from service.access.tables import Key
+from service.access.keys import Key
 from service.errors import ServiceError
 from service.settings import Settings
 from service.storage.columns import utc_now

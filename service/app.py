@@ -30,33 +30,29 @@ from service.datasets import sandbox
 from service.datasets.upload import remove_leftovers
 from service.errors import BlobCorrupt, ServiceError
 from service.exports import routes as exports
-from service.exports.transfers import Transfers
-from service.http import openapi, problems, validation, web_page
-from service.http.middleware import Gate
+from service.exports.routes import Transfers
+from service.http import pages, problems, validation
+from service.http.middleware import Gate, Telemetry
 from service.http.server import Compute
 from service.http.strict_route import any_query, authenticate, router
-from service.http.telemetry import Telemetry
 from service.jobs.events import Watcher
-from service.predict import contract_routes, evaluation_routes
+from service.predict import contracts, evaluations
 from service.predict import routes as predict
-from service.predict.cache import Predictors
-from service.predict.directory import Directory
+from service.predict.bodies import Files
+from service.predict.directory import Directory, Predictors
 from service.predict.executor import PredictionExecutor
-from service.predict.files import Files
 from service.predict.hot import HotRoutes
-from service.predict.inference import Inference
+from service.predict.routes import Inference
 from service.predict.traffic import Traffic
 from service.protocols import invocations, mlflow, oip
 from service.registry import routes as registry
 from service.runs import routes as runs
-from service.runs.telemetry import RunCounts
-from service.settings import Settings
-from service.storage import notices
-from service.storage.blobs import BlobStore
+from service.settings import Settings, version
+from service.storage import database
+from service.storage.blobs import BlobStore, Scratch
 from service.storage.database import create_database
-from service.storage.scratch import Scratch
-from service.storage.stores import open_store
-from service.version import version
+from service.storage.s3 import open_store
+from service.system import RunCounts
 
 API = "/api/v1"
 
@@ -108,7 +104,7 @@ def create_app(
     scratch = Scratch(settings.scratch_dir / "uploads")
     inference = _inference(settings, engine, blobs, scratch)
     watcher = Watcher(engine, news)
-    notices.ring_on_commit(engine, _ring(watcher, wake))
+    database.ring_on_commit(engine, _ring(watcher, wake))
     keys = KeyRing(engine, settings)
     telemetry = Telemetry(RunCounts(engine), inference.traffic)
     # Each room says which of these its routes depend on.
@@ -150,9 +146,9 @@ def _inference(settings: Settings, engine: Engine, blobs: BlobStore, scratch: Sc
     )
 
 
-def _ring(watcher: Watcher, wake: Callable[[], None]) -> notices.Ring:
+def _ring(watcher: Watcher, wake: Callable[[], None]) -> database.Ring:
     def ring(channel: str) -> None:
-        if channel == notices.QUEUE:
+        if channel == database.QUEUE:
             wake()
         else:
             watcher.look()
@@ -171,7 +167,7 @@ def contract() -> str:
     with TemporaryDirectory() as folder:
         settings = Settings(data_dir=Path(folder))
         engine = create_database(settings.resolved_database_url)
-        document = openapi.describe(create_app(settings, engine), version())
+        document = pages.describe(create_app(settings, engine), version())
         engine.dispose()
     return json.dumps(document, indent=1)
 
@@ -203,11 +199,11 @@ def _add_routes(app: FastAPI) -> None:
     @any_query
     def openapi_json() -> JSONResponse:
         if app.openapi_schema is None:
-            app.openapi_schema = openapi.describe(app, version())
+            app.openapi_schema = pages.describe(app, version())
         return JSONResponse(app.openapi_schema)
 
     app.include_router(described)
-    app.routes.extend([*common_routes(), *web_page.assets()])
+    app.routes.extend([*common_routes(), *pages.assets()])
 
 
 @cache
@@ -217,15 +213,15 @@ def common_routes() -> list[BaseRoute]:
     FastAPI looks into all of them at the first request, which takes a tenth of a second.
     """
     table = APIRouter(generate_unique_id_function=_name_of)
-    for each in (system.root, web_page.pages, oip.router, invocations.router):
+    for each in (system.root, pages.pages, oip.router, invocations.router):
         table.include_router(each)
     models = router(tags=["models"])
     for each in (
         predict.router,
         registry.router,
-        contract_routes.router,
+        contracts.router,
         exports.router,
-        evaluation_routes.router,
+        evaluations.router,
     ):
         models.include_router(each)
     for each in (

@@ -15,7 +15,7 @@ from pathlib import Path
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
-from descent.schemas.system import Check, CheckState
+from descent.schemas.common import Check, CheckState
 from service.access.keys import check_reachable
 from service.errors import ServiceError
 from service.settings import Settings
@@ -29,8 +29,8 @@ from service.storage.database import (
     reading,
     schema_version,
 )
-from service.storage.stores import open_store
-from service.worker.devices import found_devices
+from service.storage.s3 import open_store
+from service.worker.machine import found_devices
 
 TORCH_S = 60.0  # seconds within which torch must have loaded
 SPARE = 1024**3  # bytes of free space below which the disk is soon full
@@ -44,7 +44,7 @@ MADE_LATER = "is not there yet: `descent serve` makes it"
 
 
 def report(read_settings: Callable[[], Settings]) -> str:
-    """Return all checks as JSON, a list of `descent.schemas.system.Check`."""
+    """Return all checks as JSON, a list of `descent.schemas.common.Check`."""
     try:
         settings = read_settings()
     except ValueError as error:

@@ -27,9 +27,12 @@
 Every room raises these; one handler renders them as RFC 9457 problem objects.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from descent.codes import ErrorCode
+
+#: the causes of the death of a process that are told apart
+DeathCode = Literal["worker_lost", "out_of_memory", "stalled"]
 
 
 class ServiceError(Exception):

@@ -22,10 +22,10 @@ from service import logs
 from service.access.keys import check_reachable
 from service.app import create_app
 from service.http.server import Server, listen, url_of
-from service.kinds import KINDS
 from service.settings import Settings
 from service.storage.database import check_schema, create_database, migrate
-from service.storage.stores import open_store
+from service.storage.s3 import open_store
+from service.work import KINDS
 from service.worker.launch import WarmProcess
 
 STOP_S = 9.5  # seconds within which everything has ended after SIGTERM

@@ -4,6 +4,7 @@
 `docs/settings.md` repeat it, and tests compare them with it.
 """
 
+import importlib.metadata
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -190,3 +191,10 @@ class Settings(BaseSettings):
     def scratch_dir(self) -> Path:
         """The folder of the temporary files of uploads and attempts."""
         return self.data_dir.absolute() / "scratch"
+
+
+def version() -> str:
+    try:
+        return importlib.metadata.version("descent")
+    except importlib.metadata.PackageNotFoundError:
+        return "0+unknown"  # run from a source tree that was never installed

@@ -6,16 +6,22 @@ import signal
 import socket
 import sys
 from types import FrameType
+from typing import Any
 
-from service.jobs.kind import Site
-from service.kinds import KINDS
+from service.batch.kind import BATCHES
+from service.datasets.kind import PARSES, SMALL_PARSES
+from service.jobs.kind import Kind, Site
+from service.proofs.kind import PROOFS
+from service.runs.kind import RUNS
 from service.settings import Settings
-from service.storage import notices
+from service.storage import database
 from service.storage.database import check_schema, create_database
-from service.storage.stores import open_store
-from service.worker.devices import found_gpus
+from service.storage.s3 import open_store
 from service.worker.launch import LocalLauncher
+from service.worker.machine import found_gpus
 from service.worker.supervisor import Supervisor
+
+KINDS: tuple[Kind[Any], ...] = (SMALL_PARSES, PARSES, RUNS, BATCHES, PROOFS)
 
 
 def main(settings: Settings, *, stdin_wake: bool, warm: int | None = None) -> None:
@@ -34,7 +40,7 @@ def main(settings: Settings, *, stdin_wake: bool, warm: int | None = None) -> No
     if stdin_wake:
         news = os.dup(sys.stdout.fileno())
         os.set_blocking(news, False)
-        notices.ring_on_commit(engine, lambda _channel: _say(news))
+        database.ring_on_commit(engine, lambda _channel: _say(news))
 
     def on_stop(_number: int, _frame: FrameType | None) -> None:
         # A service manager may send SIGTERM to all processes of `serve`, which sends it too. So a

@@ -14,9 +14,9 @@ from sqlalchemy import Engine
 
 from models.failpoints import VARIABLE
 from service import logs
-from service.ids import new_id
 from service.settings import Settings
 from service.storage.blobs import LocalBlobs
+from service.storage.columns import new_id
 from service.storage.database import create_database, migrate
 from tests.engines import Engines
 from tests.postgres import Databases, database, execute, own_server

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Dialect, Engine, event, make_url
 
-from service.storage import notices
+from service.storage import database
 from service.storage.database import create_database
 
 
@@ -27,7 +27,7 @@ class Engines:
         try:
             yield engine
         finally:
-            notices.ring_on_commit(engine, lambda _channel: None)
+            database.ring_on_commit(engine, lambda _channel: None)
             engine.dispose()
             free.append(engine)
 

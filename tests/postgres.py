@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 from sqlalchemy import make_url
 
-from service.ids import new_id
+from service.storage.columns import new_id
 
 with warnings.catch_warnings():
     # It asks for a folder of the login session, which a container does not have.

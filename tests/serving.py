@@ -21,13 +21,13 @@ from sqlalchemy import Engine
 
 from service.app import create_app
 from service.datasets.kind import PARSES, SMALL_PARSES
-from service.datasets.tables import Parse
+from service.datasets.versions import Parse
 from service.http.server import Server, listen
 from service.jobs import queue
 from service.jobs.kind import Site
 from service.settings import Settings
 from service.storage.database import create_database, reading
-from service.storage.stores import open_store
+from service.storage.s3 import open_store
 from service.worker.launch import LocalLauncher, WarmProcess
 from service.worker.supervisor import Supervisor
 

@@ -14,7 +14,7 @@ from obstore.store import S3Store
 
 from service.settings import Settings
 from service.storage.blobs import BlobStore
-from service.storage.stores import open_store
+from service.storage.s3 import open_store
 
 BUCKET = "descent-tests"
 KINDS = ("local", "s3")

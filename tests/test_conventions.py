@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from service.datasets import sandbox
-from service.kinds import KINDS
+from service.work import KINDS
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("descent", "models", "service", "migrations")
@@ -29,13 +29,12 @@ RESERVED = {
         "service.access.routes",
         "service.jobs.waiting",
         "service.datasets.routes",
-        "service.datasets.upload",
         "service.registry.routes",
-        "service.registry.alias_routes",
         "service.registry.serving",
         "service.runs.routes",
-        "service.runs.streams",
-        "service.predict",
+        "service.predict.contracts",
+        "service.predict.evaluations",
+        "service.predict.routes",
         "service.protocols.oip",
         "service.protocols.invocations",
         "service.exports.routes",
@@ -51,7 +50,7 @@ RESERVED = {
 #: the one module whose commands import when they are called, so that each loads only what it needs
 LATE = "service.__main__"
 #: the module that may fork: it runs in a process that loads nothing but what attempts need
-FORKS = "service.worker.warm"
+FORKS = "service.worker.launch"
 NEVER = ("pickle", "shelve", "marshal", "dill", "cloudpickle")
 
 

@@ -21,7 +21,7 @@ service.jobs
 service.access
 service.http
 service.storage
-service.settings service.errors service.ids service.logs service.version
+service.settings service.errors service.storage.columns service.logs service.settings
 models.training models.export
 models.engine models.predict
 models.nets

@@ -16,7 +16,7 @@ from starlette.requests import empty_receive
 from starlette.types import Message
 
 from service.app import contract
-from service.http import web_page
+from service.http import pages
 from service.settings import Settings
 from tests.serving import app_of, serving
 
@@ -44,7 +44,7 @@ def client(
 
 def first_load() -> set[str]:
     """Return the files that a browser loads before it shows the first view."""
-    manifest = json.loads((web_page.PAGE / "manifest.json").read_text())
+    manifest = json.loads((pages.PAGE / "manifest.json").read_text())
     found: set[str] = set()
     waiting = ["index.html"]
     while waiting:
@@ -60,8 +60,8 @@ def test_the_page_calls_what_the_service_serves() -> None:
 
 
 def test_the_first_load_is_small() -> None:
-    sizes = {name: (web_page.PAGE / f"{name}.gz").stat().st_size for name in first_load()}
-    total = sum(sizes.values()) + (web_page.PAGE / "index.html").stat().st_size
+    sizes = {name: (pages.PAGE / f"{name}.gz").stat().st_size for name in first_load()}
+    total = sum(sizes.values()) + (pages.PAGE / "index.html").stat().st_size
     assert total <= BUDGET, sizes
 
 
@@ -80,9 +80,9 @@ def test_the_page_passes_its_own_tests() -> None:
 
 
 def test_without_a_build_the_page_tells_how_to_build_it(tmp_path: Path) -> None:
-    assert "<code>make page</code>" in web_page.page_in(tmp_path)
+    assert "<code>make page</code>" in pages.page_in(tmp_path)
     (tmp_path / "index.html").write_text("built")
-    assert web_page.page_in(tmp_path) == "built"
+    assert pages.page_in(tmp_path) == "built"
 
 
 def test_nothing_runs_in_the_page_but_its_own_files(client: httpx.Client) -> None:
@@ -112,7 +112,7 @@ def test_a_browser_asks_for_the_page_each_time_and_for_its_files_once(client: ht
 
 
 def test_without_a_page_there_are_no_files(tmp_path: Path) -> None:
-    files = web_page.BuiltFiles(directory=tmp_path / "none", check_dir=False)
+    files = pages.BuiltFiles(directory=tmp_path / "none", check_dir=False)
     scope = {"type": "http", "method": "GET", "path": "/index.js", "headers": []}
 
     async def send(_message: Message) -> None:
@@ -130,7 +130,7 @@ def test_files_are_sent_as_the_build_compressed_them(client: httpx.Client, encod
         plain = client.get(f"/{name}", headers={"Accept-Encoding": f"{encoding};q=0, identity"})
         assert answer.headers["Content-Encoding"] == encoding
         assert "Content-Encoding" not in plain.headers
-        assert answer.content == plain.content == (web_page.PAGE / name).read_bytes()
+        assert answer.content == plain.content == (pages.PAGE / name).read_bytes()
         assert answer.headers["Content-Type"] == plain.headers["Content-Type"]
         assert answer.headers["Vary"] == plain.headers["Vary"] == "Accept-Encoding"
 

@@ -7,6 +7,7 @@ Requests refuse unknown fields. Responses may gain fields, so clients ignore unk
 
 from descent.schemas.common import (
     TERMINAL_STATES,
+    Architecture,
     BatchId,
     CheckpointId,
     ColumnRole,
@@ -15,17 +16,26 @@ from descent.schemas.common import (
     DatasetVersionRef,
     ErrorItem,
     EventKind,
+    Health,
+    Key,
+    KeyCreate,
+    KeyCreated,
     KeyId,
     ModelVersionRef,
     Notice,
     Number,
     Page,
+    Part,
     Problem,
+    QueueInfo,
+    Readiness,
     RunId,
     RunState,
     Scalar,
     Split,
+    System,
     Wire,
+    WorkerInfo,
 )
 from descent.schemas.datasets import (
     Column,
@@ -96,18 +106,6 @@ from descent.schemas.runs import (
     Timings,
     Trajectory,
     TrajectorySubject,
-)
-from descent.schemas.system import (
-    Architecture,
-    Health,
-    Key,
-    KeyCreate,
-    KeyCreated,
-    Part,
-    QueueInfo,
-    Readiness,
-    System,
-    WorkerInfo,
 )
 from descent.spec import ColumnType
 

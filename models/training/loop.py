@@ -29,8 +29,8 @@ from models.training.interface import (
     TrainingEvent,
 )
 from models.training.outcome import evaluate_best, frame, scalar_scores, subject
+from models.training.scores import RowSplit, split_table
 from models.training.snapshots import Snapshot, linear_parameters, save_at_last, try_to_save
-from models.training.split import RowSplit, split_table
 from models.training.state import Training, TrainingInput
 
 #: Reasons to end after which the training is never resumed.

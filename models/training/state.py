@@ -26,7 +26,7 @@ from models.features.targets import ClassTarget
 from models.nets.architectures import Flat, build, describe, flatten
 from models.nets.stack import Line, Stack, least_squares, load_stack
 from models.training.interface import Best, MetricRow, Progress, SplitName
-from models.training.split import RowSplit
+from models.training.scores import RowSplit
 
 #: Rows that are predicted at a time, outside of steps.
 CHUNK = 16_384

@@ -16,15 +16,28 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Engine, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Engine, String, func, select
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from service.access.tables import Key
 from service.errors import ServiceError, Unauthorized
-from service.ids import new_id
 from service.settings import Settings
-from service.storage.columns import utc_now
+from service.storage.columns import Id, Table, new_id, utc_now
 from service.storage.database import reading
+
+
+class Key(Table):
+    """An API key; only the SHA-256 of its secret is kept."""
+
+    __tablename__ = "keys"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    name: Mapped[str]
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    #: the first characters of the secret, to recognise it by
+    prefix: Mapped[str] = mapped_column(String(16))
+    expires_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
 
 PREFIX = "dsc_"
 RANDOM = 30  # characters of base 62

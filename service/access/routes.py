@@ -6,10 +6,9 @@ from fastapi import Request, Response
 
 from descent import schemas
 from service.access import keys
-from service.access.tables import Key
+from service.access.keys import Key
 from service.errors import Invalid, NotFound, field_error
-from service.http.dependencies import ReadSession, WriteSession
-from service.http.paging import NewestFirst, PageParams
+from service.http.resources import NewestFirst, PageParams, ReadSession, WriteSession
 from service.http.strict_route import router as strict_router
 from service.http.strict_route import shown_once
 from service.storage.columns import utc_now

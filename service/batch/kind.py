@@ -9,14 +9,14 @@ from pydantic import Field, TypeAdapter
 from sqlalchemy.orm import Session
 
 from service.batch import lifecycle
+from service.batch.lifecycle import BatchChunk, BatchPrediction
 from service.batch.messages import BatchJob, ChunkFile, ResultFile
-from service.batch.tables import BatchChunk, BatchPrediction
 from service.datasets.sandbox import Limits, memory_for_queries
 from service.datasets.versions import fetch_table
 from service.errors import BlobCorrupt
 from service.jobs import life
 from service.jobs.kind import Kind, Site, Tenure
-from service.jobs.messages import Began, Failure, Heartbeat, Obeyed
+from service.jobs.pipe import Began, Failure, Heartbeat, Obeyed
 from service.registry import versions
 from service.registry.versions import fetch_model
 from service.storage.database import reading, writing

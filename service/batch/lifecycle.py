@@ -4,20 +4,83 @@ Its rows are done in chunks; each that is committed is done for good, whoever go
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ForeignKey, Index, String, delete, func, select, update
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from descent.schemas import BatchPredictionRequest, ModelRef
+from descent.spec import DatasetRef
 from models.failpoints import reach
-from service.batch.tables import BatchChunk, BatchPrediction
-from service.datasets.tables import Dataset, DatasetVersion
-from service.errors import Fenced
-from service.ids import new_id
+from service.datasets.rejected import free_name, listed
+from service.datasets.versions import Dataset, DatasetVersion, ready_version
+from service.errors import Fenced, Invalid, invalid_at
 from service.jobs import life, queue
+from service.jobs.kind import Job
+from service.registry import versions
+from service.registry.tables import ModelVersion
+from service.storage.columns import BlobDigest, Id, Json, Table, new_id
 from service.storage.references import Stored
+
+
+class BatchPrediction(Job, Table):
+    """Predictions of a model version for all rows of a dataset version, which become a dataset."""
+
+    prefix = "batch"
+    noun = "batch prediction"
+    plural = "batch_predictions"
+    reads = frozenset({"dataset_id", "model_name", "model_version"})
+
+    __tablename__ = "batch_predictions"
+    __table_args__ = (
+        Index("ix_batch_predictions_queue", "state", "queued_at", "id"),
+        # One for each list of batch predictions: all of them, and by each filter.
+        Index("ix_batch_predictions_newest", "created_at", "id"),
+        Index("ix_batch_predictions_state", "state", "created_at", "id"),
+        Index("ix_batch_predictions_dataset", "dataset_id", "created_at", "id"),
+        Index("ix_batch_predictions_model", "model_name", "created_at", "id"),
+    )
+
+    #: how the new dataset is called
+    name: Mapped[str]
+    #: warn or error
+    on_problem: Mapped[str] = mapped_column(String(8))
+    #: no foreign key: once it has ended, dataset and model may go
+    dataset_id: Mapped[str] = mapped_column(Id)
+    dataset_version: Mapped[int]
+    model_name: Mapped[str] = mapped_column(String(128))
+    model_version: Mapped[int]
+    #: the alias that was asked for, which pointed to that version
+    alias: Mapped[str | None] = mapped_column(String(128))
+    #: the columns that the result has beside those of the dataset: name, what it holds, its type
+    added: Mapped[list[Any]]
+    #: columns of the dataset that the model does not read
+    ignored: Mapped[list[Any]]
+    #: rows, errors, and warnings by code, of the rows that are done
+    counts: Mapped[Json]
+    #: the new dataset
+    result_id: Mapped[str | None] = mapped_column(Id)
+
+
+class BatchChunk(Table):
+    """A part of the rows that is done: the new columns of it are a blob."""
+
+    __tablename__ = "batch_chunks"
+
+    batch_id: Mapped[str] = mapped_column(
+        Id, ForeignKey("batch_predictions.id", ondelete="CASCADE"), primary_key=True
+    )
+    #: 1..n
+    number: Mapped[int] = mapped_column(primary_key=True)
+    attempt: Mapped[int]
+    rows: Mapped[int]
+    #: errors, and warnings by code
+    counts: Mapped[Json]
+    sha256: Mapped[str] = mapped_column(BlobDigest, index=True)
+    bytes: Mapped[int]
+
 
 PARQUET = "application/vnd.apache.parquet"
 
@@ -164,3 +227,92 @@ def _values(chunks: Sequence[BatchChunk], rows: int) -> Body:
 
 def _progress(done: int, rows: int) -> Body:
     return {"done": done, "rows": rows, "fraction": done / rows if rows else 1.0}
+
+
+def make_order(session: Session, asked: BatchPredictionRequest, most_columns: int) -> Order:
+    """Return what is asked for; raise NotFound, Conflict or Invalid where it cannot be done.
+
+    Model and dataset are locked until the transaction ends: they stay until the job is there.
+    """
+    model = asked.model if isinstance(asked.model, ModelRef) else ModelRef(name=asked.model)
+    versions.find_model(session, model.name, lock=True)
+    version = versions.find_version(session, model.name, _number(session, model))
+    wanted = asked.dataset
+    wanted = wanted if isinstance(wanted, DatasetRef) else DatasetRef(id=wanted)
+    dataset = ready_version(session, wanted.id, wanted.version)
+    name = session.get_one(Dataset, wanted.id).name
+    return Order(
+        name=asked.name or f"{name} predicted by {model.name} {version.version}",
+        on_problem=asked.on_problem,
+        dataset=dataset,
+        model=model.name,
+        version=version.version,
+        alias=model.alias,
+        ignored=ignored(version, dataset),
+        added=added(version, dataset, most_columns),
+    )
+
+
+def _number(session: Session, model: ModelRef) -> int:
+    if model.version is not None:
+        return model.version
+    if model.alias is not None:
+        return versions.find_alias(session, model.name, model.alias).version
+    number: int = versions.target_of_model(session, model.name).named["version"]
+    return number
+
+
+def added(model: ModelVersion, dataset: DatasetVersion, most: int) -> list[Body]:
+    """Return the new columns under names that no column of the dataset has."""
+    taken = {column["name"] for column in dataset.columns}
+    found = []
+    for column in _wanted(model):
+        column["name"] = free_name(column["name"], taken)
+        taken.add(column["name"])
+        found.append(column)
+    if len(taken) > most:
+        detail = (
+            f"The result would have {len(taken)} columns, more than {most}: raise"
+            " DESCENT_MAX_COLUMNS, or predict for a table with fewer."
+        )
+        raise Invalid(detail, code="too_many_columns")
+    return found
+
+
+def ignored(model: ModelVersion, dataset: DatasetVersion) -> list[str]:
+    """Return the columns that the model does not read; raise Invalid where it reads none."""
+    inputs = {column["name"] for column in model.signature["inputs"]}
+    names = [column["name"] for column in dataset.columns]
+    rest = [name for name in names if name not in inputs]
+    if len(rest) == len(names):
+        detail = (
+            f"The dataset has no column that the model reads, which are {listed(sorted(inputs))}."
+        )
+        raise invalid_at("/dataset", "no_inputs", detail)
+    return rest
+
+
+def _wanted(model: ModelVersion) -> Iterator[Body]:
+    why = f"predicted by version {model.version} of {model.model_name}"
+    outputs = model.signature["outputs"]
+    for output in outputs:
+        name = "prediction" if len(outputs) == 1 else f"prediction.{output['name']}"
+        yield {
+            "name": name,
+            "holds": "prediction",
+            "target": output["name"],
+            "type": output["type"],
+            "why": why,
+        }
+        for label in output.get("classes") or []:
+            text = ("false", "true")[label] if isinstance(label, bool) else str(label)
+            yield {
+                "name": f"probability.{text}",
+                "holds": "probability",
+                "target": output["name"],
+                "class": label,
+                "type": "number",
+                "why": why,
+            }
+    yield {"name": "warnings", "holds": "warnings", "type": "text", "why": why}
+    yield {"name": "error", "holds": "error", "type": "text", "why": why}

@@ -18,13 +18,10 @@ from models.failpoints import reach
 from models.predict.bulk import Bulk
 from models.predict.predictor import Predictor
 from service.batch.messages import BatchJob, ChunkFile, ResultFile
-from service.datasets.infer import Column
+from service.datasets.infer import Column, connect
 from service.datasets.profile import describe
-from service.datasets.queries import connect
 from service.datasets.staging import SlabWriter, Stage, staged_names
-from service.jobs.messages import Began, Heartbeat, Message
-from service.jobs.pipe import Channel
-from service.jobs.process import StopOrdered, last_message
+from service.jobs.pipe import Began, Channel, Heartbeat, Message, StopOrdered, last_message
 from service.storage.blobs import digest_of
 
 CHUNK_ROWS = (256, 100_000)

@@ -10,18 +10,20 @@ from sqlalchemy.orm import Session
 from descent import schemas
 from descent.schemas import BatchPredictionRequest
 from service.batch import lifecycle
-from service.batch.plan import make_order
-from service.batch.tables import BatchPrediction
-from service.http.dependencies import (
+from service.batch.lifecycle import BatchPrediction, make_order
+from service.http.resources import (
     EngineDep,
+    NewestFirst,
+    OneOf,
+    PageParams,
     ReadSession,
     SettingsDep,
     WriteSession,
     after_commit,
+    etag_of,
+    json_response,
+    not_modified,
 )
-from service.http.etags import etag_of, not_modified
-from service.http.paging import NewestFirst, OneOf, PageParams
-from service.http.responses import json_response
 from service.http.strict_route import has_etag
 from service.http.strict_route import router as strict_router
 from service.jobs import life

@@ -5,23 +5,29 @@ Values become text as written, so that a JSON table is typed by the same rules a
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from descent.codes import ErrorCode
 from service.datasets.rejected import Place, Rejected, cell_error, error_item, pointer, shown
 from service.datasets.staging import (
     BLOCK,
+    Kind,
     SlabWriter,
     Stage,
+    column_names,
     staged_names,
     text_schema,
 )
 from service.errors import BadRequest, field_error
-from service.http.strict_json import strict_json
+from service.http.validation import strict_json
 
 BATCH = 10_000  # rows that are held as Python objects at a time
 BATCH_CELLS = 500_000  # and cells, which is what counts for wide rows
@@ -323,3 +329,188 @@ def _too_many(most: int) -> Rejected:
         "too_many_columns",
         f"There are more than {most} columns: send fewer, or raise DESCENT_MAX_COLUMNS.",
     )
+
+
+ROWS = 16_384  # rows that are read at a time
+CELLS = 1_000_000  # and cells, for wide files
+_ARROW: dict[Kind, pa.DataType] = {
+    "text": pa.string(),
+    "number": pa.float64(),
+    "integer": pa.int64(),
+    "boolean": pa.bool_(),
+    "datetime": pa.timestamp("us"),
+}
+
+
+#: A file's schema, and its rows from the first to the last.
+Opened = tuple[pa.Schema, Iterator[pa.RecordBatch]]
+
+
+def stage_parquet(path: Path, folder: Path, max_columns: int) -> Stage:
+    with open_parquet(path) as (schema, batches):
+        return _stage(schema, batches, folder, max_columns)
+
+
+def stage_arrow(path: Path, folder: Path, max_columns: int) -> Stage:
+    with open_arrow(path) as (schema, batches):
+        return _stage(schema, batches, folder, max_columns)
+
+
+@contextmanager
+def open_parquet(path: Path) -> Iterator[Opened]:
+    """Give what is in a file; raise Rejected where it cannot be read, now or later."""
+    with _readable("Parquet"):
+        file = pq.ParquetFile(path)
+        schema = file.schema_arrow
+        size = max(1, min(ROWS, CELLS // max(1, len(schema))))
+        yield schema, map(_validated, file.iter_batches(size))
+
+
+@contextmanager
+def open_arrow(path: Path) -> Iterator[Opened]:
+    """Give what is in a file; raise Rejected where it cannot be read, now or later."""
+    with (
+        _readable("Arrow"),
+        pa.OSFile(str(path), "rb") as source,
+        pyarrow.ipc.open_file(source) as file,
+    ):
+        batches = (file.get_batch(index) for index in range(file.num_record_batches))
+        yield file.schema, map(_validated, batches)
+
+
+@contextmanager
+def _readable(what: str) -> Iterator[None]:
+    try:
+        yield
+    except pa.ArrowMemoryError:
+        raise  # what the limit is for
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        raise _unreadable(what) from error
+
+
+def _validated(batch: pa.RecordBatch) -> pa.RecordBatch:
+    # Offsets of a forged file may point anywhere: look before they are used.
+    batch.validate(full=True)
+    return batch
+
+
+def check_columns(schema: pa.Schema, max_columns: int) -> None:
+    if not len(schema):
+        raise Rejected("no_columns", "The file has no columns.")
+    if len(schema) > max_columns:
+        raise Rejected(
+            "too_many_columns",
+            f"The file has {len(schema)} columns; at most {max_columns} are read: send fewer, or"
+            " raise DESCENT_MAX_COLUMNS.",
+        )
+
+
+def _stage(
+    schema: pa.Schema, batches: Iterator[pa.RecordBatch], folder: Path, max_columns: int
+) -> Stage:
+    check_columns(schema, max_columns)
+    kinds = [kind_of(field) for field in schema]
+    names, warnings = column_names(list(schema.names), is_header=True)
+    stage = Stage(folder, names, kinds, warnings=warnings)
+    staged = pa.schema(
+        [(name, _ARROW[kind]) for name, kind in zip(staged_names(len(kinds)), kinds, strict=True)]
+    )
+    writer = SlabWriter(stage, staged, holds_small=True)
+    for batch in batches:
+        columns = [
+            _finite(cast(column, kind, name), kind)
+            for column, kind, name in zip(batch.columns, kinds, names, strict=True)
+        ]
+        writer.write(pa.RecordBatch.from_arrays(columns, schema=staged))
+    writer.close()
+    if not stage.rows:
+        raise Rejected("empty_file", "The file has no rows: send at least one row of data.")
+    return stage
+
+
+def kind_of(field: "pa.Field[Any]") -> Kind:
+    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    types = pa.types
+    if types.is_boolean(kind):
+        return "boolean"
+    if types.is_integer(kind) and not types.is_uint64(kind):
+        return "integer"
+    if types.is_floating(kind) or types.is_decimal(kind) or types.is_uint64(kind):
+        return "number"
+    if types.is_timestamp(kind) or types.is_date(kind):
+        return "datetime"
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_null(kind):
+        return "text"
+    if types.is_string_view(kind):
+        return "text"
+    raise cell_error(
+        "unsupported_type",
+        f"Column {shown(field.name)} has the type {str(kind)[:80]}: a column must hold numbers,"
+        " texts, booleans, dates or times.",
+        column=field.name,
+    )
+
+
+def cast(column: Any, kind: Kind, name: str) -> Any:  # noqa: ANN401  an array of any type
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_timestamp(column.type) and column.type.tz:
+        column = column.cast(pa.timestamp(column.type.unit))
+    try:
+        # safe=False only rounds: nanoseconds to microseconds, decimals to doubles.
+        return column.cast(_ARROW[kind], safe=kind not in {"datetime", "number"})
+    except pa.ArrowInvalid as error:
+        raise cell_error(
+            "unreadable", f"The values of column {shown(name)} cannot be read.", column=name
+        ) from error
+
+
+def _finite(column: Any, kind: Kind) -> Any:  # noqa: ANN401  an array of any type
+    if kind == "number":
+        return pc.if_else(pc.is_finite(column), column, pa.scalar(None, pa.float64()))
+    return column
+
+
+def _unreadable(what: str) -> Rejected:
+    return Rejected(
+        "dataset_unparseable",
+        f"The file says that it is {what} but cannot be read as such: it is damaged or cut off.",
+    )
+
+
+def read_rows(path: Path, first: int, count: int, columns: list[str]) -> list[dict[str, Any]]:
+    """Return rows `first` to `first + count` as JSON values, in the order of the file."""
+    with pq.ParquetFile(path) as file:
+        # By number: a name with a dot would be taken for a path into a nested column.
+        places = {name: index for index, name in enumerate(file.schema_arrow.names)}
+        wanted = [places[name] for name in columns]
+        lists = [_values(file, place, first, count) for place in wanted]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*lists, strict=True)]
+
+
+def _values(file: pq.ParquetFile, place: int, first: int, count: int) -> list[Any]:
+    values: list[Any] = []
+    for group, start, stop in _parts(file, first, count):
+        found = file.reader.read_row_group(group, column_indices=[place], use_threads=False)
+        values += _plain(found.column(0).slice(start, stop - start))
+    return values
+
+
+def _parts(file: pq.ParquetFile, first: int, count: int) -> Iterator[tuple[int, int, int]]:
+    """Yield each row group that holds some of the rows, and which of its own rows they are."""
+    begin = 0
+    for group in range(file.num_row_groups):
+        rows = file.metadata.row_group(group).num_rows
+        start, stop = max(first, begin), min(first + count, begin + rows)
+        if start < stop:
+            yield group, start - begin, stop - begin
+        begin += rows
+        if begin >= first + count:
+            return
+
+
+def _plain(column: "pa.ChunkedArray[Any]") -> list[Any]:
+    return [
+        f"{value.isoformat()}Z" if isinstance(value, datetime) else value
+        for value in column.to_pylist()
+    ]

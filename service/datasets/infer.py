@@ -3,17 +3,226 @@
 The first rows tell which types are possible at all; the whole file has the last word.
 """
 
+import os
 import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import duckdb
 from duckdb import DuckDBPyConnection
 
 from descent.codes import make_warning
-from service.datasets import queries
-from service.datasets.queries import groups, select, source
 from service.datasets.rejected import shown
 from service.datasets.staging import Kind, Stage
+
+THREADS = 2
+SMALL = 100_000  # rows up to which a second thread costs more than it brings
+#: what plans of one table can gain from; the others cost more than such queries take
+OPTIMIZERS = (
+    "expression_rewriter",
+    "filter_pushdown",
+    "unused_columns",
+    "column_lifetime",
+    "top_n",
+)
+COLUMNS = 50  # of one query, at most
+COLUMNS_KEPT = 8  # where it keeps distinct values: each takes megabytes, however few they are
+CELLS = 4_000_000  # of one query that keeps distinct values in memory, at most
+#: dates that are not ISO 8601; the first that fits every value wins
+DATE_FORMATS = {"date_dot": "%d.%m.%Y", "date_us": "%m/%d/%Y", "date_slash": "%d/%m/%Y"}
+#: words that mean true, and their opposites
+BOOLEAN_PAIRS = {
+    "true_false": ("true", "false"),
+    "yes_no": ("yes", "no"),
+    "t_f": ("t", "f"),
+    "y_n": ("y", "n"),
+}
+TRUE = ("true", "yes", "t", "y", "1", "1.0")
+FALSE = ("false", "no", "f", "n", "0", "0.0")
+
+
+#: a connection that no query has used, and the process that opened it
+_opened: list[tuple[int, duckdb.DuckDBPyConnection]] = []
+
+
+def warm() -> None:
+    """Open a connection for each of the processes that are forked from this one.
+
+    To open one takes longer than all queries over a small table. It has no threads of its own,
+    which a fork would lose.
+    """
+    if not _opened:
+        _opened.append((os.getpid(), _open()))
+
+
+@contextmanager
+def connect(folder: Path, memory_bytes: int, rows: int) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Give a connection that reads and writes in `folder` only."""
+    is_forked = bool(_opened) and _opened[0][0] != os.getpid()
+    connection = _opened.pop()[1] if is_forked else _open()
+    for statement in (
+        f"SET threads = {1 if rows <= SMALL else THREADS}",
+        f"SET memory_limit = '{memory_bytes // 1024}KiB'",
+        f"SET temp_directory = {quoted(folder / 'spill')}",
+        f"SET allowed_directories = [{quoted(folder)}]",
+        "SET enable_external_access = false",
+        "SET lock_configuration = true",
+    ):
+        connection.execute(statement)
+    try:
+        yield connection
+    finally:
+        if is_forked:
+            _opened.append((os.getpid(), connection))  # the end of the process is quicker
+        else:
+            connection.close()
+
+
+def _open() -> duckdb.DuckDBPyConnection:
+    """Return a connection with all settings that do not depend on the table."""
+    connection = duckdb.connect(":memory:", config={"threads": 1, "async_threads": 0})
+    known = connection.execute("SELECT name FROM duckdb_optimizers()").fetchall()
+    unused = ",".join(name for (name,) in known if name not in OPTIMIZERS)
+    for statement in (
+        f"SET disabled_optimizers = {quoted(unused)}",
+        "SET enable_progress_bar = false",
+        "SET allocator_flush_threshold = '16MiB'",
+        "SET TimeZone = 'UTC'",
+        "SET parquet_metadata_cache = true",
+        "SET autoinstall_known_extensions = false",
+        "SET autoload_known_extensions = false",
+        "CREATE MACRO finite(x) AS CASE WHEN isfinite(x) THEN x END",
+    ):
+        connection.execute(statement)
+    return connection
+
+
+def quoted(value: Path | str) -> str:
+    text = str(value).replace("'", "''")
+    return f"'{text}'"
+
+
+HELD = "held"  # the relation of a table that stayed in memory
+
+
+def source(slab: Path | None) -> str:
+    if slab is None:
+        return HELD
+    return f"read_parquet({quoted(slab)}, file_row_number = true)"
+
+
+def hold(connection: duckdb.DuckDBPyConnection, stage: Stage) -> None:
+    """Give a connection the table of a stage that stayed in memory, if it did."""
+    if stage.held is not None:
+        connection.register("arrow", stage.held)
+        connection.execute(
+            f"CREATE TABLE {HELD} AS SELECT *, row_number() OVER () - 1 AS file_row_number"  # noqa: S608  ours
+            " FROM arrow"
+        )
+
+
+def groups(
+    stage: Stage, wanted: Sequence[int], *, keeps_values: bool = False
+) -> Iterator[tuple[Path | None, list[int]]]:
+    """Yield the wanted columns in groups that one query can answer in bounded memory."""
+    size = COLUMNS
+    if keeps_values:
+        size = max(1, min(COLUMNS_KEPT, CELLS // max(1, stage.rows)))
+    chosen = set(wanted)
+    for slab, columns in stage.slabs():
+        present = [column for column in columns if column in chosen]
+        for first in range(0, len(present), size):
+            yield None if stage.held is not None else slab, present[first : first + size]
+
+
+def select(
+    connection: duckdb.DuckDBPyConnection, table: str, expressions: Sequence[str]
+) -> tuple[Any, ...]:
+    """Return the one row of an aggregate query."""
+    # All rows are fetched, though there is one: a result that has not ended blocks the connection.
+    (row,) = connection.execute(f"SELECT {', '.join(expressions)} FROM {table}").fetchall()  # noqa: S608  expressions are ours
+    return tuple(row)
+
+
+# ---- expressions ----------------------------------------------------------------------------
+
+
+def is_number(cell: str) -> str:
+    # DuckDB also reads 1_000, which nothing else in this service does.
+    return f"(TRY_CAST({cell} AS DOUBLE) IS NOT NULL AND NOT contains({cell}, '_'))"
+
+
+def is_integer(cell: str) -> str:
+    # A cast to BIGINT alone would round 1.5 and read 1e5, 0x10 and 0b11.
+    return (
+        f"({is_number(cell)} AND TRY_CAST({cell} AS BIGINT) IS NOT NULL"
+        f" AND NOT contains({cell}, '.') AND NOT contains(lower({cell}), 'e'))"
+    )
+
+
+def is_decimal_comma(cell: str) -> str:
+    return f"regexp_full_match({cell}, '[+-]?[0-9]+(,[0-9]+)?')"
+
+
+def is_digits(cell: str) -> str:
+    return f"regexp_full_match({cell}, '[0-9]+')"
+
+
+def has_leading_zero(cell: str) -> str:
+    return f"(starts_with({cell}, '0') AND length({cell}) > 1)"
+
+
+def is_datetime(cell: str) -> str:
+    return f"(finite(TRY_CAST({cell} AS TIMESTAMPTZ)) IS NOT NULL)"
+
+
+def is_date_of(cell: str, name: str) -> str:
+    return f"({_parsed(cell, name)} IS NOT NULL)"
+
+
+def is_word_of(cell: str, pair: str) -> str:
+    return f"(lower({cell}) IN {_words(BOOLEAN_PAIRS[pair])})"
+
+
+def typed(cell: str, kind: Kind, type_: str, date_format: str | None = None) -> str:
+    """Return the expression of a staged cell as a value of a column type; NULL where it is none."""
+    if kind == type_:
+        return f"finite({cell})" if kind in {"number", "datetime"} else cell
+    if kind != "text":
+        cell = f"CAST({cell} AS VARCHAR)"
+    if type_ == "number":
+        return f"CASE WHEN NOT contains({cell}, '_') THEN finite(TRY_CAST({cell} AS DOUBLE)) END"
+    if type_ == "integer":
+        whole = f"TRY_CAST({cell} AS BIGINT)"
+        return (
+            f"CASE WHEN TRY_CAST({cell} AS DOUBLE) = CAST({whole} AS DOUBLE)"
+            f" AND NOT contains({cell}, '_') THEN {whole} END"
+        )
+    if type_ == "boolean":
+        return (
+            f"CASE WHEN lower({cell}) IN {_words(TRUE)} THEN true"
+            f" WHEN lower({cell}) IN {_words(FALSE)} THEN false END"
+        )
+    if type_ == "datetime":
+        if date_format:
+            return _parsed(cell, date_format)
+        iso = f"finite(TRY_CAST({cell} AS TIMESTAMPTZ)) AT TIME ZONE 'UTC'"
+        return f"coalesce({', '.join([iso, *(_parsed(cell, name) for name in DATE_FORMATS)])})"
+    return cell
+
+
+def _parsed(cell: str, name: str) -> str:
+    day = DATE_FORMATS[name]
+    forms = ", ".join(quoted(form) for form in (day, f"{day} %H:%M", f"{day} %H:%M:%S"))
+    return f"try_strptime({cell}, [{forms}])"
+
+
+def _words(words: Sequence[str]) -> str:
+    return f"({', '.join(quoted(word) for word in words)})"
+
 
 SAMPLE_ROWS = 10_000
 MANY = 0.5  # share of numbers from which on it is worth saying which values are not
@@ -24,11 +233,11 @@ LONGEST_CATEGORY = 200  # characters
 _ID_NAME = re.compile(r"(?i:id|uuid|index|.*_id)|.*[a-z0-9]I[dD]")
 #: tests of a cell, by name
 NUMBERS = {
-    "integer": queries.is_integer,
-    "number": queries.is_number,
-    "digits": queries.is_digits,
+    "integer": is_integer,
+    "number": is_number,
+    "digits": is_digits,
 }
-WORDS = ["datetime", *queries.DATE_FORMATS, *queries.BOOLEAN_PAIRS]
+WORDS = ["datetime", *DATE_FORMATS, *BOOLEAN_PAIRS]
 
 
 @dataclass
@@ -53,10 +262,10 @@ class Column:
 
     def expression(self, index: int) -> str:
         cell = f"replace(c{index}, ',', '.')" if self.has_decimal_comma else f"c{index}"
-        return queries.typed(cell, self.kind, self.type, self.date_format)
+        return typed(cell, self.kind, self.type, self.date_format)
 
 
-def infer(
+def infer_types(
     connection: DuckDBPyConnection, stage: Stage, overrides: dict[str, str]
 ) -> tuple[list[Column], list[dict[str, str]]]:
     """Return the columns with their types and roles, and warnings."""
@@ -106,16 +315,16 @@ def _count_present(connection: DuckDBPyConnection, stage: Stage, columns: list[C
 
 def _expression(test: str, cell: str) -> str:
     if test == "zeros":
-        return queries.has_leading_zero(cell)
+        return has_leading_zero(cell)
     if test == "comma":
-        return queries.is_decimal_comma(cell)
+        return is_decimal_comma(cell)
     if test in NUMBERS:
         return NUMBERS[test](cell)
-    if test in queries.DATE_FORMATS:
-        return queries.is_date_of(cell, test)
-    if test in queries.BOOLEAN_PAIRS:
-        return queries.is_word_of(cell, test)
-    return queries.is_datetime(cell)
+    if test in DATE_FORMATS:
+        return is_date_of(cell, test)
+    if test in BOOLEAN_PAIRS:
+        return is_word_of(cell, test)
+    return is_datetime(cell)
 
 
 def _test(
@@ -214,14 +423,14 @@ def _base_type(column: Column, warnings: list[dict[str, str]]) -> str:
         column.has_decimal_comma = True
         column.why = "every value is a number with a decimal comma"
         return "number"
-    for name, pair in queries.BOOLEAN_PAIRS.items():
+    for name, pair in BOOLEAN_PAIRS.items():
         if name in every:
             column.why = f"every value is {pair[0]} or {pair[1]}"
             return "boolean"
     if "datetime" in every:
         column.why = "every value is an ISO 8601 date or time"
         return "datetime"
-    dates = [name for name in queries.DATE_FORMATS if name in every]
+    dates = [name for name in DATE_FORMATS if name in every]
     if dates:
         return _date_type(column, dates, warnings)
     return "text"
@@ -233,7 +442,7 @@ def _has_decimal_comma(column: Column) -> bool:
 
 def _date_type(column: Column, dates: list[str], warnings: list[dict[str, str]]) -> str:
     column.date_format = dates[0]
-    form = queries.DATE_FORMATS[dates[0]]
+    form = DATE_FORMATS[dates[0]]
     column.why = f"every value is a date of the form {form}"
     if len(dates) > 1:
         detail = (
@@ -293,7 +502,7 @@ def _explain_text(
     if not is_text or not MANY * column.present <= numbers < column.present:
         return
     ((slab, _group),) = groups(stage, [index])
-    table = f"{source(slab)} WHERE c{index} IS NOT NULL AND NOT {queries.is_number(f'c{index}')}"
+    table = f"{source(slab)} WHERE c{index} IS NOT NULL AND NOT {is_number(f'c{index}')}"
     number, value = select(
         connection, table, ["min(file_row_number)", f"arg_min(c{index}, file_row_number)"]
     )

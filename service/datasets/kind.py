@@ -11,15 +11,15 @@ from pydantic import Field, TypeAdapter
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, aliased
 
-from service.datasets import refusals
+from service.datasets import rejected
 from service.datasets.messages import Parsed, ParseJob, Refused, TookLong
 from service.datasets.rejected import Rejected
 from service.datasets.sandbox import Limits, Task, memory_for_queries
-from service.datasets.tables import Dataset, DatasetVersion, Parse
+from service.datasets.versions import Dataset, DatasetVersion, Parse
 from service.errors import BlobCorrupt, Fenced
 from service.jobs import life, queue
 from service.jobs.kind import InputUnavailable, Kind, Site, Tenure
-from service.jobs.messages import Failure, Heartbeat, Message, Obeyed
+from service.jobs.pipe import Failure, Heartbeat, Message, Obeyed
 from service.storage.database import reading, row_count
 from service.storage.references import Stored
 
@@ -82,7 +82,7 @@ def write(session: Session, tenure: Tenure, message: Message, held: Stored | Non
             _publish(session, queue.hold(session, Parse, job_id, attempt), message, held)
         case Refused():
             refused = Rejected(message.code, message.detail, message.errors, status=message.status)
-            life.fail(session, job_id, attempt, refusals.as_error(refused).problem())
+            life.fail(session, job_id, attempt, rejected.as_error(refused).problem())
         case TookLong():
             queue.hold(session, Parse, job_id, attempt)
             session.execute(update(Parse).where(Parse.id == job_id).values(is_small=False))
@@ -101,7 +101,7 @@ def _publish(session: Session, parse: Parse, message: Parsed, held: Stored) -> N
         .values(**values)
     )
     if row_count(changed) != 1:
-        problem = refusals.version_conflict().problem()
+        problem = rejected.version_conflict().problem()
         life.fail(session, parse.id, parse.attempt, problem)
         return
     version = DatasetVersion(
@@ -119,7 +119,7 @@ def _publish(session: Session, parse: Parse, message: Parsed, held: Stored) -> N
 
 PARSES = Kind(
     table=Parse,
-    module="service.datasets.parse_process",
+    module="service.datasets.parse",
     slots=lambda _settings: 1,
     claim=claim,
     prepare=prepare,

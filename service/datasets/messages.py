@@ -7,7 +7,15 @@ from pydantic import BaseModel
 
 from descent.codes import ErrorCode
 from service.datasets.sandbox import Limits, Task
-from service.jobs.messages import FileMessage, Message
+from service.jobs.pipe import FileMessage, Message
+
+CSV, TSV, NDJSON = "text/csv", "text/tab-separated-values", "application/x-ndjson"
+PARQUET = "application/vnd.apache.parquet"
+ARROW = "application/vnd.apache.arrow.file"
+JSON = "application/json"
+MULTIPART = "multipart/form-data"
+TYPED = frozenset({PARQUET, ARROW})  # formats that bring the types of their columns
+MEDIA_TYPES = (CSV, TSV, NDJSON, PARQUET, ARROW, JSON)
 
 
 class ParseJob(BaseModel):

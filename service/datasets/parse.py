@@ -3,6 +3,12 @@
 It knows folders and files, and neither the database nor HTTP. It answers with JSON.
 """
 
+import math
+import os
+import socket
+import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,15 +17,27 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from service.datasets import queries
-from service.datasets.columnar import stage_arrow, stage_parquet
-from service.datasets.dialect import detect
-from service.datasets.documents import stage_body, stage_ndjson
-from service.datasets.infer import Column, infer
+from models.failpoints import reach
+from service.datasets import infer
+from service.datasets.documents import (
+    cast,
+    check_columns,
+    kind_of,
+    open_arrow,
+    open_parquet,
+    stage_arrow,
+    stage_body,
+    stage_ndjson,
+    stage_parquet,
+)
+from service.datasets.infer import Column, infer_types
+from service.datasets.messages import Parsed, ParseJob, Refused, TookLong
 from service.datasets.profile import describe
-from service.datasets.rejected import Rejected, shown
-from service.datasets.sandbox import TABLE, Task
-from service.datasets.staging import Stage, stage_csv
+from service.datasets.rejected import Rejected, cell_error, shown
+from service.datasets.sandbox import TABLE, Task, confine, keep_to, late, outcome
+from service.datasets.staging import Stage, detect, stage_csv
+from service.jobs.pipe import Channel, Heartbeat, Message, Obeyed
+from service.storage.blobs import digest_of
 
 ROW_GROUP = 100_000  # rows
 #: the values that are missing unless the upload says otherwise
@@ -50,9 +68,9 @@ def parse(task: Task) -> dict[str, Any]:
     overrides: dict[str, str] = task.options.get("types") or {}
     if unknown := sorted(set(overrides) - set(stage.names)):
         raise Rejected("unknown_column", f"There is no column {shown(unknown[0])}.")
-    with queries.connect(folder, task.memory_bytes, stage.rows) as connection:
-        queries.hold(connection, stage)
-        columns, warnings = infer(connection, stage, overrides)
+    with infer.connect(folder, task.memory_bytes, stage.rows) as connection:
+        infer.hold(connection, stage)
+        columns, warnings = infer_types(connection, stage, overrides)
         profiles = describe(connection, stage, columns)
         _write(connection, stage, columns, folder / TABLE)
     return {
@@ -118,7 +136,7 @@ def _typed(
         return list(found.columns)
 
     if stage.held is not None:
-        yield select(range(len(columns)), f"{queries.HELD} ORDER BY file_row_number")
+        yield select(range(len(columns)), f"{infer.HELD} ORDER BY file_row_number")
         return
     slabs = [(pq.ParquetFile(path), part) for path, part in stage.slabs()]
     for number in range(slabs[0][0].num_row_groups):
@@ -128,3 +146,130 @@ def _typed(
             arrays += select(part, "staged")
             connection.unregister("staged")
         yield arrays
+
+
+def parse_rows(task: Task) -> dict[str, Any]:
+    """Return the values of each column; where the model does not read it, whether there is one.
+
+    The options are `known`, the names of the columns that the model reads, and `max_rows`.
+    Raises Rejected.
+    """
+    path, known = Path(task.path), frozenset(task.options["known"])
+    check_magic(path, task.media_type)
+    open_file = open_parquet if task.media_type.endswith("parquet") else open_arrow
+    with open_file(path) as (schema, batches):
+        check_columns(schema, task.max_columns)
+        # Names that came as JSON may have spaces around them; all others were read without.
+        names = [name if name in known else name.strip() for name in schema.names]
+        _check_names(names)
+        columns: dict[str, list[Any]] = {name: [] for name in names}
+        rows = 0
+        for batch in batches:
+            rows += batch.num_rows
+            if rows > task.options["max_rows"]:
+                raise _too_many(task.options["max_rows"])
+            for field, name, column in zip(schema, names, batch.columns, strict=True):
+                columns[name] += _values(field, column) if name in known else _marks(column)
+    return {"columns": columns}
+
+
+def _check_names(names: list[str]) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        detail = f"The file has more than one column {shown(twice[0])}."
+        raise cell_error("duplicate_column", detail, column=twice[0])
+
+
+def _too_many(most: int) -> Rejected:
+    return Rejected(
+        "too_large",
+        f"A prediction request may have {most} rows (DESCENT_MAX_PREDICT_ROWS): send the rest in"
+        " further requests.",
+        status=413,
+    )
+
+
+def _values(field: "pa.Field[Any]", column: Any) -> list[Any]:  # noqa: ANN401  an array of any type
+    kind = kind_of(field)
+    values = cast(column, kind, field.name)
+    if kind == "number":
+        return [_number(value) for value in values.to_pylist()]
+    if kind == "datetime":
+        return [_moment(value) for value in values.cast(pa.string()).to_pylist()]
+    found: list[Any] = values.to_pylist()
+    return found
+
+
+def _marks(column: Any) -> list[bool | None]:  # noqa: ANN401  an array of any type
+    return [True if is_there else None for is_there in column.is_valid().to_pylist()]
+
+
+def _number(value: float | None) -> float | str | None:
+    """Return what JSON can say: NaN is a missing value, an infinity its name."""
+    if value is None or math.isnan(value):
+        return None
+    return value if math.isfinite(value) else str(value)
+
+
+def _moment(text: str | None) -> str | None:
+    """Return a time as the parser of datasets writes it, without the zeros at its end."""
+    return text.rstrip("0").rstrip(".") if text and "." in text else text
+
+
+TICK_S = 0.05  # seconds between two looks at the clock and at the orders of the supervisor
+HEARTBEAT_S = 1.0  # seconds between two signs of life
+
+infer.warm()  # processes that are forked from here have it open
+
+
+class Attempt:
+    """One attempt. It sends one last message, and then nothing more."""
+
+    def __init__(self, end: socket.socket, job: ParseJob) -> None:
+        self._job = job
+        self._channel = Channel(end)
+        self._sending = threading.Lock()
+
+    def run(self) -> None:
+        # The thread inherits the limits of this one, so it begins after them.
+        confine(self._job.limits)
+        keep_to(self._job.scratch)
+        threading.Thread(target=self._watch, name="watch", daemon=True).start()
+        self._end(self._parse())
+
+    def _parse(self) -> Message:
+        found = outcome(self._job.task, self._job.limits, parse)
+        if "rejected" in found:
+            return Refused(**found["rejected"])
+        path = Path(self._job.task.folder) / TABLE
+        digest, _size = digest_of(path)
+        return Parsed(path=path, sha256=digest, **found["result"])
+
+    def _watch(self) -> None:
+        """Say that the process lives, and end it when it is ordered to or has used its time."""
+        began, patience_s = time.monotonic(), self._job.patience_s
+        while True:
+            time.sleep(TICK_S)
+            passed = time.monotonic() - began
+            if self._channel.should_stop():
+                self._end(Obeyed())
+            if passed > self._job.limits.timeout_s:
+                self._end(Refused(**late(self._job.limits).to_json()))
+            if patience_s is not None and passed > patience_s:
+                self._end(TookLong())
+            if time.monotonic() - self._channel.sent_at > HEARTBEAT_S:
+                with self._sending:
+                    self._channel.send(Heartbeat())
+
+    def _end(self, message: Message) -> None:
+        with self._sending:
+            self._channel.send(message)
+            # Nothing here needs to be torn down, and what a file did to the heap may bite while it
+            # is.
+            os._exit(0)
+
+
+def main(end: socket.socket, job: str) -> None:
+    """Run one attempt to its end."""
+    reach("parser.begin")
+    Attempt(end, ParseJob.model_validate_json(job)).run()

@@ -8,8 +8,7 @@ from typing import Any
 import duckdb
 from duckdb import DuckDBPyConnection
 
-from service.datasets.infer import Column
-from service.datasets.queries import groups, select, source
+from service.datasets.infer import Column, groups, select, source
 from service.datasets.staging import Stage
 
 BINS = 20

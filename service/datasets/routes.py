@@ -13,28 +13,36 @@ from sqlalchemy import Engine, literal, select
 from sqlalchemy.orm import Session
 
 from descent import schemas
-from service.datasets import ingest, refusals, upload
-from service.datasets.rows import read_rows
-from service.datasets.tables import Dataset, DatasetVersion, Parse
-from service.datasets.versions import GONE, lock_parses, ready_version, remove, table_digest
+from service.datasets import messages, rejected, upload
+from service.datasets.documents import read_rows
+from service.datasets.versions import (
+    GONE,
+    Dataset,
+    DatasetVersion,
+    Parse,
+    lock_parses,
+    ready_version,
+    remove,
+    table_digest,
+)
 from service.errors import Busy, NotFound, invalid_at
-from service.http.dependencies import (
+from service.http.resources import (
     BlobsDep,
     EngineDep,
+    NewestFirst,
+    PageParams,
     ReadSession,
     ScratchDep,
     SettingsDep,
     WriteSession,
-)
-from service.http.etags import check_match, etag_of, not_modified
-from service.http.paging import (
-    NewestFirst,
-    PageParams,
+    check_match,
     decode_cursor,
     encode_cursor,
+    etag_of,
+    json_response,
+    not_modified,
     page_response,
 )
-from service.http.responses import json_response
 from service.http.strict_route import (
     authenticate,
     begin_upload,
@@ -67,10 +75,10 @@ UPLOAD_DOC: dict[str, Any] = {
         "content": {
             **{
                 media_type: {"schema": {"type": "string", "format": "binary"}}
-                for media_type in upload.MEDIA_TYPES
-                if media_type != upload.JSON
+                for media_type in messages.MEDIA_TYPES
+                if media_type != messages.JSON
             },
-            upload.JSON: {
+            messages.JSON: {
                 "schema": {
                     "oneOf": [
                         {"$ref": "#/components/schemas/DatasetColumns"},
@@ -78,7 +86,7 @@ UPLOAD_DOC: dict[str, Any] = {
                     ]
                 }
             },
-            upload.MULTIPART: {
+            messages.MULTIPART: {
                 "schema": {
                     "type": "object",
                     "properties": {"file": {"type": "string", "format": "binary"}},
@@ -137,16 +145,16 @@ async def upload_dataset(
         if (replayed := await begin_upload(request, received.sha256)) is not None:
             return replayed
         shown_as = name or upload.name_of(received.filename)
-        wanted = ingest.Upload(shown_as, received, options, await authenticate(request))
+        wanted = upload.Upload(shown_as, received, options, await authenticate(request))
 
         def note(session: Session, dataset: Dataset) -> None:
             keep_response(request, session, _accepted(_wire(session, dataset)))
 
-        parse = await run_sync(ingest.accept, engine, blobs, wanted, note)
+        parse = await run_sync(upload.accept, engine, blobs, wanted, note)
     ended = await _ended(watcher, engine, parse, wait)
     if ended.state == "failed":
         await run_sync(_forget, engine, parse.dataset_id)
-        raise refusals.from_problem(ended.error or {})
+        raise rejected.from_problem(ended.error or {})
     body = await run_sync(_body, engine, parse.dataset_id)
     if ended.state not in life.TERMINAL:
         return _accepted(body)
@@ -313,7 +321,7 @@ async def retype_dataset(
     check_match(request, _etag(await run_sync(_body, engine, dataset_id)))
     types: dict[str, str] = {name: c.type for name, c in patch.columns.items()}
     caller = await authenticate(request)
-    parse = await run_sync(ingest.retype, engine, dataset_id, types, caller)
+    parse = await run_sync(upload.retype, engine, dataset_id, types, caller)
     if parse is not None:
         await _retyped(watcher, engine, parse)
     body = await run_sync(_body, engine, dataset_id)
@@ -331,7 +339,7 @@ async def _retyped(watcher: Watcher, engine: Engine, parse: Parse) -> None:
             await run_sync(_withdraw, engine, parse.id)
             raise Busy("No worker has made the new version: try again.")
     if parse.state == "failed":
-        raise refusals.from_problem(parse.error or {})
+        raise rejected.from_problem(parse.error or {})
 
 
 def _withdraw(engine: Engine, parse_id: str) -> None:

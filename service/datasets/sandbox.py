@@ -25,7 +25,7 @@ from service.datasets.rejected import Rejected
 
 CONTEXT = multiprocessing.get_context("forkserver")
 #: The modules that do it are named, not imported: this process need not load what they load.
-READER = "service.datasets.cells"  # the one that reads the rows of a prediction
+READER = "service.datasets.parse"  # the one that reads the rows of a prediction
 PACKER = "service.exports.packing"  # the one that exports and imports models
 WARM = [READER, PACKER]
 TABLE = "table.parquet"  # what the parser leaves in its folder

@@ -19,7 +19,7 @@ from models.nets.stack import Line, describe_line
 from service.datasets.rejected import Rejected
 from service.datasets.sandbox import Task
 from service.errors import BadRequest
-from service.http.strict_json import strict_json
+from service.http.validation import strict_json
 
 EXPORTED, IMPORTED = "exported", "imported"  # names of the files in the folder of the process
 MAX_TEXT = 1024 * 1024  # bytes of configuration, metrics and lineage in an import

@@ -2,10 +2,13 @@
 
 import errno
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path as File
-from typing import Annotated, BinaryIO
+from threading import BoundedSemaphore
+from typing import Annotated, Any, BinaryIO, Literal
 
 from anyio.to_thread import run_sync
 from fastapi import Depends, Path, Query, Request, Response
@@ -15,19 +18,142 @@ from sqlalchemy.orm import Session
 
 from descent import schemas
 from descent.spec import Name
+from models.export.bundle import SCHEMA
+from service.datasets import rejected, sandbox
+from service.datasets.rejected import Rejected
+from service.datasets.sandbox import Limits, Task
 from service.datasets.upload import check_disk
-from service.errors import Invalid, StorageFull, UnsupportedMedia
-from service.exports.transfers import Format, Imported, Transfers, options_of
+from service.errors import Busy, Invalid, StorageFull, TooLarge, UnsupportedMedia
 from service.http import strict_route
-from service.http.dependencies import BlobsDep, EngineDep, ReadSession, ScratchDep, SettingsDep
-from service.http.etags import etag_of, not_modified
-from service.http.responses import json_response
+from service.http.resources import (
+    BlobsDep,
+    EngineDep,
+    ReadSession,
+    ScratchDep,
+    SettingsDep,
+    etag_of,
+    json_response,
+    not_modified,
+)
 from service.jobs.waiting import WakeDep
 from service.registry import versions
-from service.registry.representation import version_body
-from service.registry.serving import ServingDep
+from service.registry.routes import version_body
+from service.registry.serving import ModelDamaged, ServingDep, damage_named
+from service.registry.tables import ModelVersion
+from service.registry.versions import training_of
+from service.settings import Settings
 from service.storage import references
+from service.storage.blobs import BlobStore
 from service.storage.database import writing
+
+Format = Literal["bundle", "onnx"]
+TURNS = 2  # transfers at a time: each may take the memory of a parser
+PATIENCE_S = 10.0  # that a request waits for its turn
+TIMEOUT_S = 60.0  # for one; the largest that is allowed takes a few seconds
+EXPORTED, IMPORTED = "exported", "imported"
+#: what the confined process says of a file itself; all else is about its limits
+BUNDLE_CODES = frozenset({"bundle_invalid", "bundle_changed", "bundle_too_new", "golden_mismatch"})
+
+Folder = Callable[[], AbstractContextManager[File]]
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A bundle whose golden rows were verified, and its model as a checkpoint."""
+
+    checkpoint: File
+    #: what the version is to say of itself
+    document: dict[str, Any]
+
+
+class Transfers:
+    """Makes and reads files, a few at a time. `folder` gives a temporary folder."""
+
+    def __init__(
+        self, settings: Settings, folder: Folder, *, patience_s: float = PATIENCE_S
+    ) -> None:
+        self._folder, self._patience_s = folder, patience_s
+        self._turns = BoundedSemaphore(TURNS)
+        self._max_bytes = settings.max_bundle_bytes
+        self._limits = Limits(
+            settings.parse_memory_bytes,
+            min(TIMEOUT_S, settings.parse_timeout_s),
+            timeout_setting=None,
+        )
+
+    def export(self, blobs: BlobStore, sha256: str, options: Mapping[str, Any]) -> BinaryIO:
+        """Return the exported file, open and already unlinked."""
+        with self._folder() as folder:
+            with damage_named():
+                source = blobs.fetch(sha256, folder)
+            try:
+                self._run(source, folder, options)
+            except Rejected as refused:
+                if refused.code == "checkpoint_corrupt":
+                    raise ModelDamaged from refused
+                if refused.status == 507:
+                    raise rejected.as_error(refused) from refused
+                raise Invalid(
+                    f"This model has no export in that format: {refused.detail}",
+                    code="not_supported",
+                ) from refused
+            return (folder / EXPORTED).open("rb")
+
+    def check(self, file: File, folder: File, sha256: str) -> Imported:
+        """Read a bundle and verify its golden rows. Raises Invalid or TooLarge."""
+        options = {"do": "import", "max_bytes": self._max_bytes}
+        try:
+            document = self._run(file, folder, options)
+        except Rejected as refused:
+            if refused.code in {"too_large", "parse_out_of_memory"}:
+                raise TooLarge(refused.detail, limit=self._max_bytes) from refused
+            if refused.code in BUNDLE_CODES or refused.status == 507:
+                raise rejected.as_error(refused) from refused
+            raise Invalid(
+                "The bundle cannot be read within the limits of its reader: it is damaged, or made"
+                " to do this.",
+                code="bundle_invalid",
+            ) from refused
+        lineage = {"sha256": sha256, "descent": document.pop("descent"), **document.pop("training")}
+        return Imported(folder / IMPORTED, document | {"imported": lineage})
+
+    def _run(self, source: File, folder: File, options: Mapping[str, Any]) -> dict[str, Any]:
+        task = Task(
+            path=str(source),
+            folder=str(folder),
+            media_type="",
+            options=dict(options),
+            max_columns=0,
+            memory_bytes=0,
+            parser=sandbox.PACKER,
+        )
+        with self.turn():
+            return sandbox.run(task, self._limits)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait for a free slot. Raises Busy."""
+        if not self._turns.acquire(timeout=self._patience_s):
+            raise Busy("Other models are being exported or imported: try again in a moment.")
+        try:
+            yield
+        finally:
+            self._turns.release()
+
+
+def options_of(session: Session, row: ModelVersion, kind: Format) -> dict[str, Any]:
+    """Return the documents of an exported file. Equal options give equal files."""
+    if kind == "onnx":
+        properties = {
+            "model": row.model_name,
+            "version": str(row.version),
+            "created_at": row.created_at.isoformat(),
+            "descent": version("descent"),
+        }
+        return {"do": kind, "properties": properties}
+    training = training_of(session, row)
+    return {"do": kind, "training": training, "schema": SCHEMA, "descent": version("descent")}
+
 
 ZIP, ONNX = "application/zip", "application/octet-stream"
 #: what clients call a ZIP file

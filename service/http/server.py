@@ -29,8 +29,8 @@ from service.errors import (
 )
 from service.http import problems
 from service.http.middleware import HEADERS
-from service.ids import new_id
 from service.settings import Settings
+from service.storage.columns import new_id
 
 #: Computes the head and the body of an answer from a body; None where that takes too long.
 Compute = Callable[[bytes], tuple[bytes, bytes] | None]

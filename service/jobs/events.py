@@ -17,8 +17,8 @@ from sqlalchemy.orm import Session
 
 from service.errors import ServiceError
 from service.jobs import queue
-from service.jobs.tables import JobEvent
-from service.storage import notices
+from service.jobs.kind import JobEvent
+from service.storage import database
 from service.storage.database import reading
 
 POLL = 0.05  # seconds between two looks at the jobs that somebody watches
@@ -49,7 +49,7 @@ def append(session: Session, job_id: str, attempt: int, kind: str, data: dict[st
                 job_id=job_id, seq=seq, attempt=attempt, kind=kind, data=data
             )
         )
-    notices.tell(session, notices.EVENTS)
+    database.tell(session, database.EVENTS)
     return seq
 
 
@@ -77,7 +77,7 @@ class Watcher:
     def __init__(self, engine: Engine, pipe: int | None = None) -> None:
         """Each byte on the descriptor `pipe` says that a process of this machine has news."""
         self._engine, self._pipe = engine, pipe
-        self._listener = notices.Listener(engine, notices.EVENTS)
+        self._listener = database.Listener(engine, database.EVENTS)
         self._listens_to: int | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._news = asyncio.Event()
@@ -182,7 +182,7 @@ class Watcher:
                 self._listens_to = self._listener.fileno()
                 asyncio.get_running_loop().add_reader(self._listens_to, self._drain)
                 self._news.set()
-            await asyncio.sleep(notices.RECONNECT_S)
+            await asyncio.sleep(database.RECONNECT_S)
 
     def _drain(self) -> None:
         self._news.set()

@@ -6,18 +6,88 @@ the supervisor obeys; it never overwrites a running attempt.
 """
 
 import math
+import signal
+from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from service.errors import Conflict, Fenced, NotFound
-from service.jobs import deaths, events, queue
-from service.jobs.kind import JobT
-from service.jobs.tables import JOB_TABLES, Job
-from service.storage import notices
+from descent.codes import ErrorCode
+from service.errors import Conflict, DeathCode, Fenced, NotFound
+from service.jobs import events, queue
+from service.jobs.kind import JOB_TABLES, Job, JobT
+from service.storage import database
 from service.storage.database import boot_id, clock, time_of_day
+
+
+@dataclass(frozen=True)
+class Death:
+    """The cause of a death, for the row of the job."""
+
+    code: DeathCode
+    #: the exit status and the last output of the process
+    words: str
+
+
+def problem(code: ErrorCode, detail: str, *, where: str | None = None) -> dict[str, Any]:
+    """Return the problem object of a job that failed; `where` says which memory ran out."""
+    place = {"where": where} if where else {}
+    return {
+        "type": f"urn:descent:error:{code}",
+        "title": code.replace("_", " ").capitalize(),
+        "status": 500 if code in {"worker_lost", "stalled", "internal_error"} else 422,
+        "code": code,
+        "detail": detail,
+    } | place
+
+
+def explain(
+    status: int | None, words: str, *, stalled_s: float | None = None, memory_kills: int = 0
+) -> Death:
+    """Tell a stall, a lack of memory and other deaths apart.
+
+    `stalled_s` is the time without progress after which the supervisor killed the process, and
+    `memory_kills` the number of processes that the kernel killed for lack of memory meanwhile.
+    """
+    how = f"exit status {status}"
+    if status is not None and status < 0:
+        how = f"killed by {signal.Signals(-status).name}"
+    if stalled_s is not None:
+        how = f"no sign of progress for {stalled_s:g} s"
+    told = f"{how}; it said: {words}" if words else how
+    if stalled_s is not None:
+        return Death(code="stalled", words=told)
+    if status == -signal.SIGKILL and memory_kills > 0:
+        return Death(code="out_of_memory", words=told)
+    return Death(code="worker_lost", words=told)
+
+
+def memory_kills(root: Path = Path("/")) -> int:
+    """Return how many processes the kernel has killed for lack of memory, in this control group.
+
+    Children are in the group of their supervisor. Without control groups (version 2) it is the
+    count of the whole machine.
+    """
+    lines = _lines(root / "proc/self/cgroup")
+    group = next((line[3:] for line in lines if line.startswith("0::")), "/")
+    folder = root / "sys/fs/cgroup" / group.lstrip("/")
+    for path in (folder / "memory.events", root / "proc/vmstat"):
+        for line in _lines(path):
+            name, _, count = line.partition(" ")
+            if name == "oom_kill":
+                return int(count)
+    return 0
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
+
 
 TRANSITIONS: dict[str, frozenset[str]] = {
     "queued": frozenset({"starting", "cancelled"}),
@@ -104,7 +174,7 @@ def enqueue(session: Session, job: JobT) -> JobT:
     session.add(job)
     session.flush()
     events.append(session, job.id, 0, "state", {"state": "queued"})
-    notices.tell(session, notices.QUEUE)
+    database.tell(session, database.QUEUE)
     session.refresh(job)
     return job
 
@@ -128,7 +198,7 @@ def ask(session: Session, table: type[JobT], job_id: str, request: str) -> tuple
         finish(session, job, to, {"state_reason": "cancel"})
     else:
         move(session, job, to)
-        notices.tell(session, notices.QUEUE)
+        database.tell(session, database.QUEUE)
     return get(session, table, job_id), True
 
 
@@ -222,7 +292,7 @@ def crashed(
     attempt: int,
     last_words: str,
     *,
-    code: deaths.DeathCode = "worker_lost",
+    code: DeathCode = "worker_lost",
     now: float | None = None,
 ) -> None:
     """Record a death without a last message: queue the job again, or fail it after several."""
@@ -266,10 +336,10 @@ def finish(session: Session, job: Job, to: str, values: dict[str, Any]) -> None:
     job.settle(session, to, values.get("error"))
 
 
-def _fail_by_deaths(session: Session, job: Job, code: deaths.DeathCode, last_words: str) -> None:
+def _fail_by_deaths(session: Session, job: Job, code: DeathCode, last_words: str) -> None:
     sentence = job.deaths[code].format(streak=job.crash_streak + 1, words=last_words)
     where = "host" if code == "out_of_memory" else None  # a GPU's lack of memory has a word
-    error = deaths.problem(code, sentence, where=where)
+    error = problem(code, sentence, where=where)
     finish(session, job, "failed", {"error": error, "state_reason": code})
 
 
@@ -292,7 +362,7 @@ def move(session: Session, job: Job, to: str, **values: Any) -> None:  # noqa: A
         data["error"] = values["error"]
     events.append(session, job.id, job.attempt, "state", data)
     if to == "queued":
-        notices.tell(session, notices.QUEUE)
+        database.tell(session, database.QUEUE)
     session.expire(job)
 
 

@@ -3,9 +3,76 @@
 import os
 import socket
 import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar, Literal
 
+from pydantic import BaseModel, ConfigDict
+
+from descent.codes import ErrorCode
+from models.errors import LearningError
 from models.training.interface import StopReason
-from service.jobs.messages import Message, StopOrder
+
+
+class Message(BaseModel):
+    """A message; `type` tells the classes of a union apart."""
+
+    # A loss may be NaN or infinite, for which JSON has no word: Python's own spelling is used.
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
+
+    #: whether the process sends nothing after it
+    is_last: ClassVar[bool] = False
+
+    type: str
+
+
+class StopOrder(Message):
+    """The only order of a supervisor: stop, and keep the place unless it is a cancel."""
+
+    type: Literal["stop"] = "stop"
+    reason: StopReason
+
+
+class Began(Message):
+    """The process has what it needs and begins to compute."""
+
+    type: Literal["started"] = "started"
+
+
+class Heartbeat(Message):
+    """The process makes progress but has nothing else to report."""
+
+    type: Literal["alive"] = "alive"
+
+
+class Obeyed(Message):
+    """The process has stopped because of an order, and has saved its place if that was wanted."""
+
+    type: Literal["stopped"] = "stopped"
+    is_last: ClassVar[bool] = True
+
+
+class Failure(Message):
+    """The job cannot be done, and why."""
+
+    type: Literal["failed"] = "failed"
+    is_last: ClassVar[bool] = True
+
+    code: ErrorCode
+    detail: str
+    #: which memory ran out: host or device
+    where: str | None = None
+
+
+class FileMessage(Message):
+    """A message that brings a file of the scratch folder, which goes into the storage."""
+
+    path: Path
+    #: of the file; None where the process did not compute it
+    sha256: str | None
+
 
 READ_BYTES = 65536  # at a time
 POLL_S = 0.02  # seconds between two looks at the pipe
@@ -90,3 +157,29 @@ class Channel:
 
     def close(self) -> None:
         self._pipe.close()
+
+
+#: The variable that names the one GPU that this process sees, as the worker's machine counts it.
+OWN_DEVICE = "DESCENT_OWN_DEVICE"
+
+
+class StopOrdered(Exception):
+    """The supervisor wants the attempt to end here."""
+
+
+@contextmanager
+def last_message(channel: Channel, work: str) -> Iterator[None]:
+    """Send how the block ended, if it raised; `work` names it in a sentence."""
+    try:
+        yield
+    except StopOrdered:
+        channel.send(Obeyed())
+    except LearningError as error:
+        channel.send(Failure(code=error.code, detail=error.detail, where=error.where))
+    except Exception:  # noqa: BLE001  after any error the job must end with a sentence
+        traceback.print_exc()
+        last = traceback.format_exc().splitlines()[-1]
+        channel.send(
+            Failure(code="internal_error", detail=f"The {work} stopped unexpectedly: {last}")
+        )
+    channel.close()

@@ -15,8 +15,7 @@ from sqlalchemy import ColumnElement, and_, exists, or_, select, union_all, upda
 from sqlalchemy.orm import Session
 
 from service.errors import Fenced
-from service.jobs.kind import JobT
-from service.jobs.tables import JOB_TABLES, Job
+from service.jobs.kind import JOB_TABLES, Job, JobT
 from service.storage.database import boot_id, clock, row_count, time_of_day
 
 #: states in which a supervisor owns the job

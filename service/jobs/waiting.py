@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from anyio.to_thread import run_sync
 from fastapi import Depends, Query, Request
 
-from service.http.etags import etag_of, not_modified
+from service.http.resources import etag_of, not_modified
 from service.jobs.events import Watcher
 from service.jobs.life import TERMINAL
 

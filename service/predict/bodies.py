@@ -4,15 +4,26 @@ Knows how rows are written, not what they mean: which value suits a column is th
 """
 
 import csv
+import errno
 import io
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from threading import BoundedSemaphore
+from typing import Any, Protocol
 
 from descent.codes import ErrorCode
-from service.errors import BadRequest, Invalid, TooLarge, field_error
-from service.http.strict_json import strict_json
+from models.features.encoding import Features
+from models.features.inputs import Choice
+from service.datasets import rejected, sandbox
+from service.datasets.messages import ARROW, PARQUET
+from service.datasets.rejected import Rejected
+from service.datasets.sandbox import Limits, Task
+from service.errors import BadRequest, Busy, Invalid, StorageFull, TooLarge, field_error
+from service.http.validation import strict_json
+from service.settings import Settings
 
 MAX_CELLS = 10_000_000  # rows times columns: sparse rows with ever new names would fill the memory
 MAX_ERRORS = 10  # of one kind that a problem lists
@@ -22,6 +33,7 @@ MISSING = frozenset({"", "NA", "N/A", "NaN", "null", "?"})
 #: What a model reads: the categories of each of its columns, none where it holds numbers.
 Inputs = Mapping[str, Collection[str]]
 
+Answer = dict[str, Any]
 Columns = dict[str, list[Any]]
 
 
@@ -288,3 +300,113 @@ def told(names: Mapping[str, Any] | Sequence[str]) -> str:
 def row_error(code: ErrorCode, detail: str) -> dict[str, str]:
     """Return the error of one row."""
     return {"code": code, "detail": detail}
+
+
+JSON, CSV, TSV, NDJSON = (
+    "application/json",
+    "text/csv",
+    "text/tab-separated-values",
+    "application/x-ndjson",
+)
+
+
+class ForeignBodies(Protocol):
+    """JSON bodies of another server's clients, and the answers that they expect."""
+
+    def parse(self, content: bytes, /) -> Any:  # noqa: ANN401  JSON may hold anything
+        """Return a JSON document, with the constants that such a body may hold."""
+        ...
+
+    def is_body(self, document: Any, /) -> bool:  # noqa: ANN401  JSON may hold anything
+        ...
+
+    def read(
+        self, document: Mapping[str, Any], inputs: Sequence[str], max_rows: int, /
+    ) -> Rows: ...
+
+    def to_json(
+        self, named: Mapping[str, Any], rows: Sequence[Answer], notes: Sequence[Any], /
+    ) -> bytes:
+        """Write an answer in their shape."""
+        ...
+
+
+def read(
+    content: bytes, media_type: str, features: Features, max_rows: int, foreign: ForeignBodies
+) -> Rows:
+    """Return the rows of a body for a model with these columns. Raises BadRequest, or Invalid."""
+    if media_type == JSON:
+        document = foreign.parse(content)
+        if not foreign.is_body(document):
+            return from_json(document, max_rows)
+        inputs = [column.name for column in features.inputs]
+        return foreign.read(document, inputs, max_rows)
+    if media_type == NDJSON:
+        return from_ndjson(content, max_rows)
+    # Only a category can be spelled like a missing value.
+    known = {
+        column.name: column.categories if isinstance(column, Choice) else ()
+        for column in features.inputs
+    }
+    return from_csv(content, known, max_rows, "\t" if media_type == TSV else ",")
+
+
+MEDIA_TYPES = (PARQUET, ARROW)
+READERS = 2  # files that are read at a time: each may take the memory of a parser
+PATIENCE_S = 5.0  # that a request waits for its turn
+TIMEOUT_S = 30.0  # for one file; the largest that is allowed takes less than one
+EXPANSION = 4  # times the largest body: what a file may hold as JSON
+
+Folder = Callable[[], AbstractContextManager[Path]]
+
+
+class Files:
+    """Reads files, some at a time. `folder` gives a scratch folder that is gone afterwards."""
+
+    def __init__(
+        self, settings: Settings, folder: Folder, *, patience_s: float = PATIENCE_S
+    ) -> None:
+        self._settings, self._folder, self._patience_s = settings, folder, patience_s
+        self._turns = BoundedSemaphore(READERS)
+        self._limits = Limits(
+            settings.parse_memory_bytes,
+            min(TIMEOUT_S, settings.parse_timeout_s),
+            EXPANSION * settings.max_predict_bytes,
+            timeout_setting=None,
+        )
+
+    def read(self, content: bytes, media_type: str, known: Collection[str]) -> Rows:
+        """Return the rows of a file; of columns that are not `known` only where values are."""
+        if not self._turns.acquire(timeout=self._patience_s):
+            raise Busy(
+                "Other files are being read: try again in a moment, or send the rows as CSV."
+            )
+        try:
+            answer = self._parsed(content, media_type, known)
+        except Rejected as refused:
+            if refused.status == TooLarge.status:
+                raise TooLarge(refused.detail) from refused
+            raise rejected.as_error(refused) from refused
+        finally:
+            self._turns.release()
+        return from_json(answer, self._settings.max_predict_rows)
+
+    def _parsed(self, content: bytes, media_type: str, known: Collection[str]) -> dict[str, Any]:
+        with self._folder() as folder:
+            path = folder / "body"
+            try:
+                path.write_bytes(content)
+            except OSError as error:
+                if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                    raise StorageFull from error
+                raise
+            task = Task(
+                path=str(path),
+                folder=str(folder),
+                media_type=media_type,
+                options={"known": list(known), "max_rows": self._settings.max_predict_rows},
+                max_columns=self._settings.max_columns,
+                memory_bytes=sandbox.memory_for_queries(self._limits),
+                parser=sandbox.READER,
+            )
+            return sandbox.run(task, self._limits)

@@ -5,9 +5,15 @@ Says what a well-formed row is. A row that is not is answered all the same, with
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
+from fastapi import Path, Request, Response
+
+from descent.spec import Name
 from models.predict.values import moment_text
+from service.http import strict_route
+from service.http.resources import ReadSession, etag_of, json_response, not_modified
+from service.registry import versions
 
 #: Categories of a column that the document lists; the signature has them all.
 MAX_LISTED = 50
@@ -244,3 +250,28 @@ def _problem() -> Schema:
 
 def _ref(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
+
+
+router = strict_route.router()
+
+
+@router.get(
+    "/models/{name}/versions/{version}/openapi.json",
+    response_model=dict[str, Any],
+    operation_id="get_model_contract",
+)
+@strict_route.has_etag
+def get_contract(
+    request: Request,
+    session: ReadSession,
+    name: Annotated[Name, Path(description="The name of a model.")],
+    version: Annotated[int, Path(ge=1, lt=2**31, description="The number of a version.")],
+) -> Response:
+    """Describe how to predict with a version, in OpenAPI 3.1, with its own columns and types."""
+    row = versions.find_version(session, name, version)
+    root = request.scope.get("root_path", "")
+    document = openapi_of(name, version, row.signature, root=root)
+    etag = etag_of(document)
+    if not_modified(request, etag):
+        return Response(status_code=304, headers={"ETag": etag})
+    return json_response(document, headers={"ETag": etag})

@@ -29,16 +29,13 @@ from service.http.middleware import (
 )
 from service.http.server import Compute
 from service.http.strict_route import Keys, bearer
-from service.ids import new_id
-from service.predict.answers import answers, to_json
-from service.predict.batching import Batches
-from service.predict.cache import Predictors
-from service.predict.executor import PredictionExecutor
-from service.predict.formats import wanted
-from service.predict.inference import Inference
-from service.predict.routes import READ, Asked, answer, computed_again
-from service.predict.texts import JSON
+from service.predict.answers import answers_of, to_json, wanted
+from service.predict.bodies import JSON
+from service.predict.directory import Predictors
+from service.predict.executor import Batches, PredictionExecutor
+from service.predict.routes import READ, Asked, Inference, answer, computed_again
 from service.registry.versions import Target
+from service.storage.columns import new_id
 
 START = "/api/v1/models/"
 ROUTE = START + "{name}"
@@ -337,7 +334,7 @@ class HotRoutes:
         began: float,
     ) -> bytes:
         """Count the answers to a few rows and write them."""
-        found = answers(predictions, {})
+        found = answers_of(predictions, {})
         self._count(call, content, target, found, time.perf_counter() - began)
         return to_json(target.named, found)
 

@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Path, Query, Request, Response
+from sqlalchemy import Engine
 
 from descent import schemas
 from descent.schemas.protocols import Scores
@@ -14,16 +15,43 @@ from descent.spec import Name
 from models.predict.predictor import Predictor
 from service.errors import BadRequest, UnsupportedMedia
 from service.http import strict_route
-from service.predict import bodies, explanations, files, formats, texts
-from service.predict.answers import Answer, answers
-from service.predict.inference import Inference, InferenceDep
-from service.predict.texts import CSV, JSON, NDJSON, TSV
+from service.predict import answers, bodies
+from service.predict.answers import answers_of
+from service.predict.bodies import CSV, JSON, NDJSON, TSV, Answer, Files, ForeignBodies
+from service.predict.directory import Directory, Predictors
+from service.predict.executor import PredictionExecutor
+from service.predict.traffic import Traffic
 from service.registry import versions
-from service.registry.checkpoints import ModelDamaged
+from service.registry.serving import ModelDamaged
 from service.runs import lifecycle
+from service.settings import Settings
 from service.storage.database import reading
 
-READ = (JSON, CSV, TSV, NDJSON, *files.MEDIA_TYPES)
+
+@dataclass(frozen=True)
+class Inference:
+    """What answers predictions. One per process."""
+
+    settings: Settings
+    engine: Engine
+    predictors: Predictors
+    directory: Directory
+    traffic: Traffic
+    files: Files
+    executor: PredictionExecutor
+    #: how the clients of another server write their rows
+    foreign: ForeignBodies
+
+
+def inference(request: Request) -> Inference:
+    found: Inference = request.app.state.inference
+    return found
+
+
+InferenceDep = Annotated[Inference, Depends(inference)]
+
+
+READ = (JSON, CSV, TSV, NDJSON, *bodies.MEDIA_TYPES)
 
 router = strict_route.router()
 
@@ -38,12 +66,12 @@ class Asked:
     #: the media type of the answer
     wants: str = JSON
     explain: bool = False
-    #: whether MLflow's server was asked for, so that the answer has the shape of its answers
+    #: whether MLflow's server was asked for, so that the answer has the shape of its answers_of
     is_invocation: bool = False
 
     @property
     def is_file(self) -> bool:
-        return self.media_type in files.MEDIA_TYPES
+        return self.media_type in bodies.MEDIA_TYPES
 
 
 async def asked(
@@ -66,7 +94,7 @@ async def asked(
 ) -> Asked:
     media_type = _media_type(request)
     content = await strict_route.read_body(request, "predict")
-    wants = formats.wanted(request.headers.get("accept", ""))
+    wants = answers.wanted(request.headers.get("accept", ""))
     return Asked(media_type, content, on_problem, wants, explain)
 
 
@@ -103,7 +131,7 @@ BODY: dict[str, Any] = {
             **{text: {"schema": {"type": "string"}} for text in (CSV, TSV, NDJSON)},
             **{
                 file: {"schema": {"type": "string", "format": "binary"}}
-                for file in files.MEDIA_TYPES
+                for file in bodies.MEDIA_TYPES
             },
         },
     }
@@ -115,7 +143,7 @@ ANSWER: dict[int | str, dict[str, Any]] = {
             **{text: {"schema": {"type": "string"}} for text in (CSV, NDJSON)},
             **{
                 file: {"schema": {"type": "string", "format": "binary"}}
-                for file in (*files.MEDIA_TYPES, formats.ARROW_STREAM)
+                for file in (*bodies.MEDIA_TYPES, answers.ARROW_STREAM)
             },
         },
     }
@@ -212,7 +240,7 @@ def answer(inference: Inference, target: versions.Target, asked: Asked) -> Respo
     inference.traffic.answered(target, found, seconds, len(asked.content), again)
     if asked.wants == JSON and (rows.is_mlflow or asked.is_invocation):
         return Response(inference.foreign.to_json(target.named, found, rows.notes), media_type=JSON)
-    content = formats.written(asked.wants, target.named, found, predictor.features)
+    content = answers.written(asked.wants, target.named, found, predictor.features)
     return Response(content, media_type=asked.wants)
 
 
@@ -256,20 +284,20 @@ def answered(predictor: Predictor, asked: Asked, rows: bodies.Rows) -> list[Answ
     """Return one answer for each row of a request, in order."""
     bodies.check_cells(rows.count, len(predictor.features.inputs))
     if asked.explain:
-        explanations.check(predictor, rows.count)
+        answers.check(predictor, rows.count)
     predictions = predictor.predict(
         rows.columns, rows.count, on_problem=asked.on_problem, from_text=rows.is_text
     )
-    found = answers(predictions, rows.unreadable)
+    found = answers_of(predictions, rows.unreadable)
     if asked.explain:
-        explanations.add(found, predictor, rows)
+        answers.add(found, predictor, rows)
     return found
 
 
 def read_text(
-    predictor: Predictor, asked: Asked, max_rows: int, foreign: texts.ForeignBodies
+    predictor: Predictor, asked: Asked, max_rows: int, foreign: bodies.ForeignBodies
 ) -> bodies.Rows:
     """Return the rows of a body that is JSON, NDJSON or CSV."""
     if not asked.content:
         raise BadRequest("The body is empty: send the rows to predict.")
-    return texts.read(asked.content, asked.media_type, predictor.features, max_rows, foreign)
+    return bodies.read(asked.content, asked.media_type, predictor.features, max_rows, foreign)

@@ -19,7 +19,7 @@ import structlog
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from service.predict.answers import Answer
+from service.predict.bodies import Answer
 from service.registry.versions import Target
 
 #: seconds; what is slower than the last is in +Inf

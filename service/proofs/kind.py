@@ -9,14 +9,13 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from service.datasets.versions import DatasetUnavailable, fetch_table
-from service.jobs import deaths, life, queue
+from service.jobs import life, queue
 from service.jobs.kind import Kind, Site, Tenure
-from service.jobs.messages import Failure, Heartbeat, Obeyed
+from service.jobs.pipe import Failure, Heartbeat, Obeyed
 from service.proofs.messages import Compared, ProofJob, StoredTable
 from service.registry import versions
-from service.registry.lineage import training_of
 from service.registry.tables import ModelVersion, Proof
-from service.registry.versions import fetch_model
+from service.registry.versions import fetch_model, training_of
 from service.storage.database import reading
 from service.storage.references import Stored
 
@@ -68,7 +67,7 @@ def write(session: Session, tenure: Tenure, message: Compared, _held: Stored | N
     if message.failure is None:
         life.succeed(session, proof_id, attempt, {})
     else:
-        problem = deaths.problem("proof_failed", message.failure)
+        problem = life.problem("proof_failed", message.failure)
         life.fail(session, proof_id, attempt, problem)
 
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel
 
 from descent.spec import ColumnType
-from service.jobs.messages import Message
+from service.jobs.pipe import Message
 
 
 class StoredTable(BaseModel):

@@ -19,17 +19,14 @@ import pyarrow as pa
 
 from models.data import Floats
 from models.export.card import TOLERANCE, differences
-from models.export.reference import Reference, keep_to_one_thread
 from models.failpoints import reach
 from models.features.encoding import Features
 from models.features.targets import ClassTarget
+from models.nets.architectures import Reference, keep_to_one_thread
 from models.predict.predictor import Predictor
-from service.jobs.messages import Heartbeat
-from service.jobs.pipe import Channel
-from service.jobs.process import StopOrdered, last_message
+from service.jobs.pipe import Channel, Heartbeat, StopOrdered, last_message
 from service.proofs.messages import Compared, ProofJob
-from service.proofs.rows import Sample, read_sample
-from service.proofs.ways import WAYS, Answered, Subject, Way
+from service.proofs.ways import WAYS, Answered, Sample, Subject, Way, read_sample
 
 NICE = 10  # of the process: trainings and predictions go first
 #: What says nothing of the model: a full disk, say. The process dies of it, and is tried again.

@@ -9,8 +9,9 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
@@ -19,20 +20,164 @@ import pyarrow as pa
 import pyarrow.ipc
 from numpy.typing import NDArray
 
-from models.data import Categories, Floats
+from descent.spec import RunConfig
+from models.data import Categories, Floats, Integers, Table, generator, read_rows, read_table
 from models.export import bundle, onnx_graph
 from models.export.bundle import Portable
+from models.export.card import golden_rows
 from models.features.inputs import Choice, Input, Moment
 from models.features.targets import ClassTarget
+from models.nets.architectures import Reference
 from models.predict.predictor import Prediction, Predictor
-from models.predict.values import RawValue
-from service.datasets import cells
+from models.predict.values import Problems, RawValue
+from models.training.scores import columns_that_split, split_table
+from service.datasets import parse
 from service.datasets.sandbox import Task
-from service.predict import bodies, formats, texts
-from service.predict.answers import answers
-from service.predict.formats import ARROW, CSV, JSON
-from service.proofs.rows import Sample, numbers_of, records_of
-from service.protocols import binary, mlflow, outputs, tensors
+from service.predict import answers, bodies
+from service.predict.answers import ARROW, CSV, JSON, answers_of
+from service.proofs.messages import ProofJob, StoredTable
+from service.protocols import mlflow, tensors
+
+Source = Literal["held_out", "training", "golden"]
+
+MOST_ROWS, LEAST_ROWS = 1000, 20
+MOST_CELLS = 200_000  # of the table that goes through each way
+MOST_WORK = 2 * 10**9  # multiplications of one way: a second or two
+#: The second word of the generator's key where it draws rows; see `models.data`.
+STREAM = 2**63 + 2
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some rows, as a client would send them and as training reads them."""
+
+    source: Source
+    rows: int
+    columns: dict[str, list[RawValue]]
+    table: Table
+    #: (rows, outputs); NaN where no number can be answered
+    expected: Floats
+    #: the row of the dataset that each is, from 0; None of golden rows
+    places: Integers | None = None
+
+    def named(self, row: int) -> str:
+        """Return what people can find a row by."""
+        if self.places is None:
+            return f"golden row {row + 1}"
+        return f"row {self.places[row] + 1} of the dataset"
+
+
+def read_sample(job: ProofJob, predictor: Predictor, reference: Reference) -> Sample:
+    """Return the rows that a job is to be proved by."""
+    if job.table is None:
+        return _golden(predictor, reference)
+    return _from_table(job, job.table, predictor, reference)
+
+
+# ---- rows of the dataset ------------------------------------------------------------------------
+
+
+def _from_table(
+    job: ProofJob, stored: StoredTable, predictor: Predictor, reference: Reference
+) -> Sample:
+    inputs = predictor.features.inputs
+    config = RunConfig.model_validate(job.config)
+    source, places = _places(stored, config, _most_rows(predictor))
+    names = [column.name for column in inputs]
+    table, cells = read_rows(stored.path, stored.types, names, places)
+    return Sample(
+        source=source,
+        rows=len(places),
+        columns={column.name: _cells(column, cells.column(column.name)) for column in inputs},
+        table=table,
+        expected=reference.predict(table),
+        places=places,
+    )
+
+
+def _places(stored: StoredTable, config: RunConfig, most: int) -> tuple[Source, Integers]:
+    """Return the rows of the table to take, in order: a draw that is the same each time."""
+    names = columns_that_split(config)
+    table = read_table(stored.path, {name: stored.types[name] for name in names}, names)
+    split = split_table(config, table)
+    held_out = np.concatenate([split.validation, split.test])
+    rows = held_out if len(held_out) else split.train
+    drawn = generator(config.seed, STREAM).permutation(rows)[:most]
+    return ("held_out" if len(held_out) else "training"), np.sort(drawn)
+
+
+def _most_rows(predictor: Predictor) -> int:
+    affordable = min(
+        MOST_CELLS // max(1, len(predictor.features.inputs)),
+        MOST_WORK // max(1, predictor.stack.parameters),
+    )
+    return max(LEAST_ROWS, min(MOST_ROWS, affordable))
+
+
+def _cells(column: Input, values: "pa.ChunkedArray[Any]") -> list[RawValue]:
+    """Return what a client would send who has this column: JSON has no datetimes."""
+    if isinstance(column, Choice):
+        return list(values.cast(pa.string()).to_pylist())
+    if pa.types.is_timestamp(values.type):
+        micros = values.cast(pa.timestamp("us")).cast(pa.int64())
+        return [None if each is None else _moment(each) for each in micros.to_pylist()]
+    return [_scalar(value) for value in values.to_pylist()]
+
+
+def _moment(micros: int) -> RawValue:
+    """Spell a time; beyond the years 1 to 9999 it is a number of seconds."""
+    try:
+        seconds, rest = divmod(micros, 10**6)
+        return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest).isoformat()
+    except (OverflowError, ValueError, OSError):
+        return micros / 1e6
+
+
+def _scalar(value: RawValue) -> RawValue:
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+# ---- golden rows --------------------------------------------------------------------------------
+
+
+def _golden(predictor: Predictor, reference: Reference) -> Sample:
+    known = predictor.document.get("golden")
+    rows: Sequence[Mapping[str, RawValue]]
+    rows = golden_rows(predictor.features) if known is None else known["rows"]
+    names = [column.name for column in predictor.features.inputs]
+    columns = {name: [row.get(name) for row in rows] for name in names}
+    table = predictor.read(columns, len(rows), Problems())
+    expected = reference.predict(table)
+    if known is not None:
+        expected = numbers_of(predictor, known["predictions"])
+    return Sample("golden", len(rows), columns, table, expected)
+
+
+# ---- rows and columns ---------------------------------------------------------------------------
+
+
+def records_of(columns: Mapping[str, Sequence[RawValue]]) -> list[dict[str, RawValue]]:
+    """Return the cells row by row."""
+    cells = zip(*columns.values(), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in cells]
+
+
+def numbers_of(predictor: Predictor, answers: Sequence[Mapping[str, Any]]) -> Floats:
+    """Return (rows, outputs) of answers in the API's JSON; NaN where a row has none."""
+    target = predictor.features.target
+    found = np.full((len(answers), target.outputs), np.nan)
+    for row, answer in enumerate(answers):
+        value = answer["value"]
+        if value is None:
+            continue
+        if isinstance(target, ClassTarget):
+            found[row] = [answer["probabilities"][label] for label in target.labels]
+        elif len(target.names) == 1:
+            found[row] = value
+        else:
+            found[row] = [value[name] for name in target.names]
+    return found
+
 
 NAMED = {"model": "proved", "version": 1}
 MANY = 10**9  # rows or columns: the limits of requests are not what is proved
@@ -78,7 +223,7 @@ def rows_of_json(subject: Subject, sample: Sample) -> Answered:
     features = subject.predictor.features
     columns, left_out = _sayable(features.inputs, sample, _in_json)
     content = orjson.dumps({"rows": records_of(columns)})
-    rows = texts.read(content, JSON, features, MANY, mlflow)
+    rows = bodies.read(content, JSON, features, MANY, mlflow)
     return _from_json(subject, _written(JSON, subject, rows), left_out)
 
 
@@ -110,7 +255,7 @@ def comma_separated(subject: Subject, sample: Sample) -> Answered:
     write(columns)
     for row in zip(*columns.values(), strict=True):
         write(map(_spelled, row))
-    rows = texts.read(out.getvalue().encode(), CSV, features, MANY, mlflow)
+    rows = bodies.read(out.getvalue().encode(), CSV, features, MANY, mlflow)
     content = _written(CSV, subject, rows).decode()
     answered = list(csv.DictReader(io.StringIO(content, newline="")))
     target = features.target
@@ -142,7 +287,7 @@ def arrow(subject: Subject, sample: Sample) -> Answered:
         file.write_table(table)
     options = {"known": list(columns), "max_rows": MANY}
     task = Task(str(path), str(subject.folder), ARROW, options, MANY, 0)
-    rows = bodies.from_json(cells.parse(task), MANY)
+    rows = bodies.from_json(parse.parse_rows(task), MANY)
     content = _written(ARROW, subject, rows)
     answered = pyarrow.ipc.open_file(io.BytesIO(content)).read_all()
     names = [name for name in answered.column_names if name.startswith("probability.")]
@@ -177,7 +322,7 @@ def tensors_of_bytes(subject: Subject, sample: Sample) -> Answered:
     inputs, parts = [], []
     for name, values in columns.items():
         tensor = _tensor(subject, name, len(values))
-        parts.append(binary.encode(values, tensor["datatype"]))
+        parts.append(tensors.encode(values, tensor["datatype"]))
         inputs.append(tensor | {"parameters": {tensors.SIZE: len(parts[-1])}})
     document = orjson.dumps({"inputs": inputs})
     asked = tensors.parse(b"".join([document, *parts]), str(len(document)))
@@ -194,7 +339,7 @@ def _inferred(subject: Subject, asked: tensors.Asked) -> list[dict[str, Any]]:
     predictor = subject.predictor
     rows = tensors.read(asked, predictor.features, MANY)
     predictions = predictor.predict(rows.columns, rows.count)
-    return list(outputs.tensors_of(predictor.features, predictions))
+    return list(tensors.tensors_of(predictor.features, predictions))
 
 
 def _from_tensors(subject: Subject, found: Sequence[Mapping[str, Any]]) -> Floats:
@@ -202,7 +347,7 @@ def _from_tensors(subject: Subject, found: Sequence[Mapping[str, Any]]) -> Float
     target = features.target
     data = {tensor["name"]: np.array(tensor["data"], dtype=object) for tensor in found}
     if isinstance(target, ClassTarget):
-        return data[outputs.shares_name(features)].astype(np.float64).reshape(-1, target.outputs)
+        return data[tensors.shares_name(features)].astype(np.float64).reshape(-1, target.outputs)
     return np.column_stack([data[name].astype(np.float64) for name in target.names])
 
 
@@ -259,8 +404,8 @@ def _written(media_type: str, subject: Subject, rows: bodies.Rows) -> bytes:
     """Predict the rows of a request and write the answer."""
     predictor = subject.predictor
     predictions = predictor.predict(rows.columns, rows.count, from_text=rows.is_text)
-    found = answers(predictions, rows.unreadable)
-    return formats.written(media_type, NAMED, found, predictor.features)
+    found = answers_of(predictions, rows.unreadable)
+    return answers.written(media_type, NAMED, found, predictor.features)
 
 
 def _from_json(subject: Subject, content: bytes, left_out: frozenset[int]) -> Answered:

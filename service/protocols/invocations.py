@@ -8,11 +8,10 @@ from fastapi.responses import PlainTextResponse
 
 from service.errors import NotFound
 from service.http import strict_route
-from service.predict.inference import Inference, InferenceDep
-from service.predict.routes import ANSWER, BODY, AskedDep, queued
-from service.predict.texts import JSON
+from service.predict.bodies import JSON
+from service.predict.routes import ANSWER, BODY, AskedDep, Inference, InferenceDep, queued
 from service.registry import versions
-from service.version import version as own_version
+from service.settings import version as own_version
 
 router = strict_route.router(tags=["mlflow"])
 

@@ -12,10 +12,10 @@ import orjson
 
 from descent.codes import make_warning
 from service.errors import invalid_at
-from service.http.strict_json import refuse_constant, strict_json
+from service.http.validation import refuse_constant, strict_json
 from service.predict import bodies
-from service.predict.answers import Answer
-from service.predict.remarks import remarks
+from service.predict.answers import remarks
+from service.predict.bodies import Answer
 
 #: what MLflow's models may take beside a table, and ours have no use for
 PARAMS = "params"

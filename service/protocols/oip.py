@@ -21,16 +21,15 @@ from models.predict.predictor import Predictor
 from models.predict.values import ValueProblem
 from service.errors import Busy, UnsupportedMedia
 from service.http import strict_route
-from service.http.probes import ProbesDep
+from service.http.resources import ProbesDep
 from service.predict import bodies
-from service.predict.inference import Inference, InferenceDep
-from service.predict.remarks import remarks
-from service.protocols import binary, outputs, tensors
-from service.protocols.outputs import Tensor
-from service.protocols.tensors import DATATYPES, Asked
+from service.predict.answers import remarks
+from service.predict.routes import Inference, InferenceDep
+from service.protocols import tensors
+from service.protocols.tensors import DATATYPES, Asked, Tensor
 from service.registry import versions
+from service.settings import version as own_version
 from service.storage.database import reading
-from service.version import version as own_version
 
 JSON, RAW = "application/json", "application/octet-stream"
 MAX_DIGITS = 9  # of the number of a version; a longer one can only be an alias
@@ -111,7 +110,7 @@ async def asked(
     length: Annotated[
         str | None,
         Header(
-            alias=binary.HEADER,
+            alias=tensors.HEADER,
             description="With raw tensors behind it: the number of bytes of the JSON document.",
         ),
     ] = None,
@@ -195,7 +194,7 @@ def _described(inference: Inference, target: versions.Target) -> dict[str, Any]:
             "datatype": tensor["datatype"],
             "shape": [-1, *tensor["shape"][1:]],
         }
-        for tensor in outputs.tensors_of(features, [])
+        for tensor in tensors.tensors_of(features, [])
     ]
     return {
         "name": name,
@@ -220,8 +219,8 @@ def _inferred(inference: Inference, target: versions.Target, asked: Asked) -> Re
     rows = tensors.read(asked, predictor.features, inference.settings.max_predict_rows)
     bodies.check_cells(rows.count, len(predictor.features.inputs))
     predictions = predictor.predict(rows.columns, rows.count)
-    values = list(outputs.tensors_of(predictor.features, predictions))
-    found = _wanted(values, outputs.errors_of(predictor.features, predictions), asked.request)
+    values = list(tensors.tensors_of(predictor.features, predictions))
+    found = _wanted(values, tensors.errors_of(predictor.features, predictions), asked.request)
     answer = {
         "model_name": target.named["model"],
         "model_version": str(target.named["version"]),
@@ -244,12 +243,12 @@ def _sent(answer: dict[str, Any], raw: list[Tensor]) -> Response:
     """Write the answer, with the data of some of its tensors as bytes behind the JSON document."""
     pieces = []
     for tensor in raw:
-        pieces.append(binary.encode(tensor.pop("data"), tensor["datatype"]))
+        pieces.append(tensors.encode(tensor.pop("data"), tensor["datatype"]))
         tensor["parameters"] = {tensors.SIZE: len(pieces[-1])}
     document = orjson.dumps(answer)
     if not raw:
         return Response(document, media_type=JSON)
-    headers = {binary.HEADER: str(len(document))}
+    headers = {tensors.HEADER: str(len(document))}
     return Response(b"".join([document, *pieces]), media_type=RAW, headers=headers)
 
 

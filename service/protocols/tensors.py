@@ -3,20 +3,121 @@
 Holds a client to what it says: names, shapes, datatypes and values that do not fit are errors.
 """
 
-from collections.abc import Mapping
+import struct
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite, prod
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from descent.schemas.protocols import InferRequest, InputTensor, TensorParameters
 from models.features.encoding import Features
+from models.features.targets import ClassTarget
+from models.predict.predictor import Prediction
+from service.datasets.rejected import free_name
 from service.errors import BadRequest, Invalid, field_error, invalid_at
 from service.http import validation
-from service.http.strict_json import strict_json
+from service.http.validation import strict_json
 from service.predict import bodies
-from service.protocols import binary
+
+#: the header that says how long the JSON document is
+HEADER = "Inference-Header-Content-Length"
+#: datatype → the bytes of an element
+NUMBERS = {
+    **{f"UINT{bits}": np.dtype(f"<u{bits // 8}") for bits in (8, 16, 32, 64)},
+    **{f"INT{bits}": np.dtype(f"<i{bits // 8}") for bits in (8, 16, 32, 64)},
+    **{f"FP{bits}": np.dtype(f"<f{bits // 8}") for bits in (16, 32, 64)},
+    "BF16": np.dtype("<u2"),  # the first half of an FP32
+    "BOOL": np.dtype("u1"),
+}
+#: what stands for an answer that there is not; NaN where the datatype has it
+NOTHING: dict[str, Any] = {"BYTES": "", "BOOL": False, "INT64": 0, "FP64": np.nan}
+_LENGTH = struct.Struct("<I")
+
+
+def split(content: bytes, length: str | None) -> tuple[bytes, memoryview]:
+    """Return the JSON document of a body, `length` bytes of it, and what is behind."""
+    if length is None:
+        return content, memoryview(b"")
+    if not (length.isascii() and length.isdigit() and len(length) <= 18):
+        raise BadRequest(
+            f"{HEADER} should be the number of bytes of the JSON document, got {length[:40]!r}.",
+            code="malformed_header",
+        )
+    if int(length) > len(content):
+        raise BadRequest(
+            f"{HEADER} is {length} where the whole body has {len(content)} bytes.",
+            code="malformed_header",
+        )
+    return content[: int(length)], memoryview(content)[int(length) :]
+
+
+def decode(raw: memoryview, datatype: str, count: int) -> list[Any]:
+    """Return the `count` values of a tensor; raise ValueError where its bytes are no such values.
+
+    NaN is None: a missing value.
+    """
+    if datatype == "BYTES":
+        return _texts(raw, count)
+    kind = NUMBERS[datatype]
+    if len(raw) != count * kind.itemsize:
+        raise ValueError(
+            f"{count} values of {datatype} are {count * kind.itemsize} bytes, got {len(raw)}"
+        )
+    numbers = np.frombuffer(raw, kind)
+    if datatype == "BOOL":
+        return _booleans(numbers)
+    if datatype == "BF16":
+        numbers = (numbers.astype("<u4") << 16).view("<f4")
+    found: list[Any] = numbers.tolist()
+    # Most columns have no missing value, so most lists are not walked.
+    is_whole = numbers.dtype.kind != "f" or not np.isnan(numbers).any()
+    return found if is_whole else [None if value != value else value for value in found]  # noqa: PLR0124  NaN
+
+
+def encode(values: Sequence[Any], datatype: str) -> bytes:
+    """Return the bytes of an answer's values; None is NaN, an empty text, 0 or false."""
+    nothing = NOTHING[datatype]
+    whole = [nothing if value is None else value for value in values]
+    if datatype == "BYTES":
+        texts = [text.encode() for text in whole]
+        return b"".join(part for text in texts for part in (_LENGTH.pack(len(text)), text))
+    return np.array(whole, NUMBERS[datatype]).tobytes()
+
+
+def _booleans(numbers: NDArray[Any]) -> list[bool]:
+    if (numbers > 1).any():
+        raise ValueError("a BOOL is a byte that is 0 or 1")
+    return [bool(number) for number in numbers.tolist()]
+
+
+def _texts(raw: memoryview, count: int) -> list[str]:
+    texts: list[str] = []
+    place = 0
+    while place < len(raw):
+        start = place + _LENGTH.size
+        if start > len(raw):
+            raise ValueError(f"the length of element {len(texts)} is cut off")
+        place = start + _LENGTH.unpack_from(raw, place)[0]
+        if place > len(raw):
+            raise ValueError(f"element {len(texts)} is longer than the bytes that are left")
+        texts.append(_text(raw[start:place], len(texts)))
+        if len(texts) > count:
+            break
+    if len(texts) != count:
+        raise ValueError(f"the shape says {count} elements, and the bytes hold another number")
+    return texts
+
+
+def _text(raw: memoryview, place: int) -> str:
+    try:
+        return str(raw, "utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"element {place} is not UTF-8") from error
+
 
 #: type of a column → datatype of its tensor
 DATATYPES = {"number": "FP64", "integer": "FP64", "boolean": "BOOL"}
@@ -43,7 +144,7 @@ class Asked:
 
 def parse(content: bytes, length: str | None) -> Asked:
     """Read a body whose JSON document has `length` bytes, all where that is None."""
-    document, rest = binary.split(content, length)
+    document, rest = split(content, length)
     # Clients write what NumPy holds, NaN included: it is a missing value, as in binary tensors.
     said = strict_json(document, constant=float)
     try:
@@ -120,7 +221,7 @@ def _cut(request: InferRequest, rest: memoryview) -> dict[int, memoryview]:
     if start != len(rest):
         raise BadRequest(
             f"The binary tensors have {start} bytes by their {SIZE}, and {len(rest)} bytes follow "
-            f"the JSON document ({binary.HEADER}).",
+            f"the JSON document ({HEADER}).",
             code="malformed_tensor",
         )
     return found
@@ -164,7 +265,7 @@ def _check_datatype(tensor: InputTensor, wanted: str, at: str) -> None:
 
 def _decoded(tensor: InputTensor, raw: memoryview, at: str) -> list[Any]:
     try:
-        return binary.decode(raw, tensor.datatype, tensor.shape[0])
+        return decode(raw, tensor.datatype, tensor.shape[0])
     except ValueError as error:
         raise BadRequest(
             f"The bytes of the tensor {tensor.name[:60]!r} cannot be read: {error}.",
@@ -207,3 +308,49 @@ def _holds(datatype: str, value: Any) -> bool:  # noqa: ANN401  what a client se
         return abs(value) <= REAL[datatype] or not isfinite(value)
     least, most = WHOLE[datatype]
     return least <= value <= most and value == int(value)
+
+
+#: datatype of a tensor of classes that are numbers
+CLASS_DATATYPES = {"number": "FP64", "integer": "INT64", "boolean": "BOOL"}
+
+Tensor = dict[str, Any]
+
+
+def tensors_of(features: Features, predictions: list[Prediction]) -> Iterator[Tensor]:
+    """Give a tensor for each target, and one of all shares where there are classes."""
+    goal = features.target
+    if isinstance(goal, ClassTarget):
+        datatype = CLASS_DATATYPES.get(goal.type, "BYTES")
+        yield _tensor(goal.name, datatype, [row.value for row in predictions])
+        shares = [
+            (row.probabilities or {}).get(label) for row in predictions for label in goal.labels
+        ]
+        yield _tensor(shares_name(features), "FP64", shares, len(goal.labels))
+    elif len(goal.names) == 1:
+        yield _tensor(goal.names[0], "FP64", [row.value for row in predictions])
+    else:
+        for name in goal.names:
+            values = [
+                row.value.get(name) if isinstance(row.value, dict) else None for row in predictions
+            ]
+            yield _tensor(name, "FP64", values)
+
+
+def errors_of(features: Features, predictions: list[Prediction]) -> Tensor:
+    """Return the sentence of each row without an answer, and an empty text for the others."""
+    sentences = [row.error.detail if row.error else "" for row in predictions]
+    return _tensor(free_name("error", _targets(features)), "BYTES", sentences)
+
+
+def shares_name(features: Features) -> str:
+    """Return the name of the tensor of all shares."""
+    return free_name("probabilities", _targets(features))
+
+
+def _targets(features: Features) -> set[str]:
+    return {output["name"] for output in features.target.signature()}
+
+
+def _tensor(name: str, datatype: str, data: list[Any], width: int | None = None) -> Tensor:
+    shape = [len(data)] if width is None else [len(data) // width, width]
+    return {"name": name, "datatype": datatype, "shape": shape, "data": data}

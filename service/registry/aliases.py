@@ -11,7 +11,7 @@ from typing import NamedTuple
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict
-from service.registry import proofs, versions
+from service.registry import versions
 from service.registry.tables import Alias, AliasMove, ModelVersion
 from service.registry.versions import find_alias, find_model, find_version
 from service.storage.columns import utc_now
@@ -158,7 +158,7 @@ def remove(session: Session, pointer: Pointer, check: Check) -> None:
 
 def _check_promotable(session: Session, model: str, wanted: Pointing) -> None:
     """Raise Conflict if a version is not verified; a shadow, which never answers, may be any."""
-    proofs.check_passed(session, model, wanted.heard())
+    versions.check_passed(session, model, wanted.heard())
 
 
 def _move(session: Session, alias: Alias, wanted: Pointing, move: AliasMove) -> None:

@@ -1,11 +1,20 @@
 """The interface through which the registry tells the predicting part of this process of changes."""
 
-from typing import Annotated, Protocol
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, Protocol
 
+import structlog
 from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
-from service.http.dependencies import after_commit
+from models.checkpoint import read_parameters
+from models.errors import CheckpointCorrupt
+from models.features.encoding import Features
+from models.nets.stack import Line, describe_line
+from service.errors import BlobCorrupt, Conflict
+from service.http.resources import after_commit
+from service.storage.blobs import BlobStore, read_blob
 
 
 class Serving(Protocol):
@@ -35,3 +44,42 @@ ServingDep = Annotated[Serving, Depends(serving)]
 def follow_change(serving: Serving, session: Session, model: str) -> None:
     """Apply a change of a model in this process as soon as it is committed."""
     after_commit(session, lambda: serving.follow(model))
+
+
+logger = structlog.get_logger(__name__)
+
+
+class ModelDamaged(Conflict):
+    """The stored checkpoint is damaged and is not used: predict with another one or train again."""
+
+    code = "checkpoint_corrupt"
+
+
+@contextmanager
+def damage_named() -> Iterator[None]:
+    """Turn errors of stored bytes into errors of the service."""
+    try:
+        yield
+    except (BlobCorrupt, CheckpointCorrupt) as error:
+        # The client cannot repair it: the log tells the operator.
+        logger.error("checkpoint_corrupt", reason=str(error))  # noqa: TRY400  told by its reason
+        raise ModelDamaged from error
+
+
+def describe(blobs: BlobStore, sha256: str) -> dict[str, Any]:
+    """Return the `signature` of a checkpoint, and `parameters` if it is linear."""
+    with damage_named():
+        tensors, document = read_parameters(read_blob(blobs, sha256))
+        features = Features.from_json(document["features"])
+    is_linear = len(document["net"]["layers"]) == 1
+    line = Line(tensors["0.weight"], tensors["0.bias"]) if is_linear else None
+    return {
+        "signature": features.signature(),
+        "parameters": None if line is None else _parameters(features, line),
+    }
+
+
+def _parameters(features: Features, line: Line) -> dict[str, Any]:
+    # Without the training rows there is no sum of squared errors.
+    found = {name: {"sse": None} | entry for name, entry in describe_line(features, line).items()}
+    return found if len(found) > 1 else next(iter(found.values()))

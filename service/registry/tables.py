@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import ForeignKey, ForeignKeyConstraint, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.jobs.tables import Job
+from service.jobs.kind import Job
 from service.storage.columns import BlobDigest, Id, Json, Table, utc_now
 
 

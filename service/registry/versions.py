@@ -3,7 +3,7 @@
 Finds the stored checkpoint of a version or an alias; opens none.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,14 +13,66 @@ from sqlalchemy import ColumnElement, delete, func, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from service.datasets.versions import Dataset, DatasetVersion
 from service.errors import BlobCorrupt, Conflict, NotFound
 from service.jobs import life
 from service.jobs.kind import InputUnavailable, Site
-from service.registry import proofs
-from service.registry.tables import Alias, Model, ModelChange, ModelVersion
+from service.registry.tables import Alias, Model, ModelChange, ModelVersion, Proof
 from service.storage import references
-from service.storage.columns import Table
+from service.storage.columns import Table, new_id
 from service.storage.database import is_postgres
+
+Verdict = Literal["pending", "passed", "failed"]
+
+RETRY_S = "1"  # seconds after which a caller may ask for a pending proof again
+
+
+def submit(session: Session, model: str, version: int) -> Proof:
+    """Queue the proof of a version that this transaction makes."""
+    proof = Proof(id=new_id("proof"), model_name=model, model_version=version)
+    return life.enqueue(session, proof)
+
+
+def of_versions(session: Session, model: str, numbers: Collection[int]) -> dict[int, Proof]:
+    """Return the proofs of these versions of a model by their numbers."""
+    query = select(Proof).where(Proof.model_name == model, Proof.model_version.in_(numbers))
+    return {proof.model_version: proof for proof in session.scalars(query)}
+
+
+def verdict(proof: Proof | None) -> Verdict:
+    if proof is None or proof.state not in life.TERMINAL:
+        return "pending"
+    return "passed" if proof.state == "succeeded" else "failed"
+
+
+def pending(session: Session, model: str, numbers: Collection[int]) -> Proof | None:
+    """Return a proof of one of these versions that has not ended."""
+    found = of_versions(session, model, numbers).values()
+    return next((proof for proof in found if verdict(proof) == "pending"), None)
+
+
+def check_passed(session: Session, model: str, numbers: Collection[int]) -> None:
+    """Raise Conflict if one of these versions is not verified."""
+    found = of_versions(session, model, numbers)
+    for number in sorted(numbers):
+        proof = found.get(number)
+        said = verdict(proof)
+        if said == "passed":
+            continue
+        version = f"version {number} of {model!r}"
+        detail = (
+            f"It is not proved yet that {version} answers the same whichever way it is asked: try"
+            " again in a moment. A worker has to run."
+        )
+        if said == "failed":
+            why = proof.error["detail"] if proof and proof.error else ""
+            detail = (
+                f"The proof of {version} has failed, so no alias may point to it. {why} To have it"
+                " proved once more, register its checkpoint, or import its bundle, again."
+            )
+        headers = {"Retry-After": RETRY_S} if said == "pending" else None
+        raise Conflict(detail, code="proof_not_passed", headers=headers, version=number, proof=said)
+
 
 logger = structlog.get_logger(__name__)
 
@@ -73,7 +125,7 @@ def add(session: Session, version: ModelVersion) -> ModelVersion:
     version.version = _next_version(session, version.model_name)
     session.add(version)
     session.flush()
-    proofs.submit(session, version.model_name, version.version)
+    submit(session, version.model_name, version.version)
     changed(session, version.model_name)
     return version
 
@@ -285,3 +337,36 @@ def _insert(session: Session, table: type[Table]) -> postgresql.Insert | sqlite.
 def _no_version(session: Session, name: str, number: int) -> NotFound:
     find_model(session, name)
     return NotFound(f"The model {name!r} has no version {number}.")
+
+
+def training_of(session: Session, row: ModelVersion) -> dict[str, Any]:
+    """Return the run, the dataset and the configuration of a version as JSON."""
+    return {
+        "model": row.model_name,
+        "version": row.version,
+        "created_at": row.created_at.isoformat(),
+        "config": row.config,
+        "metrics": row.metrics,
+        "parameters": row.parameters,
+        **(_origin(session, row) if row.imported is None else _former(row.imported)),
+    }
+
+
+def _origin(session: Session, row: ModelVersion) -> dict[str, Any]:
+    if row.dataset_id is None:
+        return {"run": row.run_id, "dataset": None}
+    dataset = session.get(Dataset, row.dataset_id)
+    read = session.get(DatasetVersion, (row.dataset_id, row.dataset_version))
+    source = {
+        "id": row.dataset_id,
+        "version": row.dataset_version,
+        "name": dataset and dataset.name,
+        "rows": read and read.rows,
+        "sha256": dataset and dataset.sha256,
+    }
+    return {"run": row.run_id, "dataset": source}
+
+
+def _former(imported: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the earlier origin of an imported model."""
+    return {"run": imported.get("run"), "dataset": imported.get("dataset")}

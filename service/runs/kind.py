@@ -9,11 +9,10 @@ from sqlalchemy.orm import Session
 
 from service.datasets.versions import fetch_table
 from service.errors import BlobCorrupt
-from service.ids import new_id
 from service.jobs import queue
 from service.jobs.kind import Kind, Site, Tenure
-from service.jobs.messages import Failure, Obeyed
-from service.runs import lifecycle, metrics, trajectories
+from service.jobs.pipe import Failure, Obeyed
+from service.runs import lifecycle, metrics
 from service.runs.messages import (
     CheckpointFile,
     LogLine,
@@ -24,6 +23,7 @@ from service.runs.messages import (
     TrainingJob,
 )
 from service.runs.tables import Checkpoint, Run
+from service.storage.columns import new_id
 from service.storage.database import reading, writing
 from service.storage.references import Stored
 
@@ -96,13 +96,13 @@ def write(session: Session, tenure: Tenure, message: Messages, held: Stored | No
         case TrainingBegan():
             lifecycle.started(session, run_id, attempt, {"device": message.device})
             _add_warnings(session, run_id, message.warnings)
-            trajectories.begin(session, run_id, message.subject, message.frames)
+            metrics.begin_trajectory(session, run_id, message.subject, message.frames)
         case MetricRows():
             best = vars(message.best) if message.best else None
             summary = {"progress": vars(message.progress)} | ({"best": best} if best else {})
             rows = [vars(row) for row in message.rows]
             metrics.append(session, run_id, attempt, rows, summary)
-            trajectories.append(session, run_id, message.frames)
+            metrics.append_frames(session, run_id, message.frames)
         case TrainingHeartbeat():
             metrics.append(session, run_id, attempt, [], {"progress": vars(message.progress)})
         case CheckpointFile() if held is not None:

@@ -15,7 +15,6 @@ from sqlalchemy.orm import Session
 from descent.codes import make_warning
 from models.failpoints import reach
 from service.errors import Conflict, Fenced, NotFound
-from service.ids import new_id
 from service.jobs import events, life, queue
 from service.jobs.life import (
     TERMINAL,
@@ -33,6 +32,7 @@ from service.registry.versions import Target
 from service.runs import metrics
 from service.runs.tables import Checkpoint, Run
 from service.storage import references
+from service.storage.columns import new_id
 from service.storage.database import time_of_day
 
 __all__ = [

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from descent.spec import ColumnType
 from models.training.interface import Best, Frame, MetricRow, Progress
-from service.jobs.messages import Began, FileMessage, Heartbeat, Message
+from service.jobs.pipe import Began, FileMessage, Heartbeat, Message
 
 BYTES = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
 

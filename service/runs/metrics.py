@@ -6,18 +6,264 @@ SQLite keeps NaN as NULL and JSON has no word for it, so each row says in `kind`
 import csv
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from sqlalchemy import and_, insert, or_, select, update
+from numpy.typing import NDArray
+from sqlalchemy import (
+    ColumnElement,
+    and_,
+    delete,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session
 
+from descent.codes import make_warning
+from models.training.interface import Frame as NetFrame
 from service.errors import Fenced
 from service.jobs import events, queue
-from service.runs import levels, replays, trajectories
-from service.runs.tables import Event, Metric, Run
+from service.runs.tables import Event, Frame, Metric, Run, Trajectory
+
+#: rows of a block of level 1, 2, 3, 4: each block consists of blocks of the level below. A curve of
+#: a million rows is drawn in a plot of usual width from those of level 3, which are not many more.
+SIZES = (32, 256, 1024, 8192)
+TOP = len(SIZES)
+READ = (*Metric.__table__.primary_key, Metric.split, Metric.name, Metric.value, Metric.kind)
+CHANGED = ("run_id", "attempt", "seq", "level")
+
+Row = dict[str, Any]
+
+
+def assign(
+    session: Session, run_id: str, fresh: Sequence[Row], latest: dict[str, Any] | None
+) -> None:
+    """Give each of `fresh`, the rows that follow the live ones, its level; raise that of others.
+
+    `latest` has the curves that exist already. A row that a new attempt replaced keeps its level;
+    the block in which that happened is gone through again when it is complete again.
+    """
+    known = {(split, name) for split, values in (latest or {}).items() for name in values}
+    for row in fresh:
+        curve = (row["split"], row["name"])
+        row["level"] = 0 if row["kind"] == "finite" and curve in known else TOP
+        known.add(curve)
+    old = _raise(session, run_id, fresh)
+    if old:
+        session.execute(update(Metric), [{name: row[name] for name in CHANGED} for row in old])
+
+
+def _raise(session: Session, run_id: str, fresh: Sequence[Row]) -> list[Row]:
+    """Set the levels of the blocks that `fresh` completes; return the older rows that changed."""
+    first, last = fresh[0]["seq"], fresh[-1]["seq"]
+    rows: dict[int, Row] = {row["seq"]: row for row in fresh}
+    before: dict[int, int] = {}
+    for level, size in enumerate(SIZES, start=1):
+        end = last // size * size
+        if end < first:
+            break  # no block of this size is completed, and so no larger one
+        start = (first - 1) // size * size + 1
+        for row in _older(session, run_id, start, first - 1, level - 1):
+            if row["seq"] not in rows:
+                rows[row["seq"]], before[row["seq"]] = row, row["level"]
+        inside = (row for seq, row in rows.items() if start <= seq <= end)
+        _mark(inside, level, size)
+    return [rows[seq] for seq, level in before.items() if rows[seq]["level"] != level]
+
+
+def _older(session: Session, run_id: str, start: int, end: int, level: int) -> list[Row]:
+    """Return the live rows from `start` to `end` that have at least this level."""
+    if end < start:
+        return []
+    found = session.execute(
+        select(*READ, Metric.level).where(
+            Metric.run_id == run_id,
+            Metric.superseded_by.is_(None),
+            Metric.seq.between(start, end),
+            Metric.level >= level,
+        )
+    )
+    return [dict(row._mapping) for row in found]  # noqa: SLF001  the public way to a dict
+
+
+def _mark(rows: Iterable[Row], level: int, size: int) -> None:
+    """Raise the least and the greatest value of each curve in each block to `level`."""
+    extremes: dict[tuple[int, str, str], tuple[Row, Row]] = {}
+    for row in rows:
+        if row["kind"] != "finite" or row["level"] < level - 1:
+            continue
+        curve = ((row["seq"] - 1) // size, row["split"], row["name"])
+        least, most = extremes.get(curve, (row, row))
+        least = row if row["value"] < least["value"] else least
+        most = row if row["value"] > most["value"] else most
+        extremes[curve] = (least, most)
+    for pair in extremes.values():
+        for row in pair:
+            row["level"] = max(row["level"], level)
+
+
+def level_for(rows: int, max_points: int) -> int:
+    """Return the highest level at which each curve of `rows` rows still has points enough."""
+    # Each block gives two points of each curve; half of what is asked for is enough.
+    enough = (
+        level for level, size in enumerate(SIZES, start=1) if 2 * (rows // size) >= max_points / 2
+    )
+    return max(enough, default=0)
+
+
+def conditions(level: int) -> Sequence[ColumnElement[bool]]:
+    """Return what rows of at least this level fulfil, as the index on levels is defined."""
+    # The number stands in the text, because a database must see that the index fits. The levels
+    # are named one by one: SQLite holds a range to be worth no index.
+    return (Metric.level > literal_column("0"), Metric.level.in_(range(level, TOP + 1)))
+
+
+def tail_of(metric_seq: int, level: int) -> int:
+    """Return the number after which rows belong to a block that may still grow."""
+    size = SIZES[level - 1]
+    return max(0, (metric_seq - 1) // size * size)
+
+
+POINT = ("epoch", "step", "split", "name")
+
+
+def check(session: Session, run: Run, rows: Sequence[dict[str, Any]]) -> None:
+    """Compare new rows, as they are stored, with earlier attempts' of the same number.
+
+    The first difference of an attempt becomes an event and a warning of the run. The caller has
+    locked the run. A first attempt costs nothing, later ones a seek for each attempt before.
+    """
+    if run.attempt == 1:
+        return
+    columns = [getattr(Metric, name) for name in ("seq", *POINT, "kind", "value")]
+    replaced = session.execute(
+        select(*columns)
+        .where(Metric.run_id == run.id, Metric.attempt.in_(range(1, run.attempt)))
+        .where(Metric.seq.between(rows[0]["seq"], rows[-1]["seq"]))
+        .order_by(Metric.attempt)
+    )
+    newest = {row.seq: row._asdict() for row in replaced}
+    for row in rows:
+        was = newest.get(row["seq"])
+        if was is not None and _differs(was, row):
+            _tell(session, run, was, row)
+            return
+
+
+def _differs(was: dict[str, Any], row: dict[str, Any]) -> bool:
+    if (was["split"] == "test") != (row["split"] == "test"):
+        return False  # a budget of time may end two attempts at different epochs
+    return _bits(was) != _bits(row)
+
+
+def _bits(row: dict[str, Any]) -> list[Any]:
+    # Adding zero takes the sign from a negative zero, which SQLite does not keep.
+    value = None if row["value"] is None else (row["value"] + 0.0).hex()
+    return [*(row[name] for name in POINT), row["kind"], value]
+
+
+def _tell(session: Session, run: Run, was: dict[str, Any], row: dict[str, Any]) -> None:
+    logs = events.of_kind(session, Event, run.id, "log")
+    if any(
+        log.attempt == run.attempt and log.data.get("code") == "resume_divergence" for log in logs
+    ):
+        return
+    is_foreseen = any(each["code"] == "resume_inexact" for each in run.warnings)
+    reason = "see resume_inexact" if is_foreseen else "though nothing around it is known to differ"
+    line = (
+        f"Attempt {run.attempt} made step {row['step']} again and got another {row['split']}"
+        f" {row['name']}: it was {_shown(was)}, is {_shown(row)}; {reason}"
+    )
+    data = {"line": line, "code": "resume_divergence", "was": _point(was), "now": _point(row)}
+    events.append(session, run.id, run.attempt, "log", data)
+    run.warnings = [*run.warnings, make_warning("resume_divergence", line)]
+
+
+def _shown(row: dict[str, Any]) -> str:
+    if row["kind"] != "finite":
+        return str(row["kind"])
+    return f"{row['value']!r} at step {row['step']}"
+
+
+def _point(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in ("seq", *POINT, "kind", "value")}
+
+
+MAX_FRAMES = 500  # of one page
+
+
+def begin_trajectory(
+    session: Session,
+    run_id: str,
+    subject: dict[str, Any] | None,
+    frames: Sequence[NetFrame],
+) -> None:
+    """Say what the frames of an attempt are frames of; the newest attempt's word stands."""
+    if subject is None:
+        return
+    session.merge(Trajectory(run_id=run_id, subject=subject))
+    session.flush()
+    append_frames(session, run_id, frames)
+
+
+def append_frames(session: Session, run_id: str, frames: Sequence[NetFrame]) -> None:
+    """Add frames; one that is there already (its commit was not heard of) is left out."""
+    if not frames:
+        return
+    newest = session.scalar(select(func.max(Frame.epoch)).where(Frame.run_id == run_id))
+    fresh = [frame for frame in frames if newest is None or frame.epoch > newest]
+    if fresh:
+        session.execute(
+            insert(Frame), [_stored_frame(frame) | {"run_id": run_id} for frame in fresh]
+        )
+
+
+def rewind_frames(session: Session, run_id: str, step: int) -> None:
+    """Drop the frames after `step`: they are made again."""
+    session.execute(delete(Frame).where(Frame.run_id == run_id, Frame.step > step))
+
+
+@dataclass(frozen=True)
+class FramesPage:
+    """Frames in order, and what they are frames of."""
+
+    subject: dict[str, Any] | None
+    epochs: list[int]
+    steps: list[int]
+    #: (frames, parameters), float32
+    frames: list[NDArray[np.float32]]
+    #: the epoch to read on from; None where these are all that there are by now
+    next_after: int | None
+
+
+def page_of_frames(session: Session, run_id: str, after: int, limit: int) -> FramesPage:
+    """Return the frames of the epochs after `after`."""
+    trajectory = session.get(Trajectory, run_id)
+    found = session.scalars(
+        select(Frame)
+        .where(Frame.run_id == run_id, Frame.epoch > after)
+        .order_by(Frame.epoch)
+        .limit(limit + 1)
+    ).all()
+    shown = found[:limit]
+    return FramesPage(
+        subject=trajectory.subject if trajectory else None,
+        epochs=[frame.epoch for frame in shown],
+        steps=[frame.step for frame in shown],
+        frames=[np.frombuffer(frame.parameters, dtype="<f4") for frame in shown],
+        next_after=shown[-1].epoch if len(found) > limit else None,
+    )
+
+
+def _stored_frame(frame: NetFrame) -> dict[str, Any]:
+    return {"epoch": frame.epoch, "step": frame.step, "parameters": frame.values}
+
 
 FIELDS = ("seq", "attempt", "epoch", "step", "split", "name", "value", "at_s")
 COLUMNS = (*(getattr(Metric, field) for field in FIELDS), Metric.kind)
@@ -44,9 +290,9 @@ def append(
         if fresh[0]["seq"] != run.metric_seq + 1 or fresh[-1]["seq"] != last:
             raise Fenced(f"rows from {fresh[0]['seq']} do not follow row {run.metric_seq}")
         stored = [_stored(row) | {"run_id": run_id, "attempt": attempt} for row in fresh]
-        levels.assign(session, run_id, stored, run.latest)
+        assign(session, run_id, stored, run.latest)
         session.execute(insert(Metric), stored)
-        replays.check(session, run, stored)
+        check(session, run, stored)
     latest = _latest(run.latest, fresh)
     session.execute(
         update(Run).where(Run.id == run_id).values(metric_seq=last, latest=latest, **summary)
@@ -75,7 +321,7 @@ def rewind(session: Session, run: Run, after_seq: int, step: int) -> None:
         .where(Run.id == run.id)
         .values(metric_seq=after_seq, latest=_latest_at(session, run.id))
     )
-    trajectories.rewind(session, run.id, step)
+    rewind_frames(session, run.id, step)
     again = max(0, (run.progress or {}).get("step", step) - step)
     data = {"attempt": run.attempt, "after_seq": after_seq, "steps_recomputed": again}
     events.append(session, run.id, run.attempt, "rewind", data)
@@ -179,15 +425,15 @@ class _Thinned:
 def _thinned(session: Session, run: Run, query: Query, max_points: int) -> _Thinned:
     """Return all rows that are wanted, thinned; of very many only the telling ones are read."""
     live = _live(run.id, query).where(Metric.seq <= run.metric_seq)
-    level = levels.level_for(run.metric_seq - query.after, max_points)
+    level = level_for(run.metric_seq - query.after, max_points)
     if not level:
         rows = _wire_rows(session, live)
         thinned = thin(rows, max_points)
         return _Thinned(thinned, is_part=len(thinned) < len(rows))
-    tail = max(query.after, levels.tail(run.metric_seq, level))
+    tail = max(query.after, tail_of(run.metric_seq, level))
     # In the order of the index, else SQLite reads every row to have them in the order of their
     # numbers.
-    telling = live.where(*levels.conditions(level), Metric.seq <= tail)
+    telling = live.where(*conditions(level), Metric.seq <= tail)
     rows = _wire_rows(session, telling.order_by(None).order_by(Metric.level, Metric.seq))
     rows.sort(key=lambda row: int(row["seq"]))
     # One lower bound: of two SQLite seeks the first one.

@@ -24,7 +24,7 @@ from descent.spec import (
     count_parameters,
 )
 from models.features.encoding import estimate_width
-from service.datasets.names import listed
+from service.datasets.rejected import listed
 from service.errors import Invalid, invalid_at
 
 MAX_CLASSES = 1000

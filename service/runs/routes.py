@@ -1,40 +1,161 @@
 """Runs over HTTP: submit, look, ask, follow."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
+import orjson
 from anyio.to_thread import run_sync
 from fastapi import Depends, Header, Query, Request, Response
 from fastapi.responses import PlainTextResponse
-from fastapi.sse import EventSourceResponse
-from sqlalchemy import Engine
+from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
+from pydantic import BaseModel, Field
+from sqlalchemy import ColumnElement, Engine
 from sqlalchemy.orm import Session
 
 from descent import schemas
 from descent.spec import RunConfig
-from service.datasets.tables import DatasetVersion
-from service.datasets.versions import ready_version
+from service.datasets.versions import DatasetVersion, ready_version
 from service.errors import Invalid
-from service.http.dependencies import BlobsDep, EngineDep, ReadSession, WriteSession, after_commit
-from service.http.etags import etag_of, not_modified
-from service.http.paging import NewestFirst, Page, PageParams, page_response
-from service.http.responses import json_response
+from service.http.resources import (
+    BlobsDep,
+    EngineDep,
+    NewestFirst,
+    OneOf,
+    Page,
+    PageParams,
+    ReadSession,
+    WriteSession,
+    after_commit,
+    etag_of,
+    json_response,
+    not_modified,
+    page_response,
+)
 from service.http.strict_route import has_etag, not_idempotent
 from service.http.strict_route import router as strict_router
 from service.jobs import events
 from service.jobs.waiting import Wait, Wake, WakeDep, WatcherDep, when_changed
 from service.registry import versions
-from service.registry.checkpoints import describe
-from service.registry.representation import version_body
-from service.registry.serving import ServingDep, follow_change
-from service.runs import lifecycle, metrics, representation, streams, trajectories
-from service.runs.params import MetricsParams, RunFilter
+from service.registry.routes import version_body
+from service.registry.serving import ServingDep, describe, follow_change
+from service.runs import lifecycle, metrics, representation
 from service.runs.plan import Plan, make_plan
 from service.runs.tables import Checkpoint, Event, Run
 from service.storage.blobs import BlobStore
 from service.storage.database import reading
+
+
+class RunFilter(BaseModel):
+    """The filters of the list of runs."""
+
+    state: list[schemas.RunState] = Field([], description="Only runs in one of these states.")
+    dataset: str | None = Field(None, description="Only runs on the dataset with this id.")
+    model: str | None = Field(None, description="Only runs that made a version of this model.")
+    tag: list[str] = Field([], description="Only runs with this tag: `name` or `name:value`.")
+
+    def states(self) -> OneOf | None:
+        return OneOf(Run.state, self.state) if self.state else None
+
+    def conditions(self) -> Iterator[ColumnElement[bool]]:
+        if self.dataset is not None:
+            yield Run.dataset_id == self.dataset
+        if self.model is not None:
+            yield Run.model_name == self.model
+        for text in self.tag:
+            name, colon, value = text.partition(":")
+            stored = Run.tags[name].as_string()
+            yield stored == value if colon else stored.is_not(None)
+
+
+class MetricsParams(BaseModel):
+    """Selects rows of the curves, and their form."""
+
+    after: int = Field(0, ge=0, lt=2**63, description="Only rows after this `seq`.")
+    limit: int | None = Field(None, ge=1, le=metrics.MAX_ROWS, description="At most so many rows.")
+    names: str = Field("", max_length=1024, description="Only these names, comma-separated.")
+    splits: str = Field("", max_length=256, description="Only these splits, comma-separated.")
+    max_points: int | None = Field(
+        None,
+        ge=2,
+        le=100_000,
+        description=(
+            "Thin each curve, that is each name of each split, to about so many rows; without"
+            " `names` and `splits` an answer has so many of each of them."
+        ),
+    )
+    attempt: int | None = Field(
+        None,
+        ge=0,
+        lt=2**31,
+        description=(
+            "The `attempt` of the answer before, to be told of all rows that were replaced since."
+            " Without it the row at `after` is taken for the one that is live now."
+        ),
+    )
+    layout: Literal["rows", "columns"] = "rows"
+
+    def query(self) -> metrics.Query:
+        return metrics.Query(
+            self.after,
+            self.limit,
+            tuple(filter(None, self.names.split(","))),
+            tuple(filter(None, self.splits.split(","))),
+            self.max_points,
+            self.attempt,
+        )
+
+
+KEEP_ALIVE = 15.0  # seconds between two comments of an idle stream
+BATCH = 200  # events that are read at a time
+
+
+async def follow(
+    engine: Engine, watcher: events.Watcher, run_id: str, seen: int
+) -> AsyncIterator[bytes]:
+    """Yield every event after number `seen`, as they come, until the run's end."""
+    while True:
+        found = await watcher.once((run_id, seen), partial(_read, engine, run_id, seen))
+        if found.text:
+            yield found.text
+        if found.is_end:
+            return
+        if found.last > seen:
+            seen = found.last
+            continue
+        if not await watcher.wait(run_id, seen, KEEP_ALIVE):
+            if watcher.is_stopping.is_set():
+                return  # the client reconnects with Last-Event-ID and misses nothing
+            yield KEEPALIVE_COMMENT
+
+
+@dataclass(frozen=True)
+class Found:
+    """What followed an event, as it is sent."""
+
+    text: bytes
+    #: the number of the newest event that there is
+    last: int
+    is_end: bool
+
+
+def _read(engine: Engine, run_id: str, seen: int) -> Found:
+    with reading(engine) as session:
+        if session.get(Run, run_id) is None:
+            text = format_sse_event(event="end", data_str='{"state":"deleted"}')
+            return Found(text, seen, is_end=True)
+        found = events.after(session, Event, run_id, seen, BATCH)
+        bodies = representation.event_bodies(session, run_id, found)
+    text = b"".join(
+        format_sse_event(
+            id=str(body["seq"]), event=body["event"], data_str=orjson.dumps(body["data"]).decode()
+        )
+        for body in bodies
+    )
+    last = bodies[-1]["seq"] if bodies else seen
+    return Found(text, last, is_end=any(body["event"] == "end" for body in bodies))
+
 
 RUNS = NewestFirst("runs", Run, Run.created_at, Run.id)
 CHECKPOINTS = NewestFirst("checkpoints", Checkpoint, Checkpoint.created_at, Checkpoint.id)
@@ -258,7 +379,7 @@ def get_trajectory(
     session: ReadSession,
     request: Request,
     after: Annotated[int, Query(ge=-1, lt=2**63, description="Frames after this epoch.")] = -1,
-    limit: Annotated[int, Query(ge=1, le=trajectories.MAX_FRAMES)] = trajectories.MAX_FRAMES,
+    limit: Annotated[int, Query(ge=1, le=metrics.MAX_FRAMES)] = metrics.MAX_FRAMES,
 ) -> Response:
     """Return all parameters of a small net after each epoch; a larger one has no frames.
 
@@ -269,7 +390,7 @@ def get_trajectory(
     etag = etag_of(run.id, run.attempt, run.metric_seq, run.state, request.url.query)
     if not_modified(request, etag):
         return Response(status_code=304, headers={"ETag": etag})
-    page = trajectories.page(session, run.id, after, limit)
+    page = metrics.page_of_frames(session, run.id, after, limit)
     is_final = run.state in lifecycle.TERMINAL and page.next_after is None
     body = vars(page) | {"attempt": run.attempt, "is_final": is_final}
     return json_response(body, headers={"ETag": etag})
@@ -307,7 +428,7 @@ async def list_events(
     if run[0]["state"] in lifecycle.TERMINAL and seen >= run[1]:
         return Response(status_code=204)  # tells an EventSource not to come again
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    stream = streams.follow(engine, watcher, run_id, seen)
+    stream = follow(engine, watcher, run_id, seen)
     return EventSourceResponse(stream, headers=headers)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import ForeignKey, ForeignKeyConstraint, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.jobs.tables import Job, JobEvent
+from service.jobs.kind import Job, JobEvent
 from service.storage.columns import BlobDigest, Id, Json, Table, utc_now
 
 #: code of a death → the sentence of a run that failed by it

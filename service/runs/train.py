@@ -33,9 +33,7 @@ from models.training.interface import (
 )
 from models.training.loop import train
 from models.training.state import TrainingInput
-from service.jobs.messages import Message, Obeyed
-from service.jobs.pipe import Channel
-from service.jobs.process import OWN_DEVICE, last_message
+from service.jobs.pipe import OWN_DEVICE, Channel, Message, Obeyed, last_message
 from service.runs.messages import (
     CheckpointFile,
     LogLine,

@@ -1,5 +1,7 @@
 """The types of columns, and the base class of all tables."""
 
+import os
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -63,3 +65,14 @@ class Table(DeclarativeBase):
         float: Float(53),
         str: Text,
     }
+
+
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32
+_PAIRS = [first + second for first in ALPHABET for second in ALPHABET]
+_SHIFTS = range(120, -1, -10)
+
+
+def new_id(prefix: str) -> str:
+    """Return a fresh id such as `run_01k…`: 48 bits of milliseconds and 80 random bits."""
+    number = (time.time_ns() // 1_000_000 << 80) | int.from_bytes(os.urandom(10))
+    return f"{prefix}_{''.join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])}"

@@ -4,13 +4,14 @@ import errno
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -24,8 +25,97 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from models.failpoints import reach
 from service.errors import Busy, ServiceError, StorageFull
-from service.storage import notices
 from service.storage.columns import utc_now
+
+#: a job may be claimed, or somebody asks something of one
+QUEUE = "descent_queue"
+#: a job has another state, or more events
+EVENTS = "descent_events"
+
+RECONNECT_S = 2.0  # seconds between two tries to connect
+
+Ring = Callable[[str], None]
+_CHANNELS = "channels"  # the key under which a session keeps them
+_RING = "descent_ring"  # the option of an engine
+
+
+def tell(session: Session, channel: str) -> None:
+    """Wake those who wait at a channel once this transaction is committed."""
+    channels: set[str] = session.info.setdefault(_CHANNELS, set())
+    if channel in channels:
+        return
+    channels.add(channel)
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(select(func.pg_notify(channel, "")))
+
+
+def ring_on_commit(engine: Engine, ring: Ring) -> None:
+    """Have `ring` called, in the thread that commits, with each channel that is told."""
+    engine.update_execution_options(**{_RING: ring})
+
+
+def committed(engine: Engine, session: Session) -> None:
+    """Call the function of the engine: the session's transaction is committed."""
+    ring: Ring | None = engine.get_execution_options().get(_RING)
+    if ring is not None:
+        for channel in session.info.get(_CHANNELS, ()):
+            ring(channel)
+
+
+class Listener:
+    """A connection that is readable when a channel is told; only PostgreSQL has such."""
+
+    def __init__(self, engine: Engine, channel: str) -> None:
+        self._engine, self._channel = engine, channel
+        self._connection: psycopg.Connection[Any] | None = None
+        self._try_at = 0.0
+
+    def connect(self) -> bool:
+        """Listen, again where the connection was lost; return whether it does."""
+        if self._engine.dialect.name != "postgresql":
+            return False
+        if self._connection is not None:
+            return True
+        if time.monotonic() < self._try_at:
+            return False
+        self._try_at = time.monotonic() + RECONNECT_S
+        try:
+            pooled = self._engine.raw_connection()
+            connection: Any = pooled.driver_connection
+            pooled.detach()
+            connection.rollback()
+            connection.autocommit = True
+            connection.execute(f"LISTEN {self._channel}")
+        except (DBAPIError, psycopg.Error, OSError):
+            return False
+        self._connection = connection
+        return True
+
+    def fileno(self) -> int:
+        """Return the descriptor, once connected."""
+        if self._connection is None:
+            raise ValueError("the listener is not connected")
+        return self._connection.fileno()
+
+    def drain(self) -> bool:
+        """Take what has come; return whether the connection lives, and close it if not."""
+        if self._connection is None:
+            return False
+        try:
+            pg = self._connection.pgconn
+            pg.consume_input()
+            while pg.notifies():
+                pass
+        except psycopg.Error:
+            self.close()
+            return False
+        return True
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
 
 MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
 BUSY_TIMEOUT = 10.0  # seconds that a writer waits for SQLite's lock before it answers 503
@@ -126,7 +216,7 @@ def writing(engine: Engine) -> Iterator[Session]:
         yield session
         reach("database.commit")
     reach("database.committed")
-    notices.committed(engine, session)
+    committed(engine, session)
 
 
 @contextmanager

@@ -11,22 +11,47 @@ So the second one sees the work of the first: a pin stops the collector, and a w
 the collector makes a new row and puts the bytes again.
 """
 
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import Column, ColumnElement, Engine, and_, delete, exists, or_, select
+import structlog
+from sqlalchemy import Column, ColumnElement, Engine, String, and_, delete, exists, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.orm import InstrumentedAttribute, Mapped, Session, mapped_column
 
 from models.failpoints import reach
 from service.errors import Busy, ServiceError
-from service.ids import new_id
 from service.storage.blobs import BlobStore, check_digest, digest_of
-from service.storage.columns import BlobDigest, Table
-from service.storage.database import boot_id, clock, is_postgres, row_count, writing
-from service.storage.tables import Blob, BlobPin
+from service.storage.columns import BlobDigest, Id, Table, new_id, utc_now
+from service.storage.database import boot_id, clock, is_postgres, reading, row_count, writing
+
+
+class Blob(Table):
+    """An object in the blob store, or one that a writer is about to put; see `references`."""
+
+    __tablename__ = "blobs"
+
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    bytes: Mapped[int]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class BlobPin(Table):
+    """A writer's hold on a blob until a row refers to it."""
+
+    __tablename__ = "blob_pins"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64), index=True)
+    #: when the pin ends, by `database.clock`
+    expires: Mapped[float]
+    boot_id: Mapped[str] = mapped_column(String(40))
+
 
 PIN_S = 24 * 3600.0  # seconds that the pin of a killed writer lasts; far more than any put takes
 
@@ -137,3 +162,68 @@ def referring_columns() -> list[Column[str]]:
         for column in table.columns
         if isinstance(column.type, BlobDigest)
     ]
+
+
+BATCH = 100  # blobs of one query
+SHARE = 20  # seconds of rest after each second of a query that found nothing
+SWEEP_S = 3600.0  # seconds between two sweeps of the temporary files of killed writers
+LEAVE_S = 2.0  # seconds that a stop waits for the removal in progress
+
+log = structlog.get_logger("collect")
+
+
+def collect(engine: Engine, blobs: BlobStore, *, now: float | None = None) -> list[str]:
+    """Remove blobs that are not needed; return their digests."""
+    with reading(engine) as session:
+        found = needless(session, BATCH, now=now)
+    return [sha256 for sha256 in found if remove(engine, blobs, sha256, now=now)]
+
+
+def remove(engine: Engine, blobs: BlobStore, sha256: str, *, now: float | None = None) -> bool:
+    """Remove one blob unless it is needed; return whether it was removed."""
+    with writing(engine) as session:
+        if not lock(session, sha256, skip_locked=True):
+            return False
+        # A separate statement: it sees every commit from before the lock.
+        if is_needed(session, sha256, now=now):
+            return False
+        forget(session, sha256)
+        reach("collect.forgotten")
+        # While the lock is held. If the commit fails, a row without an object remains: the next
+        # put of these bytes repairs it, or the next collection removes it.
+        blobs.delete(sha256)
+        reach("collect.deleted")
+    return True
+
+
+@contextmanager
+def collecting(engine: Engine, blobs: BlobStore, every_s: float) -> Iterator[None]:
+    """Collect in a thread during the block, because storage may be slow."""
+    stop = threading.Event()
+    thread = threading.Thread(
+        target=_work, args=(engine, blobs, every_s, stop), name="collector", daemon=True
+    )
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(LEAVE_S)
+
+
+def _work(engine: Engine, blobs: BlobStore, every_s: float, stop: threading.Event) -> None:
+    swept, took = -SWEEP_S, 0.0
+    while not stop.wait(max(every_s, SHARE * took)):
+        began = time.monotonic()
+        try:
+            if began - swept >= SWEEP_S:
+                swept = began
+                blobs.sweep()
+            removed = collect(engine, blobs)
+        except (ServiceError, OSError) as error:
+            log.warning("cannot collect", error=str(error))
+            removed = []
+        if removed:
+            log.info("bytes freed", blobs=len(removed))
+        # After a removal the next query follows soon: there may be more to remove.
+        took = 0.0 if removed else time.monotonic() - began

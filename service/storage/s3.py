@@ -4,6 +4,8 @@ Every request has a time limit, so that an outage is an error and never a hang.
 """
 
 import hashlib
+import os
+import re
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,9 +18,12 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import S3Store
 
 from service.errors import StorageUnavailable
+from service.settings import Settings
 from service.storage.blobs import (
     FORGOTTEN,
     BlobMissing,
+    BlobStore,
+    LocalBlobs,
     check_digest,
     check_unchanged,
     digest_of,
@@ -186,3 +191,21 @@ def _answering() -> Iterator[None]:
         yield
     except (BaseError, FileNotFoundError) as error:  # the latter if the bucket is missing
         raise StorageUnavailable from error
+
+
+BUCKET = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])((?:/[A-Za-z0-9_=.-]+)*)/?")
+
+
+def open_store(settings: Settings) -> BlobStore:
+    """Return the store, and make its folder. S3 reads its keys and region from AWS_… variables.
+
+    Raises ValueError for a `blob_url` that names neither a folder nor a bucket.
+    """
+    if folder := settings.blob_dir:
+        return LocalBlobs(folder)
+    found = BUCKET.fullmatch(settings.blob_url)
+    if found is None or {".", ".."} & set(found[2].split("/")):
+        raise ValueError(
+            f"blob_url must be file:///folder or s3://bucket/prefix, got {settings.blob_url!r}"
+        )
+    return S3Blobs(found[1], found[2].strip("/"), os.environ)

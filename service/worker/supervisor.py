@@ -24,17 +24,16 @@ from sqlalchemy import delete
 from models.failpoints import reach
 from models.training.interface import StopReason
 from service.errors import Fenced, ServiceError
-from service.jobs import deaths, life, queue
-from service.jobs.kind import InputUnavailable, Kind, Site, Tenure
-from service.jobs.messages import FileMessage, StopOrder
-from service.jobs.tables import Job, Worker
-from service.storage import notices
-from service.storage.collection import collecting
+from service.jobs import life, queue
+from service.jobs.kind import InputUnavailable, Job, Kind, Site, Tenure, Worker
+from service.jobs.pipe import FileMessage, StopOrder
+from service.storage import database
 from service.storage.database import reading, time_of_day, writing
-from service.worker import owners, reports
+from service.storage.references import collecting
+from service.worker import attempts, machine
 from service.worker.attempts import Attempt, clear_scratch, make_scratch
-from service.worker.devices import Gpu, choose_gpu, found_devices
 from service.worker.launch import Child, Launcher
+from service.worker.machine import Gpu, choose_gpu, found_devices
 
 LOOK_S = 0.1  # seconds between two looks at own jobs and the locks: a cancel must act within one
 LOOK_AT_MOST = 1.0  # seconds of silence that one look may count: we may have been asleep ourselves
@@ -65,7 +64,7 @@ class Supervisor:
         self._settings, self._engine = site.settings, site.engine
         self._kinds = kinds
         self._tables = list(dict.fromkeys(kind.table for kind in kinds))
-        self._listener = notices.Listener(self._engine, notices.QUEUE)
+        self._listener = database.Listener(self._engine, database.QUEUE)
         self._launcher = launcher
         self._attempts: dict[str, Attempt] = {}
         self.is_stopping = False
@@ -86,7 +85,7 @@ class Supervisor:
         """Work until `stop`. A byte on the descriptor `wake` means: look now; its end: stop."""
         every_s = self._settings.sweep_s
         with (
-            owners.alive(self._locks, self.id) as self._lock,
+            machine.alive(self._locks, self.id) as self._lock,
             collecting(self._engine, self._site.blobs, every_s),
         ):
             log.info("worker started", worker=self.id, slots=self._settings.workers)
@@ -126,7 +125,7 @@ class Supervisor:
         pause = min(LOOK_S, self._settings.poll_s)
         if any(attempt.child.has_message() for attempt in heard):
             pause = 0.0  # it may have been read together with another one
-        readers: list[Child | notices.Listener | int] = [
+        readers: list[Child | database.Listener | int] = [
             self._stored[0],
             *(attempt.child for attempt in heard),
         ]
@@ -218,7 +217,7 @@ class Supervisor:
         try:
             self._start(kind, job)
         except InputUnavailable as error:
-            problem = deaths.problem(error.code, error.detail)
+            problem = life.problem(error.code, error.detail)
             with writing(self._engine) as session, contextlib.suppress(Fenced):
                 life.fail(session, job.id, job.attempt, problem)
         except Fenced:
@@ -308,12 +307,12 @@ class Supervisor:
 
     def _rescue_from_dead(self) -> None:
         """Give the jobs of supervisors of this machine that have died back to the queue."""
-        for owner in owners.dead(self._locks):
+        for owner in machine.dead(self._locks):
             with writing(self._engine) as session:
                 queue.expire_now(session, self._tables, owner)
             reach("worker.expired")
             self._rescue_expired()
-            owners.forget(self._locks, owner)
+            machine.forget(self._locks, owner)
 
     def _sweep(self) -> None:
         """Give the jobs of silent supervisors back to the queue, and clear what dead ones left."""
@@ -359,7 +358,7 @@ class Supervisor:
                 try:
                     attempt.inbox.append(attempt.kind.messages.validate_json(line))
                 except ValidationError as error:
-                    self._give_up(attempt, reports.describe(line, error))
+                    self._give_up(attempt, attempts.describe(line, error))
 
     def _write_inbox(self, attempt: Attempt) -> bool:
         """Write the messages of the inbox in their order; return whether none is left."""
@@ -395,9 +394,9 @@ class Supervisor:
                 return True
             message = attempt.inbox[0]
             if not isinstance(message, FileMessage):
-                reports.write(self._site, attempt, message)
+                attempts.write(self._site, attempt, message)
                 return True
-            attempt.storing = self._storers.submit(reports.write, self._site, attempt, message)
+            attempt.storing = self._storers.submit(attempts.write, self._site, attempt, message)
             attempt.storing.add_done_callback(lambda _done: os.write(self._stored[1], b"\n"))
         if not attempt.storing.done():
             return False
@@ -410,7 +409,7 @@ class Supervisor:
         code = attempt.child.exit_code()
         if not attempt.is_settled:
             reach("worker.bury")
-            reports.write_death(self._site, attempt, code)
+            attempts.write_death(self._site, attempt, code)
         del self._attempts[attempt.tenure.job_id]
         shutil.rmtree(attempt.scratch, ignore_errors=True)
         self._look_now()
@@ -439,4 +438,4 @@ class Supervisor:
         with writing(self._engine) as session:
             session.execute(delete(Worker).where(Worker.id == self.id))
         if not self._attempts:  # else others take its jobs over at once by the free lock
-            owners.forget(self._locks, self.id)
+            machine.forget(self._locks, self.id)

@@ -26,7 +26,7 @@ from service.runs.tables import Checkpoint, Event, Metric, Run
 from service.settings import Settings
 from service.storage.blobs import BlobStore, read_blob
 from service.storage.database import create_database, reading
-from service.storage.stores import open_store
+from service.storage.s3 import open_store
 
 LOOK_S = 0.005  # seconds between two looks of the observer
 ASK_EVERY = 8  # looks between two requests of the follower

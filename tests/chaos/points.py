@@ -3,8 +3,8 @@
 import ast
 from pathlib import Path
 
-from service.jobs.messages import Heartbeat
-from service.kinds import KINDS
+from service.jobs.pipe import Heartbeat
+from service.work import KINDS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 #: the messages of a run that succeeds undisturbed

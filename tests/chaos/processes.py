@@ -25,8 +25,8 @@ from sqlalchemy.orm import configure_mappers
 from service import logs, serve, work
 from service.app import common_routes
 from service.datasets import sandbox
-from service.kinds import KINDS
 from service.settings import Settings
+from service.work import KINDS
 from service.worker.launch import LocalLauncher, WarmProcess
 
 TICK = 0.02  # seconds between two looks

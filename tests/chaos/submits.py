@@ -24,7 +24,7 @@ from typing import Any
 import httpx
 from sqlalchemy import func, select
 
-from service.http.idempotency import IdempotencyKey
+from service.http.strict_route import IdempotencyKey
 from service.runs.tables import Run
 from service.storage.database import create_database, migrate, reading, writing
 from tests.postgres import own_server

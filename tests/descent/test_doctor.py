@@ -14,7 +14,7 @@ import pytest
 from descent import Client
 from descent.doctor import there
 from descent.output import FAILED, OK, UNREACHABLE
-from descent.schemas.system import Check
+from descent.schemas.common import Check
 from descent.server import PACKAGES
 from descent.transport import Transport
 from tests.descent.scripted import Answer, scripted

@@ -103,7 +103,7 @@ MUTANTS = (
     # ---- proofs -------------------------------------------------------------------------------
     Mutant(
         "an alias does not ask for a proof",
-        "service/registry/proofs.py",
+        "service/registry/versions.py",
         "    for number in sorted(numbers):\n",
         "    for number in sorted(found.keys() - numbers):\n",
         f"{PROOFS}::test_no_alias_points_to_what_is_not_proved_yet",
@@ -117,7 +117,7 @@ MUTANTS = (
     ),
     Mutant(
         "a proof that failed has passed",
-        "service/registry/proofs.py",
+        "service/registry/versions.py",
         'return "passed" if proof.state == "succeeded" else "failed"',
         'return "passed"',
         f"{PROOFS}::test_no_alias_points_to_what_has_failed",
@@ -232,7 +232,7 @@ MUTANTS = (
     ),
     Mutant(
         "the collector does not look for chunks",
-        "service/batch/tables.py",
+        "service/batch/lifecycle.py",
         "mapped_column(BlobDigest, index=True)",
         "mapped_column(String(64), index=True)",
         "tests/service/storage/test_collection.py::test_every_column_that_names_a_blob_keeps_it",
@@ -283,7 +283,7 @@ MUTANTS = (
     ),
     Mutant(
         "steps that are made again are not compared",
-        "service/runs/replays.py",
+        "service/runs/metrics.py",
         "        if was is not None and _differs(was, row):",
         "        if False:",
         "tests/service/runs/test_replays.py::test_a_single_bit_is_an_event_and_a_warning",
@@ -291,7 +291,7 @@ MUTANTS = (
     # ---- life cycle ---------------------------------------------------------------------------
     Mutant(
         "a run that kills its process is tried for ever",
-        "service/jobs/deaths.py",
+        "service/jobs/life.py",
         'MOST: dict[DeathCode, int] = {"worker_lost": 3,',
         'MOST: dict[DeathCode, int] = {"worker_lost": 3_000_000,',
         f"{LIFECYCLE}::test_three_deaths_without_a_new_checkpoint_end_the_run",
@@ -319,14 +319,14 @@ MUTANTS = (
     ),
     Mutant(
         "the children of a supervisor that died go on",
-        "service/worker/warm.py",
+        "service/worker/launch.py",
         "        for number in numbers or [signal.SIGKILL]:",
         "        for number in numbers:",
         f"{WARM}::test_a_child_whose_supervisor_died_is_killed_and_the_next_one_is_forked",
     ),
     Mutant(
         "each attempt holds the lock of a supervisor",
-        "service/worker/warm.py",
+        "service/worker/launch.py",
         "            os.close(descriptor)",
         "            pass",
         f"{WARM}::test_a_lock_is_kept_by_the_attempt_that_was_given_it_and_by_no_other",
@@ -347,7 +347,7 @@ MUTANTS = (
     ),
     Mutant(
         "two attempts get one GPU while another one is free",
-        "service/worker/devices.py",
+        "service/worker/machine.py",
         "key=lambda gpu: counts[gpu.name]",
         "key=lambda gpu: -counts[gpu.name]",
         "tests/service/worker/test_devices.py"
@@ -356,14 +356,14 @@ MUTANTS = (
     # ---- requests -----------------------------------------------------------------------------
     Mutant(
         "another request under the same key gets the stored response",
-        "service/http/idempotency.py",
+        "service/http/strict_route.py",
         "    if row.fingerprint != fingerprint:",
         "    if False:",
         f"{IDEMPOTENT}::test_another_request_under_the_same_key_is_refused",
     ),
     Mutant(
         "a request that lost its lease stores its response",
-        "service/http/idempotency.py",
+        "service/http/strict_route.py",
         "            IdempotencyKey.lease_until == self.lease_until,\n",
         "",
         f"{IDEMPOTENT}::test_a_request_that_lost_its_lease_cannot_store_its_response",

@@ -17,9 +17,9 @@ from models.data import Floats, Table
 from models.features.encoding import Features
 from models.nets.architectures import build
 from models.predict.predictor import Predictor
-from service.ids import new_id
 from service.runs.tables import Checkpoint
 from service.storage.blobs import BlobStore
+from service.storage.columns import new_id
 from service.storage.database import writing
 from tests.models.samples import learn, make_table
 from tests.service import trained

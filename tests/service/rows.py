@@ -6,12 +6,12 @@ from typing import Any
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
-from service.datasets.tables import Dataset, DatasetVersion
-from service.ids import new_id
-from service.jobs import deaths
+from service.datasets.versions import Dataset, DatasetVersion
+from service.jobs import life
 from service.registry.tables import ModelVersion
 from service.runs import lifecycle, metrics
 from service.runs.tables import Checkpoint, Event, Metric, Run
+from service.storage.columns import new_id
 from service.storage.database import reading
 
 COLUMNS: list[dict[str, Any]] = [
@@ -107,7 +107,7 @@ def all_writes(
     run_id: str, attempt: int, seq: int, checkpoint: Checkpoint
 ) -> list[Callable[[Session], object]]:
     """Return one call of everything that an attempt can write."""
-    problem = deaths.problem("diverged", "It diverged.")
+    problem = life.problem("diverged", "It diverged.")
     return [
         lambda s: lifecycle.started(s, run_id, attempt, {"device": "cpu"}),
         lambda s: metrics.append(s, run_id, attempt, metric_rows(seq, seq), {}),

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from descent.schemas.system import Check
+from descent.schemas.common import Check
 from service.doctor import gpu, look
 from service.settings import Settings
 from service.storage.database import create_database

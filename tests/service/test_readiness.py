@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.http.probes import LIMIT_S
+from service.http.resources import LIMIT_S
 from service.settings import MIB, Settings
 from tests.chaos.processes import until
 from tests.disk import fill, small_disk

@@ -211,7 +211,7 @@ def warm_parent(service: int) -> int:
     (pid,) = (
         pid
         for pid in children(service)
-        if b"service.worker.warm" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        if b"service.worker.launch" in Path(f"/proc/{pid}/cmdline").read_bytes()
     )
     return pid
 

@@ -11,11 +11,11 @@ from sqlalchemy import Engine
 from models import checkpoint
 from models.data import Categories, Table
 from models.features.encoding import Features
-from service.ids import new_id
-from service.registry import proofs
+from service.registry import versions
 from service.runs import lifecycle
 from service.runs.tables import Checkpoint
 from service.storage.blobs import BlobStore
+from service.storage.columns import new_id
 from service.storage.database import writing
 from tests.service.rows import add_run
 
@@ -224,6 +224,6 @@ def publish(
             {"signature": {"inputs": [], "outputs": []}, **document},
         ).version
         if is_proved:
-            (proof,) = proofs.of_versions(session, model, [number]).values()
+            (proof,) = versions.of_versions(session, model, [number]).values()
             proof.state = "succeeded"
     return number

@@ -4,7 +4,7 @@ import pytest
 from descent.spec import ColumnSplit, GroupSplit, NoSplit, RandomSplit, TimeSplit
 from models.data import Table
 from models.errors import DataInvalid
-from models.training.split import split_rows
+from models.training.scores import split_rows
 from tests.models.samples import make_table
 
 ROWS = np.arange(100)

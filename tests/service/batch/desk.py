@@ -5,9 +5,8 @@ from typing import Any
 
 from descent.schemas import BatchPredictionRequest
 from service.batch import lifecycle
-from service.batch.plan import make_order
-from service.batch.tables import BatchPrediction
-from service.datasets.tables import Dataset
+from service.batch.lifecycle import BatchPrediction, make_order
+from service.datasets.versions import Dataset
 from service.jobs import life
 from service.storage.database import reading, writing
 from tests.service.worker.workplace import Workplace, until

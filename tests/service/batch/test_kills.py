@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select, text
 
-from service.datasets.tables import Dataset
-from service.jobs.tables import Worker
+from service.datasets.versions import Dataset
+from service.jobs.kind import Worker
 from service.storage import references
 from service.storage.database import create_database, reading
 from tests.chaos import points

@@ -10,11 +10,8 @@ from sqlalchemy import Engine
 from descent.schemas import BatchPredictionRequest
 from service.batch import lifecycle
 from service.batch.kind import prepare
-from service.batch.lifecycle import Chunk
-from service.batch.plan import make_order
-from service.batch.tables import BatchPrediction
-from service.datasets.tables import DatasetVersion
-from service.datasets.versions import DatasetUnavailable
+from service.batch.lifecycle import BatchPrediction, Chunk, make_order
+from service.datasets.versions import DatasetUnavailable, DatasetVersion
 from service.jobs import life, queue
 from service.jobs.kind import Site
 from service.registry import versions

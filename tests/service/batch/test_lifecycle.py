@@ -8,9 +8,8 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from service.batch import lifecycle
-from service.batch.lifecycle import Chunk, Order
-from service.batch.tables import BatchChunk, BatchPrediction
-from service.datasets.tables import Dataset, DatasetVersion
+from service.batch.lifecycle import BatchChunk, BatchPrediction, Chunk, Order
+from service.datasets.versions import Dataset, DatasetVersion
 from service.errors import Conflict, Fenced
 from service.jobs import life, queue
 from service.registry import versions

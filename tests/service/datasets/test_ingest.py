@@ -7,22 +7,19 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, select
 
-from service.datasets import ingest
-from service.datasets.ingest import SMALL_COLUMNS, Upload
+from service.datasets import upload
 from service.datasets.kind import PATIENCE_S, SMALL_PARSES, claim, prepare, write
 from service.datasets.messages import Parsed, Refused, TookLong
-from service.datasets.refusals import MOST_DEATHS
-from service.datasets.tables import Dataset, DatasetVersion, Parse
-from service.datasets.upload import Received, remove_leftovers
+from service.datasets.rejected import MOST_DEATHS
+from service.datasets.upload import SMALL_COLUMNS, Received, Upload, remove_leftovers
+from service.datasets.versions import Dataset, DatasetVersion, Parse, remove
 from service.datasets.versions import ready_version as ready
-from service.datasets.versions import remove
-from service.errors import Conflict, Fenced, Invalid, NotFound
-from service.ids import new_id
+from service.errors import Conflict, DeathCode, Fenced, Invalid, NotFound
 from service.jobs import life, queue
-from service.jobs.deaths import DeathCode
 from service.jobs.kind import InputUnavailable, Site, Tenure
 from service.settings import Settings
 from service.storage.blobs import LocalBlobs, digest_of
+from service.storage.columns import new_id
 from service.storage.database import clock, reading, writing
 from service.storage.references import Stored
 
@@ -43,8 +40,8 @@ def add(engine: Engine, blobs: LocalBlobs, tmp_path: Path) -> Add:
         path.write_bytes(data)
         digest, size = digest_of(path)
         received = Received(path, digest, size, "text/csv")
-        upload = Upload("table", received, {"header": "auto"}, caller)
-        return ingest.accept(engine, blobs, upload, lambda _session, _dataset: None)
+        sent = Upload("table", received, {"header": "auto"}, caller)
+        return upload.accept(engine, blobs, sent, lambda _session, _dataset: None)
 
     return take_in
 
@@ -119,7 +116,7 @@ def test_the_columns_of_json_are_its_keys(tmp_path: Path, media_type: str) -> No
     path = tmp_path / "json"
     for count, is_small in ((SMALL_COLUMNS, True), (SMALL_COLUMNS + 1, False)):
         path.write_text("\n".join(f'{{"c{i}" : "a\\"b"}}' for i in range(count)))
-        assert ingest._is_small(path, path.stat().st_size, media_type) is is_small  # noqa: SLF001
+        assert upload._is_small(path, path.stat().st_size, media_type) is is_small  # noqa: SLF001
 
 
 def test_the_slot_of_small_files_leaves_large_ones_alone(engine: Engine, add: Add) -> None:
@@ -237,7 +234,7 @@ def test_a_version_that_another_one_overtook_is_a_conflict(engine: Engine, add: 
         version = session.get_one(DatasetVersion, (parse.dataset_id, 1))
         version.columns = [{"name": "x", "type": "number"}]
     for _ in range(2):
-        assert ingest.retype(engine, parse.dataset_id, {"x": "text"}, "a") is not None
+        assert upload.retype(engine, parse.dataset_id, {"x": "text"}, "a") is not None
     first, second = taken(engine), taken(engine)
     tell(engine, first, PARSED, HELD)
     tell(engine, second, PARSED, HELD)

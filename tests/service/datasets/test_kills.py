@@ -8,10 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.datasets import ingest
-from service.datasets.ingest import Upload
-from service.datasets.tables import Dataset
-from service.datasets.upload import Received
+from service.datasets import upload
+from service.datasets.upload import Received, Upload
+from service.datasets.versions import Dataset
 from service.storage.blobs import digest_of
 from service.storage.database import create_database, reading
 from tests.chaos import points
@@ -122,9 +121,9 @@ def take_in(workplace: Workplace, data: bytes) -> str:
     path = workplace.folder / "received"
     path.write_bytes(data)
     digest, size = digest_of(path)
-    upload = Upload("table", Received(path, digest, size, "text/csv"), {"header": "auto"}, "a")
+    sent = Upload("table", Received(path, digest, size, "text/csv"), {"header": "auto"}, "a")
     note = lambda _session, _dataset: None  # noqa: E731
-    return ingest.accept(workplace.engine, workplace.blobs(), upload, note).dataset_id
+    return upload.accept(workplace.engine, workplace.blobs(), sent, note).dataset_id
 
 
 def state_of(workplace: Workplace, dataset_id: str) -> tuple[str, int]:

@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 
 from models.export import bundle
 from service.errors import Busy
-from service.exports.transfers import Transfers
+from service.exports.routes import Transfers
 from service.settings import Settings
 from service.storage.blobs import LocalBlobs
 from tests.service import trained

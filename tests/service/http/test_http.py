@@ -15,14 +15,19 @@ from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
 from descent.spec import RunConfig, Strict
-from service.access.tables import Key
+from service.access.keys import Key
 from service.errors import BadRequest, Invalid
 from service.http import validation
-from service.http.dependencies import WriteSession
-from service.http.etags import etag_of
-from service.http.paging import PageParams, decode_cursor, encode_cursor, page_response
-from service.http.strict_json import MAX_DEPTH, strict_json
+from service.http.resources import (
+    PageParams,
+    WriteSession,
+    decode_cursor,
+    encode_cursor,
+    etag_of,
+    page_response,
+)
 from service.http.strict_route import router
+from service.http.validation import MAX_DEPTH, strict_json
 from service.settings import Settings
 from tests.serving import app_of, serving
 

@@ -14,20 +14,23 @@ from sqlalchemy.exc import OperationalError
 
 from descent.spec import Strict
 from service.errors import Conflict, Invalid, NotFound
-from service.http import idempotency
-from service.http.dependencies import EngineDep, WriteSession
-from service.http.idempotency import KEPT, LEASE, Claim, IdempotencyKey, Stored
+from service.http import strict_route
+from service.http.resources import EngineDep, WriteSession
 from service.http.strict_route import (
+    KEPT,
+    LEASE,
+    Claim,
+    IdempotencyKey,
+    Stored,
     begin_upload,
     keep_response,
     not_idempotent,
     router,
     streams_body,
 )
-from service.ids import new_id
 from service.registry.tables import Model
 from service.settings import Settings
-from service.storage.columns import utc_now
+from service.storage.columns import new_id, utc_now
 from service.storage.database import reading, writing
 from tests.serving import app_of, serving
 
@@ -255,7 +258,7 @@ def add_and_store(engine: Engine, claim: Claim) -> None:
 
 
 def begin(engine: Engine, fingerprint: str = "f", **when: Any) -> Claim | Stored:
-    return idempotency.begin(engine, "open", "k", fingerprint, **when)
+    return strict_route.begin_claim(engine, "open", "k", fingerprint, **when)
 
 
 def test_an_expired_lease_frees_the_key(engine: Engine) -> None:
@@ -291,4 +294,4 @@ def test_a_response_is_kept_for_a_day(engine: Engine) -> None:
 
 
 def test_bodies_that_mean_the_same_have_one_fingerprint() -> None:
-    assert idempotency.canonical({"a": 1, "b": [2]}) == idempotency.canonical({"b": [2], "a": 1})
+    assert strict_route.canonical({"a": 1, "b": [2]}) == strict_route.canonical({"b": [2], "a": 1})

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from sqlalchemy import Engine
 
-from service.http.openapi import describe
+from service.http.pages import describe
 from service.settings import Settings
 from service.storage.database import writing
 from tests.service.rows import add_run

@@ -9,7 +9,7 @@ from fastapi.routing import iter_route_contexts
 from pydantic import SecretStr
 from sqlalchemy import Engine
 
-from service.http import openapi
+from service.http import pages
 from service.http.strict_route import StrictRoute, query_names
 from service.settings import Settings
 from tests.service.trained import Trained
@@ -92,7 +92,7 @@ def test_every_call_with_a_key_refuses_an_unknown_field(client: httpx.Client) ->
 
 
 def test_every_documented_field_is_known(app: FastAPI) -> None:
-    document = openapi.describe(app, "0")
+    document = pages.describe(app, "0")
     for context in iter_route_contexts(app.routes):
         if not isinstance(context.original_route, StrictRoute) or context.path_format is None:
             continue

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine
 
 from service import system
-from service.http import idempotency
+from service.http import strict_route
 from service.jobs import life, queue
 from service.runs import lifecycle
 from service.storage import database
@@ -39,7 +39,7 @@ def calls_in(module: ModuleType, function: str) -> set[str]:
         (life, "_waiting"),
         (queue, "claim"),
         (lifecycle, "resume"),
-        (idempotency, "begin"),
+        (strict_route, "begin_claim"),
         (supervisor, "_show"),
         (system, "workers"),
     ],
@@ -50,9 +50,9 @@ def test_a_time_that_others_compare_is_of_the_database(module: ModuleType, funct
     assert not called & WALL
 
 
-@pytest.mark.parametrize("function", ["_begin", "_store", "_mine"])
+@pytest.mark.parametrize("function", ["_begin_claim", "_store", "_mine"])
 def test_no_decision_about_a_key_asks_the_clock_of_the_machine(function: str) -> None:
-    assert not calls_in(idempotency, function) & WALL
+    assert not calls_in(strict_route, function) & WALL
 
 
 def test_only_the_database_module_chooses_between_the_clocks() -> None:

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from service.jobs import deaths
+from service.jobs import life
+from service.jobs.kind import SENTENCES
 
 
 def machine(root: Path, *, group: str | None, of_group: int | None, of_machine: int) -> Path:
@@ -21,24 +22,24 @@ def machine(root: Path, *, group: str | None, of_group: int | None, of_machine: 
 
 @pytest.mark.parametrize("group", ["/", "/system.slice/descent.service"])
 def test_kills_are_counted_in_the_workers_own_group(tmp_path: Path, group: str) -> None:
-    assert deaths.memory_kills(machine(tmp_path, group=group, of_group=2, of_machine=5)) == 2
+    assert life.memory_kills(machine(tmp_path, group=group, of_group=2, of_machine=5)) == 2
 
 
 @pytest.mark.parametrize("group", [None, "/user.slice"])
 def test_without_a_count_of_the_group_the_machines_stands_in(
     tmp_path: Path, group: str | None
 ) -> None:
-    assert deaths.memory_kills(machine(tmp_path, group=group, of_group=None, of_machine=5)) == 5
+    assert life.memory_kills(machine(tmp_path, group=group, of_group=None, of_machine=5)) == 5
 
 
 def test_a_machine_that_tells_nothing_has_no_kills(tmp_path: Path) -> None:
-    assert deaths.memory_kills(tmp_path) == 0
+    assert life.memory_kills(tmp_path) == 0
 
 
 def test_a_kill_while_the_kernel_ran_out_of_memory_is_told_as_that() -> None:
-    death = deaths.explain(-signal.SIGKILL, "", memory_kills=1)
+    death = life.explain(-signal.SIGKILL, "", memory_kills=1)
     assert (death.code, death.words) == ("out_of_memory", "killed by SIGKILL")
-    assert "The machine ran out of memory" in deaths.SENTENCES[death.code].format(
+    assert "The machine ran out of memory" in SENTENCES[death.code].format(
         words=death.words, streak=3
     )
 
@@ -55,10 +56,10 @@ def test_a_kill_while_the_kernel_ran_out_of_memory_is_told_as_that() -> None:
 def test_any_other_death_is_a_loss_with_its_last_words(
     status: int | None, kills: int, words: str
 ) -> None:
-    death = deaths.explain(status, "last", memory_kills=kills)
+    death = life.explain(status, "last", memory_kills=kills)
     assert (death.code, death.words) == ("worker_lost", words)
 
 
 def test_a_trainer_that_was_killed_for_standing_still_has_stalled() -> None:
-    death = deaths.explain(-signal.SIGKILL, "", stalled_s=300.0, memory_kills=1)
+    death = life.explain(-signal.SIGKILL, "", stalled_s=300.0, memory_kills=1)
     assert (death.code, death.words) == ("stalled", "no sign of progress for 300 s")

@@ -17,9 +17,9 @@ from models.data import Categories, Table
 from models.features.encoding import Features
 from models.predict.predictor import Predictor
 from service.predict import routes
-from service.predict.answers import Answer, to_csv, to_json
+from service.predict.answers import to_csv, to_json
+from service.predict.bodies import CSV, JSON, NDJSON, Answer
 from service.predict.routes import Asked
-from service.predict.texts import CSV, JSON, NDJSON
 from service.protocols import mlflow
 from tests.service import trained
 

@@ -12,8 +12,7 @@ import pytest
 from models import checkpoint
 from models.predict.predictor import Predictor
 from service.errors import DeadlineExceeded, Overloaded
-from service.predict.batching import MAX_ROWS, Batches, Numbers
-from service.predict.executor import PredictionExecutor
+from service.predict.executor import MAX_ROWS, Batches, Numbers, PredictionExecutor
 from tests.service import trained
 
 ENDS = 30.0  # seconds within which what shall happen has happened

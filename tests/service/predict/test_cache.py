@@ -9,8 +9,8 @@ import pytest
 
 from models import checkpoint
 from models.predict.predictor import Predictor
-from service.predict.cache import Predictors
-from service.registry.checkpoints import ModelDamaged
+from service.predict.directory import Predictors
+from service.registry.serving import ModelDamaged
 from service.storage.blobs import LocalBlobs
 from tests.service import trained
 

@@ -8,8 +8,7 @@ import pytest
 from sqlalchemy import Engine
 
 from service.errors import NotFound
-from service.predict.cache import Predictors
-from service.predict.directory import Directory
+from service.predict.directory import Directory, Predictors
 from service.registry import aliases, versions
 from service.registry.aliases import Pointer, Pointing
 from service.storage.blobs import LocalBlobs

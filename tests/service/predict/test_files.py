@@ -15,12 +15,12 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
 
-from service.datasets.cells import parse
+from service.datasets.messages import ARROW, PARQUET
+from service.datasets.parse import parse_rows
 from service.datasets.rejected import Rejected
 from service.datasets.sandbox import Task
-from service.datasets.upload import ARROW, PARQUET
 from service.errors import Busy
-from service.predict.files import READERS, Files
+from service.predict.bodies import READERS, Files
 from service.settings import Settings
 from tests.service.trained import Trained
 from tests.serving import Serve
@@ -40,7 +40,7 @@ def test_spaces_around_a_name_belong_to_it_where_the_model_knows_it_so(tmp_path:
     path = tmp_path / "rows.parquet"
     pq.write_table(pa.table({" Age ": [22.0], " Port": ["S"]}), path)
     options = {"known": [" Age ", "Port"], "max_rows": 9}
-    found = parse(Task(str(path), str(tmp_path), PARQUET, options, 9, 0))
+    found = parse_rows(Task(str(path), str(tmp_path), PARQUET, options, 9, 0))
     assert found["columns"] == {" Age ": [22.0], "Port": ["S"]}
 
 
@@ -104,7 +104,7 @@ def read(tmp_path: Path) -> Callable[..., dict[str, Any]]:
         path.write_bytes(to_parquet(table))
         options = {"known": list(known), "max_rows": 10}
         task = Task(str(path), str(tmp_path), PARQUET, options, max_columns=9, memory_bytes=0)
-        found: dict[str, Any] = parse(task)["columns"]
+        found: dict[str, Any] = parse_rows(task)["columns"]
         return found
 
     return run

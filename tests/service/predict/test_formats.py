@@ -10,7 +10,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
 
-from service.predict.formats import ARROW, ARROW_STREAM, CSV, JSON, NDJSON, PARQUET, wanted
+from service.predict.answers import ARROW, ARROW_STREAM, CSV, JSON, NDJSON, PARQUET, wanted
 from tests.service import trained
 from tests.service.trained import Store, Trained
 

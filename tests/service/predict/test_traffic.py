@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Engine
 
 from service.predict import traffic
-from service.predict.answers import Answer
+from service.predict.bodies import Answer
 from service.predict.traffic import MAX_WAITING, Traffic, difference_of
 from service.registry.versions import Role, Target
 from tests.service import trained

@@ -13,12 +13,11 @@ import pyarrow.parquet as pq
 from descent.spec import ColumnType
 from models import checkpoint
 from models.data import read_table
-from models.export.reference import Reference
+from models.nets.architectures import Reference
 from models.predict.predictor import Predictor
 from service.proofs.messages import ProofJob, StoredTable
 from service.proofs.prove import prove
-from service.proofs.rows import Sample, read_sample
-from service.proofs.ways import WAYS, Subject, Way
+from service.proofs.ways import WAYS, Sample, Subject, Way, read_sample
 from tests.models.samples import learn
 
 ROWS = 80

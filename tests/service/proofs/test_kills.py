@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from service.proofs.ways import WAYS
-from service.registry import proofs
+from service.registry import versions
 from service.registry.tables import Proof
 from service.storage.database import create_database, reading
 from tests.chaos import points
@@ -79,7 +79,7 @@ def trained(workplace: Workplace, dataset: str) -> int:
 
 def proof_of(workplace: Workplace, version: int) -> Proof:
     with reading(workplace.engine) as session:
-        return proofs.of_versions(session, "line", [version])[version]
+        return versions.of_versions(session, "line", [version])[version]
 
 
 def ended(workplace: Workplace, version: int) -> Proof:

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import Engine, update
 
-from service.datasets.tables import DatasetVersion
+from service.datasets.versions import DatasetVersion
 from service.jobs import queue
 from service.jobs.kind import Site
 from service.proofs.kind import prepare

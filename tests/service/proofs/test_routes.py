@@ -8,8 +8,8 @@ import httpx
 import pytest
 from sqlalchemy import Engine, update
 
-from service.registry import alias_routes
-from service.registry.alias_routes import PROOF_WAIT_S
+from service.registry import routes
+from service.registry.routes import PROOF_WAIT_S
 from service.registry.tables import Proof
 from service.storage.database import POOL_SIZE, writing
 from tests.service import trained
@@ -87,7 +87,7 @@ def test_moves_that_wait_hold_no_connection_and_nobody_up(
     client: httpx.Client, engine: Engine, pending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # On a busy machine what happens meanwhile takes longer than callers are kept waiting.
-    monkeypatch.setattr(alias_routes, "PROOF_WAIT_S", 60.0)
+    monkeypatch.setattr(routes, "PROOF_WAIT_S", 60.0)
     body = {"version": 1, "canary": {"version": 2, "percent": 5}}
     count = POOL_SIZE + 10
     with ThreadPoolExecutor(count) as threads:

@@ -11,8 +11,8 @@ import pytest
 from descent.spec import RunConfig
 from models.data import Integers, read_rows, read_table
 from models.export.card import golden_rows
-from models.training.split import split_table
-from service.proofs import rows
+from models.training.scores import split_table
+from service.proofs import ways
 from tests.service.proofs import proved
 from tests.service.proofs.proved import FEATURES, ROWS, TYPES, Proved, houses
 
@@ -69,10 +69,10 @@ def test_a_sample_has_a_most_and_is_the_same_each_time(tmp_path: Path) -> None:
     columns = {name: cells * 20 for name, cells in houses().items()}
     model = proved.train(tmp_path, columns, split={"type": "none"}, features=["size"], epochs=1)
     first, again = model.sample(), model.sample()
-    assert first.rows == rows.MOST_ROWS
+    assert first.rows == ways.MOST_ROWS
     assert first.columns == again.columns
     assert first.places is not None
-    assert len(set(first.places.tolist())) == rows.MOST_ROWS
+    assert len(set(first.places.tolist())) == ways.MOST_ROWS
     assert np.all(np.diff(first.places) > 0)
 
 

@@ -12,8 +12,7 @@ from models import checkpoint
 from models.data import Floats
 from models.export.card import TOLERANCE, differences, golden
 from service.proofs import ways
-from service.proofs.rows import Sample
-from service.proofs.ways import WAYS, Answered, Subject, Way
+from service.proofs.ways import WAYS, Answered, Sample, Subject, Way
 from service.runs.plan import MAX_PARAMETERS
 from tests.service.proofs import proved
 from tests.service.proofs.proved import CLASSES, ROWS, Proved, houses

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.protocols import binary
+from service.protocols import tensors
 
 
 @pytest.fixture
@@ -142,16 +142,16 @@ def test_tensors_of_another_content_type_or_compressed_are_not_read(client: http
 def test_what_is_written_as_bytes_is_read_as_the_same_values(
     datatype: str, values: list[Any]
 ) -> None:
-    raw = memoryview(binary.encode(values, datatype))
-    assert binary.decode(raw, datatype, len(values)) == values
+    raw = memoryview(tensors.encode(values, datatype))
+    assert tensors.decode(raw, datatype, len(values)) == values
 
 
 def test_an_answer_that_there_is_not_has_a_stand_in_of_its_datatype() -> None:
     for datatype, expected in (("INT64", 0), ("BOOL", False), ("BYTES", "")):
-        raw = memoryview(binary.encode([None], datatype))
-        assert binary.decode(raw, datatype, 1) == [expected]
+        raw = memoryview(tensors.encode([None], datatype))
+        assert tensors.decode(raw, datatype, 1) == [expected]
 
 
 def test_a_byte_that_is_neither_true_nor_false_is_refused() -> None:
     with pytest.raises(ValueError, match="0 or 1"):
-        binary.decode(memoryview(b"\x02"), "BOOL", 1)
+        tensors.decode(memoryview(b"\x02"), "BOOL", 1)

@@ -8,14 +8,14 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict, Fenced
-from service.jobs import deaths, life, queue
+from service.jobs import life, queue
 from service.jobs.kind import Tenure
 from service.proofs.kind import PROOFS
 from service.proofs.messages import Compared
-from service.registry import aliases, proofs, versions
+from service.registry import aliases, versions
 from service.registry.aliases import Pointer, Pointing
-from service.registry.proofs import verdict
 from service.registry.tables import Alias, Proof
+from service.registry.versions import verdict
 from service.runs import lifecycle
 from service.storage.database import reading, writing
 from tests.service import trained
@@ -32,7 +32,7 @@ DETAILS: dict[str, Any] = {
     "tolerance": 1e-5,
     "seconds": 0.1,
 }
-WRONG = deaths.problem("proof_failed", "By csv row 2 of the dataset is answered 1: 0.5 apart.")
+WRONG = life.problem("proof_failed", "By csv row 2 of the dataset is answered 1: 0.5 apart.")
 CHAMPION = Pointer("scores", "champion")
 
 
@@ -87,7 +87,7 @@ def test_a_proof_is_made_in_the_transaction_that_makes_the_version(
         run = lifecycle.get(session, scores.run_id)
         stored = lifecycle.find_checkpoint(session, run, scores.checkpoint_id)
         made = lifecycle.register(session, run, stored, "scores", {"signature": {}})
-        found = proofs.of_versions(session, "scores", [made.version])
+        found = versions.of_versions(session, "scores", [made.version])
         assert verdict(found[made.version]) == "pending"
     assert all_proofs(engine) == before
 
@@ -95,15 +95,15 @@ def test_a_proof_is_made_in_the_transaction_that_makes_the_version(
 def test_a_comparison_ends_a_proof_and_is_kept(engine: Engine, pending: int) -> None:
     end(engine, None)
     with reading(engine) as session:
-        proof = proofs.of_versions(session, "scores", [pending])[pending]
+        proof = versions.of_versions(session, "scores", [pending])[pending]
         assert (verdict(proof), proof.details, proof.error) == ("passed", DETAILS, None)
-        assert proofs.pending(session, "scores", [1, pending]) is None
+        assert versions.pending(session, "scores", [1, pending]) is None
 
 
 def test_a_difference_ends_it_with_a_sentence(engine: Engine, pending: int) -> None:
     end(engine, WRONG)
     with reading(engine) as session:
-        proof = proofs.of_versions(session, "scores", [pending])[pending]
+        proof = versions.of_versions(session, "scores", [pending])[pending]
         assert (verdict(proof), proof.details, proof.error) == ("failed", DETAILS, WRONG)
 
 
@@ -113,7 +113,7 @@ def test_one_that_kills_its_process_thrice_fails(engine: Engine, pending: int) -
             proof = claimed(session, now=now)
             life.crashed(session, proof.id, proof.attempt, "killed by SIGSEGV", now=now)
     with reading(engine) as session:
-        proof = proofs.of_versions(session, "scores", [pending])[pending]
+        proof = versions.of_versions(session, "scores", [pending])[pending]
         assert (verdict(proof), proof.attempt) == ("failed", 3)
         assert proof.error is not None
         assert "SIGSEGV" in proof.error["detail"]
@@ -123,7 +123,7 @@ def test_one_whose_worker_is_gone_is_made_by_another(engine: Engine, pending: in
     with writing(engine) as session:
         proof = claimed(session)
         assert life.rescue(session, proof.id, 1, now=LEASE + 1)
-        assert verdict(proofs.of_versions(session, "scores", [pending])[pending]) == "pending"
+        assert verdict(versions.of_versions(session, "scores", [pending])[pending]) == "pending"
         assert claimed(session, "w2", now=LEASE + 2).attempt == 2
 
 
@@ -153,7 +153,7 @@ def test_a_late_write_is_refused_and_changes_nothing(
 def test_a_verdict_stands(engine: Engine, pending: int) -> None:
     end(engine, WRONG)
     with reading(engine) as session:
-        proof = proofs.of_versions(session, "scores", [pending])[pending]
+        proof = versions.of_versions(session, "scores", [pending])[pending]
     with pytest.raises(Fenced), writing(engine) as session:
         conclude(session, proof.id, 1, None)
 
@@ -161,7 +161,7 @@ def test_a_verdict_stands(engine: Engine, pending: int) -> None:
 @pytest.mark.parametrize("is_begun", [False, True])
 def test_it_goes_with_its_version(engine: Engine, pending: int, *, is_begun: bool) -> None:
     with writing(engine) as session:
-        proof = claimed(session) if is_begun else proofs.pending(session, "scores", [pending])
+        proof = claimed(session) if is_begun else versions.pending(session, "scores", [pending])
         assert proof is not None
         versions.unregister(session, "scores", pending)
     with reading(engine) as session:
@@ -226,7 +226,7 @@ def test_a_rollback_goes_to_no_version_that_is_not_proved(
     point(engine, pending)
     point(engine, 1)
     with writing(engine) as session:  # as after a restore of an older database, say
-        proofs.of_versions(session, "scores", [pending])[pending].state = "failed"
+        versions.of_versions(session, "scores", [pending])[pending].state = "failed"
     with pytest.raises(Conflict) as refused, writing(engine) as session:
         aliases.rollback(session, CHAMPION, pending, lambda _found: None)
     assert refused.value.code == "proof_not_passed"

@@ -5,7 +5,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from service.errors import Fenced
-from service.jobs import deaths, events
+from service.jobs import events, life
 from service.runs import lifecycle, metrics
 from service.runs.lifecycle import fall_back
 from service.runs.tables import Checkpoint, Event, Run
@@ -94,7 +94,7 @@ def test_what_no_training_can_go_on_from_is_passed_over(engine: Engine) -> None:
 def test_a_retry_leaves_the_checkpoints_of_the_run_that_it_continues_alone(engine: Engine) -> None:
     with writing(engine) as session:
         old, (older, damaged) = trained(session, 3, 5)
-        lifecycle.fail(session, old.id, 2, deaths.problem("out_of_memory", "x"))
+        lifecycle.fail(session, old.id, 2, life.problem("out_of_memory", "x"))
         lifecycle.retry(session, old.id)
         run = claim(session)
         found = fall_back(session, run.id, 1, damaged)

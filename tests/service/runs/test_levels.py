@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, select
 
-from service.runs import levels, lifecycle, metrics
+from service.runs import lifecycle, metrics
 from service.runs.tables import Metric, Run
 from service.storage.database import create_database, reading, writing
 from tests.engines import statements_of
@@ -71,7 +71,7 @@ def drawn(engine: Engine, run_id: str, after: int = 0) -> list[dict[str, Any]]:
     with reading(engine) as session:
         run = session.get(Run, run_id)
         assert run is not None
-        assert levels.level_for(run.metric_seq - after, POINTS) > 0
+        assert metrics.level_for(run.metric_seq - after, POINTS) > 0
         query = metrics.Query(after, max_points=POINTS)
         page = metrics.page(session, run, query, is_terminal=False)
     assert page.downsampled
@@ -144,7 +144,7 @@ def test_only_rows_that_tell_and_the_last_ones_are_read(sqlite_url: str) -> None
 
 
 def test_few_rows_are_read_as_they_are() -> None:
-    assert levels.level_for(10_000, 4000) == 0
-    assert levels.level_for(1_000_000, 4000) == 2
-    assert levels.level_for(1_000_000, 2400) == 3
-    assert levels.level_for(10_000_000, 2400) == 4
+    assert metrics.level_for(10_000, 4000) == 0
+    assert metrics.level_for(1_000_000, 4000) == 2
+    assert metrics.level_for(1_000_000, 2400) == 3
+    assert metrics.level_for(10_000_000, 2400) == 4

@@ -26,11 +26,11 @@ from sqlalchemy import Engine, delete, select
 from sqlalchemy.orm import Session
 
 from service.errors import Fenced
-from service.ids import new_id
-from service.jobs import deaths, queue
+from service.jobs import life, queue
 from service.runs import lifecycle, metrics
 from service.runs.tables import Checkpoint, Run
 from service.storage.blobs import LocalBlobs
+from service.storage.columns import new_id
 from service.storage.database import reading, writing
 from tests.service.rows import add_dataset, all_writes, checkpoint_row, everything_of, metric_rows
 from tests.service.runs import reference
@@ -47,7 +47,7 @@ WORKERS = st.sampled_from(["w1", "w2"])
 VALUES = st.lists(st.sampled_from([0.5, 2.0, float("nan"), float("-inf")]), min_size=1, max_size=4)
 NAMED = {"nan": "NaN", "-inf": "-Infinity"}
 PICK = st.integers(0, 99)
-DIVERGED = deaths.problem("diverged", "It diverged.")
+DIVERGED = life.problem("diverged", "It diverged.")
 
 
 def an_attempt(life: Any) -> bool:

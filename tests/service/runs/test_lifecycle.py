@@ -5,7 +5,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict, NotFound
-from service.jobs import deaths, events, life, queue
+from service.jobs import events, life, queue
 from service.runs import lifecycle, metrics
 from service.runs.representation import run_body
 from service.runs.tables import Checkpoint, Event, Run
@@ -178,7 +178,7 @@ def test_a_retry_is_a_new_run_from_the_last_checkpoint(engine: Engine) -> None:
         metrics.append(session, run.id, 1, metric_rows(1, 3), {})
         checkpoint = checkpoint_at(run, 3)
         lifecycle.add_checkpoint(session, run.id, 1, checkpoint, is_resumable=True)
-        lifecycle.fail(session, run.id, 1, deaths.problem("out_of_memory", "x"))
+        lifecycle.fail(session, run.id, 1, life.problem("out_of_memory", "x"))
         again = lifecycle.retry(session, run.id)
         claimed = lifecycle.claim(session, "w1", lease_s=LEASE)
     assert again.id != run.id

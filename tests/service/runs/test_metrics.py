@@ -5,9 +5,9 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from service.errors import Fenced
-from service.ids import new_id
 from service.runs import lifecycle, metrics
 from service.runs.tables import Checkpoint, Run
+from service.storage.columns import new_id
 from service.storage.database import writing
 from tests.service.rows import add_run, metric_rows
 

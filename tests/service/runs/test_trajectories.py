@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from descent import schemas
 from models.training.interface import Frame
-from service.runs import lifecycle, metrics, trajectories
+from service.runs import lifecycle, metrics
 from service.storage.database import writing
 from tests.service.rows import add_run, metric_rows
 from tests.service.runs.test_metrics import resumed_from, running
@@ -42,40 +42,40 @@ def frames(first: int, last: int, value: float = 0.1) -> list[Frame]:
 
 
 def epochs(session: Session, run_id: str) -> list[int]:
-    return trajectories.page(session, run_id, -1, 100).epochs
+    return metrics.page_of_frames(session, run_id, -1, 100).epochs
 
 
 def test_frames_whose_commit_was_not_heard_of_are_stored_once(engine: Engine) -> None:
     with writing(engine) as session:
         run = running(session)
-        trajectories.begin(session, run.id, SUBJECT, frames(0, 0))
-        trajectories.append(session, run.id, frames(1, 3))
-        trajectories.append(session, run.id, frames(2, 5))
+        metrics.begin_trajectory(session, run.id, SUBJECT, frames(0, 0))
+        metrics.append_frames(session, run.id, frames(1, 3))
+        metrics.append_frames(session, run.id, frames(2, 5))
         assert epochs(session, run.id) == [0, 1, 2, 3, 4, 5]
 
 
 def test_a_resumed_attempt_replaces_the_frames_after_its_checkpoint(engine: Engine) -> None:
     with writing(engine) as session:
         run = running(session)
-        trajectories.begin(session, run.id, SUBJECT, frames(0, 0))
+        metrics.begin_trajectory(session, run.id, SUBJECT, frames(0, 0))
         metrics.append(session, run.id, 1, metric_rows(1, 3), {})
-        trajectories.append(session, run.id, frames(1, 7))
+        metrics.append_frames(session, run.id, frames(1, 7))
         run = resumed_from(session, run, 3)
         assert epochs(session, run.id) == [0, 1, 2, 3]
-        trajectories.begin(session, run.id, SUBJECT, frames(3, 3, 9.0))
-        trajectories.append(session, run.id, frames(4, 4, 9.0))
-        page = trajectories.page(session, run.id, 2, 100)
+        metrics.begin_trajectory(session, run.id, SUBJECT, frames(3, 3, 9.0))
+        metrics.append_frames(session, run.id, frames(4, 4, 9.0))
+        page = metrics.page_of_frames(session, run.id, 2, 100)
     assert [frame.tolist()[0] for frame in page.frames] == [pytest.approx(0.1), 9.0]
 
 
 def test_a_run_that_is_deleted_takes_its_frames_along(engine: Engine) -> None:
     with writing(engine) as session:
         run = running(session)
-        trajectories.begin(session, run.id, SUBJECT, frames(0, 0))
+        metrics.begin_trajectory(session, run.id, SUBJECT, frames(0, 0))
         lifecycle.succeed(session, run.id, 1, {})
         lifecycle.delete(session, run.id)
     with writing(engine) as session:
-        page = trajectories.page(session, run.id, -1, 100)
+        page = metrics.page_of_frames(session, run.id, -1, 100)
     assert (page.subject, page.epochs) == (None, [])
 
 
@@ -83,9 +83,9 @@ def test_a_run_that_is_deleted_takes_its_frames_along(engine: Engine) -> None:
 def run_id(engine: Engine) -> str:
     with writing(engine) as session:
         run = running(session)
-        trajectories.begin(session, run.id, SUBJECT, frames(0, 0))
+        metrics.begin_trajectory(session, run.id, SUBJECT, frames(0, 0))
         metrics.append(session, run.id, 1, metric_rows(1, 4), {})
-        trajectories.append(session, run.id, frames(1, 4))
+        metrics.append_frames(session, run.id, frames(1, 4))
         return run.id
 
 

@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 from service.errors import BlobCorrupt, StorageUnavailable
 from service.settings import Settings
 from service.storage.blobs import CHUNK, BlobMissing, BlobStore, LocalBlobs, read_blob
-from service.storage.s3 import PART, Patience, S3Blobs
-from service.storage.stores import open_store
+from service.storage.s3 import PART, Patience, S3Blobs, open_store
 from tests.storage import Place
 
 pytestmark = pytest.mark.both_databases

@@ -10,16 +10,22 @@ import pytest
 from sqlalchemy import Engine, delete, select
 
 from service.errors import NotFound, StorageUnavailable
-from service.ids import new_id
 from service.runs import lifecycle
 from service.runs.tables import Checkpoint, Run
 from service.storage import references
 from service.storage.blobs import BlobStore, digest_of, read_blob
-from service.storage.collection import collect, collecting, remove
-from service.storage.columns import Table
+from service.storage.columns import Table, new_id
 from service.storage.database import reading, writing
-from service.storage.references import PIN_S, PinLost, needless
-from service.storage.tables import Blob, BlobPin
+from service.storage.references import (
+    PIN_S,
+    Blob,
+    BlobPin,
+    PinLost,
+    collect,
+    collecting,
+    needless,
+    remove,
+)
 from tests.engines import statements_of
 from tests.service.rows import add_run
 from tests.storage import Place

@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import Engine
 
 from service.settings import Settings
-from service.storage.collection import collect
 from service.storage.database import writing
+from service.storage.references import collect
 from tests.service.rows import add_run
 from tests.storage import Place
 

@@ -11,15 +11,14 @@ from sqlalchemy import Engine, text, update
 
 from service.access import keys
 from service.app import create_app
-from service.batch.tables import BatchPrediction
-from service.datasets.tables import Dataset
-from service.ids import new_id
+from service.batch.lifecycle import BatchPrediction
+from service.datasets.versions import Dataset
 from service.jobs import life
 from service.registry.tables import Alias, AliasMove, Model, ModelVersion, Proof
 from service.runs import metrics
 from service.runs.tables import Run
 from service.settings import Settings
-from service.storage.columns import utc_now
+from service.storage.columns import new_id, utc_now
 from service.storage.database import writing
 from tests.engines import statements_of
 from tests.service.rows import add_dataset, add_run, checkpoint_at, metric_rows

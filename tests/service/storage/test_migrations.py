@@ -12,7 +12,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, inspect, select, text
 from sqlalchemy.orm import Session
 
-from service.datasets.tables import Parse
+from service.datasets.versions import Parse
 from service.storage.columns import Table
 from service.storage.database import (
     MIGRATIONS,

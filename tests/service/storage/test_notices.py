@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
-from service.storage import notices
+from service.storage import database
 from service.storage.database import create_database, writing
 
 PATIENCE_S = 20.0
@@ -20,17 +20,17 @@ def postgres(fresh_postgres_url: str) -> Iterator[Engine]:
     engine.dispose()
 
 
-def is_readable(listener: notices.Listener, timeout_s: float) -> bool:
+def is_readable(listener: database.Listener, timeout_s: float) -> bool:
     return bool(select.select([listener], [], [], timeout_s)[0])
 
 
 def test_a_commit_wakes_a_listener_of_its_channel_alone(postgres: Engine) -> None:
-    queue, events = (notices.Listener(postgres, c) for c in (notices.QUEUE, notices.EVENTS))
+    queue, events = (database.Listener(postgres, c) for c in (database.QUEUE, database.EVENTS))
     assert queue.connect()
     assert events.connect()
     with writing(postgres) as session:
-        notices.tell(session, notices.EVENTS)
-        notices.tell(session, notices.EVENTS)
+        database.tell(session, database.EVENTS)
+        database.tell(session, database.EVENTS)
         assert not is_readable(events, 0.1), "nothing is committed"
     assert is_readable(events, PATIENCE_S)
     assert events.drain()
@@ -41,7 +41,7 @@ def test_a_commit_wakes_a_listener_of_its_channel_alone(postgres: Engine) -> Non
 
 
 def test_a_listener_notices_that_its_connection_is_lost(postgres: Engine) -> None:
-    listener = notices.Listener(postgres, notices.QUEUE)
+    listener = database.Listener(postgres, database.QUEUE)
     assert listener.connect()
     with writing(postgres) as session:
         session.execute(
@@ -59,23 +59,23 @@ def test_a_listener_notices_that_its_connection_is_lost(postgres: Engine) -> Non
 
 def test_an_embedded_database_has_nothing_to_listen_to(tmp_path: Path) -> None:
     engine = create_database(f"sqlite:///{tmp_path / 'some.sqlite3'}")
-    assert not notices.Listener(engine, notices.QUEUE).connect()
+    assert not database.Listener(engine, database.QUEUE).connect()
     engine.dispose()
 
 
 def test_an_engine_rings_once_for_each_channel_after_the_commit(engine: Engine) -> None:
     rung: list[str] = []
-    notices.ring_on_commit(engine, rung.append)
+    database.ring_on_commit(engine, rung.append)
     with writing(engine) as session:
-        for channel in (notices.QUEUE, notices.EVENTS, notices.QUEUE):
-            notices.tell(session, channel)
+        for channel in (database.QUEUE, database.EVENTS, database.QUEUE):
+            database.tell(session, channel)
         assert rung == []
-    assert sorted(rung) == sorted([notices.QUEUE, notices.EVENTS])
+    assert sorted(rung) == sorted([database.QUEUE, database.EVENTS])
 
 
 def test_what_is_rolled_back_rings_for_nobody(engine: Engine) -> None:
     rung: list[str] = []
-    notices.ring_on_commit(engine, rung.append)
+    database.ring_on_commit(engine, rung.append)
     with pytest.raises(ZeroDivisionError):
         _fail_after_telling(engine)
     assert rung == []
@@ -83,5 +83,5 @@ def test_what_is_rolled_back_rings_for_nobody(engine: Engine) -> None:
 
 def _fail_after_telling(engine: Engine) -> None:
     with writing(engine) as session:
-        notices.tell(session, notices.QUEUE)
+        database.tell(session, database.QUEUE)
         raise ZeroDivisionError

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, select, update
 
 from service import system
 from service.jobs import queue
-from service.jobs.tables import Worker
+from service.jobs.kind import Worker
 from service.runs import lifecycle
 from service.runs.tables import Run
 from service.storage import database

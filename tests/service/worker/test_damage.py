@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from service.datasets.tables import DatasetVersion
+from service.datasets.versions import DatasetVersion
 from service.jobs import events
-from service.predict.cache import Predictors
-from service.registry.checkpoints import ModelDamaged
+from service.predict.directory import Predictors
+from service.registry.serving import ModelDamaged
 from service.runs import lifecycle
 from service.runs.tables import Checkpoint, Event
-from service.storage.collection import collect
 from service.storage.database import create_database, reading, writing
+from service.storage.references import collect
 from tests.conftest import MakeDatabase, MakePlace
 from tests.service.worker.workplace import Workplace, until
 from tests.storage import KINDS, Place

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from service.worker.devices import Gpu, choose_gpu, found_gpus
+from service.worker.machine import Gpu, choose_gpu, found_gpus
 
 TWO = [Gpu("cuda:0", "A", {}), Gpu("cuda:1", "A", {})]
 

@@ -11,13 +11,13 @@ from sqlalchemy.orm import Session
 
 from service.batch import kind as batch_kind
 from service.errors import Fenced
-from service.jobs import deaths
+from service.jobs import life
 from service.proofs import kind as proof_kind
 from service.runs import kind as run_kind
 from service.runs import lifecycle, metrics
 from service.runs.tables import Run
 from service.storage.database import writing
-from service.worker import attempts, reports, supervisor
+from service.worker import attempts, supervisor
 from tests.service.rows import add_run, checkpoint_at, everything_of, metric_rows
 from tests.service.runs.test_lifecycle import LEASE, start
 
@@ -45,7 +45,7 @@ WRITERS = ("life", "lifecycle", "metrics", "queue")
 
 def called_by_workers() -> Iterator[tuple[str, Callable[..., object]]]:
     """Yield each function that writes about jobs and that the worker or a kind of job calls."""
-    for module in (supervisor, attempts, reports, run_kind, batch_kind, proof_kind):
+    for module in (supervisor, attempts, run_kind, batch_kind, proof_kind):
         for node in ast.walk(ast.parse(inspect.getsource(module))):
             if (
                 isinstance(node, ast.Call)
@@ -78,7 +78,7 @@ STALE: dict[str, Callable[[Session, Run], object]] = {
     "a line of the log": lambda s, run: lifecycle.log(s, run.id, 1, "late"),
     "the start": lambda s, run: lifecycle.started(s, run.id, 1, {}),
     "a success": lambda s, run: lifecycle.succeed(s, run.id, 1, {}),
-    "a failure": lambda s, run: lifecycle.fail(s, run.id, 1, deaths.problem("diverged", "x")),
+    "a failure": lambda s, run: lifecycle.fail(s, run.id, 1, life.problem("diverged", "x")),
     "a stop": lambda s, run: lifecycle.stopped(s, run.id, 1),
     "a crash": lambda s, run: lifecycle.crashed(s, run.id, 1, "x"),
 }

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.jobs.messages import StopOrder
+from service.jobs.pipe import StopOrder
 from service.worker.launch import LocalChild
 
 Pipe = tuple[LocalChild, socket.socket]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from service.runs.kind import RUNS
 from service.runs.messages import TrainingJob
-from service.worker import owners
+from service.worker import machine
 from service.worker.launch import LocalLauncher
 
 
@@ -26,19 +26,19 @@ def test_an_owner_is_dead_only_when_its_trainers_are_gone_too(tmp_path: Path) ->
         saving_s=0.0,
         checkpoint_s=0.0,
     )
-    with owners.alive(locks, "first") as lock:
+    with machine.alive(locks, "first") as lock:
         launcher = LocalLauncher([RUNS.module])
         child = launcher.start(RUNS.module, job, tmp_path, lock)
     try:
-        assert owners.dead(locks) == []
+        assert machine.dead(locks) == []
     finally:
         child.kill()
         child.exit_code()
         launcher.close()
-    assert owners.dead(locks) == ["first"]
+    assert machine.dead(locks) == ["first"]
 
 
 def test_an_owner_that_lives_is_not_dead(tmp_path: Path) -> None:
-    with owners.alive(tmp_path, "first"):
-        assert owners.dead(tmp_path) == []
-    assert owners.dead(tmp_path) == ["first"]
+    with machine.alive(tmp_path, "first"):
+        assert machine.dead(tmp_path) == []
+    assert machine.dead(tmp_path) == ["first"]

@@ -13,14 +13,14 @@ from sqlalchemy import Engine
 
 from service.errors import StorageUnavailable
 from service.jobs.kind import Site
-from service.jobs.messages import Message, Obeyed
-from service.kinds import KINDS
+from service.jobs.pipe import Message, Obeyed
 from service.runs import lifecycle
 from service.runs.kind import RUNS
 from service.runs.messages import CheckpointFile, TrainingBegan, TrainingJob
 from service.settings import Settings
 from service.storage.blobs import BlobStore, LocalBlobs
 from service.storage.database import reading
+from service.work import KINDS
 from service.worker.launch import NOTHING
 from service.worker.supervisor import Supervisor
 from tests.service.worker.workplace import Workplace, until

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from service.jobs.tables import Worker
+from service.jobs.kind import Worker
 from service.runs import lifecycle
 from service.runs.tables import Checkpoint, Event
 from service.storage.database import create_database, reading, writing

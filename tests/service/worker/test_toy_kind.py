@@ -13,18 +13,16 @@ from sqlalchemy import Engine, MetaData, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from service.errors import Fenced
-from service.ids import new_id
-from service.jobs import deaths, life, queue
-from service.jobs.kind import Kind, Site, Tenure
-from service.jobs.messages import Failure, Heartbeat, Obeyed
-from service.jobs.tables import JOB_TABLES, Job
+from service.jobs import life, queue
+from service.jobs.kind import JOB_TABLES, MOST, SENTENCES, Job, Kind, Site, Tenure
+from service.jobs.pipe import Failure, Heartbeat, Obeyed
 from service.settings import Settings
 from service.storage.blobs import LocalBlobs
-from service.storage.columns import Json, Table
+from service.storage.columns import Json, Table, new_id
 from service.storage.database import reading, writing
 from service.storage.references import Stored
-from service.worker.devices import Gpu
 from service.worker.launch import LocalLauncher, WarmProcess
+from service.worker.machine import Gpu
 from service.worker.supervisor import Supervisor
 from tests.service.worker.toy import Counted, Done, ToyInput
 from tests.service.worker.workplace import until
@@ -32,7 +30,7 @@ from tests.service.worker.workplace import until
 pytestmark = pytest.mark.slow
 
 MANY = 1_000_000  # counts; a toy takes hours for them
-LAST_DEATH = deaths.MOST["worker_lost"] - 1  # deaths after which the next one ends a job
+LAST_DEATH = MOST["worker_lost"] - 1  # deaths after which the next one ends a job
 
 
 # ---- the declaration ----------------------------------------------------------------------------
@@ -51,7 +49,7 @@ class ToyJob(Job, ToyTable):
     prefix = "toy"
     noun = "toy"
     plural = "toys"
-    deaths = deaths.SENTENCES | {"worker_lost": "The toy broke {streak} times ({words})."}
+    deaths = SENTENCES | {"worker_lost": "The toy broke {streak} times ({words})."}
 
     __tablename__ = "toys"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.worker import owners
+from service.worker import machine
 from service.worker.launch import LocalChild, LocalLauncher, WarmProcess
 from tests.chaos.processes import children
 from tests.service.worker import toy
@@ -121,14 +121,14 @@ def test_a_lock_is_kept_by_the_attempt_that_was_given_it_and_by_no_other(
     folders = [tmp_path / name for name in ("locks", "first", "second")]
     for folder in folders:
         folder.mkdir()
-    with owners.alive(folders[0], "owner") as lock:
+    with machine.alive(folders[0], "owner") as lock:
         first = launcher.start(toy.__name__, ENDLESS, folders[1], lock)
         second = launcher.start(toy.__name__, ENDLESS, folders[2])
         counted(first)
         counted(second)
-    assert owners.dead(folders[0]) == []
+    assert machine.dead(folders[0]) == []
     end(first)
-    assert owners.dead(folders[0]) == ["owner"]
+    assert machine.dead(folders[0]) == ["owner"]
     end(second)
 
 

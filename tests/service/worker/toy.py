@@ -8,9 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel
 
-from service.jobs.messages import Heartbeat, Message
-from service.jobs.pipe import Channel
-from service.jobs.process import StopOrdered, last_message
+from service.jobs.pipe import Channel, Heartbeat, Message, StopOrdered, last_message
 
 PAUSE_S = 0.01  # seconds between two counts
 

@@ -16,16 +16,16 @@ import pyarrow.parquet as pq
 from sqlalchemy import Engine, select
 
 from descent.spec import RunConfig
-from service.datasets.tables import Dataset, DatasetVersion
-from service.ids import new_id
-from service.jobs.tables import Worker
+from service.datasets.versions import Dataset, DatasetVersion
+from service.jobs.kind import Worker
 from service.runs import lifecycle, metrics
 from service.runs.plan import make_plan
 from service.runs.tables import Run
 from service.settings import Settings
 from service.storage.blobs import BlobStore
+from service.storage.columns import new_id
 from service.storage.database import reading, writing
-from service.storage.stores import open_store
+from service.storage.s3 import open_store
 from tests.warm import Forked, Parent
 
 TICK = 0.02  # seconds between two looks at what another process does

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.errors import BadRequest
-from service.http.strict_json import MAX_DEPTH, strict_json
+from service.http.validation import MAX_DEPTH, strict_json
 
 NUMBERS = ("1", "-0", "1.5", "1e400", "0.1234567890123456789", "01", "NaN")
 HUGE = ("9223372036854775807", "9223372036854775808", "-9223372036854775809")

@@ -1,13 +1,15 @@
 """The devices of this machine, as far as its driver tells without torch, and their assignment."""
 
+import fcntl
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from service.jobs.process import OWN_DEVICE
+from service.jobs.pipe import OWN_DEVICE
 
 DRIVER = Path("/proc/driver/nvidia/gpus")
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -68,3 +70,36 @@ def choose_gpu(asked: str | None, gpus: Sequence[Gpu], held: Iterable[str]) -> G
         counts = Counter(held)
         return min(gpus, key=lambda gpu: counts[gpu.name], default=None)
     return next((gpu for gpu in gpus if gpu.name == asked), None)
+
+
+@contextmanager
+def alive(folder: Path, owner: str) -> Iterator[int]:
+    """Hold the lock of `owner` for the block; gives its descriptor, for children to inherit."""
+    folder.mkdir(parents=True, exist_ok=True)
+    unseen = folder / f".{owner}"  # until it is locked, or another worker would take us for dead
+    with unseen.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        unseen.rename(folder / owner)
+        yield file.fileno()
+
+
+def dead(folder: Path) -> list[str]:
+    """Return the owners that have ended, with all their attempts: their lock is free."""
+    found = (path for path in folder.iterdir() if not path.name.startswith("."))
+    return [path.name for path in found if _is_free(path)]
+
+
+def forget(folder: Path, owner: str) -> None:
+    """Remove the lock of an owner that has ended and holds no job."""
+    (folder / owner).unlink(missing_ok=True)
+
+
+def _is_free(path: Path) -> bool:
+    try:
+        with path.open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return False
+    return True
