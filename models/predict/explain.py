@@ -29,7 +29,7 @@ CHUNK = 2 * 10**6
 
 
 @dataclass(frozen=True)
-class Explanation:
+class RowContributions:
     """The explanation of one predicted number: `base` plus the contributions."""
 
     base: float
@@ -46,7 +46,7 @@ def most_rows(features: Features, stack: Stack) -> int:
     return MAX_WORK // max(1, goals * PASSES * _points(features, stack) * stack.parameters)
 
 
-def explain(features: Features, stack: Stack, table: Table) -> list[dict[str, Explanation]]:
+def explain(features: Features, stack: Stack, table: Table) -> list[dict[str, RowContributions]]:
     """Explain every row of the table, in order.
 
     Each row has an explanation per target, or for classes one of the predicted class, by its name.
@@ -98,7 +98,7 @@ def _explain_goal(
     base: Floats,
     goal: Integers,
     points: int,
-) -> list[Explanation]:
+) -> list[RowContributions]:
     gradients = _mean_gradients(features, layers, x, base, goal, points)
     shares = gradients * (x - base)
     starts = np.cumsum([0, *(column.width for column in features.inputs)])[:-1]
@@ -112,7 +112,7 @@ def _explain_goal(
     parts = parts + shares_of_gap * (end - begin - parts.sum(axis=1))[:, None]
     names = [column.name for column in features.inputs]
     return [
-        Explanation(start, dict(zip(names, row, strict=True)))
+        RowContributions(start, dict(zip(names, row, strict=True)))
         for start, row in zip(begin.tolist(), parts.tolist(), strict=True)
     ]
 

@@ -21,11 +21,11 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from service.errors import ServiceError, Unauthorized
 from service.settings import Settings
-from service.storage.columns import Id, Table, new_id, utc_now
+from service.storage.columns import Id, SqlTable, new_id, utc_now
 from service.storage.database import reading
 
 
-class Key(Table):
+class Key(SqlTable):
     """An API key; only the SHA-256 of its secret is kept."""
 
     __tablename__ = "keys"

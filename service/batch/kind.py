@@ -20,7 +20,7 @@ from service.jobs.pipe import Began, Failure, Heartbeat, Obeyed
 from service.registry import versions
 from service.registry.versions import fetch_model
 from service.storage.database import reading, writing
-from service.storage.references import Stored
+from service.storage.references import HeldBlob
 
 log = structlog.get_logger("worker")
 
@@ -71,7 +71,7 @@ def _fetch_chunks(
 
 
 def write(
-    session: Session, tenure: Tenure, message: ChunkFile | ResultFile, held: Stored | None
+    session: Session, tenure: Tenure, message: ChunkFile | ResultFile, held: HeldBlob | None
 ) -> None:
     """Make a chunk or the result visible; its bytes are stored."""
     if held is None:

@@ -21,11 +21,11 @@ from service.jobs import life, queue
 from service.jobs.kind import Job
 from service.registry import versions
 from service.registry.tables import ModelVersion
-from service.storage.columns import BlobDigest, Id, Json, Table, new_id
-from service.storage.references import Stored
+from service.storage.columns import BlobDigest, Id, Json, SqlTable, new_id
+from service.storage.references import HeldBlob
 
 
-class BatchPrediction(Job, Table):
+class BatchPrediction(Job, SqlTable):
     """Predictions of a model version for all rows of a dataset version, which become a dataset."""
 
     prefix = "batch"
@@ -64,7 +64,7 @@ class BatchPrediction(Job, Table):
     result_id: Mapped[str | None] = mapped_column(Id)
 
 
-class BatchChunk(Table):
+class BatchChunk(SqlTable):
     """A part of the rows that is done: the new columns of it are a blob."""
 
     __tablename__ = "batch_chunks"
@@ -88,7 +88,7 @@ Body = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Order:
+class BatchOrder:
     """What is to be predicted: rows of a dataset version, by a version of a model."""
 
     name: str
@@ -112,7 +112,7 @@ class Chunk:
     counts: Body
 
 
-def submit(session: Session, order: Order) -> BatchPrediction:
+def submit(session: Session, order: BatchOrder) -> BatchPrediction:
     """Store the job as queued."""
     job = BatchPrediction(
         id=new_id("batch"),
@@ -138,7 +138,7 @@ def chunks_of(session: Session, job_id: str) -> Sequence[BatchChunk]:
     ).all()
 
 
-def add_chunk(session: Session, job_id: str, attempt: int, chunk: Chunk, held: Stored) -> None:
+def add_chunk(session: Session, job_id: str, attempt: int, chunk: Chunk, held: HeldBlob) -> None:
     """Add a chunk whose bytes are stored; one that was added already is left as it is."""
     job = queue.hold(session, BatchPrediction, job_id, attempt)
     last = select(func.max(BatchChunk.number)).where(BatchChunk.batch_id == job_id)
@@ -175,7 +175,7 @@ def drop_chunks(session: Session, job_id: str, attempt: int, first: int) -> None
 
 
 def succeed(
-    session: Session, job_id: str, attempt: int, profiles: list[Body], held: Stored
+    session: Session, job_id: str, attempt: int, profiles: list[Body], held: HeldBlob
 ) -> None:
     """Make the stored result a dataset and end the job; the chunks are no longer needed."""
     job = queue.hold(session, BatchPrediction, job_id, attempt)
@@ -229,7 +229,7 @@ def _progress(done: int, rows: int) -> Body:
     return {"done": done, "rows": rows, "fraction": done / rows if rows else 1.0}
 
 
-def make_order(session: Session, asked: BatchPredictionRequest, most_columns: int) -> Order:
+def make_order(session: Session, asked: BatchPredictionRequest, most_columns: int) -> BatchOrder:
     """Return what is asked for; raise NotFound, Conflict or Invalid where it cannot be done.
 
     Model and dataset are locked until the transaction ends: they stay until the job is there.
@@ -241,7 +241,7 @@ def make_order(session: Session, asked: BatchPredictionRequest, most_columns: in
     wanted = wanted if isinstance(wanted, DatasetRef) else DatasetRef(id=wanted)
     dataset = ready_version(session, wanted.id, wanted.version)
     name = session.get_one(Dataset, wanted.id).name
-    return Order(
+    return BatchOrder(
         name=asked.name or f"{name} predicted by {model.name} {version.version}",
         on_problem=asked.on_problem,
         dataset=dataset,

@@ -18,7 +18,7 @@ from models.failpoints import reach
 from models.predict.bulk import Bulk
 from models.predict.predictor import Predictor
 from service.batch.messages import BatchJob, ChunkFile, ResultFile
-from service.datasets.infer import Column, connect
+from service.datasets.infer import ReadColumn, connect
 from service.datasets.profile import describe
 from service.datasets.staging import SlabWriter, Stage, staged_names
 from service.jobs.pipe import Began, Channel, Heartbeat, Message, StopOrdered, last_message
@@ -138,7 +138,7 @@ def _writing(schema: pa.Schema) -> dict[str, Any]:
     return {"compression": "zstd", "compression_level": 1, "use_dictionary": texts}
 
 
-def _column(connection: Any, stage: Stage, place: int, column: dict[str, Any]) -> Column:  # noqa: ANN401  DuckDB's
+def _column(connection: Any, stage: Stage, place: int, column: dict[str, Any]) -> ReadColumn:  # noqa: ANN401  DuckDB's
     slab = next(path for path, places in stage.slabs() if place in places)
     cell = stage.names[place]
     found = connection.execute(
@@ -148,7 +148,7 @@ def _column(connection: Any, stage: Stage, place: int, column: dict[str, Any]) -
     present, distinct = found[0]
     kind = column["type"] if column["type"] in ARROW else "text"
     role = "ignored" if column["type"] in {"text", "id"} else "feature"
-    return Column(
+    return ReadColumn(
         name=column["name"],
         kind=kind,
         type=column["type"],

@@ -16,7 +16,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from descent.codes import ErrorCode
-from service.datasets.rejected import Place, Rejected, cell_error, error_item, pointer, shown
+from service.datasets.rejected import CellPlace, Rejected, cell_error, error_item, pointer, shown
 from service.datasets.staging import (
     BLOCK,
     Kind,
@@ -265,7 +265,7 @@ def _stage_columns(
                 f"Column {shown(name)} has {length} values and {shown(first)} has"
                 f" {lengths[first]}: send lists of the same length."
             )
-            item = error_item("ragged_columns", detail, Place(column=name))
+            item = error_item("ragged_columns", detail, CellPlace(column=name))
             row = min(length, lengths[first]) + 1
             raise Rejected("ragged_columns", detail, [item | {"row": row}])
     if not lengths[first]:

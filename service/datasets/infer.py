@@ -241,7 +241,7 @@ WORDS = ["datetime", *DATE_FORMATS, *BOOLEAN_PAIRS]
 
 
 @dataclass
-class Column:
+class ReadColumn:
     """What is known of a column."""
 
     name: str
@@ -267,9 +267,9 @@ class Column:
 
 def infer_types(
     connection: DuckDBPyConnection, stage: Stage, overrides: dict[str, str]
-) -> tuple[list[Column], list[dict[str, str]]]:
+) -> tuple[list[ReadColumn], list[dict[str, str]]]:
     """Return the columns with their types and roles, and warnings."""
-    columns = [Column(name, kind) for name, kind in zip(stage.names, stage.kinds, strict=True)]
+    columns = [ReadColumn(name, kind) for name, kind in zip(stage.names, stage.kinds, strict=True)]
     warnings: list[dict[str, str]] = []
     _count_present(connection, stage, columns)
     texts = [i for i, column in enumerate(columns) if column.kind == "text"]
@@ -301,7 +301,7 @@ def infer_types(
 # ---- counting -------------------------------------------------------------------------------
 
 
-def _count_present(connection: DuckDBPyConnection, stage: Stage, columns: list[Column]) -> None:
+def _count_present(connection: DuckDBPyConnection, stage: Stage, columns: list[ReadColumn]) -> None:
     for slab, group in groups(stage, range(len(columns))):
         asked = [
             f"count(c{i}), {f'max(length(c{i}))' if columns[i].kind == 'text' else '0'}"
@@ -328,7 +328,7 @@ def _expression(test: str, cell: str) -> str:
 
 
 def _test(
-    connection: DuckDBPyConnection, stage: Stage, columns: list[Column], wanted: list[int]
+    connection: DuckDBPyConnection, stage: Stage, columns: list[ReadColumn], wanted: list[int]
 ) -> None:
     """Count which values are numbers, and where they are none, whether they are dates or words."""
     _count_passed(connection, stage, columns, wanted, list(NUMBERS))
@@ -340,7 +340,7 @@ def _test(
 def _count_passed(
     connection: DuckDBPyConnection,
     stage: Stage,
-    columns: list[Column],
+    columns: list[ReadColumn],
     wanted: list[int],
     tests: list[str],
 ) -> None:
@@ -375,7 +375,9 @@ def _possible(
     ]
 
 
-def _count_distinct(connection: DuckDBPyConnection, stage: Stage, columns: list[Column]) -> None:
+def _count_distinct(
+    connection: DuckDBPyConnection, stage: Stage, columns: list[ReadColumn]
+) -> None:
     for slab, group in groups(stage, range(len(columns)), keeps_values=True):
         for i in group:
             columns[i].lost = columns[i].present
@@ -396,7 +398,7 @@ def _count_distinct(connection: DuckDBPyConnection, stage: Stage, columns: list[
 # ---- deciding -------------------------------------------------------------------------------
 
 
-def _base_type(column: Column, warnings: list[dict[str, str]]) -> str:
+def _base_type(column: ReadColumn, warnings: list[dict[str, str]]) -> str:
     """Return the type that every present value has: text where there is none."""
     if column.kind != "text":
         column.why = f"the file stores it as {_article(column.kind)}"
@@ -436,11 +438,11 @@ def _base_type(column: Column, warnings: list[dict[str, str]]) -> str:
     return "text"
 
 
-def _has_decimal_comma(column: Column) -> bool:
+def _has_decimal_comma(column: ReadColumn) -> bool:
     return column.passed.get("comma") == column.present
 
 
-def _date_type(column: Column, dates: list[str], warnings: list[dict[str, str]]) -> str:
+def _date_type(column: ReadColumn, dates: list[str], warnings: list[dict[str, str]]) -> str:
     column.date_format = dates[0]
     form = DATE_FORMATS[dates[0]]
     column.why = f"every value is a date of the form {form}"
@@ -459,7 +461,7 @@ def _article(kind: Kind) -> str:
     )
 
 
-def _refine(column: Column) -> None:
+def _refine(column: ReadColumn) -> None:
     """Tell ids and categories from integers and free text."""
     differ = column.present > 0 and column.distinct == column.present
     if column.type == "integer" and differ and _ID_NAME.fullmatch(column.name):
@@ -484,7 +486,7 @@ def _refine(column: Column) -> None:
         column.why = f"{column.distinct} of {column.present} values are different texts"
 
 
-def _is_letter(column: Column) -> bool:
+def _is_letter(column: ReadColumn) -> bool:
     """Return whether the only value is a single letter, which may stand for anything."""
     return column.longest == 1
 
@@ -493,7 +495,7 @@ def _explain_text(
     connection: DuckDBPyConnection,
     stage: Stage,
     index: int,
-    column: Column,
+    column: ReadColumn,
     warnings: list[dict[str, str]],
 ) -> None:
     """Where most values are numbers, say how many are not and where the first one is."""
@@ -514,7 +516,7 @@ def _explain_text(
     warnings.append(make_warning("mostly_numbers", detail, column.name))
 
 
-def _not_finite(column: Column) -> str:
+def _not_finite(column: ReadColumn) -> str:
     """Return what to add to the reason of a type that was inferred: every value spells one of it.
 
     Those that are lost all the same are infinite, or too large for a double.
@@ -525,7 +527,7 @@ def _not_finite(column: Column) -> str:
     return f"; {column.lost} of {column.present} values {what} missing"
 
 
-def _lost(column: Column) -> dict[str, str]:
+def _lost(column: ReadColumn) -> dict[str, str]:
     noun = "value is" if column.lost == 1 else "values are"
     detail = (
         f"{column.lost} {noun} no {column.type} that can be held, and missing now, in"
@@ -534,7 +536,7 @@ def _lost(column: Column) -> dict[str, str]:
     return make_warning("values_lost", detail, column.name)
 
 
-def _give_roles(columns: list[Column], warnings: list[dict[str, str]]) -> None:
+def _give_roles(columns: list[ReadColumn], warnings: list[dict[str, str]]) -> None:
     for column in columns:
         if column.type in {"id", "text"}:
             column.role = "ignored"

@@ -12,7 +12,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, aliased
 
 from service.datasets import rejected
-from service.datasets.messages import Parsed, ParseJob, Refused, TookLong
+from service.datasets.messages import Parsed, ParseJob, ParseRefusal, TookLong
 from service.datasets.rejected import Rejected
 from service.datasets.sandbox import Limits, Task, memory_for_queries
 from service.datasets.versions import Dataset, DatasetVersion, Parse
@@ -21,13 +21,13 @@ from service.jobs import life, queue
 from service.jobs.kind import InputUnavailable, Kind, Site, Tenure
 from service.jobs.pipe import Failure, Heartbeat, Message, Obeyed
 from service.storage.database import reading, row_count
-from service.storage.references import Stored
+from service.storage.references import HeldBlob
 
 #: Seconds after which a file that seemed small leaves the slot of small files to the next one.
 PATIENCE_S = 2.0
 
 Messages = Annotated[
-    Parsed | Refused | TookLong | Heartbeat | Obeyed | Failure, Field(discriminator="type")
+    Parsed | ParseRefusal | TookLong | Heartbeat | Obeyed | Failure, Field(discriminator="type")
 ]
 
 
@@ -45,7 +45,7 @@ def claim(
     same = other.caller == Parse.caller
     owned = select(func.count()).where(same, other.state.in_(queue.OWNED)).correlate(Parse)
     served = select(func.max(other.claimed_at)).where(same).correlate(Parse).scalar_subquery()
-    choice = queue.Choice(
+    choice = queue.ClaimRule(
         only=[Parse.is_small.is_(True)] if only_small else [],
         first=[owned.scalar_subquery(), served.is_not(None), served],
     )
@@ -74,13 +74,13 @@ def prepare(site: Site, job: Parse, scratch: Path, *, patience_s: float | None =
     return ParseJob(task=task, limits=limits, patience_s=patience_s, scratch=scratch)
 
 
-def write(session: Session, tenure: Tenure, message: Message, held: Stored | None) -> None:
+def write(session: Session, tenure: Tenure, message: Message, held: HeldBlob | None) -> None:
     """Make the new version visible, or end the parse in another way."""
     job_id, attempt = tenure.job_id, tenure.attempt
     match message:
         case Parsed() if held is not None:
             _publish(session, queue.hold(session, Parse, job_id, attempt), message, held)
-        case Refused():
+        case ParseRefusal():
             refused = Rejected(message.code, message.detail, message.errors, status=message.status)
             life.fail(session, job_id, attempt, rejected.as_error(refused).problem())
         case TookLong():
@@ -89,7 +89,7 @@ def write(session: Session, tenure: Tenure, message: Message, held: Stored | Non
             life.stopped(session, job_id, attempt)
 
 
-def _publish(session: Session, parse: Parse, message: Parsed, held: Stored) -> None:
+def _publish(session: Session, parse: Parse, message: Parsed, held: HeldBlob) -> None:
     is_first = parse.version == 1
     values: dict[str, Any] = {"version": parse.version, "state": "ready"}
     if is_first and message.name:

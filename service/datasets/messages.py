@@ -42,7 +42,7 @@ class Parsed(FileMessage):
     name: str | None
 
 
-class Refused(Message):
+class ParseRefusal(Message):
     """The file cannot be read as a table, and why; see `rejected.Rejected`."""
 
     type: Literal["refused"] = "refused"

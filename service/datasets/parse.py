@@ -30,8 +30,8 @@ from service.datasets.documents import (
     stage_ndjson,
     stage_parquet,
 )
-from service.datasets.infer import Column, infer_types
-from service.datasets.messages import Parsed, ParseJob, Refused, TookLong
+from service.datasets.infer import ReadColumn, infer_types
+from service.datasets.messages import Parsed, ParseJob, ParseRefusal, TookLong
 from service.datasets.profile import describe
 from service.datasets.rejected import Rejected, cell_error, shown
 from service.datasets.sandbox import TABLE, Task, confine, keep_to, late, outcome
@@ -115,7 +115,7 @@ def check_magic(path: Path, media_type: str) -> None:
 
 
 def _write(
-    connection: duckdb.DuckDBPyConnection, stage: Stage, columns: list[Column], target: Path
+    connection: duckdb.DuckDBPyConnection, stage: Stage, columns: list[ReadColumn], target: Path
 ) -> None:
     """Write the typed table, row group by row group: memory is bounded and the order is kept."""
     schema = pa.schema([(c.name, _ARROW.get(c.type, pa.string())) for c in columns])
@@ -126,7 +126,7 @@ def _write(
 
 
 def _typed(
-    connection: duckdb.DuckDBPyConnection, stage: Stage, columns: list[Column]
+    connection: duckdb.DuckDBPyConnection, stage: Stage, columns: list[ReadColumn]
 ) -> Iterator[list["pa.ChunkedArray[Any]"]]:
     """Yield the columns as values of their types, row group by row group."""
 
@@ -222,7 +222,7 @@ HEARTBEAT_S = 1.0  # seconds between two signs of life
 infer.warm()  # processes that are forked from here have it open
 
 
-class Attempt:
+class ParseAttempt:
     """One attempt. It sends one last message, and then nothing more."""
 
     def __init__(self, end: socket.socket, job: ParseJob) -> None:
@@ -240,7 +240,7 @@ class Attempt:
     def _parse(self) -> Message:
         found = outcome(self._job.task, self._job.limits, parse)
         if "rejected" in found:
-            return Refused(**found["rejected"])
+            return ParseRefusal(**found["rejected"])
         path = Path(self._job.task.folder) / TABLE
         digest, _size = digest_of(path)
         return Parsed(path=path, sha256=digest, **found["result"])
@@ -254,7 +254,7 @@ class Attempt:
             if self._channel.should_stop():
                 self._end(Obeyed())
             if passed > self._job.limits.timeout_s:
-                self._end(Refused(**late(self._job.limits).to_json()))
+                self._end(ParseRefusal(**late(self._job.limits).to_json()))
             if patience_s is not None and passed > patience_s:
                 self._end(TookLong())
             if time.monotonic() - self._channel.sent_at > HEARTBEAT_S:
@@ -272,4 +272,4 @@ class Attempt:
 def main(end: socket.socket, job: str) -> None:
     """Run one attempt to its end."""
     reach("parser.begin")
-    Attempt(end, ParseJob.model_validate_json(job)).run()
+    ParseAttempt(end, ParseJob.model_validate_json(job)).run()

@@ -8,7 +8,7 @@ from typing import Any
 import duckdb
 from duckdb import DuckDBPyConnection
 
-from service.datasets.infer import Column, groups, select, source
+from service.datasets.infer import ReadColumn, groups, select, source
 from service.datasets.staging import Stage
 
 BINS = 20
@@ -20,7 +20,7 @@ NUMERIC = {"number", "integer"}
 
 
 def describe(
-    connection: DuckDBPyConnection, stage: Stage, columns: list[Column]
+    connection: DuckDBPyConnection, stage: Stage, columns: list[ReadColumn]
 ) -> list[dict[str, Any]]:
     """Return the profile of each column, as the API shows it."""
     profiles = [_plain(column, stage.rows) for column in columns]
@@ -32,7 +32,7 @@ def describe(
     return profiles
 
 
-def _plain(column: Column, rows: int) -> dict[str, Any]:
+def _plain(column: ReadColumn, rows: int) -> dict[str, Any]:
     return {
         "name": column.name,
         "type": column.type,
@@ -46,7 +46,7 @@ def _plain(column: Column, rows: int) -> dict[str, Any]:
 def _ranges(
     connection: DuckDBPyConnection,
     stage: Stage,
-    columns: list[Column],
+    columns: list[ReadColumn],
     profiles: list[dict[str, Any]],
 ) -> None:
     wanted = [i for i, column in enumerate(columns) if column.type in {*NUMERIC, "datetime"}]
@@ -65,7 +65,7 @@ def _shown(value: Any) -> Any:  # noqa: ANN401  a number or a time
 def _spreads(
     connection: DuckDBPyConnection,
     stage: Stage,
-    columns: list[Column],
+    columns: list[ReadColumn],
     profiles: list[dict[str, Any]],
     numeric: list[int],
 ) -> None:
@@ -97,7 +97,7 @@ def _finite(value: float | None) -> float | None:
 def _histograms(
     connection: DuckDBPyConnection,
     stage: Stage,
-    columns: list[Column],
+    columns: list[ReadColumn],
     profiles: list[dict[str, Any]],
     numeric: list[int],
 ) -> None:
@@ -127,7 +127,7 @@ def _histograms(
 def _tops(
     connection: DuckDBPyConnection,
     stage: Stage,
-    columns: list[Column],
+    columns: list[ReadColumn],
     profiles: list[dict[str, Any]],
 ) -> None:
     most = max(10, min(MOST_TOP, TOP_OF_ALL // len(columns)))
@@ -149,7 +149,7 @@ def _tops(
         profiles[i]["top"].sort(key=lambda item: -item["count"])
 
 
-def _has_top(column: Column) -> bool:
+def _has_top(column: ReadColumn) -> bool:
     if column.type in {"number", "datetime"}:
         return False
     if column.type in {"integer", "text", "id"}:
@@ -158,7 +158,7 @@ def _has_top(column: Column) -> bool:
     return column.distinct > 0
 
 
-def _value(text: str, column: Column) -> bool | int | str:
+def _value(text: str, column: ReadColumn) -> bool | int | str:
     if column.type == "boolean":
         return text == "true"
     return int(text) if column.type == "integer" else text

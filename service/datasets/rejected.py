@@ -43,7 +43,7 @@ class Rejected(Exception):
 
 
 @dataclass(frozen=True)
-class Place:
+class CellPlace:
     """Where in a file something is wrong, as far as it is known."""
 
     #: of the data, from 1: neither a header nor an empty line is counted
@@ -73,7 +73,7 @@ def pointer(*parts: str | int) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
 
 
-def error_item(code: ErrorCode, detail: str, place: Place) -> dict[str, Any]:
+def error_item(code: ErrorCode, detail: str, place: CellPlace) -> dict[str, Any]:
     return {"code": code, "detail": detail} | place.to_json()
 
 
@@ -87,7 +87,7 @@ def cell_error(
     is_columnar: bool = False,
 ) -> Rejected:
     """Return a refusal that points to one cell, row or column."""
-    place = Place(row, column, line, is_columnar)
+    place = CellPlace(row, column, line, is_columnar)
     return Rejected(code, detail, [error_item(code, detail, place)])
 
 
@@ -114,7 +114,7 @@ def as_error(refused: Rejected) -> ServiceError:
     kind = kinds.get(refused.status, Invalid)
     errors = refused.errors
     if kind is Invalid and not errors:
-        errors = [error_item(refused.code, refused.detail, Place())]
+        errors = [error_item(refused.code, refused.detail, CellPlace())]
     return kind(refused.detail, code=refused.code, errors=errors)
 
 

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from descent.codes import WarningCode, make_warning
 from service.datasets.rejected import (
     MAX_ERRORS,
-    Place,
+    CellPlace,
     Rejected,
     cell_error,
     error_item,
@@ -413,7 +413,7 @@ def _ragged(bad: list[Any], dialect: Dialect) -> Rejected:
         )
         # A row that is too short lacks this column; one that is too long has more than have names.
         lacking = dialect.names[row.actual_columns : row.actual_columns + 1]
-        place = Place(number, lacking[0] if lacking else None)
+        place = CellPlace(number, lacking[0] if lacking else None)
         errors.append(error_item("ragged_row", detail, place))
     more = f" ({len(bad) - 1} more rows are wrong too)" if len(bad) > 1 else ""
     return Rejected("ragged_row", f"{errors[0]['detail']}{more}.", errors)

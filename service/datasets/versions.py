@@ -11,11 +11,11 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from service.datasets import rejected
 from service.errors import BlobCorrupt, Conflict, Invalid, NotFound, invalid_at
 from service.jobs.kind import InputUnavailable, Job, Site
-from service.storage.columns import BlobDigest, Id, Json, Table, utc_now
+from service.storage.columns import BlobDigest, Id, Json, SqlTable, utc_now
 from service.storage.database import reading
 
 
-class Dataset(Table):
+class Dataset(SqlTable):
     """A table that a client uploaded: the bytes as received, and its versions."""
 
     __tablename__ = "datasets"
@@ -47,7 +47,7 @@ class Dataset(Table):
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
-class DatasetVersion(Table):
+class DatasetVersion(SqlTable):
     """One reading of a dataset's bytes: its options, its typed columns and its profile."""
 
     __tablename__ = "dataset_versions"
@@ -66,7 +66,7 @@ class DatasetVersion(Table):
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
-class Parse(Job, Table):
+class Parse(Job, SqlTable):
     """The job that reads the bytes of a dataset and makes a version of it."""
 
     prefix = "parse"

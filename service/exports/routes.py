@@ -58,7 +58,7 @@ Folder = Callable[[], AbstractContextManager[File]]
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportedBundle:
     """A bundle whose golden rows were verified, and its model as a checkpoint."""
 
     checkpoint: File
@@ -99,7 +99,7 @@ class Transfers:
                 ) from refused
             return (folder / EXPORTED).open("rb")
 
-    def check(self, file: File, folder: File, sha256: str) -> Imported:
+    def check(self, file: File, folder: File, sha256: str) -> ImportedBundle:
         """Read a bundle and verify its golden rows. Raises Invalid or TooLarge."""
         options = {"do": "import", "max_bytes": self._max_bytes}
         try:
@@ -115,7 +115,7 @@ class Transfers:
                 code="bundle_invalid",
             ) from refused
         lineage = {"sha256": sha256, "descent": document.pop("descent"), **document.pop("training")}
-        return Imported(folder / IMPORTED, document | {"imported": lineage})
+        return ImportedBundle(folder / IMPORTED, document | {"imported": lineage})
 
     def _run(self, source: File, folder: File, options: Mapping[str, Any]) -> dict[str, Any]:
         task = Task(
@@ -240,7 +240,7 @@ class Destination:
     serving: ServingDep
     wake: WakeDep
 
-    def store(self, request: Request, name: str, found: Imported) -> Response:
+    def store(self, request: Request, name: str, found: ImportedBundle) -> Response:
         with (
             references.stored(self.engine, self.blobs, found.checkpoint) as held,
             writing(self.engine) as session,

@@ -92,7 +92,7 @@ Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
-class Page:
+class PageRequest:
     """The part of a list that a request wants."""
 
     limit: int
@@ -104,11 +104,11 @@ def page(
     after: Annotated[
         str | None, Query(max_length=1024, description="`next_cursor` of the page before.")
     ] = None,
-) -> Page:
-    return Page(limit, after)
+) -> PageRequest:
+    return PageRequest(limit, after)
 
 
-PageParams = Annotated[Page, Depends(page)]
+PageParams = Annotated[PageRequest, Depends(page)]
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class NewestFirst(Generic[Row]):
         self,
         request: Request,
         session: Session,
-        page: Page,
+        page: PageRequest,
         bodies: Callable[[Sequence[Row]], Sequence[object]],
         *conditions: ColumnElement[bool],
         one_of: OneOf | None = None,
@@ -186,7 +186,7 @@ class NewestFirst(Generic[Row]):
 def page_response(
     request: Request,
     rows: Sequence[Row],
-    page: Page,
+    page: PageRequest,
     cursor_of: Callable[[Row], str],
     bodies: Callable[[Sequence[Row]], Sequence[object]],
 ) -> Response:

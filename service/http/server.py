@@ -155,9 +155,9 @@ class Config(uvicorn.Config):
         self.max_connections = max_connections(settings)
         self.max_head_bytes = settings.max_head_bytes
         self.timeouts = {
-            Part.HEAD: settings.head_timeout_s,
-            Part.TRAILERS: settings.head_timeout_s,
-            Part.BODY: settings.body_timeout_s,
+            RequestPart.HEAD: settings.head_timeout_s,
+            RequestPart.TRAILERS: settings.head_timeout_s,
+            RequestPart.BODY: settings.body_timeout_s,
         }
         #: code of the error → connections that were closed with it since the last log line
         self.refused: Counter[str] = Counter()
@@ -175,7 +175,7 @@ def max_connections(settings: Settings) -> int:
     return sys.maxsize if files == resource.RLIM_INFINITY else max(1, files // 2)
 
 
-class Part(Enum):
+class RequestPart(Enum):
     """The part of a request that the client has to send next."""
 
     HEAD = auto()
@@ -208,7 +208,7 @@ class Protocol(HttpToolsProtocol):
     #: whether a chunk has begun and none of its bytes has come; the last chunk has no bytes
     _in_empty_chunk = False
     #: the part that the client has to send next, and its owner, as `_awaited` gives them
-    _part: Part | None = Part.HEAD
+    _part: RequestPart | None = RequestPart.HEAD
     _owner: object = None
     #: bytes of this part that have arrived; the parser collects them in memory. This counts whole
     #: reads of up to 256 KiB, without the read in which the part began.
@@ -238,10 +238,10 @@ class Protocol(HttpToolsProtocol):
         if self._unfinished > self.config.max_head_bytes:
             self._refuse(_too_large(self.config.max_head_bytes))
 
-    def _begin(self, part: Part | None, owner: object) -> None:
+    def _begin(self, part: RequestPart | None, owner: object) -> None:
         self._part, self._owner, self._unfinished, self._since = part, owner, 0, None
 
-    def _awaited(self) -> tuple[Part | None, object]:
+    def _awaited(self) -> tuple[RequestPart | None, object]:
         """Return the part of a request that the client has to send next, and the part's owner.
 
         The pair is different for each part of a connection. None is the answer after a complete
@@ -249,19 +249,19 @@ class Protocol(HttpToolsProtocol):
         """
         cycle = self.cycle
         if cycle is None or cycle.scope is not self.scope:
-            return Part.HEAD, self.scope
+            return RequestPart.HEAD, self.scope
         if cycle is not self._complete:
-            return (Part.TRAILERS if self._in_empty_chunk else Part.BODY), cycle
+            return (RequestPart.TRAILERS if self._in_empty_chunk else RequestPart.BODY), cycle
         if cycle.response_complete and self.timeout_keep_alive_task is None:
             # Line breaks, which may precede a request, have cancelled the timer of the idle
             # connection, or the end of a body that was answered before has.
-            return Part.HEAD, cycle
+            return RequestPart.HEAD, cycle
         return None, None
 
     def on_chunk_header(self) -> None:
         self.headers = []  # collects the trailers, which nothing reads: they are no headers
         self._in_empty_chunk = True
-        self._begin(Part.TRAILERS, self.cycle)
+        self._begin(RequestPart.TRAILERS, self.cycle)
 
     def on_body(self, body: bytes) -> None:
         self._owner, self._in_empty_chunk = None, False  # so the next count begins anew
@@ -326,14 +326,14 @@ class Protocol(HttpToolsProtocol):
         elif now - self._since >= self.config.timeouts[part]:
             self._refuse(_too_slow(part, self.config.timeouts[part]))
 
-    def _waits_for_us(self, part: Part) -> bool:
+    def _waits_for_us(self, part: RequestPart) -> bool:
         """Whether the client cannot send more, or need not yet."""
         if self.flow.read_paused:
             return True
         if self.cycle is None or self.cycle.response_complete:
             return False
         # It may send its next request after this answer, and its body after `100 Continue`.
-        return part is Part.HEAD or self.cycle.waiting_for_100_continue
+        return part is RequestPart.HEAD or self.cycle.waiting_for_100_continue
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  uvicorn's sentence
         detail = "The request is not HTTP: its first line, a header or a chunk is malformed."
@@ -346,7 +346,7 @@ class Protocol(HttpToolsProtocol):
         """
         if self.transport.is_closing():
             return
-        cycle, is_between = self.cycle, self._awaited()[0] in {None, Part.HEAD}
+        cycle, is_between = self.cycle, self._awaited()[0] in {None, RequestPart.HEAD}
         is_free = cycle is None or not cycle.response_started
         if is_free or (is_between and cycle.response_complete):
             self.transport.write(_refusal(error))
@@ -394,11 +394,11 @@ def _too_large(most: int) -> HeadTooLarge:
     )
 
 
-def _too_slow(part: Part, seconds: float) -> RequestTimeout:
-    if part is Part.BODY:
+def _too_slow(part: RequestPart, seconds: float) -> RequestTimeout:
+    if part is RequestPart.BODY:
         detail = f"No byte of the body came for {seconds:g} s: send the request again."
     else:
-        name = "head" if part is Part.HEAD else "trailers"
+        name = "head" if part is RequestPart.HEAD else "trailers"
         detail = f"The {name} of the request did not end within {seconds:g} s: send it again."
     return RequestTimeout(detail)
 

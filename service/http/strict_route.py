@@ -29,7 +29,7 @@ from service.errors import Conflict, Invalid, ServiceError, TooLarge, Unauthoriz
 from service.http import validation
 from service.http.validation import strict_json
 from service.settings import Settings
-from service.storage.columns import Id, Json, Table
+from service.storage.columns import Id, Json, SqlTable
 from service.storage.database import row_count, time_of_day, writing
 
 LEASE = timedelta(seconds=60)  # enough for every request but an upload
@@ -39,7 +39,7 @@ _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 STORED_HEADERS = ("location", "etag", "content-type", "link")
 
 
-class IdempotencyKey(Table):
+class IdempotencyKey(SqlTable):
     """A request with an idempotency key: its fingerprint and, after it has ended, its response."""
 
     __tablename__ = "idempotency_keys"
@@ -57,7 +57,7 @@ class IdempotencyKey(Table):
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredResponse:
     """The stored response of the first request."""
 
     status: int
@@ -74,7 +74,7 @@ class Claim:
     key: str
     lease_until: datetime
 
-    def store(self, session: Session | None, stored: Stored) -> None:
+    def store(self, session: Session | None, stored: StoredResponse) -> None:
         """Store the response, in the transaction of the work if there is one.
 
         Work that continues after its transaction stores its present state, and its end later.
@@ -90,7 +90,7 @@ class Claim:
         with writing(self.engine) as session:
             session.execute(delete(IdempotencyKey).where(*self._mine()))
 
-    def _store(self, session: Session, stored: Stored) -> None:
+    def _store(self, session: Session, stored: StoredResponse) -> None:
         values = {"status": stored.status, "headers": stored.headers, "body": stored.body}
         result = session.execute(update(IdempotencyKey).where(*self._mine()).values(**values))
         if row_count(result) != 1:
@@ -130,7 +130,7 @@ def begin_claim(
     *,
     lease: timedelta = LEASE,
     now: datetime | None = None,
-) -> Claim | Stored:
+) -> Claim | StoredResponse:
     """Return the stored response, or the right to carry the request out.
 
     Raises Invalid for another request under the same key and Conflict while it is in flight.
@@ -148,7 +148,7 @@ def begin_claim(
 
 def _begin_claim(
     session: Session, claim: Claim, fingerprint: str, time: datetime
-) -> Claim | Stored:
+) -> Claim | StoredResponse:
     session.execute(delete(IdempotencyKey).where(IdempotencyKey.expires_at <= time))
     row = session.scalars(
         select(IdempotencyKey)
@@ -177,7 +177,7 @@ def _begin_claim(
         )
     if row.status is None:
         raise _in_flight(row.lease_until - time)
-    return Stored(row.status, dict(row.headers or {}), row.body or "")
+    return StoredResponse(row.status, dict(row.headers or {}), row.body or "")
 
 
 def _in_flight(left: timedelta) -> Conflict:
@@ -532,12 +532,12 @@ async def _begin(request: Request, body: bytes) -> Response | None:
     return Response(found.body, found.status, headers)
 
 
-def _stored(response: Response, secrets: Sequence[str] = ()) -> Stored:
+def _stored(response: Response, secrets: Sequence[str] = ()) -> StoredResponse:
     headers = {name: value for name, value in response.headers.items() if name in STORED_HEADERS}
     body = bytes(getattr(response, "body", b"")).decode()
     if secrets:
         body = json.dumps(json.loads(body) | dict.fromkeys(secrets))
-    return Stored(response.status_code, headers, body)
+    return StoredResponse(response.status_code, headers, body)
 
 
 async def _release(state: dict[str, Any]) -> None:

@@ -13,8 +13,8 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from service.errors import DeathCode, ServiceError
 from service.settings import Settings
 from service.storage.blobs import BlobStore
-from service.storage.columns import Id, Json, Table, utc_now
-from service.storage.references import Stored
+from service.storage.columns import Id, Json, SqlTable, utc_now
+from service.storage.references import HeldBlob
 
 #: Deaths without a new checkpoint between them that end a run, by the code of the last one.
 MOST: dict[DeathCode, int] = {"worker_lost": 3, "out_of_memory": 3, "stalled": 2}
@@ -104,7 +104,7 @@ class Job:
     finished_at: Mapped[datetime | None]
 
 
-class Worker(Table):
+class Worker(SqlTable):
     """A supervisor that reports its presence."""
 
     __tablename__ = "workers"
@@ -162,6 +162,6 @@ class Kind(Generic[JobT]):
     messages: TypeAdapter[Any]
     #: Writes a message in the session's transaction, where it is none that all kinds share. Raises
     #: Fenced where the job has another owner. The bytes of a `FileMessage` are stored by then.
-    write: Callable[[Session, Tenure, Any, Stored | None], None]
+    write: Callable[[Session, Tenure, Any, HeldBlob | None], None]
     #: the device that a job asks for, such as `auto` or `cuda:1`; None where it can use no GPU
     device: Callable[[JobT], str | None] = lambda _job: None

@@ -232,7 +232,7 @@ def claim(
     owner: str,
     *,
     lease_s: float,
-    choice: queue.Choice = queue.OLDEST,
+    choice: queue.ClaimRule = queue.OLDEST,
 ) -> JobT | None:
     """Give the oldest job that may start to `owner`, as a new attempt; see `queue.claim`."""
     job = queue.claim(session, table, owner, lease_s=lease_s, choice=choice)

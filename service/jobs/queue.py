@@ -24,14 +24,14 @@ Tables = Sequence[type[Job]]
 
 
 @dataclass(frozen=True)
-class Choice:
+class ClaimRule:
     """Which jobs of a table may be claimed: conditions, and an order that comes before the age."""
 
     only: Sequence[ColumnElement[bool]] = ()
     first: Sequence[ColumnElement[Any]] = ()
 
 
-OLDEST = Choice()
+OLDEST = ClaimRule()
 
 
 def table_of(job_id: str) -> type[Job]:
@@ -54,7 +54,7 @@ def claim(
     owner: str,
     *,
     lease_s: float,
-    choice: Choice = OLDEST,
+    choice: ClaimRule = OLDEST,
     now: float | None = None,
 ) -> JobT | None:
     """Give the oldest job that may start to `owner`, as a new attempt; None if there is none.

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from descent.codes import make_warning
 from models.features.encoding import Features
 from models.features.targets import ClassTarget
-from models.predict.explain import Explanation, explain, most_rows
+from models.predict.explain import RowContributions, explain, most_rows
 from models.predict.predictor import Prediction, Predictor
 from models.predict.values import Problems, ValueProblem
 from service.datasets.messages import ARROW, CSV, JSON, NDJSON, PARQUET
@@ -167,7 +167,7 @@ def add(found: Sequence[Answer], predictor: Predictor, rows: bodies.Rows) -> Non
         answer["explanation"] = told if several else next(iter(told.values()))
 
 
-def _is_finite(explanation: Explanation) -> bool:
+def _is_finite(explanation: RowContributions) -> bool:
     return math.isfinite(explanation.base + sum(explanation.contributions.values()))
 
 

@@ -40,7 +40,7 @@ class EvaluationTooLarge(Invalid):
 
 
 @dataclass(frozen=True)
-class Stored:
+class TableFile:
     """The table of a dataset version, a Parquet file that the service wrote."""
 
     path: Path
@@ -52,7 +52,7 @@ class Stored:
 
 
 def evaluate(
-    config: RunConfig, stored: Stored, predictor: Predictor, wanted: str | None
+    config: RunConfig, stored: TableFile, predictor: Predictor, wanted: str | None
 ) -> dict[str, Any]:
     """Return the body of `GET /runs/{id}/evaluation`. Raises EvaluationTooLarge."""
     features = predictor.features
@@ -87,7 +87,7 @@ def _draw(rows: Integers, predictor: Predictor, seed: int) -> Integers:
     return np.sort(generator(seed, STREAM).permutation(rows)[:most])
 
 
-def _rows_of(stored: Stored, names: list[str], rows: Integers) -> Table:
+def _rows_of(stored: TableFile, names: list[str], rows: Integers) -> Table:
     """Read rows of a table column by column, so that one whole column at a time is in memory."""
     columns = {name: take(stored.read([name]).columns[name], rows) for name in names}
     return Table({name: stored.types[name] for name in names}, columns, len(rows))
@@ -153,7 +153,7 @@ async def get_run_evaluation(
         with scratch.folder() as folder:
             path = blobs.fetch(table_digest(version), folder)
             try:
-                return evaluate(config, Stored(path, types, version.rows), predictor, split)
+                return evaluate(config, TableFile(path, types, version.rows), predictor, split)
             except FileNotFoundError as error:  # deleted, and collected, since it was fetched
                 raise NotFound(f"The dataset of the run {run_id} is gone.") from error
 

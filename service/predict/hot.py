@@ -33,7 +33,7 @@ from service.predict.answers import answers_of, to_json, wanted
 from service.predict.bodies import JSON
 from service.predict.directory import Predictors
 from service.predict.executor import Batches, PredictionExecutor
-from service.predict.routes import READ, Asked, Inference, answer, computed_again
+from service.predict.routes import READ, Inference, PredictionBody, answer, computed_again
 from service.registry.versions import Target
 from service.storage.columns import new_id
 
@@ -71,7 +71,7 @@ logger = structlog.get_logger("service.access")
 Row = dict[str, Any]
 
 
-class Place(NamedTuple):
+class ModelPlace(NamedTuple):
     """What a path asks to predict with: a model, one of its versions, or an alias."""
 
     name: str
@@ -89,7 +89,7 @@ class Place(NamedTuple):
 class Head:
     """The head of a request that asks for nothing unusual."""
 
-    place: Place
+    place: ModelPlace
     secret: str | None
     media_type: str
     on_problem: Literal["warn", "error"]
@@ -97,8 +97,8 @@ class Head:
     #: bytes of the body; None where the head does not tell
     length: int | None
 
-    def asked(self, content: bytes) -> Asked:
-        return Asked(self.media_type, content, self.on_problem, self.wants)
+    def asked(self, content: bytes) -> PredictionBody:
+        return PredictionBody(self.media_type, content, self.on_problem, self.wants)
 
 
 class Call(NamedTuple):
@@ -167,7 +167,7 @@ class HotRoutes:
             return None
         name, _, version, _, alias = place.groups()
         return Head(
-            place=Place(name, int(version) if version else None, alias),
+            place=ModelPlace(name, int(version) if version else None, alias),
             secret=secret,
             media_type=media_type,
             on_problem=on_problem,
@@ -220,7 +220,7 @@ class HotRoutes:
         report(self._observe, scope, call.head.place.route, 200, time.perf_counter() - began)
         return HEAD % (len(found), request_id.encode()), found
 
-    def _served(self, place: Place) -> tuple[Target, Predictor] | None:
+    def _served(self, place: ModelPlace) -> tuple[Target, Predictor] | None:
         """Return who answers a call, if that is known and loaded."""
         target = self._target(place)
         predictor = None if target is None else self._predictors.known(target.sha256)
@@ -346,7 +346,7 @@ class HotRoutes:
 
         self._inference.traffic.answered(target, found, seconds, len(content), again)
 
-    def _target(self, place: Place) -> Target | None:
+    def _target(self, place: ModelPlace) -> Target | None:
         """Return who answers a call, if that is known without asking the database."""
         directory = self._inference.directory
         if place.version is not None:

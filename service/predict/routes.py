@@ -57,7 +57,7 @@ router = strict_route.router()
 
 
 @dataclass(frozen=True)
-class Asked:
+class PredictionBody:
     """The body of a request as it came, and how the client wants its answer."""
 
     media_type: str
@@ -91,11 +91,11 @@ async def asked(
             "many rows a request may have then depends on the size of the model."
         ),
     ] = False,
-) -> Asked:
+) -> PredictionBody:
     media_type = _media_type(request)
     content = await strict_route.read_body(request, "predict")
     wants = answers.wanted(request.headers.get("accept", ""))
-    return Asked(media_type, content, on_problem, wants, explain)
+    return PredictionBody(media_type, content, on_problem, wants, explain)
 
 
 def _media_type(request: Request) -> str:
@@ -113,7 +113,7 @@ def _media_type(request: Request) -> str:
     return media_type
 
 
-AskedDep = Annotated[Asked, Depends(asked)]
+PredictionBodyDep = Annotated[PredictionBody, Depends(asked)]
 ModelName = Annotated[Name, Path(description="The name of a model.")]
 
 BODY: dict[str, Any] = {
@@ -158,7 +158,9 @@ ANSWER: dict[int | str, dict[str, Any]] = {
 )
 @strict_route.not_idempotent
 @strict_route.streams_body
-async def predict_with_model(inference: InferenceDep, name: ModelName, asked: AskedDep) -> Response:
+async def predict_with_model(
+    inference: InferenceDep, name: ModelName, asked: PredictionBodyDep
+) -> Response:
     """Predict with the latest version of a model."""
     return await queued(inference, partial(inference.directory.of_model, name), asked)
 
@@ -175,7 +177,7 @@ async def predict_with_version(
     inference: InferenceDep,
     name: ModelName,
     version: Annotated[int, Path(ge=1, lt=2**31, description="The number of a version.")],
-    asked: AskedDep,
+    asked: PredictionBodyDep,
 ) -> Response:
     """Predict with one version of a model."""
     return await queued(inference, partial(inference.directory.of_version, name, version), asked)
@@ -193,7 +195,7 @@ async def predict_with_alias(
     inference: InferenceDep,
     name: ModelName,
     alias: Annotated[Name, Path(description="A name such as `champion`.")],
-    asked: AskedDep,
+    asked: PredictionBodyDep,
 ) -> Response:
     """Predict with the version that an alias points to."""
     return await queued(inference, partial(inference.directory.of_alias, name, alias), asked)
@@ -208,7 +210,7 @@ async def predict_with_alias(
 @strict_route.not_idempotent
 @strict_route.streams_body
 async def predict_with_run(
-    inference: InferenceDep, run_id: schemas.RunId, asked: AskedDep
+    inference: InferenceDep, run_id: schemas.RunId, asked: PredictionBodyDep
 ) -> Response:
     """Predict with the best checkpoint of a run."""
 
@@ -220,13 +222,13 @@ async def predict_with_run(
 
 
 async def queued(
-    inference: Inference, resolve: Callable[[], versions.Target], asked: Asked
+    inference: Inference, resolve: Callable[[], versions.Target], asked: PredictionBody
 ) -> Response:
     """Answer in a thread, in turn. Raises Overloaded, DeadlineExceeded."""
     return await inference.executor.run(lambda: answer(inference, resolve(), asked))
 
 
-def answer(inference: Inference, target: versions.Target, asked: Asked) -> Response:
+def answer(inference: Inference, target: versions.Target, asked: PredictionBody) -> Response:
     """Predict the rows of a request and write the answer as the client wants it."""
     began = perf_counter()
     predictor = predictor_of(inference, target)
@@ -256,7 +258,7 @@ def predictor_of(inference: Inference, target: versions.Target) -> Predictor:
 def computed_again(
     inference: Inference,
     target: versions.Target,
-    asked: Asked,
+    asked: PredictionBody,
     read: tuple[Predictor, bodies.Rows] | None,
 ) -> list[Answer] | None:
     """Return what another version makes of a request, or None where it cannot read it.
@@ -272,7 +274,7 @@ def computed_again(
     return answered(predictor, asked, rows) if is_known else None
 
 
-def _read(inference: Inference, predictor: Predictor, asked: Asked) -> bodies.Rows:
+def _read(inference: Inference, predictor: Predictor, asked: PredictionBody) -> bodies.Rows:
     if asked.content and asked.is_file:
         known = [column.name for column in predictor.features.inputs]
         return inference.files.read(asked.content, asked.media_type, known)
@@ -280,7 +282,7 @@ def _read(inference: Inference, predictor: Predictor, asked: Asked) -> bodies.Ro
     return read_text(predictor, asked, most, inference.foreign)
 
 
-def answered(predictor: Predictor, asked: Asked, rows: bodies.Rows) -> list[Answer]:
+def answered(predictor: Predictor, asked: PredictionBody, rows: bodies.Rows) -> list[Answer]:
     """Return one answer for each row of a request, in order."""
     bodies.check_cells(rows.count, len(predictor.features.inputs))
     if asked.explain:
@@ -295,7 +297,7 @@ def answered(predictor: Predictor, asked: Asked, rows: bodies.Rows) -> list[Answ
 
 
 def read_text(
-    predictor: Predictor, asked: Asked, max_rows: int, foreign: bodies.ForeignBodies
+    predictor: Predictor, asked: PredictionBody, max_rows: int, foreign: bodies.ForeignBodies
 ) -> bodies.Rows:
     """Return the rows of a body that is JSON, NDJSON or CSV."""
     if not asked.content:

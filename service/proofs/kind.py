@@ -17,7 +17,7 @@ from service.registry import versions
 from service.registry.tables import ModelVersion, Proof
 from service.registry.versions import fetch_model, training_of
 from service.storage.database import reading
-from service.storage.references import Stored
+from service.storage.references import HeldBlob
 
 log = structlog.get_logger("worker")
 
@@ -59,7 +59,7 @@ def _table(site: Site, version: ModelVersion, scratch: Path) -> StoredTable | No
     return StoredTable(path=path, types=types)
 
 
-def write(session: Session, tenure: Tenure, message: Compared, _held: Stored | None) -> None:
+def write(session: Session, tenure: Tenure, message: Compared, _held: HeldBlob | None) -> None:
     """End a proof with the details of the comparison, and with what differs if anything does."""
     proof_id, attempt = tenure.job_id, tenure.attempt
     queue.hold(session, Proof, proof_id, attempt)

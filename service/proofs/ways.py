@@ -335,7 +335,7 @@ def _tensor(subject: Subject, name: str, rows: int) -> dict[str, Any]:
     return {"name": name, "datatype": datatype, "shape": [rows]}
 
 
-def _inferred(subject: Subject, asked: tensors.Asked) -> list[dict[str, Any]]:
+def _inferred(subject: Subject, asked: tensors.TensorBody) -> list[dict[str, Any]]:
     predictor = subject.predictor
     rows = tensors.read(asked, predictor.features, MANY)
     predictions = predictor.predict(rows.columns, rows.count)

@@ -9,7 +9,7 @@ from fastapi.responses import PlainTextResponse
 from service.errors import NotFound
 from service.http import strict_route
 from service.predict.bodies import JSON
-from service.predict.routes import ANSWER, BODY, AskedDep, Inference, InferenceDep, queued
+from service.predict.routes import ANSWER, BODY, Inference, InferenceDep, PredictionBodyDep, queued
 from service.registry import versions
 from service.settings import version as own_version
 
@@ -19,7 +19,7 @@ router = strict_route.router(tags=["mlflow"])
 @router.post("/invocations", openapi_extra=BODY, responses=ANSWER, operation_id="invocations")
 @strict_route.not_idempotent
 @strict_route.streams_body
-async def invocations(inference: InferenceDep, asked: AskedDep) -> Response:
+async def invocations(inference: InferenceDep, asked: PredictionBodyDep) -> Response:
     """Predict with the configured model; the answer has MLflow's shape, whatever the body."""
     return await queued(inference, partial(_target, inference), replace(asked, is_invocation=True))
 

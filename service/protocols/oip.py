@@ -26,7 +26,7 @@ from service.predict import bodies
 from service.predict.answers import remarks
 from service.predict.routes import Inference, InferenceDep
 from service.protocols import tensors
-from service.protocols.tensors import DATATYPES, Asked, Tensor
+from service.protocols.tensors import DATATYPES, Tensor, TensorBody
 from service.registry import versions
 from service.settings import version as own_version
 from service.storage.database import reading
@@ -114,7 +114,7 @@ async def asked(
             description="With raw tensors behind it: the number of bytes of the JSON document.",
         ),
     ] = None,
-) -> Asked:
+) -> TensorBody:
     _check_media_type(request)
     content = await strict_route.read_body(request, "predict")
     is_large = len(content) > strict_route.PARSED_INLINE
@@ -122,7 +122,7 @@ async def asked(
     return await parse if parse else tensors.parse(content, length)
 
 
-AskedDep = Annotated[Asked, Depends(asked)]
+AskedDep = Annotated[TensorBody, Depends(asked)]
 
 
 @router.post("/models/{name}/infer", openapi_extra=BODY, responses=ANSWER, operation_id="oip_infer")
@@ -209,12 +209,12 @@ def _described(inference: Inference, target: versions.Target) -> dict[str, Any]:
 
 
 async def _queued(
-    inference: Inference, resolve: Callable[[], versions.Target], asked: Asked
+    inference: Inference, resolve: Callable[[], versions.Target], asked: TensorBody
 ) -> Response:
     return await inference.executor.run(lambda: _inferred(inference, resolve(), asked))
 
 
-def _inferred(inference: Inference, target: versions.Target, asked: Asked) -> Response:
+def _inferred(inference: Inference, target: versions.Target, asked: TensorBody) -> Response:
     predictor = _predictor(inference, target)
     rows = tensors.read(asked, predictor.features, inference.settings.max_predict_rows)
     bodies.check_cells(rows.count, len(predictor.features.inputs))

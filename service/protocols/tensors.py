@@ -134,7 +134,7 @@ NOT_HERE = ("classification", "shared_memory_region")
 
 
 @dataclass(frozen=True)
-class Asked:
+class TensorBody:
     """A request, and the raw bytes of those of its tensors that sent some."""
 
     request: InferRequest
@@ -142,7 +142,7 @@ class Asked:
     raw: Mapping[int, memoryview]
 
 
-def parse(content: bytes, length: str | None) -> Asked:
+def parse(content: bytes, length: str | None) -> TensorBody:
     """Read a body whose JSON document has `length` bytes, all where that is None."""
     document, rest = split(content, length)
     # Clients write what NumPy holds, NaN included: it is a missing value, as in binary tensors.
@@ -153,10 +153,10 @@ def parse(content: bytes, length: str | None) -> Asked:
         found = [each | {"loc": ("body", *each["loc"])} for each in error.errors()]
         raise validation.to_error(found, said) from error
     _check_parameters(request)
-    return Asked(request, _cut(request, rest))
+    return TensorBody(request, _cut(request, rest))
 
 
-def read(asked: Asked, features: Features, max_rows: int) -> bodies.Rows:
+def read(asked: TensorBody, features: Features, max_rows: int) -> bodies.Rows:
     """Return the rows that the tensors are the columns of."""
     known = {column.name: DATATYPES.get(column.type, "BYTES") for column in features.inputs}
     tensors = asked.request.inputs

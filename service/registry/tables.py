@@ -6,10 +6,10 @@ from sqlalchemy import ForeignKey, ForeignKeyConstraint, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service.jobs.kind import Job
-from service.storage.columns import BlobDigest, Id, Json, Table, utc_now
+from service.storage.columns import BlobDigest, Id, Json, SqlTable, utc_now
 
 
-class Model(Table):
+class Model(SqlTable):
     """A name under which versions are published."""
 
     __tablename__ = "models"
@@ -21,7 +21,7 @@ class Model(Table):
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
-class ModelVersion(Table):
+class ModelVersion(SqlTable):
     """An immutable trained model: a checkpoint with its signature, metrics and lineage."""
 
     __tablename__ = "model_versions"
@@ -47,7 +47,7 @@ class ModelVersion(Table):
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
-class Alias(Table):
+class Alias(SqlTable):
     """A name such as `champion` that points to a version of a model."""
 
     __tablename__ = "aliases"
@@ -77,7 +77,7 @@ class Alias(Table):
     updated_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
-class AliasMove(Table):
+class AliasMove(SqlTable):
     """The versions of an alias at one of its revisions."""
 
     __tablename__ = "alias_moves"
@@ -106,7 +106,7 @@ class AliasMove(Table):
     moved_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
-class ModelChange(Table):
+class ModelChange(SqlTable):
     """The last change of a model, its versions or its aliases; the row outlives the model.
 
     The row with an empty name holds the newest revision of all (see `versions.changed`).
@@ -118,7 +118,7 @@ class ModelChange(Table):
     revision: Mapped[int] = mapped_column(index=True)
 
 
-class Proof(Job, Table):
+class Proof(Job, SqlTable):
     """The export verification of a version: every way of predicting gives the same answers."""
 
     prefix = "proof"

@@ -19,7 +19,7 @@ from service.jobs import life
 from service.jobs.kind import InputUnavailable, Site
 from service.registry.tables import Alias, Model, ModelChange, ModelVersion, Proof
 from service.storage import references
-from service.storage.columns import Table, new_id
+from service.storage.columns import SqlTable, new_id
 from service.storage.database import is_postgres
 
 Verdict = Literal["pending", "passed", "failed"]
@@ -101,7 +101,7 @@ def target(name: str, number: int, sha256: str) -> Target:
 
 
 def adopt(
-    session: Session, held: references.Stored, model: str, document: Mapping[str, Any]
+    session: Session, held: references.HeldBlob, model: str, document: Mapping[str, Any]
 ) -> ModelVersion:
     """Publish an imported checkpoint, whose bytes this transaction keeps, as the next version.
 
@@ -330,7 +330,7 @@ def _names(number: int) -> ColumnElement[bool]:
     return or_(*(column == number for column in columns))
 
 
-def _insert(session: Session, table: type[Table]) -> postgresql.Insert | sqlite.Insert:
+def _insert(session: Session, table: type[SqlTable]) -> postgresql.Insert | sqlite.Insert:
     return postgresql.insert(table) if is_postgres(session) else sqlite.insert(table)
 
 

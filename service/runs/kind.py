@@ -25,7 +25,7 @@ from service.runs.messages import (
 from service.runs.tables import Checkpoint, Run
 from service.storage.columns import new_id
 from service.storage.database import reading, writing
-from service.storage.references import Stored
+from service.storage.references import HeldBlob
 
 log = structlog.get_logger("worker")
 
@@ -89,7 +89,7 @@ Messages = Annotated[
 ]
 
 
-def write(session: Session, tenure: Tenure, message: Messages, held: Stored | None) -> None:
+def write(session: Session, tenure: Tenure, message: Messages, held: HeldBlob | None) -> None:
     """Write a message of a trainer in the session's transaction."""
     run_id, attempt = tenure.job_id, tenure.attempt
     match message:
@@ -114,7 +114,7 @@ def write(session: Session, tenure: Tenure, message: Messages, held: Stored | No
 
 
 def _write_checkpoint(
-    session: Session, tenure: Tenure, message: CheckpointFile, held: Stored
+    session: Session, tenure: Tenure, message: CheckpointFile, held: HeldBlob
 ) -> None:
     run_id, attempt = tenure.job_id, tenure.attempt
     checkpoint = Checkpoint(

@@ -354,7 +354,7 @@ class Query:
 
 
 @dataclass(frozen=True)
-class Page:
+class CurvePage:
     """Live rows in order, and how to go on."""
 
     rows: list[dict[str, Any]]
@@ -367,7 +367,7 @@ class Page:
     last_event_id: int
 
 
-def page(session: Session, run: Run, query: Query, *, is_terminal: bool) -> Page:
+def page(session: Session, run: Run, query: Query, *, is_terminal: bool) -> CurvePage:
     """Return the rows that a reader does not have yet.
 
     A reader that holds rows which a newer attempt has replaced gets no rows, only the `rewinds`
@@ -379,7 +379,7 @@ def page(session: Session, run: Run, query: Query, *, is_terminal: bool) -> Page
     rewinds = _rewinds(session, run, query)
     stale = [r["after_seq"] for r in rewinds if r["after_seq"] < query.after]
     if stale:
-        return Page(
+        return CurvePage(
             [],
             min(stale),
             run.attempt,
@@ -390,7 +390,7 @@ def page(session: Session, run: Run, query: Query, *, is_terminal: bool) -> Page
         )
     if query.max_points and not query.limit:
         thinned = _thinned(session, run, query, query.max_points)
-        return Page(
+        return CurvePage(
             thinned.rows,
             max(run.metric_seq, query.after),
             run.attempt,
@@ -404,7 +404,7 @@ def page(session: Session, run: Run, query: Query, *, is_terminal: bool) -> Page
     complete, rows = len(found) <= limit, found[:limit]
     next_after = run.metric_seq if complete else rows[-1]["seq"]
     shown = thin(rows, query.max_points) if query.max_points else rows
-    return Page(
+    return CurvePage(
         shown,
         max(next_after, query.after),
         run.attempt,

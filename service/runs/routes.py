@@ -23,8 +23,8 @@ from service.http.resources import (
     EngineDep,
     NewestFirst,
     OneOf,
-    Page,
     PageParams,
+    PageRequest,
     ReadSession,
     WriteSession,
     after_commit,
@@ -449,7 +449,7 @@ def _event_page(engine: Engine, request: Request, run_id: str, after: int, limit
         found = events.after(session, Event, run_id, after, limit + 1)
         bodies = partial(representation.event_bodies, session, run_id)
         return page_response(
-            request, found, Page(limit, None), lambda event: str(event.seq), bodies
+            request, found, PageRequest(limit, None), lambda event: str(event.seq), bodies
         )
 
 

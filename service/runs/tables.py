@@ -7,7 +7,7 @@ from sqlalchemy import ForeignKey, ForeignKeyConstraint, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service.jobs.kind import Job, JobEvent
-from service.storage.columns import BlobDigest, Id, Json, Table, utc_now
+from service.storage.columns import BlobDigest, Id, Json, SqlTable, utc_now
 
 #: code of a death → the sentence of a run that failed by it
 DEATHS = {
@@ -22,7 +22,7 @@ DEATHS = {
 }
 
 
-class Run(Job, Table):
+class Run(Job, SqlTable):
     """One training job, and its place in the queue."""
 
     prefix = "run"
@@ -68,7 +68,7 @@ class Run(Job, Table):
     model_version: Mapped[int | None]
 
 
-class Metric(Table):
+class Metric(SqlTable):
     """One value of a curve. Live rows of a run are 1..n; see `runs.metrics`."""
 
     __tablename__ = "metrics"
@@ -93,7 +93,7 @@ class Metric(Table):
     level: Mapped[int] = mapped_column(default=0)
 
 
-class Event(JobEvent, Table):
+class Event(JobEvent, SqlTable):
     """An event of a run, for pollers and streams."""
 
     __tablename__ = "events"
@@ -106,7 +106,7 @@ class Event(JobEvent, Table):
 Run.event_table = Event
 
 
-class Checkpoint(Table):
+class Checkpoint(SqlTable):
     """The state of a run at one step; the bytes are a blob."""
 
     __tablename__ = "checkpoints"
@@ -148,7 +148,7 @@ Index(
 )
 
 
-class Trajectory(Table):
+class Trajectory(SqlTable):
     """What the frames of a run are frames of; see `models.training.state.trajectory`."""
 
     __tablename__ = "trajectories"
@@ -159,7 +159,7 @@ class Trajectory(Table):
     subject: Mapped[Json]
 
 
-class Frame(Table):
+class Frame(SqlTable):
     """All parameters of a small net after an epoch, as float32."""
 
     __tablename__ = "frames"

@@ -27,11 +27,11 @@ from sqlalchemy.orm import InstrumentedAttribute, Mapped, Session, mapped_column
 from models.failpoints import reach
 from service.errors import Busy, ServiceError
 from service.storage.blobs import BlobStore, check_digest, digest_of
-from service.storage.columns import BlobDigest, Id, Table, new_id, utc_now
+from service.storage.columns import BlobDigest, Id, SqlTable, new_id, utc_now
 from service.storage.database import boot_id, clock, is_postgres, reading, row_count, writing
 
 
-class Blob(Table):
+class Blob(SqlTable):
     """An object in the blob store, or one that a writer is about to put; see `references`."""
 
     __tablename__ = "blobs"
@@ -41,7 +41,7 @@ class Blob(Table):
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
-class BlobPin(Table):
+class BlobPin(SqlTable):
     """A writer's hold on a blob until a row refers to it."""
 
     __tablename__ = "blob_pins"
@@ -61,7 +61,7 @@ class PinLost(Busy):
 
 
 @dataclass(frozen=True)
-class Stored:
+class HeldBlob:
     """Bytes in the store with a pin, until a transaction keeps them."""
 
     sha256: str
@@ -72,7 +72,7 @@ class Stored:
 @contextmanager
 def stored(
     engine: Engine, blobs: BlobStore, path: Path, sha256: str | None = None
-) -> Iterator[Stored]:
+) -> Iterator[HeldBlob]:
     """Put a file into the store and pin it during the block, which must `keep` it.
 
     If the block fails, the pin is deleted and the collector removes the bytes.
@@ -92,7 +92,7 @@ def stored(
         raise
 
 
-def pin(session: Session, sha256: str, size: int, *, now: float | None = None) -> Stored:
+def pin(session: Session, sha256: str, size: int, *, now: float | None = None) -> HeldBlob:
     """Pin a blob before its bytes are put. Waits while the collector removes it."""
     insert = postgresql.insert if is_postgres(session) else sqlite.insert
     session.execute(
@@ -105,10 +105,10 @@ def pin(session: Session, sha256: str, size: int, *, now: float | None = None) -
     held = BlobPin(id=new_id("pin"), sha256=sha256, expires=expires, boot_id=boot_id(session))
     session.add(held)
     session.flush()
-    return Stored(sha256, size, held.id)
+    return HeldBlob(sha256, size, held.id)
 
 
-def keep(session: Session, held: Stored) -> None:
+def keep(session: Session, held: HeldBlob) -> None:
     """Replace the pin by the reference that this transaction adds."""
     is_there = lock(session, held.sha256)
     found = session.execute(delete(BlobPin).where(BlobPin.id == held.pin))
@@ -158,7 +158,7 @@ def referring_columns() -> list[Column[str]]:
     """Return the columns of all loaded tables that refer to blobs."""
     return [
         column
-        for table in Table.metadata.sorted_tables
+        for table in SqlTable.metadata.sorted_tables
         for column in table.columns
         if isinstance(column.type, BlobDigest)
     ]

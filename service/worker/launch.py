@@ -37,7 +37,7 @@ PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
 
 
 @dataclass(frozen=True)
-class Order:
+class ForkOrder:
     """A request to fork; it travels as JSON, together with descriptors.
 
     The first descriptor is the control socket: a byte on it is the number of a signal for the
@@ -107,7 +107,7 @@ class WarmParent:
         text, descriptors, _, _ = socket.recv_fds(self._orders, LARGEST, 3)
         if not text:
             return False
-        order = Order(**json.loads(text))
+        order = ForkOrder(**json.loads(text))
         control = socket.socket(fileno=descriptors[0])
         if not order.module:
             with control, suppress(ConnectionError):
@@ -123,7 +123,7 @@ class WarmParent:
         return True
 
     def _become(
-        self, parent: int, order: Order, end: socket.socket, control: socket.socket
+        self, parent: int, order: ForkOrder, end: socket.socket, control: socket.socket
     ) -> NoReturn:
         """Be the child: run the attempt in this process, which ends with it."""
         status = 1
@@ -378,7 +378,7 @@ class LocalLauncher:
             if self._spawns:
                 return SpawnedChild(ours, _spawn(module, scratch, kept, environment))
             try:
-                control = self._fork(Order(module, str(scratch), environment), kept)
+                control = self._fork(ForkOrder(module, str(scratch), environment), kept)
             except ConnectionError:  # the supervisor gives the job back
                 ours.close()
                 self._forget_parent()
@@ -396,7 +396,7 @@ class LocalLauncher:
     def _has_answered(self) -> bool:
         try:
             if self._answer is None:
-                self._answer = self._fork(Order())
+                self._answer = self._fork(ForkOrder())
             answer = self._answer.recv(STATUS_BYTES, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False
@@ -409,7 +409,7 @@ class LocalLauncher:
             self._forget_parent()
         return answer == READY
 
-    def _fork(self, order: Order, descriptors: Sequence[int] = ()) -> socket.socket:
+    def _fork(self, order: ForkOrder, descriptors: Sequence[int] = ()) -> socket.socket:
         """Order a fork and return our end of the control socket. Raises ConnectionError."""
         if self._orders is None:
             self._own = WarmProcess(self._modules)

@@ -8,7 +8,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from service.batch import lifecycle
-from service.batch.lifecycle import BatchChunk, BatchPrediction, Chunk, Order
+from service.batch.lifecycle import BatchChunk, BatchOrder, BatchPrediction, Chunk
 from service.datasets.versions import Dataset, DatasetVersion
 from service.errors import Conflict, Fenced
 from service.jobs import life, queue
@@ -17,7 +17,7 @@ from service.registry.tables import Model, ModelVersion
 from service.runs.tables import Run
 from service.storage import references
 from service.storage.database import reading, writing
-from service.storage.references import Stored
+from service.storage.references import HeldBlob
 from tests.service.rows import add_dataset, add_run
 
 pytestmark = pytest.mark.both_databases
@@ -28,7 +28,7 @@ COUNTS = {"errors": 1, "warnings": {"missing": 2}}
 
 def submitted(session: Session, dataset_id: str | None = None) -> BatchPrediction:
     dataset = session.get_one(DatasetVersion, (dataset_id or add_dataset(session), 1))
-    order = Order("predicted", "warn", dataset, "scores", 1, None, [], [])
+    order = BatchOrder("predicted", "warn", dataset, "scores", 1, None, [], [])
     return lifecycle.submit(session, order)
 
 
@@ -39,7 +39,7 @@ def claimed(session: Session, owner: str = "w1", now: float = 0.0) -> BatchPredi
     return life.get(session, BatchPrediction, job.id)
 
 
-def held(session: Session, digit: str) -> Stored:
+def held(session: Session, digit: str) -> HeldBlob:
     return references.pin(session, digit * 64, 10)
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, select
 
 from service.datasets import upload
 from service.datasets.kind import PATIENCE_S, SMALL_PARSES, claim, prepare, write
-from service.datasets.messages import Parsed, Refused, TookLong
+from service.datasets.messages import Parsed, ParseRefusal, TookLong
 from service.datasets.rejected import MOST_DEATHS
 from service.datasets.upload import SMALL_COLUMNS, Received, Upload, remove_leftovers
 from service.datasets.versions import Dataset, DatasetVersion, Parse, remove
@@ -21,11 +21,11 @@ from service.settings import Settings
 from service.storage.blobs import LocalBlobs, digest_of
 from service.storage.columns import new_id
 from service.storage.database import clock, reading, writing
-from service.storage.references import Stored
+from service.storage.references import HeldBlob
 
 LEASE_S = 60.0
 LOSSES = 3
-HELD = Stored("0" * 64, 1, "pin")
+HELD = HeldBlob("0" * 64, 1, "pin")
 PARSED = Parsed(path=Path("x"), sha256=None, rows=2, columns=[], warnings=[], name=None)
 
 Add = Callable[..., Parse]
@@ -62,7 +62,7 @@ def taken(engine: Engine) -> Parse:
     return found
 
 
-def tell(engine: Engine, parse: Parse, message: Any, held: Stored | None = None) -> None:
+def tell(engine: Engine, parse: Parse, message: Any, held: HeldBlob | None = None) -> None:
     with writing(engine) as session:
         write(session, Tenure(parse.id, parse.attempt), message, held)
 
@@ -161,7 +161,7 @@ def replace_name(message: Parsed, name: str) -> Parsed:
 def test_a_refused_file_is_a_rejected_dataset(engine: Engine, add: Add) -> None:
     add()
     parse = taken(engine)
-    tell(engine, parse, Refused(code="ragged_row", detail="It is.", errors=[], status=422))
+    tell(engine, parse, ParseRefusal(code="ragged_row", detail="It is.", errors=[], status=422))
     dataset = dataset_of(engine, parse)
     error = dataset.error or {}
     assert (dataset.state, error["code"], error["detail"]) == ("rejected", "ragged_row", "It is.")

@@ -21,7 +21,7 @@ from service.http.strict_route import (
     LEASE,
     Claim,
     IdempotencyKey,
-    Stored,
+    StoredResponse,
     begin_upload,
     keep_response,
     not_idempotent,
@@ -254,10 +254,10 @@ def test_a_key_that_is_none_is_refused(probe: httpx.Client) -> None:
 def add_and_store(engine: Engine, claim: Claim) -> None:
     with writing(engine) as session:
         session.add(Model(name="late"))
-        claim.store(session, Stored(200, {}, ""))
+        claim.store(session, StoredResponse(200, {}, ""))
 
 
-def begin(engine: Engine, fingerprint: str = "f", **when: Any) -> Claim | Stored:
+def begin(engine: Engine, fingerprint: str = "f", **when: Any) -> Claim | StoredResponse:
     return strict_route.begin_claim(engine, "open", "k", fingerprint, **when)
 
 
@@ -283,9 +283,9 @@ def test_a_response_is_kept_for_a_day(engine: Engine) -> None:
     now = utc_now()
     claim = begin(engine, now=now)
     assert isinstance(claim, Claim)
-    claim.store(None, Stored(201, {"location": "/x"}, "{}"))
+    claim.store(None, StoredResponse(201, {"location": "/x"}, "{}"))
     late = now + KEPT - timedelta(seconds=1)
-    assert begin(engine, now=late) == Stored(201, {"location": "/x"}, "{}")
+    assert begin(engine, now=late) == StoredResponse(201, {"location": "/x"}, "{}")
     with pytest.raises(Invalid):
         begin(engine, "other", now=late)
     assert isinstance(begin(engine, "other", now=now + KEPT), Claim)

@@ -19,7 +19,7 @@ from models.predict.predictor import Predictor
 from service.predict import routes
 from service.predict.answers import to_csv, to_json
 from service.predict.bodies import CSV, JSON, NDJSON, Answer
-from service.predict.routes import Asked
+from service.predict.routes import PredictionBody
 from service.protocols import mlflow
 from tests.service import trained
 
@@ -93,12 +93,12 @@ def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
     return Predictor.load(path)
 
 
-def answered(predictor: Predictor, asked: Asked) -> list[Answer]:
+def answered(predictor: Predictor, asked: PredictionBody) -> list[Answer]:
     return routes.answered(predictor, asked, routes.read_text(predictor, asked, 100, mlflow))
 
 
 def _check(predictor: Predictor, media_type: str, content: bytes, rows: int) -> None:
-    found = answered(predictor, Asked(media_type, content))
+    found = answered(predictor, PredictionBody(media_type, content))
     sent = orjson.loads(to_json({}, found))["predictions"]
     assert len(sent) == rows
     for row in sent:
@@ -128,8 +128,8 @@ def test_any_csv_is_answered(predictor: Predictor, rows: list[list[Any]]) -> Non
 @given(value=SCALARS.filter(lambda value: isinstance(value, float | bool)))
 def test_rows_do_not_touch_each_other(predictor: Predictor, value: object) -> None:
     alone = [{"number": 1.5, "word": "a"}]
-    (expected,) = answered(predictor, Asked(JSON, orjson.dumps({"rows": alone})))
+    (expected,) = answered(predictor, PredictionBody(JSON, orjson.dumps({"rows": alone})))
     rows = [{"number": value, "day": value}, *alone, {"word": value, "integer": value}]
-    found = answered(predictor, Asked(JSON, orjson.dumps({"rows": rows})))
+    found = answered(predictor, PredictionBody(JSON, orjson.dumps({"rows": rows})))
     assert found[1]["value"] == pytest.approx(expected["value"], rel=1e-6)
     assert found[1]["warnings"] == expected["warnings"]

@@ -22,7 +22,7 @@ def running(session: Session) -> Run:
     return lifecycle.get(session, run_id)
 
 
-def read(session: Session, run_id: str, query: metrics.Query | None = None) -> metrics.Page:
+def read(session: Session, run_id: str, query: metrics.Query | None = None) -> metrics.CurvePage:
     run = lifecycle.get(session, run_id)
     return metrics.page(session, run, query or metrics.Query(), is_terminal=False)
 

@@ -14,7 +14,7 @@ from service.runs import lifecycle
 from service.runs.tables import Checkpoint, Run
 from service.storage import references
 from service.storage.blobs import BlobStore, digest_of, read_blob
-from service.storage.columns import Table, new_id
+from service.storage.columns import SqlTable, new_id
 from service.storage.database import reading, writing
 from service.storage.references import (
     PIN_S,
@@ -61,7 +61,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def checkpoint_of(run_id: str, held: references.Stored) -> Checkpoint:
+def checkpoint_of(run_id: str, held: references.HeldBlob) -> Checkpoint:
     return Checkpoint(
         id=new_id("ckpt"),
         run_id=run_id,
@@ -81,7 +81,7 @@ def add_checkpoint(engine: Engine, store: BlobStore, file: Path, run_id: str) ->
         return refer(engine, run_id, held)
 
 
-def refer(engine: Engine, run_id: str, held: references.Stored) -> Checkpoint:
+def refer(engine: Engine, run_id: str, held: references.HeldBlob) -> Checkpoint:
     with writing(engine) as session:
         checkpoint = checkpoint_of(run_id, held)
         session.add(checkpoint)
@@ -187,7 +187,7 @@ def test_a_pin_of_an_earlier_boot_holds_nothing(
 def test_every_column_that_names_a_blob_keeps_it(engine: Engine) -> None:
     columns = {
         str(column)
-        for table in Table.metadata.sorted_tables
+        for table in SqlTable.metadata.sorted_tables
         for column in table.columns
         if column.name.endswith("sha256")
     }

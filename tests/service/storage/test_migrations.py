@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, inspect, select, text
 from sqlalchemy.orm import Session
 
 from service.datasets.versions import Parse
-from service.storage.columns import Table
+from service.storage.columns import SqlTable
 from service.storage.database import (
     MIGRATIONS,
     SchemaOutOfDate,
@@ -40,7 +40,7 @@ def empty(tmp_path: Path) -> Iterator[Engine]:
 
 def differences(connection: Connection) -> list[object]:
     context = MigrationContext.configure(connection, opts={"compare_type": True})
-    return list(compare_metadata(context, Table.metadata))
+    return list(compare_metadata(context, SqlTable.metadata))
 
 
 def test_the_migrated_schema_equals_the_tables(engine: Engine) -> None:
@@ -50,7 +50,7 @@ def test_the_migrated_schema_equals_the_tables(engine: Engine) -> None:
 
 def test_keys_checks_and_indexes_equal_the_tables(engine: Engine) -> None:
     found = inspect(engine)
-    for name, table in Table.metadata.tables.items():
+    for name, table in SqlTable.metadata.tables.items():
         assert {i["name"] for i in found.get_indexes(name)} >= {i.name for i in table.indexes}
         assert found.get_pk_constraint(name)["constrained_columns"] == [
             column.name for column in table.primary_key.columns

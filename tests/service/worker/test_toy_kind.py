@@ -18,9 +18,9 @@ from service.jobs.kind import JOB_TABLES, MOST, SENTENCES, Job, Kind, Site, Tenu
 from service.jobs.pipe import Failure, Heartbeat, Obeyed
 from service.settings import Settings
 from service.storage.blobs import LocalBlobs
-from service.storage.columns import Json, Table, new_id
+from service.storage.columns import Json, SqlTable, new_id
 from service.storage.database import reading, writing
-from service.storage.references import Stored
+from service.storage.references import HeldBlob
 from service.worker.launch import LocalLauncher, WarmProcess
 from service.worker.machine import Gpu
 from service.worker.supervisor import Supervisor
@@ -40,7 +40,7 @@ class ToyTable(DeclarativeBase):
     """Keeps toys out of the metadata that the migrations are compared with."""
 
     metadata = MetaData()
-    type_annotation_map = Table.type_annotation_map
+    type_annotation_map = SqlTable.type_annotation_map
 
 
 class ToyJob(Job, ToyTable):
@@ -67,7 +67,9 @@ def prepare(_site: Site, toy: ToyJob, _scratch: Path) -> ToyInput:
     return ToyInput(start=toy.count, until=toy.until, then=toy.then)
 
 
-def write(session: Session, tenure: Tenure, message: Counted | Done, _held: Stored | None) -> None:
+def write(
+    session: Session, tenure: Tenure, message: Counted | Done, _held: HeldBlob | None
+) -> None:
     toy = queue.hold(session, ToyJob, tenure.job_id, tenure.attempt)
     match message:
         case Counted():
