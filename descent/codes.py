@@ -79,7 +79,6 @@ ErrorCode = Literal[
     "database_unavailable",
     "database_damaged",
     "too_many_connections",
-    "shutting_down",
     "overloaded",
     "deadline_exceeded",
     "storage_unavailable",

@@ -14,7 +14,7 @@
     ├── Invalid 422             invalid, and one code for each broken rule
     ├── PreconditionRequired 428  precondition_required
     ├── HeadTooLarge 431        head_too_large
-    ├── Busy 503                busy, database_unavailable, shutting_down
+    ├── Busy 503                busy, database_unavailable
     │   ├── StorageUnavailable  storage_unavailable
     │   ├── Overloaded          overloaded
     │   ├── DeadlineExceeded    deadline_exceeded

@@ -25,9 +25,10 @@ from service.datasets.rejected import Rejected
 
 CONTEXT = multiprocessing.get_context("forkserver")
 #: The modules that do it are named, not imported: this process need not load what they load.
-READER = "service.datasets.parse"  # the one that reads the rows of a prediction
-PACKER = "service.exports.packing"  # the one that exports and imports models
-WARM = [READER, PACKER]
+READER = "service.datasets.parse:parse_rows"  # reads the rows of a prediction
+PACKER = "service.exports.packing:pack"  # exports and imports models
+#: the modules of these functions
+WARM = ["service.datasets.parse", "service.exports.packing"]
 TABLE = "table.parquet"  # what the parser leaves in its folder
 END_S = 5.0  # for a process to end once it has answered
 MAX_ANSWER = 256 * 1024 * 1024  # bytes; a profile is far smaller
@@ -162,7 +163,8 @@ def _child(sender: Connection, text: str, limits: Limits) -> None:
     gc.freeze()  # what was imported stays: to look through it for garbage would copy its memory
     task = Task(**json.loads(text))
     keep_to(Path(task.folder))
-    answer = outcome(task, limits, importlib.import_module(task.parser).parse)
+    module, _, function = task.parser.partition(":")
+    answer = outcome(task, limits, getattr(importlib.import_module(module), function))
     content = json.dumps(answer).encode()
     if len(content) > limits.answer_bytes:
         content = json.dumps({"rejected": _too_long(limits).to_json()}).encode()

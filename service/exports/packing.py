@@ -27,7 +27,7 @@ LINEAGE = {"model", "version", "created_at", "run", "dataset"}
 PARAMETERS: TypeAdapter[Any] = TypeAdapter(schemas.Parameters | dict[str, schemas.Parameters])
 
 
-def parse(task: Task) -> dict[str, Any]:
+def pack(task: Task) -> dict[str, Any]:
     """Carry out the task that the option `do` names. Raises Rejected."""
     work = {"bundle": _bundle, "onnx": _onnx, "import": _import}[task.options["do"]]
     try:

@@ -291,7 +291,7 @@ MUTANTS = (
     # ---- life cycle ---------------------------------------------------------------------------
     Mutant(
         "a run that kills its process is tried for ever",
-        "service/jobs/life.py",
+        "service/jobs/kind.py",
         'MOST: dict[DeathCode, int] = {"worker_lost": 3,',
         'MOST: dict[DeathCode, int] = {"worker_lost": 3_000_000,',
         f"{LIFECYCLE}::test_three_deaths_without_a_new_checkpoint_end_the_run",
@@ -341,8 +341,8 @@ MUTANTS = (
     Mutant(
         "an invalid message is skipped",
         "service/worker/supervisor.py",
-        "                    self._give_up(attempt, reports.describe(line, error))",
-        "                    log.warning(reports.describe(line, error))",
+        "                    self._give_up(attempt, attempts.describe(line, error))",
+        "                    log.warning(attempts.describe(line, error))",
         f"{TOY}::test_a_message_that_is_none_of_a_toys_is_the_death_of_its_process",
     ),
     Mutant(
