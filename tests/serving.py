@@ -139,7 +139,8 @@ def serving(app: FastAPI) -> Iterator[str]:
         assert is_up.wait(START_S), "the server did not start"
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
-        app.state.parser.close()
+        if hasattr(app.state, "parser"):  # an app that uploads nothing has none
+            app.state.parser.close()
         server.stop()
         thread.join(START_S)
         listener.close()

@@ -268,7 +268,7 @@ def test_the_first_calls_can_be_made_with_the_stand_in_for_curl(
     (tmp_path / "service").mkdir()
     before = [block for block in blocks("docs/http.md") if "/api/v1/runs" not in block.text]
     with (
-        run_service(tmp_path / "service", "--no-worker") as url,
+        run_service(tmp_path / "service") as url,
         Reader(tmp_path, {ADDRESS: url}, with_curl=False) as reader,
     ):
         reader.read(before[:6])

@@ -306,7 +306,7 @@ def test_where_the_connections_are_used_up_a_new_one_gets_503_and_the_others_go_
             assert (status, problem["code"]) == (503, "too_many_connections")
             assert client.post(PREDICT, json={"rows": [{"Quiz": 10}]}).status_code == 200
             csv = {"Content-Type": "text/csv"}
-            made = client.post("/api/v1/datasets", content=b"a,b\n1,2\n", headers=csv)
+            made = client.post("/api/v1/datasets?wait=0", content=b"a,b\n1,2\n", headers=csv)
             assert made.status_code in {201, 202}, made.text
             statuses = [answer(connection)[0] for connection in silent[:-1]]
         assert set(statuses) == {408, 503}
