@@ -29,7 +29,7 @@ def task(folder: Path, data: bytes, **changes: Any) -> Task:
         "options": {},
         "max_columns": 1000,
         "memory_bytes": 128 * MIB,
-        "parser": "service.datasets.parse",
+        "parser": "service.datasets.parse:parse",
     }
     return Task(**(fields | changes))
 
