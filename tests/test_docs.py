@@ -274,6 +274,14 @@ def test_the_first_calls_can_be_made_with_the_stand_in_for_curl(
         reader.read(before[:6])
 
 
+def test_the_story_of_a_run_touches_few_files_and_all_are_there() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    story = text.partition("<!-- story -->")[2].partition("<!-- /story -->")[0]
+    files = re.findall(r"^\d+\. `([^`]+)`", story, re.MULTILINE)
+    assert 0 < len(files) <= 25
+    assert [file for file in files if not (ROOT / file).exists()] == []
+
+
 def test_every_link_leads_somewhere() -> None:
     for page in PAGES:
         text = (ROOT / page).read_text()
