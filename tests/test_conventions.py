@@ -51,6 +51,9 @@ RESERVED = {
 LATE = "service.__main__"
 #: the module that may fork: it runs in a process that loads nothing but what attempts need
 FORKS = "service.worker.launch"
+#: What forks processes loads the modules of kinds by their names: they load torch or DuckDB, which
+#: a supervisor and the API must not.
+NAMING = {"service.worker.launch", "service.datasets.sandbox"}
 NEVER = ("pickle", "shelve", "marshal", "dill", "cloudpickle")
 
 
@@ -112,6 +115,12 @@ def test_nothing_is_imported_inside_a_function() -> None:
         if isinstance(node, ast.Import | ast.ImportFrom)
     ]
     assert wrong == []
+
+
+def test_modules_are_named_as_text_only_where_a_process_must_not_load_them() -> None:
+    """Elsewhere a name that is handed to `import_module` would hide an import from these tests."""
+    users = {name for name in MODULES if "importlib" in set(imports_of(name))}
+    assert {name for name in users if is_in(name, "service") or is_in(name, "models")} == NAMING
 
 
 def test_nothing_unpickles_or_evaluates() -> None:
