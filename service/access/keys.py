@@ -1,4 +1,4 @@
-"""API keys: stored as SHA-256, and cached in each process in a table that is read again regularly.
+"""API keys. Only their SHA-256 is stored, and each process caches all of them for under a second.
 
 A secret is `dsc_`, 30 random characters and a checksum: a typo is rejected without the database,
 and scanners recognise a secret. It has 178 random bits, so a fast hash is enough.
@@ -24,6 +24,22 @@ from service.settings import Settings
 from service.storage.columns import Id, SqlTable, new_id, utc_now
 from service.storage.database import reading
 
+PREFIX = "dsc_"
+RANDOM = 30  # characters of base 62
+CHECK = 6  # characters that a CRC-32 needs in base 62
+SHOWN = 8  # characters of the secret that are kept so that people recognise it
+ALPHABET = string.digits + string.ascii_letters
+FRESH = 0.8  # seconds for which the cached table is valid: a deleted key stops working within 1 s
+RENEWED = 0.3  # seconds after which a request renews the table without waiting for it
+
+OPEN = "open"  # the caller if no key is configured
+SETTING = "setting"  # the caller with the secret of DESCENT_API_KEY
+NO_KEY = (
+    "No API key is configured, and the address {host} can be reached from other machines:"
+    " set DESCENT_API_KEY, or make a key with `descent keys create NAME`"
+    " (`python -m service keys create NAME`), then start again."
+)
+
 
 class Key(SqlTable):
     """An API key; only the SHA-256 of its secret is kept."""
@@ -33,27 +49,10 @@ class Key(SqlTable):
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     name: Mapped[str]
     sha256: Mapped[str] = mapped_column(String(64), unique=True)
-    #: the first characters of the secret, to recognise it by
+    #: the first characters of the secret, by which people recognise it
     prefix: Mapped[str] = mapped_column(String(16))
     expires_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
-
-
-PREFIX = "dsc_"
-RANDOM = 30  # characters of base 62
-CHECK = 6  # characters that a CRC-32 needs in base 62
-SHOWN = 8  # characters of the secret that are kept to recognise it by
-ALPHABET = string.digits + string.ascii_letters
-FRESH = 0.8  # seconds for which the cached table is valid: a deleted key stops working within 1 s
-RENEWED = 0.3  # seconds after which a request starts a new reading and does not wait for it
-
-OPEN = "open"  # the caller if no key is configured
-SETTING = "setting"  # the caller with the secret of DESCENT_API_KEY
-NO_KEY = (
-    "No API key is configured, and the address {host} can be reached from other machines:"
-    " set DESCENT_API_KEY, or make a key with `descent keys create NAME`"
-    " (`python -m service keys create NAME`), then start again."
-)
 
 
 def new_secret() -> str:
@@ -121,9 +120,9 @@ class KeyRing:
         self._engine = engine
         self._clock = clock
         self._setting = settings.api_key.get_secret_value() if settings.api_key else None
-        #: a service needs no key only if other machines cannot reach it and it has no key
+        #: requests need no key only if other machines cannot reach the service and it has no key
         self._may_be_open = settings.is_loopback and self._setting is None
-        #: all keys by their SHA-256, as read at `_read_at`
+        #: SHA-256 → key, of all keys as they were read at `_read_at`
         self._table: dict[str, _Known] = {}
         self._read_at = -FRESH
         self._reading = threading.Lock()
@@ -135,7 +134,7 @@ class KeyRing:
             reader.join()
 
     def known(self, secret: str | None) -> str | None:
-        """Return the caller if the cache knows it; ask no database."""
+        """Return the caller if the cache knows it; queries no database."""
         if secret is not None and self._setting and _is_same(secret, self._setting):
             return SETTING
         age = self._clock() - self._read_at
@@ -155,7 +154,7 @@ class KeyRing:
         if secret is None:
             if self._may_be_open and not self._fresh_table():
                 return OPEN
-            raise Unauthorized("This needs an API key")
+            raise Unauthorized("This request needs an API key")
         if not is_well_formed(secret):
             raise Unauthorized("This API key is not valid")
         found = self._fresh_table().get(digest(secret)) or self._look_up(secret)

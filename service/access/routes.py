@@ -34,7 +34,7 @@ def create_key(
 
 
 def _checked_end(expires_at: datetime | None) -> datetime | None:
-    """Return the end of a key in UTC, because SQLite stores no zone."""
+    """Return the expiry of a key in UTC, because SQLite stores no zone."""
     if expires_at is None:
         return None
     try:
@@ -42,12 +42,12 @@ def _checked_end(expires_at: datetime | None) -> datetime | None:
     except OverflowError:
         raise Invalid(
             f"expires_at must be a time that UTC can express, got {expires_at.isoformat()}.",
-            errors=[field_error("/expires_at", "out_of_range", "It is too far away.")],
+            errors=[field_error("/expires_at", "out_of_range", "The time is too far away.")],
         ) from None
     if end <= utc_now():
         raise Invalid(
             f"expires_at must lie in the future, got {expires_at.isoformat()}.",
-            errors=[field_error("/expires_at", "in_the_past", "It is over.")],
+            errors=[field_error("/expires_at", "in_the_past", "The time has passed.")],
         )
     return end
 

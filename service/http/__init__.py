@@ -1,4 +1,4 @@
-"""HTTP as all routes share it: server, middleware, strict route, problems, idempotency, lists.
+"""The parts of HTTP that all routes share: server, middleware, strict route, problems, lists.
 
 Knows no resource.
 """

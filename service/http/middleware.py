@@ -1,4 +1,6 @@
-"""The steps that all requests share: request id, log line, checks of Host, Origin and size.
+"""The outermost layer of every request, and the metrics of requests.
+
+The layer gives each request an id and a log line, and checks Host, Origin and size.
 
 Plain ASGI, because Starlette's BaseHTTPMiddleware costs more than the routes that it wraps.
 """
@@ -32,8 +34,13 @@ HEADERS = {
     b"referrer-policy": b"no-referrer",
     b"x-frame-options": b"DENY",
 }
-ANYWHERE = frozenset({"0.0.0.0", "::", ""})  # noqa: S104  compared with, not bound to
+ANYWHERE = frozenset({"0.0.0.0", "::", ""})  # noqa: S104  only compared, never bound
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
+#: the media type of Prometheus' text format
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+#: seconds; a prediction takes about a millisecond, an upload minutes
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 logger = structlog.get_logger("service.access")
 
 #: called for each answer with method, route, status and seconds
@@ -41,7 +48,7 @@ Observe = Callable[[str, str, int, float], None]
 
 
 class Gate:
-    """The outermost layer: it gives each request an id and a log line, and checks its origin."""
+    """Gives each request an id and a log line, and checks its origin and size."""
 
     def __init__(self, app: ASGIApp, settings: Settings, observe: Observe) -> None:
         self._app = app
@@ -49,7 +56,7 @@ class Gate:
         self._hosts = allowed_hosts(settings)
         self._max_head_bytes = settings.max_head_bytes
         self._prefix = settings.root_path.rstrip("/")
-        #: endpoint → the template of its path; filled at the first request
+        #: endpoint → the template of its path; the first request fills it
         self._templates: dict[Callable[..., Any], str] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,7 +93,7 @@ class Gate:
             await response(scope, receive, answer)
 
     def _route_of(self, scope: Scope) -> str:
-        """Return the template of the path: unlike the paths of clients, it has few values."""
+        """Return the template of the path, because clients can send endlessly many paths."""
         if not self._templates and "app" in scope:
             for context in iter_route_contexts(scope["app"].routes):
                 if context.endpoint is not None:
@@ -95,7 +102,7 @@ class Gate:
 
 
 def report(observe: Observe, scope: Scope, route: str, status: int, seconds: float) -> None:
-    """Count and log an answer. Every answer passes here."""
+    """Count and log an answer. Every answer passes through this function."""
     observe(scope["method"], route, status, seconds)
     state: MutableMapping[str, Any] = scope["state"]
     logs.access(
@@ -118,7 +125,7 @@ class Answer:
         self._send = send
         self._request_id = request_id.encode()
         self._prefix = prefix
-        #: 0 until an answer has begun
+        #: 0 until the answer begins
         self.status = 0
 
     async def __call__(self, message: Message) -> None:
@@ -143,7 +150,7 @@ class Answer:
 
 
 def check_size(scope: Scope, most: int) -> None:
-    """Raise HeadTooLarge. The server stops reading only after the limit and one more read."""
+    """Raise HeadTooLarge. The server itself notices only with the read after the limit."""
     size = len(scope.get("raw_path", b"")) + len(scope["query_string"])
     size += sum(len(name) + len(value) for name, value in scope["headers"])
     if size > most:
@@ -182,11 +189,11 @@ def check_origin(request: Request, hosts: frozenset[str]) -> None:
 def check_host(given: str, hosts: frozenset[str]) -> None:
     """Raise BadRequest or Forbidden for a Host header that is not ours."""
     if not _HOST.fullmatch(given):
-        raise BadRequest("The Host header is no host name.", code="malformed_header")
+        raise BadRequest("The Host header is not a host name.", code="malformed_header")
     host = _name_of(given)
     if "*" not in hosts and host not in hosts:
         raise Forbidden(
-            f"The host {host[:100]!r} is not served here: name it in DESCENT_ALLOWED_HOSTS.",
+            f"The host {host[:100]!r} is not served here: add it to DESCENT_ALLOWED_HOSTS.",
             code="forbidden_host",
         )
 
@@ -204,10 +211,7 @@ def _is_same(origin: str, host: str) -> bool:
     return port is not None and place.removesuffix(port) == host.lower().removesuffix(port)
 
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-#: seconds; a prediction takes about a millisecond, an upload minutes
-BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+# ---- metrics ------------------------------------------------------------------------------------
 
 
 class Telemetry:
@@ -229,7 +233,7 @@ class Telemetry:
 
 
 class _Requests(Collector):
-    """Requests by method, route and status, counted three times as fast as by the library."""
+    """Requests by method, route and status; counts three times as fast as the library."""
 
     def __init__(self) -> None:
         self._lock = Lock()

@@ -1,6 +1,7 @@
-"""The web page at `/`, which the build makes, and the frame of /docs.
+"""The web page at `/`, the page `/docs`, and the OpenAPI document.
 
-These files need no key: they contain no data, and the calls that get the data need one.
+`web/build.py` makes the web page. These files need no key: they contain no data, and the requests
+that read the data need one.
 """
 
 import json
@@ -27,7 +28,7 @@ from service.http.resources import etag_of, not_modified
 from service.http.strict_route import Marks, marks_of, open_route, router
 
 STATIC = Path(__file__).parent.parent / "static"
-PAGE = Path(__file__).parent.parent / "page"  # web/build.py makes it
+PAGE = Path(__file__).parent.parent / "page"  # the output of web/build.py
 #: No inline code, and nothing from other hosts. The page may draw images itself.
 PAGE_CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:;"
@@ -48,6 +49,39 @@ MEDIA_TYPES = {
     ".svg": "image/svg+xml",
 }
 BYTES = "application/octet-stream"
+
+#: name → model of every body in the API
+BODIES = vars(bodies) | vars(protocols)
+REF = "#/components/schemas/{model}"
+_REFERENCE = re.compile(r'"#/components/schemas/([A-Za-z0-9_]+)"')
+#: FastAPI's own error bodies, which our routes never send
+FOREIGN = ("HTTPValidationError", "ValidationError")
+DESCRIPTION = (
+    "Upload a table, train a neural network on it, watch the loss fall, ask for predictions."
+    " Errors are RFC 9457 problems with a stable `code`."
+)
+IDEMPOTENCY_KEY = {
+    "description": (
+        "Makes it safe to send the request again: for 24 h the same key with the same body gets"
+        " the stored answer and `Idempotency-Replayed: true`, with another body 422, and 409 while"
+        " the first request is in flight. Only success is stored: a request that is refused or"
+        " fails frees its key."
+    ),
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+}
+IF_MATCH = {
+    "description": (
+        "The ETag of the resource to change: 412 if the resource has changed since. Required to"
+        " move an alias (428)."
+    ),
+    "schema": {"type": "string"},
+}
+IF_NONE_MATCH = {
+    "description": "The ETag of your copy: 304 if the resource has not changed.",
+    "schema": {"type": "string"},
+}
+ETAG = {"description": "Identifies this state of the resource.", "schema": {"type": "string"}}
+NOT_MODIFIED = "The resource has not changed."
 
 pages = router()
 
@@ -117,7 +151,7 @@ def _accepts(header: str, encoding: str) -> bool:
     for part in header.split(","):
         name, _, quality = part.replace(" ", "").partition(";")
         if name.lower() == encoding:
-            return quality.rstrip("0.") != "q="  # "q=0" and "q=0.0" say no
+            return quality.rstrip("0.") != "q="  # "q=0" and "q=0.0" refuse the encoding
     return False
 
 
@@ -127,37 +161,7 @@ def _kept(response: Response) -> Response:
     return response
 
 
-BODIES = vars(bodies) | vars(protocols)
-REF = "#/components/schemas/{model}"
-_REFERENCE = re.compile(r'"#/components/schemas/([A-Za-z0-9_]+)"')
-#: FastAPI's own error bodies, which no route of ours sends
-FOREIGN = ("HTTPValidationError", "ValidationError")
-DESCRIPTION = (
-    "Upload a table, train a neural network on it, watch the loss fall, ask for predictions."
-    " Errors are RFC 9457 problems with a stable `code`."
-)
-IDEMPOTENCY_KEY = {
-    "description": (
-        "Makes it safe to send the request again: for 24 h the same key with the same body gets"
-        " the stored answer and `Idempotency-Replayed: true`, with another body 422, and 409 while"
-        " the first one is worked on. Only success is stored: a request that was refused or failed"
-        " frees its key."
-    ),
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
-}
-IF_MATCH = {
-    "description": (
-        "The ETag of the resource to change: 412 if it has changed since. To move an alias it is"
-        " required (428)."
-    ),
-    "schema": {"type": "string"},
-}
-IF_NONE_MATCH = {
-    "description": "The ETag of your copy: 304 if the resource has not changed.",
-    "schema": {"type": "string"},
-}
-ETAG = {"description": "Names this state of the resource.", "schema": {"type": "string"}}
-NOT_MODIFIED = "The resource has not changed."
+# ---- OpenAPI ------------------------------------------------------------------------------------
 
 
 def describe(app: FastAPI, version: str) -> dict[str, Any]:
@@ -211,7 +215,7 @@ def _header(name: str, about: dict[str, Any]) -> dict[str, Any]:
 
 
 def _add_models(schemas: dict[str, Any], names: set[str]) -> None:
-    """Add the schemas that only a `$ref` of a route names: it reads or writes them itself."""
+    """Add the schemas of bodies that routes read or write themselves and name in a `$ref`."""
     wanted = [(BODIES[name], "validation") for name in sorted(names)]
     if wanted:
         _refs, found = models_json_schema(wanted, ref_template=REF)  # type: ignore[arg-type]

@@ -48,7 +48,7 @@ def respond(request: Request, error: ServiceError) -> Response:
 
 
 def of_fault(error: Exception) -> ServiceError | None:
-    """Return the client's error for an exception, None if the exception is a bug of ours."""
+    """Return the client's error for an exception; None if the exception is a bug of ours."""
     if isinstance(error, ServiceError):
         return error
     if isinstance(error, DBAPIError) and type(error).__name__ == "DataError":
@@ -65,7 +65,7 @@ def of_fault(error: Exception) -> ServiceError | None:
 
 
 def unexpected() -> ServiceError:
-    """Return the client's error for a bug of ours: it names no detail but the log."""
+    """Return the client's error for a bug of ours: it refers to the log and tells nothing else."""
     return ServiceError(
         "The service met an unexpected condition: its log tells more under this request_id."
     )
@@ -74,8 +74,8 @@ def unexpected() -> ServiceError:
 def from_framework(error: HTTPException, path: str) -> ServiceError:
     """Return our error for one that the framework raised."""
     details = {
-        404: f"There is no {path[:200]!r} here: /docs lists what there is.",
-        405: "The resource does not know this method: see the Allow header.",
+        404: f"There is no {path[:200]!r} here: /docs lists all paths.",
+        405: "The resource does not support this method: see the Allow header.",
     }
     detail = details.get(error.status_code, str(error.detail))
     headers = dict(error.headers or {})

@@ -1,4 +1,8 @@
-"""The dependencies that routes of every room share: settings, engine, blobs and sessions."""
+"""The parts that the routes of every room share.
+
+These are the typed dependencies (settings, engine, blobs, scratch, sessions), lists in pages,
+ETags, JSON answers, and the probes of readiness.
+"""
 
 import asyncio
 import base64
@@ -32,6 +36,16 @@ from service.storage.blobs import BlobStore, Scratch
 from service.storage.database import reading, writing
 
 AFTER_COMMIT = "after_commit"  # the key of a session's callbacks in its `info`
+MAX_PAGE = 200  # rows of one page
+OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_SERIALIZE_NUMPY
+LIMIT_S = 1.0  # seconds within which a part must answer its probe
+
+Row = TypeVar("Row")
+Body = TypeVar("Body", bound=BaseModel)
+#: The state of a part, and a detail.
+Found = tuple[Literal["ok", "warming", "absent", "failed"], str | None]
+
+# ---- dependencies -------------------------------------------------------------------------------
 
 
 def settings(request: Request) -> Settings:
@@ -87,13 +101,12 @@ ReadSession = Annotated[Session, Depends(read_session, scope="function")]
 WriteSession = Annotated[Session, Depends(write_session, scope="function")]
 
 
-MAX_PAGE = 200  # rows of one page
-Row = TypeVar("Row")
+# ---- lists in pages -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class PageRequest:
-    """The part of a list that a request wants."""
+    """The part of a list that a request asks for."""
 
     limit: int
     after: str | None
@@ -144,8 +157,8 @@ class NewestFirst(Generic[Row]):
     ) -> Response:
         """Answer with the page that `page` asks for, of the rows that meet the conditions.
 
-        `bodies` makes the bodies of all rows of the page at once, so that it needs no query for
-        each of them.
+        `bodies` makes the bodies of all rows of the page at once, so that no row needs a query of
+        its own.
         """
         query = select(self._table).where(*conditions)
         if page.after is not None:
@@ -161,10 +174,11 @@ class NewestFirst(Generic[Row]):
             query = self._merged(query, one_of.column, values, page.limit + 1)
         return page_response(request, session.scalars(query).all(), page, self._cursor, bodies)
 
-    def _of(self, table: Any) -> list[Any]:  # noqa: ANN401  a table, or an alias of one
+    def _of(self, table: object) -> list[Any]:
+        """Return the columns of a table or of an alias, or their values in a row."""
         return [getattr(table, name) for name in self._names]
 
-    def _first(self, query: Select[Any], table: Any, most: int) -> Select[Any]:  # noqa: ANN401
+    def _first(self, query: Select[Any], table: type[Row], most: int) -> Select[Any]:
         return query.order_by(*(column.desc() for column in self._of(table))).limit(most)
 
     def _merged(
@@ -216,7 +230,7 @@ def encode_cursor(kind: str, values: Sequence[str | float | datetime]) -> str:
 
 
 def decode_cursor(kind: str, text: str, *types: type) -> list[Any]:
-    """Return the values of a cursor with these types; raise Invalid for one of another list."""
+    """Return the values of a cursor with these types; raise Invalid if it is of another list."""
     try:
         padded = text.encode("ascii") + b"=" * (-len(text) % 4)
         decoded = base64.b64decode(padded, altchars=b"-_", validate=True).decode()
@@ -224,15 +238,16 @@ def decode_cursor(kind: str, text: str, *types: type) -> list[Any]:
         if seal != _seal(kind, document):
             raise _foreign(text)
         values = json.loads(document)
-        pairs = zip(values, types, strict=True) if types else ()
-        return [_typed(value, type_) for value, type_ in pairs] if types else list(values)
+        if not types:
+            return list(values)
+        return [_typed(value, type_) for value, type_ in zip(values, types, strict=True)]
     except (ValueError, TypeError, binascii.Error) as error:
         raise _foreign(text) from error
 
 
-def _typed(value: Any, kind: type) -> Any:  # noqa: ANN401  a value of a cursor
+def _typed(value: object, kind: type) -> object:
     if kind is datetime:
-        return datetime.fromisoformat(value)
+        return datetime.fromisoformat(str(value))
     if not isinstance(value, kind):
         raise TypeError(f"not a {kind.__name__}")
     return value
@@ -243,28 +258,28 @@ def _seal(kind: str, document: str) -> str:
 
 
 def _foreign(text: str) -> Invalid:
-    detail = f"after={text[:60]!r} is no cursor of this list: leave it out to start again."
+    detail = f"after={text[:60]!r} is not a cursor of this list: leave it out to start again."
     return invalid_at("/query/after", "invalid_cursor", detail)
 
 
-Body = TypeVar("Body", bound=BaseModel)
+# ---- ETags --------------------------------------------------------------------------------------
 
 
 def etag_of(*parts: object) -> str:
-    """Return a strong ETag of the values that a representation is made from."""
+    """Return a strong ETag made from the values of a representation."""
     text = json.dumps(parts, default=str, sort_keys=True)
     return f'"{hashlib.sha256(text.encode()).hexdigest()[:24]}"'
 
 
 def not_modified(request: Request, etag: str) -> bool:
-    """Return whether the client already has this representation, so that the response is 304."""
+    """Return whether the client has this representation, so that the response is 304."""
     return _names(request.headers.getlist("if-none-match"), etag)
 
 
 def cached(
     request: Request, response: Response, body: Body, etag: str | None = None
 ) -> Body | Response:
-    """Return 304 if the client already has this body, else the body."""
+    """Return the body, or 304 if the client has it."""
     etag = etag or etag_of(body.model_dump(mode="json"))
     if not_modified(request, etag):
         return Response(status_code=304, headers={"ETag": etag})
@@ -273,7 +288,10 @@ def cached(
 
 
 def check_match(request: Request, etag: str, *, is_required: bool = False) -> None:
-    """Raise unless If-Match names this representation; 428 if it is required and missing."""
+    """Raise PreconditionFailed unless If-Match names this representation.
+
+    Raises PreconditionRequired if the header is required and missing.
+    """
     headers = request.headers.getlist("if-match")
     if not headers:
         if is_required:
@@ -288,7 +306,7 @@ def _names(headers: list[str], etag: str) -> bool:
     return "*" in given or etag in given
 
 
-OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_SERIALIZE_NUMPY
+# ---- JSON answers -------------------------------------------------------------------------------
 
 
 def json_response(
@@ -305,31 +323,29 @@ def _plain(value: object) -> dict[str, Any]:
     raise TypeError(f"cannot write a {type(value).__name__} as JSON")
 
 
-LIMIT_S = 1.0  # seconds within which a part must answer
-
-Found = tuple[Literal["ok", "warming", "absent", "failed"], str | None]
+# ---- readiness ----------------------------------------------------------------------------------
 
 
 class Probe(NamedTuple):
-    """One part: its name in the API and in a sentence, and the function that looks at it."""
+    """A part of the service: its name in the API and in a sentence, and its check."""
 
     name: str
     noun: str
     #: whether the service is not ready without this part
     required: bool
-    #: returns the state and a detail; a ServiceError means that the part has failed
+    #: checks the part; a ServiceError means that the part has failed
     look: Callable[[], Found]
 
 
 class Probes:
-    """Looks at the parts, each in a thread of its own and within a time limit.
+    """Checks the parts, each in its own thread and within a time limit.
 
     The threads of the requests can all be busy for seconds, and a part can hang.
     """
 
     def __init__(self, *probes: Probe) -> None:
         self._probes = {probe.name: probe for probe in probes}
-        #: the newest look at each part, which requests at the same time share
+        #: part → its newest check, which simultaneous requests share
         self._looks: dict[str, Future[Part]] = {}
 
     async def parts(self) -> list[Part]:
@@ -360,7 +376,7 @@ def _look(probe: Probe, result: Future[Part]) -> None:
 
 
 async def probes(request: Request) -> Probes:
-    # Not a plain function: FastAPI would call that in a thread, and wait for a free one.
+    # FastAPI would call a plain function in a thread, and wait for a free one.
     found: Probes = request.app.state.probes
     return found
 

@@ -1,4 +1,4 @@
-"""The HTTP server: uvicorn with limits on connections, sizes and times, and hooks for its life."""
+"""The HTTP server: uvicorn with limits on connections, sizes and times, and with callbacks."""
 
 import asyncio
 import contextlib
@@ -32,10 +32,11 @@ from service.http.middleware import HEADERS
 from service.settings import Settings
 from service.storage.columns import new_id
 
-#: Computes the head and the body of an answer from a body; None where that takes too long.
+#: Computes the head and the body of an answer from the body of a request; None if that would take
+#: too long.
 Compute = Callable[[bytes], tuple[bytes, bytes] | None]
-TICK_S = 1.0  # between two looks at the slow connections; the header `Date` has seconds too
-TURNS = 5  # of the event loop; after three of them an accepted socket is a connection
+TICK_S = 1.0  # seconds between two searches for slow connections and updates of `Date`
+TURNS = 5  # turns of the event loop; an accepted socket becomes a connection within three
 STOP_S = 3  # seconds for the requests that are in progress when the server stops
 IDLE_S = 30  # seconds after which a connection without a request is closed
 BACKLOG = 2048  # connections that wait to be accepted
@@ -51,7 +52,7 @@ def _nothing() -> None:
 class Server(uvicorn.Server):
     """Serves the app.
 
-    It calls `on_up` when it listens, `on_stop` when it begins to stop, and `on_hurry` at a second
+    Calls `on_up` when it listens, `on_stop` when it begins to stop, and `on_hurry` at a second
     signal.
     """
 
@@ -92,7 +93,7 @@ class Server(uvicorn.Server):
             self._loop.call_soon_threadsafe(self._is_ending.set)
 
     async def main_loop(self) -> None:
-        """Set the date and look for slow clients each second, until the server must stop.
+        """Set the date and close slow connections each second, until the server must stop.
 
         uvicorn's own loop wakes up ten times a second to see whether it must stop.
         """
@@ -118,7 +119,7 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._stopped_at = time.monotonic()
         self._on_stop()
-        # Otherwise an open stream would delay the end until its client leaves.
+        # Otherwise an open stream would delay the end until its client disconnects.
         self._end_streams()
         for server in self.servers:
             server.close()
@@ -126,7 +127,7 @@ class Server(uvicorn.Server):
             await asyncio.sleep(0)
         if self.server_state.connections or self.server_state.tasks:
             await super().shutdown(sockets)
-        elif not self.force_exit:  # uvicorn would wait for a tenth of a second before
+        elif not self.force_exit:  # uvicorn would first wait for a tenth of a second
             await self.lifespan.shutdown()
 
     def stopping_for(self) -> float:
@@ -166,8 +167,8 @@ class Config(uvicorn.Config):
 def max_connections(settings: Settings) -> int:
     """Return the limit of open connections.
 
-    By default it is half of the limit of open files: an upload needs a file beside its connection,
-    and the database and the blob store need some too.
+    The default is half of the limit of open files: an upload needs a file beside its connection,
+    and the database and the blob store need files too.
     """
     if settings.max_connections is not None:
         return settings.max_connections
@@ -180,12 +181,12 @@ class RequestPart(Enum):
 
     HEAD = auto()
     BODY = auto()
-    #: A chunk without data, as the last one before the trailers is.
+    #: a chunk without data, such as the last chunk, which precedes the trailers
     TRAILERS = auto()
 
 
 class Held(NamedTuple):
-    """A request that is answered at once when its body is complete."""
+    """A request that gets its answer at once when its body is complete."""
 
     cycle: RequestResponseCycle
     app: ASGI3Application
@@ -193,19 +194,19 @@ class Held(NamedTuple):
 
 
 class Protocol(HttpToolsProtocol):
-    """One connection: it answers small predictions at once and refuses what breaks a limit.
+    """One connection: answers small predictions at once and refuses requests that break a limit.
 
     Every other request becomes a task that writes its answer in one piece.
     """
 
     config: Config
     _held: Held | None = None
-    #: the date, as it ends the head of an answer, and the headers that it was made from
+    #: the end of the head of an answer, which holds the date, and the headers it was made from
     _end_of_head = b""
     _headers_written: list[tuple[bytes, bytes]] | None = None
     #: the last request that arrived completely
     _complete: RequestResponseCycle | None = None
-    #: whether a chunk has begun and none of its bytes has come; the last chunk has no bytes
+    #: whether a chunk has begun and none of its bytes has arrived; the last chunk has no bytes
     _in_empty_chunk = False
     #: the part that the client has to send next, and its owner, as `_awaited` gives them
     _part: RequestPart | None = RequestPart.HEAD
@@ -213,7 +214,7 @@ class Protocol(HttpToolsProtocol):
     #: bytes of this part that have arrived; the parser collects them in memory. This counts whole
     #: reads of up to 256 KiB, without the read in which the part began.
     _unfinished = 0
-    #: since when this part has been awaited; None until the next look of `close_if_slow`
+    #: when the wait for this part began; None until the next call of `close_if_slow`
     _since: float | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -224,7 +225,7 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         HttpToolsProtocol.data_received(self, data)
         cycle = self.cycle
-        # Where a whole request came in one read, this is all that the limits cost it.
+        # For a request that arrived in one read, the limits cost this comparison only.
         if cycle is None or cycle is not self._complete or cycle.scope is not self.scope:
             self._count(len(data))
 
@@ -244,8 +245,8 @@ class Protocol(HttpToolsProtocol):
     def _awaited(self) -> tuple[RequestPart | None, object]:
         """Return the part of a request that the client has to send next, and the part's owner.
 
-        The pair is different for each part of a connection. None is the answer after a complete
-        request: then the server is the one to act.
+        The pair is different for each part of a connection. Both are None after a complete
+        request: then the server has to act.
         """
         cycle = self.cycle
         if cycle is None or cycle.scope is not self.scope:
@@ -253,13 +254,13 @@ class Protocol(HttpToolsProtocol):
         if cycle is not self._complete:
             return (RequestPart.TRAILERS if self._in_empty_chunk else RequestPart.BODY), cycle
         if cycle.response_complete and self.timeout_keep_alive_task is None:
-            # Line breaks, which may precede a request, have cancelled the timer of the idle
-            # connection, or the end of a body that was answered before has.
+            # The timer of the idle connection was cancelled: by line breaks, which may precede a
+            # request, or by the end of a body after its answer.
             return RequestPart.HEAD, cycle
         return None, None
 
     def on_chunk_header(self) -> None:
-        self.headers = []  # collects the trailers, which nothing reads: they are no headers
+        self.headers = []  # collects the trailers, which are not headers; no code reads them
         self._in_empty_chunk = True
         self._begin(RequestPart.TRAILERS, self.cycle)
 
@@ -277,7 +278,7 @@ class Protocol(HttpToolsProtocol):
             self._held = Held(cycle, app, compute)
 
     def _start(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        # Where two requests came in one read, the answer to the first has started the timer.
+        # If two requests arrived in one read, the answer to the first has started the timer.
         self._unset_keepalive_if_required()
         if cycle.scope["method"] != "HEAD":
             cycle.transport = Whole(self.transport, cycle)  # type: ignore[assignment]
@@ -315,7 +316,7 @@ class Protocol(HttpToolsProtocol):
             self._held = None
 
     def close_if_slow(self, now: float) -> None:
-        """Close the connection if its client takes too long. Called each second."""
+        """Close the connection if its client is too slow. The server calls this each second."""
         part, owner = self._awaited()
         if part is None:
             return
@@ -327,12 +328,12 @@ class Protocol(HttpToolsProtocol):
             self._refuse(_too_slow(part, self.config.timeouts[part]))
 
     def _waits_for_us(self, part: RequestPart) -> bool:
-        """Whether the client cannot send more, or need not yet."""
+        """Return whether the client cannot send more, or need not send more yet."""
         if self.flow.read_paused:
             return True
         if self.cycle is None or self.cycle.response_complete:
             return False
-        # It may send its next request after this answer, and its body after `100 Continue`.
+        # The client may send its next request after this answer, and its body after `100 Continue`.
         return part is RequestPart.HEAD or self.cycle.waiting_for_100_continue
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  uvicorn's sentence
@@ -366,7 +367,7 @@ class Whole:
     def __init__(self, transport: asyncio.Transport, cycle: RequestResponseCycle) -> None:
         self._transport = transport
         self._cycle = weakref.ref(cycle)  # otherwise each answer would be a reference cycle
-        #: None until it is written, empty when it is sent
+        #: the head; None until it is written, empty once it is sent
         self._head: bytes | None = None
 
     def write(self, data: bytes) -> None:
@@ -396,7 +397,7 @@ def _too_large(most: int) -> HeadTooLarge:
 
 def _too_slow(part: RequestPart, seconds: float) -> RequestTimeout:
     if part is RequestPart.BODY:
-        detail = f"No byte of the body came for {seconds:g} s: send the request again."
+        detail = f"No byte of the body arrived for {seconds:g} s: send the request again."
     else:
         name = "head" if part is RequestPart.HEAD else "trailers"
         detail = f"The {name} of the request did not end within {seconds:g} s: send it again."
@@ -422,7 +423,7 @@ def _refusal(error: ServiceError) -> bytes:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket. Raises OSError that names the address."""
+    """Return a listening socket. Raises an OSError that names the address."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
@@ -435,6 +436,6 @@ def listen(host: str, port: int) -> socket.socket:
 
 def url_of(listener: socket.socket, settings: Settings) -> str:
     """Return the address at which a client on this machine reaches the server."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104  not bound to
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104  never bound here
     name = f"[{host}]" if ":" in host and not host.startswith("[") else host
     return f"http://{name}:{listener.getsockname()[1]}"

@@ -1,6 +1,8 @@
-"""The strict route: key, query, content type, size, strict parse, then the schema; and idempotency.
+"""The strict route, which checks each request in a fixed order, and idempotent requests.
 
-FastAPI would read a body before it checks the key, so these steps precede the framework.
+The order is: key, query, content type, size, strict JSON, then the schema. FastAPI would read a
+body before it checks the key, so these steps precede the framework. A POST with an
+`Idempotency-Key` is carried out once: a table stores its response, and later requests get it.
 """
 
 import json
@@ -32,163 +34,6 @@ from service.settings import Settings
 from service.storage.columns import Id, Json, SqlTable
 from service.storage.database import row_count, time_of_day, writing
 
-LEASE = timedelta(seconds=60)  # enough for every request but an upload
-KEPT = timedelta(hours=24)
-_KEY = re.compile(r"[\x21-\x7e]{1,255}")
-#: headers that are part of a stored response
-STORED_HEADERS = ("location", "etag", "content-type", "link")
-
-
-class IdempotencyKey(SqlTable):
-    """A request with an idempotency key: its fingerprint and, after it has ended, its response."""
-
-    __tablename__ = "idempotency_keys"
-
-    caller: Mapped[str] = mapped_column(Id, primary_key=True)
-    key: Mapped[str] = mapped_column(String(255), primary_key=True)
-    fingerprint: Mapped[str] = mapped_column(String(64))
-    #: NULL while the first request is in flight
-    status: Mapped[int | None]
-    headers: Mapped[Json | None]
-    body: Mapped[str | None]
-    #: when the first request loses the key, and when the response is deleted
-    lease_until: Mapped[datetime]
-    expires_at: Mapped[datetime] = mapped_column(index=True)
-
-
-@dataclass(frozen=True)
-class StoredResponse:
-    """The stored response of the first request."""
-
-    status: int
-    headers: dict[str, str]
-    body: str
-
-
-@dataclass(frozen=True)
-class Claim:
-    """The right to carry out the request of a key until the lease ends."""
-
-    engine: Engine
-    caller: str
-    key: str
-    lease_until: datetime
-
-    def store(self, session: Session | None, stored: StoredResponse) -> None:
-        """Store the response, in the transaction of the work if there is one.
-
-        Work that continues after its transaction stores its present state, and its end later.
-        """
-        if session is None:
-            with writing(self.engine) as own:
-                self._store(own, stored)
-        else:
-            self._store(session, stored)
-
-    def release(self) -> None:
-        """Free the key: the request failed, so it may be tried again."""
-        with writing(self.engine) as session:
-            session.execute(delete(IdempotencyKey).where(*self._mine()))
-
-    def _store(self, session: Session, stored: StoredResponse) -> None:
-        values = {"status": stored.status, "headers": stored.headers, "body": stored.body}
-        result = session.execute(update(IdempotencyKey).where(*self._mine()).values(**values))
-        if row_count(result) != 1:
-            raise Conflict(
-                "The request took so long that its idempotency key was given to another one.",
-                code="idempotency_lease_lost",
-            )
-
-    def _mine(self) -> tuple[Any, ...]:
-        return (
-            IdempotencyKey.caller == self.caller,
-            IdempotencyKey.key == self.key,
-            IdempotencyKey.lease_until == self.lease_until,
-        )
-
-
-def checked_key(key: str) -> str:
-    if not _KEY.fullmatch(key):
-        raise Invalid(
-            "Idempotency-Key must have 1 to 255 visible ASCII characters,"
-            f" got {len(key)} characters: {key[:40]!r}.",
-            code="invalid_idempotency_key",
-        )
-    return key
-
-
-def canonical(body: object) -> bytes:
-    """Return the canonical form of a body: equal documents give equal bytes."""
-    return json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
-
-
-def begin_claim(
-    engine: Engine,
-    caller: str,
-    key: str,
-    fingerprint: str,
-    *,
-    lease: timedelta = LEASE,
-    now: datetime | None = None,
-) -> Claim | StoredResponse:
-    """Return the stored response, or the right to carry the request out.
-
-    Raises Invalid for another request under the same key and Conflict while it is in flight.
-    """
-    try:
-        with writing(engine) as session:
-            time = now or time_of_day(session)
-            return _begin_claim(
-                session, Claim(engine, caller, key, time + lease), fingerprint, time
-            )
-    except IntegrityError:
-        # Another request committed this key between our SELECT and our INSERT.
-        raise _in_flight(lease) from None
-
-
-def _begin_claim(
-    session: Session, claim: Claim, fingerprint: str, time: datetime
-) -> Claim | StoredResponse:
-    session.execute(delete(IdempotencyKey).where(IdempotencyKey.expires_at <= time))
-    row = session.scalars(
-        select(IdempotencyKey)
-        .where(IdempotencyKey.caller == claim.caller, IdempotencyKey.key == claim.key)
-        .with_for_update()
-    ).one_or_none()
-    if row is None:
-        session.add(
-            IdempotencyKey(
-                caller=claim.caller,
-                key=claim.key,
-                fingerprint=fingerprint,
-                lease_until=claim.lease_until,
-                expires_at=time + KEPT,
-            )
-        )
-        return claim
-    if row.status is None and row.lease_until <= time:
-        row.fingerprint, row.lease_until = fingerprint, claim.lease_until
-        row.expires_at = time + KEPT
-        return claim
-    if row.fingerprint != fingerprint:
-        raise Invalid(
-            f"The Idempotency-Key {claim.key!r} was used for another request: use a new one.",
-            code="idempotency_key_reused",
-        )
-    if row.status is None:
-        raise _in_flight(row.lease_until - time)
-    return StoredResponse(row.status, dict(row.headers or {}), row.body or "")
-
-
-def _in_flight(left: timedelta) -> Conflict:
-    return Conflict(
-        "The first request with this Idempotency-Key is still in flight: wait, then send it again.",
-        code="in_flight",
-        headers={"Retry-After": "1"},
-        lease_left_s=round(left.total_seconds(), 3),
-    )
-
-
 __all__ = [
     "Keys",
     "StrictRoute",
@@ -210,6 +55,12 @@ __all__ = [
     "too_large",
 ]
 
+LEASE = timedelta(seconds=60)  # enough for every request but an upload
+KEPT = timedelta(hours=24)  # how long a response is stored
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+#: headers that are part of a stored response
+STORED_HEADERS = ("location", "etag", "content-type", "link")
+
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 Limit = Literal["json", "predict", "bundle"]
@@ -219,12 +70,12 @@ LIMITS: dict[Limit, str] = {
     "predict": "max_predict_bytes",
     "bundle": "max_bundle_bytes",
 }
-PARSED_INLINE = 64 * 1024  # bytes; a larger document is parsed off the event loop
+PARSED_INLINE = 64 * 1024  # bytes; a thread parses a larger document
 
 
 @dataclass(frozen=True)
 class Marks:
-    """What is special about a route."""
+    """The properties in which a route differs from others."""
 
     #: answers without a key
     is_open: bool = False
@@ -233,7 +84,7 @@ class Marks:
     #: a POST that makes or changes something, so it heeds Idempotency-Key
     is_idempotent: bool = True
     limit: Limit = "json"
-    #: answers with an ETag, so 304 where If-None-Match names it
+    #: answers with an ETag, and with 304 if If-None-Match names it
     has_etag: bool = False
     #: heeds If-Match, so a client cannot overwrite a change that it has not seen
     heeds_match: bool = False
@@ -250,7 +101,7 @@ class Keys(Protocol):
     """Finds the caller that a secret belongs to; None stands for a request without a secret."""
 
     def known(self, secret: str | None) -> str | None:
-        """Return the caller, or None where the database must be asked."""
+        """Return the caller, or None if only the database can tell."""
         ...
 
     def caller(self, secret: str | None) -> str:
@@ -262,8 +113,9 @@ def marks_of(endpoint: Callable[..., Any]) -> Marks:
     return _MARKS.get(endpoint, Marks())
 
 
-def _mark(endpoint: Endpoint, **changes: Any) -> Endpoint:  # noqa: ANN401  fields of Marks
-    _MARKS[endpoint] = replace(marks_of(endpoint), **changes)
+def _mark(endpoint: Endpoint, **changes: bool | Limit | tuple[str, ...]) -> Endpoint:
+    """Change fields of the marks of a route."""
+    _MARKS[endpoint] = replace(marks_of(endpoint), **changes)  # type: ignore[arg-type]
     return endpoint
 
 
@@ -283,12 +135,12 @@ def not_idempotent(endpoint: Endpoint) -> Endpoint:
 
 
 def body_limit(limit: Limit) -> Callable[[Endpoint], Endpoint]:
-    """Say which setting limits the JSON body of a route."""
+    """Choose the setting that limits the JSON body of a route."""
     return lambda endpoint: _mark(endpoint, limit=limit)
 
 
 def has_etag(endpoint: Endpoint) -> Endpoint:
-    """Mark a GET that answers with an ETag, and 304 to a client that has it."""
+    """Mark a GET that answers with an ETag, and with 304 to a client that has the ETag."""
     return _mark(endpoint, has_etag=True)
 
 
@@ -313,10 +165,10 @@ def router(prefix: str = "", *, tags: list[str | Any] | None = None) -> APIRoute
 
 
 class StrictRequest(Request):
-    """A request whose body was read and parsed already."""
+    """A request whose body is already read and parsed."""
 
     raw: bytes = b""
-    parsed: Any = None
+    parsed: object = None
 
     async def body(self) -> bytes:
         return self.raw
@@ -386,7 +238,7 @@ def query_names(route: Dependant) -> tuple[str, ...]:
 
 
 def _check_query(request: Request, known: Sequence[str]) -> None:
-    """Raise Invalid where the query has fields that the route does not know."""
+    """Raise Invalid if the query has fields that the route does not know."""
     unknown = [name for name in request.query_params if name not in known]
     if unknown:
         raise validation.unknown_query(unknown, known)
@@ -403,7 +255,7 @@ def bearer(headers: list[str]) -> str | None:
 
 
 async def authenticate(request: Request) -> str:
-    """Return the caller; raise Unauthorized. A thread asks the database if it has to be asked."""
+    """Return the caller; raise Unauthorized. A thread queries the database where that is needed."""
     caller: str | None = getattr(request.state, "caller", None)
     if caller is not None:
         return caller
@@ -416,7 +268,7 @@ async def authenticate(request: Request) -> str:
 
 
 async def read_body(request: Request, limit: Limit = "json") -> bytes:
-    """Return the body; raise TooLarge, before reading it where its length is announced."""
+    """Return the body; raise TooLarge, before reading it if its length is announced."""
     body = bytearray()
     async for chunk in body_chunks(request, limit):
         body += chunk
@@ -424,7 +276,7 @@ async def read_body(request: Request, limit: Limit = "json") -> bytes:
 
 
 async def body_chunks(request: Request, limit: Limit) -> AsyncIterator[bytes]:
-    """Yield the body as it comes; raise TooLarge as soon as it is known to be too large."""
+    """Yield the body as it arrives; raise TooLarge as soon as the size is known to be too large."""
     settings: Settings = request.app.state.settings
     most: int = getattr(settings, LIMITS[limit])
     announced = request.headers.get("content-length", "0")
@@ -447,7 +299,7 @@ def too_large(limit: Limit, most: int) -> TooLarge:
 
 
 async def _checked(request: Request, marks: Marks, *, reads_body: bool) -> StrictRequest:
-    """Return the request with its body parsed. What has no body field may only send `{}`."""
+    """Return the request with its body parsed. A route without a body field accepts only `{}`."""
     checked = StrictRequest(request.scope, request.receive)
     has_body = "content-length" in request.headers or "transfer-encoding" in request.headers
     if not reads_body and (request.method in {"GET", "HEAD", "DELETE"} or not has_body):
@@ -476,7 +328,157 @@ def _check_content_type(request: Request) -> None:
         raise UnsupportedMedia(f"A JSON body cannot be compressed, got {encoding[:40]!r}.")
 
 
-# ---- idempotency ----------------------------------------------------------------------------
+# ---- idempotency --------------------------------------------------------------------------------
+
+
+class IdempotencyKey(SqlTable):
+    """A request with an idempotency key: its fingerprint and, after it has ended, its response."""
+
+    __tablename__ = "idempotency_keys"
+
+    caller: Mapped[str] = mapped_column(Id, primary_key=True)
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    #: NULL while the first request is in flight
+    status: Mapped[int | None]
+    headers: Mapped[Json | None]
+    body: Mapped[str | None]
+    #: when the first request loses the key, and when the response is deleted
+    lease_until: Mapped[datetime]
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+@dataclass(frozen=True)
+class StoredResponse:
+    """The stored response of the first request."""
+
+    status: int
+    headers: dict[str, str]
+    body: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to carry out the request of a key until the lease ends."""
+
+    engine: Engine
+    caller: str
+    key: str
+    lease_until: datetime
+
+    def store(self, session: Session | None, stored: StoredResponse) -> None:
+        """Store the response, in the transaction of the request if there is one.
+
+        A request that continues after its transaction stores its present state, and its end later.
+        """
+        if session is None:
+            with writing(self.engine) as own:
+                self._store(own, stored)
+        else:
+            self._store(session, stored)
+
+    def release(self) -> None:
+        """Free the key: the request failed, so it may be tried again."""
+        with writing(self.engine) as session:
+            session.execute(delete(IdempotencyKey).where(*self._mine()))
+
+    def _store(self, session: Session, stored: StoredResponse) -> None:
+        values = {"status": stored.status, "headers": stored.headers, "body": stored.body}
+        result = session.execute(update(IdempotencyKey).where(*self._mine()).values(**values))
+        if row_count(result) != 1:
+            raise Conflict(
+                "The request took so long that another request has got its idempotency key.",
+                code="idempotency_lease_lost",
+            )
+
+    def _mine(self) -> tuple[Any, ...]:
+        return (
+            IdempotencyKey.caller == self.caller,
+            IdempotencyKey.key == self.key,
+            IdempotencyKey.lease_until == self.lease_until,
+        )
+
+
+def checked_key(key: str) -> str:
+    if not _KEY.fullmatch(key):
+        raise Invalid(
+            "Idempotency-Key must have 1 to 255 visible ASCII characters,"
+            f" got {len(key)} characters: {key[:40]!r}.",
+            code="invalid_idempotency_key",
+        )
+    return key
+
+
+def canonical(body: object) -> bytes:
+    """Return the canonical form of a body: equal documents give equal bytes."""
+    return json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
+
+
+def begin_claim(
+    engine: Engine,
+    caller: str,
+    key: str,
+    fingerprint: str,
+    *,
+    lease: timedelta = LEASE,
+    now: datetime | None = None,
+) -> Claim | StoredResponse:
+    """Return the stored response, or the right to carry out the request.
+
+    Raises Invalid for another request under the same key, Conflict while the first is in flight.
+    """
+    try:
+        with writing(engine) as session:
+            time = now or time_of_day(session)
+            return _begin_claim(
+                session, Claim(engine, caller, key, time + lease), fingerprint, time
+            )
+    except IntegrityError:
+        # Another request committed this key between our SELECT and our INSERT.
+        raise _in_flight(lease) from None
+
+
+def _begin_claim(
+    session: Session, claim: Claim, fingerprint: str, time: datetime
+) -> Claim | StoredResponse:
+    session.execute(delete(IdempotencyKey).where(IdempotencyKey.expires_at <= time))
+    row = session.scalars(
+        select(IdempotencyKey)
+        .where(IdempotencyKey.caller == claim.caller, IdempotencyKey.key == claim.key)
+        .with_for_update()
+    ).one_or_none()
+    if row is None:
+        session.add(
+            IdempotencyKey(
+                caller=claim.caller,
+                key=claim.key,
+                fingerprint=fingerprint,
+                lease_until=claim.lease_until,
+                expires_at=time + KEPT,
+            )
+        )
+        return claim
+    if row.status is None and row.lease_until <= time:
+        row.fingerprint, row.lease_until = fingerprint, claim.lease_until
+        row.expires_at = time + KEPT
+        return claim
+    if row.fingerprint != fingerprint:
+        raise Invalid(
+            f"The Idempotency-Key {claim.key!r} was used for another request: use a new one.",
+            code="idempotency_key_reused",
+        )
+    if row.status is None:
+        raise _in_flight(row.lease_until - time)
+    return StoredResponse(row.status, dict(row.headers or {}), row.body or "")
+
+
+def _in_flight(left: timedelta) -> Conflict:
+    return Conflict(
+        "The first request with this Idempotency-Key is still in flight: wait, then send it again.",
+        code="in_flight",
+        headers={"Retry-After": "1"},
+        lease_left_s=round(left.total_seconds(), 3),
+    )
 
 
 async def _once(request: Request, handle: Handler, marks: Marks) -> Response:
@@ -506,7 +508,7 @@ async def begin_upload(request: Request, digest: str) -> Response | None:
 
 
 def keep_response(request: Request, session: Session, response: Response) -> None:
-    """Store the answer to an upload, in case its request never comes to an end.
+    """Store the answer to an upload, in case its request never ends.
 
     Call this in the transaction that accepts the upload: then the same upload is accepted once.
     """
@@ -518,8 +520,8 @@ def keep_response(request: Request, session: Session, response: Response) -> Non
 async def _begin(request: Request, body: bytes) -> Response | None:
     key = checked_key(request.headers["idempotency-key"])
     engine: Engine = request.app.state.engine
-    what = f"{request.method} {request.url.path}?{request.url.query}\n".encode()
-    fingerprint = sha256(what + body).hexdigest()
+    target = f"{request.method} {request.url.path}?{request.url.query}\n".encode()
+    fingerprint = sha256(target + body).hexdigest()
     settings: Settings = request.app.state.settings
     lease = timedelta(seconds=settings.idempotency_lease_s)
     begin = partial(begin_claim, lease=lease)
@@ -541,7 +543,7 @@ def _stored(response: Response, secrets: Sequence[str] = ()) -> StoredResponse:
 
 
 async def _release(state: dict[str, Any]) -> None:
-    """Free the key of a request that failed, where it has claimed one and stored no response."""
+    """Free the key of a request that failed, if it has claimed one and stored no response."""
     claim: Claim | None = state.pop("claim", None)
     if claim is not None:
         with suppress(ServiceError):  # the lease will free it

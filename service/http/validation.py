@@ -1,7 +1,8 @@
-"""Reads strict JSON: it refuses every document that two parsers could understand differently.
+"""Strict JSON, and the error for the faults that a schema found in a request.
 
-The standard parser accepts NaN, the last of two equal keys, lone surrogates, and any depth up to
-the size of the stack. Databases and other clients fail on such values.
+Strict JSON excludes every document that two parsers could understand differently. The standard
+parser accepts NaN, the last of two equal keys, lone surrogates, and any depth up to the size of the
+stack. Databases and other clients fail on such values.
 """
 
 import json
@@ -25,13 +26,44 @@ _MAYBE_HUGE_INT = re.compile(r"[0-9]{19}")
 #: turns all digits into one character, and all characters that can precede an integer into another
 _SHAPE = bytes.maketrans(b"0123456789:[ \t\r\n-", b"0" * 10 + b"," * 7)
 _MAYBE_HUGE = b"," + b"0" * 19
+_HOLDERS = frozenset((dict, list))
+#: the result of `_quick` if it cannot prove that a document is strict
+_UNSURE = object()
+
+SHOWN = 80  # characters of a wrong value that a message repeats
+LISTED = 100  # errors of one request that the answer lists; a body can hold 100 000
+#: our code → pydantic's names for the same fault
+_MEANINGS: dict[ErrorCode, tuple[str, ...]] = {
+    "missing_field": ("missing",),
+    "unknown_field": ("extra_forbidden",),
+    "wrong_type": (
+        *("string_type", "bool_type", "bool_parsing", "datetime_type", "list_type", "dict_type"),
+        *("int_type", "int_parsing", "int_from_float", "float_type", "float_parsing"),
+        *("model_type", "model_attributes_type"),
+    ),
+    "out_of_range": (
+        *("greater_than", "greater_than_equal", "less_than", "less_than_equal"),
+        *("finite_number", "int_parsing_size"),
+    ),
+    "too_long": ("too_long", "string_too_long"),
+    "too_short": ("too_short", "string_too_short"),
+    "not_allowed": ("literal_error", "enum", "union_tag_invalid"),
+}
+#: pydantic's name → our code, so that its names may change while ours stay
+CODES = {name: code for code, names in _MEANINGS.items() for name in names}
+OTHER: ErrorCode = "invalid_value"  # the code of all other faults
+_OBJECTS = {"model_attributes_type", "model_type", "dict_type"}
+_OWN_SENTENCE = {"missing", "extra_forbidden", "union_tag_invalid", "value_error"}
+
+#: The place of a fault: the part of the request, then the names and numbers that lead to it.
+Place = tuple[Any, ...]
 
 
 def strict_json(
     data: bytes,
-    number: Callable[[str], Any] | None = None,
-    constant: Callable[[str], Any] | None = None,
-) -> Any:  # noqa: ANN401  JSON may hold anything
+    number: Callable[[str], object] | None = None,
+    constant: Callable[[str], object] | None = None,
+) -> object:
     """Return the value of a JSON document; raise BadRequest with a code if it is not strict.
 
     `number` converts the digits of each number; without it, numbers become floats and 64-bit
@@ -54,16 +86,11 @@ def strict_json(
         raise BadRequest(
             f"The body is not JSON: {error.msg.lower()} at {where}.", code="malformed_json"
         ) from error
-    # Only an escape can put these two into a string, so most documents need no search.
+    # Only an escape can put NUL or a surrogate into a string, so most documents need no search.
     lowered = text.lower()
     if "\\u0000" in lowered or "\\ud" in lowered:
         _check_strings(value)
     return value
-
-
-_HOLDERS = frozenset((dict, list))
-#: the result of `_quick` if it cannot prove that a document is strict
-_UNSURE = object()
 
 
 def _quick(data: bytes) -> object:
@@ -168,7 +195,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         for key, _value in pairs:
             if key in seen:
                 raise BadRequest(
-                    f"The key {key[:100]!r} is given twice in one object.", code="duplicate_key"
+                    f"The key {key[:100]!r} occurs twice in one object.", code="duplicate_key"
                 )
             seen.add(key)
     return found
@@ -185,7 +212,7 @@ def _float(text: str) -> float:
     value = float(text)
     if math.isinf(value):
         raise BadRequest(
-            f"The number {text[:40]} is too large: at most 1.8e308 can be held.",
+            f"The number {text[:40]} is too large: the limit is 1.8e308.",
             code="number_too_large",
         )
     return value
@@ -221,35 +248,7 @@ def _check_string(text: str) -> None:
         )
 
 
-# ---- faults that a schema found ----
-
-SHOWN = 80  # characters of a wrong value that a message repeats
-LISTED = 100  # errors of one request that are spelled out; a body can hold 100 000
-#: our code → pydantic's names for the same faults of a field
-_MEANINGS: dict[ErrorCode, tuple[str, ...]] = {
-    "missing_field": ("missing",),
-    "unknown_field": ("extra_forbidden",),
-    "wrong_type": (
-        *("string_type", "bool_type", "bool_parsing", "datetime_type", "list_type", "dict_type"),
-        *("int_type", "int_parsing", "int_from_float", "float_type", "float_parsing"),
-        *("model_type", "model_attributes_type"),
-    ),
-    "out_of_range": (
-        *("greater_than", "greater_than_equal", "less_than", "less_than_equal"),
-        *("finite_number", "int_parsing_size"),
-    ),
-    "too_long": ("too_long", "string_too_long"),
-    "too_short": ("too_short", "string_too_short"),
-    "not_allowed": ("literal_error", "enum", "union_tag_invalid"),
-}
-#: pydantic's name → our code, so that its names may change while ours stay
-CODES = {name: code for code, names in _MEANINGS.items() for name in names}
-OTHER: ErrorCode = "invalid_value"  # the code of all other faults
-_OBJECTS = {"model_attributes_type", "model_type", "dict_type"}
-_OWN_SENTENCE = {"missing", "extra_forbidden", "union_tag_invalid", "value_error"}
-
-#: The place of a fault: the part of the request, then the names and numbers that lead to it.
-Place = tuple[Any, ...]
+# ---- faults that a schema found -----------------------------------------------------------------
 
 
 def to_error(errors: Sequence[Mapping[str, Any]], body: object) -> Invalid:

@@ -1,7 +1,7 @@
-"""The events of a run: one append-only sequence that pages, streams and waits all read.
+"""The events of a job: an append-only sequence, which pages, streams and waiting requests read.
 
-A run's events are numbered 1, 2, 3, … under the lock of the run's row, so a reader that has seen
-number n can never miss one that commits later with a smaller number.
+The events of a job are numbered 1, 2, 3, … under the lock of the job's row, so a reader that has
+seen number n never misses an event that commits later with a smaller number.
 """
 
 import asyncio
@@ -21,10 +21,10 @@ from service.jobs.kind import JobEvent
 from service.storage import database
 from service.storage.database import reading
 
-POLL = 0.05  # seconds between two looks at the jobs that somebody watches
-POLL_WOKEN = 0.25  # seconds between them where news wake the watcher
-PAUSE = 0.01  # seconds after a look in which news wake nobody: so many looks a second are enough
-END_S = 1.0  # seconds that reading may go on when the service ends
+POLL = 0.05  # seconds between two queries for the watched jobs
+POLL_WOKEN = 0.25  # seconds between two queries if notices wake the watcher
+PAUSE = 0.01  # seconds between a query and the next at least, however many notices come
+END_S = 1.0  # seconds that reads may take to end when the service stops
 T = TypeVar("T")
 EventT = TypeVar("EventT", bound=JobEvent)
 KINDS = ("state", "metrics", "checkpoint", "log", "rewind", "end")
@@ -33,7 +33,7 @@ KINDS = ("state", "metrics", "checkpoint", "log", "rewind", "end")
 def append(session: Session, job_id: str, attempt: int, kind: str, data: dict[str, Any]) -> int:
     """Add one event to a job whose row the caller has locked; return its number.
 
-    Only a run's events are kept. Those of other work are but counted, for whoever waits for news.
+    Only jobs with a table of events keep them. Other jobs count theirs, for waiting requests.
     """
     table = queue.table_of(job_id)
     seq = session.execute(
@@ -72,16 +72,16 @@ def of_kind(session: Session, table: type[EventT], job_id: str, kind: str) -> Se
 
 
 class Watcher:
-    """Wakes those who wait for a job to change: one query for all of them, not one each."""
+    """Wakes the requests that wait for a job to change, with one query for all of them."""
 
     def __init__(self, engine: Engine, pipe: int | None = None) -> None:
-        """Each byte on the descriptor `pipe` says that a process of this machine has news."""
+        """Each byte on the descriptor `pipe` means that a process of this machine changed a job."""
         self._engine, self._pipe = engine, pipe
         self._listener = database.Listener(engine, database.EVENTS)
         self._listens_to: int | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._news = asyncio.Event()
-        #: run id → those who wait, each with the last event number that it has seen
+        #: job id → the waiting requests, each with the number of the last event that it has seen
         self._waiting: dict[str, set[tuple[int, asyncio.Event]]] = {}
         self._someone = asyncio.Event()
         self._reads: dict[Hashable, asyncio.Task[Any]] = {}
@@ -89,7 +89,7 @@ class Watcher:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Watch for as long as the service runs; then wake everybody."""
+        """Watch during the block, which is the life of the service; then wake all requests."""
         self._loop = asyncio.get_running_loop()
         if self._pipe is not None:
             self._loop.add_reader(self._pipe, self._read_pipe, self._pipe)
@@ -114,60 +114,60 @@ class Watcher:
                 await asyncio.wait(self._reads.values(), timeout=END_S)
 
     def stop(self) -> None:
-        """Wake all who wait, so that streams end and the server can stop."""
+        """Wake all waiting requests, so that streams end and the server can stop."""
         self.is_stopping.set()
         for waiters in self._waiting.values():
             for _seen, changed in waiters:
                 changed.set()
 
     def look(self) -> None:
-        """Look soon whether jobs have changed. May be called from any thread."""
+        """Query the watched jobs soon. Any thread may call this."""
         loop = self._loop
         if loop is not None:
-            with contextlib.suppress(RuntimeError):  # it is closed meanwhile
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
                 loop.call_soon_threadsafe(self._news.set)
 
-    async def wait(self, run_id: str, seen: int, timeout_s: float) -> bool:
-        """Wait until the run has an event after number `seen`; return whether one came."""
+    async def wait(self, job_id: str, seen: int, timeout_s: float) -> bool:
+        """Wait until the job has an event after number `seen`; return whether it got one."""
         if self.is_stopping.is_set():
             return False
         waiter = (seen, asyncio.Event())
-        self._waiting.setdefault(run_id, set()).add(waiter)
+        self._waiting.setdefault(job_id, set()).add(waiter)
         self._someone.set()
-        self._news.set()  # something may have changed since the caller looked
+        self._news.set()  # the job may have changed since the caller read it
         try:
             await asyncio.wait_for(waiter[1].wait(), timeout_s)
         except TimeoutError:
             return False
         finally:
-            self._waiting[run_id].discard(waiter)
-            if not self._waiting[run_id]:
-                del self._waiting[run_id]
+            self._waiting[job_id].discard(waiter)
+            if not self._waiting[job_id]:
+                del self._waiting[job_id]
         return not self.is_stopping.is_set()
 
     async def once(self, key: Hashable, read: Callable[[], T]) -> T:
-        """Return what `read` returns; whoever asks for the same while it is read waits for it.
+        """Return the result of `read`; calls with the same key while it runs share the result.
 
-        A thousand followers of a run are woken together and have all seen as much of it.
+        A thousand streams of one run wake together and need the same rows.
         """
         task = self._reads.get(key)
         if task is None:
             task = self._reads[key] = asyncio.create_task(run_sync(read))
             task.add_done_callback(partial(self._read_is_over, key))
-        found: T = await asyncio.shield(task)  # one who leaves takes it from nobody else
+        found: T = await asyncio.shield(task)  # a cancelled caller must not cancel it for others
         return found
 
     def _read_is_over(self, key: Hashable, task: asyncio.Task[Any]) -> None:
         del self._reads[key]
         if not task.cancelled():
-            task.exception()  # everybody may have left who would have been told of it
+            task.exception()  # read here, because all callers may have been cancelled
 
     async def _watch(self) -> None:
         while True:
             if not self._waiting:
                 self._someone.clear()
                 await self._someone.wait()
-            with contextlib.suppress(ServiceError):  # the database will be back; readers wait on
+            with contextlib.suppress(ServiceError):  # the next query tries again
                 self._wake(await self.once("numbers", partial(self._numbers, list(self._waiting))))
             await asyncio.sleep(PAUSE)
             is_woken = self._pipe is not None or self._listens_to is not None
@@ -176,7 +176,7 @@ class Watcher:
             self._news.clear()
 
     async def _listen(self) -> None:
-        """Keep listening to the database, where it tells of changes."""
+        """Listen to the notices of PostgreSQL, and connect again after each loss."""
         while self._engine.dialect.name == "postgresql":
             if self._listens_to is None and await run_sync(self._listener.connect):
                 self._listens_to = self._listener.fileno()
@@ -211,8 +211,8 @@ class Watcher:
         return found
 
     def _wake(self, numbers: dict[str, int]) -> None:
-        for run_id, waiters in self._waiting.items():
+        for job_id, waiters in self._waiting.items():
             for seen, changed in waiters:
-                # A run that is gone wakes its readers too: they will find out.
-                if numbers.get(run_id, seen + 1) > seen:
+                # A deleted job wakes its requests too, so that they answer 404.
+                if numbers.get(job_id, seen + 1) > seen:
                     changed.set()

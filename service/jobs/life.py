@@ -1,4 +1,4 @@
-"""The life of a job of any kind: the table of transitions, and every change of state.
+"""The life of a job of any kind: the table of transitions, every change of state, and deaths.
 
 Each transition is one UPDATE that names the states it may start from, plus one event, in one
 transaction. The attempt fences the writes of a supervisor. A request of a client sets a state that
@@ -22,73 +22,6 @@ from service.jobs.kind import JOB_TABLES, Job, JobT
 from service.storage import database
 from service.storage.database import boot_id, clock, time_of_day
 
-
-@dataclass(frozen=True)
-class Death:
-    """The cause of a death, for the row of the job."""
-
-    code: DeathCode
-    #: the exit status and the last output of the process
-    words: str
-
-
-def problem(code: ErrorCode, detail: str, *, where: str | None = None) -> dict[str, Any]:
-    """Return the problem object of a job that failed; `where` says which memory ran out."""
-    place = {"where": where} if where else {}
-    return {
-        "type": f"urn:descent:error:{code}",
-        "title": code.replace("_", " ").capitalize(),
-        "status": 500 if code in {"worker_lost", "stalled", "internal_error"} else 422,
-        "code": code,
-        "detail": detail,
-    } | place
-
-
-def explain(
-    status: int | None, words: str, *, stalled_s: float | None = None, memory_kills: int = 0
-) -> Death:
-    """Tell a stall, a lack of memory and other deaths apart.
-
-    `stalled_s` is the time without progress after which the supervisor killed the process, and
-    `memory_kills` the number of processes that the kernel killed for lack of memory meanwhile.
-    """
-    how = f"exit status {status}"
-    if status is not None and status < 0:
-        how = f"killed by {signal.Signals(-status).name}"
-    if stalled_s is not None:
-        how = f"no sign of progress for {stalled_s:g} s"
-    told = f"{how}; it said: {words}" if words else how
-    if stalled_s is not None:
-        return Death(code="stalled", words=told)
-    if status == -signal.SIGKILL and memory_kills > 0:
-        return Death(code="out_of_memory", words=told)
-    return Death(code="worker_lost", words=told)
-
-
-def memory_kills(root: Path = Path("/")) -> int:
-    """Return how many processes the kernel has killed for lack of memory, in this control group.
-
-    Children are in the group of their supervisor. Without control groups (version 2) it is the
-    count of the whole machine.
-    """
-    lines = _lines(root / "proc/self/cgroup")
-    group = next((line[3:] for line in lines if line.startswith("0::")), "/")
-    folder = root / "sys/fs/cgroup" / group.lstrip("/")
-    for path in (folder / "memory.events", root / "proc/vmstat"):
-        for line in _lines(path):
-            name, _, count = line.partition(" ")
-            if name == "oom_kill":
-                return int(count)
-    return 0
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text().splitlines()
-    except OSError:
-        return []
-
-
 TRANSITIONS: dict[str, frozenset[str]] = {
     "queued": frozenset({"starting", "cancelled"}),
     "starting": frozenset({"running", "interrupted", "failed", "cancelling"}),
@@ -102,7 +35,7 @@ TRANSITIONS: dict[str, frozenset[str]] = {
     "cancelled": frozenset(),
 }
 TERMINAL = frozenset(state for state, to in TRANSITIONS.items() if not to)
-#: state → the requests that it allows, if the kind of job knows the verb
+#: state → the requests of clients that it allows, if the kind of job has the verb
 VERBS = {
     "queued": ["cancel"],
     "starting": ["cancel"],
@@ -112,6 +45,15 @@ VERBS = {
     "failed": ["retry"],
     "cancelled": ["retry"],
 }
+
+
+@dataclass(frozen=True)
+class Death:
+    """The cause of a death, for the row of the job."""
+
+    code: DeathCode
+    #: the exit status and the last output of the process
+    words: str
 
 
 def from_states(to: str) -> frozenset[str]:
@@ -134,7 +76,7 @@ def lock(session: Session, table: type[JobT], job_id: str) -> JobT:
 
 
 def users_of(session: Session, **reads: str | int) -> dict[type[Job], list[str]]:
-    """Return the ids of the unfinished jobs that read a dataset or a model, by their tables.
+    """Return the ids of the unfinished jobs that read a dataset or a model, by table.
 
     `reads` are columns and their values, such as `dataset_id`, or `model_name`.
     """
@@ -150,7 +92,7 @@ def users_of(session: Session, **reads: str | int) -> dict[type[Job], list[str]]
 
 
 def in_use(users: dict[type[Job], list[str]], what: str) -> Conflict:
-    """Return the error that names the jobs which still need a resource."""
+    """Return the error that names the unfinished jobs that need a resource."""
     table, ids = next(iter(users.items()))
     lists: dict[str, Any] = {each.plural: found[:100] for each, found in users.items()}
     return Conflict(
@@ -161,7 +103,7 @@ def in_use(users: dict[type[Job], list[str]], what: str) -> Conflict:
     )
 
 
-# ---- what clients do ----------------------------------------------------------------------------
+# ---- requests of clients ------------------------------------------------------------------------
 
 
 def enqueue(session: Session, job: JobT) -> JobT:
@@ -185,7 +127,7 @@ def cancel(session: Session, table: type[JobT], job_id: str) -> tuple[JobT, bool
 
 
 def ask(session: Session, table: type[JobT], job_id: str, request: str) -> tuple[JobT, bool]:
-    """Move a job to the state of a request, or directly to its end if no process runs it."""
+    """Move a job to the requested state, or directly to its end if no process runs it."""
     job = lock(session, table, job_id)
     reached = {"cancelling": {"cancelling", "cancelled"}, "pausing": {"pausing", "paused"}}
     if job.state in reached[request]:
@@ -223,7 +165,7 @@ def not_allowed(job: Job, verb: str) -> Conflict:
     return Conflict(detail, code="state_conflict", state=job.state, allowed=allowed)
 
 
-# ---- what supervisors do ------------------------------------------------------------------------
+# ---- writes of supervisors ----------------------------------------------------------------------
 
 
 def claim(
@@ -320,7 +262,7 @@ def rescue(session: Session, job_id: str, attempt: int, *, now: float | None = N
     elif job.most_losses is None:
         _interrupt(session, job, "worker_lost", {})
     elif job.crash_streak + 1 >= job.most_losses:
-        _fail_by_deaths(session, job, "worker_lost", "its worker was lost with it")
+        _fail_by_deaths(session, job, "worker_lost", "its worker was lost too")
     else:
         _interrupt(session, job, "worker_lost", {"crash_streak": job.crash_streak + 1})
     return True
@@ -338,13 +280,15 @@ def finish(session: Session, job: Job, to: str, values: dict[str, Any]) -> None:
 
 def _fail_by_deaths(session: Session, job: Job, code: DeathCode, last_words: str) -> None:
     sentence = job.deaths[code].format(streak=job.crash_streak + 1, words=last_words)
-    where = "host" if code == "out_of_memory" else None  # a GPU's lack of memory has a word
+    where = (
+        "host" if code == "out_of_memory" else None
+    )  # a process reports a GPU's lack of memory itself
     error = problem(code, sentence, where=where)
     finish(session, job, "failed", {"error": error, "state_reason": code})
 
 
-def move(session: Session, job: Job, to: str, **values: Any) -> None:  # noqa: ANN401  columns
-    """Write one transition and its event. The caller has locked the row."""
+def move(session: Session, job: Job, to: str, **values: object) -> None:
+    """Write one transition, columns and the event. The caller has locked the row."""
     table = type(job)
     done = session.execute(
         update(table)
@@ -367,7 +311,7 @@ def move(session: Session, job: Job, to: str, **values: Any) -> None:  # noqa: A
 
 
 def _interrupt(session: Session, job: Job, reason: str, values: dict[str, Any]) -> None:
-    """Put a job back into the queue; one that was pausing becomes paused."""
+    """Put a job back into the queue; a job that was pausing becomes paused."""
     free = {"owner": None, "lease_expires": None, "state_reason": reason}
     if job.state == "pausing":
         move(session, job, "paused", **free, **values)
@@ -383,3 +327,63 @@ def _waiting(session: Session, wait_s: float, now: float | None = None) -> dict[
         "boot_id": boot_id(session),
         "waits_until": time_of_day(session) + timedelta(seconds=wait_s),
     }
+
+
+# ---- deaths -------------------------------------------------------------------------------------
+
+
+def problem(code: ErrorCode, detail: str, *, where: str | None = None) -> dict[str, Any]:
+    """Return the problem object of a job that failed; `where` says which memory ran out."""
+    place = {"where": where} if where else {}
+    return {
+        "type": f"urn:descent:error:{code}",
+        "title": code.replace("_", " ").capitalize(),
+        "status": 500 if code in {"worker_lost", "stalled", "internal_error"} else 422,
+        "code": code,
+        "detail": detail,
+    } | place
+
+
+def explain(
+    status: int | None, words: str, *, stalled_s: float | None = None, memory_kills: int = 0
+) -> Death:
+    """Return the cause of a death: a stall, a lack of memory, or any other.
+
+    `stalled_s` is the time without progress after which the supervisor killed the process, and
+    `memory_kills` the number of processes that the kernel killed for lack of memory meanwhile.
+    """
+    how = f"exit status {status}"
+    if status is not None and status < 0:
+        how = f"killed by {signal.Signals(-status).name}"
+    if stalled_s is not None:
+        how = f"no sign of progress for {stalled_s:g} s"
+    sentence = f"{how}; it said: {words}" if words else how
+    if stalled_s is not None:
+        return Death(code="stalled", words=sentence)
+    if status == -signal.SIGKILL and memory_kills > 0:
+        return Death(code="out_of_memory", words=sentence)
+    return Death(code="worker_lost", words=sentence)
+
+
+def memory_kills(root: Path = Path("/")) -> int:
+    """Return how many processes the kernel has killed for lack of memory, in this control group.
+
+    Children are in the group of their supervisor. Without control groups (version 2) the count is
+    that of the whole machine.
+    """
+    lines = _lines(root / "proc/self/cgroup")
+    group = next((line[3:] for line in lines if line.startswith("0::")), "/")
+    folder = root / "sys/fs/cgroup" / group.lstrip("/")
+    for path in (folder / "memory.events", root / "proc/vmstat"):
+        for line in _lines(path):
+            name, _, count = line.partition(" ")
+            if name == "oom_kill":
+                return int(count)
+    return 0
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []

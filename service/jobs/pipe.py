@@ -1,4 +1,8 @@
-"""The pipe between a supervisor and its process: lines of JSON through a socket."""
+"""The pipe between a supervisor and the process of an attempt.
+
+Holds the messages that all kinds of jobs share, both ends of the pipe, and `last_message`, which
+reports the end of a process. A message is a line of JSON through a socket.
+"""
 
 import os
 import socket
@@ -15,28 +19,35 @@ from descent.codes import ErrorCode
 from models.errors import LearningError
 from models.training.interface import StopReason
 
+READ_BYTES = 65536  # bytes of one read
+POLL_S = 0.02  # seconds between two looks at the pipe
+#: The variable that names the only GPU that this process sees, as the worker's machine counts it.
+OWN_DEVICE = "DESCENT_OWN_DEVICE"
+
+# ---- messages -----------------------------------------------------------------------------------
+
 
 class Message(BaseModel):
-    """A message; `type` tells the classes of a union apart."""
+    """A message; `type` identifies its class within a union."""
 
-    # A loss may be NaN or infinite, for which JSON has no word: Python's own spelling is used.
+    # A loss may be NaN or infinite. JSON has no such numbers, so Python's spelling is used.
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
 
-    #: whether the process sends nothing after it
+    #: whether the process sends no further message
     is_last: ClassVar[bool] = False
 
     type: str
 
 
 class StopOrder(Message):
-    """The only order of a supervisor: stop, and keep the place unless it is a cancel."""
+    """The only order of a supervisor: stop, and save the progress unless the reason is a cancel."""
 
     type: Literal["stop"] = "stop"
     reason: StopReason
 
 
 class Began(Message):
-    """The process has what it needs and begins to compute."""
+    """The process has loaded its input and begins to compute."""
 
     type: Literal["started"] = "started"
 
@@ -48,41 +59,40 @@ class Heartbeat(Message):
 
 
 class Obeyed(Message):
-    """The process has stopped because of an order, and has saved its place if that was wanted."""
+    """The process has obeyed the order to stop, and has saved its progress if it had to."""
 
     type: Literal["stopped"] = "stopped"
     is_last: ClassVar[bool] = True
 
 
 class Failure(Message):
-    """The job cannot be done, and why."""
+    """The job cannot be done, for this reason."""
 
     type: Literal["failed"] = "failed"
     is_last: ClassVar[bool] = True
 
     code: ErrorCode
     detail: str
-    #: which memory ran out: host or device
+    #: the memory that ran out: host or device
     where: str | None = None
 
 
 class FileMessage(Message):
-    """A message that brings a file of the scratch folder, which goes into the storage."""
+    """A message about a file in the scratch folder, which the supervisor stores."""
 
     path: Path
-    #: of the file; None where the process did not compute it
+    #: digest of the file; None if the process did not compute it
     sha256: str | None
 
 
-READ_BYTES = 65536  # at a time
-POLL_S = 0.02  # seconds between two looks at the pipe
+# ---- ends of the pipe ---------------------------------------------------------------------------
 
 
 class Pipe:
-    """One end of it.
+    """One end of the pipe.
 
-    It never waits for the rest of a message: a process that dies or stands still in the middle of
-    one must not take the other end along. A message counts once its line is whole.
+    It never waits for the rest of a message, because a process may die or stall in the middle of
+    one. A message counts once its line is complete.
     """
 
     def __init__(self, end: socket.socket) -> None:
@@ -92,11 +102,11 @@ class Pipe:
         self._has_line = False
 
     def fileno(self) -> int:
-        """Return the descriptor that is readable when a message or the end has come."""
+        """Return the descriptor, which becomes readable with a message or at the end."""
         return self._socket.fileno()
 
     def has_message(self) -> bool:
-        """Say whether a whole message, or the end, is there."""
+        """Return whether a complete message, or the end, has arrived."""
         while not self._is_read_out and not self._has_line:
             try:
                 more = self._socket.recv(READ_BYTES, socket.MSG_DONTWAIT)
@@ -119,7 +129,7 @@ class Pipe:
         return bytes(line)
 
     def send(self, message: Message) -> None:
-        """Send a message. Raises ConnectionError where the other end is gone."""
+        """Send a message. Raises ConnectionError if the other end is closed."""
         self._socket.sendall(message.model_dump_json().encode() + b"\n")
 
     def close(self) -> None:
@@ -127,7 +137,7 @@ class Pipe:
 
 
 class Channel:
-    """A process's end of the pipe: it reports, and looks for the order to stop."""
+    """The end of the process: sends its messages, and looks for the order to stop."""
 
     def __init__(self, end: socket.socket) -> None:
         self._pipe = Pipe(end)
@@ -137,9 +147,9 @@ class Channel:
         self.sent_at = 0.0
 
     def should_stop(self) -> StopReason | None:
-        """Return why the supervisor ordered a stop, if it did.
+        """Return the reason if the supervisor has ordered a stop.
 
-        Without a supervisor nothing that is computed can be kept, so the process ends.
+        Without a supervisor no result can be stored, so the process ends.
         """
         now = time.monotonic()
         if self._stop is None and now - self._polled_at >= POLL_S:
@@ -159,17 +169,13 @@ class Channel:
         self._pipe.close()
 
 
-#: The variable that names the one GPU that this process sees, as the worker's machine counts it.
-OWN_DEVICE = "DESCENT_OWN_DEVICE"
-
-
 class StopOrdered(Exception):
-    """The supervisor wants the attempt to end here."""
+    """The supervisor has ordered the attempt to end."""
 
 
 @contextmanager
 def last_message(channel: Channel, work: str) -> Iterator[None]:
-    """Send how the block ended, if it raised; `work` names it in a sentence."""
+    """Send the last message if the block raises; `work` names the job in a sentence."""
     try:
         yield
     except StopOrdered:

@@ -1,10 +1,10 @@
-"""The queue: which supervisor may work on which job, and until when.
+"""The queue: gives jobs to supervisors, with leases that end unless they are renewed.
 
-A job is a row: a run, a batch prediction, a proof. `attempt` is the fencing token: each claim adds
-one, and every durable write starts with `hold`, which refuses the writes of an earlier owner. The
-prefix of an id names the table of a job. Every function takes `now` (seconds, see
-`database.clock`), so that tests of leases need not wait; outside tests it is `None`, for the
-database's clock.
+A job is a row: a run, a batch prediction, a proof, a parse. The prefix of its id names its table.
+`attempt` is the fencing token: each claim adds one, and every durable write starts with `hold`,
+which refuses the writes of an earlier owner. Every function takes `now` (seconds, see
+`database.clock`), so that tests of leases need not wait; outside tests it is `None`, which means
+the clock of leases.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,10 @@ Tables = Sequence[type[Job]]
 
 @dataclass(frozen=True)
 class ClaimRule:
-    """Which jobs of a table may be claimed: conditions, and an order that comes before the age."""
+    """A choice among the waiting jobs of a table.
+
+    Only jobs that meet the conditions `only` may be claimed; `first` orders them before their age.
+    """
 
     only: Sequence[ColumnElement[bool]] = ()
     first: Sequence[ColumnElement[Any]] = ()
@@ -59,7 +62,7 @@ def claim(
 ) -> JobT | None:
     """Give the oldest job that may start to `owner`, as a new attempt; None if there is none.
 
-    `choice` may leave jobs out, and put others before the oldest.
+    `choice` may exclude jobs, and put jobs before the oldest.
     """
     time, boot = clock(session, now), boot_id(session)
     # SKIP LOCKED lets several supervisors claim at once (PostgreSQL; SQLite has one writer).
@@ -98,7 +101,7 @@ def beat(
     lease_s: float,
     now: float | None = None,
 ) -> dict[str, str]:
-    """Renew the leases of `owner`'s attempts; return the state of each job that is still its own.
+    """Renew the leases of `owner`'s attempts; return the state of each job that it still owns.
 
     Another supervisor has taken a job that is missing from the answer: its process must be stopped.
     """
@@ -117,7 +120,7 @@ def beat(
 
 
 def states(session: Session, attempts: dict[str, int]) -> dict[str, str]:
-    """Return the states of the jobs that are still at the given attempt, without a write."""
+    """Return the states of the jobs that are still at the given attempt. Writes nothing."""
     found: dict[str, str] = {}
     for table, group in _by_table(attempts):
         rows = session.execute(
@@ -130,7 +133,7 @@ def states(session: Session, attempts: dict[str, int]) -> dict[str, str]:
 
 
 def hold(session: Session, table: type[JobT], job_id: str, attempt: int) -> JobT:
-    """Lock the job's row for this attempt and return it; raise Fenced where it is not the owner.
+    """Lock the job's row for this attempt and return it; raise Fenced if it is not the owner.
 
     The UPDATE takes the row's lock, so the check and the writes that follow are one step.
     """

@@ -1,4 +1,4 @@
-"""Waiting for a job over HTTP, and waking the worker of this machine."""
+"""The dependencies with which routes wait for a job and wake the worker of this machine."""
 
 from collections.abc import Callable
 from time import monotonic
@@ -14,7 +14,7 @@ from service.jobs.life import TERMINAL
 MAX_WAIT = 60.0  # seconds that a request may wait for a change
 
 Wait = Annotated[float, Query(ge=0, le=MAX_WAIT, description="Seconds to wait for a change.")]
-#: Wakes the worker of this machine, where there is one.
+#: Wakes the worker of this machine, if it has one.
 Wake = Callable[[], None]
 #: Returns the body of a job and the number of its last event.
 Look = Callable[[str], tuple[dict[str, Any], int]]

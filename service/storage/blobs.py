@@ -1,7 +1,8 @@
-"""Blobs: immutable bytes named by their SHA-256, verified on every read.
+"""The blob store, its form in a folder, and scratch folders.
 
-`put` is atomic and durable: after a crash a blob is either absent or complete. `references` knows
-which blobs are needed; this module does not.
+Blobs are immutable bytes named by their SHA-256 and verified on every read. `put` is atomic and
+durable: after a crash a blob is either absent or complete. `references` knows which blobs are
+needed; this module does not.
 """
 
 import contextlib
@@ -67,7 +68,7 @@ class LocalBlobs:
         self._incoming = root / "incoming"
         for folder in (self._blobs, self._incoming):
             _make_folder(folder)
-        #: the folders of blobs whose own names are durable, as far as this process has seen to it
+        #: the folders of blobs whose own names this process has made durable
         self._durable: set[Path] = set()
 
     def put(self, path: Path, sha256: str | None = None) -> tuple[str, int]:
@@ -132,6 +133,23 @@ class LocalBlobs:
             self._durable.add(final.parent)
 
 
+class Scratch:
+    """Makes temporary folders below one folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @contextmanager
+    def folder(self) -> Iterator[Path]:
+        """Give an empty folder that is removed after the block."""
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder = Path(tempfile.mkdtemp(dir=self.root))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def read_blob(blobs: BlobStore, sha256: str) -> bytes:
     """Return all bytes of a blob, verified."""
     return b"".join(blobs.open(sha256))
@@ -155,7 +173,7 @@ def digest_of(path: Path) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
-# ---- what every store is made from --------------------------------------------------------------
+# ---- checks that every store shares -------------------------------------------------------------
 
 
 def check_digest(sha256: str) -> None:
@@ -182,8 +200,9 @@ def verified(chunks: Iterable[bytes], sha256: str) -> Iterator[bytes]:
     yield held
 
 
-@contextlib.contextmanager
+@contextmanager
 def full_disk_named() -> Iterator[None]:
+    """Turn the error of a full disk into StorageFull."""
     try:
         yield
     except OSError as error:
@@ -235,20 +254,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-class Scratch:
-    """Makes temporary folders below one folder."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    @contextmanager
-    def folder(self) -> Iterator[Path]:
-        """Give an empty folder that is removed after the block."""
-        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        folder = Path(tempfile.mkdtemp(dir=self.root))
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The types of columns, and the base class of all tables."""
+"""The base class of all tables, the types of their columns, and new ids."""
 
 import os
 import time
@@ -21,6 +21,9 @@ from sqlalchemy.orm import DeclarativeBase
 
 Json = dict[str, Any]
 Id = String(40)
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32
+_PAIRS = [first + second for first in ALPHABET for second in ALPHABET]  # 10 bits each
+_SHIFTS = range(120, -1, -10)  # bits
 
 
 class Utc(TypeDecorator[datetime]):
@@ -65,11 +68,6 @@ class SqlTable(DeclarativeBase):
         float: Float(53),
         str: Text,
     }
-
-
-ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32
-_PAIRS = [first + second for first in ALPHABET for second in ALPHABET]
-_SHIFTS = range(120, -1, -10)
 
 
 def new_id(prefix: str) -> str:

@@ -1,4 +1,8 @@
-"""The engine, sessions, clocks and the version of the schema. Queries no table of the service."""
+"""The engine, sessions, clocks, notices and the version of the schema.
+
+A notice is sent with a commit: PostgreSQL carries it to all processes with LISTEN and NOTIFY, and a
+callback carries it within the process. Queries no table of the service.
+"""
 
 import errno
 import shutil
@@ -9,14 +13,14 @@ from contextlib import closing, contextmanager
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, func, select
+from sqlalchemy import Connection, CursorResult, Engine, Result, create_engine, event, func, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -27,100 +31,18 @@ from models.failpoints import reach
 from service.errors import Busy, ServiceError, StorageFull
 from service.storage.columns import utc_now
 
-#: a job may be claimed, or somebody asks something of one
+#: the channel of the notice that the queue has work: a new job, or a request of a client
 QUEUE = "descent_queue"
-#: a job has another state, or more events
+#: the channel of the notice that a job has another state or more events
 EVENTS = "descent_events"
-
-RECONNECT_S = 2.0  # seconds between two tries to connect
-
-Ring = Callable[[str], None]
-_CHANNELS = "channels"  # the key under which a session keeps them
-_RING = "descent_ring"  # the option of an engine
-
-
-def tell(session: Session, channel: str) -> None:
-    """Wake those who wait at a channel once this transaction is committed."""
-    channels: set[str] = session.info.setdefault(_CHANNELS, set())
-    if channel in channels:
-        return
-    channels.add(channel)
-    if session.get_bind().dialect.name == "postgresql":
-        session.execute(select(func.pg_notify(channel, "")))
-
-
-def ring_on_commit(engine: Engine, ring: Ring) -> None:
-    """Have `ring` called, in the thread that commits, with each channel that is told."""
-    engine.update_execution_options(**{_RING: ring})
-
-
-def committed(engine: Engine, session: Session) -> None:
-    """Call the function of the engine: the session's transaction is committed."""
-    ring: Ring | None = engine.get_execution_options().get(_RING)
-    if ring is not None:
-        for channel in session.info.get(_CHANNELS, ()):
-            ring(channel)
-
-
-class Listener:
-    """A connection that is readable when a channel is told; only PostgreSQL has such."""
-
-    def __init__(self, engine: Engine, channel: str) -> None:
-        self._engine, self._channel = engine, channel
-        self._connection: psycopg.Connection[Any] | None = None
-        self._try_at = 0.0
-
-    def connect(self) -> bool:
-        """Listen, again where the connection was lost; return whether it does."""
-        if self._engine.dialect.name != "postgresql":
-            return False
-        if self._connection is not None:
-            return True
-        if time.monotonic() < self._try_at:
-            return False
-        self._try_at = time.monotonic() + RECONNECT_S
-        try:
-            pooled = self._engine.raw_connection()
-            connection: Any = pooled.driver_connection
-            pooled.detach()
-            connection.rollback()
-            connection.autocommit = True
-            connection.execute(f"LISTEN {self._channel}")
-        except (DBAPIError, psycopg.Error, OSError):
-            return False
-        self._connection = connection
-        return True
-
-    def fileno(self) -> int:
-        """Return the descriptor, once connected."""
-        if self._connection is None:
-            raise ValueError("the listener is not connected")
-        return self._connection.fileno()
-
-    def drain(self) -> bool:
-        """Take what has come; return whether the connection lives, and close it if not."""
-        if self._connection is None:
-            return False
-        try:
-            pg = self._connection.pgconn
-            pg.consume_input()
-            while pg.notifies():
-                pass
-        except psycopg.Error:
-            self.close()
-            return False
-        return True
-
-    def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
+RECONNECT_S = 2.0  # seconds between two attempts to connect a listener
+_CHANNELS = "channels"  # the key of a session's notices in its `info`
+_RING = "descent_ring"  # the option of an engine that holds its callback
 
 MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
-BUSY_TIMEOUT = 10.0  # seconds that a writer waits for SQLite's lock before it answers 503
+BUSY_TIMEOUT = 10.0  # seconds that a writer waits for SQLite's lock before the answer is 503
 POOL_SIZE = 20  # connections of one process
-POOL_WAIT = 5.0  # seconds to wait for a connection before answering 503
+POOL_WAIT = 5.0  # seconds that a request waits for a connection before the answer is 503
 #: parts of SQLite's messages about a damaged file
 DAMAGED = ("not a database", "disk image is malformed", "malformed database schema")
 CHECK_S = 5.0  # seconds that the check for damage may take
@@ -130,6 +52,9 @@ POSTGRES_OPTIONS = (
     "-c statement_timeout=30000 -c lock_timeout=10000"
     " -c idle_in_transaction_session_timeout=60000 -c timezone=UTC"
 )
+
+#: Receives the channel of a notice.
+Ring = Callable[[str], None]
 
 
 class SchemaOutOfDate(ServiceError):
@@ -262,6 +187,12 @@ def is_postgres(session: Session) -> bool:
     return session.get_bind().dialect.name == "postgresql"
 
 
+def row_count(result: Result[Any]) -> int:
+    """Return how many rows an UPDATE or DELETE changed."""
+    # SQLAlchemy gives the result of every statement the type of a SELECT's.
+    return cast("CursorResult[Any]", result).rowcount
+
+
 def clock(session: Session, now: float | None = None) -> float:
     """Return the time of leases, in seconds.
 
@@ -295,8 +226,89 @@ def _kernel_boot_id() -> str:
 
 
 def boot_id(session: Session) -> str:
-    """Return the id of the boot: two readings of `clock` compare only within one."""
+    """Return the id of the boot: readings of `clock` are comparable only within one boot."""
     return "server" if is_postgres(session) else _kernel_boot_id()
+
+
+# ---- notices ------------------------------------------------------------------------------------
+
+
+def tell(session: Session, channel: str) -> None:
+    """Send a notice to a channel once this transaction is committed."""
+    channels: set[str] = session.info.setdefault(_CHANNELS, set())
+    if channel in channels:
+        return
+    channels.add(channel)
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(select(func.pg_notify(channel, "")))
+
+
+def ring_on_commit(engine: Engine, ring: Ring) -> None:
+    """Call `ring` with the channel of each notice, in the thread that commits."""
+    engine.update_execution_options(**{_RING: ring})
+
+
+def committed(engine: Engine, session: Session) -> None:
+    """Call the callback of the engine: the session's transaction is committed."""
+    ring: Ring | None = engine.get_execution_options().get(_RING)
+    if ring is not None:
+        for channel in session.info.get(_CHANNELS, ()):
+            ring(channel)
+
+
+class Listener:
+    """A connection that becomes readable when a channel gets a notice; PostgreSQL only."""
+
+    def __init__(self, engine: Engine, channel: str) -> None:
+        self._engine, self._channel = engine, channel
+        self._connection: psycopg.Connection[Any] | None = None
+        self._try_at = 0.0
+
+    def connect(self) -> bool:
+        """Listen, and listen again after a lost connection; return whether it listens."""
+        if self._engine.dialect.name != "postgresql":
+            return False
+        if self._connection is not None:
+            return True
+        if time.monotonic() < self._try_at:
+            return False
+        self._try_at = time.monotonic() + RECONNECT_S
+        try:
+            pooled = self._engine.raw_connection()
+            connection: Any = pooled.driver_connection
+            pooled.detach()
+            connection.rollback()
+            connection.autocommit = True
+            connection.execute(f"LISTEN {self._channel}")
+        except (DBAPIError, psycopg.Error, OSError):
+            return False
+        self._connection = connection
+        return True
+
+    def fileno(self) -> int:
+        """Return the descriptor, once connected."""
+        if self._connection is None:
+            raise ValueError("the listener is not connected")
+        return self._connection.fileno()
+
+    def drain(self) -> bool:
+        """Read all notices; close a lost connection. Return whether the connection lives."""
+        if self._connection is None:
+            return False
+        try:
+            pg = self._connection.pgconn
+            pg.consume_input()
+            while pg.notifies():
+                pass
+        except psycopg.Error:
+            self.close()
+            return False
+        return True
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
 
 # ---- the schema's version -----------------------------------------------------------------------
@@ -336,7 +348,7 @@ def check_schema(engine: Engine) -> None:
 
 
 def migrate(engine: Engine) -> Path | None:
-    """Bring the schema up to date; return the copy made before of an SQLite file with data.
+    """Bring the schema up to date; return the copy of an SQLite file that held data before.
 
     Raises DatabaseDamaged if the file is damaged.
     """
@@ -366,7 +378,7 @@ def check_file(engine: Engine) -> None:
         except sqlite3.OperationalError as error:
             if "interrupted" not in str(error):
                 raise
-            return  # it is a large file
+            return  # the file is too large for a full check
     if found != "ok":
         raise DatabaseDamaged
 
@@ -392,12 +404,6 @@ def _copy_sqlite(engine: Engine) -> Path | None:
 
 
 def _file_of(engine: Engine) -> Path | None:
-    """Return the file of an SQLite database; None for another one."""
+    """Return the file of an SQLite database; None for another database."""
     is_file = engine.dialect.name == "sqlite" and engine.url.database
     return Path(str(engine.url.database)) if is_file else None
-
-
-def row_count(result: Any) -> int:  # noqa: ANN401  SQLAlchemy types DML results as plain Result
-    """Return how many rows an UPDATE or DELETE changed."""
-    count: int = result.rowcount
-    return count

@@ -1,4 +1,6 @@
-"""Which blobs are needed: a row refers to them, or a pin holds them until such a row exists.
+"""The references to blobs, and the collector that removes the blobs without one.
+
+A blob is needed while a row refers to it, or while a pin holds it until such a row exists.
 
 Every object in the store has a row in `blobs`. The lock of that row orders writers and the
 collector:
@@ -7,8 +9,8 @@ collector:
 2. The transaction that adds a reference locks the row and deletes the pin.
 3. `collect` locks the row, checks that no pin and no reference exists, and removes object and row.
 
-So the second one sees the work of the first: a pin stops the collector, and a writer that waits for
-the collector makes a new row and puts the bytes again.
+The second to lock the row sees the work of the first: a pin stops the collector, and a writer that
+waits for the collector makes a new row and puts the bytes again.
 """
 
 import threading
@@ -30,9 +32,17 @@ from service.storage.blobs import BlobStore, check_digest, digest_of
 from service.storage.columns import BlobDigest, Id, SqlTable, new_id, utc_now
 from service.storage.database import boot_id, clock, is_postgres, reading, row_count, writing
 
+PIN_S = 24 * 3600.0  # seconds that the pin of a killed writer lasts; far more than any put takes
+BATCH = 100  # blobs of one query of the collector
+SHARE = 20  # seconds of rest after each second of a query that found nothing
+SWEEP_S = 3600.0  # seconds between two sweeps of the temporary files of killed writers
+LEAVE_S = 2.0  # seconds that a stop waits for the removal in progress
+
+log = structlog.get_logger("collect")
+
 
 class Blob(SqlTable):
-    """An object in the blob store, or one that a writer is about to put; see `references`."""
+    """An object in the blob store, or one that a writer is about to put."""
 
     __tablename__ = "blobs"
 
@@ -53,11 +63,8 @@ class BlobPin(SqlTable):
     boot_id: Mapped[str] = mapped_column(String(40))
 
 
-PIN_S = 24 * 3600.0  # seconds that the pin of a killed writer lasts; far more than any put takes
-
-
 class PinLost(Busy):
-    """Storing the bytes took longer than the service holds them: send them again."""
+    """The bytes were stored too slowly, so the service has released them: send them again."""
 
 
 @dataclass(frozen=True)
@@ -164,12 +171,7 @@ def referring_columns() -> list[Column[str]]:
     ]
 
 
-BATCH = 100  # blobs of one query
-SHARE = 20  # seconds of rest after each second of a query that found nothing
-SWEEP_S = 3600.0  # seconds between two sweeps of the temporary files of killed writers
-LEAVE_S = 2.0  # seconds that a stop waits for the removal in progress
-
-log = structlog.get_logger("collect")
+# ---- collection ---------------------------------------------------------------------------------
 
 
 def collect(engine: Engine, blobs: BlobStore, *, now: float | None = None) -> list[str]:
@@ -189,8 +191,8 @@ def remove(engine: Engine, blobs: BlobStore, sha256: str, *, now: float | None =
             return False
         forget(session, sha256)
         reach("collect.forgotten")
-        # While the lock is held. If the commit fails, a row without an object remains: the next
-        # put of these bytes repairs it, or the next collection removes it.
+        # The lock is still held. If the commit fails, a row without an object remains: the next put
+        # of these bytes repairs it, or the next collection removes it.
         blobs.delete(sha256)
         reach("collect.deleted")
     return True

@@ -1,6 +1,7 @@
-"""Blobs in S3-compatible storage: `<prefix>/sha256/<digest>`. Only our own digest proves the bytes.
+"""Blobs in S3-compatible storage, and `open_store`, which chooses between a bucket and a folder.
 
-Every request has a time limit, so that an outage is an error and never a hang.
+The key of an object is `<prefix>/sha256/<digest>`, and only our own digest proves its bytes. Every
+request has a time limit, so that an outage is an error and never a hang.
 """
 
 import hashlib
@@ -32,13 +33,29 @@ from service.storage.blobs import (
 )
 
 PART = 8 * 1024 * 1024  # bytes of one request; S3 takes 10 000 parts, so 80 GB at most
-PARTS_AT_ONCE = 2  # of one upload: more would share the bandwidth and miss their deadlines
+PARTS_AT_ONCE = 2  # parts of one upload: more would share the bandwidth and miss their deadlines
 REGION = "us-east-1"  # the default of S3
+BUCKET = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])((?:/[A-Za-z0-9_=.-]+)*)/?")
+
+
+def open_store(settings: Settings) -> BlobStore:
+    """Return the store, and make its folder. S3 reads its keys and region from AWS_… variables.
+
+    Raises ValueError for a `blob_url` that names neither a folder nor a bucket.
+    """
+    if folder := settings.blob_dir:
+        return LocalBlobs(folder)
+    found = BUCKET.fullmatch(settings.blob_url)
+    if found is None or {".", ".."} & set(found[2].split("/")):
+        raise ValueError(
+            f"blob_url must be file:///folder or s3://bucket/prefix, got {settings.blob_url!r}"
+        )
+    return S3Blobs(found[1], found[2].strip("/"), os.environ)
 
 
 @dataclass(frozen=True)
 class Patience:
-    """Time limits in seconds, after which the storage counts as unavailable."""
+    """The time limits of requests, after which the storage counts as unavailable."""
 
     connect_s: float = 2.0
     #: one request: a part of 8 MiB needs 7 Mbit/s
@@ -191,21 +208,3 @@ def _answering() -> Iterator[None]:
         yield
     except (BaseError, FileNotFoundError) as error:  # the latter if the bucket is missing
         raise StorageUnavailable from error
-
-
-BUCKET = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])((?:/[A-Za-z0-9_=.-]+)*)/?")
-
-
-def open_store(settings: Settings) -> BlobStore:
-    """Return the store, and make its folder. S3 reads its keys and region from AWS_… variables.
-
-    Raises ValueError for a `blob_url` that names neither a folder nor a bucket.
-    """
-    if folder := settings.blob_dir:
-        return LocalBlobs(folder)
-    found = BUCKET.fullmatch(settings.blob_url)
-    if found is None or {".", ".."} & set(found[2].split("/")):
-        raise ValueError(
-            f"blob_url must be file:///folder or s3://bucket/prefix, got {settings.blob_url!r}"
-        )
-    return S3Blobs(found[1], found[2].strip("/"), os.environ)
