@@ -1,1 +1,1 @@
-"""The supervisor, its processes and their launcher. Knows what a kind of job is, and no kind."""
+"""The supervisor, the processes of attempts, and their launcher. Knows `Kind`, and no kind."""

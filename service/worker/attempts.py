@@ -1,4 +1,7 @@
-"""An attempt of a job on this worker, and its scratch folder."""
+"""An attempt of a job on this worker: its scratch folder, its messages and its death.
+
+Each message is written in one transaction, which the attempt number fences.
+"""
 
 import json
 import shutil
@@ -25,6 +28,10 @@ from service.storage.database import reading, writing
 from service.worker.launch import OUTPUT, Child
 from service.worker.machine import Gpu
 
+LAST_WORDS = 2000  # bytes of a dead process's output that its error shows
+
+log = structlog.get_logger("worker")
+
 
 @dataclass
 class Attempt:
@@ -37,27 +44,27 @@ class Attempt:
     inbox: deque[Message] = field(default_factory=deque)
     #: the first message of the inbox, while a thread stores its file
     storing: Future[None] | None = None
-    #: until when the first message is not tried again
+    #: when the first message may be tried again
     retry_at: float = 0.0
-    #: why the process was ordered to stop, and when it is killed if it does not
+    #: the reason of the order to stop, and when the process is killed if it does not obey
     stop_reason: str | None = None
     kill_at: float | None = None
-    #: the GPU that it holds until it ends, if it has one
+    #: the GPU that the attempt holds until it ends, if any
     gpu: Gpu | None = None
-    #: whether its end is written, so that the end of the process means nothing more
+    #: whether the end of the attempt is written, so that the process may end
     is_settled: bool = False
     has_ended: bool = False
-    #: why nothing that the process still sends is used
+    #: the reason why further messages of the process are ignored
     fault: str | None = None
-    #: seconds without a message, and the number of them after which it was killed
+    #: seconds without a message, and the limit if the process was killed for exceeding it
     silent_s: float = 0.0
     stalled_s: float | None = None
-    #: how often the kernel had killed for want of memory when this began
+    #: the count of `life.memory_kills` when the attempt began
     memory_kills: int = field(default_factory=life.memory_kills)
 
 
 def make_scratch(settings: Settings, job: Job) -> Path:
-    """Make the folder that this attempt alone writes in."""
+    """Make the folder in which only this attempt writes."""
     scratch = settings.scratch_dir / f"{job.id}.{job.attempt}"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True, mode=0o700)
@@ -67,7 +74,7 @@ def make_scratch(settings: Settings, job: Job) -> Path:
 def clear_scratch(
     engine: Engine, settings: Settings, tables: Sequence[type[Job]], own: set[Path]
 ) -> None:
-    """Remove the folders of attempts that are over, which supervisors that died have left."""
+    """Remove the folders of ended attempts that dead supervisors left behind."""
     left = {f for table in tables for f in settings.scratch_dir.glob(f"{table.prefix}_*.*")}
     for folder in left - own:
         job_id, _, number = folder.name.rpartition(".")
@@ -77,13 +84,11 @@ def clear_scratch(
             shutil.rmtree(folder, ignore_errors=True)
 
 
-LAST_WORDS = 2000  # bytes of a dead process's output that its error shows
-
-log = structlog.get_logger("worker")
+# ---- writing what the process reports -----------------------------------------------------------
 
 
 def write(site: Site, attempt: Attempt, message: Message) -> None:
-    """Write a message; raise Fenced where the job has another owner."""
+    """Write a message; raise Fenced if the job has another owner."""
     if type(message) is Heartbeat:
         return
     point = f"{attempt.kind.table.prefix}.{message.type}"
@@ -119,12 +124,12 @@ def _write_common(session: Session, tenure: Tenure, message: Message) -> None:
 
 
 def _store(site: Site, attempt: Attempt, message: FileMessage, point: str) -> bool:
-    """Store the file, then make it visible in one transaction; return whether it was whole."""
+    """Store the file, then make it visible in one transaction; return whether it was intact."""
     tenure = attempt.tenure
     try:
-        # A process that a file has taken over must not have others' files published.
+        # A malicious file may control its process, which must not publish other files.
         if not message.path.resolve().is_relative_to(attempt.scratch.resolve()):
-            raise BlobCorrupt("The process named a file outside of its folder.")  # noqa: TRY301
+            raise BlobCorrupt("The process named a file outside its folder.")  # noqa: TRY301
         with (
             references.stored(site.engine, site.blobs, message.path, message.sha256) as held,
             writing(site.engine) as session,
@@ -144,7 +149,7 @@ def _store(site: Site, attempt: Attempt, message: FileMessage, point: str) -> bo
 
 
 def write_death(site: Site, attempt: Attempt, code: int | None) -> None:
-    """Write that the process ended without a last message."""
+    """Record that the process ended without a last message."""
     job_id, number = attempt.tenure.job_id, attempt.tenure.attempt
     death = _explain(attempt, code)
     log.warning("process died", job_id=job_id, exit_code=code, last_words=death.words)
@@ -173,12 +178,12 @@ def _last_words(path: Path) -> str:
 
 
 def describe(line: bytes, error: ValidationError) -> str:
-    """Say why a message is not valid, with its type where it has one."""
+    """Return a sentence about a message that is not valid, with its type if it has one."""
     try:
         name = json.loads(line)["type"]
     except (ValueError, TypeError, KeyError):
         name = None
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     place = ".".join(str(part) for part in first["loc"])
-    what = f"a message {name!r}" if isinstance(name, str) else "a line"
-    return f"it sent {what} that is not valid{f' at {place}' if place else ''}: {first['msg']}"
+    sent = f"a message {name!r}" if isinstance(name, str) else "a line"
+    return f"it sent {sent} that is not valid{f' at {place}' if place else ''}: {first['msg']}"

@@ -1,6 +1,7 @@
-"""Starting the processes of attempts: the Launcher protocol, and the launcher of this machine.
+"""Starting the processes of attempts: the Launcher, the launcher of this machine, the warm parent.
 
-Every message is JSON, and no process of an attempt inherits a credential.
+The warm parent is a process that has imported the modules of attempts and forks one child for each
+attempt. Every message is JSON, and no process of an attempt inherits a credential.
 """
 
 import ctypes
@@ -26,190 +27,30 @@ from pydantic import BaseModel
 from models import failpoints
 from service.jobs.pipe import Message, Pipe
 
-#: pyarrow imports it with its first conversion, where it is installed: a third of a second, which
-#: each child would spend anew
-LATE = "pandas"
-#: the files of an attempt's scratch folder: what it is given, and what it prints
-JOB, OUTPUT = "job.json", "output.log"
-LARGEST = 65536  # bytes of an order
-READY = b"ready"
-PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
-
-
-@dataclass(frozen=True)
-class ForkOrder:
-    """A request to fork; it travels as JSON, together with descriptors.
-
-    The first descriptor is the control socket: a byte on it is the number of a signal for the
-    child, its end kills the child, and the child's exit status comes back on it as JSON. The second
-    is the child's end of the pipe. A third one is only kept open until the child ends.
-
-    An order without a module is answered with `READY`.
-    """
-
-    module: str = ""
-    scratch: str = ""
-    #: variables that only this child gets
-    environment: Mapping[str, str] = field(default_factory=dict)
-
-
-class WarmParent:
-    """The loop of the warm parent."""
-
-    def __init__(self, orders: socket.socket) -> None:
-        self._orders = orders
-        #: each child and its control socket; None once the supervisor's end is closed
-        self._controls: dict[int, socket.socket | None] = {}
-        #: readable when a child has ended
-        self._ended, wake = os.pipe()
-        os.set_blocking(wake, False)
-        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
-
-    def serve(self) -> None:
-        """Fork until no process can order a fork any more."""
-        is_ordered = True
-        while is_ordered:
-            controls = {control: pid for pid, control in self._controls.items() if control}
-            readers: list[socket.socket | int] = [self._orders, self._ended, *controls]
-            ready, _, _ = select.select(readers, [], [])
-            for control in controls.keys() & set(ready):
-                self._signal(controls[control], control)
-            if self._ended in ready:
-                os.read(self._ended, LARGEST)
-                self._reap()
-            if self._orders in ready:
-                is_ordered = self._obey()
-
-    def _signal(self, pid: int, control: socket.socket) -> None:
-        """Pass on the signals that came for a child; kill it if its supervisor has died."""
-        # The child is not reaped yet, so its number is no other process's.
-        try:
-            numbers = control.recv(LARGEST)
-        except ConnectionError:
-            numbers = b""
-        for number in numbers or [signal.SIGKILL]:
-            os.kill(pid, number)
-        if not numbers:
-            control.close()
-            self._controls[pid] = None
-
-    def _reap(self) -> None:
-        for pid in list(self._controls):
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            control = self._controls.pop(pid) if ended else None
-            if control:
-                with control, suppress(ConnectionError):
-                    control.sendall(json.dumps(os.waitstatus_to_exitcode(status)).encode())
-
-    def _obey(self) -> bool:
-        """Carry out one order; return whether there was one."""
-        text, descriptors, _, _ = socket.recv_fds(self._orders, LARGEST, 3)
-        if not text:
-            return False
-        order = ForkOrder(**json.loads(text))
-        control = socket.socket(fileno=descriptors[0])
-        if not order.module:
-            with control, suppress(ConnectionError):
-                control.sendall(READY)
-            return True
-        parent = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            self._become(parent, order, socket.socket(fileno=descriptors[1]), control)
-        for descriptor in descriptors[1:]:
-            os.close(descriptor)
-        self._controls[pid] = control
-        return True
-
-    def _become(
-        self, parent: int, order: ForkOrder, end: socket.socket, control: socket.socket
-    ) -> NoReturn:
-        """Be the child: run the attempt in this process, which ends with it."""
-        status = 1
-        try:
-            _die_with(parent)
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            for opened in (self._orders, control, *self._controls.values()):
-                if opened:
-                    opened.close()
-            os.environ.update(order.environment)
-            attempt(end, order.module, Path(order.scratch))
-            status = 0
-        except BaseException:  # noqa: BLE001  the child must end here, whatever it was
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
-
-
-def _die_with(parent: int) -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
-
-
-def attempt(end: socket.socket, module: str, scratch: Path) -> None:
-    """Run one attempt, whose input is in its scratch folder."""
-    # Ctrl-C and SIGTERM may reach the whole group; an attempt obeys its pipe alone.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until there is an output to write the stack to
-    words = os.open(scratch / OUTPUT, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.dup2(words, 1)
-    os.dup2(words, 2)
-    faulthandler.enable(words)
-    faulthandler.register(signal.SIGUSR1, words)
-    importlib.import_module(module).main(end, (scratch / JOB).read_text())
-
-
-def warm_up(modules: Sequence[str]) -> None:
-    """Import what attempts need. A child that needs a module that fails to import says so."""
-    for name in (*modules, LATE):
-        with suppress(ImportError, OSError):
-            importlib.import_module(name)
-    gc.freeze()  # children that look through it for garbage would copy its memory
-
-
-def main(command: str, descriptor: str, *arguments: str) -> None:
-    """Run one of the commands of this module."""
-    end = socket.socket(fileno=int(descriptor))
-    if command == "attempt":
-        module, scratch = arguments
-        attempt(end, module, Path(scratch))
-        return
-    # A signal to the whole group must not end it, because its children save their state first.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
-    os.set_inheritable(end.fileno(), False)
-    warm_up(arguments)
-    WarmParent(end).serve()
-    os._exit(0)  # without the finalizers of all that was imported
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
-
-
 PROGRAM = (sys.executable, "-P", "-m", "service.worker.launch")
 #: beginnings of the names of variables that may hold credentials
 SECRET = ("DESCENT_", "PG", "AWS_")
-STATUS_BYTES = 64  # at most, of an exit status as JSON
+STATUS_BYTES = 64  # the most bytes of an exit status as JSON
 NOTHING: Mapping[str, str] = {}
+#: pyarrow imports it with its first conversion, if it is installed; the warm parent spends this
+#: third of a second instead of each child
+LATE = "pandas"
+#: the files of an attempt's scratch folder: its input and its output
+JOB, OUTPUT = "job.json", "output.log"
+LARGEST = 65536  # the most bytes of an order
+READY = b"ready"  # the answer to an order without a module
+PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
 
 
 class Child(Protocol):
     """The process of an attempt, seen from its supervisor."""
 
     def fileno(self) -> int:
-        """Return the descriptor that is readable when a message or the end has come."""
+        """Return the descriptor, which becomes readable with a message or at the end."""
         ...
 
     def has_message(self) -> bool:
-        """Say whether a whole message, or the end, is there; never waits for the rest of one."""
+        """Return whether a complete message, or the end, has arrived. Never waits."""
         ...
 
     def receive(self) -> bytes | None:
@@ -217,13 +58,13 @@ class Child(Protocol):
         ...
 
     def send(self, message: Message) -> None:
-        """Send a message; one to a process that has ended is dropped."""
+        """Send a message; drop it if the process has ended."""
         ...
 
     def kill(self) -> None: ...
 
     def show_stack(self) -> None:
-        """Have the process write its stack into its output, if it still can."""
+        """Order the process to write its stack into its output, if it still can."""
         ...
 
     def exit_code(self) -> int | None:
@@ -242,13 +83,33 @@ class Launcher(Protocol):
         lock: int | None = None,
         environment: Mapping[str, str] = NOTHING,
     ) -> Child:
-        """Start an attempt in `module`, with some variables of its own.
+        """Start an attempt in `module`; `environment` holds further variables for it.
 
         Its process keeps the descriptor `lock` open until it ends.
         """
         ...
 
     def is_warm(self) -> bool: ...
+
+
+# ---- the launcher of this machine ---------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ForkOrder:
+    """A request to fork; it travels as JSON, together with descriptors.
+
+    The first descriptor is the control socket: a byte on it is the number of a signal for the
+    child, its end kills the child, and the child's exit status returns on it as JSON. The second
+    is the child's end of the pipe. The third, if any, only stays open until the child ends.
+
+    The answer to an order without a module is `READY`.
+    """
+
+    module: str = ""
+    scratch: str = ""
+    #: further variables for this child
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 class LocalChild(Pipe):
@@ -273,7 +134,7 @@ class LocalChild(Pipe):
 
 
 class ForkedChild(LocalChild):
-    """A child of the warm parent, which passes signals on and reports the end; see `warm.Order`."""
+    """A child of the warm parent, which passes signals on and reports the end; see `ForkOrder`."""
 
     def __init__(self, end: socket.socket, control: socket.socket) -> None:
         super().__init__(end)
@@ -293,7 +154,7 @@ class ForkedChild(LocalChild):
         with suppress(ConnectionResetError):
             status = self._control.recv(STATUS_BYTES)
         self.close()
-        return int(json.loads(status)) if status else None  # else the warm parent has died
+        return int(json.loads(status)) if status else None  # empty if the warm parent has died
 
 
 class SpawnedChild(LocalChild):
@@ -330,14 +191,14 @@ class WarmProcess:
         return self._process.poll() is not None
 
     def close(self) -> None:
-        """End it, and with it all attempts that it has forked."""
+        """Kill the warm parent and with it all its children."""
         self.orders.close()
         self._process.kill()
         self._process.wait()
 
 
 class LocalLauncher:
-    """Has a warm parent fork the attempts: one that was handed over, or else one of its own.
+    """Lets a warm parent fork the attempts: the parent behind `orders`, or else its own.
 
     On macOS, where a fork is not safe, it starts a new interpreter for each attempt.
     """
@@ -351,10 +212,10 @@ class LocalLauncher:
     ) -> None:
         self._modules = modules
         self._spawns = self._is_warm = spawns
-        #: the socket of the warm parent; None where there is none yet
+        #: the socket of the warm parent; None before it is started
         self._orders = orders
         self._own: WarmProcess | None = None
-        #: brings the answer of a warm parent that was asked whether it is warm
+        #: brings the answer of the warm parent to an order without a module
         self._answer: socket.socket | None = None
         self.is_warm()
 
@@ -386,7 +247,7 @@ class LocalLauncher:
         return ForkedChild(ours, control)
 
     def close(self) -> None:
-        """End the warm parent, if it is our own."""
+        """Kill the warm parent, if this launcher started it."""
         if self._own is not None:
             self._own.close()
         if self._answer is not None:
@@ -425,7 +286,7 @@ class LocalLauncher:
         return control
 
     def _forget_parent(self) -> None:
-        """Use another warm parent from now on, because this one has died."""
+        """Use another warm parent from now on, because the present one has died."""
         self.close()
         self._own = self._orders = None
         self._is_warm = False
@@ -443,9 +304,153 @@ def _spawn(
 
 
 def _environment() -> dict[str, str]:
-    """Return our variables without those that may hold a credential."""
+    """Return the variables of this process except those that may hold a credential."""
     return {
         name: value
         for name, value in os.environ.items()
         if name == failpoints.VARIABLE or not name.startswith(SECRET)
     }
+
+
+# ---- inside the processes -----------------------------------------------------------------------
+
+
+class WarmParent:
+    """The loop of the warm parent."""
+
+    def __init__(self, orders: socket.socket) -> None:
+        self._orders = orders
+        #: each child and its control socket; None once the supervisor's end is closed
+        self._controls: dict[int, socket.socket | None] = {}
+        #: readable when a child has ended
+        self._ended, wake = os.pipe()
+        os.set_blocking(wake, False)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+
+    def serve(self) -> None:
+        """Fork until no process can order a fork any more."""
+        is_ordered = True
+        while is_ordered:
+            controls = {control: pid for pid, control in self._controls.items() if control}
+            readers: list[socket.socket | int] = [self._orders, self._ended, *controls]
+            ready, _, _ = select.select(readers, [], [])
+            for control in controls.keys() & set(ready):
+                self._signal(controls[control], control)
+            if self._ended in ready:
+                os.read(self._ended, LARGEST)
+                self._reap()
+            if self._orders in ready:
+                is_ordered = self._obey()
+
+    def _signal(self, pid: int, control: socket.socket) -> None:
+        """Pass on the signals that came for a child; kill it if its supervisor has died."""
+        # The child is not reaped yet, so no other process has its number.
+        try:
+            numbers = control.recv(LARGEST)
+        except ConnectionError:
+            numbers = b""
+        for number in numbers or [signal.SIGKILL]:
+            os.kill(pid, number)
+        if not numbers:
+            control.close()
+            self._controls[pid] = None
+
+    def _reap(self) -> None:
+        for pid in list(self._controls):
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            control = self._controls.pop(pid) if ended else None
+            if control:
+                with control, suppress(ConnectionError):
+                    control.sendall(json.dumps(os.waitstatus_to_exitcode(status)).encode())
+
+    def _obey(self) -> bool:
+        """Carry out one order; return False at the end of the orders."""
+        text, descriptors, _, _ = socket.recv_fds(self._orders, LARGEST, 3)
+        if not text:
+            return False
+        order = ForkOrder(**json.loads(text))
+        control = socket.socket(fileno=descriptors[0])
+        if not order.module:
+            with control, suppress(ConnectionError):
+                control.sendall(READY)
+            return True
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            self._become(parent, order, socket.socket(fileno=descriptors[1]), control)
+        for descriptor in descriptors[1:]:
+            os.close(descriptor)
+        self._controls[pid] = control
+        return True
+
+    def _become(
+        self, parent: int, order: ForkOrder, end: socket.socket, control: socket.socket
+    ) -> NoReturn:
+        """Run the attempt in this process, the child, and end the process with it."""
+        status = 1
+        try:
+            _die_with(parent)
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for opened in (self._orders, control, *self._controls.values()):
+                if opened:
+                    opened.close()
+            os.environ.update(order.environment)
+            attempt(end, order.module, Path(order.scratch))
+            status = 0
+        except BaseException:  # noqa: BLE001  the child must end here after any error
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+
+
+def _die_with(parent: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+
+def attempt(end: socket.socket, module: str, scratch: Path) -> None:
+    """Run one attempt, whose input is in its scratch folder."""
+    # Ctrl-C and SIGTERM may reach the whole group; an attempt obeys only its pipe.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until the output for the stack is open
+    words = os.open(scratch / OUTPUT, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(words, 1)
+    os.dup2(words, 2)
+    faulthandler.enable(words)
+    faulthandler.register(signal.SIGUSR1, words)
+    importlib.import_module(module).main(end, (scratch / JOB).read_text())
+
+
+def warm_up(modules: Sequence[str]) -> None:
+    """Import the modules of attempts. If an import fails, the child that needs it reports that."""
+    for name in (*modules, LATE):
+        with suppress(ImportError, OSError):
+            importlib.import_module(name)
+    gc.freeze()  # the garbage collection of a child would copy this memory
+
+
+def main(command: str, descriptor: str, *arguments: str) -> None:
+    """Run one of the commands of this module."""
+    end = socket.socket(fileno=int(descriptor))
+    if command == "attempt":
+        module, scratch = arguments
+        attempt(end, module, Path(scratch))
+        return
+    # A signal to the whole group must not end the parent, because its children save first.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    os.set_inheritable(end.fileno(), False)
+    warm_up(arguments)
+    WarmParent(end).serve()
+    os._exit(0)  # skips the finalizers of all imported modules
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,4 +1,8 @@
-"""The devices of this machine, as far as its driver tells without torch, and their assignment."""
+"""This machine: its GPUs and their assignment to attempts, and the locks of its workers.
+
+The GPUs are those that the driver reports, because a supervisor never loads torch. A worker holds a
+file lock while it or one of its attempts lives, so that others notice its death at once.
+"""
 
 import fcntl
 import os
@@ -19,17 +23,17 @@ UNKNOWN = "NVIDIA GPU"
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU that this process may use."""
+    """A GPU of this machine that attempts may use."""
 
     #: cuda:0, cuda:1, … as PyTorch would count them in this process
     name: str
     model: str
-    #: variables of a process that shall see this GPU only
+    #: variables of a process that must see only this GPU
     environment: Mapping[str, str]
 
 
 def found_gpus(driver: Path = DRIVER, variables: Mapping[str, str] = os.environ) -> tuple[Gpu, ...]:
-    """Return the GPUs that the driver knows, or those of them that `CUDA_VISIBLE_DEVICES` names."""
+    """Return the GPUs that the driver reports; `CUDA_VISIBLE_DEVICES` may select some of them."""
     models = [_model(folder / "information") for folder in sorted(driver.glob("*"))]
     visible = variables.get(VISIBLE)
     if visible is None:
@@ -54,17 +58,17 @@ def _model(information: Path) -> str:
 
 
 def found_devices() -> list[dict[str, Any]]:
-    """Return the devices that a worker of this machine shows."""
+    """Return the devices of this machine as the API shows them."""
     gpus = [{"name": gpu.name, "model": gpu.model} for gpu in found_gpus()]
     return [{"name": "cpu", "cores": os.cpu_count()}, *gpus]
 
 
 def choose_gpu(asked: str | None, gpus: Sequence[Gpu], held: Iterable[str]) -> Gpu | None:
-    """Return the GPU for the next attempt, or None where it needs none.
+    """Return the GPU for the next attempt, or None if it needs none.
 
-    `asked` is the device of the job's configuration: a GPU by its name, or `auto` or `cuda` for the
-    one that the fewest attempts hold. `held` names the GPU of each attempt that has one. A GPU that
-    is not there is not replaced by another one: the attempt itself fails with the reason.
+    `asked` is the device in the job's configuration: the name of a GPU, or `auto` or `cuda` for the
+    GPU that the fewest attempts hold. `held` names the GPU of each attempt that has one. A missing
+    GPU is not replaced by another: the attempt itself fails with the reason.
     """
     if asked in {"auto", "cuda"}:
         counts = Counter(held)
@@ -72,11 +76,14 @@ def choose_gpu(asked: str | None, gpus: Sequence[Gpu], held: Iterable[str]) -> G
     return next((gpu for gpu in gpus if gpu.name == asked), None)
 
 
+# ---- locks of workers ---------------------------------------------------------------------------
+
+
 @contextmanager
 def alive(folder: Path, owner: str) -> Iterator[int]:
-    """Hold the lock of `owner` for the block; gives its descriptor, for children to inherit."""
+    """Hold the lock of `owner` during the block; give its descriptor, which children inherit."""
     folder.mkdir(parents=True, exist_ok=True)
-    unseen = folder / f".{owner}"  # until it is locked, or another worker would take us for dead
+    unseen = folder / f".{owner}"  # its name until it is locked: without a lock we seem dead
     with unseen.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         unseen.rename(folder / owner)
@@ -84,7 +91,7 @@ def alive(folder: Path, owner: str) -> Iterator[int]:
 
 
 def dead(folder: Path) -> list[str]:
-    """Return the owners that have ended, with all their attempts: their lock is free."""
+    """Return the owners whose lock is free, because they and all their attempts have ended."""
     found = (path for path in folder.iterdir() if not path.name.startswith("."))
     return [path.name for path in found if _is_free(path)]
 

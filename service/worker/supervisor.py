@@ -1,8 +1,8 @@
-"""The supervisor: claims jobs, starts a process for each, and writes what these report.
+"""The supervisor: claims jobs, starts a process for each, and writes their messages.
 
-It holds the database and the storage; its processes hold neither. It never imports torch. One
-thread does everything but store files, so a job's messages are written in the order in which they
-were sent.
+Only the supervisor uses the database and the storage; its processes use neither. It never imports
+torch. One thread does everything except store files, so the messages of a job are written in the
+order in which they were sent.
 """
 
 import contextlib
@@ -35,22 +35,24 @@ from service.worker.attempts import Attempt, clear_scratch, make_scratch
 from service.worker.launch import Child, Launcher
 from service.worker.machine import Gpu, choose_gpu, found_devices
 
-LOOK_S = 0.1  # seconds between two looks at own jobs and the locks: a cancel must act within one
-LOOK_AT_MOST = 1.0  # seconds of silence that one look may count: we may have been asleep ourselves
+LOOK_S = 0.1  # seconds between two checks of own jobs and of the locks: a cancel must act soon
+LOOK_AT_MOST = 1.0  # seconds of silence that one check may add: this process may have slept itself
 STACK_S = 1.0  # seconds that a stalled process gets to write its stack
 STOP_GRACE = 3.0  # seconds that a process gets to obey a cancel or pause before it is killed
-LAST_WRITES = 1.0  # seconds after the grace of a stop in which the ends of killed ones are written
+LAST_WRITES = (
+    1.0  # seconds after the grace period in which the ends of killed processes are written
+)
 DATABASE_RETRY = 0.5  # seconds between two tries to write while the database does not answer
-STORAGE_WAIT = 2.0  # seconds before a job is tried again whose files could not be read
-INBOX = 64  # messages of a process that are held while they cannot be written
+STORAGE_WAIT = 2.0  # seconds before the next attempt at a job whose files could not be read
+INBOX = 64  # the most messages of a process that wait to be written
 SEEN = 10.0  # seconds between two heartbeats in the table of workers
-FORGOTTEN = timedelta(hours=1)  # after which a worker without a heartbeat leaves the table
+FORGOTTEN = timedelta(hours=1)  # the row of a worker without heartbeats is deleted after this
 
 log = structlog.get_logger("worker")
 
 
 class Supervisor:
-    """Does the jobs of the queue until it is told to stop."""
+    """Does the jobs of the queue until `stop` is called."""
 
     def __init__(
         self,
@@ -82,18 +84,18 @@ class Supervisor:
     # ---- the loop -----------------------------------------------------------------------------
 
     def run(self, wake: int | None = None) -> None:
-        """Work until `stop`. A byte on the descriptor `wake` means: look now; its end: stop."""
+        """Work until `stop`. A byte on the descriptor `wake` means new work; its end means stop."""
         every_s = self._settings.sweep_s
         with (
             machine.alive(self._locks, self.id) as self._lock,
             collecting(self._engine, self._site.blobs, every_s),
         ):
             log.info("worker started", worker=self.id, slots=self._settings.workers)
-            self._guarded(self._keep_house)  # at once: a worker may have died before this one
+            self._guarded(self._keep_house)  # at once: an earlier worker may have died
             while not self._is_over():
                 wake = self._wait(wake)
                 for attempt in list(self._attempts.values()):
-                    self._hear(attempt)
+                    self._handle(attempt)
                 self._guarded(self._keep_house)
                 if self.is_stopping and time.monotonic() > self._stop_by:
                     self._abandon()
@@ -104,30 +106,30 @@ class Supervisor:
             log.info("worker stopped", worker=self.id)
 
     def stop(self) -> None:
-        """Claim nothing more and have every process save its place; again changes nothing."""
+        """Claim no more jobs, and order every process to save and stop. Can be called again."""
         if not self.is_stopping:
             self.is_stopping = True
             self._stop_by = time.monotonic() + self._settings.grace_s
 
     def hurry(self) -> None:
-        """Kill the processes and end: their jobs go on from what is stored."""
+        """Kill the processes and end; their jobs continue from their last stored state."""
         self.stop()
         self._stop_by = time.monotonic()
 
     def _is_over(self) -> bool:
-        """Whether to end. A job whose end cannot be written by then is rescued by its lease."""
+        """Return whether to end now. A job whose end is not written by then is rescued later."""
         is_late = time.monotonic() > self._stop_by + LAST_WRITES
         return self.is_stopping and (not self._attempts or is_late)
 
     def _wait(self, wake: int | None) -> int | None:
-        """Sleep until a process sends something, `wake` is readable, or it is time to look."""
-        heard = [a for a in self._attempts.values() if not a.has_ended and len(a.inbox) < INBOX]
+        """Sleep until a process sends a message, `wake` is readable, or the next check is due."""
+        readable = [a for a in self._attempts.values() if not a.has_ended and len(a.inbox) < INBOX]
         pause = min(LOOK_S, self._settings.poll_s)
-        if any(attempt.child.has_message() for attempt in heard):
-            pause = 0.0  # it may have been read together with another one
+        if any(attempt.child.has_message() for attempt in readable):
+            pause = 0.0  # one read may bring several messages
         readers: list[Child | database.Listener | int] = [
             self._stored[0],
-            *(attempt.child for attempt in heard),
+            *(attempt.child for attempt in readable),
         ]
         readers += [] if wake is None else [wake]
         if self._listener.connect():
@@ -146,7 +148,7 @@ class Supervisor:
         return wake
 
     def _look_now(self) -> None:
-        """Have the next round look for jobs and at the states of own ones."""
+        """Let the next round look for waiting jobs and check the states of own jobs."""
         for step in ("claim", "look"):
             self._next.pop(step, None)
 
@@ -158,8 +160,8 @@ class Supervisor:
             try:
                 self._beat()
             except ServiceError:
-                # First of all once the database is back: a worker that is late must renew its own
-                # leases before it rescues the jobs of others.
+                # This must be the first step once the database is back: a late worker must renew its
+                # own leases before it rescues the jobs of others.
                 del self._next["beat"]
                 raise
         if self._is_due("locks", LOOK_S):
@@ -169,12 +171,12 @@ class Supervisor:
         if self._is_due("seen", SEEN if self._launcher.is_warm() else 1.0):
             self._show()
         can_start = not self.is_stopping and self._launcher.is_warm()
-        # Not at each message of a process: it may send ten a second.
+        # Not after each message, because a process may send ten a second.
         if can_start and self._is_due("claim", self._settings.poll_s):
             self._claim_all()
 
     def _guarded(self, step: Callable[[], None]) -> None:
-        """Run a step, and try it again at the next look if the database does not answer."""
+        """Run a step. If the database or the storage fails, log it; the next round tries again."""
         try:
             step()
         except (ServiceError, OSError) as error:
@@ -182,14 +184,14 @@ class Supervisor:
             self._rest()
 
     def _rest(self) -> None:
-        """Wait before the next try, but only briefly if this worker has to end."""
+        """Wait before the next round, but only briefly if this worker has to end."""
         time.sleep(LOOK_S if self.is_stopping else DATABASE_RETRY)
 
-    def _is_due(self, what: str, every_s: float) -> bool:
+    def _is_due(self, step: str, every_s: float) -> bool:
         now = time.monotonic()
-        if self._next.get(what, 0.0) > now:
+        if self._next.get(step, 0.0) > now:
             return False
-        self._next[what] = now + every_s
+        self._next[step] = now + every_s
         return True
 
     # ---- claiming and leases ------------------------------------------------------------------
@@ -199,7 +201,7 @@ class Supervisor:
         return busy < kind.slots(self._settings)
 
     def _claim_all(self) -> None:
-        """Start waiting jobs, one of each kind after the other, until no kind has a free slot."""
+        """Start waiting jobs, one of each kind in turn, until no kind has a job and a free slot."""
         while free := [kind for kind in self._kinds if self._is_free(kind)]:
             with reading(self._engine) as session:  # an idle queue costs no write lock
                 waiting = queue.waiting(session, [kind.table for kind in free])
@@ -221,10 +223,10 @@ class Supervisor:
             with writing(self._engine) as session, contextlib.suppress(Fenced):
                 life.fail(session, job.id, job.attempt, problem)
         except Fenced:
-            log.warning("job lost before it was started", job_id=job.id, attempt=job.attempt)
+            log.warning("job lost before its start", job_id=job.id, attempt=job.attempt)
         except (ServiceError, OSError):
-            # The job is given back, so that it need not wait for the end of its lease; but not at
-            # once, or an outage of the storage would cost one attempt after the other.
+            # The job goes back to the queue, so that it need not wait for the end of its lease. It
+            # waits a little, or an outage of the storage would use up one attempt after the other.
             with writing(self._engine) as session, contextlib.suppress(Fenced):
                 life.stopped(session, job.id, job.attempt, wait_s=STORAGE_WAIT)
             raise
@@ -253,7 +255,7 @@ class Supervisor:
             self._lose(self._attempts[job_id])
 
     def _obey_states(self) -> None:
-        """Order processes to stop for a cancel, a pause or our own end; kill those that do not."""
+        """Order processes to stop for a cancel, a pause or our end; kill those that do not obey."""
         mine = {a.tenure.job_id: a.tenure.attempt for a in self._attempts.values()}
         if not mine:
             return
@@ -280,7 +282,7 @@ class Supervisor:
         attempt.child.send(StopOrder(reason=reason))
 
     def _end_stalls(self) -> None:
-        """Kill processes that are silent too long, after they have written their stacks."""
+        """Kill processes that were silent for too long, after they have written their stacks."""
         now = time.monotonic()
         passed, self._looked_at = min(now - self._looked_at, LOOK_AT_MOST), now
         for attempt in self._attempts.values():
@@ -296,7 +298,7 @@ class Supervisor:
             attempt.kill_at = now + STACK_S
 
     def _lose(self, attempt: Attempt) -> None:
-        """Stop a process whose job was deleted or has another owner; nothing of it is written."""
+        """Kill a process whose job was deleted or has another owner; its messages are dropped."""
         log.warning(
             "job lost: another worker has it, or it was deleted",
             job_id=attempt.tenure.job_id,
@@ -306,7 +308,7 @@ class Supervisor:
         attempt.child.kill()
 
     def _rescue_from_dead(self) -> None:
-        """Give the jobs of supervisors of this machine that have died back to the queue."""
+        """Return the jobs of dead supervisors of this machine to the queue."""
         for owner in machine.dead(self._locks):
             with writing(self._engine) as session:
                 queue.expire_now(session, self._tables, owner)
@@ -315,7 +317,7 @@ class Supervisor:
             machine.forget(self._locks, owner)
 
     def _sweep(self) -> None:
-        """Give the jobs of silent supervisors back to the queue, and clear what dead ones left."""
+        """Return the jobs of silent supervisors to the queue; remove the files of dead ones."""
         self._rescue_expired()
         own = {attempt.scratch for attempt in self._attempts.values()}
         clear_scratch(self._engine, self._settings, self._tables, own)
@@ -329,9 +331,9 @@ class Supervisor:
                 if life.rescue(session, job_id, number):
                     log.warning("job rescued", job_id=job_id, attempt=number)
 
-    # ---- what processes report ----------------------------------------------------------------
+    # ---- messages of processes ----------------------------------------------------------------
 
-    def _hear(self, attempt: Attempt) -> None:
+    def _handle(self, attempt: Attempt) -> None:
         self._read(attempt)
         if attempt.retry_at > time.monotonic():
             return
@@ -341,12 +343,12 @@ class Supervisor:
         except Fenced:
             self._lose(attempt)
         except (ServiceError, OSError) as error:
-            # Nothing is lost: the message stays first in the inbox, and while the inbox is full no
-            # more is read, so the process has to wait.
+            # No message is lost: this one stays first in the inbox, and while the inbox is full no
+            # message is read, so the process has to wait.
             log.warning("cannot write", job_id=attempt.tenure.job_id, error=str(error))
             attempt.retry_at = time.monotonic() + DATABASE_RETRY
             if self.is_stopping and time.monotonic() > self._stop_by:
-                attempt.inbox.clear()  # the job goes on from what is stored
+                attempt.inbox.clear()  # the job continues from its last stored state
 
     def _read(self, attempt: Attempt) -> None:
         while not attempt.has_ended and len(attempt.inbox) < INBOX and attempt.child.has_message():
@@ -361,7 +363,7 @@ class Supervisor:
                     self._give_up(attempt, attempts.describe(line, error))
 
     def _write_inbox(self, attempt: Attempt) -> bool:
-        """Write the messages of the inbox in their order; return whether none is left."""
+        """Write the messages of the inbox in order; return whether the inbox is empty."""
         while attempt.inbox:
             try:
                 if not self._write_first(attempt):
@@ -379,15 +381,15 @@ class Supervisor:
         return True
 
     def _give_up(self, attempt: Attempt, fault: str) -> None:
-        """Kill a process that does not work as it should; its death names the fault."""
+        """Kill a process with a fault; the record of its death names the fault."""
         log.error("process at fault", job_id=attempt.tenure.job_id, fault=fault)
         attempt.fault = fault
         attempt.child.kill()
 
     def _write_first(self, attempt: Attempt) -> bool:
-        """Write the first message of the inbox; return whether that is done.
+        """Write the first message of the inbox; return whether it is written.
 
-        A thread stores files: storage may be slow, and leases must be renewed meanwhile.
+        A thread stores files, because storage may be slow and leases must be renewed meanwhile.
         """
         if attempt.storing is None:
             if attempt.is_settled:
@@ -405,7 +407,7 @@ class Supervisor:
         return True
 
     def _bury(self, attempt: Attempt) -> None:
-        """Write the end of a process that sent no last message, and remove its files."""
+        """Record the end of a process, if its last message did not, and remove its files."""
         code = attempt.child.exit_code()
         if not attempt.is_settled:
             reach("worker.bury")
@@ -414,7 +416,7 @@ class Supervisor:
         shutil.rmtree(attempt.scratch, ignore_errors=True)
         self._look_now()
 
-    # ---- coming and going ---------------------------------------------------------------------
+    # ---- heartbeat and end --------------------------------------------------------------------
 
     def _show(self) -> None:
         """Write a heartbeat into the table of workers."""
@@ -437,5 +439,5 @@ class Supervisor:
     def _leave(self) -> None:
         with writing(self._engine) as session:
             session.execute(delete(Worker).where(Worker.id == self.id))
-        if not self._attempts:  # else others take its jobs over at once by the free lock
+        if not self._attempts:  # otherwise the free lock lets others take the jobs at once
             machine.forget(self._locks, self.id)
