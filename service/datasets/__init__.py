@@ -1,4 +1,4 @@
 """Uploads, their parsing and profile, and the versions of datasets.
 
-Knows nothing of what is learned from them.
+Knows nothing about the models that learn from them.
 """

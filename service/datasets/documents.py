@@ -1,6 +1,9 @@
-"""Stages JSON: one object a line, or one document with `columns` or `rows`.
+"""Stages JSON, Parquet and Arrow files, and reads rows of a stored table.
 
-Values become text as written, so that a JSON table is typed by the same rules as a CSV file.
+JSON is one object a line, or one document with `columns` or `rows`. Its values become text as they
+are written, so that a JSON table gets its types by the same rules as a CSV file. Parquet and Arrow
+files bring their own types. A forged file can make its reader allocate or crash, so only the
+parser's process stages files.
 """
 
 import json
@@ -29,14 +32,27 @@ from service.datasets.staging import (
 from service.errors import BadRequest, field_error
 from service.http.validation import strict_json
 
-BATCH = 10_000  # rows that are held as Python objects at a time
-BATCH_CELLS = 500_000  # and cells, which is what counts for wide rows
+BATCH = 10_000  # JSON rows that are Python objects at a time
+BATCH_CELLS = 500_000  # JSON cells that are Python objects at a time, which limits wide rows
 MAX_NAME = 256  # characters of a column's name or of the dataset's
 BODY_KEYS = frozenset({"name", "columns", "rows"})
+ROWS = 16_384  # rows of a Parquet file that are read at a time
+CELLS = 1_000_000  # cells of a Parquet file that are read at a time, which limits wide rows
+_ARROW: dict[Kind, pa.DataType] = {
+    "text": pa.string(),
+    "number": pa.float64(),
+    "integer": pa.int64(),
+    "boolean": pa.bool_(),
+    "datetime": pa.timestamp("us"),
+}
 
 
-class _Repeated(ValueError):
-    """A key is given twice in one object."""
+#: A file's schema, and its rows in order.
+Opened = tuple[pa.Schema, Iterator[pa.RecordBatch]]
+
+
+class _NotStrict(ValueError):
+    """The document is not strict JSON, such as an object with the same key twice."""
 
 
 def stage_ndjson(path: Path, folder: Path, missing: frozenset[str], max_columns: int) -> Stage:
@@ -62,8 +78,8 @@ def stage_body(
     return _stage_columns(body["columns"], folder, missing, max_columns), name
 
 
-def _loads(text: str) -> Any:  # noqa: ANN401  JSON may hold anything
-    # Numbers stay as they are written: typing sees all digits, and no huge integer is computed.
+def _loads(text: str) -> object:
+    # Numbers stay text: the rules of types see all digits, and no huge integer is computed.
     return json.loads(
         text,
         object_pairs_hook=_pairs,
@@ -79,7 +95,7 @@ class _Digits(str):
     __slots__ = ()
 
 
-def _is_text(value: Any) -> bool:  # noqa: ANN401  a part of a JSON document
+def _is_text(value: object) -> bool:
     return isinstance(value, str) and not isinstance(value, _Digits)
 
 
@@ -88,15 +104,15 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         keys = [key for key, _value in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise _Repeated(f"the key {shown(twice)} is given twice in one object")
+        raise _NotStrict(f"the key {shown(twice)} occurs twice in one object")
     return found
 
 
 def _constant(name: str) -> NoReturn:
-    raise _Repeated(f"{name} is not JSON: send null where a value is missing")
+    raise _NotStrict(f"{name} is not JSON: send null where a value is missing")
 
 
-def _objects(path: Path) -> Iterator[tuple[int, Any]]:
+def _objects(path: Path) -> Iterator[tuple[int, object]]:
     """Yield the number of each row and its value; blank lines are skipped."""
     with path.open("rb") as file:
         number = row = 0
@@ -110,7 +126,7 @@ def _objects(path: Path) -> Iterator[tuple[int, Any]]:
                 yield row, _line(line, number, row)
 
 
-def _line(line: bytes, number: int, row: int) -> Any:  # noqa: ANN401
+def _line(line: bytes, number: int, row: int) -> object:
     code: ErrorCode = "malformed_json"
     try:
         return _loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
@@ -118,7 +134,7 @@ def _line(line: bytes, number: int, row: int) -> Any:  # noqa: ANN401
         code, reason = "not_utf8", f"byte {error.start} of the line is not UTF-8"
     except json.JSONDecodeError as error:
         reason = f"{error.msg.lower()} at character {error.colno}"
-    except _Repeated as error:
+    except _NotStrict as error:
         reason = str(error)
     except RecursionError:
         reason = "it is nested too deeply"
@@ -143,7 +159,7 @@ def _invalid(pointer: str, detail: str) -> Rejected:
 
 
 class _Rows:
-    """Rows on their way into columns; a column begins where its key is seen first."""
+    """Collects rows as columns; a column begins with the first row that has its key."""
 
     def __init__(self, missing: frozenset[str], max_columns: int) -> None:
         self.index: dict[str, int] = {}
@@ -151,7 +167,7 @@ class _Rows:
         self.count = self._taken = 0
         self._missing, self._max_columns = missing, max_columns
 
-    def add(self, number: int, row: Any) -> None:  # noqa: ANN401
+    def add(self, number: int, row: object) -> None:
         if not isinstance(row, dict):
             raise cell_error("not_an_object", f"Row {number} is not a JSON object.", row=number)
         for name, value in row.items():
@@ -182,7 +198,7 @@ class _Rows:
 
 
 def _text_array(column: list[str | None], name: str, before: int) -> "pa.Array[Any]":
-    """Return the cells as Arrow holds them; `before` is how many rows there were earlier."""
+    """Return the cells as an Arrow array; `before` is the number of earlier rows."""
     try:
         return pa.array(column, pa.string())
     except UnicodeEncodeError as error:
@@ -196,9 +212,9 @@ def _is_whole(text: str) -> bool:
 
 
 def _stage_rows(
-    rows: Iterable[tuple[int, Any]], folder: Path, missing: frozenset[str], max_columns: int
+    rows: Iterable[tuple[int, object]], folder: Path, missing: frozenset[str], max_columns: int
 ) -> Stage:
-    """Stage rows whose columns are known only at the end: parts first, then the slabs."""
+    """Stage rows whose columns are known only at the end: first as parts, then as slabs."""
     held = _Rows(missing, max_columns)
     parts: list[Path] = []
 
@@ -238,7 +254,7 @@ def _widened(batch: pa.RecordBatch, width: int) -> pa.RecordBatch:
 
 
 def _stage_columns(
-    columns: Any,  # noqa: ANN401  a part of a JSON document
+    columns: object,
     folder: Path,
     missing: frozenset[str],
     max_columns: int,
@@ -278,7 +294,7 @@ def _stage_columns(
 
 
 def _cell(
-    value: Any,  # noqa: ANN401  a part of a JSON document
+    value: object,
     row: int,
     column: str,
     missing: frozenset[str],
@@ -299,10 +315,10 @@ def _cell(
         return None
     if isinstance(value, bool):
         return "true" if value else "false"
-    what = "a list" if isinstance(value, list) else "an object"
+    nested = "a list" if isinstance(value, list) else "an object"
     raise cell_error(
         "nested_value",
-        f"Row {row}, column {shown(column)} holds {what}: send numbers, texts, true, false or"
+        f"Row {row}, column {shown(column)} holds {nested}: send numbers, texts, true, false or"
         " null.",
         row=row,
         column=column,
@@ -331,19 +347,7 @@ def _too_many(most: int) -> Rejected:
     )
 
 
-ROWS = 16_384  # rows that are read at a time
-CELLS = 1_000_000  # and cells, for wide files
-_ARROW: dict[Kind, pa.DataType] = {
-    "text": pa.string(),
-    "number": pa.float64(),
-    "integer": pa.int64(),
-    "boolean": pa.bool_(),
-    "datetime": pa.timestamp("us"),
-}
-
-
-#: A file's schema, and its rows from the first to the last.
-Opened = tuple[pa.Schema, Iterator[pa.RecordBatch]]
+# ---- Parquet and Arrow --------------------------------------------------------------------------
 
 
 def stage_parquet(path: Path, folder: Path, max_columns: int) -> Stage:
@@ -358,7 +362,7 @@ def stage_arrow(path: Path, folder: Path, max_columns: int) -> Stage:
 
 @contextmanager
 def open_parquet(path: Path) -> Iterator[Opened]:
-    """Give what is in a file; raise Rejected where it cannot be read, now or later."""
+    """Give the schema and the rows of a file; raise Rejected, also during the block."""
     with _readable("Parquet"):
         file = pq.ParquetFile(path)
         schema = file.schema_arrow
@@ -368,7 +372,7 @@ def open_parquet(path: Path) -> Iterator[Opened]:
 
 @contextmanager
 def open_arrow(path: Path) -> Iterator[Opened]:
-    """Give what is in a file; raise Rejected where it cannot be read, now or later."""
+    """Give the schema and the rows of a file; raise Rejected, also during the block."""
     with (
         _readable("Arrow"),
         pa.OSFile(str(path), "rb") as source,
@@ -379,17 +383,17 @@ def open_arrow(path: Path) -> Iterator[Opened]:
 
 
 @contextmanager
-def _readable(what: str) -> Iterator[None]:
+def _readable(form: str) -> Iterator[None]:
     try:
         yield
     except pa.ArrowMemoryError:
-        raise  # what the limit is for
+        raise  # the memory limit has worked
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-        raise _unreadable(what) from error
+        raise _unreadable(form) from error
 
 
 def _validated(batch: pa.RecordBatch) -> pa.RecordBatch:
-    # Offsets of a forged file may point anywhere: look before they are used.
+    # Offsets of a forged file may point anywhere, so they are checked before use.
     batch.validate(full=True)
     return batch
 
@@ -451,8 +455,8 @@ def kind_of(field: "pa.Field[Any]") -> Kind:
     )
 
 
-def cast(column: Any, kind: Kind, name: str) -> Any:  # noqa: ANN401  an array of any type
-    if pa.types.is_dictionary(column.type):
+def cast(column: "pa.Array[Any]", kind: Kind, name: str) -> "pa.Array[Any]":
+    if isinstance(column, pa.DictionaryArray):
         column = column.dictionary_decode()
     if pa.types.is_timestamp(column.type) and column.type.tz:
         column = column.cast(pa.timestamp(column.type.unit))
@@ -465,23 +469,29 @@ def cast(column: Any, kind: Kind, name: str) -> Any:  # noqa: ANN401  an array o
         ) from error
 
 
-def _finite(column: Any, kind: Kind) -> Any:  # noqa: ANN401  an array of any type
+def _finite(column: "pa.Array[Any]", kind: Kind) -> "pa.Array[Any]":
     if kind == "number":
-        return pc.if_else(pc.is_finite(column), column, pa.scalar(None, pa.float64()))
+        found: pa.Array[Any] = pc.if_else(
+            pc.is_finite(column), column, pa.scalar(None, pa.float64())
+        )
+        return found
     return column
 
 
-def _unreadable(what: str) -> Rejected:
+def _unreadable(form: str) -> Rejected:
     return Rejected(
         "dataset_unparseable",
-        f"The file says that it is {what} but cannot be read as such: it is damaged or cut off.",
+        f"The file is not valid {form}: it is damaged or cut off.",
     )
+
+
+# ---- rows of a stored table ---------------------------------------------------------------------
 
 
 def read_rows(path: Path, first: int, count: int, columns: list[str]) -> list[dict[str, Any]]:
     """Return rows `first` to `first + count` as JSON values, in the order of the file."""
     with pq.ParquetFile(path) as file:
-        # By number: a name with a dot would be taken for a path into a nested column.
+        # By number, because a dot in a name would mean a path into a nested column.
         places = {name: index for index, name in enumerate(file.schema_arrow.names)}
         wanted = [places[name] for name in columns]
         lists = [_values(file, place, first, count) for place in wanted]
@@ -497,7 +507,7 @@ def _values(file: pq.ParquetFile, place: int, first: int, count: int) -> list[An
 
 
 def _parts(file: pq.ParquetFile, first: int, count: int) -> Iterator[tuple[int, int, int]]:
-    """Yield each row group that holds some of the rows, and which of its own rows they are."""
+    """Yield each row group with some of the rows, and the first and the end of its own rows."""
     begin = 0
     for group in range(file.num_row_groups):
         rows = file.metadata.row_group(group).num_rows

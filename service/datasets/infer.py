@@ -1,6 +1,8 @@
-"""Decides the type and the role of every column, over all rows, and says why in a sentence.
+"""Decides the type and the role of every column, and gives the reason in a sentence.
 
-The first rows tell which types are possible at all; the whole file has the last word.
+A sample of the first rows excludes types; the whole file decides. The queries run in DuckDB, locked
+down, over the staged files of one table. Every name in a query is ours (`c0`, `c1`, …): no text of
+a client becomes SQL.
 """
 
 import os
@@ -19,8 +21,8 @@ from service.datasets.rejected import shown
 from service.datasets.staging import Kind, Stage
 
 THREADS = 2
-SMALL = 100_000  # rows up to which a second thread costs more than it brings
-#: what plans of one table can gain from; the others cost more than such queries take
+SMALL = 100_000  # rows up to which a second thread costs more than it gains
+#: the optimizers that help queries over one table; the others take longer than such queries
 OPTIMIZERS = (
     "expression_rewriter",
     "filter_pushdown",
@@ -28,10 +30,11 @@ OPTIMIZERS = (
     "column_lifetime",
     "top_n",
 )
-COLUMNS = 50  # of one query, at most
-COLUMNS_KEPT = 8  # where it keeps distinct values: each takes megabytes, however few they are
-CELLS = 4_000_000  # of one query that keeps distinct values in memory, at most
-#: dates that are not ISO 8601; the first that fits every value wins
+COLUMNS = 50  # the most columns of one query
+#: the most columns of a query that keeps distinct values: each column takes megabytes
+COLUMNS_KEPT = 8
+CELLS = 4_000_000  # the most cells of a query that keeps distinct values in memory
+#: forms of dates other than ISO 8601; the first that fits every value wins
 DATE_FORMATS = {"date_dot": "%d.%m.%Y", "date_us": "%m/%d/%Y", "date_slash": "%d/%m/%Y"}
 #: words that mean true, and their opposites
 BOOLEAN_PAIRS = {
@@ -42,6 +45,14 @@ BOOLEAN_PAIRS = {
 }
 TRUE = ("true", "yes", "t", "y", "1", "1.0")
 FALSE = ("false", "no", "f", "n", "0", "0.0")
+HELD = "held"  # the name of a table that stayed in memory
+SAMPLE_ROWS = 10_000
+MANY = 0.5  # the share of numbers from which the reason names the first value that is not one
+FEW_CATEGORIES = 20  # up to this many different values are categories, however few rows there are
+MOST_CATEGORIES = 1000  # more different values are free text
+SEEN = 5  # how often a category occurs on average, if there are more than FEW_CATEGORIES
+LONGEST_CATEGORY = 200  # characters of a category
+_ID_NAME = re.compile(r"(?i:id|uuid|index|.*_id)|.*[a-z0-9]I[dD]")
 
 
 #: a connection that no query has used, and the process that opened it
@@ -49,10 +60,10 @@ _opened: list[tuple[int, duckdb.DuckDBPyConnection]] = []
 
 
 def warm() -> None:
-    """Open a connection for each of the processes that are forked from this one.
+    """Open a connection, which the processes forked from this one inherit.
 
-    To open one takes longer than all queries over a small table. It has no threads of its own,
-    which a fork would lose.
+    Opening takes longer than all queries over a small table. The connection has no threads, which
+    a fork would lose.
     """
     if not _opened:
         _opened.append((os.getpid(), _open()))
@@ -60,7 +71,7 @@ def warm() -> None:
 
 @contextmanager
 def connect(folder: Path, memory_bytes: int, rows: int) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Give a connection that reads and writes in `folder` only."""
+    """Give a connection that reads and writes only in `folder`."""
     is_forked = bool(_opened) and _opened[0][0] != os.getpid()
     connection = _opened.pop()[1] if is_forked else _open()
     for statement in (
@@ -76,7 +87,9 @@ def connect(folder: Path, memory_bytes: int, rows: int) -> Iterator[duckdb.DuckD
         yield connection
     finally:
         if is_forked:
-            _opened.append((os.getpid(), connection))  # the end of the process is quicker
+            _opened.append(
+                (os.getpid(), connection)
+            )  # the process ends soon, which is quicker than closing
         else:
             connection.close()
 
@@ -105,9 +118,6 @@ def quoted(value: Path | str) -> str:
     return f"'{text}'"
 
 
-HELD = "held"  # the relation of a table that stayed in memory
-
-
 def source(slab: Path | None) -> str:
     if slab is None:
         return HELD
@@ -115,7 +125,7 @@ def source(slab: Path | None) -> str:
 
 
 def hold(connection: duckdb.DuckDBPyConnection, stage: Stage) -> None:
-    """Give a connection the table of a stage that stayed in memory, if it did."""
+    """Copy the table of a stage into the connection if it stayed in memory."""
     if stage.held is not None:
         connection.register("arrow", stage.held)
         connection.execute(
@@ -142,7 +152,7 @@ def select(
     connection: duckdb.DuckDBPyConnection, table: str, expressions: Sequence[str]
 ) -> tuple[Any, ...]:
     """Return the one row of an aggregate query."""
-    # All rows are fetched, though there is one: a result that has not ended blocks the connection.
+    # `fetchall`, although there is one row, because an unfinished result blocks the connection.
     (row,) = connection.execute(f"SELECT {', '.join(expressions)} FROM {table}").fetchall()  # noqa: S608  expressions are ours
     return tuple(row)
 
@@ -151,7 +161,7 @@ def select(
 
 
 def is_number(cell: str) -> str:
-    # DuckDB also reads 1_000, which nothing else in this service does.
+    # DuckDB also reads 1_000, unlike every other reader of this service.
     return f"(TRY_CAST({cell} AS DOUBLE) IS NOT NULL AND NOT contains({cell}, '_'))"
 
 
@@ -188,7 +198,7 @@ def is_word_of(cell: str, pair: str) -> str:
 
 
 def typed(cell: str, kind: Kind, type_: str, date_format: str | None = None) -> str:
-    """Return the expression of a staged cell as a value of a column type; NULL where it is none."""
+    """Return the expression that casts a staged cell to a column type; NULL if it does not fit."""
     if kind == type_:
         return f"finite({cell})" if kind in {"number", "datetime"} else cell
     if kind != "text":
@@ -224,13 +234,8 @@ def _words(words: Sequence[str]) -> str:
     return f"({', '.join(quoted(word) for word in words)})"
 
 
-SAMPLE_ROWS = 10_000
-MANY = 0.5  # share of numbers from which on it is worth saying which values are not
-FEW_CATEGORIES = 20  # so many different values are categories however few rows there are
-MOST_CATEGORIES = 1000  # more are free text
-SEEN = 5  # times that a category is seen on average, where there are more than a few
-LONGEST_CATEGORY = 200  # characters
-_ID_NAME = re.compile(r"(?i:id|uuid|index|.*_id)|.*[a-z0-9]I[dD]")
+# ---- types and roles ------------------------------------------------------------------------
+
 #: tests of a cell, by name
 NUMBERS = {
     "integer": is_integer,
@@ -242,7 +247,7 @@ WORDS = ["datetime", *DATE_FORMATS, *BOOLEAN_PAIRS]
 
 @dataclass
 class ReadColumn:
-    """What is known of a column."""
+    """A column: its type, its role, the reason for both, and its counts."""
 
     name: str
     kind: Kind
@@ -250,9 +255,9 @@ class ReadColumn:
     role: str = "feature"
     why: str = ""
     date_format: str | None = None
-    #: whether its numbers are written as 1,5
+    #: whether its numbers are written like 1,5
     has_decimal_comma: bool = False
-    #: values that are not missing, and how many of them the type cannot hold
+    #: how many values are not missing, and how many of these its type cannot hold
     present: int = 0
     lost: int = 0
     distinct: int = 0
@@ -273,7 +278,7 @@ def infer_types(
     warnings: list[dict[str, str]] = []
     _count_present(connection, stage, columns)
     texts = [i for i, column in enumerate(columns) if column.kind == "text"]
-    # A column that is said to hold numbers is tested too: for how they are written.
+    # A column that the client calls numeric is tested too, for its decimal commas.
     open_ = [
         i
         for i in texts
@@ -330,7 +335,7 @@ def _expression(test: str, cell: str) -> str:
 def _test(
     connection: DuckDBPyConnection, stage: Stage, columns: list[ReadColumn], wanted: list[int]
 ) -> None:
-    """Count which values are numbers, and where they are none, whether they are dates or words."""
+    """Count the values that are numbers; in columns of others, also the dates and words."""
     _count_passed(connection, stage, columns, wanted, list(NUMBERS))
     others = [i for i in wanted if columns[i].passed.get("number", 0) < columns[i].present]
     tests = [*WORDS, "comma"] if stage.allows_decimal_comma else WORDS
@@ -344,7 +349,7 @@ def _count_passed(
     wanted: list[int],
     tests: list[str],
 ) -> None:
-    """Count passes in a sample first, and over all rows only what may hold for all of them."""
+    """Count passes in a sample; then over all rows, for the tests that all rows may pass."""
     for slab, group in groups(stage, wanted):
         possible = [(i, test) for i in group for test in tests]
         if stage.rows > SAMPLE_ROWS:
@@ -382,7 +387,7 @@ def _count_distinct(
         for i in group:
             columns[i].lost = columns[i].present
         if len(group) == 1:
-            # GROUP BY spills to disk where a distinct aggregate of millions would not.
+            # GROUP BY can spill millions of values to disk; a distinct aggregate cannot.
             value = columns[group[0]].expression(group[0])
             table = f"(SELECT {value} AS v, count(*) AS n FROM {source(slab)} GROUP BY 1)"  # noqa: S608  ours
             found = select(connection, table, ["count(v)", "sum(n) FILTER (v IS NOT NULL)"])
@@ -399,7 +404,7 @@ def _count_distinct(
 
 
 def _base_type(column: ReadColumn, warnings: list[dict[str, str]]) -> str:
-    """Return the type that every present value has: text where there is none."""
+    """Return the type that fits every present value; text if no other does."""
     if column.kind != "text":
         column.why = f"the file stores it as {_article(column.kind)}"
         return column.kind
@@ -462,7 +467,7 @@ def _article(kind: Kind) -> str:
 
 
 def _refine(column: ReadColumn) -> None:
-    """Tell ids and categories from integers and free text."""
+    """Distinguish ids and categories from integers and free text."""
     differ = column.present > 0 and column.distinct == column.present
     if column.type == "integer" and differ and _ID_NAME.fullmatch(column.name):
         column.type = "id"
@@ -487,7 +492,7 @@ def _refine(column: ReadColumn) -> None:
 
 
 def _is_letter(column: ReadColumn) -> bool:
-    """Return whether the only value is a single letter, which may stand for anything."""
+    """Return whether the only value is one letter, which may mean anything."""
     return column.longest == 1
 
 
@@ -498,7 +503,7 @@ def _explain_text(
     column: ReadColumn,
     warnings: list[dict[str, str]],
 ) -> None:
-    """Where most values are numbers, say how many are not and where the first one is."""
+    """If most values are numbers, count the others and name the first one."""
     numbers = column.passed.get("number", 0)
     is_text = column.kind == "text" and column.type in {"text", "category", "id"}
     if not is_text or not MANY * column.present <= numbers < column.present:
@@ -510,28 +515,28 @@ def _explain_text(
     )
     bad = column.present - numbers
     verb, noun = ("is not a number", "it") if bad == 1 else ("are not numbers", "them")
-    told = f"{bad} of {column.present} values {verb}, first in row {number + 1}: {shown(value)}"
-    column.why = f"{told}; {column.why}"
-    detail = f"{told}. Give {shown(column.name)} the type number to treat {noun} as missing."
+    reason = f"{bad} of {column.present} values {verb}, first in row {number + 1}: {shown(value)}"
+    column.why = f"{reason}; {column.why}"
+    detail = f"{reason}. Give {shown(column.name)} the type number to treat {noun} as missing."
     warnings.append(make_warning("mostly_numbers", detail, column.name))
 
 
 def _not_finite(column: ReadColumn) -> str:
-    """Return what to add to the reason of a type that was inferred: every value spells one of it.
+    """Return an addition to the reason of an inferred type.
 
-    Those that are lost all the same are infinite, or too large for a double.
+    Every value is written as one of the type, so lost values are infinite or too large for a
+    double.
     """
     if not column.lost:
         return ""
-    what = "is not finite and becomes" if column.lost == 1 else "are not finite and become"
-    return f"; {column.lost} of {column.present} values {what} missing"
+    verb = "is not finite and becomes" if column.lost == 1 else "are not finite and become"
+    return f"; {column.lost} of {column.present} values {verb} missing"
 
 
 def _lost(column: ReadColumn) -> dict[str, str]:
     noun = "value is" if column.lost == 1 else "values are"
     detail = (
-        f"{column.lost} {noun} no {column.type} that can be held, and missing now, in"
-        f" {shown(column.name)}."
+        f"{column.lost} {noun} not a valid {column.type}, and missing now, in {shown(column.name)}."
     )
     return make_warning("values_lost", detail, column.name)
 
@@ -540,10 +545,12 @@ def _give_roles(columns: list[ReadColumn], warnings: list[dict[str, str]]) -> No
     for column in columns:
         if column.type in {"id", "text"}:
             column.role = "ignored"
-            column.why += "; an id or a free text is no feature by default"
+            column.why += "; an id or a free text is not a feature by default"
     if all(column.role == "ignored" for column in columns):
         for column in columns:
             column.role = "feature"
             column.why = column.why.partition("; an id or")[0]
-        detail = "Every column is an id or a free text: they stay features, or none would be left."
+        detail = (
+            "Every column is an id or a free text: all stay features, because no other is left."
+        )
         warnings.append(make_warning("only_ids_and_text", detail))

@@ -1,6 +1,6 @@
-"""Parses as a kind of job: what the process is given, how callers take turns, how a parse ends.
+"""Parses as a kind of job: the input of the process, turns of callers, and the ends of a parse.
 
-Small files have a slot of their own, so that they never wait behind large ones.
+Small files have their own slot, so that they never wait behind large ones.
 """
 
 from functools import partial
@@ -23,7 +23,7 @@ from service.jobs.pipe import Failure, Heartbeat, Message, Obeyed
 from service.storage.database import reading, row_count
 from service.storage.references import HeldBlob
 
-#: Seconds after which a file that seemed small leaves the slot of small files to the next one.
+#: Seconds after which a file that seemed small leaves the slot of small files.
 PATIENCE_S = 2.0
 
 Messages = Annotated[
@@ -40,7 +40,7 @@ class BytesLost(InputUnavailable):
 def claim(
     session: Session, owner: str, lease_s: float, *, only_small: bool = False
 ) -> Parse | None:
-    """Give the next parse to an owner: that of the caller who has waited longest for a turn."""
+    """Give the next parse to an owner: callers take turns, and the longest wait comes first."""
     other = aliased(Parse)
     same = other.caller == Parse.caller
     owned = select(func.count()).where(same, other.state.in_(queue.OWNED)).correlate(Parse)
@@ -126,7 +126,7 @@ PARSES = Kind(
     messages=TypeAdapter(Messages),
     write=write,
 )
-#: The slot of small files. One that takes long after all goes back to the queue of the others.
+#: The slot of small files. A file that takes too long goes back to the queue as a large one.
 SMALL_PARSES = Kind(
     table=Parse,
     module=PARSES.module,

@@ -1,4 +1,4 @@
-"""What the process that parses a file is given, and the messages that it sends."""
+"""The input and the messages of the process that parses a file, and the media types of files."""
 
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -19,17 +19,17 @@ MEDIA_TYPES = (CSV, TSV, NDJSON, PARQUET, ARROW, JSON)
 
 
 class ParseJob(BaseModel):
-    """One attempt at a file: what to parse, how, and within which limits."""
+    """One attempt at a parse: the task and its limits."""
 
     task: Task
     limits: Limits
-    #: seconds after which the process gives up its place; None: it has no need to
+    #: seconds after which the process gives up its slot; None if it may keep the slot
     patience_s: float | None
     scratch: Path
 
 
 class Parsed(FileMessage):
-    """The file as a typed Parquet file, and what is known of it."""
+    """The typed Parquet file, its profile and its warnings."""
 
     type: Literal["parsed"] = "parsed"
     is_last: ClassVar[bool] = True
@@ -38,12 +38,12 @@ class Parsed(FileMessage):
     #: the profile of each column
     columns: list[dict[str, Any]]
     warnings: list[dict[str, Any]]
-    #: the name that the file gives itself
+    #: the name of the dataset in the file, if it has one
     name: str | None
 
 
 class ParseRefusal(Message):
-    """The file cannot be read as a table, and why; see `rejected.Rejected`."""
+    """The file cannot be read as a table; the fields are those of `rejected.Rejected`."""
 
     type: Literal["refused"] = "refused"
     is_last: ClassVar[bool] = True
@@ -55,7 +55,7 @@ class ParseRefusal(Message):
 
 
 class TookLong(Message):
-    """The file takes more work than it seemed to: parse it where large ones are parsed."""
+    """The file takes more work than expected: it must wait with the large files."""
 
     type: Literal["took_long"] = "took_long"
     is_last: ClassVar[bool] = True

@@ -1,6 +1,9 @@
-"""What the parser's process does: a file becomes a typed Parquet file and its profile.
+"""The process that parses an upload, and the reader of the rows of a prediction.
 
-It knows folders and files, and neither the database nor HTTP. It answers with JSON.
+An upload becomes a typed Parquet file and its profile; for a prediction, a Parquet or Arrow file
+becomes JSON values. Both know files and folders, and neither the database nor HTTP. The process
+confines itself: it has no network, no environment, bounded memory and time, and can change files in
+its own folder only, so the effects of a malicious file end with it.
 """
 
 import math
@@ -40,10 +43,13 @@ from service.jobs.pipe import Channel, Heartbeat, Message, Obeyed
 from service.storage.blobs import digest_of
 
 ROW_GROUP = 100_000  # rows
-#: the values that are missing unless the upload says otherwise
+TICK_S = 0.05  # seconds between two checks of the clock and of the supervisor's orders
+HEARTBEAT_S = 1.0  # seconds between two heartbeats
+#: the cells that mean missing unless the upload names others
 MISSING = (
     "", "NA", "na", "N/A", "n/a", "NaN", "nan", "NAN", "null", "NULL", "Null", "?",
 )  # fmt: skip
+#: content type → the first bytes of such files, and the name of the format
 MAGIC = {
     "application/vnd.apache.parquet": (b"PAR1", "Parquet"),
     "application/vnd.apache.arrow.file": (b"ARROW1", "an Arrow file"),
@@ -55,6 +61,8 @@ _ARROW: dict[str, pa.DataType] = {
     "datetime": pa.timestamp("us"),
 }
 
+infer.warm()  # forked processes inherit the open connection
+
 
 def parse(task: Task) -> dict[str, Any]:
     """Return rows, columns, warnings and name; the table is `table.parquet` in the folder.
@@ -62,7 +70,7 @@ def parse(task: Task) -> dict[str, Any]:
     Raises Rejected.
     """
     path, folder = Path(task.path), Path(task.folder)
-    if path.stat().st_size == 0 and task.media_type != "application/json":  # which tells itself
+    if path.stat().st_size == 0 and task.media_type != "application/json":  # strict JSON reports it
         raise Rejected("empty_file", "The file is empty: send at least one row of data.")
     stage, name = _stage(task, path, folder)
     overrides: dict[str, str] = task.options.get("types") or {}
@@ -104,13 +112,13 @@ def _stage(task: Task, path: Path, folder: Path) -> tuple[Stage, str | None]:
 
 
 def check_magic(path: Path, media_type: str) -> None:
-    magic, what = MAGIC[media_type]
+    magic, form = MAGIC[media_type]
     with path.open("rb") as file:
         if file.read(len(magic)) != magic:
             raise Rejected(
                 "wrong_format",
-                f"The content type says {what}, but the file does not begin as one does: send the"
-                " content type that it has.",
+                f"The content type is that of {form}, but the file does not begin like one: send"
+                " the right content type.",
             )
 
 
@@ -148,8 +156,11 @@ def _typed(
         yield arrays
 
 
+# ---- rows of a prediction -----------------------------------------------------------------------
+
+
 def parse_rows(task: Task) -> dict[str, Any]:
-    """Return the values of each column; where the model does not read it, whether there is one.
+    """Return the values of each column; of a column that the model ignores, which are present.
 
     The options are `known`, the names of the columns that the model reads, and `max_rows`.
     Raises Rejected.
@@ -159,7 +170,7 @@ def parse_rows(task: Task) -> dict[str, Any]:
     open_file = open_parquet if task.media_type.endswith("parquet") else open_arrow
     with open_file(path) as (schema, batches):
         check_columns(schema, task.max_columns)
-        # Names that came as JSON may have spaces around them; all others were read without.
+        # Names that came as JSON may have spaces around them; all other readers strip them.
         names = [name if name in known else name.strip() for name in schema.names]
         _check_names(names)
         columns: dict[str, list[Any]] = {name: [] for name in names}
@@ -183,13 +194,13 @@ def _check_names(names: list[str]) -> None:
 def _too_many(most: int) -> Rejected:
     return Rejected(
         "too_large",
-        f"A prediction request may have {most} rows (DESCENT_MAX_PREDICT_ROWS): send the rest in"
-        " further requests.",
+        f"A prediction request may have {most} rows (DESCENT_MAX_PREDICT_ROWS): split the rows over"
+        " several requests.",
         status=413,
     )
 
 
-def _values(field: "pa.Field[Any]", column: Any) -> list[Any]:  # noqa: ANN401  an array of any type
+def _values(field: "pa.Field[Any]", column: "pa.Array[Any]") -> list[Any]:
     kind = kind_of(field)
     values = cast(column, kind, field.name)
     if kind == "number":
@@ -200,30 +211,27 @@ def _values(field: "pa.Field[Any]", column: Any) -> list[Any]:  # noqa: ANN401  
     return found
 
 
-def _marks(column: Any) -> list[bool | None]:  # noqa: ANN401  an array of any type
+def _marks(column: "pa.Array[Any]") -> list[bool | None]:
     return [True if is_there else None for is_there in column.is_valid().to_pylist()]
 
 
 def _number(value: float | None) -> float | str | None:
-    """Return what JSON can say: NaN is a missing value, an infinity its name."""
+    """Return a value of JSON: null for NaN, and a text for an infinity."""
     if value is None or math.isnan(value):
         return None
     return value if math.isfinite(value) else str(value)
 
 
 def _moment(text: str | None) -> str | None:
-    """Return a time as the parser of datasets writes it, without the zeros at its end."""
+    """Return a time without the zeros at its end, as the parser of datasets writes it."""
     return text.rstrip("0").rstrip(".") if text and "." in text else text
 
 
-TICK_S = 0.05  # seconds between two looks at the clock and at the orders of the supervisor
-HEARTBEAT_S = 1.0  # seconds between two signs of life
-
-infer.warm()  # processes that are forked from here have it open
+# ---- the process of an attempt ------------------------------------------------------------------
 
 
 class ParseAttempt:
-    """One attempt. It sends one last message, and then nothing more."""
+    """One attempt, which ends with its only last message."""
 
     def __init__(self, end: socket.socket, job: ParseJob) -> None:
         self._job = job
@@ -231,7 +239,7 @@ class ParseAttempt:
         self._sending = threading.Lock()
 
     def run(self) -> None:
-        # The thread inherits the limits of this one, so it begins after them.
+        # A thread inherits the limits of its parent, so they are set before it starts.
         confine(self._job.limits)
         keep_to(self._job.scratch)
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
@@ -246,7 +254,7 @@ class ParseAttempt:
         return Parsed(path=path, sha256=digest, **found["result"])
 
     def _watch(self) -> None:
-        """Say that the process lives, and end it when it is ordered to or has used its time."""
+        """Send heartbeats; end the process when the supervisor orders it or its time is up."""
         began, patience_s = time.monotonic(), self._job.patience_s
         while True:
             time.sleep(TICK_S)
@@ -264,8 +272,7 @@ class ParseAttempt:
     def _end(self, message: Message) -> None:
         with self._sending:
             self._channel.send(message)
-            # Nothing here needs to be torn down, and what a file did to the heap may bite while it
-            # is.
+            # Nothing here needs cleaning up, which could crash if a file has damaged the heap.
             os._exit(0)
 
 

@@ -11,10 +11,10 @@ from duckdb import DuckDBPyConnection
 from service.datasets.infer import ReadColumn, groups, select, source
 from service.datasets.staging import Stage
 
-BINS = 20
+BINS = 20  # of a histogram
 MOST_TOP = 1000  # most frequent values of a column
-TOP_OF_ALL = 200_000  # and of all columns together, which bounds the size of a profile
-LONGEST_TOP = 200  # characters of a frequent value; longer ones are left out
+TOP_OF_ALL = 200_000  # most frequent values of all columns, which bounds the size of a profile
+LONGEST_TOP = 200  # characters of a frequent value; longer values are omitted
 
 NUMERIC = {"number", "integer"}
 
@@ -58,7 +58,7 @@ def _ranges(
             profiles[i] |= {"min": _shown(least), "max": _shown(most)}
 
 
-def _shown(value: Any) -> Any:  # noqa: ANN401  a number or a time
+def _shown(value: float | datetime | None) -> float | str | None:
     return f"{value.isoformat()}Z" if isinstance(value, datetime) else value
 
 
@@ -86,7 +86,7 @@ def _spread_alone(connection: DuckDBPyConnection, slab: Path | None, asked: str)
     try:
         return select(connection, source(slab), [asked])
     except duckdb.OutOfRangeException:
-        # Squares of numbers near the largest double have no double.
+        # The squares of numbers near the largest double exceed it.
         return (math.nan, math.nan)
 
 
@@ -153,7 +153,7 @@ def _has_top(column: ReadColumn) -> bool:
     if column.type in {"number", "datetime"}:
         return False
     if column.type in {"integer", "text", "id"}:
-        # Where every value differs, none is frequent.
+        # If every value differs, none is frequent.
         return 0 < column.distinct <= MOST_TOP
     return column.distinct > 0
 

@@ -1,4 +1,4 @@
-"""The one way in which a file is refused. Knows nothing of HTTP or of the database."""
+"""The refusal of a file or of its columns, as an exception and as the error of a client."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -15,12 +15,26 @@ from service.errors import (
     field_error,
 )
 
-MAX_ERRORS = 10  # items of one refusal that are spelled out
+MAX_ERRORS = 10  # items of one refusal that the answer lists
 SHOWN = 40  # characters of a cell that a message repeats
+LISTED = 20  # names that a message lists
+NAME_SHOWN = 80  # characters of each of these names
+
+#: code of the last death of its process → the error of a failed parse
+DEATHS = {
+    "worker_lost": "The process that parsed the file died {streak} times ({words}): the file is"
+    " damaged or malicious.",
+    "out_of_memory": "The machine ran out of memory while it parsed the file, {streak} times"
+    " ({words}): send a smaller file, or use a worker with more memory.",
+    "stalled": "The process that parsed the file stalled, and died {streak} times ({words}):"
+    " the file is damaged or malicious.",
+}
+#: A file that kills its parser does so again; a second attempt excludes an accident.
+MOST_DEATHS: dict[DeathCode, int] = {"worker_lost": 2, "out_of_memory": 2, "stalled": 1}
 
 
 class Rejected(Exception):
-    """The file cannot be read as a table; `code` and `errors` say where and why."""
+    """The file cannot be read as a table; `code` and `errors` give the place and the reason."""
 
     def __init__(
         self,
@@ -44,12 +58,12 @@ class Rejected(Exception):
 
 @dataclass(frozen=True)
 class CellPlace:
-    """Where in a file something is wrong, as far as it is known."""
+    """The place of a fault in a file, as far as it is known."""
 
-    #: of the data, from 1: neither a header nor an empty line is counted
+    #: row of the data, from 1, without the header and empty lines
     row: int | None = None
     column: str | None = None
-    #: of the file, from 1, as editors count
+    #: line of the file, from 1
     line: int | None = None
     #: whether the file gives one list for each column, as JSON may
     is_columnar: bool = False
@@ -95,19 +109,6 @@ def shown(text: str) -> str:
     return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}…")
 
 
-#: how a job that parses is said to fail by the deaths of its process, by their code
-DEATHS = {
-    "worker_lost": "The process that parsed the file ended {streak} times ({words}): the file is"
-    " damaged, or made to do this.",
-    "out_of_memory": "The machine ran out of memory while it parsed the file, {streak} times"
-    " ({words}): send a smaller file, or use a worker with more memory.",
-    "stalled": "The process that parsed the file stood still, and ended {streak} times ({words}):"
-    " the file is damaged, or made to do this.",
-}
-#: A file that ends its parser does so again: one more try shows that it was no accident.
-MOST_DEATHS: dict[DeathCode, int] = {"worker_lost": 2, "out_of_memory": 2, "stalled": 1}
-
-
 def as_error(refused: Rejected) -> ServiceError:
     """Return the error that a client sees for a file that was refused."""
     kinds: dict[int, type[ServiceError]] = {400: BadRequest, 409: Conflict, 507: StorageFull}
@@ -144,10 +145,6 @@ def version_conflict() -> Conflict:
     )
 
 
-LISTED = 20  # names that a message spells out
-SHOWN = 80  # characters of each
-
-
 def free_name(name: str, taken: Collection[str]) -> str:
     """Return the name, or the first of `name_2`, `name_3`, … that is not taken."""
     free, number = name, 1
@@ -158,5 +155,5 @@ def free_name(name: str, taken: Collection[str]) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(name[:SHOWN]) for name in names[:LISTED])
+    shown = ", ".join(repr(name[:NAME_SHOWN]) for name in names[:LISTED])
     return shown + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")

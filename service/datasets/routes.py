@@ -1,4 +1,4 @@
-"""Datasets over HTTP: upload, look, retype, read rows and bytes, delete."""
+"""The routes of datasets: upload, read, retype, delete, and download rows and bytes."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -59,11 +59,11 @@ from service.settings import Settings
 from service.storage.blobs import begun
 from service.storage.database import reading, writing
 
-TURN_S = 60.0  # seconds that columns with other types wait for a worker
+TURN_S = 60.0  # seconds that a request for other types waits for a worker
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 
 DATASETS = NewestFirst("datasets", Dataset, Dataset.created_at, Dataset.id)
-#: written into the statement, because SQLite compares it with the condition of a partial index
+#: A literal in the statement, because SQLite compares it with the condition of a partial index.
 NOT_GONE = Dataset.state != literal(GONE, literal_execute=True)
 
 router = strict_router("/datasets", tags=["datasets"])
@@ -105,7 +105,7 @@ UPLOAD_DOC: dict[str, Any] = {
     "",
     status_code=201,
     response_model=schemas.Dataset,
-    responses={202: {"model": schemas.Dataset, "description": "Still being parsed."}},
+    responses={202: {"model": schemas.Dataset, "description": "It is not parsed yet."}},
     openapi_extra=UPLOAD_DOC,
     operation_id="upload_dataset",
 )
@@ -130,7 +130,7 @@ async def upload_dataset(
 ) -> Response:
     """Upload a table; the body is the file. 201 when it is ready, 202 while it is not parsed.
 
-    A worker parses it: without one, uploads are accepted and wait.
+    A worker parses it; without a worker, uploads are accepted and wait.
     """
     options: dict[str, Any] = {"header": header}
     if delimiter:
@@ -171,7 +171,7 @@ def _bounds(settings: Settings) -> upload.Bounds:
 
 
 async def _ended(watcher: Watcher, engine: Engine, parse: Parse, wait_s: float) -> Parse:
-    """Return a parse once it has ended, or as it is when the time is up."""
+    """Return a parse once it has ended, or its present state when the time is up."""
     deadline = monotonic() + wait_s
     while parse.state not in life.TERMINAL:
         if not await watcher.wait(parse.id, parse.event_seq, deadline - monotonic()):
@@ -189,7 +189,7 @@ def _look(engine: Engine, parse_id: str, dataset_id: str) -> Parse:
 
 
 def _forget(engine: Engine, dataset_id: str) -> None:
-    """Delete a dataset whose uploader waited and learns that it was rejected."""
+    """Delete a rejected dataset, because the answer to its upload is the error."""
     with writing(engine) as session:
         remove(session, dataset_id)
 
@@ -202,7 +202,7 @@ def _place(dataset_id: str) -> str:
     return f"/api/v1/datasets/{dataset_id}"
 
 
-# ---- look ---------------------------------------------------------------------------------------
+# ---- read ---------------------------------------------------------------------------------------
 
 
 @router.get("", response_model=schemas.Page[schemas.Dataset], operation_id="list_datasets")
@@ -263,7 +263,7 @@ def _wire(session: Session, dataset: Dataset) -> dict[str, Any]:
 
 
 def _wires(session: Session, datasets: Sequence[Dataset]) -> list[dict[str, Any]]:
-    """Return the bodies of datasets, each with what its newest version holds."""
+    """Return the bodies of datasets, each with the columns of its newest version."""
     query = (
         select(DatasetVersion)
         .join(Dataset, Dataset.id == DatasetVersion.dataset_id)
@@ -291,14 +291,14 @@ def _body_of(dataset: Dataset, version: DatasetVersion | None) -> dict[str, Any]
 
 
 def _problem(dataset: Dataset) -> dict[str, Any] | None:
-    """Return why a file was rejected. It belongs to no request: who sent the file has left."""
+    """Return the reason of a rejection, without a request: the uploading one has ended."""
     if dataset.state != "rejected" or dataset.error is None:
         return None
     return dataset.error | {"instance": _place(dataset.id), "request_id": None}
 
 
 def _etag(body: dict[str, Any]) -> str:
-    # A version is immutable, so these say all that can change.
+    # A version is immutable, so these fields include all changes.
     return etag_of(body["id"], body["state"], body["version"], body["name"])
 
 
@@ -314,9 +314,9 @@ async def retype_dataset(
     engine: EngineDep,
     watcher: WatcherDep,
 ) -> Response:
-    """Give columns other types: makes the next version, which shares the bytes.
+    """Give columns other types; this makes the next version, which shares the bytes.
 
-    A worker makes it: 503 where none begins within a minute.
+    A worker makes it; 503 if no worker begins within a minute.
     """
     check_match(request, _etag(await run_sync(_body, engine, dataset_id)))
     types: dict[str, str] = {name: c.type for name, c in patch.columns.items()}
@@ -329,7 +329,7 @@ async def retype_dataset(
 
 
 async def _retyped(watcher: Watcher, engine: Engine, parse: Parse) -> None:
-    """Wait until the next version is there. Raises why there is none."""
+    """Wait until the next version exists. Raises the reason if it cannot be made."""
     deadline = monotonic() + TURN_S
     while parse.state not in life.TERMINAL:
         await watcher.wait(parse.id, parse.event_seq, 1.0)
@@ -379,7 +379,7 @@ def list_dataset_rows(
         list[str] | None, Query(description="Names; repeat, or separate by commas.")
     ] = None,
 ) -> Response:
-    """Return rows as they are typed, in the order of the file."""
+    """Return rows as typed values, in the order of the file."""
     with reading(engine) as session:
         version = ready_version(session, dataset_id, None)
     names = [column["name"] for column in version.columns]
@@ -390,7 +390,7 @@ def list_dataset_rows(
         path = blobs.fetch(table_digest(version), folder)
         try:
             rows = read_rows(path, first, page.limit + 1, wanted)
-        except FileNotFoundError as error:  # deleted, and collected, since it was fetched
+        except FileNotFoundError as error:  # deleted and collected after `fetch`
             raise _absent(dataset_id) from error
     return page_response(
         request, rows, page, lambda _row: encode_cursor(kind, [first + page.limit]), list
@@ -401,7 +401,7 @@ def _wanted(given: list[str] | None, names: list[str]) -> list[str]:
     if given is None:
         return names
     known = set(names)
-    # A name may hold a comma itself.
+    # A name may contain a comma.
     wanted = [name for each in given for name in ([each] if each in known else each.split(","))]
     for name in wanted:
         if name not in known:
@@ -426,7 +426,7 @@ def _wanted(given: list[str] | None, names: list[str]) -> list[str]:
 def get_dataset_content(
     request: Request, dataset_id: str, engine: EngineDep, blobs: BlobsDep
 ) -> Response:
-    """Return the bytes as they were uploaded, after decompression."""
+    """Return the uploaded bytes, after decompression."""
     with reading(engine) as session:
         dataset = _dataset(session, dataset_id)
     if dataset.sha256 is None:

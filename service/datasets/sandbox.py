@@ -1,7 +1,7 @@
-"""Disposable processes that read what clients send, and their limits.
+"""Disposable processes that read the files of clients, and their limits.
 
-Forked from a warm server that has pyarrow loaded and never used it. Only JSON and our own
-constants cross the border. What a file does to such a process ends with it.
+They are forked from a warm server, which has loaded pyarrow and never used it. Only JSON and our
+own constants pass between the processes. The effects of a malicious file end with its process.
 """
 
 import contextlib
@@ -24,33 +24,34 @@ from typing import Any
 from service.datasets.rejected import Rejected
 
 CONTEXT = multiprocessing.get_context("forkserver")
-#: The modules that do it are named, not imported: this process need not load what they load.
+# These functions are given by name, so that this process need not load their imports.
 READER = "service.datasets.parse:parse_rows"  # reads the rows of a prediction
 PACKER = "service.exports.packing:pack"  # exports and imports models
 #: the modules of these functions
 WARM = ["service.datasets.parse", "service.exports.packing"]
-TABLE = "table.parquet"  # what the parser leaves in its folder
-END_S = 5.0  # for a process to end once it has answered
+TABLE = "table.parquet"  # the parser's output in its folder
+END_S = 5.0  # seconds within which a process must end after its answer
 MAX_ANSWER = 256 * 1024 * 1024  # bytes; a profile is far smaller
-#: of the memory limit; allocators keep addresses that they have given back
+#: limit of addresses / limit of memory; allocators keep the addresses of freed memory
 ADDRESSES = 1.5
-DUCKDB_SHARE = 0.35  # of the memory limit; the rest is pyarrow's buffers and Python
+DUCKDB_SHARE = 0.35  # of the memory limit; pyarrow's buffers and Python use the rest
 FILE_BYTES = 64 * 1024**3  # the largest file that the process may write
 CPU_FACTOR = 2  # seconds of CPU time for each second of wall time: DuckDB has two threads
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
-LARGE = 128 * 1024  # bytes; an allocation of this size is given back when it is freed
+LARGE = 128 * 1024  # bytes; memory of such an allocation returns to the system when freed
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT, _LANDLOCK_BENEATH = 444, 445, 446, 1
-#: write to a file, remove and make files, folders, links, pipes, sockets and devices
+#: Landlock's rights to write to files, and to remove and make files, folders, links, pipes, sockets
+#: and devices
 _WRITING = sum(1 << bit for bit in (1, 4, 5, 6, 7, 8, 9, 10, 11, 12))
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be parsed, and how. All of it is JSON."""
+    """A file to parse, with its options, as values of JSON."""
 
-    #: the file, and a folder that is this process's alone
+    #: the file, and a folder for this process only
     path: str
     folder: str
     media_type: str
@@ -59,31 +60,31 @@ class Task:
     max_columns: int
     #: DuckDB's share of the process's memory
     memory_bytes: int
-    #: the module that does it
+    #: the module whose `parse` does the task
     parser: str = ""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What the process may use."""
+    """The resources that the process may use."""
 
     memory_bytes: int
     timeout_s: float
-    #: of what it answers, as JSON
+    #: size of its answer as JSON
     answer_bytes: int = MAX_ANSWER
-    #: what allows more time, where anything does
+    #: the setting that allows more time, if any
     timeout_setting: str | None = "DESCENT_PARSE_TIMEOUT_S"
 
 
 def warm() -> None:
-    """Start the server that processes are forked from, so that the first request need not wait."""
+    """Start the server that forks the processes, so that the first request need not wait for it."""
     CONTEXT.set_forkserver_preload(WARM)
     with contextlib.suppress(RuntimeError, OSError):
         _start(_nothing, ()).join(END_S)
 
 
 def run(task: Task, limits: Limits) -> dict[str, Any]:
-    """Do a task in a fresh process; raise Rejected, also where the process dies."""
+    """Do a task in a fresh process; raise Rejected, also if the process dies."""
     CONTEXT.set_forkserver_preload(WARM)
     receiver, sender = multiprocessing.Pipe(duplex=False)
     with receiver:
@@ -114,7 +115,7 @@ def _start(target: Callable[..., None], arguments: tuple[Any, ...]) -> BaseProce
 
 
 def _answer(receiver: Connection, limits: Limits) -> dict[str, Any] | None:
-    """Return what the process says, or None where it died without a word."""
+    """Return the answer of the process, or None if it died without one."""
     if not receiver.poll(limits.timeout_s):
         raise late(limits)
     try:
@@ -147,7 +148,7 @@ def died(code: int | None, limits: Limits) -> Rejected:
     return Rejected(
         "dataset_unparseable",
         f"The process that parsed the file ended with {how} (its limits: {limits.memory_bytes}"
-        f" bytes of memory, {limits.timeout_s:g} s): the file is damaged, or made to do this.",
+        f" bytes of memory, {limits.timeout_s:g} s): the file is damaged or malicious.",
     )
 
 
@@ -155,12 +156,12 @@ def died(code: int | None, limits: Limits) -> Rejected:
 
 
 def _nothing() -> None:
-    """Be forked: the server is warm then."""
+    """Do nothing. Once this process has started, the server is warm."""
 
 
 def _child(sender: Connection, text: str, limits: Limits) -> None:
     confine(limits)
-    gc.freeze()  # what was imported stays: to look through it for garbage would copy its memory
+    gc.freeze()  # garbage collection would copy the memory of all imports
     task = Task(**json.loads(text))
     keep_to(Path(task.folder))
     module, _, function = task.parser.partition(":")
@@ -170,17 +171,17 @@ def _child(sender: Connection, text: str, limits: Limits) -> None:
         content = json.dumps({"rejected": _too_long(limits).to_json()}).encode()
     sender.send_bytes(content)
     sender.close()
-    # Nothing here needs to be torn down, and what a file did to the heap may bite while it is.
+    # Nothing here needs cleaning up, which could crash if a file has damaged the heap.
     os._exit(0)
 
 
 def outcome(task: Task, limits: Limits, parse: Callable[[Task], dict[str, Any]]) -> dict[str, Any]:
-    """Return the `result` of a task, or why the file is `rejected`."""
+    """Return the `result` of a task, or the `rejected` file's error."""
     try:
         return {"result": parse(task)}
     except Rejected as refused:
         return {"rejected": refused.to_json()}
-    except Exception as error:  # noqa: BLE001  whatever a file provokes is its rejection
+    except Exception as error:  # noqa: BLE001  any error that a file provokes rejects it
         return {"rejected": _provoked(error, limits).to_json()}
 
 
@@ -198,22 +199,23 @@ def _provoked(error: Exception, limits: Limits) -> Rejected:
         )
     return Rejected(
         "dataset_unparseable",
-        f"The file cannot be read as a table ({kind}): it is damaged, or not what its content"
-        " type says.",
+        f"The file cannot be read as a table ({kind}): it is damaged, or its content type is"
+        " wrong.",
     )
 
 
 def _too_long(limits: Limits) -> Rejected:
     return Rejected(
         "too_large",
-        f"What the file holds takes more than {limits.answer_bytes} bytes: send fewer rows, or"
+        f"The content of the file takes more than {limits.answer_bytes} bytes: send fewer rows, or"
         " shorter texts.",
         status=413,
     )
 
 
 def confine(limits: Limits) -> None:
-    # Named, as the parser is: who starts this process need not load it.
+    """Limit this process: no environment, no network, bounded memory, time and files."""
+    # Given by name, as the parser is, so that the parent process need not load it.
     pa: Any = importlib.import_module("pyarrow")
     os.environ.clear()  # it may name keys and databases
     pa.set_memory_pool(pa.system_memory_pool())  # the others reserve gigabytes of addresses
@@ -235,7 +237,7 @@ def confine(limits: Limits) -> None:
 
 
 def keep_to(folder: Path) -> bool:
-    """Let this process change files in `folder` only; return False where no Landlock is there."""
+    """Let this process change files only in `folder`; return False if Landlock is missing."""
     is_kept = False
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None, use_errno=True)
@@ -253,7 +255,7 @@ def keep_to(folder: Path) -> bool:
 
 
 def _cut_network(libc: ctypes.CDLL) -> None:
-    """Leave the network, where the system lets us: as root, or in a user namespace of our own."""
+    """Leave the network, if the system allows it: as root, or in a new user namespace."""
     if libc.unshare(_CLONE_NEWNET) != 0:
         libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET)
 
@@ -266,7 +268,7 @@ def _limit(what: int, value: int) -> None:
 
 
 def _address_space() -> int:
-    """Return the bytes of addresses that the loaded libraries take: most are never touched."""
+    """Return the bytes of addresses that the loaded libraries take; most are never used."""
     statm = Path("/proc/self/statm")
     if not statm.exists():
         return 2 * 1024**3

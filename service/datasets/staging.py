@@ -1,7 +1,9 @@
-"""Reads a file of any accepted format into staged Parquet files, whose text is not typed yet.
+"""Stages a text table: its dialect is found, and its cells become untyped Parquet files.
 
-A staged column is called `c0`, `c1`, … so that no name a client chose meets SQL. Wide tables are
-staged in slabs of columns, because a query's cost grows with the width of the file it reads.
+The encoding is decided from the whole file, delimiter, header and names from its first rows. The
+columns of a staged file are called `c0`, `c1`, …, so that no name from a client reaches SQL. Wide
+tables are staged in slabs of columns, because the cost of a query grows with the width of the file
+that it reads. All formats share `Stage` and `SlabWriter`.
 """
 
 import codecs
@@ -30,28 +32,42 @@ from service.datasets.rejected import (
 )
 
 CHUNK = 1024 * 1024  # bytes that are checked at a time
-SAMPLE = 256 * 1024  # bytes from which delimiter and header are told
-SAMPLE_ROWS = 1000
+SAMPLE = 256 * 1024  # bytes from which delimiter and header are decided
+SAMPLE_ROWS = 1000  # rows of the sample at most
 MAX_NAME = 256  # characters of a column's name
-#: ambiguous files are rare; where two fit equally well, the one that prose and decimal commas
-#: do not use wins
+#: possible delimiters; of two that fit equally well, the first wins, because prose and decimal
+#: commas use it less
 DELIMITERS = ("\t", "|", ";", ",")
 _NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?")
 _DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}|\d{1,2}[./]\d{1,2}[./]\d{4}")
+_PADDED = re.compile(rb'[,;\t|\n\r"] | [,;\t|\n\r"]|^ | $')
 _BOOLEANS = frozenset({"true", "false", "yes", "no"})
+BLOCK = 2 * 1024 * 1024  # bytes of text that are read at a time, and of the longest row
+BUFFER = 8 * 1024 * 1024  # bytes of a staged row group
+SLAB = 100  # columns of one staged file
+SMALL = 256 * 1024  # bytes of the largest table that may stay in memory
+MAX_BAD_ROWS = 1000  # ragged rows after which reading stops
+_WRITING: dict[str, Any] = {
+    "compression": "lz4",
+    "use_dictionary": False,
+    "write_statistics": False,
+}
+
+#: text, or the type in the file itself: number, integer, boolean, datetime
+Kind = str
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """What the reader has to know."""
+    """The dialect of a text table, as its reader needs it."""
 
     delimiter: str
-    #: lines above the first row of data that are its header, and empty ones above that
+    #: lines above the first row of data: the header, and empty lines above it
     skipped: int
     names: list[str]
     #: whether some cell begins or ends with a space
     is_padded: bool
-    #: whether the number of quotes is odd: one of them may never be closed
+    #: whether the number of quotes is odd, so that a quote may never be closed
     has_odd_quotes: bool
     warnings: list[dict[str, str]]
 
@@ -65,7 +81,7 @@ class _Bytes:
 def detect(
     path: Path, *, delimiter: str | None, header: str, missing: frozenset[str], max_columns: int
 ) -> Dialect:
-    """Return the dialect of a CSV or TSV file; raise Rejected where it is no such file."""
+    """Return the dialect of a CSV or TSV file; raise Rejected if it is no such file."""
     checked = _check_bytes(path)
     text, is_whole = _head(path)
     if not text.strip():
@@ -98,7 +114,7 @@ def detect(
 
 
 def column_names(cells: list[str], is_header: bool) -> tuple[list[str], list[dict[str, str]]]:  # noqa: FBT001  read from the file
-    """Return unique names for the columns, and a warning for each that had to be made up."""
+    """Return unique names for the columns, and a warning for each invented name."""
     names: list[str] = []
     warnings: list[dict[str, str]] = []
     given = {cell.strip() for cell in cells}
@@ -116,8 +132,8 @@ def column_names(cells: list[str], is_header: bool) -> tuple[list[str], list[dic
             name = free_name(name, given | set(names))
         if is_header and name != wanted:
             code: WarningCode = "duplicate_column" if wanted else "unnamed_column"
-            what = f"is called {shown(wanted)} again" if wanted else "has no name"
-            detail = f"Column {number} {what}: it is read as {name!r}."
+            fault = f"is called {shown(wanted)} again" if wanted else "has no name"
+            detail = f"Column {number} {fault}: it is read as {name!r}."
             warnings.append(make_warning(code, detail, name))
         given.add(name)
         names.append(name)
@@ -125,7 +141,7 @@ def column_names(cells: list[str], is_header: bool) -> tuple[list[str], list[dic
 
 
 def _check_bytes(path: Path) -> _Bytes:
-    """Read the whole file once: UTF-8 without NUL. Raises Rejected with the line of the fault."""
+    """Check that the whole file is UTF-8 without NUL. Raises Rejected with the faulty line."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     lines, offset, quotes, has_padding = 1, 0, 0, False
     with path.open("rb") as file:
@@ -138,9 +154,6 @@ def _check_bytes(path: Path) -> _Bytes:
             quotes += chunk.count(b'"')
             lines += chunk.count(b"\n")
             offset += len(chunk)
-
-
-_PADDED = re.compile(rb'[,;\t|\n\r"] | [,;\t|\n\r"]|^ | $')
 
 
 def _check_chunk(decoder: codecs.IncrementalDecoder, chunk: bytes, lines: int, offset: int) -> None:
@@ -168,7 +181,7 @@ def _check_chunk(decoder: codecs.IncrementalDecoder, chunk: bytes, lines: int, o
 
 
 def _empty_lines(text: str) -> int:
-    """Return how many lines at the beginning are empty: the reader skips them as rows."""
+    """Return how many lines at the beginning are empty; the reader does not count them as rows."""
     return len(text[: len(text) - len(text.lstrip("\r\n"))].splitlines())
 
 
@@ -210,8 +223,8 @@ def _delimiter(text: str) -> str:
 def _has_header(rows: list[list[str]], missing: frozenset[str]) -> bool:
     """Return whether the first row names the columns.
 
-    A number never names a column. Words above numbers do; in a table of words only, the first
-    row is a header where its cells are unique and never come back below.
+    A number is never the name of a column. Words above numbers are names. In a table of words
+    only, the first row is a header if its cells are unique and do not occur below.
     """
     first = [cell.strip() for cell in rows[0]]
     if any(_NUMBER.fullmatch(cell) for cell in first):
@@ -236,13 +249,7 @@ def _is_typed(cell: str) -> bool:
     return bool(_NUMBER.fullmatch(cell) or _DATE.match(cell) or cell.casefold() in _BOOLEANS)
 
 
-BLOCK = 2 * 1024 * 1024  # bytes of text that are split at a time, and the longest row
-BUFFER = 8 * 1024 * 1024  # bytes of a staged row group
-SLAB = 100  # columns of one staged file
-SMALL = 256 * 1024  # bytes of a table that may stay in memory
-MAX_BAD_ROWS = 1000  # ragged rows after which reading stops
-
-Kind = str  # text, or the type that the file itself gives: number, integer, boolean, datetime
+# ---- staged tables --------------------------------------------------------------------------
 
 
 @dataclass
@@ -253,10 +260,10 @@ class Stage:
     names: list[str]
     kinds: list[Kind]
     rows: int = 0
-    #: whether numbers may be written as 1,5: not where a comma separates the cells
+    #: whether numbers may be written like 1,5, which a comma as delimiter excludes
     allows_decimal_comma: bool = False
     warnings: list[dict[str, str]] = field(default_factory=list)
-    #: the table itself where it is small: then there are no files
+    #: the table itself if it is small; then no files exist
     held: pa.Table | None = None
 
     def slabs(self) -> Iterator[tuple[Path, range]]:
@@ -270,7 +277,7 @@ class SlabWriter:
     """Writes batches into the slabs of a stage, in row groups of a bounded size."""
 
     def __init__(self, stage: Stage, schema: pa.Schema, *, holds_small: bool = False) -> None:
-        """`holds_small` leaves a small table in memory, where queries begin sooner."""
+        """`holds_small` keeps a small table in memory, where queries start sooner."""
         self._stage, self._schema = stage, schema
         self._held: list[pa.RecordBatch] = []
         self._bytes = 0
@@ -305,13 +312,6 @@ class SlabWriter:
         self._held, self._bytes = [], 0
 
 
-_WRITING: dict[str, Any] = {
-    "compression": "lz4",
-    "use_dictionary": False,
-    "write_statistics": False,
-}
-
-
 def _part(schema: pa.Schema, columns: range) -> pa.Schema:
     return pa.schema([schema.field(index) for index in columns])
 
@@ -333,7 +333,7 @@ def stage_csv(path: Path, folder: Path, dialect: Dialect, missing: frozenset[str
     stage.warnings += dialect.warnings
     stage.allows_decimal_comma = dialect.delimiter != ","
     schema = text_schema(len(dialect.names))
-    bad: list[Any] = []
+    bad: list[pacsv.InvalidRow] = []
     last: pa.RecordBatch | None = None
     try:
         writer = SlabWriter(stage, schema, holds_small=True)
@@ -355,16 +355,16 @@ def stage_csv(path: Path, folder: Path, dialect: Dialect, missing: frozenset[str
 
 
 def _csv_batches(
-    path: Path, dialect: Dialect, missing: frozenset[str], bad: list[Any]
+    path: Path, dialect: Dialect, missing: frozenset[str], bad: list[pacsv.InvalidRow]
 ) -> Iterator[pa.RecordBatch]:
-    def note(row: Any) -> Literal["skip"]:  # noqa: ANN401  pyarrow's InvalidRow
+    def note(row: pacsv.InvalidRow) -> Literal["skip"]:
         bad.append(row)
         return "skip"
 
     names = staged_names(len(dialect.names))
     reader = pacsv.open_csv(
         path,
-        # One thread: only then does the handler learn the number of a row.
+        # With several threads the handler would not get the number of a row.
         read_options=pacsv.ReadOptions(
             use_threads=False,
             block_size=BLOCK,
@@ -400,7 +400,7 @@ def _ends_in_newlines(batch: pa.RecordBatch) -> bool:
     return any(value is not None and "\n" in value for value in row.values())
 
 
-def _ragged(bad: list[Any], dialect: Dialect) -> Rejected:
+def _ragged(bad: list[pacsv.InvalidRow], dialect: Dialect) -> Rejected:
     errors = []
     for row in bad[:MAX_ERRORS]:
         number = row.number - dialect.skipped if row.number else None
@@ -411,7 +411,7 @@ def _ragged(bad: list[Any], dialect: Dialect) -> Rejected:
             f"Row {number} has {row.actual_columns} cells where {row.expected_columns} are"
             f" expected: {shown(text)}"
         )
-        # A row that is too short lacks this column; one that is too long has more than have names.
+        # A short row lacks this column; a long row has more cells than there are names.
         lacking = dialect.names[row.actual_columns : row.actual_columns + 1]
         place = CellPlace(number, lacking[0] if lacking else None)
         errors.append(error_item("ragged_row", detail, place))

@@ -1,6 +1,7 @@
-"""Receives the bytes of an upload: raw, multipart or gzip-compressed, in bounded memory.
+"""Receives an upload, stores its bytes as a blob, and queues the job that parses them.
 
-The bytes are hashed on their way into one scratch file; nothing is kept anywhere else.
+The body is raw, multipart or gzip-compressed, and is read in bounded memory. The bytes are hashed
+on their way into one scratch file; no other copy is made before the blob.
 """
 
 import errno
@@ -44,11 +45,15 @@ from service.storage.columns import new_id
 from service.storage.database import writing
 
 MIB = 1024 * 1024
-WRITE = MIB  # bytes that are handed to the disk at a time
-RATIO_GRACE = 10 * MIB  # decompressed bytes before the ratio counts
+WRITE = MIB  # bytes of one write to disk
+RATIO_GRACE = 10 * MIB  # decompressed bytes before the limit of the ratio applies
 MAX_HEADER = 8 * 1024  # bytes of a part's headers
-LEFTOVER = 24 * 3600.0  # seconds; no upload and no parsing takes so long
+LEFTOVER = 24 * 3600.0  # seconds; every upload and every parse takes less
 MAX_NAME = 256  # characters of a dataset's name
+#: A file of at most so many bytes and columns is small: its parse takes well below a second.
+SMALL_BYTES = 1024 * 1024
+SMALL_COLUMNS = 100
+_KEY = re.compile(rb'"((?:[^"\\]|\\.)*)"\s*:')
 
 ALIASES = {
     "application/csv": CSV,
@@ -57,7 +62,7 @@ ALIASES = {
     "application/x-jsonlines": NDJSON,
     "application/x-parquet": PARQUET,
 }
-#: content types that say nothing: the file's name decides
+#: content types that do not name a format, so the name of the file decides
 VAGUE = {"", "text/plain", "application/octet-stream", "application/vnd.ms-excel"}
 SUFFIXES = {
     ".csv": CSV,
@@ -84,19 +89,19 @@ class Bounds:
 
 @dataclass
 class Received:
-    """The file as it lies in the scratch folder."""
+    """The received file in the scratch folder."""
 
     path: Path
     sha256: str = ""
     size: int = 0
     media_type: str = ""
-    #: the file's own name, which is shown and never opened
+    #: the name that the client gives the file; it is shown and never opened
     filename: str = ""
     _digest: "hashlib._Hash" = field(default_factory=hashlib.sha256, repr=False)
 
 
 def media_type_of(content_type: str, filename: str) -> str:
-    """Return how the bytes are written; raise UnsupportedMedia where nothing tells."""
+    """Return the format of the bytes; raise UnsupportedMedia if it cannot be found."""
     name = content_type.partition(";")[0].strip().lower()
     name = ALIASES.get(name, name)
     if name in MEDIA_TYPES:
@@ -111,7 +116,7 @@ def media_type_of(content_type: str, filename: str) -> str:
 
 
 def name_of(filename: str) -> str:
-    """Return a dataset's name made from a file's: no folders, nothing that does not print."""
+    """Return a dataset's name from a file's, without folders and unprintable characters."""
     stem = PurePosixPath(filename.replace("\\", "/")).stem
     shown = "".join(character for character in stem if character.isprintable()).strip()
     return shown[:MAX_NAME] or "dataset"
@@ -121,7 +126,7 @@ def remove_leftovers(folder: Path, older_than_s: float = LEFTOVER) -> None:
     """Remove the scratch folders of processes that were killed."""
     if folder.is_dir():
         for each in folder.iterdir():
-            with suppress(OSError):  # it may go meanwhile
+            with suppress(OSError):  # another process may remove it meanwhile
                 if time.time() - each.stat().st_mtime > older_than_s:
                     shutil.rmtree(each, ignore_errors=True)
 
@@ -129,7 +134,7 @@ def remove_leftovers(folder: Path, older_than_s: float = LEFTOVER) -> None:
 async def receive(
     chunks: AsyncIterator[bytes], headers: dict[str, str], path: Path, bounds: Bounds
 ) -> Received:
-    """Write the body's file to `path` and return what is known of it."""
+    """Write the file in the body to `path`; return its size, digest, format and name."""
     received = Received(path)
     content_type = headers.get("content-type", "")
     is_form = content_type.partition(";")[0].strip().lower() == MULTIPART
@@ -217,7 +222,7 @@ def _named(failure: OSError) -> Exception:
 
 
 class _Plain:
-    """Bytes as they come."""
+    """Passes bytes on unchanged."""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         yield data
@@ -227,7 +232,7 @@ class _Plain:
 
 
 class _Gzip(_Plain):
-    """Bytes out of gzip members, a bounded piece at a time."""
+    """Decompresses gzip members, in pieces of bounded size."""
 
     def __init__(self, bounds: Bounds) -> None:
         self._bounds = bounds
@@ -260,7 +265,7 @@ class _Gzip(_Plain):
 
 def _broken_gzip() -> BadRequest:
     return BadRequest(
-        "The body is not gzip, or cut off: compress the file again.", code="malformed_gzip"
+        "The body is not gzip, or it is cut off: compress the file again.", code="malformed_gzip"
     )
 
 
@@ -274,13 +279,16 @@ def _decoder(encoding: str, bounds: Bounds) -> _Plain:
 
 
 class _Form:
-    """The one field `file` of a multipart body."""
+    """Reads the only field of a multipart body, `file`."""
 
     def __init__(self, content_type: str, received: Received) -> None:
         _kind, options = parse_options_header(content_type)
         boundary = options.get(b"boundary", b"")
         if not 1 <= len(boundary) <= 200:
-            raise BadRequest("The multipart body names no boundary.", code="malformed_multipart")
+            raise BadRequest(
+                "The multipart body has no boundary in its content type.",
+                code="malformed_multipart",
+            )
         self._received = received
         self._out = bytearray()
         self._name = self._value = b""
@@ -361,15 +369,12 @@ def _one_file() -> Invalid:
     return Invalid("Send one field called `file`, and nothing else.", code="invalid_form")
 
 
-#: A file of at most so many bytes and columns is small: parsing it takes well below a second.
-SMALL_BYTES = 1024 * 1024
-SMALL_COLUMNS = 100
-_KEY = re.compile(rb'"((?:[^"\\]|\\.)*)"\s*:')
+# ---- accepting ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Upload:
-    """What a client sent."""
+    """An upload: the file, its options, the name of the dataset, and the caller."""
 
     name: str
     received: Received
@@ -381,9 +386,9 @@ class Upload:
 def accept(
     engine: Engine, blobs: BlobStore, upload: Upload, note: Callable[[Session, Dataset], None]
 ) -> Parse:
-    """Store the bytes and queue their parse. The received file may be removed after this.
+    """Store the bytes and queue their parse. The received file may be removed afterwards.
 
-    `note` writes what belongs into the same transaction.
+    `note` writes further rows in the same transaction.
     """
     received = upload.received
     reach("ingest.received")
@@ -422,7 +427,7 @@ def accept(
 def retype(engine: Engine, dataset_id: str, types: Mapping[str, str], caller: str) -> Parse | None:
     """Queue another parse of the bytes, with other types, as the next version.
 
-    Returns None where the columns have these types.
+    Returns None if the columns already have these types.
     """
     with writing(engine) as session:
         current = ready_version(session, dataset_id, None)
@@ -444,10 +449,10 @@ def retype(engine: Engine, dataset_id: str, types: Mapping[str, str], caller: st
 
 
 def _is_small(path: Path, size: int, media_type: str) -> bool:
-    """Guess from size and width whether a file takes little work; its parser finds out."""
+    """Estimate from size and width whether a file takes little work; its parser checks that."""
     if size > SMALL_BYTES:
         return False
-    if media_type in TYPED:  # only their readers know how many there are
+    if media_type in TYPED:  # only their readers can count their columns
         return True
     content = path.read_bytes()
     if media_type in {JSON, NDJSON}:

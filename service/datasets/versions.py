@@ -1,4 +1,4 @@
-"""The versions of a dataset that jobs may read."""
+"""The tables of datasets, versions and parses; reading and removing a dataset."""
 
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +13,8 @@ from service.errors import BlobCorrupt, Conflict, Invalid, NotFound, invalid_at
 from service.jobs.kind import InputUnavailable, Job, Site
 from service.storage.columns import BlobDigest, Id, Json, SqlTable, utc_now
 from service.storage.database import reading
+
+GONE = "deleted"  # the state of a dataset that runs outlive
 
 
 class Dataset(SqlTable):
@@ -33,16 +35,16 @@ class Dataset(SqlTable):
     name: Mapped[str]
     #: ingesting, ready, rejected, deleted
     state: Mapped[str] = mapped_column(String(16))
-    #: how the bytes are written, such as text/csv
+    #: the format of the bytes, such as text/csv
     media_type: Mapped[str]
     #: the SHA-256 of the bytes as uploaded (after decompression), which is their blob
     sha256: Mapped[str | None] = mapped_column(BlobDigest, index=True)
     bytes: Mapped[int | None]
     #: the newest version that is ready, 0 before the first
     version: Mapped[int] = mapped_column(default=0)
-    #: how the first version is to be read: delimiter, header, missing_values
+    #: the options of the first version: delimiter, header, missing_values
     options: Mapped[Json | None]
-    #: a problem object where the dataset was rejected
+    #: a problem object if the dataset was rejected
     error: Mapped[Json | None]
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
@@ -83,21 +85,21 @@ class Parse(Job, SqlTable):
         Index("ix_parses_caller", "caller", "claimed_at"),
     )
 
-    #: with the dataset goes the job, and so its process
+    #: deleting the dataset deletes the job and so stops its process
     dataset_id: Mapped[str] = mapped_column(
         Id, ForeignKey("datasets.id", ondelete="CASCADE"), index=True
     )
-    #: the version that it makes: 1, or the next one where columns get other types
+    #: the version that the job makes: 1, or the next one when columns get other types
     version: Mapped[int]
-    #: how the bytes are to be read: delimiter, header, missing_values, types
+    #: delimiter, header, missing_values, types
     options: Mapped[Json]
-    #: who asked: callers take turns
+    #: the caller of the request, because callers take turns
     caller: Mapped[str] = mapped_column(Id)
-    #: whether it seems to take little work, and so need not wait for those that take much
+    #: whether it seems to take little work, so that it need not wait for large files
     is_small: Mapped[bool]
 
     def settle(self, session: Session, state: str, error: Json | None) -> None:
-        """Reject the dataset where its first parse has failed."""
+        """Reject the dataset if its first parse has failed."""
         if self.version > 1 or state == "succeeded":
             return
         problem = rejected.from_problem(error).problem() if error else None
@@ -112,9 +114,6 @@ class DatasetUnavailable(InputUnavailable):
     """The dataset is gone or damaged: upload it again."""
 
     code = "dataset_unavailable"
-
-
-GONE = "deleted"  # the state of a dataset whose runs outlive it
 
 
 def ready_version(session: Session, dataset_id: str, version: int | None) -> DatasetVersion:
@@ -169,14 +168,14 @@ def fetch_table(
 
 
 def lock_parses(session: Session, dataset_id: str) -> None:
-    """Lock the parses of a dataset, which whoever changes a dataset does before he locks that."""
+    """Lock the parses of a dataset. A change of a dataset locks its parses before its row."""
     session.execute(select(Parse.id).where(Parse.dataset_id == dataset_id).with_for_update())
 
 
 def remove(session: Session, dataset_id: str) -> None:
-    """Delete a dataset that no unfinished job reads; a process that parses it is stopped.
+    """Delete a dataset that no unfinished job reads, and stop the process that parses it.
 
-    Where finished runs refer to a version, the rows stay behind without their bytes.
+    If finished runs refer to a version, the rows of the tables stay, without bytes.
     """
     session.execute(delete(Parse).where(Parse.dataset_id == dataset_id))
     session.execute(

@@ -1,7 +1,8 @@
 """The web page at `/`, the page `/docs`, and the OpenAPI document.
 
 `web/build.py` makes the web page. These files need no key: they contain no data, and the requests
-that read the data need one.
+that read the data need one. FastAPI derives the document from the routes; `describe` adds the parts
+that all routes share, such as the key and the problems.
 """
 
 import json

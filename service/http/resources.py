@@ -1,7 +1,8 @@
 """The parts that the routes of every room share.
 
-These are the typed dependencies (settings, engine, blobs, scratch, sessions), lists in pages,
-ETags, JSON answers, and the probes of readiness.
+These are the typed dependencies (settings, engine, blobs, scratch, sessions), lists in pages
+(order, cursor, envelope, `Link` header), ETags with `If-None-Match` and `If-Match`, JSON answers,
+whose times are in UTC and end in `Z`, and the probes of readiness.
 """
 
 import asyncio

@@ -1,8 +1,12 @@
 """The strict route, which checks each request in a fixed order, and idempotent requests.
 
 The order is: key, query, content type, size, strict JSON, then the schema. FastAPI would read a
-body before it checks the key, so these steps precede the framework. A POST with an
-`Idempotency-Key` is carried out once: a table stores its response, and later requests get it.
+body before it checks the key, so these steps precede the framework.
+
+Of the requests with one `Idempotency-Key` the first is carried out, and its repetitions get the
+stored response. The row of the key is committed first, *in flight* with a lease. The transaction of
+the request also writes the response, and only if the request still holds the lease, so its changes
+and its response exist both or neither. Leases and expiry follow the database's clock.
 """
 
 import json

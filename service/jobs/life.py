@@ -330,6 +330,7 @@ def _waiting(session: Session, wait_s: float, now: float | None = None) -> dict[
 
 
 # ---- deaths -------------------------------------------------------------------------------------
+# The cause of an end without a last message. These functions read only the kernel's counters.
 
 
 def problem(code: ErrorCode, detail: str, *, where: str | None = None) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The pipe between a supervisor and the process of an attempt.
 
 Holds the messages that all kinds of jobs share, both ends of the pipe, and `last_message`, which
-reports the end of a process. A message is a line of JSON through a socket.
+reports the end of a process. Each kind of job adds its own messages. A message is one line of JSON,
+which its receiver validates.
 """
 
 import os

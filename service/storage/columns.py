@@ -71,6 +71,9 @@ class SqlTable(DeclarativeBase):
 
 
 def new_id(prefix: str) -> str:
-    """Return a fresh id such as `run_01k…`: 48 bits of milliseconds and 80 random bits."""
+    """Return a fresh id such as `run_01k…`: a prefix and a ULID, which sorts by creation time.
+
+    A ULID has 26 characters: 48 bits of milliseconds and 80 random bits.
+    """
     number = (time.time_ns() // 1_000_000 << 80) | int.from_bytes(os.urandom(10))
     return f"{prefix}_{''.join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])}"

@@ -1,7 +1,11 @@
 """The engine, sessions, clocks, notices and the version of the schema.
 
-A notice is sent with a commit: PostgreSQL carries it to all processes with LISTEN and NOTIFY, and a
-callback carries it within the process. Queries no table of the service.
+A notice tells other processes that a transaction has changed a job. On PostgreSQL the transaction
+notifies a channel, to which processes on all machines listen (LISTEN and NOTIFY). The callback of
+an engine gets the channels of each of its commits and wakes the other process of this machine.
+Notices only save time: polling finds every change whose notice is missed.
+
+Queries no table of the service.
 """
 
 import errno

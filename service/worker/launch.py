@@ -1,7 +1,15 @@
 """Starting the processes of attempts: the Launcher, the launcher of this machine, the warm parent.
 
-The warm parent is a process that has imported the modules of attempts and forks one child for each
-attempt. Every message is JSON, and no process of an attempt inherits a credential.
+    python -P -m service.worker.launch fork DESCRIPTOR MODULE…
+    python -P -m service.worker.launch attempt DESCRIPTOR MODULE SCRATCH
+
+The first command is the warm parent, which has torch imported and forks each attempt from itself:
+importing torch takes about two seconds, a fork a few milliseconds. It imports and never computes,
+because torch's threads would not survive the fork. It holds no credentials and no connections, so
+it may outlive a dead supervisor and fork for the next one. It ends with the last process that holds
+the other end of its socket, and its children end with it. The second command is one attempt
+without a fork, for systems on which forking is not safe. Every message is JSON, and no process of
+an attempt inherits a credential.
 """
 
 import ctypes

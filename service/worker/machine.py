@@ -1,7 +1,9 @@
-"""This machine: its GPUs and their assignment to attempts, and the locks of its workers.
+"""This machine: its GPUs and their assignment to attempts, and the locks of its supervisors.
 
-The GPUs are those that the driver reports, because a supervisor never loads torch. A worker holds a
-file lock while it or one of its attempts lives, so that others notice its death at once.
+The GPUs are those that the driver reports, because a supervisor never loads torch. A file lock
+shows that a supervisor is alive: the kernel frees it, so its death is noticed at once, not only
+when its leases expire. Its attempts inherit the lock, so it is free only when the last of them has
+ended too, and no successor trains beside an attempt that lingers.
 """
 
 import fcntl
@@ -76,7 +78,7 @@ def choose_gpu(asked: str | None, gpus: Sequence[Gpu], held: Iterable[str]) -> G
     return next((gpu for gpu in gpus if gpu.name == asked), None)
 
 
-# ---- locks of workers ---------------------------------------------------------------------------
+# ---- locks of supervisors -----------------------------------------------------------------------
 
 
 @contextmanager

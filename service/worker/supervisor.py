@@ -160,8 +160,8 @@ class Supervisor:
             try:
                 self._beat()
             except ServiceError:
-                # This must be the first step once the database is back: a late worker must renew its
-                # own leases before it rescues the jobs of others.
+                # This must be the first step once the database is back: a late worker must renew
+                # its own leases before it rescues the jobs of others.
                 del self._next["beat"]
                 raise
         if self._is_due("locks", LOOK_S):

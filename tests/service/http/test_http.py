@@ -275,7 +275,7 @@ def test_a_page_that_cannot_be_is_refused_and_never_clamped(
 
 
 def test_a_cursor_of_another_list_is_refused() -> None:
-    with pytest.raises(Invalid, match="no cursor of this list"):
+    with pytest.raises(Invalid, match="not a cursor of this list"):
         decode_cursor("runs", encode_cursor("datasets", [1]), int)
 
 
