@@ -1,4 +1,4 @@
-"""Batch predictions as a kind of job: what the process is given, and what its messages write."""
+"""Batch predictions as a kind of job: the input of the process, and the writes of its messages."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,9 +30,9 @@ Messages = Annotated[
 
 
 def prepare(site: Site, job: BatchPrediction, scratch: Path) -> BatchJob:
-    """Return the job, with all that its process reads as local files.
+    """Return the input of the process, whose files are local.
 
-    Raises InputUnavailable where the dataset or the model is gone.
+    Raises InputUnavailable if the dataset or the model is gone.
     """
     with reading(site.engine) as session:
         target = versions.target_of_version(session, job.model_name, job.model_version)
@@ -57,13 +57,13 @@ def prepare(site: Site, job: BatchPrediction, scratch: Path) -> BatchJob:
 def _fetch_chunks(
     site: Site, job: BatchPrediction, chunks: Sequence[BatchChunk], scratch: Path
 ) -> list[Path]:
-    """Return the chunks up to the first that is damaged, as files; those behind it go too."""
+    """Return the chunks before the first damaged one, as files; drop all others."""
     found = []
     for chunk in chunks:
         try:
             found.append(site.blobs.fetch(chunk.sha256, scratch))
         except BlobCorrupt as error:
-            log.error("chunk_corrupt", job_id=job.id, reason=str(error))  # noqa: TRY400  the reason says it all
+            log.error("chunk_corrupt", job_id=job.id, reason=str(error))  # noqa: TRY400  the reason is enough
             with writing(site.engine) as session:
                 lifecycle.drop_chunks(session, job.id, job.attempt, chunk.number)
             break

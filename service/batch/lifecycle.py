@@ -1,6 +1,6 @@
-"""The life of a batch prediction: what it has beside that of every job (`jobs.life`).
+"""Batch predictions: their tables, their order, and the parts of their life beyond `jobs.life`.
 
-Its rows are done in chunks; each that is committed is done for good, whoever goes on after it.
+The rows are predicted in chunks. A committed chunk stays, and later attempts continue after it.
 """
 
 from collections import Counter
@@ -24,6 +24,10 @@ from service.registry.tables import ModelVersion
 from service.storage.columns import BlobDigest, Id, Json, SqlTable, new_id
 from service.storage.references import HeldBlob
 
+PARQUET = "application/vnd.apache.parquet"
+
+Body = dict[str, Any]
+
 
 class BatchPrediction(Job, SqlTable):
     """Predictions of a model version for all rows of a dataset version, which become a dataset."""
@@ -36,36 +40,36 @@ class BatchPrediction(Job, SqlTable):
     __tablename__ = "batch_predictions"
     __table_args__ = (
         Index("ix_batch_predictions_queue", "state", "queued_at", "id"),
-        # One for each list of batch predictions: all of them, and by each filter.
+        # One for the list of all batch predictions, and one for each of its filters.
         Index("ix_batch_predictions_newest", "created_at", "id"),
         Index("ix_batch_predictions_state", "state", "created_at", "id"),
         Index("ix_batch_predictions_dataset", "dataset_id", "created_at", "id"),
         Index("ix_batch_predictions_model", "model_name", "created_at", "id"),
     )
 
-    #: how the new dataset is called
+    #: the name of the new dataset
     name: Mapped[str]
     #: warn or error
     on_problem: Mapped[str] = mapped_column(String(8))
-    #: no foreign key: once it has ended, dataset and model may go
+    #: no foreign key: dataset and model may be deleted once the job has ended
     dataset_id: Mapped[str] = mapped_column(Id)
     dataset_version: Mapped[int]
     model_name: Mapped[str] = mapped_column(String(128))
     model_version: Mapped[int]
-    #: the alias that was asked for, which pointed to that version
+    #: the requested alias, which pointed to that version
     alias: Mapped[str | None] = mapped_column(String(128))
-    #: the columns that the result has beside those of the dataset: name, what it holds, its type
+    #: the columns of the result that the dataset does not have: name, content, type
     added: Mapped[list[Any]]
     #: columns of the dataset that the model does not read
     ignored: Mapped[list[Any]]
-    #: rows, errors, and warnings by code, of the rows that are done
+    #: errors, and warnings by code, in the finished rows
     counts: Mapped[Json]
     #: the new dataset
     result_id: Mapped[str | None] = mapped_column(Id)
 
 
 class BatchChunk(SqlTable):
-    """A part of the rows that is done: the new columns of it are a blob."""
+    """A finished part of the rows, whose new columns are a blob."""
 
     __tablename__ = "batch_chunks"
 
@@ -82,14 +86,9 @@ class BatchChunk(SqlTable):
     bytes: Mapped[int]
 
 
-PARQUET = "application/vnd.apache.parquet"
-
-Body = dict[str, Any]
-
-
 @dataclass(frozen=True)
 class BatchOrder:
-    """What is to be predicted: rows of a dataset version, by a version of a model."""
+    """A checked request: rows of a dataset version, predicted by a version of a model."""
 
     name: str
     on_problem: str
@@ -97,7 +96,7 @@ class BatchOrder:
     model: str
     version: int
     alias: str | None
-    #: the columns that the result will have beside those of the dataset
+    #: the columns of the result that the dataset does not have
     added: list[Body]
     #: the columns of the dataset that the model does not read
     ignored: list[str]
@@ -105,7 +104,7 @@ class BatchOrder:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Rows that are done: their number in the order of chunks, from 1, and what was counted."""
+    """Finished rows: the number of the chunk, from 1, and its counts."""
 
     number: int
     rows: int
@@ -132,14 +131,14 @@ def submit(session: Session, order: BatchOrder) -> BatchPrediction:
 
 
 def chunks_of(session: Session, job_id: str) -> Sequence[BatchChunk]:
-    """Return the chunks that are done, in order."""
+    """Return the finished chunks, in order."""
     return session.scalars(
         select(BatchChunk).where(BatchChunk.batch_id == job_id).order_by(BatchChunk.number)
     ).all()
 
 
 def add_chunk(session: Session, job_id: str, attempt: int, chunk: Chunk, held: HeldBlob) -> None:
-    """Add a chunk whose bytes are stored; one that was added already is left as it is."""
+    """Add a chunk whose bytes are stored; a chunk that exists already stays as it is."""
     job = queue.hold(session, BatchPrediction, job_id, attempt)
     last = select(func.max(BatchChunk.number)).where(BatchChunk.batch_id == job_id)
     done = session.scalar(last) or 0
@@ -164,7 +163,7 @@ def add_chunk(session: Session, job_id: str, attempt: int, chunk: Chunk, held: H
 
 
 def drop_chunks(session: Session, job_id: str, attempt: int, first: int) -> None:
-    """Give up the chunks from number `first` on, because the bytes of that one are damaged."""
+    """Delete the chunks from number `first` on, because the bytes of that chunk are damaged."""
     job = queue.hold(session, BatchPrediction, job_id, attempt)
     session.execute(
         delete(BatchChunk).where(BatchChunk.batch_id == job_id, BatchChunk.number >= first)
@@ -196,7 +195,7 @@ def succeed(
         DatasetVersion(
             dataset_id=made.id,
             version=1,
-            # The types are those of the file, however it would be read as an upload.
+            # The types of the file stay, even if an upload would get others.
             options={"types": {column["name"]: column["type"] for column in columns}},
             rows=source.rows,
             columns=columns,
@@ -211,7 +210,7 @@ def succeed(
 
 
 def total(counts: Sequence[Body]) -> Body:
-    """Return the sum of what the chunks counted."""
+    """Return the sum of the counts of chunks."""
     warnings: Counter[str] = Counter()
     for each in counts:
         warnings.update(each["warnings"])
@@ -230,9 +229,9 @@ def _progress(done: int, rows: int) -> Body:
 
 
 def make_order(session: Session, asked: BatchPredictionRequest, most_columns: int) -> BatchOrder:
-    """Return what is asked for; raise NotFound, Conflict or Invalid where it cannot be done.
+    """Check a request; raise NotFound, Conflict or Invalid if it cannot be carried out.
 
-    Model and dataset are locked until the transaction ends: they stay until the job is there.
+    Model and dataset are locked until the transaction ends, so that they exist when the job does.
     """
     model = asked.model if isinstance(asked.model, ModelRef) else ModelRef(name=asked.model)
     versions.find_model(session, model.name, lock=True)
@@ -263,7 +262,7 @@ def _number(session: Session, model: ModelRef) -> int:
 
 
 def added(model: ModelVersion, dataset: DatasetVersion, most: int) -> list[Body]:
-    """Return the new columns under names that no column of the dataset has."""
+    """Return the new columns, with names that no column of the dataset has."""
     taken = {column["name"] for column in dataset.columns}
     found = []
     for column in _wanted(model):
@@ -273,14 +272,14 @@ def added(model: ModelVersion, dataset: DatasetVersion, most: int) -> list[Body]
     if len(taken) > most:
         detail = (
             f"The result would have {len(taken)} columns, more than {most}: raise"
-            " DESCENT_MAX_COLUMNS, or predict for a table with fewer."
+            " DESCENT_MAX_COLUMNS, or predict for a dataset with fewer."
         )
         raise Invalid(detail, code="too_many_columns")
     return found
 
 
 def ignored(model: ModelVersion, dataset: DatasetVersion) -> list[str]:
-    """Return the columns that the model does not read; raise Invalid where it reads none."""
+    """Return the columns that the model does not read; raise Invalid if it reads none."""
     inputs = {column["name"] for column in model.signature["inputs"]}
     names = [column["name"] for column in dataset.columns]
     rest = [name for name in names if name not in inputs]

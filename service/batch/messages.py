@@ -1,4 +1,4 @@
-"""What the process of a batch prediction is given, and the messages that it sends."""
+"""The input and the messages of the process of a batch prediction."""
 
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -10,7 +10,7 @@ from service.jobs.pipe import FileMessage
 
 
 class BatchJob(BaseModel):
-    """One attempt at a batch prediction: the table, the model, and the chunks that are done."""
+    """One attempt at a batch prediction: the table, the model, and the finished chunks."""
 
     run_id: str
     attempt: int
@@ -20,11 +20,11 @@ class BatchJob(BaseModel):
     rows: int
     model: Path
     on_problem: Literal["warn", "error"]
-    #: the new columns: name, what each holds, its type
+    #: the new columns: name, content, type
     added: list[dict[str, Any]]
-    #: the chunks that are done, in order
+    #: the finished chunks, in order
     done: list[Path]
-    #: for the queries that describe the new columns
+    #: memory of the queries that describe the new columns
     memory_bytes: int
     scratch: Path
 

@@ -1,8 +1,8 @@
 """The process of a batch prediction: reads the table in batches, predicts, writes the result.
 
-It holds no credentials and opens no connection; what it makes is a file in its scratch folder. A
-chunk is a pure function of its rows and of the model, and the result one of the table and of all
-chunks: so it is the same to the last byte, however often somebody else had to go on.
+It has no credentials and no connections; its outputs are files in its scratch folder. A chunk is a
+pure function of its rows and of the model, and the result is a pure function of the table and of
+all chunks. So the bytes of the result are the same, however many attempts have made them.
 """
 
 import socket
@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from duckdb import DuckDBPyConnection
 
 from models.failpoints import reach
 from models.predict.bulk import Bulk
@@ -24,10 +25,10 @@ from service.datasets.staging import SlabWriter, Stage, staged_names
 from service.jobs.pipe import Began, Channel, Heartbeat, Message, StopOrdered, last_message
 from service.storage.blobs import digest_of
 
-CHUNK_ROWS = (256, 100_000)
-CHUNK_CELLS = 4_000_000  # of one chunk, input and result
+CHUNK_ROWS = (256, 100_000)  # the fewest and the most rows of a chunk
+CHUNK_CELLS = 4_000_000  # of one chunk, input and result together
 CHUNK_WORK = 10_000_000_000  # multiplications of one chunk: about a second
-ALIVE_S = 1.0  # seconds between two signs of life
+ALIVE_S = 1.0  # seconds between two heartbeats
 ARROW: dict[str, pa.DataType] = {
     "number": pa.float64(),
     "integer": pa.int64(),
@@ -44,14 +45,14 @@ class BatchAttempt:
     predictor: Predictor
 
     def pulse(self) -> None:
-        """Show a sign of life; raise StopOrdered where the supervisor asks for the end."""
+        """Send a heartbeat if one is due; raise StopOrdered if the supervisor has ordered a stop."""
         if self.channel.should_stop():
             raise StopOrdered
         if time.monotonic() - self.channel.sent_at > ALIVE_S:
             self.channel.send(Heartbeat())
 
     def run(self) -> None:
-        """Make the chunks that are not done, the result of all, and its profile."""
+        """Predict the missing chunks, then write the result and its profile."""
         added = pa.schema(
             [(column["name"], ARROW.get(column["type"], pa.string())) for column in self.job.added]
         )
@@ -79,7 +80,7 @@ class BatchAttempt:
     def _chunks(
         self, table: pq.ParquetFile, added: pa.Schema
     ) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
-        """Yield the rows of the table chunk by chunk, and the new columns of them."""
+        """Yield the rows of each chunk and their new columns."""
         bulk = Bulk(self.predictor, self.job.types, self.job.on_problem)
         done = self.job.done
         rows = _chunk_rows(bulk, len(table.schema_arrow) + len(added))
@@ -110,7 +111,7 @@ class BatchAttempt:
         )
 
     def _profile(self, stage: Stage) -> list[dict[str, Any]]:
-        """Describe the new columns as an upload's are."""
+        """Return the profiles of the new columns, like those of an upload."""
         with connect(self.job.scratch, self.job.memory_bytes, stage.rows) as connection:
             columns = []
             for place, column in enumerate(self.job.added):
@@ -138,7 +139,10 @@ def _writing(schema: pa.Schema) -> dict[str, Any]:
     return {"compression": "zstd", "compression_level": 1, "use_dictionary": texts}
 
 
-def _column(connection: Any, stage: Stage, place: int, column: dict[str, Any]) -> ReadColumn:  # noqa: ANN401  DuckDB's
+def _column(
+    connection: DuckDBPyConnection, stage: Stage, place: int, column: dict[str, Any]
+) -> ReadColumn:
+    """Count the values of a new column."""
     slab = next(path for path, places in stage.slabs() if place in places)
     cell = stage.names[place]
     found = connection.execute(

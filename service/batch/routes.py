@@ -1,4 +1,4 @@
-"""Batch predictions over HTTP: ask for one, look, cancel, remove."""
+"""The routes of batch predictions: submit, read, cancel and delete."""
 
 from functools import partial
 from typing import Annotated, Any
@@ -63,11 +63,14 @@ def list_batches(
     page: PageParams,
     request: Request,
     state: Annotated[
-        list[schemas.RunState] | None, Query(description="Only those in one of these states.")
+        list[schemas.RunState] | None,
+        Query(description="Only batch predictions in one of these states."),
     ] = None,
-    model: Annotated[str | None, Query(description="Only those by the model of this name.")] = None,
+    model: Annotated[
+        str | None, Query(description="Only batch predictions by the model of this name.")
+    ] = None,
     dataset: Annotated[
-        str | None, Query(description="Only those for the dataset with this id.")
+        str | None, Query(description="Only batch predictions for the dataset with this id.")
     ] = None,
 ) -> Response:
     """List batch predictions, newest first."""
@@ -112,20 +115,20 @@ def _look(engine: Engine, batch_id: str) -> tuple[dict[str, Any], int]:
     responses={
         200: {
             "model": schemas.BatchPrediction,
-            "description": "It was asked for already, or is reached.",
+            "description": "It is already cancelled, or being cancelled.",
         }
     },
     operation_id="cancel_batch",
 )
 def cancel(batch_id: BatchId, session: WriteSession, wake: WakeDep) -> Response:
-    """End a batch prediction; nothing is kept of it."""
+    """End a batch prediction; all its results are discarded."""
     job, is_new = life.cancel(session, BatchPrediction, batch_id)
     return _accepted(job, session, wake, 202 if is_new else 200)
 
 
 @router.delete("/{batch_id}", status_code=204, operation_id="delete_batch")
 def delete(batch_id: BatchId, session: WriteSession) -> Response:
-    """Remove a batch prediction that has ended; the dataset that it made stays."""
+    """Remove a batch prediction that has ended; its result, a dataset, stays."""
     session.delete(life.lock_ended(session, BatchPrediction, batch_id))
     session.flush()
     return Response(status_code=204)

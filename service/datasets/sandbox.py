@@ -60,7 +60,7 @@ class Task:
     max_columns: int
     #: DuckDB's share of the process's memory
     memory_bytes: int
-    #: the module whose `parse` does the task
+    #: the function that does the task, as `module:function`
     parser: str = ""
 
 

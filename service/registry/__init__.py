@@ -1,1 +1,1 @@
-"""Models, their versions and aliases, and whether a version is verified. Computes no prediction."""
+"""Models, their versions and aliases, and the proofs of versions. Computes no prediction."""

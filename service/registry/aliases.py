@@ -41,7 +41,7 @@ class Pointing:
         named = (self.version, self.canary_version, self.shadow_version)
         return list(dict.fromkeys(number for number in named if number is not None))
 
-    def heard(self) -> set[int]:
+    def answering(self) -> set[int]:
         """Return the versions whose answers clients get."""
         return (
             {self.version} if self.canary_version is None else {self.version, self.canary_version}
@@ -76,7 +76,7 @@ def before(session: Session, pointer: Pointer) -> AliasMove:
         if pointing(alias) != Pointing(row.version):
             return row
     raise Conflict(
-        f"The alias {alias.alias!r} has not pointed to anything before version {alias.version}: "
+        f"The alias {alias.alias!r} pointed to no other version before version {alias.version}: "
         "move it with PUT.",
         code="nothing_to_roll_back",
     )
@@ -111,9 +111,9 @@ def point(
 def rollback(
     session: Session, pointer: Pointer, expected: int, check: Check, key_id: str | None = None
 ) -> Alias:
-    """Point an alias to its version before, without canary and shadow.
+    """Point an alias to its previous version, without canary and shadow.
 
-    `expected` is the version that the caller has made ready for it.
+    `expected` is the version that the caller has already loaded for the rollback.
     """
     find_model(session, pointer.model, lock=True)
     alias = find_alias(session, *pointer)
@@ -123,7 +123,7 @@ def rollback(
     if goal.version != expected:
         raise Conflict(
             f"The alias {alias.alias!r} was moved meanwhile and would go back to version "
-            f"{goal.version}: look, then roll it back again.",
+            f"{goal.version}: read it, then roll it back again.",
             code="moved_meanwhile",
         )
     wanted = Pointing(goal.version)
@@ -157,8 +157,8 @@ def remove(session: Session, pointer: Pointer, check: Check) -> None:
 
 
 def _check_promotable(session: Session, model: str, wanted: Pointing) -> None:
-    """Raise Conflict if a version is not verified; a shadow, which never answers, may be any."""
-    versions.check_passed(session, model, wanted.heard())
+    """Raise Conflict unless all answering versions are verified; a shadow need not be."""
+    versions.check_passed(session, model, wanted.answering())
 
 
 def _move(session: Session, alias: Alias, wanted: Pointing, move: AliasMove) -> None:

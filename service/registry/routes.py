@@ -1,4 +1,7 @@
-"""The routes of models and their versions. Computes no prediction."""
+"""The routes of models, their versions and aliases, and the bodies of their answers.
+
+A move of an alias loads the new versions before it commits. Computes no prediction.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,10 +36,14 @@ from service.registry.versions import verdict
 from service.storage.database import reading
 
 alias_router = strict_route.router()
+router = strict_route.router()
+
+MODELS = NewestFirst("models", Model, Model.created_at, Model.name)
 
 ModelName = Annotated[Name, Path(description="The name of a model.")]
 AliasName = Annotated[Name, Path(description="A name such as `champion`.")]
-KEY = "key_"  # how the ids of API keys begin
+Number = Annotated[int, Path(ge=1, lt=2**31, description="The number of a version.")]
+KEY = "key_"  # the prefix of the ids of API keys
 PROOF_WAIT_S = 5.0  # seconds that a move waits for the proofs of its versions
 
 
@@ -47,7 +54,7 @@ def _pointer(name: ModelName, alias: AliasName) -> Pointer:
 PointerDep = Annotated[Pointer, Depends(_pointer)]
 
 
-# ---- reading -------------------------------------------------------------------------------------
+# ---- reading aliases -----------------------------------------------------------------------------
 
 
 @alias_router.get(
@@ -86,26 +93,26 @@ def get_alias(
 def list_moves(
     request: Request, session: ReadSession, page: PageParams, pointer: PointerDep
 ) -> Response:
-    """List the moves of an alias, newest first. They go when the alias is deleted."""
+    """List the moves of an alias, newest first. Deleting the alias deletes them."""
     versions.find_alias(session, *pointer)
     listed = NewestFirst(f"moves {pointer.model} {pointer.alias}", AliasMove, AliasMove.revision)
     mine = (AliasMove.model_name == pointer.model, AliasMove.alias == pointer.alias)
     return listed.page(request, session, page, lambda rows: list(map(_move, rows)), *mine)
 
 
-# ---- moving --------------------------------------------------------------------------------------
+# ---- moving aliases ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """Loads the versions that an alias shall point to, before it is moved."""
+    """Loads the versions that an alias will point to, before it moves."""
 
     engine: EngineDep
     serving: ServingDep
     watcher: WatcherDep
 
     def goal(self, pointer: Pointer) -> int:
-        """Load the version that the alias goes back to, and return its number."""
+        """Load the version to which the alias goes back, and return its number."""
         with reading(self.engine) as session:
             goal = aliases.before(session, pointer)
             aliases.check_exists(session, goal)
@@ -144,7 +151,7 @@ async def _wanted(
         shadow_version=body.shadow.version if body.shadow else None,
     )
     await run_sync(move.warm, pointer.model, wanted.versions())
-    await move.when_proved(pointer.model, wanted.heard())
+    await move.when_proved(pointer.model, wanted.answering())
     return wanted
 
 
@@ -163,13 +170,13 @@ def put_alias(
     wanted: Annotated[Pointing, Depends(_wanted)],
     session: WriteSession,
 ) -> schemas.Alias:
-    """Make an alias, or move it: then send its ETag as `If-Match`.
+    """Make an alias, or move it; a move needs its ETag as `If-Match`.
 
-    Its version, and that of a canary, must be proved: rows were sent through every way of asking
-    it, and each was answered what training computes. A proof that is being made is waited for some
-    seconds; then, and where it has failed, the answer is 409 `proof_not_passed`.
-    A canary answers its share of the requests; a shadow is only compared. Both end with the next
-    move that does not name them.
+    The proofs of its version, and of a canary, must have passed: each way of predicting gave the
+    answers that training computes. The request waits some seconds for a proof in progress. If the
+    proof takes longer or has failed, the answer is 409 `proof_not_passed`.
+    A canary answers its share of the requests; the answers of a shadow are only compared. Both end
+    with the next move that does not name them.
     """
 
     def check(found: Alias | None) -> None:
@@ -205,8 +212,8 @@ def roll_back(
 ) -> schemas.Alias:
     """Undo the last move of an alias that is not undone yet; each further call goes one back.
 
-    The alias points to the version of before, without a canary and a shadow; it must be proved, as
-    for every move. `If-Match` is heeded where it is sent.
+    The alias then points to the earlier version, without a canary and a shadow; its proof must have
+    passed, as for every move. `If-Match` is optional.
     """
     row = aliases.rollback(
         session, pointer, version, lambda found: _check(request, found), _key_of(request)
@@ -223,7 +230,7 @@ def roll_back(
 def delete_alias(
     request: Request, serving: ServingDep, session: WriteSession, pointer: PointerDep
 ) -> None:
-    """Delete an alias and its history; the version stays. `If-Match` is heeded where sent."""
+    """Delete an alias and its history; the version stays. `If-Match` is optional."""
     aliases.remove(session, pointer, lambda found: _check(request, found))
     follow_change(serving, session, pointer.model)
 
@@ -232,7 +239,7 @@ def _check(request: Request, found: Alias | None, *, is_required: bool = False) 
     if found is not None:
         check_match(request, _etag(found), is_required=is_required)
     elif "if-match" in request.headers:
-        raise PreconditionFailed("There is no such alias any more.")
+        raise PreconditionFailed("The alias no longer exists.")
 
 
 def _key_of(request: Request) -> str | None:
@@ -316,13 +323,6 @@ def _details(proof: Proof | None) -> schemas.ProofDetails | None:
     return schemas.ProofDetails.model_validate(proof.details | {"finished_at": proof.finished_at})
 
 
-router = strict_route.router()
-router.include_router(alias_router)
-
-Number = Annotated[int, Path(ge=1, lt=2**31, description="The number of a version.")]
-
-MODELS = NewestFirst("models", Model, Model.created_at, Model.name)
-
 # ---- models --------------------------------------------------------------------------------------
 
 
@@ -392,8 +392,8 @@ def get_version(
 ) -> schemas.ModelVersion | Response:
     """Read a version: its signature, metrics, lineage and proof.
 
-    The proof says whether rows that were sent through every way of asking the version (JSON, CSV,
-    Arrow, tensors, ONNX, the reloaded bundle) were answered what training computes.
+    The proof has passed if each way of predicting (JSON, CSV, Arrow, tensors, ONNX, the reloaded
+    bundle) gave the answers that training computes.
     """
     row = versions.find_version(session, name, version)
     aliases = versions.aliases_of(session, [name])[name]
@@ -423,7 +423,7 @@ def get_parameters(
 ) -> Response:
     """Read the weights and biases of a linear model beside the closed-form solution.
 
-    Keyed by target, or by class, where there are several.
+    The keys are the targets, or the classes, if there are several.
     """
     row = versions.find_version(session, name, version)
     if row.parameters is None:
@@ -446,3 +446,6 @@ def _model(row: Model, newest: int | None, aliases: dict[str, int]) -> schemas.M
     return schemas.Model(
         name=row.name, latest_version=newest, aliases=aliases, created_at=row.created_at
     )
+
+
+router.include_router(alias_router)

@@ -1,4 +1,7 @@
-"""The interface through which the registry tells the predicting part of this process of changes."""
+"""The `Serving` interface, and reading the stored checkpoints of versions.
+
+Through `Serving` the registry reports its changes to the code of this process that predicts.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +19,8 @@ from service.errors import BlobCorrupt, Conflict
 from service.http.resources import after_commit
 from service.storage.blobs import BlobStore, read_blob
 
+logger = structlog.get_logger(__name__)
+
 
 class Serving(Protocol):
     """Predicts with the versions of the registry, and follows its changes."""
@@ -25,7 +30,7 @@ class Serving(Protocol):
         ...
 
     def told(self, name: str, version: int) -> None:
-        """Note that a client now knows this version, so that it is loaded before it is used."""
+        """Load a version before its first use, because a client now knows it."""
         ...
 
     def warm(self, sha256: str) -> None:
@@ -46,11 +51,11 @@ def follow_change(serving: Serving, session: Session, model: str) -> None:
     after_commit(session, lambda: serving.follow(model))
 
 
-logger = structlog.get_logger(__name__)
+# ---- stored checkpoints --------------------------------------------------------------------------
 
 
 class ModelDamaged(Conflict):
-    """The stored checkpoint is damaged and is not used: predict with another one or train again."""
+    """The stored checkpoint is damaged: predict with another one or train again."""
 
     code = "checkpoint_corrupt"
 
@@ -62,7 +67,7 @@ def damage_named() -> Iterator[None]:
         yield
     except (BlobCorrupt, CheckpointCorrupt) as error:
         # The client cannot repair it: the log tells the operator.
-        logger.error("checkpoint_corrupt", reason=str(error))  # noqa: TRY400  told by its reason
+        logger.error("checkpoint_corrupt", reason=str(error))  # noqa: TRY400  the reason is enough
         raise ModelDamaged from error
 
 

@@ -40,7 +40,7 @@ class ModelVersion(SqlTable):
     config: Mapped[Json]
     dataset_id: Mapped[str | None] = mapped_column(Id)
     dataset_version: Mapped[int | None]
-    #: the bundle that it came from, and the origin that the bundle names
+    #: the imported bundle, and the origin that it names
     imported: Mapped[Json | None]
     #: trained and closed-form parameters of a linear model
     parameters: Mapped[Json | None]

@@ -1,6 +1,9 @@
-"""Models and their versions.
+"""Models and their versions, the proofs of versions, and their lineage.
 
-Finds the stored checkpoint of a version or an alias; opens none.
+Finds the stored checkpoint of a version or an alias; opens none. A proof is the export verification
+of a version: every way of predicting gives the same answers. It is a job like others (`jobs.life`),
+made and deleted with its version. A proof that succeeded is passed; a proof that ended in any other
+way is failed, also if it could not be carried out.
 """
 
 from collections.abc import Collection, Mapping
@@ -22,74 +25,25 @@ from service.storage import references
 from service.storage.columns import SqlTable, new_id
 from service.storage.database import is_postgres
 
+RETRY_S = "1"  # seconds after which a client may try again while a proof is pending
+
 Verdict = Literal["pending", "passed", "failed"]
-
-RETRY_S = "1"  # seconds after which a caller may ask for a pending proof again
-
-
-def submit(session: Session, model: str, version: int) -> Proof:
-    """Queue the proof of a version that this transaction makes."""
-    proof = Proof(id=new_id("proof"), model_name=model, model_version=version)
-    return life.enqueue(session, proof)
-
-
-def of_versions(session: Session, model: str, numbers: Collection[int]) -> dict[int, Proof]:
-    """Return the proofs of these versions of a model by their numbers."""
-    query = select(Proof).where(Proof.model_name == model, Proof.model_version.in_(numbers))
-    return {proof.model_version: proof for proof in session.scalars(query)}
-
-
-def verdict(proof: Proof | None) -> Verdict:
-    if proof is None or proof.state not in life.TERMINAL:
-        return "pending"
-    return "passed" if proof.state == "succeeded" else "failed"
-
-
-def pending(session: Session, model: str, numbers: Collection[int]) -> Proof | None:
-    """Return a proof of one of these versions that has not ended."""
-    found = of_versions(session, model, numbers).values()
-    return next((proof for proof in found if verdict(proof) == "pending"), None)
-
-
-def check_passed(session: Session, model: str, numbers: Collection[int]) -> None:
-    """Raise Conflict if one of these versions is not verified."""
-    found = of_versions(session, model, numbers)
-    for number in sorted(numbers):
-        proof = found.get(number)
-        said = verdict(proof)
-        if said == "passed":
-            continue
-        version = f"version {number} of {model!r}"
-        detail = (
-            f"It is not proved yet that {version} answers the same whichever way it is asked: try"
-            " again in a moment. A worker has to run."
-        )
-        if said == "failed":
-            why = proof.error["detail"] if proof and proof.error else ""
-            detail = (
-                f"The proof of {version} has failed, so no alias may point to it. {why} To have it"
-                " proved once more, register its checkpoint, or import its bundle, again."
-            )
-        headers = {"Retry-After": RETRY_S} if said == "pending" else None
-        raise Conflict(detail, code="proof_not_passed", headers=headers, version=number, proof=said)
-
-
-logger = structlog.get_logger(__name__)
-
 #: live: the requested version; canary: answers in its place; shadow: is compared with it
 Role = Literal["live", "canary", "shadow"]
+
+logger = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
 class Target:
-    """A checkpoint that predicts, and the names that its answers carry."""
+    """A checkpoint that predicts, and its names in the answers."""
 
     #: the blob of the checkpoint
     sha256: str
-    #: the names in the answer: model and version; run and checkpoint if a run predicts
+    #: the names in the answers: model and version; run and checkpoint if a run predicts
     named: dict[str, Any]
     role: Role = "live"
-    #: the version that gets a copy of the requests, and whose answers are discarded
+    #: the version that gets a copy of the requests; its answers are discarded
     shadow: "Target | None" = None
 
 
@@ -105,8 +59,7 @@ def adopt(
 ) -> ModelVersion:
     """Publish an imported checkpoint, whose bytes this transaction keeps, as the next version.
 
-    `document` holds `signature`, `metrics`, `config`, `parameters` and, in `imported`, where it
-    came from.
+    `document` holds `signature`, `metrics`, `config`, `parameters` and, in `imported`, the origin.
     """
     version = ModelVersion(
         model_name=model,
@@ -164,7 +117,7 @@ def find_version(session: Session, name: str, number: int) -> ModelVersion:
 
 
 def version_of_checkpoint(session: Session, checkpoint_id: str) -> ModelVersion | None:
-    """Return a version that was made from this checkpoint, under any name."""
+    """Return a version of this checkpoint, of any model."""
     query = select(ModelVersion).where(ModelVersion.checkpoint_id == checkpoint_id).limit(1)
     return session.scalars(query).one_or_none()
 
@@ -185,7 +138,7 @@ def version_numbers(session: Session, name: str) -> list[int]:
 
 def newest_versions(session: Session, names: list[str]) -> dict[str, int]:
     """Return the latest version of each of these models that has any."""
-    # One look into the index for each model, where GROUP BY would read all versions of them.
+    # One search in the index for each model, because GROUP BY would read all their versions.
     newest = select(func.max(ModelVersion.version)).where(ModelVersion.model_name == Model.name)
     query = select(Model.name, newest.scalar_subquery()).where(Model.name.in_(names))
     return {name: version for name, version in session.execute(query) if version is not None}
@@ -201,7 +154,7 @@ def aliases_of(session: Session, names: list[str]) -> dict[str, dict[str, int]]:
     return found
 
 
-# ---- what to predict with ------------------------------------------------------------------------
+# ---- targets of predictions ----------------------------------------------------------------------
 
 
 def target_of_model(session: Session, name: str) -> Target:
@@ -234,7 +187,7 @@ def target_of_alias(session: Session, name: str, alias: str) -> Target:
 
 
 class ModelUnavailable(InputUnavailable):
-    """The stored model is damaged and is not used: predict with another one or train again."""
+    """The stored model is damaged: predict with another model or train again."""
 
     code = "checkpoint_corrupt"
 
@@ -244,11 +197,99 @@ def fetch_model(site: Site, sha256: str, scratch: Path) -> Path:
     try:
         return site.blobs.fetch(sha256, scratch)
     except BlobCorrupt as error:
-        logger.error("checkpoint_corrupt", reason=str(error))  # noqa: TRY400  the reason says it all
+        logger.error("checkpoint_corrupt", reason=str(error))  # noqa: TRY400  the reason is enough
         raise ModelUnavailable from error
 
 
-# ---- taking back ---------------------------------------------------------------------------------
+# ---- proofs --------------------------------------------------------------------------------------
+
+
+def submit(session: Session, model: str, version: int) -> Proof:
+    """Queue the proof of a version that this transaction adds."""
+    proof = Proof(id=new_id("proof"), model_name=model, model_version=version)
+    return life.enqueue(session, proof)
+
+
+def of_versions(session: Session, model: str, numbers: Collection[int]) -> dict[int, Proof]:
+    """Return the proofs of these versions of a model, by number."""
+    query = select(Proof).where(Proof.model_name == model, Proof.model_version.in_(numbers))
+    return {proof.model_version: proof for proof in session.scalars(query)}
+
+
+def verdict(proof: Proof | None) -> Verdict:
+    if proof is None or proof.state not in life.TERMINAL:
+        return "pending"
+    return "passed" if proof.state == "succeeded" else "failed"
+
+
+def pending(session: Session, model: str, numbers: Collection[int]) -> Proof | None:
+    """Return a proof of one of these versions that has not ended."""
+    found = of_versions(session, model, numbers).values()
+    return next((proof for proof in found if verdict(proof) == "pending"), None)
+
+
+def check_passed(session: Session, model: str, numbers: Collection[int]) -> None:
+    """Raise Conflict if one of these versions is not verified."""
+    found = of_versions(session, model, numbers)
+    for number in sorted(numbers):
+        proof = found.get(number)
+        found_verdict = verdict(proof)
+        if found_verdict == "passed":
+            continue
+        version = f"version {number} of {model!r}"
+        detail = (
+            f"The export of {version} is not verified yet: try again in a moment. The verification"
+            " needs a running worker."
+        )
+        if found_verdict == "failed":
+            reason = proof.error["detail"] if proof and proof.error else ""
+            detail = (
+                f"The export verification of {version} has failed, so no alias may point to it."
+                f" {reason} To verify it again, register its checkpoint, or import its bundle, again."
+            )
+        headers = {"Retry-After": RETRY_S} if found_verdict == "pending" else None
+        raise Conflict(
+            detail, code="proof_not_passed", headers=headers, version=number, proof=found_verdict
+        )
+
+
+# ---- lineage -------------------------------------------------------------------------------------
+
+
+def training_of(session: Session, row: ModelVersion) -> dict[str, Any]:
+    """Return the run, the dataset and the configuration of a version as JSON."""
+    return {
+        "model": row.model_name,
+        "version": row.version,
+        "created_at": row.created_at.isoformat(),
+        "config": row.config,
+        "metrics": row.metrics,
+        "parameters": row.parameters,
+        **(_origin(session, row) if row.imported is None else _former(row.imported)),
+    }
+
+
+def _origin(session: Session, row: ModelVersion) -> dict[str, Any]:
+    if row.dataset_id is None:
+        return {"run": row.run_id, "dataset": None}
+    dataset = session.get(Dataset, row.dataset_id)
+    read = session.get(DatasetVersion, (row.dataset_id, row.dataset_version))
+    source = {
+        "id": row.dataset_id,
+        "version": row.dataset_version,
+        "name": dataset and dataset.name,
+        "rows": read and read.rows,
+        "sha256": dataset and dataset.sha256,
+    }
+    return {"run": row.run_id, "dataset": source}
+
+
+def _former(imported: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the earlier origin of an imported model."""
+    return {"run": imported.get("run"), "dataset": imported.get("dataset")}
+
+
+# ---- deleting ------------------------------------------------------------------------------------
 
 
 def unregister(session: Session, name: str, number: int) -> None:
@@ -296,7 +337,7 @@ def _check_unused(session: Session, **reads: str | int) -> None:
 
 
 def changed(session: Session, name: str) -> None:
-    """Make every process read this model again. Each transaction that changes a model calls it.
+    """Make every process read this model again. Each transaction that changes a model calls this.
 
     The row with an empty name is a global lock: writers commit one at a time, so revisions become
     visible in order.
@@ -337,36 +378,3 @@ def _insert(session: Session, table: type[SqlTable]) -> postgresql.Insert | sqli
 def _no_version(session: Session, name: str, number: int) -> NotFound:
     find_model(session, name)
     return NotFound(f"The model {name!r} has no version {number}.")
-
-
-def training_of(session: Session, row: ModelVersion) -> dict[str, Any]:
-    """Return the run, the dataset and the configuration of a version as JSON."""
-    return {
-        "model": row.model_name,
-        "version": row.version,
-        "created_at": row.created_at.isoformat(),
-        "config": row.config,
-        "metrics": row.metrics,
-        "parameters": row.parameters,
-        **(_origin(session, row) if row.imported is None else _former(row.imported)),
-    }
-
-
-def _origin(session: Session, row: ModelVersion) -> dict[str, Any]:
-    if row.dataset_id is None:
-        return {"run": row.run_id, "dataset": None}
-    dataset = session.get(Dataset, row.dataset_id)
-    read = session.get(DatasetVersion, (row.dataset_id, row.dataset_version))
-    source = {
-        "id": row.dataset_id,
-        "version": row.dataset_version,
-        "name": dataset and dataset.name,
-        "rows": read and read.rows,
-        "sha256": dataset and dataset.sha256,
-    }
-    return {"run": row.run_id, "dataset": source}
-
-
-def _former(imported: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the earlier origin of an imported model."""
-    return {"run": imported.get("run"), "dataset": imported.get("dataset")}
