@@ -1,6 +1,6 @@
 """The server's commands: `python -P -m service serve | worker | migrate | keys | doctor | openapi`.
 
-Each command loads only what it needs: the worker no web framework, the API no supervisor.
+Each command loads only its own modules: the worker no web framework, the API no supervisor.
 """
 
 import argparse
@@ -33,18 +33,18 @@ from service.storage.database import (
 )
 
 PREFIX = "DESCENT_"
-#: variables that are no settings: the client's, and the one that tests break the service with
+#: variables that are not settings: the client's, and the one with which tests cause failures
 OTHERS = frozenset({"DESCENT_URL", failpoints.VARIABLE})
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
-    """Return the settings; raise ValueError that names the variable that is wrong."""
+    """Return the settings; raise a ValueError that names the wrong variable."""
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     for name in environment:
         if name.startswith(PREFIX) and name not in known | OTHERS:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f" Did you mean {near[0]}?" if near else ""
-            raise ValueError(f"{name} is no setting.{hint} `--help` lists them all.")
+            raise ValueError(f"{name} is not a setting.{hint} `--help` lists all settings.")
     try:
         return Settings()
     except ValidationError as error:
@@ -55,7 +55,7 @@ def _sentence(item: Mapping[str, object]) -> str:
     place = item["loc"]
     name = PREFIX + str(place[0]).upper() if isinstance(place, tuple) and place else "settings"
     message = str(item["msg"]).removeprefix("Value error, ")
-    # A key that is refused must not be shown.
+    # A refused key must not be shown.
     got = "" if "KEY" in name or name == "settings" else f", got {item['input']!r}"
     return f"{name}: {message}{got}"
 
@@ -79,14 +79,14 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     serve = commands.add_parser("serve", help="run the API, and one worker beside it")
     serve.add_argument("--no-worker", action="store_true", help="run the API only")
-    worker = commands.add_parser("worker", help="run a worker, which does the jobs of the queue")
-    # Both are for `serve`: standard input wakes the worker, and a descriptor leads to the warm
-    # parent that its attempts are forked from.
+    worker = commands.add_parser("worker", help="run a worker, which does the jobs in the queue")
+    # Only `serve` uses these two: standard input wakes the worker, and the descriptor leads to the
+    # warm parent that forks its attempts.
     worker.add_argument("--stdin-wake", action="store_true", help=argparse.SUPPRESS)
     worker.add_argument("--warm", type=int, help=argparse.SUPPRESS)
     migrate = commands.add_parser("migrate", help="bring the database schema up to date")
     migrate.add_argument("--json", action="store_true", help="print JSON")
-    commands.add_parser("doctor")  # without help: `descent doctor` is for people
+    commands.add_parser("doctor")  # without help, because people use `descent doctor`
     commands.add_parser("openapi", help="print the description of the API")
     actions = commands.add_parser("keys", help="API keys").add_subparsers(
         dest="action", required=True

@@ -1,4 +1,4 @@
-"""Puts the service together: the only place where the parts meet."""
+"""Puts the API together: the only place where its rooms meet."""
 
 import json
 import threading
@@ -59,17 +59,17 @@ API = "/api/v1"
 logger = structlog.get_logger(__name__)
 
 
-def _nobody() -> None:
-    """Wake no supervisor: there is none on this machine, and others look for themselves."""
+def _wake_none() -> None:
+    """Do nothing: this machine has no supervisor, and those of others poll."""
 
 
 class Service(FastAPI):
-    """The framework's application, behind the routes that are answered without it."""
+    """The framework's application, behind the hot routes, which answer without the framework."""
 
     hot: HotRoutes
 
     def at_once(self, scope: Scope) -> Compute | None:
-        """Return what answers a request without a task once its body is there, if anything does."""
+        """Return the function that answers a request at once when its body is complete, if any."""
         return self.hot.at_once(scope)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -83,13 +83,13 @@ class Service(FastAPI):
 def create_app(
     settings: Settings,
     engine: Engine,
-    wake: Callable[[], None] = _nobody,
+    wake: Callable[[], None] = _wake_none,
     news: int | None = None,
 ) -> FastAPI:
     """Return the service. Its database must have the newest schema; it disposes of the engine.
 
-    `wake` wakes the worker of this machine, which writes a byte to the pipe `news` in turn when
-    a job has changed.
+    `wake` wakes the worker of this machine. The worker writes a byte to the pipe `news` when a job
+    has changed.
     """
     app = Service(
         title="descent",
@@ -107,7 +107,7 @@ def create_app(
     database.ring_on_commit(engine, _ring(watcher, wake))
     keys = KeyRing(engine, settings)
     telemetry = Telemetry(RunCounts(engine), inference.traffic)
-    # Each room says which of these its routes depend on.
+    # The dependencies of each room read the values that it needs.
     state = app.state
     state.settings, state.engine, state.blobs, state.scratch = settings, engine, blobs, scratch
     state.keys, state.telemetry = keys, telemetry
@@ -157,7 +157,7 @@ def _ring(watcher: Watcher, wake: Callable[[], None]) -> database.Ring:
 
 
 def _prepare(uploads: Path) -> None:
-    """Do what the first request need not wait for."""
+    """Start the sandbox and remove old files, so that the first request need not wait."""
     sandbox.warm()
     remove_leftovers(uploads)
 
@@ -208,9 +208,9 @@ def _add_routes(app: FastAPI) -> None:
 
 @cache
 def common_routes() -> list[BaseRoute]:
-    """Return the routes that all services of this process have in common.
+    """Return the routes, which all services of this process share.
 
-    FastAPI looks into all of them at the first request, which takes a tenth of a second.
+    FastAPI prepares all of them at the first request, which takes a tenth of a second.
     """
     table = APIRouter(generate_unique_id_function=_name_of)
     for each in (system.root, pages.pages, oip.router, invocations.router):
@@ -261,7 +261,7 @@ async def _on_fault(request: Request, error: Exception) -> Response:
 
 
 async def _on_http_exception(request: Request, error: HTTPException) -> Response:
-    # The router found no route, so no route asked for the key.
+    # The router found no route, so no route has checked the key.
     try:
         await authenticate(request)
     except ServiceError as refused:
@@ -272,7 +272,7 @@ async def _on_http_exception(request: Request, error: HTTPException) -> Response
 
 
 def _methods(request: Request) -> set[str]:
-    """Return the methods of all routes at this path; the router names those of the first only."""
+    """Return the methods of all routes at this path; the router knows only the first route's."""
     found: set[str] = set()
     path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
     for context in iter_route_contexts(request.app.routes):

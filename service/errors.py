@@ -31,7 +31,7 @@ from typing import Any, Literal
 
 from descent.codes import ErrorCode
 
-#: the causes of the death of a process that are told apart
+#: the causes of the death of a process
 DeathCode = Literal["worker_lost", "out_of_memory", "stalled"]
 
 
@@ -48,12 +48,13 @@ class ServiceError(Exception):
         code: ErrorCode | None = None,
         errors: list[dict[str, Any]] | None = None,
         headers: dict[str, str] | None = None,
-        **fields: Any,  # noqa: ANN401  extension members of an RFC 9457 problem
+        **fields: object,
     ) -> None:
         self.detail = detail or type(self).__doc__ or ""
         self.code = code or type(self).code
         self.errors = errors or []
         self.headers = headers or {}
+        #: extension members of the RFC 9457 problem
         self.fields = fields
         super().__init__(self.detail)
 
@@ -86,7 +87,7 @@ class Unauthorized(ServiceError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(
-            f"{reason}: send `Authorization: Bearer <key>` with a key that is valid.",
+            f"{reason}: send `Authorization: Bearer <key>` with a valid key.",
             headers={"WWW-Authenticate": 'Bearer realm="descent"'},
         )
 
@@ -155,7 +156,7 @@ class Invalid(ServiceError):
 
 
 def invalid_at(pointer: str, code: ErrorCode, detail: str) -> Invalid:
-    """Return the error about one place of a request: a JSON pointer into the body or `/query`."""
+    """Return the error of one place in a request: a JSON pointer into the body or `/query`."""
     return Invalid(detail, code=code, errors=[field_error(pointer, code, detail)])
 
 

@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line on stderr, ours and the libraries' alike. Never a key or a body."""
+"""Logs: one JSON object a line on stderr, from us and from libraries. Never a key or a body."""
 
 import asyncio
 import json
@@ -24,9 +24,9 @@ _access = logging.getLogger("service.access")
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """Writes records, and lines that are rendered already: all those of a moment together.
+    """Writes records, and rendered lines, of which it writes several together.
 
-    To write is a call of the system, and another thread may take the interpreter meanwhile.
+    Each write is a system call, during which another thread may take the interpreter.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -34,7 +34,7 @@ class _Handler(logging.StreamHandler[TextIO]):
         self._lines: list[str] = []
 
     def add(self, line: str) -> None:
-        """Have a line written before the event loop waits again; without a loop at once."""
+        """Write a line before the event loop waits again; without a loop, at once."""
         self.acquire()
         self._lines.append(line)
         is_first = len(self._lines) == 1
@@ -46,7 +46,7 @@ class _Handler(logging.StreamHandler[TextIO]):
                 self.flush()
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.flush()  # what was logged earlier stands above it
+        self.flush()  # keeps the order of lines
         super().emit(record)
 
     def flush(self) -> None:
@@ -57,7 +57,7 @@ class _Handler(logging.StreamHandler[TextIO]):
                 self.stream.write("\n".join([*lines, ""]))
             super().flush()
         except (OSError, ValueError):
-            pass  # nobody is refused because the log is full or gone
+            pass  # a full or closed log must not fail requests
         finally:
             self.release()
 
@@ -66,15 +66,15 @@ class _Handler(logging.StreamHandler[TextIO]):
         super().close()
 
 
-def access(request_id: str, **fields: Any) -> None:  # noqa: ANN401  what JSON can say
-    """Log a request. There is one such line for each, so it is written without structlog."""
+def access(request_id: str, **fields: object) -> None:
+    """Log a request. Each request needs this line, so it bypasses structlog, which is slower."""
     if not _access.isEnabledFor(logging.INFO):
         return
     fields["event"], fields["request_id"] = "request", request_id
     fields["level"], fields["logger"] = "info", _access.name
     fields["timestamp"] = datetime.now(UTC)
     line = orjson.dumps(fields, option=orjson.OPT_UTC_Z)
-    # Lines are ASCII, whatever the stream is; signs that could steer a terminal are escaped anyway.
+    # Lines are ASCII, so that every stream can hold them; JSON escapes control characters.
     text = line.decode() if line.isascii() else json.dumps(orjson.loads(line))
     for handler in logging.root.handlers:
         if isinstance(handler, _Handler):
@@ -82,7 +82,7 @@ def access(request_id: str, **fields: Any) -> None:  # noqa: ANN401  what JSON c
 
 
 def configure(level: str, stream: TextIO | None = None) -> None:
-    """Send all logs of this process to stderr, or to `stream`. To be called once, at its start."""
+    """Send all logs of this process to stderr, or to `stream`. Call this once, at its start."""
     structlog.configure(
         processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -100,7 +100,7 @@ def configure(level: str, stream: TextIO | None = None) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
-    # The access line is ours; migrations say at "info" what `migrate` reports itself.
+    # `access` replaces uvicorn's line, and `migrate` reports migrations itself.
     logging.getLogger("uvicorn.access").disabled = True
     for name in ("alembic", "uvicorn"):
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.root.level))

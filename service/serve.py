@@ -29,18 +29,18 @@ from service.work import KINDS
 from service.worker.launch import WarmProcess
 
 STOP_S = 9.5  # seconds within which everything has ended after SIGTERM
-#: Seconds after which a thread hands the interpreter on to a thread that waits for it. Threads wait
-#: for it after each answer of the database: with Python's 5 ms a busy API would need half a second
-#: to move an alias, and to notice that another process has moved one.
+#: Seconds after which a thread gives the interpreter to a waiting thread. Threads wait for it after
+#: each answer of the database: with Python's 5 ms a busy API would take half a second to move an
+#: alias, and to notice a move by another process.
 SWITCH_S = 0.001
-#: Settings of glibc's malloc: two heaps for all threads, and pages of their own for large blocks.
+#: Settings of glibc's malloc: two heaps for all threads, and separate pages for large blocks.
 #: Without them, models that enter and leave the cache fragment one heap per thread.
 M_ARENA_MAX, HEAPS = -8, 2
 M_MMAP_THRESHOLD, LARGE = -3, 256 * 1024  # bytes
 LOCK = "service.lock"  # in the data folder; holds the number of the process
-FIRST_WAIT = 0.5  # seconds before the second start after quick deaths; doubled with each one
-LONGEST_WAIT = 30.0
-LIVED = 10.0  # seconds; a worker that dies sooner has died quickly
+FIRST_WAIT = 0.5  # seconds before the start after the second quick death; doubled with each one
+LONGEST_WAIT = 30.0  # seconds
+LIVED = 10.0  # seconds; a worker that dies sooner died quickly
 WORKER = (sys.executable, "-P", "-m", "service", "worker", "--stdin-wake", "--warm")
 
 log = structlog.get_logger("serve")
@@ -50,14 +50,14 @@ class WorkerProcess:
     """The supervisor's process, started again at once when it dies.
 
     Its standard input is a pipe: a byte wakes it, and the end of the pipe means that this process
-    has ended. The warm parent of its attempts belongs to this process, and so survives it.
-    Its standard output is a pipe too: each byte means that a job has changed.
+    has ended. Its standard output is a pipe too: each byte means that a job has changed. The warm
+    parent of its attempts belongs to this process, and so survives a death of the supervisor.
     """
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._warm: WarmProcess | None = None
-        #: The end that is read, and the one that each worker writes to.
+        #: the ends of a pipe: this process reads from `news`, each worker writes to `_output`
         self.news, self._output = os.pipe()
         os.set_blocking(self.news, False)
         self._is_stopping = threading.Event()
@@ -73,15 +73,15 @@ class WorkerProcess:
         try:
             os.write(process.stdin.fileno(), b"\n")
         except (OSError, ValueError):
-            return  # the pipe is full, so it will wake; or it has died, and the next one looks
+            return  # the pipe is full, so it will wake; or it has died, and the next one polls
 
     def ask_to_stop(self) -> None:
-        """Tell it to save the places of its jobs and to end."""
+        """Order it to save the progress of its jobs and to end."""
         self._is_stopping.set()
         self._send(signal.SIGTERM)
 
     def hurry(self) -> None:
-        """Tell it to end at once, without saving."""
+        """Order it to end at once, without saving."""
         self._is_stopping.set()
         self._send(signal.SIGQUIT)
 
@@ -101,7 +101,7 @@ class WorkerProcess:
             process.wait()
 
     def _keep(self) -> None:
-        quick = 0  # deaths one after the other
+        quick = 0  # quick deaths in a row
         while not self._is_stopping.is_set():
             began = time.monotonic()
             status = self._run()
@@ -109,7 +109,7 @@ class WorkerProcess:
                 break
             quick = 0 if time.monotonic() - began > LIVED else quick + 1
             wait = wait_before(quick)
-            log.error("the worker died and is started again", status=status, wait_s=wait)
+            log.error("worker died, starting it again", status=status, wait_s=wait)
             self._is_stopping.wait(wait)
         if self._warm is not None:
             self._warm.close()
@@ -128,17 +128,18 @@ class WorkerProcess:
             if process.stdin is not None:
                 os.set_blocking(process.stdin.fileno(), False)
             self._process = process
-            if self._is_stopping.is_set():  # the stop was asked for while it was started
+            if self._is_stopping.is_set():  # the stop was ordered during the start
                 process.terminate()
             return process.wait()
 
 
 def wait_before(quick: int) -> float:
-    """Return the seconds before a worker's next start, after so many quick deaths in a row."""
+    """Return the seconds before a worker's next start, after `quick` quick deaths in a row."""
     return 0.0 if quick < 2 else min(FIRST_WAIT * math.pow(2.0, quick - 2), LONGEST_WAIT)
 
 
 def keep_memory_whole() -> None:
+    """Reduce the fragmentation of memory, if the C library is glibc."""
     with contextlib.suppress(AttributeError, OSError):  # another C library
         library = ctypes.CDLL(None)
         library.mallopt(M_ARENA_MAX, HEAPS)
@@ -149,7 +150,7 @@ def keep_memory_whole() -> None:
 def only_service(settings: Settings) -> Iterator[None]:
     """Hold the lock of an embedded database's data folder; the kernel frees it at our death.
 
-    Raises ValueError where another service holds it.
+    Raises ValueError if another service holds it.
     """
     if not settings.is_embedded:  # several services may share a folder of scratch files
         yield
@@ -171,11 +172,11 @@ def only_service(settings: Settings) -> Iterator[None]:
 
 
 def prepare(settings: Settings) -> Engine:
-    """Migrate the embedded database, or check that another one is migrated; check the keys.
+    """Check the settings, the schema and the keys, and migrate an embedded database.
 
-    Returns its engine.
+    Returns the engine of the database.
     """
-    open_store(settings)  # raises where the URL cannot be used
+    open_store(settings)  # raises ValueError if the URL is not valid
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     settings.scratch_dir.mkdir(exist_ok=True, mode=0o700)
     engine = create_database(settings.resolved_database_url)
@@ -192,7 +193,7 @@ def prepare(settings: Settings) -> Engine:
 
 def _log_copy(copy: Path | None) -> None:
     if copy is not None:
-        log.info("the database was migrated; the old one was kept", copy=str(copy))
+        log.info("database migrated, the old one is kept", copy=str(copy))
 
 
 def main(settings: Settings, *, with_worker: bool) -> None:
@@ -208,20 +209,20 @@ def _serve(settings: Settings, *, with_worker: bool) -> None:
     engine = prepare(settings)
     worker = WorkerProcess()
     app = create_app(settings, engine, worker.wake, worker.news if with_worker else None)
-    # What is loaded by now stays loaded: each search through it for garbage would take a tenth of a
-    # second, in the middle of a request that makes ten thousand rows.
+    # The objects of the imports stay. Garbage collection would spend a tenth of a second on them,
+    # in the middle of a request that makes ten thousand rows.
     gc.freeze()
     listener = listen(settings.host, settings.port)
     url = url_of(listener, settings)
 
     def up() -> None:
         _announce(url)
-        if with_worker:  # only now, because its start would delay ours
+        if with_worker:  # after our own start, which it would delay
             worker.start()
 
     server = Server(app, on_up=up, on_stop=worker.ask_to_stop, on_hurry=worker.hurry)
 
-    # While uvicorn serves, it installs the same handler for them.
+    # uvicorn installs the same handler while it serves.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.handle_exit)
     try:

@@ -173,7 +173,7 @@ class Settings(BaseSettings):
 
     @property
     def blob_dir(self) -> Path | None:
-        """The folder of the blobs; None where the blob store is not a folder."""
+        """The folder of the blobs; None if the blob store is not a folder."""
         if not self.blob_url:
             return self.data_dir.absolute() / "blobs"
         if self.blob_url.startswith("file:///"):
@@ -197,4 +197,4 @@ def version() -> str:
     try:
         return importlib.metadata.version("descent")
     except importlib.metadata.PackageNotFoundError:
-        return "0+unknown"  # run from a source tree that was never installed
+        return "0+unknown"  # a source tree that was never installed

@@ -38,34 +38,6 @@ from service.settings import MIB, Settings, version
 from service.storage.blobs import BlobStore
 from service.storage.database import check_schema, reading, time_of_day
 
-
-def run_states(session: Session) -> dict[str, int]:
-    """Return how many runs are in each state."""
-    rows = session.execute(select(Run.state, func.count()).group_by(Run.state))
-    return {state: number for state, number in rows}  # noqa: C416  a Row is no plain pair to mypy
-
-
-class RunCounts(Collector):
-    """Runs by state, counted when asked."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    def describe(self) -> list[Metric]:
-        return []  # else the registry would count at the start of the process
-
-    def collect(self) -> Iterator[Metric]:
-        runs = GaugeMetricFamily("descent_runs", "Runs by state.", labels=["state"])
-        queue = GaugeMetricFamily("descent_queue_length", "Runs that wait for a worker.")
-        with contextlib.suppress(ServiceError), reading(self._engine) as session:
-            states = run_states(session)
-            for state, number in states.items():
-                runs.add_metric([state], number)
-            queue.add_metric([], states.get("queued", 0))
-        yield runs
-        yield queue
-
-
 SEEN_WITHIN = timedelta(seconds=30)  # three heartbeats of a worker
 #: the settings that limit what a client may send
 LIMITS = (
@@ -94,7 +66,7 @@ async def health() -> schemas.Health:
 @root.get("/readyz", operation_id="get_readiness", responses={503: {"model": schemas.Readiness}})
 @open_route
 async def ready(probes: ProbesDep, response: Response) -> schemas.Readiness:
-    """Say whether the service can serve, part by part."""
+    """Return whether the service can serve, part by part."""
     found = await probes.parts()
     is_ready = all(part.state == "ok" for part in found if part.required)
     response.status_code = 200 if is_ready else 503
@@ -106,7 +78,7 @@ def probes_of(settings: Settings, engine: Engine, blobs: BlobStore) -> Probes:
 
     The engine must not be that of the requests, which can use all of its connections.
     """
-    # Without a worker runs wait in the queue, and everything else is served.
+    # No worker is required: without one, jobs wait in the queue, and all other requests work.
     return Probes(
         Probe("database", "The database", required=True, look=partial(_look_at_database, engine)),
         Probe("blobs", "The blob store", required=True, look=partial(_look_at_blobs, blobs)),
@@ -133,8 +105,8 @@ def _look_at_disk(settings: Settings) -> Found:
             raise StorageUnavailable(f"{folder} cannot be read: {error.strerror}.") from error
         if free < settings.ready_disk_bytes:
             raise StorageFull(
-                f"{folder} has {free // MIB} MiB of free space, and DESCENT_READY_DISK_BYTES"
-                f" asks for {settings.ready_disk_bytes // MIB}: free some."
+                f"{folder} has {free // MIB} MiB of free space, less than the"
+                f" {settings.ready_disk_bytes // MIB} of DESCENT_READY_DISK_BYTES: free some."
             )
     return "ok", None
 
@@ -183,6 +155,33 @@ def metrics(request: Request) -> Response:
     return Response(telemetry.text(), media_type=CONTENT_TYPE)
 
 
+def run_states(session: Session) -> dict[str, int]:
+    """Return how many runs are in each state."""
+    rows = session.execute(select(Run.state, func.count()).group_by(Run.state))
+    return {state: number for state, number in rows}  # noqa: C416  a Row is no plain pair to mypy
+
+
+class RunCounts(Collector):
+    """Runs by state, counted at each request for the metrics."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def describe(self) -> list[Metric]:
+        return []  # otherwise the registry would count at the start of the process
+
+    def collect(self) -> Iterator[Metric]:
+        runs = GaugeMetricFamily("descent_runs", "Runs by state.", labels=["state"])
+        queue = GaugeMetricFamily("descent_queue_length", "Runs that wait for a worker.")
+        with contextlib.suppress(ServiceError), reading(self._engine) as session:
+            states = run_states(session)
+            for state, number in states.items():
+                runs.add_metric([state], number)
+            queue.add_metric([], states.get("queued", 0))
+        yield runs
+        yield queue
+
+
 @api.get("/system", response_model=schemas.System, operation_id="get_system")
 @has_etag
 def system(
@@ -212,7 +211,7 @@ def system(
     operation_id="list_architectures",
 )
 def architectures(page: PageParams, request: Request) -> Response:
-    """List the types of model that a run may ask for."""
+    """List the types of model that a run can train."""
     names, start = list(ARCHITECTURES), 0
     if page.after is not None:
         (start,) = decode_cursor("architectures", page.after, int)

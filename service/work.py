@@ -1,4 +1,4 @@
-"""`worker`: one supervisor in this process, until it is told to stop."""
+"""`worker`: one supervisor in this process, and the kinds of jobs that it does."""
 
 import contextlib
 import os
@@ -21,18 +21,22 @@ from service.worker.launch import LocalLauncher
 from service.worker.machine import found_gpus
 from service.worker.supervisor import Supervisor
 
+#: The order in which a worker looks for jobs. Each kind has its own slots, so that predictions do
+#: not wait for trainings of hours.
 KINDS: tuple[Kind[Any], ...] = (SMALL_PARSES, PARSES, RUNS, BATCHES, PROOFS)
 
 
 def main(settings: Settings, *, stdin_wake: bool, warm: int | None = None) -> None:
     """Run a supervisor until SIGTERM, Ctrl-C or, with `stdin_wake`, the end of standard input.
 
-    With `stdin_wake` each byte on the standard input wakes it, and it writes one to the standard
+    With `stdin_wake` each byte on the standard input wakes it, and it writes a byte to the standard
     output when a job has changed. `warm` is the descriptor of a warm parent's orders; without it
-    the supervisor starts its own.
+    the supervisor starts its own warm parent.
     """
     orders = None if warm is None else socket.socket(fileno=warm)
-    launcher = LocalLauncher([kind.module for kind in KINDS], orders)  # first, for it takes longest
+    launcher = LocalLauncher(
+        [kind.module for kind in KINDS], orders
+    )  # first, because it takes longest
     engine = create_database(settings.resolved_database_url)
     check_schema(engine)
     site = Site(settings, engine, open_store(settings))
@@ -43,8 +47,8 @@ def main(settings: Settings, *, stdin_wake: bool, warm: int | None = None) -> No
         database.ring_on_commit(engine, lambda _channel: _say(news))
 
     def on_stop(_number: int, _frame: FrameType | None) -> None:
-        # A service manager may send SIGTERM to all processes of `serve`, which sends it too. So a
-        # second SIGTERM means haste only to a worker that was started by itself.
+        # A service manager may send SIGTERM to all processes of `serve`, which sends it too.
+        # So only a worker without `serve` hurries at a second SIGTERM.
         if supervisor.is_stopping and not stdin_wake:
             supervisor.hurry()
         supervisor.stop()
@@ -61,5 +65,5 @@ def main(settings: Settings, *, stdin_wake: bool, warm: int | None = None) -> No
 
 
 def _say(news: int) -> None:
-    with contextlib.suppress(OSError):  # it is full, so it will be read; or there is no reader
+    with contextlib.suppress(OSError):  # a full pipe will be read, a closed one has no reader
         os.write(news, b"\n")

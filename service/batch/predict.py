@@ -45,7 +45,7 @@ class BatchAttempt:
     predictor: Predictor
 
     def pulse(self) -> None:
-        """Send a heartbeat if one is due; raise StopOrdered if the supervisor has ordered a stop."""
+        """Send a heartbeat if one is due; raise StopOrdered if the supervisor orders a stop."""
         if self.channel.should_stop():
             raise StopOrdered
         if time.monotonic() - self.channel.sent_at > ALIVE_S:

@@ -245,7 +245,7 @@ def check_passed(session: Session, model: str, numbers: Collection[int]) -> None
             reason = proof.error["detail"] if proof and proof.error else ""
             detail = (
                 f"The export verification of {version} has failed, so no alias may point to it."
-                f" {reason} To verify it again, register its checkpoint, or import its bundle, again."
+                f" {reason} To verify it again, register its checkpoint or import its bundle again."
             )
         headers = {"Retry-After": RETRY_S} if found_verdict == "pending" else None
         raise Conflict(

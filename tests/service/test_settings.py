@@ -8,7 +8,9 @@ from service.settings import Settings
 
 
 def test_a_variable_that_is_no_setting_is_refused_with_the_nearest_one() -> None:
-    with pytest.raises(ValueError, match=r"DESCENT_PROT is no setting\. Did you mean DESCENT_PORT"):
+    with pytest.raises(
+        ValueError, match=r"DESCENT_PROT is not a setting\. Did you mean DESCENT_PORT"
+    ):
         read_settings({"DESCENT_PROT": "1"})
 
 

@@ -39,6 +39,9 @@ READS = (
     "waiting",
     "states",
     "expired",
+    "problem",
+    "explain",
+    "memory_kills",
 )
 WRITERS = ("life", "lifecycle", "metrics", "queue")
 
