@@ -143,7 +143,7 @@ def add_chunk(session: Session, job_id: str, attempt: int, chunk: Chunk, held: H
     last = select(func.max(BatchChunk.number)).where(BatchChunk.batch_id == job_id)
     done = session.scalar(last) or 0
     if chunk.number > done + 1:
-        raise Fenced(f"chunk {chunk.number} of {job_id}, but only {done} are there")
+        raise Fenced(f"chunk {chunk.number} of {job_id}, but the last one is {done}")
     if chunk.number == done + 1:
         session.add(
             BatchChunk(

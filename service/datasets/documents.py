@@ -507,7 +507,7 @@ def _values(file: pq.ParquetFile, place: int, first: int, count: int) -> list[An
 
 
 def _parts(file: pq.ParquetFile, first: int, count: int) -> Iterator[tuple[int, int, int]]:
-    """Yield each row group with some of the rows, and the first and the end of its own rows."""
+    """Yield each row group with some of the rows, and the range of these within it."""
     begin = 0
     for group in range(file.num_row_groups):
         rows = file.metadata.row_group(group).num_rows

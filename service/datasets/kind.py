@@ -40,7 +40,7 @@ class BytesLost(InputUnavailable):
 def claim(
     session: Session, owner: str, lease_s: float, *, only_small: bool = False
 ) -> Parse | None:
-    """Give the next parse to an owner: callers take turns, and the longest wait comes first."""
+    """Give the next parse to an owner; callers take turns, the longest wait first."""
     other = aliased(Parse)
     same = other.caller == Parse.caller
     owned = select(func.count()).where(same, other.state.in_(queue.OWNED)).correlate(Parse)

@@ -200,7 +200,7 @@ class _Sink:
         trace: TracebackType | None,
     ) -> None:
         try:
-            self._file.close()  # writes what is still in its buffer
+            self._file.close()  # writes the rest of its buffer
         except OSError as failure:
             raise _named(failure) from failure
 

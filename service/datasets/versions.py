@@ -143,7 +143,7 @@ def ready_version(session: Session, dataset_id: str, version: int | None) -> Dat
         detail = (
             f"The dataset {dataset_id} has no version {wanted}: its newest is {dataset.version}."
         )
-        # A run is the only thing that may ask for another one than the newest.
+        # Runs and batch predictions name a version in this field.
         raise invalid_at("/dataset/version", "unknown_version", detail)
     return found
 

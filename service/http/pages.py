@@ -35,7 +35,7 @@ PAGE_CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:;"
     " connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
-# Swagger UI sets inline styles and embeds its icons. Everything else must come from this service.
+# Swagger UI sets inline styles and embeds its icons. All other files are from this service.
 DOCS_CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline';"
     " img-src 'self' data:; connect-src 'self'; form-action 'none'; base-uri 'none';"
@@ -58,7 +58,7 @@ _REFERENCE = re.compile(r'"#/components/schemas/([A-Za-z0-9_]+)"')
 #: FastAPI's own error bodies, which our routes never send
 FOREIGN = ("HTTPValidationError", "ValidationError")
 DESCRIPTION = (
-    "Upload a table, train a neural network on it, watch the loss fall, ask for predictions."
+    "Upload a table, train a neural network on it, watch the loss fall, get predictions."
     " Errors are RFC 9457 problems with a stable `code`."
 )
 IDEMPOTENCY_KEY = {

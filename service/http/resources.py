@@ -107,7 +107,7 @@ WriteSession = Annotated[Session, Depends(write_session, scope="function")]
 
 @dataclass(frozen=True)
 class PageRequest:
-    """The part of a list that a request asks for."""
+    """The requested part of a list."""
 
     limit: int
     after: str | None
@@ -156,7 +156,7 @@ class NewestFirst(Generic[Row]):
         *conditions: ColumnElement[bool],
         one_of: OneOf | None = None,
     ) -> Response:
-        """Answer with the page that `page` asks for, of the rows that meet the conditions.
+        """Answer with the requested page of the rows that meet the conditions.
 
         `bodies` makes the bodies of all rows of the page at once, so that no row needs a query of
         its own.

@@ -23,7 +23,7 @@ from service.storage.database import reading
 
 POLL = 0.05  # seconds between two queries for the watched jobs
 POLL_WOKEN = 0.25  # seconds between two queries if notices wake the watcher
-PAUSE = 0.01  # seconds between a query and the next at least, however many notices come
+PAUSE = 0.01  # the fewest seconds between two queries, however many notices arrive
 END_S = 1.0  # seconds that reads may take to end when the service stops
 T = TypeVar("T")
 EventT = TypeVar("EventT", bound=JobEvent)

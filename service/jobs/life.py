@@ -91,12 +91,12 @@ def users_of(session: Session, **reads: str | int) -> dict[type[Job], list[str]]
     return found
 
 
-def in_use(users: dict[type[Job], list[str]], what: str) -> Conflict:
+def in_use(users: dict[type[Job], list[str]], noun: str) -> Conflict:
     """Return the error that names the unfinished jobs that need a resource."""
     table, ids = next(iter(users.items()))
     lists: dict[str, Any] = {each.plural: found[:100] for each, found in users.items()}
     return Conflict(
-        f"{len(ids)} unfinished {table.noun}s need {what}, such as {ids[0]}: cancel them or wait"
+        f"{len(ids)} unfinished {table.noun}s need {noun}, such as {ids[0]}: cancel them or wait"
         " until they are finished.",
         code="in_use",
         **lists,

@@ -80,7 +80,7 @@ def list_aliases(
 def get_alias(
     request: Request, response: Response, session: ReadSession, pointer: PointerDep
 ) -> schemas.Alias | Response:
-    """Read what an alias points to."""
+    """Read an alias: the versions to which it points."""
     row = versions.find_alias(session, *pointer)
     return cached(request, response, _alias(row), _etag(row))
 

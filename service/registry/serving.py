@@ -30,7 +30,7 @@ class Serving(Protocol):
         ...
 
     def told(self, name: str, version: int) -> None:
-        """Load a version before its first use, because a client now knows it."""
+        """Note that a client now knows this version, so that it is loaded before it is used."""
         ...
 
     def warm(self, sha256: str) -> None:

@@ -164,7 +164,7 @@ def translated_errors() -> Iterator[None]:
     """Turn errors of the database into errors of the service."""
     try:
         yield
-    # SQLite's own error comes from the listener that configures a new connection.
+    # The listener that configures a new connection raises SQLite's own error.
     except (DBAPIError, PoolTimeout, sqlite3.DatabaseError) as error:
         raise _translate(error) from error
     except OSError as error:

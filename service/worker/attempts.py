@@ -84,7 +84,7 @@ def clear_scratch(
             shutil.rmtree(folder, ignore_errors=True)
 
 
-# ---- writing what the process reports -----------------------------------------------------------
+# ---- writing messages and deaths ----------------------------------------------------------------
 
 
 def write(site: Site, attempt: Attempt, message: Message) -> None:
@@ -138,7 +138,7 @@ def _store(site: Site, attempt: Attempt, message: FileMessage, point: str) -> bo
             attempt.kind.write(session, tenure, message, held)
             references.keep(session, held)
             reach(f"{point}.written")
-    except BlobCorrupt as error:  # the file is not what the process wrote
+    except BlobCorrupt as error:  # the file has other bytes than the process wrote
         with writing(site.engine) as session:
             life.crashed(session, tenure.job_id, tenure.attempt, str(error))
         attempt.is_settled = True
