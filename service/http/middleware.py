@@ -215,7 +215,7 @@ def _is_same(origin: str, host: str) -> bool:
 
 
 class Telemetry:
-    """The metrics of one service, with their own registry, because a process can hold two services."""
+    """The metrics of one service, with their own registry: a process can hold two services."""
 
     def __init__(self, *others: Collector) -> None:
         self._registry = CollectorRegistry()
