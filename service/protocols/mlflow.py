@@ -50,7 +50,7 @@ def read(document: Mapping[str, Any], inputs: Names, max_rows: int) -> bodies.Ro
         raise invalid_at(
             f"/{tables[1]}",
             "unknown_field",
-            f"Send one of {bodies.told(list(TABLES))}, got {bodies.told(tables)}.",
+            f"Send one of {bodies.quoted(list(TABLES))}, got {bodies.quoted(tables)}.",
         )
     for name in document:
         if name not in TABLES and name != PARAMS:
@@ -126,7 +126,7 @@ def _from_items(items: Any, inputs: Names, max_rows: int, field: str) -> bodies.
         return _from_lists(items, inputs, max_rows, f"/{field}")
     if items and len(inputs) != 1:
         detail = (
-            f"A row of {field} should have a value for each of {bodies.told(inputs)}, got "
+            f"A row of {field} should have a value for each of {bodies.quoted(inputs)}, got "
             f"{str(items[0])[:60]!r}."
         )
         raise invalid_at(f"/{field}/0", "wrong_shape", detail)

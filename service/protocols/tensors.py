@@ -173,7 +173,7 @@ def read(asked: TensorBody, features: Features, max_rows: int) -> bodies.Rows:
 
 
 def unknown(name: str, known: list[str], pointer: str) -> Invalid:
-    detail = f"There is no tensor {name[:60]!r}: the model has {bodies.told(known)}."
+    detail = f"There is no tensor {name[:60]!r}: the model has {bodies.quoted(known)}."
     return invalid_at(pointer, "unknown_tensor", detail)
 
 

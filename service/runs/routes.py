@@ -141,7 +141,7 @@ class RunLook:
             run = lifecycle.get(session, run_id)
             body = representation.run_body(session, run)
         if made := body["model"]:
-            self.serving.told(made["name"], made["version"])
+            self.serving.expect_requests(made["name"], made["version"])
         return body, run.event_seq
 
 
