@@ -164,7 +164,7 @@ def from_columns(columns: Any, max_rows: int, field: str) -> Rows:  # noqa: ANN4
 
 
 def from_ndjson(content: bytes, max_rows: int) -> Rows:
-    """Read one JSON object per line. A line that is not an object gets an error; others are read."""
+    """Read one JSON object per line. Lines that are not objects get errors; others are read."""
     rows: list[dict[str, Any]] = []
     unreadable: dict[int, dict[str, str]] = {}
     for line in content.splitlines():

@@ -1,7 +1,7 @@
-"""The bodies that MLflow's clients send to a scoring server, and the answers that they expect.
+"""Reads the bodies that MLflow's clients send to a scoring server, and writes MLflow's answers.
 
-Knows how these tables are written, not what they mean. Where a table names no columns, they are
-the model's, in the order of its signature.
+Parses the formats but does not check values. A table without column names has the model's columns,
+in the order of its signature.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ from service.predict import bodies
 from service.predict.answers import remarks
 from service.predict.bodies import Answer
 
-#: what MLflow's models may take beside a table, and ours have no use for
+#: the field for inference parameters of MLflow's models, which Descent ignores
 PARAMS = "params"
 PARAMS_IGNORED = make_warning("params_ignored", "the model takes no params: they are ignored")
 
@@ -26,7 +26,7 @@ Reader: TypeAlias = Callable[[Any, Names, int], bodies.Rows]
 
 
 def parse(content: bytes) -> Any:  # noqa: ANN401  JSON may hold anything
-    """Return a JSON document. NaN is missing in a body of MLflow's, and refused in any other."""
+    """Return a JSON document. NaN is a missing value in MLflow's bodies and an error in others."""
     literals: dict[str, None] = {}
 
     def constant(name: str) -> float | None:
@@ -62,15 +62,15 @@ def read(document: Mapping[str, Any], inputs: Names, max_rows: int) -> bodies.Ro
 
 
 def to_json(named: Mapping[str, Any], rows: Sequence[Answer], notes: Sequence[Any] = ()) -> bytes:
-    """Write plain values; several targets are an object each, as a table's rows are in MLflow.
+    """Return an answer with plain values; with several targets, one object per row as in MLflow.
 
-    What there is to say of rows is beside them: null has its reason in `errors`.
+    `warnings` and `errors` stand beside the values: the reason for a null is in `errors`.
     """
     warnings = remarks([list(map(_hashable, row.get("warnings", ()))) for row in rows], dict)
     errors = remarks([[_hashable(row["error"])] if "error" in row else [] for row in rows], dict)
-    told = {"warnings": [*notes, *warnings], "errors": errors}
+    problems = {"warnings": [*notes, *warnings], "errors": errors}
     answer = {**named, "predictions": [row["value"] for row in rows]}
-    return orjson.dumps(answer | {name: found for name, found in told.items() if found})
+    return orjson.dumps(answer | {name: found for name, found in problems.items() if found})
 
 
 def _hashable(problem: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
@@ -108,7 +108,7 @@ def _inputs(table: Any, inputs: Names, max_rows: int) -> bodies.Rows:  # noqa: A
     return bodies.from_columns(columns, max_rows, "inputs")
 
 
-#: the field of a body → what reads the table in it
+#: field of a body → the reader of its table
 TABLES: Mapping[str, Reader] = {
     "dataframe_split": _split,
     "dataframe_records": _records,
@@ -134,7 +134,7 @@ def _from_items(items: Any, inputs: Names, max_rows: int, field: str) -> bodies.
 
 
 def _from_lists(rows: Any, names: Names, max_rows: int, at: str) -> bodies.Rows:  # noqa: ANN401  what a client sent
-    """Read rows that are lists of cells. One with more or fewer costs only itself."""
+    """Read rows that are lists of cells. A row of the wrong length gets an error."""
     if not isinstance(rows, list):
         raise invalid_at(at, "wrong_type", f"{at} should be a list of rows.")
     bodies.check_count(len(rows), max_rows)
@@ -160,7 +160,7 @@ def _unreadable(row: Any, names: Names) -> dict[str, str]:  # noqa: ANN401  what
 
 
 def _flat(values: Any) -> Any:  # noqa: ANN401  what a client sent
-    """Return the scalars of a tensor that stands upright, such as [[1], [2]]."""
+    """Return the scalars of a tensor with one column, such as [[1], [2]]."""
     if isinstance(values, list) and any(type(value) is list for value in values):
         return [
             value[0] if isinstance(value, list) and len(value) == 1 else value for value in values
