@@ -212,7 +212,7 @@ def _ragged(lengths: dict[str, int], field: str) -> Invalid:
         field_error(
             f"/{field}{pointer(name)}",
             "ragged_columns",
-            f"{name[:60]!r} has {length} values where {first[:60]!r} has {count}",
+            f"{name[:60]!r} has {length} values, but {first[:60]!r} has {count}",
         )
         for name, length in lengths.items()
         if length != count
@@ -246,7 +246,7 @@ def from_csv(content: bytes, inputs: Inputs, max_rows: int, delimiter: str = ","
         row = cells or [""]
         if len(row) != len(header):
             unreadable[len(table)] = row_error(
-                "ragged_row", f"The row has {len(row)} cells where the header has {len(header)}."
+                "ragged_row", f"The row has {len(row)} cells, but the header has {len(header)}."
             )
             row = [""] * len(header)
         table.append(row)

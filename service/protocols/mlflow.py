@@ -155,7 +155,7 @@ def _unreadable(row: Any, names: Names) -> dict[str, str]:  # noqa: ANN401  what
     if not isinstance(row, list):
         detail = f"The row must be a list of cells, got {str(row)[:60]!r}."
         return bodies.row_error("malformed_row", detail)
-    detail = f"The row has {len(row)} cells where there are {len(names)} columns."
+    detail = f"The row has {len(row)} cells for {len(names)} columns."
     return bodies.row_error("ragged_row", detail)
 
 
