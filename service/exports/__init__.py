@@ -1,1 +1,1 @@
-"""Bundles and ONNX files of model versions, and the import of bundles."""
+"""Exports of model versions as bundles and ONNX files, and imports of bundles."""

@@ -1,6 +1,7 @@
 """Exports a checkpoint to a bundle or ONNX, and imports bundles, in a confined process.
 
-A forged bundle has the limits of an upload's parser, and a large export delays no prediction.
+A malicious bundle is bound by the limits of an upload's parser, and a large export does not delay
+predictions.
 """
 
 import json
@@ -39,7 +40,7 @@ def pack(task: Task) -> dict[str, Any]:
 
 
 def _bundle(source: Path, folder: Path, options: dict[str, Any]) -> dict[str, Any]:
-    return _told(bundle.write(folder / EXPORTED, source, options["training"]))
+    return _written(bundle.write(folder / EXPORTED, source, options["training"]))
 
 
 def _onnx(source: Path, folder: Path, options: dict[str, Any]) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def _import(source: Path, folder: Path, options: dict[str, Any]) -> dict[str, An
     _check_text(found)
     _predictor, written = bundle.to_predictor(found, folder / IMPORTED)
     training = found.training
-    return _told(written) | {
+    return _written(written) | {
         "signature": _signature(found),
         "parameters": _parameters(found),
         "metrics": training.metrics,
@@ -63,7 +64,7 @@ def _import(source: Path, folder: Path, options: dict[str, Any]) -> dict[str, An
     }
 
 
-def _told(written: Written) -> dict[str, Any]:
+def _written(written: Written) -> dict[str, Any]:
     return {"sha256": written.sha256, "bytes": written.bytes}
 
 
@@ -73,23 +74,24 @@ def _check_text(found: Bundle) -> None:
     try:
         strict_json(text.encode())
     except BadRequest as error:
-        raise BundleInvalid(f"a member is no strict JSON: {error.detail}") from error
-    told = found.training.model_dump(exclude={"parameters"})  # which each answer about it repeats
-    if len(json.dumps(told)) > MAX_TEXT:
+        raise BundleInvalid(f"a member is not strict JSON: {error.detail}") from error
+    # Each answer about the version repeats these.
+    shown = found.training.model_dump(exclude={"parameters"})
+    if len(json.dumps(shown)) > MAX_TEXT:
         raise BundleInvalid(
             f"the configuration, metrics and lineage take more than {MAX_TEXT} bytes"
         )
     if not isinstance(found.training.config.get("model", {}), dict):
-        raise BundleInvalid("the configuration's model is no object")
+        raise BundleInvalid("the configuration's model is not an object")
 
 
 def _signature(found: Bundle) -> dict[str, Any]:
-    """Return the signature of the model: the copy in the bundle is for readers without Descent."""
+    """Return the signature of the model; the copy in the bundle is for readers without Descent."""
     signature = found.model.features.signature()
     try:
         schemas.Signature.model_validate(signature)
     except ValidationError as error:
-        raise BundleInvalid("the columns have types that no column has") from error
+        raise BundleInvalid("the signature has unknown types of columns") from error
     return signature
 
 
@@ -98,13 +100,13 @@ def _parameters(found: Bundle) -> dict[str, Any] | None:
     model = found.model
     if len(model.net["layers"]) > 1:
         return None
-    told = found.training.parameters
-    if told is not None:
+    stored = found.training.parameters
+    if stored is not None:
         try:
-            PARAMETERS.validate_python(told)
+            PARAMETERS.validate_python(stored)
         except ValidationError as error:
             raise BundleInvalid("the linear model's parameters cannot be read") from error
-        return told
+        return stored
     weights, biases = (model.parameters[f"0.{part}"] for part in ("weight", "bias"))
     line = Line(weights.astype(np.float64), biases.astype(np.float64))
     described = describe_line(model.features, line)

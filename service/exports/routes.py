@@ -1,4 +1,4 @@
-"""The routes of exported files and of imports."""
+"""The routes that export versions and import bundles, and the slots in which packing runs."""
 
 import errno
 import hashlib
@@ -47,14 +47,26 @@ from service.storage.blobs import BlobStore
 from service.storage.database import writing
 
 Format = Literal["bundle", "onnx"]
-TURNS = 2  # transfers at a time: each may take the memory of a parser
-PATIENCE_S = 10.0  # that a request waits for its turn
-TIMEOUT_S = 60.0  # for one; the largest that is allowed takes a few seconds
-EXPORTED, IMPORTED = "exported", "imported"
-#: what the confined process says of a file itself; all else is about its limits
+
+TURNS = 2  # exports and imports at the same time: each may take the memory of a parser
+PATIENCE_S = 10.0  # seconds that a request waits for a slot
+TIMEOUT_S = 60.0  # seconds for one; the largest allowed file takes a few
+EXPORTED, IMPORTED = "exported", "imported"  # names of the files in the folder of the process
+#: codes of errors in the bundle itself; all others mean that the process exceeded its limits
 BUNDLE_CODES = frozenset({"bundle_invalid", "bundle_changed", "bundle_too_new", "golden_mismatch"})
+ZIP, ONNX = "application/zip", "application/octet-stream"
+#: media types that clients send for a ZIP file
+ZIPS = frozenset({ZIP, "application/x-zip-compressed", "application/octet-stream"})
+SUFFIXES: dict[Format, tuple[str, str]] = {"bundle": ("zip", ZIP), "onnx": ("onnx", ONNX)}
+CHUNK = 1024 * 1024  # bytes per read or write
+BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 Folder = Callable[[], AbstractContextManager[File]]
+
+router = strict_route.router()
+
+
+# ---- packing ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -62,12 +74,12 @@ class ImportedBundle:
     """A bundle whose golden rows were verified, and its model as a checkpoint."""
 
     checkpoint: File
-    #: what the version is to say of itself
+    #: the columns of the new version
     document: dict[str, Any]
 
 
 class Transfers:
-    """Makes and reads files, a few at a time. `folder` gives a temporary folder."""
+    """Exports and imports files, TURNS at the same time. `folder` makes a temporary folder."""
 
     def __init__(
         self, settings: Settings, folder: Folder, *, patience_s: float = PATIENCE_S
@@ -110,8 +122,8 @@ class Transfers:
             if refused.code in BUNDLE_CODES or refused.status == 507:
                 raise rejected.as_error(refused) from refused
             raise Invalid(
-                "The bundle cannot be read within the limits of its reader: it is damaged, or made"
-                " to do this.",
+                "The bundle cannot be read within the reader's limits of memory and time: it is"
+                " damaged or malicious.",
                 code="bundle_invalid",
             ) from refused
         lineage = {"sha256": sha256, "descent": document.pop("descent"), **document.pop("training")}
@@ -155,26 +167,17 @@ def options_of(session: Session, row: ModelVersion, kind: Format) -> dict[str, A
     return {"do": kind, "training": training, "schema": SCHEMA, "descent": version("descent")}
 
 
-ZIP, ONNX = "application/zip", "application/octet-stream"
-#: what clients call a ZIP file
-ZIPS = frozenset({ZIP, "application/x-zip-compressed", "application/octet-stream"})
-SUFFIXES: dict[Format, tuple[str, str]] = {"bundle": ("zip", ZIP), "onnx": ("onnx", ONNX)}
-CHUNK = 1024 * 1024  # bytes that are read or written at a time
-BINARY = {"schema": {"type": "string", "format": "binary"}}
-
-router = strict_route.router()
-
-
 def _transfers(request: Request) -> Transfers:
     found: Transfers = request.app.state.transfers
     return found
 
 
 TransfersDep = Annotated[Transfers, Depends(_transfers)]
+
 ModelName = Annotated[Name, Path(description="The name of a model.")]
 
 
-# ---- leaving ------------------------------------------------------------------------------------
+# ---- export -------------------------------------------------------------------------------------
 
 
 @router.get(
@@ -195,8 +198,9 @@ def get_artifact(
         Format,
         Query(
             alias="format",
-            description="`bundle`: a ZIP file that another Descent imports, with a script that "
-            "predicts without any. `onnx`: a graph from the columns' values to the prediction.",
+            description="`bundle`: a ZIP file that another Descent can import, with a script that "
+            "predicts without Descent. `onnx`: a graph from the values of the columns to the "
+            "prediction.",
         ),
     ] = "bundle",
 ) -> Response:
@@ -228,7 +232,7 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
             yield chunk
 
 
-# ---- coming -------------------------------------------------------------------------------------
+# ---- import -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -270,7 +274,7 @@ async def import_version(
     settings: SettingsDep,
     transfers: TransfersDep,
 ) -> Response:
-    """Import a bundle as the next version of a model, if its golden rows predict the same."""
+    """Import a bundle as the next version of a model, if its golden rows give equal predictions."""
     _check_media_type(request)
     with scratch.folder() as folder:
         await run_sync(check_disk, folder, settings.ready_disk_bytes)
@@ -286,7 +290,7 @@ def _check_media_type(request: Request) -> None:
     if given.partition(";")[0].strip().lower() not in ZIPS:
         raise UnsupportedMedia(f"Send the bundle as {ZIP}, got {given[:100]!r}.")
     if (encoding := request.headers.get("content-encoding", "identity")) != "identity":
-        raise UnsupportedMedia(f"A bundle cannot be compressed once more, got {encoding[:40]!r}.")
+        raise UnsupportedMedia(f"A bundle cannot have a Content-Encoding, got {encoding[:40]!r}.")
 
 
 async def _receive(request: Request, path: File) -> str:
@@ -316,7 +320,9 @@ def _write(file: BinaryIO, data: bytes) -> None:
 def _created(session: Session, name: str, number: int) -> Response:
     try:
         body = version_body(versions.find_version(session, name, number), {}, None)
-    except ValidationError as error:  # its metrics, say; nothing is kept that cannot be told
+    except (
+        ValidationError
+    ) as error:  # such as invalid metrics: store only versions that can be shown
         raise Invalid(
             f"The bundle's training.json cannot be read at {error.errors()[0]['loc']}.",
             code="bundle_invalid",

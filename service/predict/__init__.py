@@ -1,4 +1,4 @@
-"""Predictions over HTTP: the native routes, the hot path, cache, batching and formats.
+"""Predictions over HTTP: the native routes, the hot path, cache, batching, formats, explanations.
 
-Reads the registry and changes nothing in it.
+Reads the registry but never writes to it.
 """

@@ -1,4 +1,9 @@
-"""Predictions as a client reads them: strict JSON, or CSV that a spreadsheet does not execute."""
+"""Answers to prediction requests: rows, problems of rows, explanations, formats.
+
+- Formats: strict JSON, NDJSON, CSV without cells that a spreadsheet would execute, Parquet, Arrow.
+- Remarks: the problems of all rows as one list; each problem lists its rows.
+- Explanations: the contribution of each column to each prediction.
+"""
 
 import csv
 import io
@@ -23,23 +28,95 @@ from service.errors import Invalid
 from service.predict import bodies
 from service.predict.bodies import Answer
 
-#: Warnings that a row tells in full: a short request of empty rows for a wide model would
-#: otherwise get an answer ten thousand times its size.
+#: warnings that are listed per row: a short request of empty rows for a wide model would otherwise
+#: get an answer ten thousand times its size
 MAX_WARNINGS = 20
-#: First characters by which a spreadsheet takes a text for a formula.
+MAX_REMARKS = 50  # different problems that are listed per answer; each lists all its rows
+#: first characters that make a spreadsheet treat a text as a formula
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+ARROW_STREAM = "application/vnd.apache.arrow.stream"
+#: media types of answers; the first one is the default
+WRITTEN = (JSON, CSV, NDJSON, PARQUET, ARROW, ARROW_STREAM)
+#: type of a target with classes → Arrow type
+_TYPES = {"number": pa.float64(), "integer": pa.int64(), "boolean": pa.bool_()}
+_PROBLEM = {"column": pa.string(), "code": pa.string(), "detail": pa.string()}
+#: Arrow type of a warning or an error
+PROBLEM = pa.struct(list(_PROBLEM.items()))
+
+Problem = TypeVar("Problem", bound=Hashable)
+Remarks = list[dict[str, Any]]
+
+__all__ = ["ARROW", "ARROW_STREAM", "CSV", "JSON", "NDJSON", "PARQUET", "wanted", "written"]
+
+
+# ---- rows ---------------------------------------------------------------------------------------
 
 
 def answers_of(
     predictions: Sequence[Prediction], unreadable: Mapping[int, dict[str, str]]
 ) -> list[Answer]:
     """Return one object for each row, in order; rows that could not be read have an error."""
-    # Rows share their problems, so each is written out once.
-    told: dict[int, dict[str, str]] = {}
-    found = [_answer(prediction, told) for prediction in predictions]
+    # Rows share their problems, so convert each problem once.
+    written: dict[int, dict[str, str]] = {}
+    found = [_answer(prediction, written) for prediction in predictions]
     for row, error in unreadable.items():
         found[row] = {"value": None, "error": error}
     return found
+
+
+def _answer(prediction: Prediction, written: dict[int, dict[str, str]]) -> Answer:
+    row: Answer = {"value": prediction.value}
+    if prediction.probabilities is not None:
+        row["probabilities"] = prediction.probabilities
+    if prediction.warnings:
+        row["warnings"] = _warnings(prediction.warnings, written)
+    if prediction.error:
+        row["error"] = prediction.error.to_json()
+    return row
+
+
+def _warnings(
+    problems: Sequence[ValueProblem], written: dict[int, dict[str, str]]
+) -> list[dict[str, str]]:
+    found = []
+    for problem in problems[:MAX_WARNINGS]:
+        warning = written.get(id(problem))
+        if warning is None:
+            warning = written[id(problem)] = problem.to_json()
+        found.append(warning)
+    if len(problems) > MAX_WARNINGS:
+        rest = len(problems) - MAX_WARNINGS
+        found.append(make_warning("more", f"{rest} further warnings are not shown"))
+    return found
+
+
+# ---- formats ------------------------------------------------------------------------------------
+
+
+def wanted(accept: str) -> str:
+    """Return the media type of the answer: JSON if the `Accept` header allows it or is empty."""
+    if JSON in accept:
+        return JSON
+    named = [(accept.find(kind), kind) for kind in WRITTEN if kind in accept]
+    return min(named)[1] if named else JSON
+
+
+def written(
+    media_type: str, named: Mapping[str, Any], rows: Sequence[Answer], features: Features
+) -> bytes:
+    """Return the body of the answer in the given format, one prediction per row."""
+    if media_type == JSON:
+        return to_json(named, rows)
+    if media_type == NDJSON:
+        return b"".join(orjson.dumps(row) + b"\n" for row in rows)
+    explained = dict(_explained(rows, features))
+    if media_type == CSV:
+        target = features.target
+        if isinstance(target, ClassTarget):
+            return to_csv(rows, [target.name], target.labels, explained)
+        return to_csv(rows, target.names, [], explained)
+    return _to_file(media_type, _table(named, rows, features, explained))
 
 
 def to_json(named: Mapping[str, Any], rows: Iterable[Answer]) -> bytes:
@@ -52,9 +129,9 @@ def to_csv(
     labels: Sequence[str],
     further: Mapping[str, Sequence[Any]] | None = None,
 ) -> bytes:
-    """Write a line for each row: its values, probabilities, further columns, warnings and error.
+    """Write one line per row: its values, probabilities, further columns, warnings and error.
 
-    One target has the column `value`, several have one `value.<target>` each.
+    A single target has the column `value`; several targets have one column `value.<target>` each.
     """
     further = further or {}
     out = io.StringIO()
@@ -74,38 +151,6 @@ def to_csv(
     return out.getvalue().encode()
 
 
-def _answer(prediction: Prediction, told: dict[int, dict[str, str]]) -> Answer:
-    row: Answer = {"value": prediction.value}
-    if prediction.probabilities is not None:
-        row["probabilities"] = prediction.probabilities
-    if prediction.warnings:
-        row["warnings"] = _warnings(prediction.warnings, told)
-    if prediction.error:
-        row["error"] = prediction.error.to_json()
-    return row
-
-
-def _warnings(
-    problems: Sequence[ValueProblem], told: dict[int, dict[str, str]]
-) -> list[dict[str, str]]:
-    found = []
-    for problem in problems[:MAX_WARNINGS]:
-        warning = told.get(id(problem))
-        if warning is None:
-            warning = told[id(problem)] = problem.to_json()
-        found.append(warning)
-    if len(problems) > MAX_WARNINGS:
-        rest = len(problems) - MAX_WARNINGS
-        found.append(make_warning("more", f"{rest} further warnings are not shown"))
-    return found
-
-
-def _sentence(problem: Mapping[str, str]) -> str:
-    column = problem.get("column")
-    where = f"{column}: " if column else ""
-    return f"{where}{problem['code']}: {problem['detail']}"
-
-
 def _inert(cell: Any) -> Any:  # noqa: ANN401  a value of the target's own type
     if isinstance(cell, bool):
         return "true" if cell else "false"
@@ -114,96 +159,10 @@ def _inert(cell: Any) -> Any:  # noqa: ANN401  a value of the target's own type
     return cell
 
 
-MAX_TOLD = 50  # different problems of one answer; each names all its rows
-
-Problem = TypeVar("Problem", bound=Hashable)
-Remarks = list[dict[str, Any]]
-
-
-def remarks(
-    problems: Sequence[Sequence[Problem]], tell: Callable[[Problem], dict[str, Any]]
-) -> Remarks:
-    """Return the problems of all rows, given by row, in the order in which they appear."""
-    rows: dict[Problem, list[int]] = {}
-    for row, found in enumerate(problems):
-        for problem in found:
-            rows.setdefault(problem, []).append(row)
-    told: Remarks = [
-        tell(problem) | {"rows": places} for problem, places in islice(rows.items(), MAX_TOLD)
-    ]
-    if len(rows) > MAX_TOLD:
-        rest = len(rows) - MAX_TOLD
-        told.append(make_warning("more", f"{rest} further problems are not shown"))
-    return told
-
-
-class ExplanationTooLarge(Invalid):
-    """So many rows cannot be explained in one request."""
-
-    code = "explanation_too_large"
-
-
-def check(predictor: Predictor, rows: int) -> None:
-    """Raise ExplanationTooLarge where it would take too long."""
-    most = most_rows(predictor.features, predictor.stack)
-    if rows > most:
-        raise ExplanationTooLarge(
-            f"At most {most} rows of this model can be explained in a request, got {rows}: "
-            "send them in parts, or without explain=true."
-        )
-
-
-def add(found: Sequence[Answer], predictor: Predictor, rows: bodies.Rows) -> None:
-    """Give each answer that has a value its `explanation`."""
-    features = predictor.features
-    # What is odd about the values is told with the predictions.
-    table = predictor.read(rows.columns, rows.count, Problems(), from_text=rows.is_text)
-    explained = explain(features, predictor.stack, table)
-    several = not isinstance(features.target, ClassTarget) and features.outputs > 1
-    for answer, by_goal in zip(found, explained, strict=True):
-        if answer["value"] is None or not all(map(_is_finite, by_goal.values())):
-            continue
-        told: dict[str, Any] = {goal: each.to_json() for goal, each in by_goal.items()}
-        answer["explanation"] = told if several else next(iter(told.values()))
-
-
-def _is_finite(explanation: RowContributions) -> bool:
-    return math.isfinite(explanation.base + sum(explanation.contributions.values()))
-
-
-__all__ = ["ARROW", "ARROW_STREAM", "CSV", "JSON", "NDJSON", "PARQUET", "wanted", "written"]
-
-ARROW_STREAM = "application/vnd.apache.arrow.stream"
-#: what an answer may be; the first one where a client does not mind
-WRITTEN = (JSON, CSV, NDJSON, PARQUET, ARROW, ARROW_STREAM)
-_TYPES = {"number": pa.float64(), "integer": pa.int64(), "boolean": pa.bool_()}
-_PROBLEM = {"column": pa.string(), "code": pa.string(), "detail": pa.string()}
-PROBLEM = pa.struct(list(_PROBLEM.items()))
-
-
-def wanted(accept: str) -> str:
-    """Return the format that an `Accept` header asks for: JSON where it may be, or says nothing."""
-    if JSON in accept:
-        return JSON
-    named = [(accept.find(kind), kind) for kind in WRITTEN if kind in accept]
-    return min(named)[1] if named else JSON
-
-
-def written(
-    media_type: str, named: Mapping[str, Any], rows: Sequence[Answer], features: Features
-) -> bytes:
-    """Write one prediction for each row, in order."""
-    if media_type == JSON:
-        return to_json(named, rows)
-    if media_type == NDJSON:
-        return b"".join(orjson.dumps(row) + b"\n" for row in rows)
-    explained = dict(_explained(rows, features))
-    if media_type == CSV:
-        target = features.target
-        if isinstance(target, ClassTarget):
-            return to_csv(rows, [target.name], target.labels, explained)
-        return to_csv(rows, target.names, [], explained)
-    return _to_file(media_type, _table(named, rows, features, explained))
+def _sentence(problem: Mapping[str, str]) -> str:
+    column = problem.get("column")
+    where = f"{column}: " if column else ""
+    return f"{where}{problem['code']}: {problem['detail']}"
 
 
 def _table(
@@ -212,7 +171,7 @@ def _table(
     features: Features,
     explained: Mapping[str, list[float | None]],
 ) -> pa.Table:
-    """Return the columns that a CSV has, with their types; its metadata names the model."""
+    """Return the columns that the CSV has, with their types; the metadata names the model."""
     columns = dict(_values(rows, features))
     columns |= {name: pa.array(values, pa.float64()) for name, values in explained.items()}
     warnings = [row.get("warnings", ()) for row in rows]
@@ -246,7 +205,7 @@ def _values(rows: Sequence[Answer], features: Features) -> Iterator[tuple[str, "
 def _explained(
     rows: Sequence[Answer], features: Features
 ) -> Iterator[tuple[str, list[float | None]]]:
-    """Give a column for each base and each contribution, where they were asked for."""
+    """Yield a column for each base and each contribution, if the answers have explanations."""
     found = [row.get("explanation") or {} for row in rows]
     if not any(found):
         return
@@ -271,3 +230,63 @@ def _to_file(media_type: str, table: pa.Table) -> bytes:
     with begin(out, table.schema) as file:
         file.write_table(table)
     return out.getvalue()
+
+
+# ---- explanations -------------------------------------------------------------------------------
+
+
+class ExplanationTooLarge(Invalid):
+    """The request has too many rows for explanations."""
+
+    code = "explanation_too_large"
+
+
+def check(predictor: Predictor, rows: int) -> None:
+    """Raise ExplanationTooLarge if explanations of so many rows would take too long."""
+    most = most_rows(predictor.features, predictor.stack)
+    if rows > most:
+        raise ExplanationTooLarge(
+            f"At most {most} rows of this model can be explained in a request, got {rows}: "
+            "send them in parts, or without explain=true."
+        )
+
+
+def add(found: Sequence[Answer], predictor: Predictor, rows: bodies.Rows) -> None:
+    """Add the `explanation` to each answer that has a value."""
+    features = predictor.features
+    # The answers list the problems of values already, so these are discarded.
+    table = predictor.read(rows.columns, rows.count, Problems(), from_text=rows.is_text)
+    explained = explain(features, predictor.stack, table)
+    several = not isinstance(features.target, ClassTarget) and features.outputs > 1
+    for answer, by_goal in zip(found, explained, strict=True):
+        if answer["value"] is None or not all(map(_is_finite, by_goal.values())):
+            continue
+        written: dict[str, Any] = {goal: each.to_json() for goal, each in by_goal.items()}
+        answer["explanation"] = written if several else next(iter(written.values()))
+
+
+def _is_finite(explanation: RowContributions) -> bool:
+    return math.isfinite(explanation.base + sum(explanation.contributions.values()))
+
+
+# ---- remarks: problems of all rows --------------------------------------------------------------
+
+
+def remarks(
+    problems: Sequence[Sequence[Problem]], to_json: Callable[[Problem], dict[str, Any]]
+) -> Remarks:
+    """Return each different problem with its rows, in order of appearance.
+
+    `problems` holds the problems of each row.
+    """
+    rows: dict[Problem, list[int]] = {}
+    for row, found in enumerate(problems):
+        for problem in found:
+            rows.setdefault(problem, []).append(row)
+    listed: Remarks = [
+        to_json(problem) | {"rows": places} for problem, places in islice(rows.items(), MAX_REMARKS)
+    ]
+    if len(rows) > MAX_REMARKS:
+        rest = len(rows) - MAX_REMARKS
+        listed.append(make_warning("more", f"{rest} further problems are not shown"))
+    return listed

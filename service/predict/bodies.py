@@ -1,6 +1,9 @@
-"""Tables of a prediction request: JSON rows or columns, NDJSON and CSV become columns of scalars.
+"""Reads the bodies of prediction requests into columns of scalars.
 
-Knows how rows are written, not what they mean: which value suits a column is the predictor's word.
+- Text: JSON with rows or columns, NDJSON, CSV and TSV; MLflow's bodies by way of `ForeignBodies`.
+- Files: Parquet and Arrow, read in a confined process.
+
+Parses the formats but does not check values: the predictor decides whether a value fits its column.
 """
 
 import csv
@@ -25,35 +28,95 @@ from service.errors import BadRequest, Busy, Invalid, StorageFull, TooLarge, fie
 from service.http.validation import strict_json
 from service.settings import Settings
 
-MAX_CELLS = 10_000_000  # rows times columns: sparse rows with ever new names would fill the memory
-MAX_ERRORS = 10  # of one kind that a problem lists
-END = "end"  # the line that is added to a CSV
+JSON, CSV, TSV, NDJSON = (
+    "application/json",
+    "text/csv",
+    "text/tab-separated-values",
+    "application/x-ndjson",
+)
+MEDIA_TYPES = (PARQUET, ARROW)
+#: rows times columns of a request: sparse rows that keep naming new columns would fill the memory
+MAX_CELLS = 10_000_000
+MAX_ERRORS = 10  # errors of one kind that an answer lists
+END = "end"  # the line that is appended to a CSV, see `_lines`
 #: cells of a CSV that mean a missing value; an upload accepts more spellings (`datasets.parse`)
 MISSING = frozenset({"", "NA", "N/A", "NaN", "null", "?"})
-#: What a model reads: the categories of each of its columns, none where it holds numbers.
-Inputs = Mapping[str, Collection[str]]
+READERS = 2  # files read at the same time: each may take the memory of a parser
+PATIENCE_S = 5.0  # seconds that a request waits for its turn
+TIMEOUT_S = 30.0  # seconds for one file; the largest allowed file takes less than one
+EXPANSION = 4  # size of a file's rows as JSON, in multiples of the largest allowed body
 
+#: column of a model → its categories; empty for columns without categories
+Inputs = Mapping[str, Collection[str]]
 Answer = dict[str, Any]
 Columns = dict[str, list[Any]]
+Folder = Callable[[], AbstractContextManager[Path]]
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What a client asks predictions for."""
+    """The rows of a prediction request, as columns."""
 
     columns: Columns
     count: int
-    #: rows that cannot be read, by their position, with what is wrong
+    #: position of a row that cannot be read → its error
     unreadable: dict[int, dict[str, str]] = field(default_factory=dict)
-    #: whether even numbers are text, as in CSV
+    #: whether all values are text, as in CSV
     is_text: bool = False
-    #: whether the answer shall have the shape that MLflow's clients expect, and what it tells
-    #: beside the rows
+    #: whether the answer must have the shape that MLflow's clients expect, and the warnings that
+    #: such an answer lists besides those of rows
     is_mlflow: bool = False
     notes: tuple[dict[str, str], ...] = ()
 
 
-# ---- JSON ----------------------------------------------------------------------------------------
+# ---- text formats -------------------------------------------------------------------------------
+
+
+class ForeignBodies(Protocol):
+    """Reads the JSON bodies of another server's clients, and writes the answers that they expect.
+
+    Declared here because `service.protocols` is above this room; `service.app` passes it in.
+    """
+
+    def parse(self, content: bytes, /) -> Any:  # noqa: ANN401  JSON may hold anything
+        """Return a JSON document, with the constants (NaN) that such a body may hold."""
+        ...
+
+    def is_body(self, document: Any, /) -> bool:  # noqa: ANN401  JSON may hold anything
+        ...
+
+    def read(
+        self, document: Mapping[str, Any], inputs: Sequence[str], max_rows: int, /
+    ) -> Rows: ...
+
+    def to_json(
+        self, named: Mapping[str, Any], rows: Sequence[Answer], notes: Sequence[Any], /
+    ) -> bytes:
+        """Return an answer in the shape that these clients expect."""
+        ...
+
+
+def read(
+    content: bytes, media_type: str, features: Features, max_rows: int, foreign: ForeignBodies
+) -> Rows:
+    """Return the rows of a text body for a model with these columns. Raises BadRequest, Invalid."""
+    if media_type == JSON:
+        document = foreign.parse(content)
+        if not foreign.is_body(document):
+            return from_json(document, max_rows)
+        inputs = [column.name for column in features.inputs]
+        return foreign.read(document, inputs, max_rows)
+    if media_type == NDJSON:
+        return from_ndjson(content, max_rows)
+    # Only a category can look like a missing value.
+    known = {
+        column.name: column.categories if isinstance(column, Choice) else ()
+        for column in features.inputs
+    }
+    return from_csv(content, known, max_rows, "\t" if media_type == TSV else ",")
+
+
+# ---- JSON ---------------------------------------------------------------------------------------
 
 
 def from_json(document: Any, max_rows: int) -> Rows:  # noqa: ANN401  what a client sent
@@ -67,27 +130,8 @@ def from_json(document: Any, max_rows: int) -> Rows:  # noqa: ANN401  what a cli
     return from_columns(document["columns"], max_rows, "columns")
 
 
-def _no_table(document: Any) -> Invalid:  # noqa: ANN401  what a client sent
-    detail = (
-        'Send an object with either "rows", a list of objects, or "columns", an object of '
-        f"lists; got {_shape(document)}."
-    )
-    names = document if isinstance(document, dict) else {}
-    errors = [
-        field_error(
-            pointer(name),
-            "unknown_field",
-            f"{name[:60]} is not a known field: remove it or check its spelling.",
-        )
-        for name in names
-        if name not in ("rows", "columns")
-    ]
-    errors = errors or [field_error("", "invalid", detail)]
-    return Invalid(detail, errors=errors[:MAX_ERRORS])
-
-
 def from_rows(rows: Any, max_rows: int, field: str) -> Rows:  # noqa: ANN401  what a client sent
-    """Read a list of objects. A row that is none costs only itself."""
+    """Read a list of objects. A row that is not an object gets an error; others are read."""
     if not isinstance(rows, list):
         raise _wrong_shape([(f"/{field}", f"{field} must be a list of objects", rows)])
     check_count(len(rows), max_rows)
@@ -98,14 +142,6 @@ def from_rows(rows: Any, max_rows: int, field: str) -> Rows:  # noqa: ANN401  wh
     }
     readable = [{} if at in wrong else row for at, row in enumerate(rows)]
     return Rows(_gathered(readable), len(rows), unreadable)
-
-
-def _gathered(rows: Sequence[Mapping[str, Any]]) -> Columns:
-    names: dict[str, None] = {}
-    for row in rows:
-        names.update(dict.fromkeys(row))
-    check_cells(len(rows), len(names))
-    return {name: [row.get(name) for row in rows] for name in names}
 
 
 def from_columns(columns: Any, max_rows: int, field: str) -> Rows:  # noqa: ANN401  what a client sent
@@ -127,23 +163,8 @@ def from_columns(columns: Any, max_rows: int, field: str) -> Rows:  # noqa: ANN4
     return Rows(columns, count)
 
 
-def _ragged(lengths: dict[str, int], field: str) -> Invalid:
-    first, count = next(iter(lengths.items()))
-    errors = [
-        field_error(
-            f"/{field}{pointer(name)}",
-            "ragged_columns",
-            f"{name[:60]!r} has {length} values where {first[:60]!r} has {count}",
-        )
-        for name, length in lengths.items()
-        if length != count
-    ]
-    detail = f"All columns must have the same number of values: {errors[0]['detail']}."
-    return Invalid(detail, errors=errors[:MAX_ERRORS])
-
-
 def from_ndjson(content: bytes, max_rows: int) -> Rows:
-    """Read one JSON object a line. A line that is none costs only its own row."""
+    """Read one JSON object per line. Lines that are not objects get errors; others are read."""
     rows: list[dict[str, Any]] = []
     unreadable: dict[int, dict[str, str]] = {}
     for line in content.splitlines():
@@ -158,6 +179,48 @@ def from_ndjson(content: bytes, max_rows: int) -> Rows:
     return Rows(_gathered(rows), len(rows), unreadable)
 
 
+def _no_table(document: Any) -> Invalid:  # noqa: ANN401  what a client sent
+    detail = (
+        'Send an object with either "rows", a list of objects, or "columns", an object of '
+        f"lists; got {_shape(document)}."
+    )
+    names = document if isinstance(document, dict) else {}
+    errors = [
+        field_error(
+            pointer(name),
+            "unknown_field",
+            f"{name[:60]} is not a known field: remove it or check its spelling.",
+        )
+        for name in names
+        if name not in ("rows", "columns")
+    ]
+    errors = errors or [field_error("", "invalid", detail)]
+    return Invalid(detail, errors=errors[:MAX_ERRORS])
+
+
+def _gathered(rows: Sequence[Mapping[str, Any]]) -> Columns:
+    names: dict[str, None] = {}
+    for row in rows:
+        names.update(dict.fromkeys(row))
+    check_cells(len(rows), len(names))
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _ragged(lengths: dict[str, int], field: str) -> Invalid:
+    first, count = next(iter(lengths.items()))
+    errors = [
+        field_error(
+            f"/{field}{pointer(name)}",
+            "ragged_columns",
+            f"{name[:60]!r} has {length} values, but {first[:60]!r} has {count}",
+        )
+        for name, length in lengths.items()
+        if length != count
+    ]
+    detail = f"All columns must have the same number of values: {errors[0]['detail']}."
+    return Invalid(detail, errors=errors[:MAX_ERRORS])
+
+
 def _object(line: bytes) -> dict[str, Any]:
     row = strict_json(line)
     if not isinstance(row, dict):
@@ -165,13 +228,13 @@ def _object(line: bytes) -> dict[str, Any]:
     return row
 
 
-# ---- CSV -----------------------------------------------------------------------------------------
+# ---- CSV ----------------------------------------------------------------------------------------
 
 
 def from_csv(content: bytes, inputs: Inputs, max_rows: int, delimiter: str = ",") -> Rows:
-    """Read a text with a header line. A row with too many or too few cells costs only itself."""
+    """Read a text with a header line. Rows with too many or too few cells get errors."""
     lines = _lines(content, delimiter)
-    # Names that came as JSON may have spaces around them; all others were read without.
+    # A model's column names have spaces around them only if they came as JSON: strip all others.
     header = [name if name in inputs else name.strip() for name in next(lines, [])]
     _check_header(header, inputs)
     table: list[list[str]] = []
@@ -183,7 +246,7 @@ def from_csv(content: bytes, inputs: Inputs, max_rows: int, delimiter: str = ","
         row = cells or [""]
         if len(row) != len(header):
             unreadable[len(table)] = row_error(
-                "ragged_row", f"The row has {len(row)} cells where the header has {len(header)}."
+                "ragged_row", f"The row has {len(row)} cells, but the header has {len(header)}."
             )
             row = [""] * len(header)
         table.append(row)
@@ -208,7 +271,8 @@ def _lines(content: bytes, delimiter: str) -> Iterator[list[str]]:
     first = text.partition("\n")[0]
     if delimiter not in first and ";" in first:
         delimiter = ";"
-    # A line of our own at the end: a quote that is never closed would swallow it.
+    # Append a known line: if it is not the last one that the parser returns, a quote was not
+    # closed.
     text += END if text.endswith("\n") else f"\n{END}"
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     last: list[str] | None = None
@@ -223,7 +287,7 @@ def _lines(content: bytes, delimiter: str) -> Iterator[list[str]]:
             f"The text cannot be read near line {reader.line_num}: {error}."
         ) from error
     if last != [END]:
-        raise _unreadable(f"A quoted cell of the row that begins in line {begins} is never closed.")
+        raise _unreadable(f"A quoted cell of the row that begins in line {begins} is not closed.")
 
 
 def _unreadable(detail: str) -> Invalid:
@@ -233,15 +297,15 @@ def _unreadable(detail: str) -> Invalid:
 def _check_header(header: list[str], inputs: Inputs) -> None:
     if not header:
         raise Invalid(
-            f"The text is empty: its first line names the columns {told(inputs)}.",
+            f"The text is empty: its first line names the columns {quoted(inputs)}.",
             code="header_missing",
         )
     twice = sorted(name for name, count in Counter(header).items() if count > 1)
     if twice:
-        raise Invalid(f"The header names {told(twice)} more than once.", code="duplicate_column")
+        raise Invalid(f"The header names {quoted(twice)} more than once.", code="duplicate_column")
     if not any(name in inputs for name in header):
         raise Invalid(
-            f"The first line must name the model's columns {told(inputs)}, got {told(header)}.",
+            f"The first line must name the model's columns {quoted(inputs)}, got {quoted(header)}.",
             code="header_missing",
         )
 
@@ -252,116 +316,11 @@ def _without_missing(cells: Sequence[str], known: Collection[str]) -> list[str |
     return [None if cell.strip() in missing and cell not in known else cell for cell in cells]
 
 
-# ---- limits and messages -------------------------------------------------------------------------
-
-
-def check_count(rows: int, max_rows: int) -> None:
-    if rows > max_rows:
-        raise TooLarge(
-            f"A prediction request may have {max_rows} rows (DESCENT_MAX_PREDICT_ROWS): "
-            "send the rest in further requests."
-        )
-
-
-def check_cells(rows: int, columns: int) -> None:
-    if rows * columns > MAX_CELLS:
-        raise TooLarge(
-            f"{rows} rows of {columns} different columns are more than the {MAX_CELLS} cells that "
-            "a prediction request may have: send fewer rows at a time."
-        )
-
-
-def pointer(name: str) -> str:
-    """Return the JSON pointer to a member of the body."""
-    return "/" + name.replace("~", "~0").replace("/", "~1")
-
-
-def _wrong_shape(found: list[tuple[str, str, Any]]) -> Invalid:
-    errors = [
-        field_error(at, "wrong_type", f"{rule}, got {_shape(value)}")
-        for at, rule, value in found[:MAX_ERRORS]
-    ]
-    return Invalid(f"{errors[0]['pointer']}: {errors[0]['detail']}.", errors=errors)
-
-
-def _shape(value: Any) -> str:  # noqa: ANN401  what a client sent
-    if isinstance(value, dict):
-        return f"an object with {told(value)}" if value else "an empty object"
-    if isinstance(value, list):
-        return f"a list of {len(value)}"
-    return f"the value {str(value)[:60]!r}"
-
-
-def told(names: Mapping[str, Any] | Sequence[str]) -> str:
-    shown = ", ".join(repr(str(name)[:60]) for name in list(names)[:MAX_ERRORS])
-    return f"{shown}, …" if len(names) > MAX_ERRORS else shown
-
-
-def row_error(code: ErrorCode, detail: str) -> dict[str, str]:
-    """Return the error of one row."""
-    return {"code": code, "detail": detail}
-
-
-JSON, CSV, TSV, NDJSON = (
-    "application/json",
-    "text/csv",
-    "text/tab-separated-values",
-    "application/x-ndjson",
-)
-
-
-class ForeignBodies(Protocol):
-    """JSON bodies of another server's clients, and the answers that they expect."""
-
-    def parse(self, content: bytes, /) -> Any:  # noqa: ANN401  JSON may hold anything
-        """Return a JSON document, with the constants that such a body may hold."""
-        ...
-
-    def is_body(self, document: Any, /) -> bool:  # noqa: ANN401  JSON may hold anything
-        ...
-
-    def read(
-        self, document: Mapping[str, Any], inputs: Sequence[str], max_rows: int, /
-    ) -> Rows: ...
-
-    def to_json(
-        self, named: Mapping[str, Any], rows: Sequence[Answer], notes: Sequence[Any], /
-    ) -> bytes:
-        """Write an answer in their shape."""
-        ...
-
-
-def read(
-    content: bytes, media_type: str, features: Features, max_rows: int, foreign: ForeignBodies
-) -> Rows:
-    """Return the rows of a body for a model with these columns. Raises BadRequest, or Invalid."""
-    if media_type == JSON:
-        document = foreign.parse(content)
-        if not foreign.is_body(document):
-            return from_json(document, max_rows)
-        inputs = [column.name for column in features.inputs]
-        return foreign.read(document, inputs, max_rows)
-    if media_type == NDJSON:
-        return from_ndjson(content, max_rows)
-    # Only a category can be spelled like a missing value.
-    known = {
-        column.name: column.categories if isinstance(column, Choice) else ()
-        for column in features.inputs
-    }
-    return from_csv(content, known, max_rows, "\t" if media_type == TSV else ",")
-
-
-MEDIA_TYPES = (PARQUET, ARROW)
-READERS = 2  # files that are read at a time: each may take the memory of a parser
-PATIENCE_S = 5.0  # that a request waits for its turn
-TIMEOUT_S = 30.0  # for one file; the largest that is allowed takes less than one
-EXPANSION = 4  # times the largest body: what a file may hold as JSON
-
-Folder = Callable[[], AbstractContextManager[Path]]
+# ---- files --------------------------------------------------------------------------------------
 
 
 class Files:
-    """Reads files, some at a time. `folder` gives a scratch folder that is gone afterwards."""
+    """Reads at most READERS files at the same time. `folder` makes a temporary scratch folder."""
 
     def __init__(
         self, settings: Settings, folder: Folder, *, patience_s: float = PATIENCE_S
@@ -376,7 +335,10 @@ class Files:
         )
 
     def read(self, content: bytes, media_type: str, known: Collection[str]) -> Rows:
-        """Return the rows of a file; of columns that are not `known` only where values are."""
+        """Return the rows of a file.
+
+        Columns that are not `known` only mark which of their cells have values.
+        """
         if not self._turns.acquire(timeout=self._patience_s):
             raise Busy(
                 "Other files are being read: try again in a moment, or send the rows as CSV."
@@ -410,3 +372,53 @@ class Files:
                 parser=sandbox.READER,
             )
             return sandbox.run(task, self._limits)
+
+
+# ---- limits and messages ------------------------------------------------------------------------
+
+
+def check_count(rows: int, max_rows: int) -> None:
+    if rows > max_rows:
+        raise TooLarge(
+            f"A prediction request may have {max_rows} rows (DESCENT_MAX_PREDICT_ROWS): "
+            "send the rest in further requests."
+        )
+
+
+def check_cells(rows: int, columns: int) -> None:
+    if rows * columns > MAX_CELLS:
+        raise TooLarge(
+            f"{rows} rows of {columns} different columns are more than the {MAX_CELLS} cells that "
+            "a prediction request may have: send fewer rows at a time."
+        )
+
+
+def pointer(name: str) -> str:
+    """Return the JSON pointer to a member of the body."""
+    return "/" + name.replace("~", "~0").replace("/", "~1")
+
+
+def row_error(code: ErrorCode, detail: str) -> dict[str, str]:
+    """Return the error of one row."""
+    return {"code": code, "detail": detail}
+
+
+def quoted(names: Mapping[str, Any] | Sequence[str]) -> str:
+    shown = ", ".join(repr(str(name)[:60]) for name in list(names)[:MAX_ERRORS])
+    return f"{shown}, …" if len(names) > MAX_ERRORS else shown
+
+
+def _wrong_shape(found: list[tuple[str, str, Any]]) -> Invalid:
+    errors = [
+        field_error(at, "wrong_type", f"{rule}, got {_shape(value)}")
+        for at, rule, value in found[:MAX_ERRORS]
+    ]
+    return Invalid(f"{errors[0]['pointer']}: {errors[0]['detail']}.", errors=errors)
+
+
+def _shape(value: Any) -> str:  # noqa: ANN401  what a client sent
+    if isinstance(value, dict):
+        return f"an object with {quoted(value)}" if value else "an empty object"
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    return f"the value {str(value)[:60]!r}"

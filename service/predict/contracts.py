@@ -1,7 +1,7 @@
-"""The OpenAPI document of one model version: its own columns, types and ranges instead of any.
+"""The OpenAPI document of a model version, with the columns, types and ranges of that version.
 
-Says what a well-formed row is. A row that is not is answered all the same, with warnings, unless
-`on_problem=error` asks for errors.
+It describes well-formed rows. The service answers other rows too, with warnings, or with errors if
+`on_problem=error`.
 """
 
 from collections.abc import Mapping
@@ -15,19 +15,41 @@ from service.http import strict_route
 from service.http.resources import ReadSession, etag_of, json_response, not_modified
 from service.registry import versions
 
-#: Categories of a column that the document lists; the signature has them all.
-MAX_LISTED = 50
-#: Classes that have a probability of their own in the document.
-MAX_CLASSES = 1000
+MAX_LISTED = 50  # categories of a column that the document lists; the signature has all of them
+MAX_CLASSES = 1000  # classes whose probabilities the document lists
 JSON = "application/json"
 
 Schema = dict[str, Any]
+
+router = strict_route.router()
+
+
+@router.get(
+    "/models/{name}/versions/{version}/openapi.json",
+    response_model=dict[str, Any],
+    operation_id="get_model_contract",
+)
+@strict_route.has_etag
+def get_contract(
+    request: Request,
+    session: ReadSession,
+    name: Annotated[Name, Path(description="The name of a model.")],
+    version: Annotated[int, Path(ge=1, lt=2**31, description="The number of a version.")],
+) -> Response:
+    """Describe how to predict with a version, in OpenAPI 3.1, with its own columns and types."""
+    row = versions.find_version(session, name, version)
+    root = request.scope.get("root_path", "")
+    document = openapi_of(name, version, row.signature, root=root)
+    etag = etag_of(document)
+    if not_modified(request, etag):
+        return Response(status_code=304, headers={"ETag": etag})
+    return json_response(document, headers={"ETag": etag})
 
 
 def openapi_of(
     model: str, version: int, signature: Mapping[str, Any], *, root: str = ""
 ) -> dict[str, Any]:
-    """Return the OpenAPI 3.1 document of a version; `root` is the path below which we are."""
+    """Return the OpenAPI 3.1 document of a version; `root` is the path prefix of the service."""
     path = f"/api/v1/models/{model}/versions/{version}/predict"
     outputs = ", ".join(output["name"] for output in signature["outputs"])
     return {
@@ -58,19 +80,19 @@ def openapi_of(
 def _operation() -> Schema:
     return {
         "operationId": "predict",
-        "summary": "Predict rows, each of them, in order.",
+        "summary": "Predict each row, in order.",
         "parameters": [
             {
                 "name": "on_problem",
                 "in": "query",
-                "description": "Whether a value that does not fit is imputed with a warning, or "
-                "is its row's error.",
+                "description": "`warn` imputes a value that does not fit its column and adds a "
+                "warning; `error` makes it the row's error.",
                 "schema": {"type": "string", "enum": ["warn", "error"], "default": "warn"},
             },
             {
                 "name": "explain",
                 "in": "query",
-                "description": "Whether each prediction tells what each column contributed.",
+                "description": "Whether each prediction lists the contribution of each column.",
                 "schema": {"type": "boolean", "default": False},
             },
         ],
@@ -81,14 +103,14 @@ def _operation() -> Schema:
                 "content": {JSON: {"schema": _ref("Predictions")}},
             },
             "default": {
-                "description": "What is wrong with the request.",
+                "description": "The error of the request.",
                 "content": {"application/problem+json": {"schema": _ref("Problem")}},
             },
         },
     }
 
 
-# ---- what goes in --------------------------------------------------------------------------------
+# ---- requests -----------------------------------------------------------------------------------
 
 
 def _row(inputs: list[dict[str, Any]]) -> Schema:
@@ -104,7 +126,7 @@ def _columns(inputs: list[dict[str, Any]]) -> Schema:
     lists = {column["name"]: {"type": "array", "items": _value(column)} for column in inputs}
     return {
         "type": "object",
-        "description": "The same column by column; all have the same length.",
+        "description": "The rows as columns; all columns have the same length.",
         "properties": lists,
         "required": [column["name"] for column in inputs if column["required"]],
         "additionalProperties": {"type": "array", "description": "Ignored with a warning."},
@@ -123,7 +145,7 @@ def _request() -> Schema:
 
 
 def _value(column: Mapping[str, Any]) -> Schema:
-    """Describe a value; null is allowed where training rows had gaps too."""
+    """Describe a value; null is allowed if the column had missing values in training."""
     kinds: dict[str, Schema] = {
         "number": {"type": "number"},
         "integer": {"type": "number"},
@@ -133,12 +155,12 @@ def _value(column: Mapping[str, Any]) -> Schema:
     schema = kinds.get(column["type"]) or _category(column)
     if not column["required"]:
         schema = {**schema, "type": [schema["type"], "null"]}
-    told = [*_ranges(column), _missing(column)]
-    return schema | {"description": " ".join(told)}
+    sentences = [*_ranges(column), _missing(column)]
+    return schema | {"description": " ".join(sentences)}
 
 
 def _category(column: Mapping[str, Any]) -> Schema:
-    # No enum: another category is answered too, with a warning.
+    # No enum: other categories are accepted too, with a warning.
     values = [entry["value"] for entry in column.get("categories") or []]
     return {"type": "string", "examples": values[:MAX_LISTED]}
 
@@ -147,27 +169,27 @@ def _ranges(column: Mapping[str, Any]) -> list[str]:
     categories = column.get("categories")
     if categories is not None:
         known = len(categories)
-        return [f"One of {known} categories that training has seen; another gets a warning."]
+        return [f"One of {known} categories of the training rows; others get a warning."]
     low, high = column.get("min"), column.get("max")
     if low is None or high is None:
         return []
     shown = moment_text if column["type"] == "datetime" else "{:g}".format
-    told = [f"Training rows: {shown(low)} to {shown(high)}; outside gets a warning."]
+    found = [f"Training rows: {shown(low)} to {shown(high)}; other values get a warning."]
     if clip := column.get("clip"):
-        told.append(f"Clipped to {shown(clip['min'])} to {shown(clip['max'])}.")
-    return told
+        found.append(f"Clipped to {shown(clip['min'])} to {shown(clip['max'])}.")
+    return found
 
 
 def _missing(column: Mapping[str, Any]) -> str:
     stand_in = {
-        "other": "counts like the missing and rare ones of the training rows",
+        "other": "is treated like the missing and rare categories of the training rows",
         "shares": "is replaced by the training rows' mix of categories",
         "mean": "is replaced by the training rows' mean",
     }
     return f"A missing value {stand_in.get(column.get('missing_as') or '', 'is imputed')}."
 
 
-# ---- what comes out ------------------------------------------------------------------------------
+# ---- answers ------------------------------------------------------------------------------------
 
 
 def _prediction(outputs: list[dict[str, Any]]) -> Schema:
@@ -183,7 +205,7 @@ def _prediction(outputs: list[dict[str, Any]]) -> Schema:
             "properties": {name: {"type": "number"} for name in names},
             "required": names,
         }
-    properties = {"value": value | {"description": "null where there is an error"}}
+    properties = {"value": value | {"description": "null if the row has an error"}}
     if classes is not None:
         properties["probabilities"] = _probabilities(classes)
     properties["explanation"] = _explanation(outputs)
@@ -250,28 +272,3 @@ def _problem() -> Schema:
 
 def _ref(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
-
-
-router = strict_route.router()
-
-
-@router.get(
-    "/models/{name}/versions/{version}/openapi.json",
-    response_model=dict[str, Any],
-    operation_id="get_model_contract",
-)
-@strict_route.has_etag
-def get_contract(
-    request: Request,
-    session: ReadSession,
-    name: Annotated[Name, Path(description="The name of a model.")],
-    version: Annotated[int, Path(ge=1, lt=2**31, description="The number of a version.")],
-) -> Response:
-    """Describe how to predict with a version, in OpenAPI 3.1, with its own columns and types."""
-    row = versions.find_version(session, name, version)
-    root = request.scope.get("root_path", "")
-    document = openapi_of(name, version, row.signature, root=root)
-    etag = etag_of(document)
-    if not_modified(request, etag):
-        return Response(status_code=304, headers={"ETag": etag})
-    return json_response(document, headers={"ETag": etag})

@@ -1,8 +1,10 @@
-"""What the names of models, versions and aliases stand for, kept in memory.
+"""In-memory copies of the registry for predictions: loaded models, and names with their versions.
 
-The hot path asks it and no database. A thread looks ten times a second for what other processes
-have changed, so that a change is live in all of them within a second of its commit; the process
-that made it follows at once. While the database does not answer, what is known stays true.
+- `Predictors` is the cache of loaded models.
+- `Directory` resolves models, versions and aliases without the database, for the hot path. A thread
+  polls the registry ten times a second, so a change is live in every process within a second of
+  its commit; the process that made the change applies it at once. While the database is down, the
+  known names stay valid.
 """
 
 from collections import OrderedDict
@@ -27,6 +29,20 @@ from service.registry.versions import Target
 from service.storage.blobs import BlobStore, read_blob
 from service.storage.database import reading
 
+POLL = 0.1  # seconds between two polls of the registry; a poll takes 0.3 ms
+#: seconds that a new version may load before it gets requests anyway; with POLL and the queries a
+#: change is live within 1 s of its commit, loaded or not
+PATIENCE = 0.4
+LOADERS = 2  # threads that load new versions
+GOLDEN = (5**0.5 - 1) / 2  # the golden ratio, minus one
+LAST = 2**62  # greater than any revision
+MAX_MODELS = 10_000  # models in memory; one more clears them all
+
+logger = structlog.get_logger(__name__)
+
+
+# ---- the cache of loaded models -----------------------------------------------------------------
+
 
 class _Kept(NamedTuple):
     predictor: Predictor
@@ -34,10 +50,10 @@ class _Kept(NamedTuple):
 
 
 class Predictors:
-    """The predictors that were used last, within a bound of bytes and of entries.
+    """Cache of the most recently used predictors, limited in bytes and in entries.
 
-    Each checkpoint is loaded once, however many threads ask for it at the same time; those wait
-    for the one that loads and share its result or its error. A failed load is not remembered.
+    Threads that need the same checkpoint at the same time load it once: one thread loads, the
+    others wait and get its result or its error. Failed loads are not cached.
     """
 
     def __init__(
@@ -68,7 +84,7 @@ class Predictors:
         return sha256 in self._kept
 
     def known(self, sha256: str) -> Predictor | None:
-        """Return the predictor of a checkpoint if it is loaded: never waits for a load."""
+        """Return the predictor of a checkpoint if it is loaded; never waits."""
         with self._lock:
             if kept := self._kept.get(sha256):
                 self._kept.move_to_end(sha256)
@@ -76,7 +92,7 @@ class Predictors:
         return None
 
     def get(self, sha256: str) -> Predictor:
-        """Return the predictor of a checkpoint. Raises ModelDamaged."""
+        """Return the predictor of a checkpoint and load it if needed. Raises ModelDamaged."""
         with self._lock:
             if kept := self._kept.get(sha256):
                 self._kept.move_to_end(sha256)
@@ -91,7 +107,7 @@ class Predictors:
 
     def warm(self, sha256: str) -> None:
         """Load a checkpoint after its bytes were checked. Raises ModelDamaged."""
-        if sha256 in self:  # its bytes may have been damaged since they were read
+        if sha256 in self:  # the stored bytes may have been damaged since they were read
             with damage_named():
                 read_blob(self._blobs, sha256)
         self.get(sha256)
@@ -99,7 +115,7 @@ class Predictors:
     def _fill(self, future: Future[Predictor], sha256: str) -> None:
         try:
             predictor, size = self._read(sha256)
-        except BaseException as error:  # noqa: BLE001  whoever waits gets it too, and so do we
+        except BaseException as error:  # noqa: BLE001  the waiting threads and this one raise it
             with self._lock:
                 del self._loading[sha256]
             future.set_exception(error)
@@ -125,31 +141,22 @@ class Predictors:
             self._bytes -= dropped.bytes
 
 
-POLL = 0.1  # seconds between two looks at what changed; a look takes 0.3 ms
-#: seconds that a replacement gets to load before requests are sent to it; with POLL and the queries
-#: a change is live within 1 s of its commit, loaded or not
-PATIENCE = 0.4
-LOADERS = 2  # threads that load replacements
-GOLDEN = (5**0.5 - 1) / 2
-LAST = 2**62  # a revision after which there is none
-MAX_MODELS = 10_000  # names that are kept; beyond it all are forgotten
-
-logger = structlog.get_logger(__name__)
+# ---- names --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Entry:
-    """All that is known of one model, as of one revision of the database."""
+    """A model with its versions and aliases, as of one revision of the registry."""
 
     revision: int
-    #: the number of the newest version ever made
+    #: the number of the newest version ever made, even if it was deleted
     last_version: int = 0
     latest: Target | None = None
     versions: Mapping[int, Target] = field(default_factory=dict)
     aliases: Mapping[str, "Share"] = field(default_factory=dict)
 
     def served(self) -> Iterable[tuple[str, list[Target]]]:
-        """Yield each name that may move, and who may answer it; `""` is the model itself."""
+        """Yield each name that can move, and the versions that serve it; `""` is the model."""
         if self.latest is not None:
             yield "", [self.latest]
         for alias, share in self.aliases.items():
@@ -157,19 +164,19 @@ class Entry:
 
 
 class Share:
-    """Who answers the requests to an alias."""
+    """Distributes the requests to an alias between its version and its canary."""
 
     def __init__(self, live: Target, canary: Target | None = None, percent: float = 0.0) -> None:
         self._live, self._canary, self._share = live, canary, percent / 100
-        # An entry that is read again must not begin with the same requests each time.
+        # Start at random, so that an entry that is read again does not restart the same sequence.
         self._count = count(randrange(1_000_000))  # noqa: S311  no secret
 
     def next(self) -> Target:
-        """Return who answers one request: the canary gets its share, evenly spread."""
+        """Return the version for one request; the canary's requests are spread evenly."""
         if self._canary is None:
             return self._live
-        # Multiples of the golden ratio fill the circle evenly and repeat no pattern, which a
-        # client that sends its requests in a pattern would else meet.
+        # Multiples of the golden ratio, modulo one, are spread evenly and never repeat: no periodic
+        # client always reaches the same version.
         return self._canary if next(self._count) * GOLDEN % 1.0 < self._share else self._live
 
     def targets(self) -> list[Target]:
@@ -178,18 +185,18 @@ class Share:
 
 
 class Directory:
-    """Resolves names. One per process; every method may be called from any thread."""
+    """Resolves names to versions. One per process; all methods are safe in any thread."""
 
     def __init__(self, engine: Engine, predictors: Predictors, *, poll: float = POLL) -> None:
         if engine.dialect.name == "postgresql":
-            # An entry is read by several statements, which must all see the same moment.
+            # Several statements read an entry; they must all see the same snapshot.
             engine = engine.execution_options(isolation_level="REPEATABLE READ")
         self._engine = engine
         self._predictors = predictors
         self._poll = poll
         self._lock = Lock()
         self._entries: dict[str, Entry] = {}
-        #: the newest revision that was looked at, and what is to be read again since
+        #: the newest revision seen, and the models that changed and must be read again
         self._seen = 0
         self._stale: set[str] = set()
         self._looking = Lock()
@@ -198,7 +205,7 @@ class Directory:
         self._loaders = ThreadPoolExecutor(LOADERS, thread_name_prefix="warm")
 
     def __len__(self) -> int:
-        """Return how many models are known."""
+        """Return the number of known models."""
         return len(self._entries)
 
     def start(self) -> None:
@@ -213,7 +220,7 @@ class Directory:
     # ---- without the database --------------------------------------------------------------------
 
     def known_model(self, name: str) -> Target | None:
-        """Return the latest version of a model if that is known: never waits."""
+        """Return the latest version of a model if it is known; never waits."""
         entry = self._entries.get(name)
         return entry.latest if entry is not None else None
 
@@ -226,10 +233,10 @@ class Directory:
         share = entry.aliases.get(alias) if entry is not None else None
         return share.next() if share is not None else None
 
-    # ---- with it, where a name is not known ------------------------------------------------------
+    # ---- with the database, for unknown names ----------------------------------------------------
 
     def of_model(self, name: str) -> Target:
-        """Return the latest version of a model. Raises NotFound; may ask the database."""
+        """Return the latest version of a model. Raises NotFound; may query the database."""
         if (known := self.known_model(name)) is not None:
             return known
         with reading(self._engine) as session:
@@ -238,7 +245,7 @@ class Directory:
         return self.known_model(name) or found
 
     def of_version(self, name: str, number: int) -> Target:
-        """Return a version of a model. Raises NotFound; may ask the database."""
+        """Return a version of a model. Raises NotFound; may query the database."""
         if (known := self.known_version(name, number)) is not None:
             return known
         with reading(self._engine) as session:
@@ -247,7 +254,7 @@ class Directory:
         return self.known_version(name, number) or found
 
     def of_alias(self, name: str, alias: str) -> Target:
-        """Return who answers this request to an alias. Raises NotFound; may ask the database."""
+        """Return the version for a request to an alias. Raises NotFound; may query the database."""
         if (known := self.known_alias(name, alias)) is not None:
             return known
         with reading(self._engine) as session:
@@ -255,18 +262,18 @@ class Directory:
         self._read_again(name)
         return self.known_alias(name, alias) or found
 
-    # ---- what changed ----------------------------------------------------------------------------
+    # ---- changes ---------------------------------------------------------------------------------
 
     def follow(self, name: str) -> None:
-        """Take in a change of this model that this process has just committed."""
+        """Apply a change of this model that this process has just committed."""
         try:
             self._read_again(name)
         except ServiceError as error:
-            # It is committed and will be found; the answer must not say that it failed.
+            # The change is committed and the next poll finds it: the request must not fail.
             logger.warning("directory_behind", model=name, reason=error.detail)
 
-    def told(self, name: str, version: int) -> None:
-        """Take note that a client is being told of this version: he will ask for it next."""
+    def expect_requests(self, name: str, version: int) -> None:
+        """Read the model again if this version is new: a client is about to use it."""
         entry = self._entries.get(name)
         if entry is not None and entry.last_version < version:
             self.follow(name)
@@ -276,12 +283,12 @@ class Directory:
         self._predictors.warm(sha256)
 
     def look(self) -> None:
-        """Take in what changed since the last look, anywhere. Raises what the database raises."""
+        """Apply all changes since the last poll, of any process. Raises errors of the database."""
         with self._looking:
             self._look()
 
     def _look(self) -> None:
-        # One transaction, so one moment: what it reads is as new as the newest change it has seen.
+        # One transaction, so one snapshot: the entries are as new as the newest change it contains.
         with reading(self._engine) as session:
             newest, changes = _changes(session, self._seen)
             self._note(newest, changes)
@@ -295,9 +302,9 @@ class Directory:
         with self._lock:
             if newest < self._seen:  # the database was replaced by an older copy
                 self._entries.clear()
-            # From here on nobody adds an entry that is older than this look.
+            # From here on, `_keep` refuses new entries that are older than this poll.
             self._seen = newest
-            # What fails after this stays stale, so the next look tries it again.
+            # If reading fails, the names stay stale and the next poll tries again.
             for name, revision in changes.items():
                 known = self._entries.get(name)
                 if known is not None and known.revision < revision:
@@ -309,20 +316,20 @@ class Directory:
             try:
                 self.look()
                 is_away = False
-            except Exception as error:  # noqa: BLE001  without this thread no change would arrive
+            except Exception as error:  # noqa: BLE001  if the thread ended, no change would arrive
                 if not is_away:
                     logger.warning("directory_behind", reason=str(error))
                 is_away = True
 
     def _warm(self, fresh: Mapping[str, Entry]) -> None:
-        """Load what is about to replace something warm, so that no request waits for it."""
+        """Load new versions that replace loaded ones, so that no request waits for a load."""
         wanted = {
             target.sha256
             for name, entry in fresh.items()
             for target in self._replacements(name, entry)
         }
         loads = [self._loaders.submit(self._predictors.get, sha256) for sha256 in wanted]
-        # One that is damaged or late must not keep the old version answering: who asks is told.
+        # A damaged or slow version must not delay the change: its requests then fail or wait.
         wait(loads, PATIENCE)
 
     def _replacements(self, name: str, fresh: Entry) -> Iterable[Target]:
@@ -341,8 +348,8 @@ class Directory:
     def _keep(self, name: str, entry: Entry) -> None:
         with self._lock:
             known = self._entries.get(name)
-            # What a look has passed over is not looked at again, so a new name must be as new.
-            # An empty entry of a name that was known keeps older readers from bringing it back.
+            # A poll does not repeat changes before `_seen`, so a new entry must be as new as that.
+            # A deleted model keeps an empty entry, so that a slower thread cannot add an old one.
             is_newer = (
                 bool(entry.last_version) and entry.revision >= self._seen
                 if known is None
@@ -356,7 +363,7 @@ class Directory:
 
 
 def _changes(session: Session, seen: int) -> tuple[int, dict[str, int]]:
-    """Return the newest revision, and for what changed after `seen` the revision of its change."""
+    """Return the newest revision, and the revision of each model that changed after `seen`."""
     query = select(ModelChange.model_name, ModelChange.revision).where(
         or_(ModelChange.revision > seen, ModelChange.model_name == "")
     )
@@ -365,7 +372,7 @@ def _changes(session: Session, seen: int) -> tuple[int, dict[str, int]]:
 
 
 def _read(session: Session, names: Collection[str], revision: int) -> dict[str, Entry]:
-    """Return what there is of each of these models."""
+    """Return the entry of each of these models; an unknown model has an empty one."""
     last = select(Model.name, Model.last_version).where(Model.name.in_(names))
     lasts = {name: version for name, version in session.execute(last)}  # noqa: C416  as above
     found_versions: dict[str, dict[int, Target]] = {name: {} for name in names}

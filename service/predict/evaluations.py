@@ -1,4 +1,4 @@
-"""How a run's best checkpoint does on the rows of one of its splits, point by point."""
+"""The evaluation of a run's best checkpoint on one split: pairs of values, or ROC curves."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,18 +23,73 @@ from service.registry import versions
 from service.runs import lifecycle
 from service.storage.database import reading
 
-MOST_CELLS = 100_000_000  # of a table that is read for a picture: seconds, column by column
-MOST_ROWS = 2_000  # that are predicted
-MOST_WORK = 2 * 10**9  # multiplications: a second or two
-MOST_CURVES = 12  # classes; more are no picture
-#: The second word of the generator's key where it draws rows; see `models.data`.
+#: cells of a table that is read for a plot; reading so many takes seconds, column by column
+MOST_CELLS = 100_000_000
+MOST_ROWS = 2_000  # rows that are predicted
+MOST_WORK = 2 * 10**9  # multiplications of the prediction: a second or two
+MOST_CURVES = 12  # classes with a ROC curve; a plot of more is not readable
+#: second word of the generator's key for the draw of rows; see `models.data`
 STREAM = 2**63 + 3
-#: The order in which splits are looked for where none is named: the rows that are least known.
+#: order in which a split is chosen if the request names none: rows that training used least first
 ORDER = ("test", "validation", "train")
+
+router = strict_route.router()
+
+
+@router.get(
+    "/runs/{run_id}/evaluation",
+    response_model=schemas.Evaluation,
+    operation_id="get_run_evaluation",
+    tags=["runs"],
+)
+@strict_route.has_etag
+async def get_run_evaluation(
+    run_id: str,
+    inference: InferenceDep,
+    blobs: BlobsDep,
+    scratch: ScratchDep,
+    request: Request,
+    split: Annotated[
+        Literal["train", "validation", "test"] | None,
+        Query(
+            description="The split whose rows are used; by default the first of test, validation"
+            " and train that has rows."
+        ),
+    ] = None,
+) -> Response:
+    """Return predictions of the best checkpoint with the true values, or ROC curves for classes.
+
+    A large split is sampled, with the same rows each time; the run's `evaluation` holds the
+    metrics of all rows.
+    """
+    config, version, target = await run_sync(_found, inference, run_id)
+    etag = etag_of(target.sha256, version.table_sha256, split)
+    if not_modified(request, etag):
+        return Response(status_code=304, headers={"ETag": etag})
+
+    def compute() -> dict[str, Any]:
+        predictor = predictor_of(inference, target)
+        types = {column["name"]: column["type"] for column in version.columns}
+        with scratch.folder() as folder:
+            path = blobs.fetch(table_digest(version), folder)
+            try:
+                return evaluate(config, TableFile(path, types, version.rows), predictor, split)
+            except FileNotFoundError as error:  # deleted and collected since it was fetched
+                raise NotFound(f"The dataset of the run {run_id} was deleted.") from error
+
+    return json_response(await inference.executor.run(compute), headers={"ETag": etag})
+
+
+def _found(inference: Inference, run_id: str) -> tuple[RunConfig, DatasetVersion, versions.Target]:
+    with reading(inference.engine) as session:
+        run = lifecycle.get(session, run_id)
+        target = lifecycle.target_of(session, run_id)
+        version = ready_version(session, run.dataset_id, run.dataset_version)
+        return RunConfig.model_validate(run.config), version, target
 
 
 class EvaluationTooLarge(Invalid):
-    """The dataset is too large to be read for a picture."""
+    """The dataset is too large to be read for a plot."""
 
     code = "evaluation_too_large"
 
@@ -61,7 +116,7 @@ def evaluate(
     if (cells := stored.rows * (len(names) + len(inputs))) > MOST_CELLS:
         raise EvaluationTooLarge(
             f"The run's columns have {cells} cells, more than the {MOST_CELLS} that are read for"
-            " pictures: its figures are in the run's `evaluation`."
+            " plots: the run's `evaluation` holds its metrics."
         )
     table = stored.read(names)
     name, rows = _chosen(split_table(config, table), wanted)
@@ -82,13 +137,13 @@ def _chosen(split: RowSplit, wanted: str | None) -> tuple[str, Integers]:
 
 
 def _draw(rows: Integers, predictor: Predictor, seed: int) -> Integers:
-    """Return some of the rows, the same ones each time."""
+    """Return a sample of the rows, the same one each time."""
     most = min(MOST_ROWS, max(20, MOST_WORK // max(1, predictor.stack.parameters)))
     return np.sort(generator(seed, STREAM).permutation(rows)[:most])
 
 
 def _rows_of(stored: TableFile, names: list[str], rows: Integers) -> Table:
-    """Read rows of a table column by column, so that one whole column at a time is in memory."""
+    """Read rows of a table column by column, so that only one whole column is in memory."""
     columns = {name: take(stored.read([name]).columns[name], rows) for name in names}
     return Table({name: stored.types[name] for name in names}, columns, len(rows))
 
@@ -104,7 +159,7 @@ def _points(
 
 
 def _curves(target: ClassTarget, truth: Floats | Integers, shares: Floats) -> list[dict[str, Any]]:
-    # Of two classes one curve tells all: the other's is its mirror image.
+    # For two classes one curve is enough: the other one is its mirror image.
     places = [1] if len(target.labels) == 2 else range(min(len(target.labels), MOST_CURVES))
     return [
         {"label": target.labels[place]}
@@ -114,55 +169,3 @@ def _curves(target: ClassTarget, truth: Floats | Integers, shares: Floats) -> li
         }
         for place in places
     ]
-
-
-router = strict_route.router()
-
-
-@router.get(
-    "/runs/{run_id}/evaluation",
-    response_model=schemas.Evaluation,
-    operation_id="get_run_evaluation",
-    tags=["runs"],
-)
-@strict_route.has_etag
-async def get_run_evaluation(
-    run_id: str,
-    inference: InferenceDep,
-    blobs: BlobsDep,
-    scratch: ScratchDep,
-    request: Request,
-    split: Annotated[
-        Literal["train", "validation", "test"] | None,
-        Query(description="Which rows; test, validation or train rows by default, as there are."),
-    ] = None,
-) -> Response:
-    """Return predictions of the best checkpoint beside the truth, or ROC curves for classes.
-
-    Of a large split they are those of a draw of rows, the same one each time; the figures of all
-    rows are in the run's `evaluation`.
-    """
-    config, version, target = await run_sync(_found, inference, run_id)
-    etag = etag_of(target.sha256, version.table_sha256, split)
-    if not_modified(request, etag):
-        return Response(status_code=304, headers={"ETag": etag})
-
-    def compute() -> dict[str, Any]:
-        predictor = predictor_of(inference, target)
-        types = {column["name"]: column["type"] for column in version.columns}
-        with scratch.folder() as folder:
-            path = blobs.fetch(table_digest(version), folder)
-            try:
-                return evaluate(config, TableFile(path, types, version.rows), predictor, split)
-            except FileNotFoundError as error:  # deleted, and collected, since it was fetched
-                raise NotFound(f"The dataset of the run {run_id} is gone.") from error
-
-    return json_response(await inference.executor.run(compute), headers={"ETag": etag})
-
-
-def _found(inference: Inference, run_id: str) -> tuple[RunConfig, DatasetVersion, versions.Target]:
-    with reading(inference.engine) as session:
-        run = lifecycle.get(session, run_id)
-        target = lifecycle.target_of(session, run_id)
-        version = ready_version(session, run.dataset_id, run.dataset_version)
-        return RunConfig.model_validate(run.config), version, target

@@ -1,6 +1,8 @@
-"""Where predictions wait that would hold up the event loop: a bounded line before some threads.
+"""Runs predictions outside the event loop: a bounded queue, threads, and batches of plain rows.
 
-Knows nothing of what is predicted. Whoever finds the line full, or whose time is up, is told so.
+- `PredictionExecutor` runs any function in a thread. A full queue raises Overloaded, a timeout
+  DeadlineExceeded.
+- `Batches` joins rows that wait for the same net into one computation.
 """
 
 import asyncio
@@ -17,25 +19,28 @@ from numpy.typing import NDArray
 from models.predict.predictor import Predictor
 from service.errors import DeadlineExceeded, Overloaded
 
+MAX_ROWS = 1024  # rows of a batch; larger batches save no time
+
 Result = TypeVar("Result")
+Numbers = NDArray[np.float32]
 
 
 class PredictionExecutor:
-    """Runs work in threads, first come, first served."""
+    """Runs functions in threads, first come, first served; at most `length` of them wait."""
 
     def __init__(self, *, threads: int, length: int, timeout_s: float) -> None:
         self._length = length
         self._timeout_s = timeout_s
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="predict")
-        #: one for each piece of work that waits or is done, also where nobody waits for its end
+        #: one place for each function that waits or runs, even if its client has gone
         self._places = BoundedSemaphore(threads + length)
 
     def close(self) -> None:
-        """Drop what waits, and wait for what is being done."""
+        """Cancel the waiting functions and wait for the running ones."""
         self._threads.shutdown(cancel_futures=True)
 
     async def run(self, work: Callable[[], Result]) -> Result:
-        """Return what `work` returns, or raise what it raises; Overloaded, DeadlineExceeded."""
+        """Return the result of `work`. Raises its error, Overloaded or DeadlineExceeded."""
         if not self._places.acquire(blocking=False):
             raise self.full()
         job = self._threads.submit(work)
@@ -43,11 +48,11 @@ class PredictionExecutor:
         return await self.in_time(asyncio.wrap_future(job))
 
     async def in_time(self, future: "asyncio.Future[Result]") -> Result:
-        """Wait for a result, but not longer than a client may wait. Raises DeadlineExceeded."""
+        """Wait for a result, at most DESCENT_PREDICT_TIMEOUT_S. Raises DeadlineExceeded."""
         try:
             done, _ = await asyncio.wait([future], timeout=self._timeout_s)
         finally:
-            future.cancel()  # unless it is done: nobody waits for it any more
+            future.cancel()  # has no effect if it is done; else its result is not needed any more
         if done:
             return future.result()
         raise DeadlineExceeded(
@@ -57,14 +62,9 @@ class PredictionExecutor:
 
     def full(self) -> Overloaded:
         return Overloaded(
-            f"As many predictions wait as may wait, {self._length} (DESCENT_PREDICT_QUEUE): "
+            f"{self._length} predictions are waiting, which is the limit (DESCENT_PREDICT_QUEUE): "
             "try again in a moment."
         )
-
-
-MAX_ROWS = 1024  # of a batch; more save nothing
-
-Numbers = NDArray[np.float32]
 
 
 class _Waiting(NamedTuple):
@@ -73,7 +73,7 @@ class _Waiting(NamedTuple):
 
 
 class Batches:
-    """The rows that wait for each net. For one event loop."""
+    """Computes waiting rows of the same net together. Belongs to one event loop."""
 
     def __init__(self, queue: PredictionExecutor, length: int) -> None:
         self._queue = queue
@@ -82,7 +82,7 @@ class Batches:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def outputs(self, predictor: Predictor, encoded: Numbers) -> Numbers:
-        """Return what the net makes of encoded rows. Raises Overloaded, DeadlineExceeded."""
+        """Return the net's outputs for encoded rows. Raises Overloaded, DeadlineExceeded."""
         line = self._lines.get(id(predictor))
         if line is None:
             line = self._lines[id(predictor)] = deque()
@@ -100,7 +100,7 @@ class Batches:
             try:
                 rows = np.concatenate([waiting.encoded for waiting in batch])
                 outputs = await self._queue.run(partial(predictor.outputs, rows))
-            except Exception as error:  # noqa: BLE001  whoever waits gets it
+            except Exception as error:  # noqa: BLE001  the waiting requests raise it
                 _fail(batch, error)
             else:
                 _answer(batch, outputs)
@@ -108,12 +108,12 @@ class Batches:
 
 
 def _taken(line: deque[_Waiting]) -> list[_Waiting]:
-    """Take the next batch: at least one request, more while they fit."""
+    """Take the next batch: at least one request, and more while they fit."""
     batch: list[_Waiting] = []
     rows = 0
     while line and (not batch or rows + len(line[0].encoded) <= MAX_ROWS):
         waiting = line.popleft()
-        if not waiting.outputs.done():  # else nobody waits for it any more
+        if not waiting.outputs.done():  # it is done if its request was cancelled
             batch.append(waiting)
             rows += len(waiting.encoded)
     return batch

@@ -1,8 +1,8 @@
-"""The predict routes of models as plain ASGI, ahead of all middleware and of the framework.
+"""The hot path: the predict routes of models as plain ASGI, ahead of middleware and framework.
 
-It answers the requests that ask for nothing unusual. What is unusual about the head of a request
-leaves it, untouched, to the routes that `predictions` declares, so there is one place for each rule
-and each error; what is unusual about the rows is computed and told by the same functions.
+It answers requests with a usual head. It passes any other request on, untouched, to the routes in
+`predict.routes`, so each rule and each error has one place. Rows with problems are answered by the
+functions that those routes call.
 """
 
 import re
@@ -43,20 +43,20 @@ _NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 _PLACE = re.compile(
     rf"{START}({_NAME})(?:/(versions)/([1-9][0-9]{{0,8}})|/(aliases)/({_NAME}))?/predict"
 )
-#: headers that the framework's way looks at, or that change what the body is
+#: headers that the middleware checks, or that change the meaning of the body
 UNUSUAL = frozenset((b"origin", b"sec-fetch-site", b"content-encoding"))
 ON_PROBLEM: dict[bytes, Literal["warn", "error"]] = {
     b"": "warn",
     b"on_problem=warn": "warn",
     b"on_problem=error": "error",
 }
-KNOWN_HEADS = 200  # that are remembered as they were read; each has at most `max_head_bytes`
-# What is computed at once: it takes less than to ask a thread, or little more.
+KNOWN_HEADS = 200  # parsed heads that are cached; each has at most `max_head_bytes`
+# Limits of requests that the event loop computes itself: a thread would take as long, or nearly.
 SMALL = 16 * 1024  # bytes of JSON
 FEW = 64  # rows
-FEW_NUMBERS = 256  # that rows become, where they are not plain
-LIGHT = 256 * 1024  # parameters of a net, times rows
-#: the head of an answer; what differs is to be put in, and the date added
+FEW_NUMBERS = 256  # encoded numbers of rows that are not plain
+LIGHT = 256 * 1024  # parameters of the net times rows
+#: the head of an answer, with placeholders for its length and id; the server adds the date
 HEAD = b"".join(
     [
         b"HTTP/1.1 200 OK\r\n",
@@ -72,7 +72,7 @@ Row = dict[str, Any]
 
 
 class ModelPlace(NamedTuple):
-    """What a path asks to predict with: a model, one of its versions, or an alias."""
+    """The model, version or alias that a path names."""
 
     name: str
     version: int | None
@@ -87,14 +87,14 @@ class ModelPlace(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The head of a request that asks for nothing unusual."""
+    """The parsed head of a usual request."""
 
     place: ModelPlace
     secret: str | None
     media_type: str
     on_problem: Literal["warn", "error"]
     wants: str
-    #: bytes of the body; None where the head does not tell
+    #: bytes of the body; None without Content-Length
     length: int | None
 
     def asked(self, content: bytes) -> PredictionBody:
@@ -102,14 +102,14 @@ class Head:
 
 
 class Call(NamedTuple):
-    """Such a head, and who sent it."""
+    """The head of a request and its caller."""
 
     head: Head
     caller: str
 
 
 class HotRoutes:
-    """Answers plain calls. One per process."""
+    """Answers usual predict requests. One per process."""
 
     def __init__(self, inference: Inference, keys: Keys, observe: Observe) -> None:
         settings = inference.settings
@@ -130,7 +130,7 @@ class HotRoutes:
     # ---- the head ----
 
     def call_of(self, scope: Scope) -> Call | None:
-        """Return what a request asks for, or None where another must look at it."""
+        """Return the call of a usual request, or None if the framework has to answer it."""
         if scope["method"] != "POST":
             return None
         key = (scope["raw_path"], scope["query_string"], *scope["headers"])
@@ -138,7 +138,7 @@ class HotRoutes:
         caller = None if head is None else self._keys.known(head.secret)
         if head is None or caller is None:
             return None
-        # Clients send the same head again and again. Strangers have nothing kept here.
+        # Clients repeat the same head. Heads without a known key are not cached.
         if len(self._heads) >= KNOWN_HEADS:
             self._heads.clear()
         self._heads[key] = head
@@ -178,7 +178,7 @@ class HotRoutes:
     def _is_usual(self, scope: Scope, headers: dict[bytes, bytes]) -> bool:
         length = headers.get(b"content-length", b"0")
         return (
-            len(headers) == len(scope["headers"])  # none was sent twice
+            len(headers) == len(scope["headers"])  # no header was sent twice
             and UNUSUAL.isdisjoint(headers)
             and len(scope["raw_path"]) + sum(map(len, headers)) + sum(map(len, headers.values()))
             <= self._max_head_bytes - len(scope["query_string"])
@@ -187,17 +187,18 @@ class HotRoutes:
             and int(length) <= self._most
         )
 
-    # ---- the answer, without a wait ----
+    # ---- answers in the same turn of the event loop ----
 
     def at_once(self, scope: Scope) -> Compute | None:
-        """Return what answers a small request once its body is there; None: `respond` answers it.
+        """Return a function that answers a small request, given its body; None leaves it to others.
 
-        It returns the head of the answer, without its end, and the body: without a task, messages
-        and a further turn of the event loop.
+        The function returns the head of the answer, without its end, and the body. This needs no
+        task, no messages and no further turn of the event loop. The function returns None if
+        `respond` has to answer.
         """
         try:
             call = self.call_of(scope)
-        except Exception:  # noqa: BLE001  the framework's way meets it again and tells of it
+        except Exception:  # noqa: BLE001  the framework raises it again and answers it
             return None
         if call is None or call.head.length is None or call.head.length > SMALL:
             return None
@@ -211,7 +212,7 @@ class HotRoutes:
         try:
             served = self._served(call.head.place)
             found = None if served is None else self._light(call, content, *served)
-        except Exception:  # noqa: BLE001  `respond` meets it again and tells of it
+        except Exception:  # noqa: BLE001  `respond` raises it again and answers it
             return None
         if found is None:
             return None
@@ -221,7 +222,7 @@ class HotRoutes:
         return HEAD % (len(found), request_id.encode()), found
 
     def _served(self, place: ModelPlace) -> tuple[Target, Predictor] | None:
-        """Return who answers a call, if that is known and loaded."""
+        """Return the version that answers a call and its predictor, if known and loaded."""
         target = self._target(place)
         predictor = None if target is None else self._predictors.known(target.sha256)
         return None if target is None or predictor is None else (target, predictor)
@@ -229,7 +230,7 @@ class HotRoutes:
     def _light(
         self, call: Call, content: bytes, target: Target, predictor: Predictor
     ) -> bytes | None:
-        """Answer with JSON, where that takes no longer than to ask a thread."""
+        """Return the answer in JSON, or None if computing it needs a thread."""
         began = time.perf_counter()
         rows = self._few_rows(content)
         if not rows or not _is_light(predictor, len(rows)):
@@ -242,11 +243,11 @@ class HotRoutes:
         elif call.head.on_problem == "warn":
             predictions = predictor.flawed_predictions(rows)
         if predictions is not None:
-            return self._told(call, content, target, predictions, began)
+            return self._counted(call, content, target, predictions, began)
         return bytes(answer(self._inference, target, call.head.asked(content)).body)
 
     def _few_rows(self, content: bytes) -> list[Any]:
-        """Return the rows of a small JSON body as it usually is; none where it is another."""
+        """Return the rows of a small JSON body `{"rows": […]}`; an empty list for any other."""
         if not 0 < len(content) <= SMALL:
             return []
         document = self._inference.foreign.parse(content)
@@ -256,7 +257,7 @@ class HotRoutes:
     # ---- the answer ----
 
     async def respond(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a plain call, whatever becomes of it."""
+        """Answer a usual request, also after errors."""
         began, request_id = time.perf_counter(), new_id("req")
         state = scope["state"]
         state["request_id"], state["caller"] = request_id, call.caller
@@ -267,10 +268,10 @@ class HotRoutes:
                 found = Response(found, media_type=JSON)
             await found(scope, receive, out)
         except ClientDisconnect:
-            out.status = out.status or 499  # nobody is there to read an answer
+            out.status = out.status or 499  # the client has gone; the status is for the log
         except Exception as error:
             if out.status:
-                raise  # half an answer is out: only closing the connection tells the client
+                raise  # part of the answer is sent: the connection must be closed
             structlog.contextvars.bind_contextvars(request_id=request_id)
             problem = problems.of_fault(error)
             if problem is None:
@@ -285,7 +286,7 @@ class HotRoutes:
         message = await receive()
         content: bytes | bytearray = message.get("body", b"")
         if message.get("more_body", False):
-            content = bytearray(content)  # pieces are added to it without copying it
+            content = bytearray(content)  # so that adding a chunk does not copy the others
         while message["type"] != "http.disconnect" and message.get("more_body", False):
             if len(content) > self._most:
                 break
@@ -300,7 +301,7 @@ class HotRoutes:
     async def _answer(self, call: Call, content: bytes) -> bytes | Response:
         served = self._served(call.head.place)
         if served is None:
-            return await self._executor.run(partial(self._long_way, call, content))
+            return await self._executor.run(partial(self._resolve, call, content))
         if call.head.media_type == call.head.wants == JSON:
             found = self._light(call, content, *served)
             if found is None:
@@ -314,7 +315,7 @@ class HotRoutes:
     async def _batched(
         self, call: Call, content: bytes, target: Target, predictor: Predictor
     ) -> bytes | None:
-        """Answer a few plain rows together with those of others; None where one is not plain."""
+        """Answer a few plain rows in a batch with others; None if a row is not plain."""
         began = time.perf_counter()
         rows = self._few_rows(content)
         encoded = predictor.plain.encode(rows) if rows else None
@@ -323,9 +324,9 @@ class HotRoutes:
         predictions = predictor.plain_predictions(await self._batches.outputs(predictor, encoded))
         if predictions is None:
             return None
-        return self._told(call, content, target, predictions, began)
+        return self._counted(call, content, target, predictions, began)
 
-    def _told(
+    def _counted(
         self,
         call: Call,
         content: bytes,
@@ -333,7 +334,7 @@ class HotRoutes:
         predictions: list[Prediction],
         began: float,
     ) -> bytes:
-        """Count the answers to a few rows and write them."""
+        """Count the answers to a few rows and return them as JSON."""
         found = answers_of(predictions, {})
         self._count(call, content, target, found, time.perf_counter() - began)
         return to_json(target.named, found)
@@ -347,7 +348,7 @@ class HotRoutes:
         self._inference.traffic.answered(target, found, seconds, len(content), again)
 
     def _target(self, place: ModelPlace) -> Target | None:
-        """Return who answers a call, if that is known without asking the database."""
+        """Return the version that answers a call, if it is known without the database."""
         directory = self._inference.directory
         if place.version is not None:
             return directory.known_version(place.name, place.version)
@@ -355,8 +356,8 @@ class HotRoutes:
             return directory.known_alias(place.name, place.alias)
         return directory.known_model(place.name)
 
-    def _long_way(self, call: Call, content: bytes) -> Response:
-        """Answer a call that needs the database or a model that is not loaded: in a thread."""
+    def _resolve(self, call: Call, content: bytes) -> Response:
+        """Answer a call that needs the database or has to load a model; runs in a thread."""
         directory, place = self._inference.directory, call.head.place
         if place.version is not None:
             target = directory.of_version(place.name, place.version)

@@ -1,4 +1,7 @@
-"""The routes that predict: read the rows, ask the predictor, answer in the format wanted."""
+"""The predict routes: read the rows, predict, answer in the requested format.
+
+`Inference` holds all parts that predictions need; the hot path and the other protocols use it too.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,95 +30,7 @@ from service.runs import lifecycle
 from service.settings import Settings
 from service.storage.database import reading
 
-
-@dataclass(frozen=True)
-class Inference:
-    """What answers predictions. One per process."""
-
-    settings: Settings
-    engine: Engine
-    predictors: Predictors
-    directory: Directory
-    traffic: Traffic
-    files: Files
-    executor: PredictionExecutor
-    #: how the clients of another server write their rows
-    foreign: ForeignBodies
-
-
-def inference(request: Request) -> Inference:
-    found: Inference = request.app.state.inference
-    return found
-
-
-InferenceDep = Annotated[Inference, Depends(inference)]
-
-
 READ = (JSON, CSV, TSV, NDJSON, *bodies.MEDIA_TYPES)
-
-router = strict_route.router()
-
-
-@dataclass(frozen=True)
-class PredictionBody:
-    """The body of a request as it came, and how the client wants its answer."""
-
-    media_type: str
-    content: bytes
-    on_problem: Literal["warn", "error"] = "warn"
-    #: the media type of the answer
-    wants: str = JSON
-    explain: bool = False
-    #: whether MLflow's server was asked for, so that the answer has the shape of its answers_of
-    is_invocation: bool = False
-
-    @property
-    def is_file(self) -> bool:
-        return self.media_type in bodies.MEDIA_TYPES
-
-
-async def asked(
-    request: Request,
-    on_problem: Annotated[
-        Literal["warn", "error"],
-        Query(
-            description="Whether a missing required value, a wrong type or an unknown category "
-            "is treated as training treated missing values, or is the row's error."
-        ),
-    ] = "warn",
-    *,
-    explain: Annotated[
-        bool,
-        Query(
-            description="Whether each prediction tells what each column contributed to it. How "
-            "many rows a request may have then depends on the size of the model."
-        ),
-    ] = False,
-) -> PredictionBody:
-    media_type = _media_type(request)
-    content = await strict_route.read_body(request, "predict")
-    wants = answers.wanted(request.headers.get("accept", ""))
-    return PredictionBody(media_type, content, on_problem, wants, explain)
-
-
-def _media_type(request: Request) -> str:
-    given = request.headers.get("content-type", "")
-    media_type = given.partition(";")[0].strip().lower()
-    if media_type not in READ:
-        raise UnsupportedMedia(
-            f"Send the rows as one of {', '.join(READ)}, got {given[:100]!r}.",
-        )
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding != "identity":
-        raise UnsupportedMedia(
-            f"The body of a prediction cannot be compressed, got {encoding[:40]!r}."
-        )
-    return media_type
-
-
-PredictionBodyDep = Annotated[PredictionBody, Depends(asked)]
-ModelName = Annotated[Name, Path(description="The name of a model.")]
-
 BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -148,6 +63,100 @@ ANSWER: dict[int | str, dict[str, Any]] = {
         },
     }
 }
+
+router = strict_route.router()
+
+
+# ---- shared by all ways of predicting -----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Inference:
+    """All parts that predictions need. One per process."""
+
+    settings: Settings
+    engine: Engine
+    predictors: Predictors
+    directory: Directory
+    traffic: Traffic
+    files: Files
+    executor: PredictionExecutor
+    #: reads the bodies of another server's clients
+    foreign: ForeignBodies
+
+
+def inference(request: Request) -> Inference:
+    found: Inference = request.app.state.inference
+    return found
+
+
+InferenceDep = Annotated[Inference, Depends(inference)]
+
+
+@dataclass(frozen=True)
+class PredictionBody:
+    """The unparsed body of a request, and the options of its answer."""
+
+    media_type: str
+    content: bytes
+    on_problem: Literal["warn", "error"] = "warn"
+    #: the media type of the answer
+    wants: str = JSON
+    explain: bool = False
+    #: whether the request came by MLflow's route, so that the answer has MLflow's shape
+    is_invocation: bool = False
+
+    @property
+    def is_file(self) -> bool:
+        return self.media_type in bodies.MEDIA_TYPES
+
+
+async def asked(
+    request: Request,
+    on_problem: Annotated[
+        Literal["warn", "error"],
+        Query(
+            description="`warn` treats a missing required value, a wrong type or an unknown "
+            "category like a missing value in training, with a warning; `error` makes it the row's "
+            "error."
+        ),
+    ] = "warn",
+    *,
+    explain: Annotated[
+        bool,
+        Query(
+            description="Whether each prediction lists the contribution of each column. The limit "
+            "of rows per request then depends on the size of the model."
+        ),
+    ] = False,
+) -> PredictionBody:
+    media_type = _media_type(request)
+    content = await strict_route.read_body(request, "predict")
+    wants = answers.wanted(request.headers.get("accept", ""))
+    return PredictionBody(media_type, content, on_problem, wants, explain)
+
+
+def _media_type(request: Request) -> str:
+    given = request.headers.get("content-type", "")
+    media_type = given.partition(";")[0].strip().lower()
+    if media_type not in READ:
+        raise UnsupportedMedia(
+            f"Send the rows as one of {', '.join(READ)}, got {given[:100]!r}.",
+        )
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        raise UnsupportedMedia(
+            f"The body of a prediction cannot be compressed, got {encoding[:40]!r}."
+        )
+    return media_type
+
+
+PredictionBodyDep = Annotated[PredictionBody, Depends(asked)]
+
+ModelName = Annotated[Name, Path(description="The name of a model.")]
+
+
+# ---- routes -------------------------------------------------------------------------------------
 
 
 @router.post(
@@ -221,15 +230,18 @@ async def predict_with_run(
     return await queued(inference, best, asked)
 
 
+# ---- answers ------------------------------------------------------------------------------------
+
+
 async def queued(
     inference: Inference, resolve: Callable[[], versions.Target], asked: PredictionBody
 ) -> Response:
-    """Answer in a thread, in turn. Raises Overloaded, DeadlineExceeded."""
+    """Answer a request in a thread. Raises Overloaded, DeadlineExceeded."""
     return await inference.executor.run(lambda: answer(inference, resolve(), asked))
 
 
 def answer(inference: Inference, target: versions.Target, asked: PredictionBody) -> Response:
-    """Predict the rows of a request and write the answer as the client wants it."""
+    """Predict the rows of a request and write the answer in the requested format."""
     began = perf_counter()
     predictor = predictor_of(inference, target)
     rows = _read(inference, predictor, asked)
@@ -247,7 +259,7 @@ def answer(inference: Inference, target: versions.Target, asked: PredictionBody)
 
 
 def predictor_of(inference: Inference, target: versions.Target) -> Predictor:
-    """Return who answers for a version. Raises ModelDamaged."""
+    """Return the predictor of a version. Raises ModelDamaged."""
     try:
         return inference.predictors.get(target.sha256)
     except ModelDamaged:
@@ -261,9 +273,10 @@ def computed_again(
     asked: PredictionBody,
     read: tuple[Predictor, bodies.Rows] | None,
 ) -> list[Answer] | None:
-    """Return what another version makes of a request, or None where it cannot read it.
+    """Return the answers of another version (a shadow), or None if it cannot read the request.
 
-    `read` is what was read of a file, and for whom: its reader has no time to read it again.
+    `read` holds the rows of a file and the predictor for which they were read, because a shadow
+    must not take the reader of files a second time.
     """
     predictor = inference.predictors.get(target.sha256)
     if read is None:
@@ -272,14 +285,6 @@ def computed_again(
     known = {column.name for column in first.features.inputs}
     is_known = all(column.name in known for column in predictor.features.inputs)
     return answered(predictor, asked, rows) if is_known else None
-
-
-def _read(inference: Inference, predictor: Predictor, asked: PredictionBody) -> bodies.Rows:
-    if asked.content and asked.is_file:
-        known = [column.name for column in predictor.features.inputs]
-        return inference.files.read(asked.content, asked.media_type, known)
-    most = inference.settings.max_predict_rows
-    return read_text(predictor, asked, most, inference.foreign)
 
 
 def answered(predictor: Predictor, asked: PredictionBody, rows: bodies.Rows) -> list[Answer]:
@@ -299,7 +304,15 @@ def answered(predictor: Predictor, asked: PredictionBody, rows: bodies.Rows) -> 
 def read_text(
     predictor: Predictor, asked: PredictionBody, max_rows: int, foreign: bodies.ForeignBodies
 ) -> bodies.Rows:
-    """Return the rows of a body that is JSON, NDJSON or CSV."""
+    """Return the rows of a body in JSON, NDJSON, CSV or TSV."""
     if not asked.content:
         raise BadRequest("The body is empty: send the rows to predict.")
     return bodies.read(asked.content, asked.media_type, predictor.features, max_rows, foreign)
+
+
+def _read(inference: Inference, predictor: Predictor, asked: PredictionBody) -> bodies.Rows:
+    if asked.content and asked.is_file:
+        known = [column.name for column in predictor.features.inputs]
+        return inference.files.read(asked.content, asked.media_type, known)
+    most = inference.settings.max_predict_rows
+    return read_text(predictor, asked, most, inference.foreign)

@@ -1,7 +1,8 @@
-"""What each version is asked and answers, and how far a shadow differs: counted in this process.
+"""Counts the requests and answers of each version, and how far shadows differ, in this process.
 
-The routes tell it each answer. Where the alias has a shadow, that one computes the same request in
-the background: one at a time, few wait, the rest is dropped and counted, nobody waits for it.
+The routes report each answer. If the alias has a shadow, the shadow computes the same request in
+the background and its answer is discarded after the comparison. One request is computed at a time
+and few wait; the others are dropped and counted. Clients never wait for a shadow.
 """
 
 import math
@@ -22,15 +23,28 @@ from prometheus_client.registry import Collector
 from service.predict.bodies import Answer
 from service.registry.versions import Target
 
-#: seconds; what is slower than the last is in +Inf
+#: upper bounds of the histogram, in seconds; slower requests are in +Inf
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
-MAX_SERIES = 1000  # versions in a role that are counted; the one that was idle longest goes
+#: pairs of version and role that are counted; a new one replaces the one that was idle longest
+MAX_SERIES = 1000
 MAX_WAITING = 64  # requests that wait for their shadow
-MAX_BYTES = 4 * 1024 * 1024  # that these requests hold
-NEAR = 1e-5  # part of a number by which a shadow may be off and be called equal
+MAX_BYTES = 4 * 1024 * 1024  # bytes of the bodies of these requests
+NEAR = 1e-5  # relative difference up to which a shadow's number counts as equal
 LABELS = ("model", "version", "role")
+#: attribute of Tally, name of the counter, help text
+COUNTERS = (
+    ("requests", "descent_version_requests", "Requests that a version answered."),
+    ("failures", "descent_version_failures", "Requests that a version could not answer."),
+    ("rows", "descent_version_rows", "Rows that a version answered."),
+    ("warnings", "descent_version_row_warnings", "Warnings that a version gave with rows."),
+    ("errors", "descent_version_row_errors", "Rows that a version answered with an error."),
+    ("compared", "descent_shadow_rows", "Rows of a shadow that were compared."),
+    ("different", "descent_shadow_different_rows", "Compared rows with another value."),
+    ("difference", "descent_shadow_difference", "Sum of the distances of numbers that differ."),
+    ("dropped", "descent_shadow_dropped", "Requests that a shadow did not compute."),
+)
 
-#: Computes a request again with another version; None where that one cannot read it.
+#: computes a request again with another version; returns None if that version cannot read it
 Again = Callable[[Target], Sequence[Answer] | None]
 
 logger = structlog.get_logger(__name__)
@@ -38,7 +52,7 @@ logger = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class Tally:
-    """The numbers of one version in one role."""
+    """The counters of one version in one role."""
 
     requests: int = 0
     failures: int = 0
@@ -46,9 +60,10 @@ class Tally:
     warnings: int = 0
     errors: int = 0
     seconds: float = 0.0
-    #: how many requests took at most as long as each of BUCKETS but longer than the one before
+    #: requests per bucket, not cumulative; the last bucket is +Inf
     durations: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
-    #: of a shadow: rows, those whose value differs, by how much in sum, and requests not computed
+    #: counters of a shadow: compared rows, rows with another value, sum of the differences, and
+    #: requests that it did not compute
     compared: int = 0
     different: int = 0
     difference: float = 0.0
@@ -56,12 +71,12 @@ class Tally:
 
 
 class Traffic(Collector):
-    """The counts of one process, as Prometheus collects them."""
+    """The counters of one process, collected by Prometheus."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._tallies: OrderedDict[tuple[str, int, str], Tally] = OrderedDict()
-        # One thread: what it computes must not take the processor from those who wait.
+        # One thread only: shadows must not take the processor from requests that clients wait for.
         self._shadows = ThreadPoolExecutor(1, thread_name_prefix="shadow")
         self._waiting = 0
         self._bytes = 0
@@ -69,24 +84,24 @@ class Traffic(Collector):
     def close(self) -> None:
         self._shadows.shutdown(wait=False, cancel_futures=True)
 
-    # ---- told by the routes ----------------------------------------------------------------------
+    # ---- reports of the routes -------------------------------------------------------------------
 
     def answered(
         self, target: Target, answers: Sequence[Answer], seconds: float, size: int, again: Again
     ) -> None:
-        """Count an answer. If there is a shadow, have it compute the `size` bytes again."""
+        """Count an answer. If there is a shadow, queue its computation of the `size` bytes."""
         self._count(target, answers, seconds)
         if target.shadow is not None:
             self._offer(target.shadow, answers, size, again)
 
     def failed(self, target: Target) -> None:
-        """Count a request that the version could not answer, whatever the client had sent."""
+        """Count a request that failed because of the version, not because of the client."""
         if "run" not in target.named:
             with self._lock:
                 self._tally(target).failures += 1
 
     def _count(self, target: Target, answers: Sequence[Answer], seconds: float) -> None:
-        if "run" in target.named:  # it asked for no version
+        if "run" in target.named:  # a prediction with a run, not with a version
             return
         warnings = errors = 0
         for answer in answers:
@@ -135,7 +150,7 @@ class Traffic(Collector):
                 return
             self._count(shadow, found, perf_counter() - began)
             self._compare(shadow, answers, found)
-        except Exception as error:  # noqa: BLE001  nobody waits for it: it is counted and told here
+        except Exception as error:  # noqa: BLE001  no caller gets it: count and log it here
             logger.warning("shadow_failed", **shadow.named, reason=str(error))
             self.failed(shadow)
         finally:
@@ -154,7 +169,7 @@ class Traffic(Collector):
             tally.different += sum(difference is not None for difference in differences)
             tally.difference += sum(filter(None, differences))
 
-    # ---- told to Prometheus ----------------------------------------------------------------------
+    # ---- Prometheus ------------------------------------------------------------------------------
 
     def describe(self) -> list[Metric]:
         return []
@@ -184,27 +199,13 @@ class Traffic(Collector):
         yield histogram
 
 
-#: attribute of Tally, name of the counter, what it counts
-COUNTERS = (
-    ("requests", "descent_version_requests", "Requests that a version answered."),
-    ("failures", "descent_version_failures", "Requests that a version could not answer."),
-    ("rows", "descent_version_rows", "Rows that a version answered."),
-    ("warnings", "descent_version_row_warnings", "Warnings that a version gave with rows."),
-    ("errors", "descent_version_row_errors", "Rows that a version answered with an error."),
-    ("compared", "descent_shadow_rows", "Rows of a shadow that were compared."),
-    ("different", "descent_shadow_different_rows", "Compared rows with another value."),
-    ("difference", "descent_shadow_difference", "Sum of the distances of numbers that differ."),
-    ("dropped", "descent_shadow_dropped", "Requests that a shadow was too busy to compute."),
-)
-
-
 def difference_of(ours: Any, theirs: Any) -> float | None:  # noqa: ANN401  values of any target
-    """Return None for equal values, else by how much numbers differ; 0 for what is no number."""
+    """Return None for equal values, else the difference of numbers, or 0 for other values."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         names = ours.keys() | theirs.keys()
         parts = [difference_of(ours.get(name), theirs.get(name)) for name in names]
-        told = [part for part in parts if part is not None]
-        return sum(told) if told else None
+        unequal = [part for part in parts if part is not None]
+        return sum(unequal) if unequal else None
     if isinstance(ours, float) and isinstance(theirs, float):
         if math.isclose(ours, theirs, rel_tol=NEAR, abs_tol=1e-12):
             return None

@@ -1,1 +1,1 @@
-"""The verification of model versions: each way of predicting must answer as training computes."""
+"""Export verification: each way of predicting with a version must agree with training."""

@@ -1,4 +1,4 @@
-"""Proofs as a kind of job: what the process is given, what it sends, and how a proof ends."""
+"""Proofs (export verifications) as a kind of job: the input of the process, and how one ends."""
 
 from pathlib import Path
 from typing import Annotated
@@ -25,9 +25,9 @@ Messages = Annotated[Compared | Heartbeat | Obeyed | Failure, Field(discriminato
 
 
 def prepare(site: Site, proof: Proof, scratch: Path) -> ProofJob:
-    """Return the job of a claimed proof, with all that its process reads as local files.
+    """Return the job of a claimed proof, with its inputs as local files.
 
-    Raises InputUnavailable where the model is damaged.
+    Raises InputUnavailable if the model is damaged.
     """
     with reading(site.engine) as session:
         version = versions.find_version(session, proof.model_name, proof.model_version)
@@ -44,23 +44,23 @@ def prepare(site: Site, proof: Proof, scratch: Path) -> ProofJob:
 
 
 def _table(site: Site, version: ModelVersion, scratch: Path) -> StoredTable | None:
-    """Return the table that the version was trained on, or None where it is gone.
+    """Return the table that the version was trained on, or None if it is damaged or deleted.
 
-    Golden rows take its place then, so that no dataset must be kept for a proof.
+    The process then compares golden rows, so that no dataset must be kept for a proof.
     """
     if version.dataset_id is None:
         return None
     try:
         found, path = fetch_table(site, version.dataset_id, version.dataset_version, scratch)
     except DatasetUnavailable as error:
-        log.warning("proof by golden rows", model=version.model_name, reason=str(error))
+        log.warning("verification_by_golden_rows", model=version.model_name, reason=str(error))
         return None
     types = {column["name"]: column["type"] for column in found.columns}
     return StoredTable(path=path, types=types)
 
 
 def write(session: Session, tenure: Tenure, message: Compared, _held: HeldBlob | None) -> None:
-    """End a proof with the details of the comparison, and with what differs if anything does."""
+    """End a proof with the details of the comparison and, if paths differ, with the failure."""
     proof_id, attempt = tenure.job_id, tenure.attempt
     queue.hold(session, Proof, proof_id, attempt)
     session.execute(update(Proof).where(Proof.id == proof_id).values(details=message.details))

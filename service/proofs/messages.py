@@ -1,4 +1,4 @@
-"""What the process of a proof is given, and the messages that it sends. Knows no database."""
+"""The input of an export verification and the messages that it sends. Knows no database."""
 
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -13,31 +13,31 @@ class StoredTable(BaseModel):
     """The table of a dataset version as a local file."""
 
     path: Path
-    #: name of each column → its type
+    #: column name → its type
     types: dict[str, ColumnType]
 
 
 class ProofJob(BaseModel):
-    """One attempt at a proof: the model, and the rows to compare."""
+    """One attempt at a proof: the model and the source of the rows."""
 
     run_id: str
     attempt: int
     #: the checkpoint of the version
     model: Path
     config: dict[str, Any]
-    #: what the version's bundle says of its training
+    #: the member training.json of the version's bundle
     training: dict[str, Any]
-    #: the table that the version was trained on; without it golden rows are compared
+    #: the table that the version was trained on; None compares golden rows
     table: StoredTable | None
     scratch: Path
 
 
 class Compared(Message):
-    """All ways of predicting were compared."""
+    """All prediction paths were compared."""
 
     type: Literal["compared"] = "compared"
     is_last: ClassVar[bool] = True
 
     details: dict[str, Any]
-    #: a sentence that names the ways that differ
+    #: names the paths that differ; None if all agree
     failure: str | None

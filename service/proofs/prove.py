@@ -1,7 +1,7 @@
-"""The process of a proof: asks a model in every way and compares the answers with training's.
+"""The verification process: predicts in every way and compares the answers with training's.
 
-It holds no credentials and opens no connection; what it makes is a file in its scratch folder. It
-gives way to whatever else the machine has to do.
+It has no credentials and opens no connections. It writes only to its scratch folder, and runs with
+low priority.
 """
 
 import math
@@ -28,20 +28,21 @@ from service.jobs.pipe import Channel, Heartbeat, StopOrdered, last_message
 from service.proofs.messages import Compared, ProofJob
 from service.proofs.ways import WAYS, Answered, Sample, Subject, Way, read_sample
 
-NICE = 10  # of the process: trainings and predictions go first
-#: What says nothing of the model: a full disk, say. The process dies of it, and is tried again.
+NICE = 10  # niceness of the process: trainings and predictions have priority
+#: errors of the machine, not of the model, such as a full disk: the process exits and is retried
 MACHINE = (OSError, MemoryError)
-SHOWN = 5  # numbers of an answer that a sentence repeats
+SHOWN = 5  # numbers of an answer that a message repeats
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far a way is from what training computes."""
+    """The difference between a path's answers and training's."""
 
-    #: None where a row has an answer by one of them and none by the other
+    #: None if a row has an answer by one of the two only
     largest: float | None
+    #: the number of rows that the path cannot represent
     left_out: int
-    #: a sentence, where it is too far
+    #: a sentence, if the difference is too large
     failure: str | None
 
 
@@ -51,20 +52,20 @@ def prove(
     ways: Mapping[str, Way],
     pulse: Callable[[], None],
 ) -> tuple[dict[str, Any], str | None]:
-    """Return what was compared, and a sentence that names the ways that differ."""
+    """Return the details of the comparison, and a sentence that names the paths that differ."""
     found: dict[str, Difference] = {}
     for name, way in ways.items():
         pulse()
         reach("prover.way")
         if (compared := _by(name, way, subject, sample)) is not None:
             found[name] = compared
-    figures = [each.largest for each in found.values()]
+    largest = [each.largest for each in found.values()]
     details = {
         "rows": sample.rows,
         "source": sample.source,
         "ways": {name: each.largest for name, each in found.items()},
         "left_out": {name: each.left_out for name, each in found.items() if each.left_out},
-        "largest": None if None in figures else max(filter(None, figures), default=0.0),
+        "largest": None if None in largest else max(filter(None, largest), default=0.0),
         "tolerance": TOLERANCE,
     }
     failures = [each.failure for each in found.values() if each.failure]
@@ -76,19 +77,21 @@ def _by(name: str, way: Way, subject: Subject, sample: Sample) -> Difference | N
         answered = way(subject, sample)
     except MACHINE:
         raise
-    except Exception as error:  # noqa: BLE001  whatever a way raises is what is wrong with it
+    except Exception as error:  # noqa: BLE001  any error of a path is a failure of that path
         traceback.print_exc()
-        told = " ".join(str(error).split())[:300]
-        return Difference(None, 0, f"By {name} it cannot be asked: {type(error).__name__}: {told}.")
+        reason = " ".join(str(error).split())[:300]
+        return Difference(None, 0, f"Path {name} failed: {type(error).__name__}: {reason}.")
     return None if answered is None else compare(name, subject.predictor, sample, answered)
 
 
 def compare(name: str, predictor: Predictor, sample: Sample, answered: Answered) -> Difference:
-    """Compare what a way answers with what is due."""
+    """Compare the answers of a path with training's."""
     features, expected = predictor.features, sample.expected
     if answered.numbers.shape != expected.shape:
         shape = answered.numbers.shape
-        return Difference(None, 0, f"By {name} {shape} numbers are answered to {expected.shape}.")
+        return Difference(
+            None, 0, f"Path {name}: the answer has the shape {shape}, not {expected.shape}."
+        )
     apart = differences(features, expected, answered.numbers)
     named: Sequence[Any] = [None] * sample.rows
     if answered.classes is not None and isinstance(features.target, ClassTarget):
@@ -99,20 +102,20 @@ def compare(name: str, predictor: Predictor, sample: Sample, answered: Answered)
     largest = float(apart[worst])
     if largest <= TOLERANCE:
         return Difference(largest, len(answered.left_out), None)
-    got = _told(answered.numbers[worst], named[worst])
-    due = _told(expected[worst], _likeliest(features, expected[worst]))
+    got = _shown(answered.numbers[worst], named[worst])
+    due = _shown(expected[worst], _likeliest(features, expected[worst]))
     failure = (
-        f"By {name} {sample.named(worst)} is answered {got}, where training computes {due}:"
-        f" {largest:.1g} apart, {TOLERANCE:g} is allowed."
+        f"Path {name}: the answer for {sample.named(worst)} is {got}, but training computes {due}:"
+        f" the difference is {largest:.1g}, and {TOLERANCE:g} is allowed."
     )
     return Difference(largest if math.isfinite(largest) else None, len(answered.left_out), failure)
 
 
 def _misnamed(target: ClassTarget, expected: Floats, classes: Sequence[Any]) -> Floats:
-    """Return half of how much likelier another class is than the one that is named."""
+    """Return half the difference between the largest probability and that of the named class."""
     found = np.zeros(len(expected))
     for row, label in enumerate(classes):
-        if np.isnan(expected[row]).any():  # then there is no class, which the numbers show
+        if np.isnan(expected[row]).any():  # there is no class; the comparison of numbers covers it
             continue
         place = _place(target, label)
         lead = expected[row].max() - expected[row][place] if place is not None else math.inf
@@ -133,11 +136,11 @@ def _likeliest(features: Features, numbers: Floats) -> Any:  # noqa: ANN401  a l
     return None
 
 
-def _told(numbers: Floats, label: Any) -> str:  # noqa: ANN401  of a class, or None
-    """Write an answer for people: its first numbers, and the class where there is one."""
-    told = ", ".join("nothing" if np.isnan(n) else f"{n:.9g}" for n in numbers[:SHOWN])
-    told += ", …" if len(numbers) > SHOWN else ""
-    return told if label is None else f"{str(label)[:60]!r} ({told})"
+def _shown(numbers: Floats, label: Any) -> str:  # noqa: ANN401  of a class, or None
+    """Return an answer for a message: its first numbers, and its class if it has one."""
+    text = ", ".join("missing" if np.isnan(n) else f"{n:.9g}" for n in numbers[:SHOWN])
+    text += ", …" if len(numbers) > SHOWN else ""
+    return text if label is None else f"{str(label)[:60]!r} ({text})"
 
 
 def _prove(channel: Channel, job: ProofJob) -> None:
@@ -163,7 +166,7 @@ def main(end: socket.socket, job: str) -> None:
     pa.set_cpu_count(1)
     keep_to_one_thread()
     reach("prover.begin")
-    with last_message(channel, "proof"):
+    with last_message(channel, "export verification"):
         try:
             _prove(channel, ProofJob.model_validate_json(job))
         except MACHINE as error:

@@ -1,7 +1,8 @@
-"""The ways in which a model is asked: what each makes of the rows of a sample.
+"""The prediction paths of an export verification, and the sample of rows that they predict.
 
-Each goes through the very functions that answer a client, from the bytes of a request to those of
-an answer. What a way has no words for is left out of it, never guessed.
+- `read_sample` draws held-out rows of the dataset, else training rows, else golden rows.
+- `WAYS` lists the paths. Each one uses the functions that answer clients, from the bytes of a
+  request to the bytes of an answer. A path leaves out the rows that its format cannot represent.
 """
 
 import csv
@@ -38,43 +39,81 @@ from service.predict.answers import ARROW, CSV, JSON, answers_of
 from service.proofs.messages import ProofJob, StoredTable
 from service.protocols import mlflow, tensors
 
+MOST_ROWS, LEAST_ROWS = 1000, 20  # rows of a sample
+MOST_CELLS = 200_000  # cells of a sample
+MOST_WORK = 2 * 10**9  # multiplications of one path: a second or two
+#: second word of the generator's key for the draw of rows; see `models.data`
+STREAM = 2**63 + 2
+#: the model in the answers; the comparison does not use it
+NAMED = {"model": "proved", "version": 1}
+MANY = 10**9  # rows or columns, instead of the limits of requests, which do not matter here
+BUNDLE_BYTES = 2**40  # instead of the limit of imports; no net that can be trained has more
+ONNX_PARAMETERS = 2**28  # parameters of 4 bytes each; ONNX cannot hold larger files
+
 Source = Literal["held_out", "training", "golden"]
 
-MOST_ROWS, LEAST_ROWS = 1000, 20
-MOST_CELLS = 200_000  # of the table that goes through each way
-MOST_WORK = 2 * 10**9  # multiplications of one way: a second or two
-#: The second word of the generator's key where it draws rows; see `models.data`.
-STREAM = 2**63 + 2
+
+# ---- types --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Some rows, as a client would send them and as training reads them."""
+    """A sample of rows, as a client would send them and as training reads them."""
 
     source: Source
     rows: int
     columns: dict[str, list[RawValue]]
     table: Table
-    #: (rows, outputs); NaN where no number can be answered
+    #: (rows, outputs); NaN for a row without an answer
     expected: Floats
-    #: the row of the dataset that each is, from 0; None of golden rows
+    #: positions of the rows in the dataset, from 0; None for golden rows
     places: Integers | None = None
 
     def named(self, row: int) -> str:
-        """Return what people can find a row by."""
+        """Return the name of a row in messages."""
         if self.places is None:
             return f"golden row {row + 1}"
         return f"row {self.places[row] + 1} of the dataset"
 
 
+@dataclass(frozen=True)
+class Subject:
+    """A model in the forms that the paths need, and a folder for their files."""
+
+    predictor: Predictor
+    #: the checkpoint
+    file: Path
+    #: the member training.json of its bundle
+    training: Mapping[str, Any]
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The answers of a path."""
+
+    #: (rows, outputs); NaN for a row without an answer
+    numbers: Floats
+    #: the predicted classes, if the model has classes and the path returns them
+    classes: Sequence[Any] | None = None
+    #: positions of the rows that the path cannot represent
+    left_out: frozenset[int] = field(default_factory=frozenset)
+
+
+#: a prediction path; returns None if it can represent no row
+Way = Callable[[Subject, Sample], Answered | None]
+#: whether a format can represent this value of this column
+CanHold = Callable[[Input, RawValue], bool]
+
+
+# ---- the sample: rows of the dataset ------------------------------------------------------------
+
+
 def read_sample(job: ProofJob, predictor: Predictor, reference: Reference) -> Sample:
-    """Return the rows that a job is to be proved by."""
+    """Return the rows with which a job compares the paths."""
     if job.table is None:
         return _golden(predictor, reference)
     return _from_table(job, job.table, predictor, reference)
-
-
-# ---- rows of the dataset ------------------------------------------------------------------------
 
 
 def _from_table(
@@ -96,7 +135,7 @@ def _from_table(
 
 
 def _places(stored: StoredTable, config: RunConfig, most: int) -> tuple[Source, Integers]:
-    """Return the rows of the table to take, in order: a draw that is the same each time."""
+    """Return the positions of the sampled rows in order; the sample is the same each time."""
     names = columns_that_split(config)
     table = read_table(stored.path, {name: stored.types[name] for name in names}, names)
     split = split_table(config, table)
@@ -115,7 +154,7 @@ def _most_rows(predictor: Predictor) -> int:
 
 
 def _cells(column: Input, values: "pa.ChunkedArray[Any]") -> list[RawValue]:
-    """Return what a client would send who has this column: JSON has no datetimes."""
+    """Return the cells as a client would send them; datetimes as text, since JSON has none."""
     if isinstance(column, Choice):
         return list(values.cast(pa.string()).to_pylist())
     if pa.types.is_timestamp(values.type):
@@ -125,7 +164,7 @@ def _cells(column: Input, values: "pa.ChunkedArray[Any]") -> list[RawValue]:
 
 
 def _moment(micros: int) -> RawValue:
-    """Spell a time; beyond the years 1 to 9999 it is a number of seconds."""
+    """Return a time as ISO 8601 text, or in seconds outside the years 1 to 9999."""
     try:
         seconds, rest = divmod(micros, 10**6)
         return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest).isoformat()
@@ -137,7 +176,7 @@ def _scalar(value: RawValue) -> RawValue:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-# ---- golden rows --------------------------------------------------------------------------------
+# ---- the sample: golden rows --------------------------------------------------------------------
 
 
 def _golden(predictor: Predictor, reference: Reference) -> Sample:
@@ -153,82 +192,20 @@ def _golden(predictor: Predictor, reference: Reference) -> Sample:
     return Sample("golden", len(rows), columns, table, expected)
 
 
-# ---- rows and columns ---------------------------------------------------------------------------
-
-
-def records_of(columns: Mapping[str, Sequence[RawValue]]) -> list[dict[str, RawValue]]:
-    """Return the cells row by row."""
-    cells = zip(*columns.values(), strict=True)
-    return [dict(zip(columns, row, strict=True)) for row in cells]
-
-
-def numbers_of(predictor: Predictor, answers: Sequence[Mapping[str, Any]]) -> Floats:
-    """Return (rows, outputs) of answers in the API's JSON; NaN where a row has none."""
-    target = predictor.features.target
-    found = np.full((len(answers), target.outputs), np.nan)
-    for row, answer in enumerate(answers):
-        value = answer["value"]
-        if value is None:
-            continue
-        if isinstance(target, ClassTarget):
-            found[row] = [answer["probabilities"][label] for label in target.labels]
-        elif len(target.names) == 1:
-            found[row] = value
-        else:
-            found[row] = [value[name] for name in target.names]
-    return found
-
-
-NAMED = {"model": "proved", "version": 1}
-MANY = 10**9  # rows or columns: the limits of requests are not what is proved
-BUNDLE_BYTES = 2**40  # nor is that of imports: any net that can be trained has less
-ONNX_PARAMETERS = 2**28  # a file of more bytes than four times that is more than ONNX can hold
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A model in the forms that the ways need, and a folder for what they make of it."""
-
-    predictor: Predictor
-    #: its checkpoint
-    file: Path
-    #: what its bundle says of it
-    training: Mapping[str, Any]
-    folder: Path
-
-
-@dataclass(frozen=True)
-class Answered:
-    """What a way answers."""
-
-    #: (rows, outputs); NaN where there is no answer
-    numbers: Floats
-    #: the classes that are named, where the model has classes
-    classes: Sequence[Any] | None = None
-    #: the places of rows that the way has no words for
-    left_out: frozenset[int] = field(default_factory=frozenset)
-
-
-#: Returns None where it has no words for any row.
-Way = Callable[[Subject, Sample], Answered | None]
-#: Whether there is a word for the value of a column.
-HasWord = Callable[[Input, RawValue], bool]
-
-
-# ---- text ---------------------------------------------------------------------------------------
+# ---- paths: text --------------------------------------------------------------------------------
 
 
 def rows_of_json(subject: Subject, sample: Sample) -> Answered:
-    """`{"rows": [{…}, …]}`."""
+    """Predict with JSON `{"rows": [{…}, …]}`."""
     features = subject.predictor.features
-    columns, left_out = _sayable(features.inputs, sample, _in_json)
+    columns, left_out = _representable(features.inputs, sample, _in_json)
     content = orjson.dumps({"rows": records_of(columns)})
     rows = bodies.read(content, JSON, features, MANY, mlflow)
     return _from_json(subject, _written(JSON, subject, rows), left_out)
 
 
 def a_row_at_a_time(subject: Subject, sample: Sample) -> Answered | None:
-    """The same, one row a request: the short way of rows that nothing is to be said about."""
+    """Predict with JSON, one row per request: the fast path of rows without problems."""
     predictor = subject.predictor
     found = np.full(sample.expected.shape, np.nan)
     left_out = set(range(sample.rows))
@@ -247,9 +224,9 @@ def a_row_at_a_time(subject: Subject, sample: Sample) -> Answered | None:
 
 
 def comma_separated(subject: Subject, sample: Sample) -> Answered:
-    """CSV in, CSV out."""
+    """Predict with a CSV and an answer as CSV."""
     features = subject.predictor.features
-    columns, left_out = _sayable(features.inputs, sample, _in_csv)
+    columns, left_out = _representable(features.inputs, sample, _in_csv)
     out = io.StringIO()
     write = csv.writer(out, quoting=csv.QUOTE_ALL).writerow
     write(columns)
@@ -273,13 +250,13 @@ def _spelled(value: RawValue) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-# ---- Arrow --------------------------------------------------------------------------------------
+# ---- paths: Arrow -------------------------------------------------------------------------------
 
 
 def arrow(subject: Subject, sample: Sample) -> Answered:
-    """An Arrow file in, an Arrow file out."""
+    """Predict with an Arrow file and an answer as an Arrow file."""
     inputs = subject.predictor.features.inputs
-    columns, left_out = _sayable(inputs, sample, _fits)
+    columns, left_out = _representable(inputs, sample, _fits)
     types = {column.name: _arrow_type(column) for column in inputs}
     table = pa.table({n: pa.array(values, types[n]) for n, values in columns.items()})
     path = subject.folder / "rows.arrow"
@@ -303,22 +280,22 @@ def _arrow_type(column: Input) -> pa.DataType:
     return pa.bool_() if column.type == "boolean" else pa.float64()
 
 
-# ---- the Open Inference Protocol ----------------------------------------------------------------
+# ---- paths: the Open Inference Protocol ---------------------------------------------------------
 
 
 def tensors_of_json(subject: Subject, sample: Sample) -> Answered:
-    """A tensor a column, in a document of JSON."""
-    columns, left_out = _sayable(subject.predictor.features.inputs, sample, _in_tensors)
+    """Predict with one tensor per column in JSON."""
+    columns, left_out = _representable(subject.predictor.features.inputs, sample, _in_tensors)
     inputs = [_tensor(subject, name, len(values)) for name, values in columns.items()]
-    told = [tensor | {"data": columns[tensor["name"]]} for tensor in inputs]
-    asked = tensors.parse(orjson.dumps({"inputs": told}), None)
+    filled = [tensor | {"data": columns[tensor["name"]]} for tensor in inputs]
+    asked = tensors.parse(orjson.dumps({"inputs": filled}), None)
     found = json.loads(orjson.dumps(_inferred(subject, asked)))
     return Answered(_from_tensors(subject, found), left_out=left_out)
 
 
 def tensors_of_bytes(subject: Subject, sample: Sample) -> Answered:
-    """A tensor a column, as raw bytes."""
-    columns, left_out = _sayable(subject.predictor.features.inputs, sample, _in_bytes)
+    """Predict with one tensor per column as raw bytes."""
+    columns, left_out = _representable(subject.predictor.features.inputs, sample, _in_bytes)
     inputs, parts = [], []
     for name, values in columns.items():
         tensor = _tensor(subject, name, len(values))
@@ -351,11 +328,11 @@ def _from_tensors(subject: Subject, found: Sequence[Mapping[str, Any]]) -> Float
     return np.column_stack([data[name].astype(np.float64) for name in target.names])
 
 
-# ---- exported -----------------------------------------------------------------------------------
+# ---- paths: exported files ----------------------------------------------------------------------
 
 
 def onnx(subject: Subject, sample: Sample) -> Answered | None:
-    """The exported graph, run by onnxruntime."""
+    """Predict with the exported graph in onnxruntime."""
     if subject.predictor.stack.parameters > ONNX_PARAMETERS:
         return None
     options = onnxruntime.SessionOptions()
@@ -372,7 +349,7 @@ def onnx(subject: Subject, sample: Sample) -> Answered | None:
     numbers = np.column_stack(found[1:] if isinstance(target, ClassTarget) else found)
     numbers[~np.isfinite(numbers).all(axis=1)] = np.nan
     classes = found[0][:, 0].tolist() if isinstance(target, ClassTarget) else None
-    _columns, left_out = _sayable(inputs, sample, _in_graph)
+    _columns, left_out = _representable(inputs, sample, _in_graph)
     return Answered(numbers, classes, left_out)
 
 
@@ -385,7 +362,7 @@ def _feed(column: Input, sample: Sample) -> NDArray[Any]:
 
 
 def sealed(subject: Subject, sample: Sample) -> Answered:
-    """The bundle, written, read and loaded again."""
+    """Predict with the model from a bundle that is written, read and loaded again."""
     path = subject.folder / "bundle.zip"
     bundle.write(path, subject.file, subject.training)
     found = bundle.read(path, BUNDLE_BYTES)
@@ -397,11 +374,47 @@ def sealed(subject: Subject, sample: Sample) -> Answered:
     return _from_predictions(subject, predictions)
 
 
-# ---- shared -------------------------------------------------------------------------------------
+#: name of a path in the API → its function
+WAYS: dict[str, Way] = {
+    "json": rows_of_json,
+    "json_row": a_row_at_a_time,
+    "csv": comma_separated,
+    "arrow": arrow,
+    "oip": tensors_of_json,
+    "oip_binary": tensors_of_bytes,
+    "onnx": onnx,
+    "bundle": sealed,
+}
+
+
+# ---- requests and answers -----------------------------------------------------------------------
+
+
+def records_of(columns: Mapping[str, Sequence[RawValue]]) -> list[dict[str, RawValue]]:
+    """Return the cells row by row."""
+    cells = zip(*columns.values(), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in cells]
+
+
+def numbers_of(predictor: Predictor, answers: Sequence[Mapping[str, Any]]) -> Floats:
+    """Return (rows, outputs) of answers in the API's JSON; NaN for a row without an answer."""
+    target = predictor.features.target
+    found = np.full((len(answers), target.outputs), np.nan)
+    for row, answer in enumerate(answers):
+        value = answer["value"]
+        if value is None:
+            continue
+        if isinstance(target, ClassTarget):
+            found[row] = [answer["probabilities"][label] for label in target.labels]
+        elif len(target.names) == 1:
+            found[row] = value
+        else:
+            found[row] = [value[name] for name in target.names]
+    return found
 
 
 def _written(media_type: str, subject: Subject, rows: bodies.Rows) -> bytes:
-    """Predict the rows of a request and write the answer."""
+    """Predict the rows of a request and return the body of the answer."""
     predictor = subject.predictor
     predictions = predictor.predict(rows.columns, rows.count, from_text=rows.is_text)
     found = answers_of(predictions, rows.unreadable)
@@ -419,26 +432,29 @@ def _from_predictions(subject: Subject, predictions: Sequence[Prediction]) -> An
     return Answered(numbers_of(subject.predictor, rows), [row["value"] for row in rows])
 
 
-# ---- what there are words for -------------------------------------------------------------------
+# ---- cells that a format can represent ----------------------------------------------------------
 
 
-def _sayable(
-    inputs: Sequence[Input], sample: Sample, has_word: HasWord
+def _representable(
+    inputs: Sequence[Input], sample: Sample, can_hold: CanHold
 ) -> tuple[dict[str, list[RawValue]], frozenset[int]]:
-    """Return the cells that can be said; the rows of the others are left out, and they missing."""
+    """Return the columns for a format, and the positions of the rows that it cannot represent.
+
+    Cells that the format cannot hold become missing; their rows are left out of the comparison.
+    """
     columns: dict[str, list[RawValue]] = {}
     left_out: set[int] = set()
     for column in inputs:
         cells = sample.columns[column.name]
-        said = [has_word(column, value) for value in cells]
-        left_out |= {place for place, is_said in enumerate(said) if not is_said}
-        pairs = zip(cells, said, strict=True)
-        columns[column.name] = [value if is_said else None for value, is_said in pairs]
+        held = [can_hold(column, value) for value in cells]
+        left_out |= {place for place, is_held in enumerate(held) if not is_held}
+        pairs = zip(cells, held, strict=True)
+        columns[column.name] = [value if is_held else None for value, is_held in pairs]
     return columns, frozenset(left_out)
 
 
 def _in_json(_column: Input, value: RawValue) -> bool:
-    return not (isinstance(value, str) and "\0" in value)  # which is refused
+    return not (isinstance(value, str) and "\0" in value)  # the service refuses NUL in text
 
 
 def _in_csv(column: Input, value: RawValue) -> bool:
@@ -452,19 +468,19 @@ def _in_tensors(column: Input, value: RawValue) -> bool:
 
 
 def _in_bytes(column: Input, value: RawValue) -> bool:
-    """Say that a boolean, which is one bit there, cannot be missing."""
+    """Return whether raw bytes can hold a cell: a boolean has no missing value there."""
     if value is None and column.type == "boolean":
         return False
     return _in_graph(column, value) and _fits(column, value)
 
 
 def _in_graph(column: Input, value: RawValue) -> bool:
-    """Say that no category is missing where an empty one is known: both are spelled alike."""
+    """Return whether the graph can hold a cell: a missing category equals an empty one there."""
     return value is not None or not (isinstance(column, Choice) and "" in column.index)
 
 
 def _fits(column: Input, value: RawValue) -> bool:
-    """Return whether a cell has the type of its column: only JSON can say a number among texts."""
+    """Return whether a cell has its column's type; only JSON can mix numbers and texts."""
     if value is None:
         return True
     if isinstance(column, Choice | Moment):
@@ -472,15 +488,3 @@ def _fits(column: Input, value: RawValue) -> bool:
     if column.type == "boolean" or isinstance(value, bool):
         return column.type == "boolean" and isinstance(value, bool)
     return isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**53)
-
-
-WAYS: dict[str, Way] = {
-    "json": rows_of_json,
-    "json_row": a_row_at_a_time,
-    "csv": comma_separated,
-    "arrow": arrow,
-    "oip": tensors_of_json,
-    "oip_binary": tensors_of_bytes,
-    "onnx": onnx,
-    "bundle": sealed,
-}

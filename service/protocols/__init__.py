@@ -1,4 +1,4 @@
-"""Predictions by the protocols of other servers: Open Inference Protocol and MLflow.
+"""Predictions through the protocols of other servers: Open Inference Protocol and MLflow.
 
-All answers come from `predict`.
+Translates requests and answers; `predict` computes the predictions.
 """

@@ -26,14 +26,14 @@ async def invocations(inference: InferenceDep, asked: PredictionBodyDep) -> Resp
 
 @router.get("/ping", operation_id="ping", response_class=Response)
 def ping(inference: InferenceDep) -> Response:
-    """Load the configured model and tell that it is ready."""
+    """Load the configured model and answer when it is ready."""
     inference.predictors.get(_target(inference).sha256)
     return Response("\n", media_type=JSON)
 
 
 @router.get("/version", operation_id="version", response_class=PlainTextResponse)
 def version() -> Response:
-    """Tell the version of the service, as MLflow's server tells its own."""
+    """Return the version of the service, where MLflow's server returns its own."""
     return Response(own_version(), media_type="text/plain")
 
 
@@ -41,7 +41,7 @@ def _target(inference: Inference) -> versions.Target:
     name, alias, number = inference.settings.invocations
     if not name:
         raise NotFound(
-            "No model answers here: name one in DESCENT_INVOCATIONS_MODEL, or ask"
+            "No model is configured for this route: set DESCENT_INVOCATIONS_MODEL, or use"
             " /api/v1/models/{name}/predict.",
             code="no_invocations_model",
         )

@@ -1,7 +1,7 @@
-"""The bodies that MLflow's clients send to a scoring server, and the answers that they expect.
+"""Reads the bodies that MLflow's clients send to a scoring server, and writes MLflow's answers.
 
-Knows how these tables are written, not what they mean. Where a table names no columns, they are
-the model's, in the order of its signature.
+Parses the formats but does not check values. A table without column names has the model's columns,
+in the order of its signature.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ from service.predict import bodies
 from service.predict.answers import remarks
 from service.predict.bodies import Answer
 
-#: what MLflow's models may take beside a table, and ours have no use for
+#: the field for inference parameters of MLflow's models, which Descent ignores
 PARAMS = "params"
 PARAMS_IGNORED = make_warning("params_ignored", "the model takes no params: they are ignored")
 
@@ -26,7 +26,7 @@ Reader: TypeAlias = Callable[[Any, Names, int], bodies.Rows]
 
 
 def parse(content: bytes) -> Any:  # noqa: ANN401  JSON may hold anything
-    """Return a JSON document. NaN is missing in a body of MLflow's, and refused in any other."""
+    """Return a JSON document. NaN is a missing value in MLflow's bodies and an error in others."""
     literals: dict[str, None] = {}
 
     def constant(name: str) -> float | None:
@@ -50,7 +50,7 @@ def read(document: Mapping[str, Any], inputs: Names, max_rows: int) -> bodies.Ro
         raise invalid_at(
             f"/{tables[1]}",
             "unknown_field",
-            f"Send one of {bodies.told(list(TABLES))}, got {bodies.told(tables)}.",
+            f"Send one of {bodies.quoted(list(TABLES))}, got {bodies.quoted(tables)}.",
         )
     for name in document:
         if name not in TABLES and name != PARAMS:
@@ -62,15 +62,15 @@ def read(document: Mapping[str, Any], inputs: Names, max_rows: int) -> bodies.Ro
 
 
 def to_json(named: Mapping[str, Any], rows: Sequence[Answer], notes: Sequence[Any] = ()) -> bytes:
-    """Write plain values; several targets are an object each, as a table's rows are in MLflow.
+    """Return an answer with plain values; with several targets, one object per row as in MLflow.
 
-    What there is to say of rows is beside them: null has its reason in `errors`.
+    `warnings` and `errors` stand beside the values: the reason for a null is in `errors`.
     """
     warnings = remarks([list(map(_hashable, row.get("warnings", ()))) for row in rows], dict)
     errors = remarks([[_hashable(row["error"])] if "error" in row else [] for row in rows], dict)
-    told = {"warnings": [*notes, *warnings], "errors": errors}
+    problems = {"warnings": [*notes, *warnings], "errors": errors}
     answer = {**named, "predictions": [row["value"] for row in rows]}
-    return orjson.dumps(answer | {name: found for name, found in told.items() if found})
+    return orjson.dumps(answer | {name: found for name, found in problems.items() if found})
 
 
 def _hashable(problem: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
@@ -108,7 +108,7 @@ def _inputs(table: Any, inputs: Names, max_rows: int) -> bodies.Rows:  # noqa: A
     return bodies.from_columns(columns, max_rows, "inputs")
 
 
-#: the field of a body → what reads the table in it
+#: field of a body → the reader of its table
 TABLES: Mapping[str, Reader] = {
     "dataframe_split": _split,
     "dataframe_records": _records,
@@ -126,7 +126,7 @@ def _from_items(items: Any, inputs: Names, max_rows: int, field: str) -> bodies.
         return _from_lists(items, inputs, max_rows, f"/{field}")
     if items and len(inputs) != 1:
         detail = (
-            f"A row of {field} should have a value for each of {bodies.told(inputs)}, got "
+            f"A row of {field} should have a value for each of {bodies.quoted(inputs)}, got "
             f"{str(items[0])[:60]!r}."
         )
         raise invalid_at(f"/{field}/0", "wrong_shape", detail)
@@ -134,7 +134,7 @@ def _from_items(items: Any, inputs: Names, max_rows: int, field: str) -> bodies.
 
 
 def _from_lists(rows: Any, names: Names, max_rows: int, at: str) -> bodies.Rows:  # noqa: ANN401  what a client sent
-    """Read rows that are lists of cells. One with more or fewer costs only itself."""
+    """Read rows that are lists of cells. A row of the wrong length gets an error."""
     if not isinstance(rows, list):
         raise invalid_at(at, "wrong_type", f"{at} should be a list of rows.")
     bodies.check_count(len(rows), max_rows)
@@ -155,12 +155,12 @@ def _unreadable(row: Any, names: Names) -> dict[str, str]:  # noqa: ANN401  what
     if not isinstance(row, list):
         detail = f"The row must be a list of cells, got {str(row)[:60]!r}."
         return bodies.row_error("malformed_row", detail)
-    detail = f"The row has {len(row)} cells where there are {len(names)} columns."
+    detail = f"The row has {len(row)} cells for {len(names)} columns."
     return bodies.row_error("ragged_row", detail)
 
 
 def _flat(values: Any) -> Any:  # noqa: ANN401  what a client sent
-    """Return the scalars of a tensor that stands upright, such as [[1], [2]]."""
+    """Return the scalars of a tensor with one column, such as [[1], [2]]."""
     if isinstance(values, list) and any(type(value) is list for value in values):
         return [
             value[0] if isinstance(value, list) and len(value) == 1 else value for value in values

@@ -1,10 +1,11 @@
 """The Open Inference Protocol, version 2: one tensor for each column, in JSON or as raw bytes.
 
 Datatypes: FP64 for numbers, BOOL, and BYTES for categories and datetimes (ISO 8601). JSON `null`,
-NaN and an empty text are a missing value. The answer of a row that has none is `null`, or in raw
-bytes NaN, empty, 0 or false: the tensor `error` then says why. What else there is to say of rows
-is in the answer's parameters, as JSON text: they are scalars. A target keeps its name: where it is
-`error` or `probabilities`, the tensor of that name is `error_2` or `probabilities_2`.
+NaN and an empty text are missing values. A row without an answer has `null`, or in raw bytes NaN,
+an empty text, 0 or false; the tensor `error` gives the reason. Warnings and errors of rows are in
+the answer's parameters as JSON text, because parameters are scalars. A target keeps its name: if
+it is named `error` or `probabilities`, the tensor of that name becomes `error_2` or
+`probabilities_2`.
 """
 
 from collections.abc import Callable
@@ -32,7 +33,7 @@ from service.settings import version as own_version
 from service.storage.database import reading
 
 JSON, RAW = "application/json", "application/octet-stream"
-MAX_DIGITS = 9  # of the number of a version; a longer one can only be an alias
+MAX_DIGITS = 9  # digits of a version's number; a longer text is an alias
 
 router = strict_route.router("/v2", tags=["open inference protocol"])
 
@@ -57,21 +58,21 @@ ANSWER: dict[int | str, dict[str, Any]] = {200: {"model": InferAnswer, "content"
 
 @router.get("", operation_id="oip_server")
 def server() -> dict[str, Any]:
-    """Tell what answers here."""
+    """Return the name, the version and the extensions of the server."""
     return {"name": "descent", "version": own_version(), "extensions": ["binary_tensor_data"]}
 
 
 @router.get("/health/live", operation_id="oip_live")
 @strict_route.open_route
 async def live() -> dict[str, bool]:
-    """Tell that the process answers."""
+    """Answer if the process is alive."""
     return {"live": True}
 
 
 @router.get("/health/ready", operation_id="oip_ready")
 @strict_route.open_route
 async def ready(probes: ProbesDep) -> dict[str, bool]:
-    """Tell whether models can be asked: 503 where the database does not answer."""
+    """Answer if predictions are possible; 503 if the database does not answer."""
     database = await probes.part("database")
     if database.state != "ok":
         raise Busy(database.detail, code="database_unavailable")
@@ -95,13 +96,13 @@ def version(inference: InferenceDep, name: ModelName, version: Version) -> dict[
 
 @router.get("/models/{name}/ready", operation_id="oip_model_ready")
 def model_ready(inference: InferenceDep, name: ModelName) -> dict[str, Any]:
-    """Load the latest version of a model and tell that it is ready."""
+    """Load the latest version of a model and answer when it is ready."""
     return _loaded(inference, _target(inference, name))
 
 
 @router.get("/models/{name}/versions/{version}/ready", operation_id="oip_version_ready")
 def version_ready(inference: InferenceDep, name: ModelName, version: Version) -> dict[str, Any]:
-    """Load a version and tell that it is ready."""
+    """Load a version and answer when it is ready."""
     return _loaded(inference, _target(inference, name, version))
 
 
@@ -111,7 +112,7 @@ async def asked(
         str | None,
         Header(
             alias=tensors.HEADER,
-            description="With raw tensors behind it: the number of bytes of the JSON document.",
+            description="The length of the JSON document in bytes, if raw tensors follow it.",
         ),
     ] = None,
 ) -> TensorBody:
@@ -148,12 +149,12 @@ async def infer(inference: InferenceDep, name: ModelName, asked: AskedDep) -> Re
 async def version_infer(
     inference: InferenceDep, name: ModelName, version: Version, asked: AskedDep
 ) -> Response:
-    """Predict with a version; the answer is that of the latest one's route."""
+    """Predict with a version; the answer has the same form as with the latest version."""
     return await _queued(inference, partial(_target, inference, name, version), asked)
 
 
 def _check_media_type(request: Request) -> None:
-    """Raise UnsupportedMedia. Triton's client says nothing of what it sends."""
+    """Raise UnsupportedMedia for other types; Triton's client sends no Content-Type."""
     given = request.headers.get("content-type", JSON)
     if given.partition(";")[0].strip().lower() not in (JSON, RAW):
         raise UnsupportedMedia(f"Send the tensors as {JSON} or {RAW}, got {given[:100]!r}.")
@@ -228,19 +229,19 @@ def _inferred(inference: Inference, target: versions.Target, asked: TensorBody) 
     }
     if asked.request.id is not None:
         answer["id"] = asked.request.id
-    told = {
+    problems = {
         "warnings": remarks([row.warnings for row in predictions], ValueProblem.to_json),
         "errors": remarks(
             [[row.error] if row.error else [] for row in predictions], ValueProblem.to_json
         ),
     }
-    if parameters := {name: orjson.dumps(rows).decode() for name, rows in told.items() if rows}:
+    if parameters := {name: orjson.dumps(rows).decode() for name, rows in problems.items() if rows}:
         answer["parameters"] = parameters
     return _sent(answer, [tensor for tensor, is_raw in found if is_raw])
 
 
 def _sent(answer: dict[str, Any], raw: list[Tensor]) -> Response:
-    """Write the answer, with the data of some of its tensors as bytes behind the JSON document."""
+    """Return the answer; the data of the `raw` tensors follow the JSON document as bytes."""
     pieces = []
     for tensor in raw:
         pieces.append(tensors.encode(tensor.pop("data"), tensor["datatype"]))
@@ -255,9 +256,9 @@ def _sent(answer: dict[str, Any], raw: list[Tensor]) -> Response:
 def _wanted(
     found: list[Tensor], errors: Tensor, request: InferRequest
 ) -> list[tuple[Tensor, bool]]:
-    """Return the tensors that the answer shall hold, each with whether as raw bytes.
+    """Return the tensors of the answer, each with whether it is sent as raw bytes.
 
-    The errors are there where a row has one, and where a client asks for them.
+    The tensor of errors is included if a row has an error or the client requests it.
     """
     as_raw = (request.parameters or {}).get("binary_data_output") is True
     if request.outputs is None:

@@ -1,6 +1,8 @@
-"""The columns that the tensors of an Open Inference Protocol request are.
+"""Tensors of the Open Inference Protocol: requests become columns, predictions become tensors.
 
-Holds a client to what it says: names, shapes, datatypes and values that do not fit are errors.
+- Requests: JSON or raw bytes. Names, shapes, datatypes and values that do not fit are errors.
+- Answers: a tensor per target, the probabilities of classes, and the errors of rows.
+- Raw bytes: how values of each datatype are encoded and decoded.
 """
 
 import struct
@@ -23,9 +25,14 @@ from service.http import validation
 from service.http.validation import strict_json
 from service.predict import bodies
 
-#: the header that says how long the JSON document is
+#: the header with the length of the JSON document in bytes
 HEADER = "Inference-Header-Content-Length"
-#: datatype → the bytes of an element
+SIZE = "binary_data_size"
+#: type of a column → datatype of its tensor; BYTES for all others
+DATATYPES = {"number": "FP64", "integer": "FP64", "boolean": "BOOL"}
+#: type of a target with classes → datatype of its tensor; BYTES for all others
+CLASS_DATATYPES = {"number": "FP64", "integer": "INT64", "boolean": "BOOL"}
+#: datatype → the type of an element in raw bytes
 NUMBERS = {
     **{f"UINT{bits}": np.dtype(f"<u{bits // 8}") for bits in (8, 16, 32, 64)},
     **{f"INT{bits}": np.dtype(f"<i{bits // 8}") for bits in (8, 16, 32, 64)},
@@ -33,119 +40,38 @@ NUMBERS = {
     "BF16": np.dtype("<u2"),  # the first half of an FP32
     "BOOL": np.dtype("u1"),
 }
-#: what stands for an answer that there is not; NaN where the datatype has it
-NOTHING: dict[str, Any] = {"BYTES": "", "BOOL": False, "INT64": 0, "FP64": np.nan}
-_LENGTH = struct.Struct("<I")
-
-
-def split(content: bytes, length: str | None) -> tuple[bytes, memoryview]:
-    """Return the JSON document of a body, `length` bytes of it, and what is behind."""
-    if length is None:
-        return content, memoryview(b"")
-    if not (length.isascii() and length.isdigit() and len(length) <= 18):
-        raise BadRequest(
-            f"{HEADER} should be the number of bytes of the JSON document, got {length[:40]!r}.",
-            code="malformed_header",
-        )
-    if int(length) > len(content):
-        raise BadRequest(
-            f"{HEADER} is {length} where the whole body has {len(content)} bytes.",
-            code="malformed_header",
-        )
-    return content[: int(length)], memoryview(content)[int(length) :]
-
-
-def decode(raw: memoryview, datatype: str, count: int) -> list[Any]:
-    """Return the `count` values of a tensor; raise ValueError where its bytes are no such values.
-
-    NaN is None: a missing value.
-    """
-    if datatype == "BYTES":
-        return _texts(raw, count)
-    kind = NUMBERS[datatype]
-    if len(raw) != count * kind.itemsize:
-        raise ValueError(
-            f"{count} values of {datatype} are {count * kind.itemsize} bytes, got {len(raw)}"
-        )
-    numbers = np.frombuffer(raw, kind)
-    if datatype == "BOOL":
-        return _booleans(numbers)
-    if datatype == "BF16":
-        numbers = (numbers.astype("<u4") << 16).view("<f4")
-    found: list[Any] = numbers.tolist()
-    # Most columns have no missing value, so most lists are not walked.
-    is_whole = numbers.dtype.kind != "f" or not np.isnan(numbers).any()
-    return found if is_whole else [None if value != value else value for value in found]  # noqa: PLR0124  NaN
-
-
-def encode(values: Sequence[Any], datatype: str) -> bytes:
-    """Return the bytes of an answer's values; None is NaN, an empty text, 0 or false."""
-    nothing = NOTHING[datatype]
-    whole = [nothing if value is None else value for value in values]
-    if datatype == "BYTES":
-        texts = [text.encode() for text in whole]
-        return b"".join(part for text in texts for part in (_LENGTH.pack(len(text)), text))
-    return np.array(whole, NUMBERS[datatype]).tobytes()
-
-
-def _booleans(numbers: NDArray[Any]) -> list[bool]:
-    if (numbers > 1).any():
-        raise ValueError("a BOOL is a byte that is 0 or 1")
-    return [bool(number) for number in numbers.tolist()]
-
-
-def _texts(raw: memoryview, count: int) -> list[str]:
-    texts: list[str] = []
-    place = 0
-    while place < len(raw):
-        start = place + _LENGTH.size
-        if start > len(raw):
-            raise ValueError(f"the length of element {len(texts)} is cut off")
-        place = start + _LENGTH.unpack_from(raw, place)[0]
-        if place > len(raw):
-            raise ValueError(f"element {len(texts)} is longer than the bytes that are left")
-        texts.append(_text(raw[start:place], len(texts)))
-        if len(texts) > count:
-            break
-    if len(texts) != count:
-        raise ValueError(f"the shape says {count} elements, and the bytes hold another number")
-    return texts
-
-
-def _text(raw: memoryview, place: int) -> str:
-    try:
-        return str(raw, "utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"element {place} is not UTF-8") from error
-
-
-#: type of a column → datatype of its tensor
-DATATYPES = {"number": "FP64", "integer": "FP64", "boolean": "BOOL"}
-#: datatype → the least and the greatest whole number that it holds
+#: datatype → the least and the greatest whole number of that type
 WHOLE = {
     **{f"UINT{bits}": (0, 2**bits - 1) for bits in (8, 16, 32, 64)},
     **{f"INT{bits}": (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for bits in (8, 16, 32, 64)},
 }
-#: datatype → the greatest number that it holds
+#: datatype → the greatest finite number of that type
 REAL = {"FP16": 65504.0, "BF16": 3.3895313892515355e38, "FP32": 3.4028234663852886e38, "FP64": inf}
-SIZE = "binary_data_size"
-#: parameters of extensions that would change an answer's meaning, so they are not ignored
+#: datatype → the value of a missing answer in raw bytes; NaN if the datatype has it
+NOTHING: dict[str, Any] = {"BYTES": "", "BOOL": False, "INT64": 0, "FP64": np.nan}
+#: parameters of extensions that would change the answer, so they are refused and not ignored
 NOT_HERE = ("classification", "shared_memory_region")
+_LENGTH = struct.Struct("<I")
+
+Tensor = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class TensorBody:
-    """A request, and the raw bytes of those of its tensors that sent some."""
+    """A request, and the raw bytes of its binary tensors."""
 
     request: InferRequest
-    #: by the tensor's position
+    #: position of the tensor → its bytes
     raw: Mapping[int, memoryview]
 
 
+# ---- requests -----------------------------------------------------------------------------------
+
+
 def parse(content: bytes, length: str | None) -> TensorBody:
-    """Read a body whose JSON document has `length` bytes, all where that is None."""
+    """Read a body whose JSON document has `length` bytes; without `length`, all of it is JSON."""
     document, rest = split(content, length)
-    # Clients write what NumPy holds, NaN included: it is a missing value, as in binary tensors.
+    # Clients write NumPy's values, including NaN: a missing value, as in binary tensors.
     said = strict_json(document, constant=float)
     try:
         request = InferRequest.model_validate(said)
@@ -157,7 +83,7 @@ def parse(content: bytes, length: str | None) -> TensorBody:
 
 
 def read(asked: TensorBody, features: Features, max_rows: int) -> bodies.Rows:
-    """Return the rows that the tensors are the columns of."""
+    """Return the rows of a request, whose tensors are the columns."""
     known = {column.name: DATATYPES.get(column.type, "BYTES") for column in features.inputs}
     tensors = asked.request.inputs
     columns: bodies.Columns = {}
@@ -173,11 +99,8 @@ def read(asked: TensorBody, features: Features, max_rows: int) -> bodies.Rows:
 
 
 def unknown(name: str, known: list[str], pointer: str) -> Invalid:
-    detail = f"There is no tensor {name[:60]!r}: the model has {bodies.told(known)}."
+    detail = f"There is no tensor {name[:60]!r}: the model has {bodies.quoted(known)}."
     return invalid_at(pointer, "unknown_tensor", detail)
-
-
-# ---- the body ------------------------------------------------------------------------------------
 
 
 def _check_parameters(request: InferRequest) -> None:
@@ -188,9 +111,7 @@ def _check_parameters(request: InferRequest) -> None:
     for at, parameters in said:
         for name in NOT_HERE:
             if parameters and name in parameters:
-                detail = (
-                    f"The extension of {name} is not spoken here: GET /v2 lists those that are."
-                )
+                detail = f"The extension {name} is not supported: GET /v2 lists those that are."
                 raise invalid_at(f"{at}/parameters/{name}", "not_supported", detail)
 
 
@@ -199,7 +120,7 @@ def _wanted(request: InferRequest) -> list[Any]:
 
 
 def _cut(request: InferRequest, rest: memoryview) -> dict[int, memoryview]:
-    """Return the part of each binary tensor, in the order of the tensors."""
+    """Return the bytes of each binary tensor, which follow in the order of the tensors."""
     found: dict[int, memoryview] = {}
     start = 0
     for place, tensor in enumerate(request.inputs):
@@ -227,9 +148,6 @@ def _cut(request: InferRequest, rest: memoryview) -> dict[int, memoryview]:
     return found
 
 
-# ---- the tensors ---------------------------------------------------------------------------------
-
-
 def _check_name(name: str, known: dict[str, str], given: bodies.Columns, at: str) -> None:
     if name not in known:
         raise unknown(name, list(known), f"{at}/name")
@@ -242,15 +160,15 @@ def _check_shape(tensor: InputTensor, rows: int, at: str) -> None:
     shape = tensor.shape
     count = prod(shape) if tensor.data is None else len(tensor.data)
     if shape[1:] not in ([], [1]) or count != prod(shape):
-        told = "" if tensor.data is None else f" and {count} values"
+        values = "" if tensor.data is None else f" and {count} values"
         detail = (
-            f"The tensor {tensor.name[:60]!r} has the shape {shape}{told}: send "
+            f"The tensor {tensor.name[:60]!r} has the shape {shape}{values}: send "
             "[rows] or [rows, 1] and one value for each row."
         )
         raise invalid_at(f"{at}/shape", "wrong_shape", detail)
     if shape[0] != rows:
         detail = (
-            f"The tensor {tensor.name[:60]!r} has {shape[0]} rows where the first one has {rows}."
+            f"The tensor {tensor.name[:60]!r} has {shape[0]} rows, but the first one has {rows}."
         )
         raise invalid_at(f"{at}/shape", "wrong_shape", detail)
 
@@ -310,14 +228,11 @@ def _holds(datatype: str, value: Any) -> bool:  # noqa: ANN401  what a client se
     return least <= value <= most and value == int(value)
 
 
-#: datatype of a tensor of classes that are numbers
-CLASS_DATATYPES = {"number": "FP64", "integer": "INT64", "boolean": "BOOL"}
-
-Tensor = dict[str, Any]
+# ---- answers ------------------------------------------------------------------------------------
 
 
 def tensors_of(features: Features, predictions: list[Prediction]) -> Iterator[Tensor]:
-    """Give a tensor for each target, and one of all shares where there are classes."""
+    """Yield a tensor for each target and, for a target with classes, one of all probabilities."""
     goal = features.target
     if isinstance(goal, ClassTarget):
         datatype = CLASS_DATATYPES.get(goal.type, "BYTES")
@@ -337,13 +252,13 @@ def tensors_of(features: Features, predictions: list[Prediction]) -> Iterator[Te
 
 
 def errors_of(features: Features, predictions: list[Prediction]) -> Tensor:
-    """Return the sentence of each row without an answer, and an empty text for the others."""
+    """Return the tensor with the error of each row without an answer, and an empty text if none."""
     sentences = [row.error.detail if row.error else "" for row in predictions]
     return _tensor(free_name("error", _targets(features)), "BYTES", sentences)
 
 
 def shares_name(features: Features) -> str:
-    """Return the name of the tensor of all shares."""
+    """Return the name of the tensor of probabilities."""
     return free_name("probabilities", _targets(features))
 
 
@@ -354,3 +269,84 @@ def _targets(features: Features) -> set[str]:
 def _tensor(name: str, datatype: str, data: list[Any], width: int | None = None) -> Tensor:
     shape = [len(data)] if width is None else [len(data) // width, width]
     return {"name": name, "datatype": datatype, "shape": shape, "data": data}
+
+
+# ---- raw bytes ----------------------------------------------------------------------------------
+
+
+def split(content: bytes, length: str | None) -> tuple[bytes, memoryview]:
+    """Return the first `length` bytes of a body, the JSON document, and the bytes that follow."""
+    if length is None:
+        return content, memoryview(b"")
+    if not (length.isascii() and length.isdigit() and len(length) <= 18):
+        raise BadRequest(
+            f"{HEADER} should be the number of bytes of the JSON document, got {length[:40]!r}.",
+            code="malformed_header",
+        )
+    if int(length) > len(content):
+        raise BadRequest(
+            f"{HEADER} is {length}, but the whole body has {len(content)} bytes.",
+            code="malformed_header",
+        )
+    return content[: int(length)], memoryview(content)[int(length) :]
+
+
+def decode(raw: memoryview, datatype: str, count: int) -> list[Any]:
+    """Return the `count` values of a tensor; NaN becomes None. Raises ValueError."""
+    if datatype == "BYTES":
+        return _texts(raw, count)
+    kind = NUMBERS[datatype]
+    if len(raw) != count * kind.itemsize:
+        raise ValueError(
+            f"{count} values of {datatype} are {count * kind.itemsize} bytes, got {len(raw)}"
+        )
+    numbers = np.frombuffer(raw, kind)
+    if datatype == "BOOL":
+        return _booleans(numbers)
+    if datatype == "BF16":
+        numbers = (numbers.astype("<u4") << 16).view("<f4")
+    found: list[Any] = numbers.tolist()
+    # Most columns have no missing value, so most lists need no second pass.
+    is_whole = numbers.dtype.kind != "f" or not np.isnan(numbers).any()
+    return found if is_whole else [None if value != value else value for value in found]  # noqa: PLR0124  NaN
+
+
+def encode(values: Sequence[Any], datatype: str) -> bytes:
+    """Return the bytes of an answer's values; None becomes NaN, an empty text, 0 or false."""
+    nothing = NOTHING[datatype]
+    whole = [nothing if value is None else value for value in values]
+    if datatype == "BYTES":
+        texts = [text.encode() for text in whole]
+        return b"".join(part for text in texts for part in (_LENGTH.pack(len(text)), text))
+    return np.array(whole, NUMBERS[datatype]).tobytes()
+
+
+def _booleans(numbers: NDArray[Any]) -> list[bool]:
+    if (numbers > 1).any():
+        raise ValueError("each byte of a BOOL must be 0 or 1")
+    return [bool(number) for number in numbers.tolist()]
+
+
+def _texts(raw: memoryview, count: int) -> list[str]:
+    texts: list[str] = []
+    place = 0
+    while place < len(raw):
+        start = place + _LENGTH.size
+        if start > len(raw):
+            raise ValueError(f"the length of element {len(texts)} is cut off")
+        place = start + _LENGTH.unpack_from(raw, place)[0]
+        if place > len(raw):
+            raise ValueError(f"element {len(texts)} is longer than the bytes that are left")
+        texts.append(_text(raw[start:place], len(texts)))
+        if len(texts) > count:
+            break
+    if len(texts) != count:
+        raise ValueError(f"the shape has {count} elements, but the bytes hold another number")
+    return texts
+
+
+def _text(raw: memoryview, place: int) -> str:
+    try:
+        return str(raw, "utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"element {place} is not UTF-8") from error

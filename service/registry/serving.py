@@ -29,7 +29,7 @@ class Serving(Protocol):
         """Apply a change of a model that this process has just committed."""
         ...
 
-    def told(self, name: str, version: int) -> None:
+    def expect_requests(self, name: str, version: int) -> None:
         """Note that a client now knows this version, so that it is loaded before it is used."""
         ...
 

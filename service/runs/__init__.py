@@ -1,1 +1,1 @@
-"""Training runs: plan, life, metrics, and the process that trains. Knows nothing of serving."""
+"""Training runs: plan, lifecycle, metrics and the training process. Knows no predictions."""

@@ -1,4 +1,4 @@
-"""Runs as a kind of job: what a trainer is given, what it sends, and what its messages write."""
+"""Runs as a kind of job: the input of the training process, and how its messages are stored."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -36,8 +36,8 @@ log = structlog.get_logger("worker")
 def prepare(site: Site, run: Run, scratch: Path) -> TrainingJob:
     """Return the job of a claimed run, with its table and its checkpoint as local files.
 
-    Raises InputUnavailable where the dataset is gone. A damaged checkpoint is given up for the one
-    before it.
+    Raises InputUnavailable if the dataset was deleted. A damaged checkpoint is replaced by the
+    previous one.
     """
     version, table = fetch_table(site, run.dataset_id, run.dataset_version, scratch)
     with reading(site.engine) as session:
@@ -53,7 +53,7 @@ def prepare(site: Site, run: Run, scratch: Path) -> TrainingJob:
         scratch=scratch,
         resume=resume,
         seq=lifecycle.covered_seq(run.id, checkpoint),
-        # Time that was lost since the checkpoint counts too: a budget limits all that is spent.
+        # Time lost since the checkpoint counts too, because a budget limits all time spent.
         elapsed_s=progress.get("elapsed_s", 0.0),
         saving_s=progress.get("saving_s", 0.0),
         checkpoint_s=site.settings.checkpoint_s,
@@ -63,18 +63,18 @@ def prepare(site: Site, run: Run, scratch: Path) -> TrainingJob:
 def _fetch_checkpoint(
     site: Site, run: Run, checkpoint: Checkpoint | None, scratch: Path
 ) -> tuple[Checkpoint | None, Path | None]:
-    """Return the newest checkpoint whose bytes are whole, as a file; None if there is none."""
+    """Return the newest undamaged checkpoint and its file; None if there is none."""
     while checkpoint is not None:
         try:
             return checkpoint, site.blobs.fetch(checkpoint.sha256, scratch)
         except BlobCorrupt as error:
-            log.error("checkpoint_corrupt", run_id=run.id, reason=str(error))  # noqa: TRY400  the reason says it all
+            log.error("checkpoint_corrupt", run_id=run.id, reason=str(error))  # noqa: TRY400  a traceback would add nothing to the reason
             with writing(site.engine) as session:
                 checkpoint = lifecycle.fall_back(session, run.id, run.attempt, checkpoint)
     return None, None
 
 
-# ---- its messages -------------------------------------------------------------------------------
+# ---- the messages of the process ----------------------------------------------------------------
 
 Messages = Annotated[
     TrainingBegan
@@ -90,7 +90,7 @@ Messages = Annotated[
 
 
 def write(session: Session, tenure: Tenure, message: Messages, held: HeldBlob | None) -> None:
-    """Write a message of a trainer in the session's transaction."""
+    """Store a message of a training process in the session's transaction."""
     run_id, attempt = tenure.job_id, tenure.attempt
     match message:
         case TrainingBegan():
@@ -136,7 +136,7 @@ def _write_checkpoint(
 
 
 def _write_end(session: Session, tenure: Tenure, message: TrainingEnded) -> None:
-    """Write the end of the training: a version of a model where one is wanted, and `succeeded`."""
+    """Store the end of the training: a model version if `register_as` is set, and `succeeded`."""
     run = queue.hold(session, Run, tenure.job_id, tenure.attempt)
     values: dict[str, Any] = {"evaluation": message.evaluation, "state_reason": message.reason}
     name = run.config.get("register_as")

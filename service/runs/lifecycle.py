@@ -1,7 +1,7 @@
-"""The life of a run: what it has in common with other jobs (`jobs.life`), and what is its own.
+"""The lifecycle of a run: that of every job (`jobs.life`), plus pause, checkpoints and versions.
 
-What a supervisor does is fenced by the attempt; what a client asks for (cancel, pause) is a state
-that the supervisor honours, never a write over a running attempt.
+Writes of a supervisor are fenced by the attempt. A client's request (cancel, pause) sets a state
+that the supervisor acts on; it never overwrites data of a running attempt.
 """
 
 from collections.abc import Mapping
@@ -46,19 +46,19 @@ __all__ = [
     "succeed",
 ]
 
-KEEP_CHECKPOINTS = 2  # the newest ones that are kept beside the best
+KEEP_CHECKPOINTS = 2  # the newest checkpoints, which are kept besides the best
 
 
 def get(session: Session, run_id: str) -> Run:
     return life.get(session, Run, run_id)
 
 
-# ---- what clients do ----------------------------------------------------------------------------
+# ---- requests of clients ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Submission:
-    """A run to be made: its complete configuration and the dataset version that it reads."""
+    """A new run: its complete configuration and its dataset version."""
 
     config: dict[str, Any]
     dataset_id: str
@@ -69,7 +69,7 @@ class Submission:
 
 
 def submit(session: Session, submission: Submission) -> Run:
-    """Store the run as queued; the row is its job, so one commit makes both."""
+    """Store the run as queued. Its row is also its job, so one commit creates both."""
     run = Run(
         id=new_id("run"),
         name=submission.config.get("name"),
@@ -86,17 +86,17 @@ def submit(session: Session, submission: Submission) -> Run:
 
 
 def cancel(session: Session, run_id: str) -> tuple[Run, bool]:
-    """Ask for the end of a run; return it and whether anything was changed."""
+    """Request the cancellation of a run; return the run and whether anything changed."""
     return life.cancel(session, Run, run_id)
 
 
 def pause(session: Session, run_id: str) -> tuple[Run, bool]:
-    """Ask the run to stop at its next step boundary and to keep its place."""
+    """Request that a run stops after its current step; return it and whether anything changed."""
     return life.ask(session, Run, run_id, "pausing")
 
 
 def resume(session: Session, run_id: str) -> tuple[Run, bool]:
-    """Put a paused run back into the queue; it goes on from its last checkpoint."""
+    """Queue a paused run again; it resumes from its last checkpoint."""
     run = life.lock(session, Run, run_id)
     if run.state != "paused":
         if run.state in {"queued", "starting", "running"}:
@@ -107,8 +107,8 @@ def resume(session: Session, run_id: str) -> tuple[Run, bool]:
 
 
 def retry(session: Session, run_id: str) -> Run:
-    """Make a new run from one that failed or was cancelled; it starts at its last checkpoint."""
-    old = life.lock(session, Run, run_id)  # or its checkpoints could be deleted meanwhile
+    """Create a run from one that failed or was cancelled; it starts from its last checkpoint."""
+    old = life.lock(session, Run, run_id)  # so that its checkpoints are not deleted meanwhile
     if old.state not in {"failed", "cancelled"}:
         raise life.not_allowed(old, "retry")
     return submit(
@@ -125,26 +125,27 @@ def retry(session: Session, run_id: str) -> Run:
 
 
 def delete(session: Session, run_id: str) -> None:
-    """Remove a finished run with its curve and checkpoints; its model versions stay."""
+    """Delete a finished run with its metrics and checkpoints; its model versions stay."""
     run = life.lock_ended(session, Run, run_id)
     if heir := _heir(session, run_id):
-        needs = f"The run {heir} goes on from a checkpoint of this one"
+        needs = f"The run {heir} resumes from a checkpoint of this run"
         raise Conflict(f"{needs}: wait until it has its own.", code="in_use", run=heir)
     session.delete(run)
     session.flush()
 
 
 def _heir(session: Session, run_id: str) -> str | None:
-    """Return an unfinished run that would start over without a checkpoint of this one."""
+    """Return the id of an unfinished run that needs a checkpoint of this run to resume from."""
     query = select(Run.id).join(Checkpoint, Checkpoint.id == Run.resume_checkpoint_id)
     others = query.where(Checkpoint.run_id == run_id, Run.id != run_id)
     return session.scalar(others.where(Run.state.not_in(TERMINAL)).limit(1))
 
 
 def target_of(session: Session, run_id: str) -> Target:
-    """Return the best checkpoint of a run, to predict with."""
+    """Return the best checkpoint of a run, for predictions."""
     run = get(session, run_id)
-    # None is called the best before training ends, but each holds the best parameters so far.
+    # Before training ends no checkpoint may be marked best, but each holds the best parameters so
+    # far.
     best_id = run.best_checkpoint_id or run.resume_checkpoint_id
     best = best_id and session.get(Checkpoint, best_id)
     if not best:
@@ -168,11 +169,12 @@ def find_checkpoint(session: Session, run: Run, checkpoint_id: str) -> Checkpoin
 def register(
     session: Session, run: Run, checkpoint: Checkpoint, model: str, document: Mapping[str, Any]
 ) -> ModelVersion:
-    """Publish a checkpoint as the next version of a model, which is made if needed.
+    """Publish a checkpoint as the next version of a model, which is created if needed.
 
     `document` holds `signature`, `metrics` and, for a linear model, `parameters`.
     """
-    # Its bytes get a second owner: not after the first one was deleted and they were collected.
+    # The version becomes a second owner of the blob. The lock prevents that the blob is collected
+    # between the deletion of the checkpoint and this commit.
     references.lock(session, checkpoint.sha256)
     if session.get(Checkpoint, checkpoint.id, populate_existing=True) is None:
         raise NotFound(f"The checkpoint {checkpoint.id} has just been deleted.")
@@ -192,11 +194,11 @@ def register(
     return versions.add(session, version)
 
 
-# ---- what supervisors do ------------------------------------------------------------------------
+# ---- writes of supervisors ----------------------------------------------------------------------
 
 
 def claim(session: Session, owner: str, *, lease_s: float, now: float | None = None) -> Run | None:
-    """Start a new attempt of the oldest queued run, replacing rows that no checkpoint covers."""
+    """Start a new attempt of the oldest queued run, and replace rows that no checkpoint covers."""
     run = queue.claim(session, Run, owner, lease_s=lease_s, now=now)
     if run is None:
         return None
@@ -209,21 +211,21 @@ def claim(session: Session, owner: str, *, lease_s: float, now: float | None = N
 
 
 def resume_checkpoint(session: Session, run: Run) -> Checkpoint | None:
-    """Return the checkpoint that the next attempt starts from, if there is one."""
+    """Return the checkpoint from which the next attempt starts, or None."""
     if run.resume_checkpoint_id is None:
         return None
     return session.get(Checkpoint, run.resume_checkpoint_id)
 
 
 def covered_seq(run_id: str, checkpoint: Checkpoint | None) -> int:
-    """Return the last metric row of the run that an attempt from this checkpoint keeps."""
+    """Return the number of the last metric row that an attempt from this checkpoint keeps."""
     return checkpoint.metric_seq if checkpoint and checkpoint.run_id == run_id else 0
 
 
 def add_checkpoint(
     session: Session, run_id: str, attempt: int, checkpoint: Checkpoint, *, is_resumable: bool
 ) -> None:
-    """Add a checkpoint whose bytes are stored, and drop those that it makes needless."""
+    """Add a checkpoint whose blob is stored, and delete older ones that are no longer needed."""
     run = queue.hold(session, Run, run_id, attempt)
     if checkpoint.metric_seq > run.metric_seq:
         raise Fenced(f"checkpoint at row {checkpoint.metric_seq}, but only {run.metric_seq} rows")
@@ -249,9 +251,9 @@ def add_checkpoint(
 def fall_back(
     session: Session, run_id: str, attempt: int, damaged: Checkpoint
 ) -> Checkpoint | None:
-    """Give a damaged checkpoint up, for all to see; return the one to start from instead.
+    """Delete a damaged checkpoint, with a warning; return the one to start from instead.
 
-    The rows that only the damaged one covered are replaced before any reader sees new ones.
+    The rows that only the damaged checkpoint covered are replaced before a reader sees new rows.
     """
     run = queue.hold(session, Run, run_id, attempt)
     older = _before(session, damaged)
@@ -263,9 +265,9 @@ def fall_back(
     if damaged.run_id == run_id:
         session.execute(sql_delete(Checkpoint).where(Checkpoint.id == damaged.id))
     run = get(session, run_id)
-    told = make_warning("checkpoint_corrupt", _fall_back_text(damaged, older))
-    run.warnings = [*run.warnings, told]
-    events.append(session, run_id, attempt, "log", {"line": told["detail"]} | told)
+    warning = make_warning("checkpoint_corrupt", _fall_back_text(damaged, older))
+    run.warnings = [*run.warnings, warning]
+    events.append(session, run_id, attempt, "log", {"line": warning["detail"]} | warning)
     step = older.step if older else 0
     metrics.rewind(session, run, covered_seq(run_id, older), step)
     return older

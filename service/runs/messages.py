@@ -1,4 +1,4 @@
-"""What a trainer is given, and the messages that it sends. Knows no database."""
+"""The input of a training process and the messages that it sends. Knows no database."""
 
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -18,35 +18,35 @@ class TrainingJob(BaseModel):
     run_id: str
     attempt: int
     config: dict[str, Any]
-    #: name of each column of the table → its type
+    #: column name → its type
     columns: dict[str, ColumnType]
     table: Path
     scratch: Path
-    #: the checkpoint to go on from
+    #: the checkpoint to resume from; None starts from the beginning
     resume: Path | None
-    #: the last metric row that is stored at `resume`
+    #: the number of the last metric row that `resume` covers
     seq: int
-    #: seconds that earlier attempts trained, and that they waited for checkpoints
+    #: seconds that earlier attempts spent on training, and on writing checkpoints
     elapsed_s: float
     saving_s: float
-    #: seconds between two checkpoints; None weighs their cost
+    #: seconds between two checkpoints; None chooses the interval by the cost of a checkpoint
     checkpoint_s: float | None
 
 
 class TrainingBegan(Began):
-    """The first step is about to be made."""
+    """The training is about to make its first step."""
 
     model_config = BYTES
 
     device: str
     warnings: list[dict[str, Any]]
-    #: the columns and nets that the frames are of; None where the net is too large for frames
+    #: describes the columns and the net of the frames; None if the net is too large for frames
     subject: dict[str, Any] | None
     frames: list[Frame]
 
 
 class MetricRows(Message):
-    """Rows of the curves, and the progress by now."""
+    """New metric rows and the current progress."""
 
     model_config = BYTES
 
@@ -58,13 +58,13 @@ class MetricRows(Message):
 
 
 class TrainingHeartbeat(Heartbeat):
-    """The training makes steps but has no new rows."""
+    """The training advances but has no new metric rows."""
 
     progress: Progress
 
 
 class CheckpointFile(FileMessage):
-    """A checkpoint that is complete on disk; see `models.training.state.interface.Saved`."""
+    """A checkpoint that is complete on disk; see `models.training.interface.Saved`."""
 
     type: Literal["checkpoint"] = "checkpoint"
     bytes: int
@@ -79,22 +79,22 @@ class CheckpointFile(FileMessage):
 
 
 class LogLine(Message):
-    """A line for the run's log."""
+    """A line of the run's log."""
 
     type: Literal["log"] = "log"
     line: str
 
 
 class TrainingEnded(Message):
-    """The training is over, with a result."""
+    """The training ended with a result."""
 
     type: Literal["finished"] = "finished"
     is_last: ClassVar[bool] = True
 
-    #: why it ended before its last epoch
+    #: why the training ended before its last epoch; None after the last epoch
     reason: str | None
     evaluation: dict[str, Any] | None
     parameters: dict[str, Any] | None
     warnings: list[dict[str, Any]]
-    #: the inputs and outputs of the best checkpoint's model
+    #: inputs and outputs of the best checkpoint's model
     signature: dict[str, Any] | None

@@ -1,6 +1,13 @@
-"""The curves of a run. Live rows are numbered 1..n with no gap and no duplicate at every commit.
+"""Metrics and parameters of a run over time: rows, levels of thinning, replays, trajectories.
 
-SQLite keeps NaN as NULL and JSON has no word for it, so each row says in `kind` what it holds.
+- Rows: a row is one value of a curve, and a curve is one name in one split. At every commit, live
+  rows are numbered 1..n without gaps or duplicates. A new attempt replaces the rows that its
+  checkpoint does not cover. SQLite stores NaN as NULL and JSON has no NaN, so the column `kind`
+  says which value a row holds.
+- Levels: rows with the extremes of a block get a level, so that a plot of a long curve reads few
+  rows.
+- Replays: rows of a new attempt are compared with the rows that they replace.
+- Trajectories: frames hold all parameters of a small net after each epoch.
 """
 
 import csv
@@ -31,244 +38,28 @@ from service.errors import Fenced
 from service.jobs import events, queue
 from service.runs.tables import Event, Frame, Metric, Run, Trajectory
 
-#: rows of a block of level 1, 2, 3, 4: each block consists of blocks of the level below. A curve of
-#: a million rows is drawn in a plot of usual width from those of level 3, which are not many more.
+#: the fields of a row in answers, and the columns that give them
+FIELDS = ("seq", "attempt", "epoch", "step", "split", "name", "value", "at_s")
+COLUMNS = (*(getattr(Metric, field) for field in FIELDS), Metric.kind)
+#: `kind` of a row → its value in JSON
+NON_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+MAX_ROWS = 10_000  # rows of one page
+MAX_FRAMES = 500  # frames of one page
+#: rows in a block of level 1, 2, 3, 4; each block consists of blocks of the level below. A plot of
+#: usual width draws a curve of a million rows from the rows of level 3, which are hardly more than
+#: its points.
 SIZES = (32, 256, 1024, 8192)
 TOP = len(SIZES)
+#: the columns that setting levels reads, and those that it needs for the update
 READ = (*Metric.__table__.primary_key, Metric.split, Metric.name, Metric.value, Metric.kind)
 CHANGED = ("run_id", "attempt", "seq", "level")
+#: the fields that must be equal, besides the value, when an attempt repeats a row
+POINT = ("epoch", "step", "split", "name")
 
 Row = dict[str, Any]
 
 
-def assign(
-    session: Session, run_id: str, fresh: Sequence[Row], latest: dict[str, Any] | None
-) -> None:
-    """Give each of `fresh`, the rows that follow the live ones, its level; raise that of others.
-
-    `latest` has the curves that exist already. A row that a new attempt replaced keeps its level;
-    the block in which that happened is gone through again when it is complete again.
-    """
-    known = {(split, name) for split, values in (latest or {}).items() for name in values}
-    for row in fresh:
-        curve = (row["split"], row["name"])
-        row["level"] = 0 if row["kind"] == "finite" and curve in known else TOP
-        known.add(curve)
-    old = _raise(session, run_id, fresh)
-    if old:
-        session.execute(update(Metric), [{name: row[name] for name in CHANGED} for row in old])
-
-
-def _raise(session: Session, run_id: str, fresh: Sequence[Row]) -> list[Row]:
-    """Set the levels of the blocks that `fresh` completes; return the older rows that changed."""
-    first, last = fresh[0]["seq"], fresh[-1]["seq"]
-    rows: dict[int, Row] = {row["seq"]: row for row in fresh}
-    before: dict[int, int] = {}
-    for level, size in enumerate(SIZES, start=1):
-        end = last // size * size
-        if end < first:
-            break  # no block of this size is completed, and so no larger one
-        start = (first - 1) // size * size + 1
-        for row in _older(session, run_id, start, first - 1, level - 1):
-            if row["seq"] not in rows:
-                rows[row["seq"]], before[row["seq"]] = row, row["level"]
-        inside = (row for seq, row in rows.items() if start <= seq <= end)
-        _mark(inside, level, size)
-    return [rows[seq] for seq, level in before.items() if rows[seq]["level"] != level]
-
-
-def _older(session: Session, run_id: str, start: int, end: int, level: int) -> list[Row]:
-    """Return the live rows from `start` to `end` that have at least this level."""
-    if end < start:
-        return []
-    found = session.execute(
-        select(*READ, Metric.level).where(
-            Metric.run_id == run_id,
-            Metric.superseded_by.is_(None),
-            Metric.seq.between(start, end),
-            Metric.level >= level,
-        )
-    )
-    return [dict(row._mapping) for row in found]  # noqa: SLF001  the public way to a dict
-
-
-def _mark(rows: Iterable[Row], level: int, size: int) -> None:
-    """Raise the least and the greatest value of each curve in each block to `level`."""
-    extremes: dict[tuple[int, str, str], tuple[Row, Row]] = {}
-    for row in rows:
-        if row["kind"] != "finite" or row["level"] < level - 1:
-            continue
-        curve = ((row["seq"] - 1) // size, row["split"], row["name"])
-        least, most = extremes.get(curve, (row, row))
-        least = row if row["value"] < least["value"] else least
-        most = row if row["value"] > most["value"] else most
-        extremes[curve] = (least, most)
-    for pair in extremes.values():
-        for row in pair:
-            row["level"] = max(row["level"], level)
-
-
-def level_for(rows: int, max_points: int) -> int:
-    """Return the highest level at which each curve of `rows` rows still has points enough."""
-    # Each block gives two points of each curve; half of what is asked for is enough.
-    enough = (
-        level for level, size in enumerate(SIZES, start=1) if 2 * (rows // size) >= max_points / 2
-    )
-    return max(enough, default=0)
-
-
-def conditions(level: int) -> Sequence[ColumnElement[bool]]:
-    """Return what rows of at least this level fulfil, as the index on levels is defined."""
-    # The number stands in the text, because a database must see that the index fits. The levels
-    # are named one by one: SQLite holds a range to be worth no index.
-    return (Metric.level > literal_column("0"), Metric.level.in_(range(level, TOP + 1)))
-
-
-def tail_of(metric_seq: int, level: int) -> int:
-    """Return the number after which rows belong to a block that may still grow."""
-    size = SIZES[level - 1]
-    return max(0, (metric_seq - 1) // size * size)
-
-
-POINT = ("epoch", "step", "split", "name")
-
-
-def check(session: Session, run: Run, rows: Sequence[dict[str, Any]]) -> None:
-    """Compare new rows, as they are stored, with earlier attempts' of the same number.
-
-    The first difference of an attempt becomes an event and a warning of the run. The caller has
-    locked the run. A first attempt costs nothing, later ones a seek for each attempt before.
-    """
-    if run.attempt == 1:
-        return
-    columns = [getattr(Metric, name) for name in ("seq", *POINT, "kind", "value")]
-    replaced = session.execute(
-        select(*columns)
-        .where(Metric.run_id == run.id, Metric.attempt.in_(range(1, run.attempt)))
-        .where(Metric.seq.between(rows[0]["seq"], rows[-1]["seq"]))
-        .order_by(Metric.attempt)
-    )
-    newest = {row.seq: row._asdict() for row in replaced}
-    for row in rows:
-        was = newest.get(row["seq"])
-        if was is not None and _differs(was, row):
-            _tell(session, run, was, row)
-            return
-
-
-def _differs(was: dict[str, Any], row: dict[str, Any]) -> bool:
-    if (was["split"] == "test") != (row["split"] == "test"):
-        return False  # a budget of time may end two attempts at different epochs
-    return _bits(was) != _bits(row)
-
-
-def _bits(row: dict[str, Any]) -> list[Any]:
-    # Adding zero takes the sign from a negative zero, which SQLite does not keep.
-    value = None if row["value"] is None else (row["value"] + 0.0).hex()
-    return [*(row[name] for name in POINT), row["kind"], value]
-
-
-def _tell(session: Session, run: Run, was: dict[str, Any], row: dict[str, Any]) -> None:
-    logs = events.of_kind(session, Event, run.id, "log")
-    if any(
-        log.attempt == run.attempt and log.data.get("code") == "resume_divergence" for log in logs
-    ):
-        return
-    is_foreseen = any(each["code"] == "resume_inexact" for each in run.warnings)
-    reason = "see resume_inexact" if is_foreseen else "though nothing around it is known to differ"
-    line = (
-        f"Attempt {run.attempt} made step {row['step']} again and got another {row['split']}"
-        f" {row['name']}: it was {_shown(was)}, is {_shown(row)}; {reason}"
-    )
-    data = {"line": line, "code": "resume_divergence", "was": _point(was), "now": _point(row)}
-    events.append(session, run.id, run.attempt, "log", data)
-    run.warnings = [*run.warnings, make_warning("resume_divergence", line)]
-
-
-def _shown(row: dict[str, Any]) -> str:
-    if row["kind"] != "finite":
-        return str(row["kind"])
-    return f"{row['value']!r} at step {row['step']}"
-
-
-def _point(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: row[name] for name in ("seq", *POINT, "kind", "value")}
-
-
-MAX_FRAMES = 500  # of one page
-
-
-def begin_trajectory(
-    session: Session,
-    run_id: str,
-    subject: dict[str, Any] | None,
-    frames: Sequence[NetFrame],
-) -> None:
-    """Say what the frames of an attempt are frames of; the newest attempt's word stands."""
-    if subject is None:
-        return
-    session.merge(Trajectory(run_id=run_id, subject=subject))
-    session.flush()
-    append_frames(session, run_id, frames)
-
-
-def append_frames(session: Session, run_id: str, frames: Sequence[NetFrame]) -> None:
-    """Add frames; one that is there already (its commit was not heard of) is left out."""
-    if not frames:
-        return
-    newest = session.scalar(select(func.max(Frame.epoch)).where(Frame.run_id == run_id))
-    fresh = [frame for frame in frames if newest is None or frame.epoch > newest]
-    if fresh:
-        session.execute(
-            insert(Frame), [_stored_frame(frame) | {"run_id": run_id} for frame in fresh]
-        )
-
-
-def rewind_frames(session: Session, run_id: str, step: int) -> None:
-    """Drop the frames after `step`: they are made again."""
-    session.execute(delete(Frame).where(Frame.run_id == run_id, Frame.step > step))
-
-
-@dataclass(frozen=True)
-class FramesPage:
-    """Frames in order, and what they are frames of."""
-
-    subject: dict[str, Any] | None
-    epochs: list[int]
-    steps: list[int]
-    #: (frames, parameters), float32
-    frames: list[NDArray[np.float32]]
-    #: the epoch to read on from; None where these are all that there are by now
-    next_after: int | None
-
-
-def page_of_frames(session: Session, run_id: str, after: int, limit: int) -> FramesPage:
-    """Return the frames of the epochs after `after`."""
-    trajectory = session.get(Trajectory, run_id)
-    found = session.scalars(
-        select(Frame)
-        .where(Frame.run_id == run_id, Frame.epoch > after)
-        .order_by(Frame.epoch)
-        .limit(limit + 1)
-    ).all()
-    shown = found[:limit]
-    return FramesPage(
-        subject=trajectory.subject if trajectory else None,
-        epochs=[frame.epoch for frame in shown],
-        steps=[frame.step for frame in shown],
-        frames=[np.frombuffer(frame.parameters, dtype="<f4") for frame in shown],
-        next_after=shown[-1].epoch if len(found) > limit else None,
-    )
-
-
-def _stored_frame(frame: NetFrame) -> dict[str, Any]:
-    return {"epoch": frame.epoch, "step": frame.step, "parameters": frame.values}
-
-
-FIELDS = ("seq", "attempt", "epoch", "step", "split", "name", "value", "at_s")
-COLUMNS = (*(getattr(Metric, field) for field in FIELDS), Metric.kind)
-MAX_ROWS = 10_000  # of one page
-NON_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+# ---- rows: written by the supervisor ------------------------------------------------------------
 
 
 def append(
@@ -278,10 +69,10 @@ def append(
     rows: Sequence[dict[str, Any]],
     summary: dict[str, Any],
 ) -> None:
-    """Add rows that follow the last one, and what the run shows of itself; fenced.
+    """Add rows that follow the last one, and update columns of the run from `summary`; fenced.
 
-    A row that is already there (its commit was not heard of) is left out; a gap raises Fenced,
-    because the sender's picture of the run is not the stored one.
+    A row that is stored already is skipped: the sender repeats rows if it got no answer to a
+    commit. A gap raises Fenced, because the sender and the database disagree about the run.
     """
     run = queue.hold(session, Run, run_id, attempt)
     fresh = [row for row in rows if row["seq"] > run.metric_seq]
@@ -305,9 +96,8 @@ def append(
 def rewind(session: Session, run: Run, after_seq: int, step: int) -> None:
     """Replace the live rows after `after_seq`, in the transaction of the claim.
 
-    Training goes on from `step`; the event says how many steps are known to be made again.
-
-    So no reader ever sees the stale tail beside the new attempt's rows.
+    So no reader sees the replaced rows beside the new attempt's rows. Training resumes at `step`;
+    the event holds the number of steps that are known to be repeated.
     """
     if run.metric_seq == after_seq:
         return
@@ -327,35 +117,54 @@ def rewind(session: Session, run: Run, after_seq: int, step: int) -> None:
     events.append(session, run.id, run.attempt, "rewind", data)
 
 
-def _wire_rows(session: Session, statement: Any) -> list[dict[str, Any]]:  # noqa: ANN401  a Select
-    """Return rows as JSON can carry them: a value that is not finite by its name."""
-    return [
-        dict(zip(FIELDS, row[:-1], strict=True)) | ({} if row.kind == "finite" else _named(row))
-        for row in session.execute(statement)
-    ]
+def _stored(row: dict[str, Any]) -> dict[str, Any]:
+    value = float(row["value"])
+    kind = "finite" if math.isfinite(value) else str(value)
+    return row | {"value": value if kind == "finite" else None, "kind": kind}
 
 
-def _named(row: Any) -> dict[str, str]:  # noqa: ANN401  a Row of COLUMNS
-    return {"value": NON_FINITE[row.kind]}
+def _latest(latest: dict[str, Any] | None, rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    if not rows:
+        return latest
+    merged = {split: dict(values) for split, values in (latest or {}).items()}
+    for row in rows:
+        value = float(row["value"])
+        shown = value if math.isfinite(value) else NON_FINITE[str(value)]
+        merged.setdefault(row["split"], {})[row["name"]] = shown
+    return merged
+
+
+def _latest_at(session: Session, run_id: str) -> dict[str, Any] | None:
+    found = _wire_rows(
+        session,
+        select(*COLUMNS)
+        .where(Metric.run_id == run_id, Metric.superseded_by.is_(None))
+        .order_by(Metric.seq.desc())
+        .limit(8),
+    )
+    return _latest(None, found[::-1])
+
+
+# ---- rows: read by clients ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Query:
-    """Which live rows a reader wants."""
+    """Selects live rows."""
 
     after: int = 0
-    #: at most so many rows; None means a page of MAX_ROWS, or all rows where they are thinned
+    #: the maximum number of rows; None means MAX_ROWS, or all rows if they are thinned
     limit: int | None = None
     names: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()
     max_points: int | None = None
-    #: the newest attempt whose rows the reader has; None where it does not say
+    #: the newest attempt whose rows the client has; None if it did not send it
     attempt: int | None = None
 
 
 @dataclass(frozen=True)
 class CurvePage:
-    """Live rows in order, and how to go on."""
+    """Live rows in order, and the position of the next page."""
 
     rows: list[dict[str, Any]]
     next_after: int
@@ -363,18 +172,18 @@ class CurvePage:
     rewinds: list[dict[str, int]]
     is_final: bool
     downsampled: bool
-    #: the newest event when this was read
+    #: the number of the run's newest event when the page was read
     last_event_id: int
 
 
 def page(session: Session, run: Run, query: Query, *, is_terminal: bool) -> CurvePage:
-    """Return the rows that a reader does not have yet.
+    """Return the rows that a client does not have yet.
 
-    A reader that holds rows which a newer attempt has replaced gets no rows, only the `rewinds`
-    that say which ones to drop; `next_after` is where it reads on. Who always sends the `attempt`
-    of the answer before is told of every replaced row. One that sends none cannot be told apart
-    from one that has the rows which are live now, so it counts as that one where row `after` is
-    live: following `next_after` it comes to the end. Where it is not, all rewinds are news to it.
+    A client that holds replaced rows gets no rows, only the `rewinds` that list the rows to drop;
+    it continues at `next_after`. A client that always sends the `attempt` of its last answer
+    learns of every replaced row. Without `attempt`, the service cannot know which rows the client
+    holds. If row `after` is live, the service assumes that the client has the live rows: it
+    reaches the end by following `next_after`. Otherwise the answer lists all rewinds.
     """
     rewinds = _rewinds(session, run, query)
     stale = [r["after_seq"] for r in rewinds if r["after_seq"] < query.after]
@@ -415,40 +224,13 @@ def page(session: Session, run: Run, query: Query, *, is_terminal: bool) -> Curv
     )
 
 
-@dataclass(frozen=True)
-class _Thinned:
-    rows: list[dict[str, Any]]
-    #: whether there are others
-    is_part: bool
-
-
-def _thinned(session: Session, run: Run, query: Query, max_points: int) -> _Thinned:
-    """Return all rows that are wanted, thinned; of very many only the telling ones are read."""
-    live = _live(run.id, query).where(Metric.seq <= run.metric_seq)
-    level = level_for(run.metric_seq - query.after, max_points)
-    if not level:
-        rows = _wire_rows(session, live)
-        thinned = thin(rows, max_points)
-        return _Thinned(thinned, is_part=len(thinned) < len(rows))
-    tail = max(query.after, tail_of(run.metric_seq, level))
-    # In the order of the index, else SQLite reads every row to have them in the order of their
-    # numbers.
-    telling = live.where(*conditions(level), Metric.seq <= tail)
-    rows = _wire_rows(session, telling.order_by(None).order_by(Metric.level, Metric.seq))
-    rows.sort(key=lambda row: int(row["seq"]))
-    # One lower bound: of two SQLite seeks the first one.
-    rest = _live(run.id, replace(query, after=tail))
-    rows += _wire_rows(session, rest.where(Metric.seq <= run.metric_seq))
-    return _Thinned(thin(rows, max_points), is_part=True)
-
-
 def rows_of_events(
     session: Session, run_id: str, spans: Sequence[Mapping[str, int]]
 ) -> Iterator[list[dict[str, Any]]]:
-    """Yield the rows of each `metrics` event, also where they have been replaced since.
+    """Yield the rows of each `metrics` event, including rows that have been replaced since.
 
-    `spans` are the data of the events, in the order of the stream: the rows of an attempt follow
-    each other, so one range for each attempt holds the rows of all of them, and no others.
+    `spans` are the data of the events in the order of the stream. Rows of an attempt are
+    consecutive, so one range per attempt holds exactly the rows of these events.
     """
     if not spans:
         return
@@ -471,15 +253,53 @@ def rows_of_events(
 
 
 def thin(rows: list[dict[str, Any]], max_points: int) -> list[dict[str, Any]]:
-    """Keep at most about `max_points` rows per curve: in each bucket the least and the greatest.
+    """Keep about `max_points` rows per curve: the least and the greatest value of each bucket.
 
-    The first and the last row and every non-finite one are always kept.
+    The first row, the last row and every non-finite row are always kept.
     """
     curves: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
         curves.setdefault((row["split"], row["name"]), []).append(row)
     kept = (row for curve in curves.values() for row in _thin_curve(curve, max_points))
     return sorted(kept, key=lambda row: int(row["seq"]))
+
+
+def as_columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    return {field: [row[field] for row in rows] for field in FIELDS}
+
+
+def as_csv(rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+@dataclass(frozen=True)
+class _Thinned:
+    rows: list[dict[str, Any]]
+    #: whether rows were left out
+    is_part: bool
+
+
+def _thinned(session: Session, run: Run, query: Query, max_points: int) -> _Thinned:
+    """Return all selected rows, thinned; of a long curve, only rows of a high level are read."""
+    live = _live(run.id, query).where(Metric.seq <= run.metric_seq)
+    level = level_for(run.metric_seq - query.after, max_points)
+    if not level:
+        rows = _wire_rows(session, live)
+        thinned = thin(rows, max_points)
+        return _Thinned(thinned, is_part=len(thinned) < len(rows))
+    tail = max(query.after, tail_of(run.metric_seq, level))
+    # Order by the index: to order by number, SQLite would read every row.
+    marked = live.where(*conditions(level), Metric.seq <= tail)
+    rows = _wire_rows(session, marked.order_by(None).order_by(Metric.level, Metric.seq))
+    rows.sort(key=lambda row: int(row["seq"]))
+    # Give one lower bound only: of two, SQLite uses the first one for its seek.
+    rest = _live(run.id, replace(query, after=tail))
+    rows += _wire_rows(session, rest.where(Metric.seq <= run.metric_seq))
+    return _Thinned(thin(rows, max_points), is_part=True)
 
 
 def _thin_curve(curve: list[dict[str, Any]], max_points: int) -> list[dict[str, Any]]:
@@ -498,18 +318,6 @@ def _thin_curve(curve: list[dict[str, Any]], max_points: int) -> list[dict[str, 
     return [curve[index] for index in sorted(keep)]
 
 
-def as_columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    return {field: [row[field] for row in rows] for field in FIELDS}
-
-
-def as_csv(rows: list[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
 def _live(run_id: str, query: Query) -> Any:  # noqa: ANN401  a Select of Metric
     statement = (
         select(*COLUMNS)
@@ -525,7 +333,7 @@ def _live(run_id: str, query: Query) -> Any:  # noqa: ANN401  a Select of Metric
 
 def _rewinds(session: Session, run: Run, query: Query) -> list[dict[str, int]]:
     if query.attempt is None and query.after <= run.metric_seq:
-        return []  # no row yet, or one that is live
+        return []  # the client has no row yet, or its last row is live
     found = (event.data for event in events.of_kind(session, Event, run.id, "rewind"))
     return [
         {"attempt": data["attempt"], "after_seq": data["after_seq"]}
@@ -534,29 +342,245 @@ def _rewinds(session: Session, run: Run, query: Query) -> list[dict[str, int]]:
     ]
 
 
-def _stored(row: dict[str, Any]) -> dict[str, Any]:
-    value = float(row["value"])
-    kind = "finite" if math.isfinite(value) else str(value)
-    return row | {"value": value if kind == "finite" else None, "kind": kind}
+def _wire_rows(session: Session, statement: Any) -> list[dict[str, Any]]:  # noqa: ANN401  a Select
+    """Return rows for JSON: a value that is not finite becomes its name."""
+    return [
+        dict(zip(FIELDS, row[:-1], strict=True)) | ({} if row.kind == "finite" else _named(row))
+        for row in session.execute(statement)
+    ]
 
 
-def _latest(latest: dict[str, Any] | None, rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    if not rows:
-        return latest
-    merged = {split: dict(values) for split, values in (latest or {}).items()}
-    for row in rows:
-        value = float(row["value"])
-        shown = value if math.isfinite(value) else NON_FINITE[str(value)]
-        merged.setdefault(row["split"], {})[row["name"]] = shown
-    return merged
+def _named(row: Any) -> dict[str, str]:  # noqa: ANN401  a Row of COLUMNS
+    return {"value": NON_FINITE[row.kind]}
 
 
-def _latest_at(session: Session, run_id: str) -> dict[str, Any] | None:
-    found = _wire_rows(
-        session,
-        select(*COLUMNS)
-        .where(Metric.run_id == run_id, Metric.superseded_by.is_(None))
-        .order_by(Metric.seq.desc())
-        .limit(8),
+# ---- levels of thinning -------------------------------------------------------------------------
+
+
+def assign(
+    session: Session, run_id: str, fresh: Sequence[Row], latest: dict[str, Any] | None
+) -> None:
+    """Set the levels of `fresh`, the rows that follow the live ones, and raise those of older rows.
+
+    `latest` holds the curves that exist already. A replaced row keeps its level; its block is
+    computed again when the new attempt completes it.
+    """
+    known = {(split, name) for split, values in (latest or {}).items() for name in values}
+    for row in fresh:
+        curve = (row["split"], row["name"])
+        row["level"] = 0 if row["kind"] == "finite" and curve in known else TOP
+        known.add(curve)
+    old = _raise(session, run_id, fresh)
+    if old:
+        session.execute(update(Metric), [{name: row[name] for name in CHANGED} for row in old])
+
+
+def level_for(rows: int, max_points: int) -> int:
+    """Return the highest level at which a curve of `rows` rows still has enough points."""
+    # Each block gives two points of each curve; half of `max_points` is enough.
+    enough = (
+        level for level, size in enumerate(SIZES, start=1) if 2 * (rows // size) >= max_points / 2
     )
-    return _latest(None, found[::-1])
+    return max(enough, default=0)
+
+
+def conditions(level: int) -> Sequence[ColumnElement[bool]]:
+    """Return the conditions that select rows of at least this level by the index on levels."""
+    # The zero is part of the SQL text: else the database does not see that the partial index fits.
+    # The levels are listed one by one, because SQLite does not use the index for a range.
+    return (Metric.level > literal_column("0"), Metric.level.in_(range(level, TOP + 1)))
+
+
+def tail_of(metric_seq: int, level: int) -> int:
+    """Return the number of the last row before the unfinished block of this level."""
+    size = SIZES[level - 1]
+    return max(0, (metric_seq - 1) // size * size)
+
+
+def _raise(session: Session, run_id: str, fresh: Sequence[Row]) -> list[Row]:
+    """Set the levels of the blocks that `fresh` completes; return the older rows that changed."""
+    first, last = fresh[0]["seq"], fresh[-1]["seq"]
+    rows: dict[int, Row] = {row["seq"]: row for row in fresh}
+    before: dict[int, int] = {}
+    for level, size in enumerate(SIZES, start=1):
+        end = last // size * size
+        if end < first:
+            break  # no block of this size is complete, so no larger one is
+        start = (first - 1) // size * size + 1
+        for row in _older(session, run_id, start, first - 1, level - 1):
+            if row["seq"] not in rows:
+                rows[row["seq"]], before[row["seq"]] = row, row["level"]
+        inside = (row for seq, row in rows.items() if start <= seq <= end)
+        _mark(inside, level, size)
+    return [rows[seq] for seq, level in before.items() if rows[seq]["level"] != level]
+
+
+def _older(session: Session, run_id: str, start: int, end: int, level: int) -> list[Row]:
+    """Return the live rows from `start` to `end` that have at least this level."""
+    if end < start:
+        return []
+    found = session.execute(
+        select(*READ, Metric.level).where(
+            Metric.run_id == run_id,
+            Metric.superseded_by.is_(None),
+            Metric.seq.between(start, end),
+            Metric.level >= level,
+        )
+    )
+    return [dict(row._mapping) for row in found]  # noqa: SLF001  the public way to a dict
+
+
+def _mark(rows: Iterable[Row], level: int, size: int) -> None:
+    """Raise the least and the greatest value of each curve in each block to `level`."""
+    extremes: dict[tuple[int, str, str], tuple[Row, Row]] = {}
+    for row in rows:
+        if row["kind"] != "finite" or row["level"] < level - 1:
+            continue
+        curve = ((row["seq"] - 1) // size, row["split"], row["name"])
+        least, most = extremes.get(curve, (row, row))
+        least = row if row["value"] < least["value"] else least
+        most = row if row["value"] > most["value"] else most
+        extremes[curve] = (least, most)
+    for pair in extremes.values():
+        for row in pair:
+            row["level"] = max(row["level"], level)
+
+
+# ---- checks of replays --------------------------------------------------------------------------
+
+
+def check(session: Session, run: Run, rows: Sequence[dict[str, Any]]) -> None:
+    """Compare new rows, as they are stored, with the rows of the same numbers of earlier attempts.
+
+    The first difference of an attempt becomes an event and a warning of the run. The caller has
+    locked the run. A first attempt costs nothing; later ones cost a seek per earlier attempt.
+    """
+    if run.attempt == 1:
+        return
+    columns = [getattr(Metric, name) for name in ("seq", *POINT, "kind", "value")]
+    replaced = session.execute(
+        select(*columns)
+        .where(Metric.run_id == run.id, Metric.attempt.in_(range(1, run.attempt)))
+        .where(Metric.seq.between(rows[0]["seq"], rows[-1]["seq"]))
+        .order_by(Metric.attempt)
+    )
+    newest = {row.seq: row._asdict() for row in replaced}
+    for row in rows:
+        was = newest.get(row["seq"])
+        if was is not None and _differs(was, row):
+            _warn_of_divergence(session, run, was, row)
+            return
+
+
+def _differs(was: dict[str, Any], row: dict[str, Any]) -> bool:
+    if (was["split"] == "test") != (row["split"] == "test"):
+        return False  # a time budget may end two attempts at different epochs
+    return _bits(was) != _bits(row)
+
+
+def _bits(row: dict[str, Any]) -> list[Any]:
+    # Adding zero drops the sign of a negative zero, which SQLite does not store.
+    value = None if row["value"] is None else (row["value"] + 0.0).hex()
+    return [*(row[name] for name in POINT), row["kind"], value]
+
+
+def _warn_of_divergence(
+    session: Session, run: Run, was: dict[str, Any], row: dict[str, Any]
+) -> None:
+    logs = events.of_kind(session, Event, run.id, "log")
+    if any(
+        log.attempt == run.attempt and log.data.get("code") == "resume_divergence" for log in logs
+    ):
+        return
+    is_foreseen = any(each["code"] == "resume_inexact" for each in run.warnings)
+    reason = "see resume_inexact" if is_foreseen else "though nothing around it is known to differ"
+    line = (
+        f"Attempt {run.attempt} made step {row['step']} again and got another {row['split']}"
+        f" {row['name']}: it was {_shown(was)}, is {_shown(row)}; {reason}"
+    )
+    data = {"line": line, "code": "resume_divergence", "was": _point(was), "now": _point(row)}
+    events.append(session, run.id, run.attempt, "log", data)
+    run.warnings = [*run.warnings, make_warning("resume_divergence", line)]
+
+
+def _shown(row: dict[str, Any]) -> str:
+    if row["kind"] != "finite":
+        return str(row["kind"])
+    return f"{row['value']!r} at step {row['step']}"
+
+
+def _point(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in ("seq", *POINT, "kind", "value")}
+
+
+# ---- trajectories -------------------------------------------------------------------------------
+
+
+def begin_trajectory(
+    session: Session,
+    run_id: str,
+    subject: dict[str, Any] | None,
+    frames: Sequence[NetFrame],
+) -> None:
+    """Store the columns and the net that an attempt's frames show, and its first frames.
+
+    A newer attempt overwrites the description.
+    """
+    if subject is None:
+        return
+    session.merge(Trajectory(run_id=run_id, subject=subject))
+    session.flush()
+    append_frames(session, run_id, frames)
+
+
+def append_frames(session: Session, run_id: str, frames: Sequence[NetFrame]) -> None:
+    """Add frames and skip stored ones, which the sender repeats if it got no answer to a commit."""
+    if not frames:
+        return
+    newest = session.scalar(select(func.max(Frame.epoch)).where(Frame.run_id == run_id))
+    fresh = [frame for frame in frames if newest is None or frame.epoch > newest]
+    if fresh:
+        session.execute(
+            insert(Frame), [_stored_frame(frame) | {"run_id": run_id} for frame in fresh]
+        )
+
+
+def rewind_frames(session: Session, run_id: str, step: int) -> None:
+    """Delete the frames after `step`: the new attempt makes them again."""
+    session.execute(delete(Frame).where(Frame.run_id == run_id, Frame.step > step))
+
+
+@dataclass(frozen=True)
+class FramesPage:
+    """Frames in order, with the columns and the net that they show."""
+
+    subject: dict[str, Any] | None
+    epochs: list[int]
+    steps: list[int]
+    #: (frames, parameters), float32
+    frames: list[NDArray[np.float32]]
+    #: the epoch after which the next page starts; None if there are no more frames yet
+    next_after: int | None
+
+
+def page_of_frames(session: Session, run_id: str, after: int, limit: int) -> FramesPage:
+    """Return the frames of the epochs after `after`."""
+    trajectory = session.get(Trajectory, run_id)
+    found = session.scalars(
+        select(Frame)
+        .where(Frame.run_id == run_id, Frame.epoch > after)
+        .order_by(Frame.epoch)
+        .limit(limit + 1)
+    ).all()
+    shown = found[:limit]
+    return FramesPage(
+        subject=trajectory.subject if trajectory else None,
+        epochs=[frame.epoch for frame in shown],
+        steps=[frame.step for frame in shown],
+        frames=[np.frombuffer(frame.parameters, dtype="<f4") for frame in shown],
+        next_after=shown[-1].epoch if len(found) > limit else None,
+    )
+
+
+def _stored_frame(frame: NetFrame) -> dict[str, Any]:
+    return {"epoch": frame.epoch, "step": frame.step, "parameters": frame.values}

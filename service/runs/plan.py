@@ -1,6 +1,6 @@
-"""What a run will do: a configuration checked against the columns that it names, made complete.
+"""Checks a run's configuration against its dataset's columns and completes it.
 
-Whatever can be known before training is said here, with a 422 that names the value and the
+Every error that can be found before training is found here, as a 422 that names the value and the
 remedy, so that no run waits in the queue only to fail.
 """
 
@@ -39,7 +39,7 @@ Column = dict[str, Any]
 
 @dataclass(frozen=True)
 class Estimate:
-    """What the run will need, roughly."""
+    """A rough estimate of a run's cost."""
 
     parameters: int
     steps: int
@@ -60,7 +60,7 @@ class Plan:
 
 
 def make_plan(config: RunConfig, columns: Sequence[Column], rows: int) -> Plan:
-    """Return the plan of a run on a table with these columns; raise Invalid where it cannot be."""
+    """Return the plan of a run on a table with these columns. Raises Invalid."""
     by_name = {column["name"]: column for column in columns}
     targets = [_known(by_name, name, "/target") for name in config.targets]
     plan = Plan(config)
@@ -233,10 +233,15 @@ def _check_split(config: RunConfig, by_name: dict[str, Column]) -> None:
     column = _known(by_name, split.column, "/split/column")
     if split.column in config.targets:
         raise _invalid(
-            "split_by_target", f"The target {split.column!r} cannot split.", "/split/column"
+            "split_by_target",
+            f"The target {split.column!r} cannot be the column of the split.",
+            "/split/column",
         )
     if column["missing"]:
-        detail = f"{split.column!r} is missing in {column['missing']} rows, which have no place."
+        detail = (
+            f"{split.column!r} is missing in {column['missing']} rows, which then belong to no"
+            " split."
+        )
         raise _invalid("split_missing", detail, "/split/column")
     if isinstance(split, TimeSplit) and column["type"] not in {"datetime", "number", "integer"}:
         detail = f"A split by time needs times or numbers, but {split.column!r} is {column['type']}"
@@ -245,7 +250,9 @@ def _check_split(config: RunConfig, by_name: dict[str, Column]) -> None:
         values = {str(top["value"]) for top in column.get("top") or []}
         strange = sorted(values - {"train", "validation", "test"})
         if strange or "train" not in values:
-            detail = f"{split.column!r} must say train, validation or test, with train among them"
+            detail = (
+                f"{split.column!r} must hold train, validation or test, and train at least once"
+            )
             raise _invalid("split_values", f"{detail}; got {listed(strange)}", "/split/column")
 
 
@@ -276,7 +283,7 @@ def _loss(config: RunConfig, task: Task) -> str:
 def _batch_size(plan: Plan) -> int | Literal["full"]:
     config = plan.config
     if config.optimizer.type == "lbfgs" and config.batch_size != "full":
-        plan.warn("full_batch", "lbfgs sees all training rows at once: batch_size is full")
+        plan.warn("full_batch", "lbfgs uses all training rows in each step: batch_size is full")
         return "full"
     return config.batch_size
 
@@ -286,7 +293,8 @@ def _warn_of_network(plan: Plan) -> None:
     if isinstance(model, Layers) and not any(isinstance(layer, str) for layer in model.layers):
         plan.warn(
             "no_nonlinearity",
-            "Layers without an activation between them are one linear layer: add relu, say",
+            "Layers without an activation between them equal one linear layer: add relu, for"
+            " example",
         )
 
 

@@ -1,4 +1,4 @@
-"""Rows of a run as bodies of the contract."""
+"""Builds the JSON bodies of runs, checkpoints and events, and the text of a run's log."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -20,7 +20,7 @@ def run_body(session: Session, run: Run) -> Body:
 
 
 def run_bodies(session: Session, runs: Sequence[Run]) -> list[Body]:
-    """Return runs as `GET /runs` shows them, with one query at most."""
+    """Return runs as `GET /runs` shows them, with at most one query."""
     positions = _queue_positions(session, [run for run in runs if run.state == "queued"])
     return [_run_body(run, positions.get(run.id)) for run in runs]
 
@@ -63,7 +63,7 @@ def checkpoint_body(checkpoint: Checkpoint) -> Body:
 
 
 def event_bodies(session: Session, run_id: str, found: Sequence[Event]) -> list[Body]:
-    """Return events of a run; those of kind `metrics` carry their rows, read by one query."""
+    """Return events of a run; events of kind `metrics` include their rows, read by one query."""
     spans = [event.data for event in found if event.kind == "metrics"]
     rows = metrics.rows_of_events(session, run_id, spans)
     return [
@@ -79,7 +79,7 @@ def event_bodies(session: Session, run_id: str, found: Sequence[Event]) -> list[
 
 
 def _queue_positions(session: Session, queued: Sequence[Run]) -> dict[str, int]:
-    """Return for each of these queued runs how many runs start before it, plus one."""
+    """Return the position in the queue of each of these runs; the first run has position 1."""
     if not queued:
         return {}
     places = sorted((run.queued_at, run.id) for run in queued)
@@ -88,7 +88,8 @@ def _queue_positions(session: Session, queued: Sequence[Run]) -> dict[str, int]:
     first, last = (tuple_(*each, types=types) for each in (places[0], places[-1]))
     is_queued = Run.state == "queued"
     before = select(func.count()).select_from(Run).where(is_queued, place < first)
-    # Only the part of the queue that these runs are in is numbered; the rest is counted.
+    # Number only the part of the queue between the first and the last of these runs; count the
+    # runs before it.
     numbered = (
         select(Run.id, func.row_number().over(order_by=columns).label("number"))
         .where(is_queued, place >= first, place <= last)
@@ -100,7 +101,7 @@ def _queue_positions(session: Session, queued: Sequence[Run]) -> dict[str, int]:
 
 
 def _progress(run: Run) -> tuple[Body | None, Body]:
-    """Return the progress, and its times apart; what has ended has nothing left to do."""
+    """Return the progress, and its times separately; only a running run has a time to its end."""
     if run.progress is None:
         return None, {}
     progress = dict(run.progress)
@@ -113,7 +114,7 @@ def _progress(run: Run) -> tuple[Body | None, Body]:
 
 
 def _timings(run: Run, times: Body) -> Body:
-    """Return durations; none of them ticks while nothing happens, so that ETags stay equal."""
+    """Return durations. They change only with the run, so that the ETag stays the same."""
     claimed, started, finished = run.claimed_at, run.started_at, run.finished_at
     training_s = times.get("elapsed_s")
     if started and finished:
@@ -131,7 +132,7 @@ def _timings(run: Run, times: Body) -> Body:
 
 
 def log_text(session: Session, run_id: str) -> str:
-    """Return what happened to a run, a line each."""
+    """Return the log of a run, one line per event."""
     kinds = ("state", "log", "checkpoint", "rewind")
     found = [row for kind in kinds for row in events.of_kind(session, Event, run_id, kind)]
     found.sort(key=lambda row: row.seq)

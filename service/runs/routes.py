@@ -1,4 +1,7 @@
-"""Runs over HTTP: submit, look, ask, follow."""
+"""The routes of runs: submit and validate, read, control, follow metrics and events, register.
+
+Also the stream of a run's events, as Server-Sent Events.
+"""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -46,6 +49,23 @@ from service.runs.tables import Checkpoint, Event, Run
 from service.storage.blobs import BlobStore
 from service.storage.database import reading
 
+KEEP_ALIVE_S = 15.0  # seconds between two comments of an idle stream
+EVENTS_READ = 200  # events that are read at a time
+REPEATED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "model": schemas.Run,
+        "description": "The request was made before, or its state is reached already.",
+    }
+}
+
+RUNS = NewestFirst("runs", Run, Run.created_at, Run.id)
+CHECKPOINTS = NewestFirst("checkpoints", Checkpoint, Checkpoint.created_at, Checkpoint.id)
+
+router = strict_router("/runs", tags=["runs"])
+
+
+# ---- parameters ---------------------------------------------------------------------------------
+
 
 class RunFilter(BaseModel):
     """The filters of the list of runs."""
@@ -73,7 +93,9 @@ class MetricsParams(BaseModel):
     """Selects rows of the curves, and their form."""
 
     after: int = Field(0, ge=0, lt=2**63, description="Only rows after this `seq`.")
-    limit: int | None = Field(None, ge=1, le=metrics.MAX_ROWS, description="At most so many rows.")
+    limit: int | None = Field(
+        None, ge=1, le=metrics.MAX_ROWS, description="The maximum number of rows."
+    )
     names: str = Field("", max_length=1024, description="Only these names, comma-separated.")
     splits: str = Field("", max_length=256, description="Only these splits, comma-separated.")
     max_points: int | None = Field(
@@ -81,8 +103,8 @@ class MetricsParams(BaseModel):
         ge=2,
         le=100_000,
         description=(
-            "Thin each curve, that is each name of each split, to about so many rows; without"
-            " `names` and `splits` an answer has so many of each of them."
+            "Thin each curve (one name in one split) to about this number of rows; without"
+            " `names` and `splits` an answer holds this number for every curve."
         ),
     )
     attempt: int | None = Field(
@@ -90,8 +112,8 @@ class MetricsParams(BaseModel):
         ge=0,
         lt=2**31,
         description=(
-            "The `attempt` of the answer before, to be told of all rows that were replaced since."
-            " Without it the row at `after` is taken for the one that is live now."
+            "The `attempt` of the previous answer: the new answer then lists all rows that were"
+            " replaced since. Without it the row at `after` is assumed to be the live one."
         ),
     )
     layout: Literal["rows", "columns"] = "rows"
@@ -107,60 +129,20 @@ class MetricsParams(BaseModel):
         )
 
 
-KEEP_ALIVE = 15.0  # seconds between two comments of an idle stream
-BATCH = 200  # events that are read at a time
-
-
-async def follow(
-    engine: Engine, watcher: events.Watcher, run_id: str, seen: int
-) -> AsyncIterator[bytes]:
-    """Yield every event after number `seen`, as they come, until the run's end."""
-    while True:
-        found = await watcher.once((run_id, seen), partial(_read, engine, run_id, seen))
-        if found.text:
-            yield found.text
-        if found.is_end:
-            return
-        if found.last > seen:
-            seen = found.last
-            continue
-        if not await watcher.wait(run_id, seen, KEEP_ALIVE):
-            if watcher.is_stopping.is_set():
-                return  # the client reconnects with Last-Event-ID and misses nothing
-            yield KEEPALIVE_COMMENT
-
-
 @dataclass(frozen=True)
-class Found:
-    """What followed an event, as it is sent."""
+class RunLook:
+    """Reads the body of a run and the number of its last event."""
 
-    text: bytes
-    #: the number of the newest event that there is
-    last: int
-    is_end: bool
+    engine: EngineDep
+    serving: ServingDep
 
-
-def _read(engine: Engine, run_id: str, seen: int) -> Found:
-    with reading(engine) as session:
-        if session.get(Run, run_id) is None:
-            text = format_sse_event(event="end", data_str='{"state":"deleted"}')
-            return Found(text, seen, is_end=True)
-        found = events.after(session, Event, run_id, seen, BATCH)
-        bodies = representation.event_bodies(session, run_id, found)
-    text = b"".join(
-        format_sse_event(
-            id=str(body["seq"]), event=body["event"], data_str=orjson.dumps(body["data"]).decode()
-        )
-        for body in bodies
-    )
-    last = bodies[-1]["seq"] if bodies else seen
-    return Found(text, last, is_end=any(body["event"] == "end" for body in bodies))
-
-
-RUNS = NewestFirst("runs", Run, Run.created_at, Run.id)
-CHECKPOINTS = NewestFirst("checkpoints", Checkpoint, Checkpoint.created_at, Checkpoint.id)
-
-router = strict_router("/runs", tags=["runs"])
+    def __call__(self, run_id: str) -> tuple[dict[str, Any], int]:
+        with reading(self.engine) as session:
+            run = lifecycle.get(session, run_id)
+            body = representation.run_body(session, run)
+        if made := body["model"]:
+            self.serving.expect_requests(made["name"], made["version"])
+        return body, run.event_seq
 
 
 # ---- submit -------------------------------------------------------------------------------------
@@ -168,7 +150,7 @@ router = strict_router("/runs", tags=["runs"])
 
 @router.post("", status_code=202, response_model=schemas.Run, operation_id="submit_run")
 def submit(config: RunConfig, session: WriteSession, wake: WakeDep) -> Response:
-    """Queue a run. Only `dataset` and `target` are required; `POST /runs/validate` tells more."""
+    """Queue a run. Only `dataset` and `target` are required; `POST /runs/validate` previews it."""
     version, plan = _planned(session, config)
     submission = lifecycle.Submission(
         config=plan.config.model_dump(mode="json"),
@@ -183,7 +165,7 @@ def submit(config: RunConfig, session: WriteSession, wake: WakeDep) -> Response:
 @router.post("/validate", response_model=schemas.RunPlan, operation_id="validate_run")
 @not_idempotent
 def validate(config: RunConfig, session: ReadSession) -> Response:
-    """Return the complete configuration, warnings and an estimate; no run is made."""
+    """Return the complete configuration, warnings and an estimate, without creating a run."""
     _version, plan = _planned(session, config)
     body = {
         "config": plan.config.model_dump(mode="json"),
@@ -209,7 +191,7 @@ def _accepted(session: Session, run: Run, wake: Wake, status: int = 202) -> Resp
     return json_response(representation.run_body(session, run), status, {"Location": location})
 
 
-# ---- look ---------------------------------------------------------------------------------------
+# ---- read and change ----------------------------------------------------------------------------
 
 
 @router.get("", response_model=schemas.Page[schemas.Run], operation_id="list_runs")
@@ -224,22 +206,6 @@ def list_runs(
     return RUNS.page(request, session, page, bodies, *wanted.conditions(), one_of=wanted.states())
 
 
-@dataclass(frozen=True)
-class RunLook:
-    """Reads the body of a run, and the number of its last event."""
-
-    engine: EngineDep
-    serving: ServingDep
-
-    def __call__(self, run_id: str) -> tuple[dict[str, Any], int]:
-        with reading(self.engine) as session:
-            run = lifecycle.get(session, run_id)
-            body = representation.run_body(session, run)
-        if made := body["model"]:
-            self.serving.told(made["name"], made["version"])
-        return body, run.event_seq
-
-
 @router.get("/{run_id}", response_model=schemas.Run, operation_id="get_run")
 @has_etag
 async def get_run(
@@ -249,7 +215,7 @@ async def get_run(
     request: Request,
     wait: Wait = 0,
 ) -> Response:
-    """Return a run; with `wait`, as soon as its state changes or the time is up."""
+    """Return a run; with `wait`, when its state changes or after that many seconds."""
     body = await when_changed(request, watcher, run_id, look, wait)
     etag = etag_of(body)
     if not_modified(request, etag):
@@ -271,23 +237,12 @@ def rename(run_id: str, patch: schemas.RunPatch, session: WriteSession) -> Respo
 
 @router.delete("/{run_id}", status_code=204, operation_id="delete_run")
 def delete(run_id: str, session: WriteSession) -> Response:
-    """Remove a finished run with its curve and its checkpoints; model versions stay."""
+    """Delete a finished run with its metrics and checkpoints; its model versions stay."""
     lifecycle.delete(session, run_id)
     return Response(status_code=204)
 
 
-# ---- ask ----------------------------------------------------------------------------------------
-
-REPEATED: dict[int | str, dict[str, Any]] = {
-    200: {"model": schemas.Run, "description": "It was asked for already, or is reached."}
-}
-
-
-def _asked(
-    ask: Callable[[Session, str], tuple[Run, bool]], session: Session, run_id: str, wake: Wake
-) -> Response:
-    run, is_new = ask(session, run_id)
-    return _accepted(session, run, wake, 202 if is_new else 200)
+# ---- control ------------------------------------------------------------------------------------
 
 
 @router.post(
@@ -298,8 +253,8 @@ def _asked(
     operation_id="cancel_run",
 )
 def cancel(run_id: str, session: WriteSession, wake: WakeDep) -> Response:
-    """End a run; its best checkpoint is kept."""
-    return _asked(lifecycle.cancel, session, run_id, wake)
+    """Cancel a run; its best checkpoint is kept."""
+    return _requested(lifecycle.cancel, session, run_id, wake)
 
 
 @router.post(
@@ -310,8 +265,8 @@ def cancel(run_id: str, session: WriteSession, wake: WakeDep) -> Response:
     operation_id="pause_run",
 )
 def pause(run_id: str, session: WriteSession, wake: WakeDep) -> Response:
-    """Stop a run at its next step; `resume` goes on from there."""
-    return _asked(lifecycle.pause, session, run_id, wake)
+    """Stop a run after its current step; `resume` continues from there."""
+    return _requested(lifecycle.pause, session, run_id, wake)
 
 
 @router.post(
@@ -323,17 +278,24 @@ def pause(run_id: str, session: WriteSession, wake: WakeDep) -> Response:
 )
 def resume(run_id: str, session: WriteSession, wake: WakeDep) -> Response:
     """Queue a paused run again."""
-    return _asked(lifecycle.resume, session, run_id, wake)
+    return _requested(lifecycle.resume, session, run_id, wake)
 
 
 @router.post(
     "/{run_id}/retry", status_code=202, response_model=schemas.Run, operation_id="retry_run"
 )
 def retry(run_id: str, session: WriteSession, wake: WakeDep) -> Response:
-    """Make a new run from one that failed or was cancelled; it starts at its last checkpoint."""
+    """Create a run from one that failed or was cancelled; it starts from its last checkpoint."""
     old = lifecycle.get(session, run_id)
     ready_version(session, old.dataset_id, old.dataset_version)
     return _accepted(session, lifecycle.retry(session, run_id), wake)
+
+
+def _requested(
+    request: Callable[[Session, str], tuple[Run, bool]], session: Session, run_id: str, wake: Wake
+) -> Response:
+    run, is_new = request(session, run_id)
+    return _accepted(session, run, wake, 202 if is_new else 200)
 
 
 # ---- follow -------------------------------------------------------------------------------------
@@ -352,7 +314,7 @@ def get_metrics(
     request: Request,
     params: Annotated[MetricsParams, Query()],
 ) -> Response:
-    """Return the live rows of the curves, in order, from where the reader is."""
+    """Return the live metric rows after `after`, in order."""
     run = lifecycle.get(session, run_id)
     wants_csv = _prefers(request, "text/csv")
     etag = etag_of(run.id, run.attempt, run.metric_seq, run.state, request.url.query, wants_csv)
@@ -383,8 +345,8 @@ def get_trajectory(
 ) -> Response:
     """Return all parameters of a small net after each epoch; a larger one has no frames.
 
-    The frames of an attempt replace those of the attempt before that no checkpoint covers: who
-    has some and sees another `attempt` reads from the beginning.
+    A new attempt replaces the frames that its checkpoint does not cover: if `attempt` changes
+    between two pages, read again from the beginning.
     """
     run = lifecycle.get(session, run_id)
     etag = etag_of(run.id, run.attempt, run.metric_seq, run.state, request.url.query)
@@ -396,18 +358,13 @@ def get_trajectory(
     return json_response(body, headers={"ETag": etag})
 
 
-def _prefers(request: Request, media_type: str) -> bool:
-    accepted = request.headers.get("accept", "")
-    return any(part.strip().split(";")[0] == media_type for part in accepted.split(","))
-
-
 @router.get(
     "/{run_id}/events",
     response_model=schemas.Page[schemas.RunEvent],
     operation_id="list_events",
     responses={
         200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
-        204: {"description": "At the end."},
+        204: {"description": "The run ended and the client has all events."},
     },
 )
 async def list_events(
@@ -420,16 +377,32 @@ async def list_events(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     last_event_id: Annotated[str | None, Header(max_length=20)] = None,
 ) -> Response:
-    """Return a page of events or, with `Accept: text/event-stream`, all of them as they come."""
+    """Return a page of events or, with `Accept: text/event-stream`, stream them as they come."""
     if not _prefers(request, "text/event-stream"):
         return await run_sync(_event_page, engine, request, run_id, after, limit)
     seen = _event_number(last_event_id, after)
     run = await run_sync(look, run_id)
     if run[0]["state"] in lifecycle.TERMINAL and seen >= run[1]:
-        return Response(status_code=204)  # tells an EventSource not to come again
+        return Response(status_code=204)  # an EventSource then does not reconnect
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     stream = follow(engine, watcher, run_id, seen)
     return EventSourceResponse(stream, headers=headers)
+
+
+@router.get("/{run_id}/log", operation_id="get_log", response_class=PlainTextResponse)
+@has_etag
+def get_log(run_id: str, session: ReadSession, request: Request) -> Response:
+    """Return the run's log as text, one line per event."""
+    run = lifecycle.get(session, run_id)
+    etag = etag_of(run.id, run.event_seq)
+    if not_modified(request, etag):
+        return Response(status_code=304, headers={"ETag": etag})
+    return PlainTextResponse(representation.log_text(session, run_id), headers={"ETag": etag})
+
+
+def _prefers(request: Request, media_type: str) -> bool:
+    accepted = request.headers.get("accept", "")
+    return any(part.strip().split(";")[0] == media_type for part in accepted.split(","))
 
 
 def _event_number(last_event_id: str | None, after: int) -> int:
@@ -453,15 +426,56 @@ def _event_page(engine: Engine, request: Request, run_id: str, after: int, limit
         )
 
 
-@router.get("/{run_id}/log", operation_id="get_log", response_class=PlainTextResponse)
-@has_etag
-def get_log(run_id: str, session: ReadSession, request: Request) -> Response:
-    """Return what happened, a line each, as text."""
-    run = lifecycle.get(session, run_id)
-    etag = etag_of(run.id, run.event_seq)
-    if not_modified(request, etag):
-        return Response(status_code=304, headers={"ETag": etag})
-    return PlainTextResponse(representation.log_text(session, run_id), headers={"ETag": etag})
+# ---- the stream of events -----------------------------------------------------------------------
+
+
+async def follow(
+    engine: Engine, watcher: events.Watcher, run_id: str, seen: int
+) -> AsyncIterator[bytes]:
+    """Yield every event after number `seen`, as it is committed, until the run ends."""
+    while True:
+        found = await watcher.once((run_id, seen), partial(_read, engine, run_id, seen))
+        if found.text:
+            yield found.text
+        if found.is_end:
+            return
+        if found.last > seen:
+            seen = found.last
+            continue
+        if not await watcher.wait(run_id, seen, KEEP_ALIVE_S):
+            if watcher.is_stopping.is_set():
+                return  # the client reconnects with Last-Event-ID and misses nothing
+            yield KEEPALIVE_COMMENT
+
+
+@dataclass(frozen=True)
+class Found:
+    """The events after a number, in the format of the stream."""
+
+    text: bytes
+    #: the number of the last event in `text`, or the number before it if there is none
+    last: int
+    is_end: bool
+
+
+def _read(engine: Engine, run_id: str, seen: int) -> Found:
+    with reading(engine) as session:
+        if session.get(Run, run_id) is None:
+            text = format_sse_event(event="end", data_str='{"state":"deleted"}')
+            return Found(text, seen, is_end=True)
+        found = events.after(session, Event, run_id, seen, EVENTS_READ)
+        bodies = representation.event_bodies(session, run_id, found)
+    text = b"".join(
+        format_sse_event(
+            id=str(body["seq"]), event=body["event"], data_str=orjson.dumps(body["data"]).decode()
+        )
+        for body in bodies
+    )
+    last = bodies[-1]["seq"] if bodies else seen
+    return Found(text, last, is_end=any(body["event"] == "end" for body in bodies))
+
+
+# ---- checkpoints --------------------------------------------------------------------------------
 
 
 @router.get(
@@ -472,7 +486,7 @@ def get_log(run_id: str, session: ReadSession, request: Request) -> Response:
 def list_checkpoints(
     run_id: str, session: ReadSession, page: PageParams, request: Request
 ) -> Response:
-    """List the checkpoints that are kept, newest first."""
+    """List the checkpoints of a run that still exist, newest first."""
     lifecycle.get(session, run_id)
     return CHECKPOINTS.page(
         request,

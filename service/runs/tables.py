@@ -1,4 +1,4 @@
-"""The tables of runs: their curves, events, checkpoints and trajectories."""
+"""The tables of runs and of their metrics, events, checkpoints and trajectories."""
 
 from datetime import datetime
 from typing import Any
@@ -9,21 +9,21 @@ from sqlalchemy.orm import Mapped, mapped_column
 from service.jobs.kind import Job, JobEvent
 from service.storage.columns import BlobDigest, Id, Json, SqlTable, utc_now
 
-#: code of a death → the sentence of a run that failed by it
+#: code of a crash → the message of a run that failed because of it
 DEATHS = {
     "worker_lost": "The training process died {streak} times without a new checkpoint ({words})."
     " Check the run's log, then retry the run.",
     "out_of_memory": "The machine ran out of memory, so its kernel killed the training process;"
     " it died {streak} times without a new checkpoint ({words}). Use a smaller table, network or"
     " batch_size, or a worker with more memory.",
-    "stalled": "The training process stood still, and ended {streak} times without a new checkpoint"
+    "stalled": "The training process stalled and ended {streak} times without a new checkpoint"
     " ({words}). Check the worker and its device, then retry the run; the setting DESCENT_STALL_S"
-    " says how long it may be silent.",
+    " limits how long it may send nothing.",
 }
 
 
 class Run(Job, SqlTable):
-    """One training job, and its place in the queue."""
+    """A training run, with its position in the queue."""
 
     prefix = "run"
     noun = "run"
@@ -40,7 +40,7 @@ class Run(Job, SqlTable):
             name="fk_runs_dataset",
         ),
         Index("ix_runs_queue", "state", "queued_at", "id"),
-        # One for each list of runs: all of them, and by each filter.
+        # One index for the list of all runs, and one for each filter.
         Index("ix_runs_newest", "created_at", "id"),
         Index("ix_runs_state", "state", "created_at", "id"),
         Index("ix_runs_dataset", "dataset_id", "created_at", "id"),
@@ -53,23 +53,23 @@ class Run(Job, SqlTable):
     dataset_id: Mapped[str] = mapped_column(Id)
     dataset_version: Mapped[int]
     retry_of: Mapped[str | None] = mapped_column(Id)
-    #: the checkpoint to go on from, and the one to predict with
+    #: the checkpoint to resume from, and the one to predict with
     resume_checkpoint_id: Mapped[str | None] = mapped_column(Id)
     best_checkpoint_id: Mapped[str | None] = mapped_column(Id)
-    #: the last live metric row
+    #: the number of the last live metric row
     metric_seq: Mapped[int] = mapped_column(default=0)
     latest: Mapped[Json | None]
     best: Mapped[Json | None]
     evaluation: Mapped[Json | None]
     device: Mapped[str | None]
     warnings: Mapped[list[Any]]
-    #: the version that the run made
+    #: the model version that the run registered
     model_name: Mapped[str | None] = mapped_column(String(128))
     model_version: Mapped[int | None]
 
 
 class Metric(SqlTable):
-    """One value of a curve. Live rows of a run are 1..n; see `runs.metrics`."""
+    """One value of a curve. Live rows of a run are numbered 1..n; see `runs.metrics`."""
 
     __tablename__ = "metrics"
 
@@ -82,19 +82,19 @@ class Metric(SqlTable):
     step: Mapped[int]
     split: Mapped[str] = mapped_column(String(16))
     name: Mapped[str] = mapped_column(String(64))
-    #: NULL where the value is not finite: SQLite keeps NaN as NULL, so `kind` says which
+    #: NULL if the value is not finite: SQLite stores NaN as NULL, so `kind` holds which it is
     value: Mapped[float | None]
     #: finite, nan, inf, -inf
     kind: Mapped[str] = mapped_column(String(6))
     at_s: Mapped[float]
-    #: the attempt that replaced this row; NULL means that the row is live
+    #: the attempt that replaced this row; NULL in live rows
     superseded_by: Mapped[int | None]
-    #: in how large a block of rows this is the least or the greatest of its curve: `runs.levels`
+    #: the level of the largest block in which this value is an extreme; see `runs.metrics.SIZES`
     level: Mapped[int] = mapped_column(default=0)
 
 
 class Event(JobEvent, SqlTable):
-    """An event of a run, for pollers and streams."""
+    """An event of a run, for clients that poll or stream."""
 
     __tablename__ = "events"
 
@@ -107,7 +107,7 @@ Run.event_table = Event
 
 
 class Checkpoint(SqlTable):
-    """The state of a run at one step; the bytes are a blob."""
+    """The state of a run at one step; its bytes are a blob."""
 
     __tablename__ = "checkpoints"
     __table_args__ = (Index("ix_checkpoints_newest", "run_id", "created_at", "id"),)
@@ -117,15 +117,15 @@ class Checkpoint(SqlTable):
     attempt: Mapped[int]
     epoch: Mapped[int]
     step: Mapped[int]
-    #: the last metric row that the state covers
+    #: the number of the last metric row that the state covers
     metric_seq: Mapped[int]
     metrics: Mapped[Json]
-    #: the epoch that `metrics` are of, and whose parameters predict
+    #: the epoch of `metrics` and of the parameters that predict
     metrics_epoch: Mapped[int | None]
     sha256: Mapped[str] = mapped_column(BlobDigest, index=True)
     bytes: Mapped[int]
     is_best: Mapped[bool]
-    #: whether training can go on from it; from that of a diverged run it cannot
+    #: whether training can resume from it; a checkpoint of a diverged run is not resumable
     is_resumable: Mapped[bool] = mapped_column(default=True)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
@@ -149,7 +149,7 @@ Index(
 
 
 class Trajectory(SqlTable):
-    """What the frames of a run are frames of; see `models.training.state.trajectory`."""
+    """The columns and the net that the frames of a run show; see `models.training.outcome`."""
 
     __tablename__ = "trajectories"
 

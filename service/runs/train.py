@@ -1,7 +1,7 @@
-"""The training child: reads its job, trains, and reports through its pipe. It knows nothing else.
+"""The training process: reads its job, trains, and reports through its pipe.
 
-It holds no credentials and opens no connection; whatever it makes is a message of JSON or a file
-in its scratch folder.
+It has no credentials and opens no connections. It produces JSON messages and files in its scratch
+folder, nothing else.
 """
 
 import os
@@ -45,13 +45,17 @@ from service.runs.messages import (
 )
 
 FLUSH_S = 0.1  # seconds between two messages with rows
-FLUSH_ROWS = 2000  # rows that are held at most
-QUIET_S = 0.5  # seconds without a message after which a sign of life, one a second, is one
+FLUSH_ROWS = 2000  # rows after which a message is sent early
+QUIET_S = 0.5  # a heartbeat, due once a second, is sent only after so many seconds of silence
+#: reasons that end a training by order of the supervisor
 STOPS = frozenset({"cancel", "pause", "handback"})
 
 
 class Reporter(Channel):
-    """Sends what training yields; rows are gathered so that a fast run is no flood of messages."""
+    """Sends the events of the training, with rows collected so that a fast run sends few messages.
+
+    Progress is serialised only at a flush; only the latest matters.
+    """
 
     def __init__(self, end: socket.socket) -> None:
         super().__init__(end)
@@ -64,7 +68,7 @@ class Reporter(Channel):
 
     def report(self, event: TrainingEvent) -> None:
         if isinstance(event, Metrics):
-            # A run may end thousands of epochs in a second: only rows are kept of each.
+            # A run may finish thousands of epochs in a second: keep only the rows of each.
             self._rows += event.rows
             self._frames += _frames(event.frame)
             self._newest = event
@@ -126,7 +130,7 @@ def _signature(path: Path) -> dict[str, Any]:
 
 
 def read_job(job: TrainingJob) -> TrainingInput:
-    """Return the job with the columns that the run needs, read from the dataset's file."""
+    """Return the input of the training, with the needed columns read from the dataset's file."""
     config = RunConfig.model_validate(job.config)
     if config.device == os.environ.get(OWN_DEVICE):  # the only GPU that torch sees here
         config = config.model_copy(update={"device": "cuda"})

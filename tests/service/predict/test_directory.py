@@ -153,7 +153,7 @@ def test_who_is_told_of_a_version_is_answered_by_it(
 ) -> None:
     directory.of_model("scores")
     trained.publish(engine, scores, "scores")
-    directory.told("scores", 2)
+    directory.expect_requests("scores", 2)
     assert directory.of_model("scores").named["version"] == 2
 
 

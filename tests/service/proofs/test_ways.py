@@ -121,8 +121,8 @@ def test_a_way_that_is_off_by_a_thousandth_is_found(numbers: Proved, name: str) 
     details, failure = numbers.prove(WAYS | {name: skewed(WAYS[name], off)})
     assert failure is not None
     right, wrong = numbers.sample().expected[2, 0], off(numbers.sample().expected.copy())[2, 0]
-    assert failure.startswith(f"By {name} {row} is answered {wrong:.5g}"[:-1])
-    assert f"where training computes {right:.6g}"[:-1] in failure
+    assert failure.startswith(f"Path {name}: the answer for {row} is {wrong:.5g}"[:-1])
+    assert f"but training computes {right:.6g}"[:-1] in failure
     assert details["largest"] == details["ways"][name] > TOLERANCE
     assert max(rest for way, rest in details["ways"].items() if way != name) < SMALL
 
@@ -130,13 +130,13 @@ def test_a_way_that_is_off_by_a_thousandth_is_found(numbers: Proved, name: str) 
 def test_a_share_that_is_off_is_found(classes: Proved) -> None:
     _details, failure = classes.prove({"csv": skewed(WAYS["csv"], off)})
     assert failure is not None
-    assert failure.startswith(f"By csv {classes.sample().named(2)} is answered ")
+    assert failure.startswith(f"Path csv: the answer for {classes.sample().named(2)} is ")
 
 
 def test_a_row_without_an_answer_is_found(numbers: Proved) -> None:
     details, failure = numbers.prove({"arrow": skewed(WAYS["arrow"], lost)})
     assert failure is not None
-    assert "is answered nothing, where training computes" in failure
+    assert "is missing, but training computes" in failure
     assert (details["ways"], details["largest"]) == ({"arrow": None}, None)
 
 
@@ -150,7 +150,7 @@ def test_an_answer_to_a_row_that_has_none_is_found(numbers: Proved) -> None:
 
 def test_a_row_that_is_lost_is_found(numbers: Proved) -> None:
     _details, failure = numbers.prove({"csv": skewed(WAYS["csv"], lambda found: found[1:])})
-    assert failure == "By csv (23, 1) numbers are answered to (24, 1)."
+    assert failure == "Path csv: the answer has the shape (23, 1), not (24, 1)."
 
 
 def test_another_class_than_the_likeliest_is_found(classes: Proved) -> None:
@@ -161,7 +161,7 @@ def test_another_class_than_the_likeliest_is_found(classes: Proved) -> None:
 
     _details, failure = classes.prove({"json": ask})
     assert failure is not None
-    assert "is answered 'yes' (" in failure
+    assert "is 'yes' (" in failure
 
 
 def test_a_class_of_another_type_is_found(classes: Proved) -> None:
@@ -179,7 +179,7 @@ def test_a_way_that_cannot_be_asked_is_found_and_the_others_are_asked(numbers: P
         raise ValueError("no\nway")
 
     details, failure = numbers.prove({"json": ask, "csv": WAYS["csv"]})
-    assert failure == "By json it cannot be asked: ValueError: no way."
+    assert failure == "Path json failed: ValueError: no way."
     assert details["ways"]["json"] is None
     assert details["ways"]["csv"] < SMALL
 
@@ -205,8 +205,8 @@ def test_preprocessing_that_is_not_that_of_the_golden_rows_is_found(numbers: Pro
     altered = document | {"golden": told, "features": document["features"] | {"inputs": inputs}}
     _details, failure = numbers.prove(table=None, **numbers.with_document(altered))
     assert failure is not None
-    assert failure.startswith("By json golden row ")
-    assert "By onnx golden row " in failure
+    assert failure.startswith("Path json: the answer for golden row ")
+    assert "Path onnx: the answer for golden row " in failure
 
 
 # ---- what there are no words for -----------------------------------------------------------------

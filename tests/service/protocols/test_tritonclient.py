@@ -170,7 +170,7 @@ def test_a_row_that_cannot_be_predicted_is_nan_and_says_why(triton: Any, *, bina
             "boats",
             "",
             [tensor("Age", np.array([1.0])), tensor("Port", texts("a", "b"))],
-            "has 2 rows where the first one has 1",
+            "has 2 rows, but the first one has 1",
         ),
         ("scores", "", [tensor("Quiz", np.zeros(10_001))], "DESCENT_MAX_PREDICT_ROWS"),
     ],
@@ -190,7 +190,7 @@ def test_an_output_that_there_is_not_raises_with_those_that_there_are(triton: An
 
 def test_an_extension_that_is_not_spoken_is_refused_by_name(triton: Any) -> None:
     quiz, wanted = tensor("Quiz", np.array([1.0])), [InferRequestedOutput("Final", class_count=2)]
-    with pytest.raises(InferenceServerException, match="classification is not spoken"):
+    with pytest.raises(InferenceServerException, match="classification is not supported"):
         triton.infer("scores", [quiz], outputs=wanted)
     with pytest.raises(InferenceServerException, match="There is no '/v2/models/scores/config'"):
         triton.get_model_config("scores")
