@@ -151,7 +151,7 @@ def to_csv(
     return out.getvalue().encode()
 
 
-def _inert(cell: Any) -> Any:  # noqa: ANN401  a value of the target's own type
+def _inert(cell: object) -> object:
     if isinstance(cell, bool):
         return "true" if cell else "false"
     if isinstance(cell, str) and cell.startswith(FORMULA):

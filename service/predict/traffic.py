@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from threading import Lock
 from time import perf_counter
-from typing import Any
 
 import structlog
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
@@ -199,7 +198,7 @@ class Traffic(Collector):
         yield histogram
 
 
-def difference_of(ours: Any, theirs: Any) -> float | None:  # noqa: ANN401  values of any target
+def difference_of(ours: object, theirs: object) -> float | None:
     """Return None for equal values, else the difference of numbers, or 0 for other values."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         names = ours.keys() | theirs.keys()

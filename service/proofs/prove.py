@@ -123,20 +123,20 @@ def _misnamed(target: ClassTarget, expected: Floats, classes: Sequence[Any]) -> 
     return found
 
 
-def _place(target: ClassTarget, label: Any) -> int | None:  # noqa: ANN401  of a class, or not
+def _place(target: ClassTarget, label: object) -> int | None:
     for place, known in enumerate(target.classes):
         if known == label and type(known) is type(label):
             return place
     return None
 
 
-def _likeliest(features: Features, numbers: Floats) -> Any:  # noqa: ANN401  a label
+def _likeliest(features: Features, numbers: Floats) -> object:
     if isinstance(features.target, ClassTarget) and not np.isnan(numbers).any():
         return features.target.classes[int(numbers.argmax())]
     return None
 
 
-def _shown(numbers: Floats, label: Any) -> str:  # noqa: ANN401  of a class, or None
+def _shown(numbers: Floats, label: object) -> str:
     """Return an answer for a message: its first numbers, and its class if it has one."""
     text = ", ".join("missing" if np.isnan(n) else f"{n:.9g}" for n in numbers[:SHOWN])
     text += ", …" if len(numbers) > SHOWN else ""

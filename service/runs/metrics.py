@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import (
     ColumnElement,
+    Select,
     and_,
     delete,
     func,
@@ -318,7 +319,7 @@ def _thin_curve(curve: list[dict[str, Any]], max_points: int) -> list[dict[str, 
     return [curve[index] for index in sorted(keep)]
 
 
-def _live(run_id: str, query: Query) -> Any:  # noqa: ANN401  a Select of Metric
+def _live(run_id: str, query: Query) -> Select[Any]:
     statement = (
         select(*COLUMNS)
         .where(Metric.run_id == run_id, Metric.superseded_by.is_(None), Metric.seq > query.after)
@@ -342,16 +343,13 @@ def _rewinds(session: Session, run: Run, query: Query) -> list[dict[str, int]]:
     ]
 
 
-def _wire_rows(session: Session, statement: Any) -> list[dict[str, Any]]:  # noqa: ANN401  a Select
+def _wire_rows(session: Session, statement: Select[Any]) -> list[dict[str, Any]]:
     """Return rows for JSON: a value that is not finite becomes its name."""
     return [
-        dict(zip(FIELDS, row[:-1], strict=True)) | ({} if row.kind == "finite" else _named(row))
+        dict(zip(FIELDS, row[:-1], strict=True))
+        | ({} if row.kind == "finite" else {"value": NON_FINITE[row.kind]})
         for row in session.execute(statement)
     ]
-
-
-def _named(row: Any) -> dict[str, str]:  # noqa: ANN401  a Row of COLUMNS
-    return {"value": NON_FINITE[row.kind]}
 
 
 # ---- levels of thinning -------------------------------------------------------------------------

@@ -30,6 +30,8 @@ UNFENCED = {
     "queue.beat": "takes all attempts of its owner",
     "queue.expire_now": "voids the leases of an owner that the kernel says is dead",
     "lifecycle.register": "writes for a run that its caller has fenced and hands over",
+    "metrics.begin_trajectory": "follows `lifecycle.started`, which fences its transaction",
+    "metrics.append_frames": "follows `metrics.append`, which fences its transaction",
 }
 READS = (
     "get",
