@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import BoundedSemaphore
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 from descent.codes import ErrorCode
 from models.features.encoding import Features
@@ -56,7 +56,7 @@ class Rows:
 # ---- JSON ----------------------------------------------------------------------------------------
 
 
-def from_json(document: Any, max_rows: int) -> Rows:  # noqa: ANN401  what a client sent
+def from_json(document: object, max_rows: int) -> Rows:
     """Read `{"rows": [{…}, …]}` or `{"columns": {"name": […], …}}`."""
     if isinstance(document, dict):
         document = {name: value for name, value in document.items() if value is not None}
@@ -67,7 +67,7 @@ def from_json(document: Any, max_rows: int) -> Rows:  # noqa: ANN401  what a cli
     return from_columns(document["columns"], max_rows, "columns")
 
 
-def _no_table(document: Any) -> Invalid:  # noqa: ANN401  what a client sent
+def _no_table(document: object) -> Invalid:
     detail = (
         'Send an object with either "rows", a list of objects, or "columns", an object of '
         f"lists; got {_shape(document)}."
@@ -86,7 +86,7 @@ def _no_table(document: Any) -> Invalid:  # noqa: ANN401  what a client sent
     return Invalid(detail, errors=errors[:MAX_ERRORS])
 
 
-def from_rows(rows: Any, max_rows: int, field: str) -> Rows:  # noqa: ANN401  what a client sent
+def from_rows(rows: object, max_rows: int, field: str) -> Rows:
     """Read a list of objects. A row that is none costs only itself."""
     if not isinstance(rows, list):
         raise _wrong_shape([(f"/{field}", f"{field} must be a list of objects", rows)])
@@ -108,7 +108,7 @@ def _gathered(rows: Sequence[Mapping[str, Any]]) -> Columns:
     return {name: [row.get(name) for row in rows] for name in names}
 
 
-def from_columns(columns: Any, max_rows: int, field: str) -> Rows:  # noqa: ANN401  what a client sent
+def from_columns(columns: object, max_rows: int, field: str) -> Rows:
     """Read an object of lists, one for each column."""
     if not isinstance(columns, dict):
         raise _wrong_shape([(f"/{field}", f"{field} must be an object of lists", columns)])
@@ -284,7 +284,7 @@ def _wrong_shape(found: list[tuple[str, str, Any]]) -> Invalid:
     return Invalid(f"{errors[0]['pointer']}: {errors[0]['detail']}.", errors=errors)
 
 
-def _shape(value: Any) -> str:  # noqa: ANN401  what a client sent
+def _shape(value: object) -> str:
     if isinstance(value, dict):
         return f"an object with {told(value)}" if value else "an empty object"
     if isinstance(value, list):
@@ -313,12 +313,11 @@ JSON, CSV, TSV, NDJSON = (
 class ForeignBodies(Protocol):
     """JSON bodies of another server's clients, and the answers that they expect."""
 
-    def parse(self, content: bytes, /) -> Any:  # noqa: ANN401  JSON may hold anything
+    def parse(self, content: bytes, /) -> object:
         """Return a JSON document, with the constants that such a body may hold."""
         ...
 
-    def is_body(self, document: Any, /) -> bool:  # noqa: ANN401  JSON may hold anything
-        ...
+    def is_body(self, document: object, /) -> TypeGuard[dict[str, Any]]: ...
 
     def read(
         self, document: Mapping[str, Any], inputs: Sequence[str], max_rows: int, /

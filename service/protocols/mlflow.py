@@ -6,7 +6,7 @@ the model's, in the order of its signature.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import orjson
 
@@ -22,10 +22,10 @@ PARAMS = "params"
 PARAMS_IGNORED = make_warning("params_ignored", "the model takes no params: they are ignored")
 
 Names: TypeAlias = Sequence[str]
-Reader: TypeAlias = Callable[[Any, Names, int], bodies.Rows]
+Reader: TypeAlias = Callable[[object, Names, int], bodies.Rows]
 
 
-def parse(content: bytes) -> Any:  # noqa: ANN401  JSON may hold anything
+def parse(content: bytes) -> object:
     """Return a JSON document. NaN is missing in a body of MLflow's, and refused in any other."""
     literals: dict[str, None] = {}
 
@@ -39,7 +39,7 @@ def parse(content: bytes) -> Any:  # noqa: ANN401  JSON may hold anything
     return document
 
 
-def is_body(document: Any) -> bool:  # noqa: ANN401  what a client sent
+def is_body(document: object) -> TypeGuard[dict[str, Any]]:
     return isinstance(document, dict) and not TABLES.keys().isdisjoint(document)
 
 
@@ -80,7 +80,7 @@ def _hashable(problem: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
 # ---- tables --------------------------------------------------------------------------------------
 
 
-def _split(table: Any, inputs: Names, max_rows: int) -> bodies.Rows:  # noqa: ANN401  what a client sent
+def _split(table: object, inputs: Names, max_rows: int) -> bodies.Rows:
     at = "/dataframe_split"
     if not isinstance(table, dict) or not {"data"} <= table.keys() <= {"columns", "index", "data"}:
         detail = 'Send `{"columns": ["…"], "data": [["…"]]}` as dataframe_split.'
@@ -91,15 +91,15 @@ def _split(table: Any, inputs: Names, max_rows: int) -> bodies.Rows:  # noqa: AN
     return _from_lists(table["data"], inputs if names is None else names, max_rows, f"{at}/data")
 
 
-def _records(table: Any, _inputs: Names, max_rows: int) -> bodies.Rows:  # noqa: ANN401  what a client sent
+def _records(table: object, _inputs: Names, max_rows: int) -> bodies.Rows:
     return bodies.from_rows(table, max_rows, "dataframe_records")
 
 
-def _instances(table: Any, inputs: Names, max_rows: int) -> bodies.Rows:  # noqa: ANN401  what a client sent
+def _instances(table: object, inputs: Names, max_rows: int) -> bodies.Rows:
     return _from_items(table, inputs, max_rows, "instances")
 
 
-def _inputs(table: Any, inputs: Names, max_rows: int) -> bodies.Rows:  # noqa: ANN401  what a client sent
+def _inputs(table: object, inputs: Names, max_rows: int) -> bodies.Rows:
     if not isinstance(table, dict):
         return _from_items(table, inputs, max_rows, "inputs")
     if table and not any(isinstance(values, list) for values in table.values()):
@@ -117,10 +117,9 @@ TABLES: Mapping[str, Reader] = {
 }
 
 
-def _from_items(items: Any, inputs: Names, max_rows: int, field: str) -> bodies.Rows:  # noqa: ANN401  what a client sent
+def _from_items(items: object, inputs: Names, max_rows: int, field: str) -> bodies.Rows:
     """Read a list of rows: objects, lists in the order of the signature, or the only column."""
-    kinds = {type(item) for item in items} if isinstance(items, list) else {dict}
-    if dict in kinds:
+    if not isinstance(items, list) or dict in (kinds := set(map(type, items))):
         return bodies.from_rows(items, max_rows, field)
     if list in kinds:
         return _from_lists(items, inputs, max_rows, f"/{field}")
@@ -133,7 +132,7 @@ def _from_items(items: Any, inputs: Names, max_rows: int, field: str) -> bodies.
     return bodies.from_columns(dict.fromkeys(inputs, items), max_rows, field)
 
 
-def _from_lists(rows: Any, names: Names, max_rows: int, at: str) -> bodies.Rows:  # noqa: ANN401  what a client sent
+def _from_lists(rows: object, names: Names, max_rows: int, at: str) -> bodies.Rows:
     """Read rows that are lists of cells. One with more or fewer costs only itself."""
     if not isinstance(rows, list):
         raise invalid_at(at, "wrong_type", f"{at} should be a list of rows.")
@@ -151,7 +150,7 @@ def _from_lists(rows: Any, names: Names, max_rows: int, at: str) -> bodies.Rows:
     return replace(found, count=len(rows), unreadable=unreadable)
 
 
-def _unreadable(row: Any, names: Names) -> dict[str, str]:  # noqa: ANN401  what a client sent
+def _unreadable(row: object, names: Names) -> dict[str, str]:
     if not isinstance(row, list):
         detail = f"The row must be a list of cells, got {str(row)[:60]!r}."
         return bodies.row_error("malformed_row", detail)
@@ -159,7 +158,7 @@ def _unreadable(row: Any, names: Names) -> dict[str, str]:  # noqa: ANN401  what
     return bodies.row_error("ragged_row", detail)
 
 
-def _flat(values: Any) -> Any:  # noqa: ANN401  what a client sent
+def _flat(values: object) -> object:
     """Return the scalars of a tensor that stands upright, such as [[1], [2]]."""
     if isinstance(values, list) and any(type(value) is list for value in values):
         return [
@@ -168,7 +167,7 @@ def _flat(values: Any) -> Any:  # noqa: ANN401  what a client sent
     return values
 
 
-def _check_names(names: Any, at: str) -> None:  # noqa: ANN401  what a client sent
+def _check_names(names: object, at: str) -> None:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         detail = f"{at} should be a list of texts, as the model's columns are."
         raise invalid_at(at, "wrong_type", detail)

@@ -295,7 +295,7 @@ def _values(tensor: InputTensor, at: str) -> list[Any]:
     return values
 
 
-def _holds(datatype: str, value: Any) -> bool:  # noqa: ANN401  what a client sent
+def _holds(datatype: str, value: object) -> bool:
     if value is None:
         return True
     if datatype == "BYTES":
