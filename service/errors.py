@@ -48,7 +48,7 @@ class ServiceError(Exception):
         code: ErrorCode | None = None,
         errors: list[dict[str, Any]] | None = None,
         headers: dict[str, str] | None = None,
-        **fields: Any,  # noqa: ANN401  extension members of an RFC 9457 problem
+        **fields: object,  # the extension members of an RFC 9457 problem
     ) -> None:
         self.detail = detail or type(self).__doc__ or ""
         self.code = code or type(self).code

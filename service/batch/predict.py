@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from duckdb import DuckDBPyConnection
 
 from models.failpoints import reach
 from models.predict.bulk import Bulk
@@ -138,7 +139,9 @@ def _writing(schema: pa.Schema) -> dict[str, Any]:
     return {"compression": "zstd", "compression_level": 1, "use_dictionary": texts}
 
 
-def _column(connection: Any, stage: Stage, place: int, column: dict[str, Any]) -> ReadColumn:  # noqa: ANN401  DuckDB's
+def _column(
+    connection: DuckDBPyConnection, stage: Stage, place: int, column: dict[str, Any]
+) -> ReadColumn:
     slab = next(path for path, places in stage.slabs() if place in places)
     cell = stage.names[place]
     found = connection.execute(

@@ -62,7 +62,7 @@ def stage_body(
     return _stage_columns(body["columns"], folder, missing, max_columns), name
 
 
-def _loads(text: str) -> Any:  # noqa: ANN401  JSON may hold anything
+def _loads(text: str) -> object:
     # Numbers stay as they are written: typing sees all digits, and no huge integer is computed.
     return json.loads(
         text,
@@ -79,7 +79,7 @@ class _Digits(str):
     __slots__ = ()
 
 
-def _is_text(value: Any) -> bool:  # noqa: ANN401  a part of a JSON document
+def _is_text(value: object) -> bool:
     return isinstance(value, str) and not isinstance(value, _Digits)
 
 
@@ -96,7 +96,7 @@ def _constant(name: str) -> NoReturn:
     raise _Repeated(f"{name} is not JSON: send null where a value is missing")
 
 
-def _objects(path: Path) -> Iterator[tuple[int, Any]]:
+def _objects(path: Path) -> Iterator[tuple[int, object]]:
     """Yield the number of each row and its value; blank lines are skipped."""
     with path.open("rb") as file:
         number = row = 0
@@ -110,7 +110,7 @@ def _objects(path: Path) -> Iterator[tuple[int, Any]]:
                 yield row, _line(line, number, row)
 
 
-def _line(line: bytes, number: int, row: int) -> Any:  # noqa: ANN401
+def _line(line: bytes, number: int, row: int) -> object:
     code: ErrorCode = "malformed_json"
     try:
         return _loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
@@ -151,7 +151,7 @@ class _Rows:
         self.count = self._taken = 0
         self._missing, self._max_columns = missing, max_columns
 
-    def add(self, number: int, row: Any) -> None:  # noqa: ANN401
+    def add(self, number: int, row: object) -> None:
         if not isinstance(row, dict):
             raise cell_error("not_an_object", f"Row {number} is not a JSON object.", row=number)
         for name, value in row.items():
@@ -196,7 +196,7 @@ def _is_whole(text: str) -> bool:
 
 
 def _stage_rows(
-    rows: Iterable[tuple[int, Any]], folder: Path, missing: frozenset[str], max_columns: int
+    rows: Iterable[tuple[int, object]], folder: Path, missing: frozenset[str], max_columns: int
 ) -> Stage:
     """Stage rows whose columns are known only at the end: parts first, then the slabs."""
     held = _Rows(missing, max_columns)
@@ -238,7 +238,7 @@ def _widened(batch: pa.RecordBatch, width: int) -> pa.RecordBatch:
 
 
 def _stage_columns(
-    columns: Any,  # noqa: ANN401  a part of a JSON document
+    columns: object,
     folder: Path,
     missing: frozenset[str],
     max_columns: int,
@@ -278,7 +278,7 @@ def _stage_columns(
 
 
 def _cell(
-    value: Any,  # noqa: ANN401  a part of a JSON document
+    value: object,
     row: int,
     column: str,
     missing: frozenset[str],
@@ -451,8 +451,8 @@ def kind_of(field: "pa.Field[Any]") -> Kind:
     )
 
 
-def cast(column: Any, kind: Kind, name: str) -> Any:  # noqa: ANN401  an array of any type
-    if pa.types.is_dictionary(column.type):
+def cast(column: "pa.Array[Any]", kind: Kind, name: str) -> "pa.Array[Any]":
+    if isinstance(column, pa.DictionaryArray):
         column = column.dictionary_decode()
     if pa.types.is_timestamp(column.type) and column.type.tz:
         column = column.cast(pa.timestamp(column.type.unit))
@@ -465,9 +465,9 @@ def cast(column: Any, kind: Kind, name: str) -> Any:  # noqa: ANN401  an array o
         ) from error
 
 
-def _finite(column: Any, kind: Kind) -> Any:  # noqa: ANN401  an array of any type
+def _finite(column: "pa.Array[Any]", kind: Kind) -> "pa.Array[Any]":
     if kind == "number":
-        return pc.if_else(pc.is_finite(column), column, pa.scalar(None, pa.float64()))
+        column = pc.if_else(pc.is_finite(column), column, pa.scalar(None, pa.float64()))
     return column
 
 

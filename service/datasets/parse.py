@@ -189,7 +189,7 @@ def _too_many(most: int) -> Rejected:
     )
 
 
-def _values(field: "pa.Field[Any]", column: Any) -> list[Any]:  # noqa: ANN401  an array of any type
+def _values(field: "pa.Field[Any]", column: "pa.Array[Any]") -> list[Any]:
     kind = kind_of(field)
     values = cast(column, kind, field.name)
     if kind == "number":
@@ -200,7 +200,7 @@ def _values(field: "pa.Field[Any]", column: Any) -> list[Any]:  # noqa: ANN401  
     return found
 
 
-def _marks(column: Any) -> list[bool | None]:  # noqa: ANN401  an array of any type
+def _marks(column: "pa.Array[Any]") -> list[bool | None]:
     return [True if is_there else None for is_there in column.is_valid().to_pylist()]
 
 

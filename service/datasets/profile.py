@@ -58,7 +58,7 @@ def _ranges(
             profiles[i] |= {"min": _shown(least), "max": _shown(most)}
 
 
-def _shown(value: Any) -> Any:  # noqa: ANN401  a number or a time
+def _shown(value: float | datetime | None) -> float | str | None:
     return f"{value.isoformat()}Z" if isinstance(value, datetime) else value
 
 

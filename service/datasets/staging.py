@@ -357,7 +357,7 @@ def stage_csv(path: Path, folder: Path, dialect: Dialect, missing: frozenset[str
 def _csv_batches(
     path: Path, dialect: Dialect, missing: frozenset[str], bad: list[Any]
 ) -> Iterator[pa.RecordBatch]:
-    def note(row: Any) -> Literal["skip"]:  # noqa: ANN401  pyarrow's InvalidRow
+    def note(row: pacsv.InvalidRow) -> Literal["skip"]:
         bad.append(row)
         return "skip"
 

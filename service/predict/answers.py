@@ -106,7 +106,7 @@ def _sentence(problem: Mapping[str, str]) -> str:
     return f"{where}{problem['code']}: {problem['detail']}"
 
 
-def _inert(cell: Any) -> Any:  # noqa: ANN401  a value of the target's own type
+def _inert(cell: object) -> object:
     if isinstance(cell, bool):
         return "true" if cell else "false"
     if isinstance(cell, str) and cell.startswith(FORMULA):

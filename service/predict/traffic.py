@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from threading import Lock
 from time import perf_counter
-from typing import Any
 
 import structlog
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
@@ -198,7 +197,7 @@ COUNTERS = (
 )
 
 
-def difference_of(ours: Any, theirs: Any) -> float | None:  # noqa: ANN401  values of any target
+def difference_of(ours: object, theirs: object) -> float | None:
     """Return None for equal values, else by how much numbers differ; 0 for what is no number."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         names = ours.keys() | theirs.keys()

@@ -21,7 +21,7 @@ from models.data import Floats
 from models.export.card import TOLERANCE, differences
 from models.failpoints import reach
 from models.features.encoding import Features
-from models.features.targets import ClassTarget
+from models.features.targets import ClassTarget, Label
 from models.nets.architectures import Reference, keep_to_one_thread
 from models.predict.predictor import Predictor
 from service.jobs.pipe import Channel, Heartbeat, StopOrdered, last_message
@@ -90,7 +90,7 @@ def compare(name: str, predictor: Predictor, sample: Sample, answered: Answered)
         shape = answered.numbers.shape
         return Difference(None, 0, f"By {name} {shape} numbers are answered to {expected.shape}.")
     apart = differences(features, expected, answered.numbers)
-    named: Sequence[Any] = [None] * sample.rows
+    named: Sequence[Label | None] = [None] * sample.rows
     if answered.classes is not None and isinstance(features.target, ClassTarget):
         named = answered.classes
         apart = np.maximum(apart, _misnamed(features.target, expected, named))
@@ -108,7 +108,7 @@ def compare(name: str, predictor: Predictor, sample: Sample, answered: Answered)
     return Difference(largest if math.isfinite(largest) else None, len(answered.left_out), failure)
 
 
-def _misnamed(target: ClassTarget, expected: Floats, classes: Sequence[Any]) -> Floats:
+def _misnamed(target: ClassTarget, expected: Floats, classes: Sequence[Label | None]) -> Floats:
     """Return half of how much likelier another class is than the one that is named."""
     found = np.zeros(len(expected))
     for row, label in enumerate(classes):
@@ -120,20 +120,20 @@ def _misnamed(target: ClassTarget, expected: Floats, classes: Sequence[Any]) -> 
     return found
 
 
-def _place(target: ClassTarget, label: Any) -> int | None:  # noqa: ANN401  of a class, or not
+def _place(target: ClassTarget, label: Label | None) -> int | None:
     for place, known in enumerate(target.classes):
         if known == label and type(known) is type(label):
             return place
     return None
 
 
-def _likeliest(features: Features, numbers: Floats) -> Any:  # noqa: ANN401  a label
+def _likeliest(features: Features, numbers: Floats) -> Label | None:
     if isinstance(features.target, ClassTarget) and not np.isnan(numbers).any():
         return features.target.classes[int(numbers.argmax())]
     return None
 
 
-def _told(numbers: Floats, label: Any) -> str:  # noqa: ANN401  of a class, or None
+def _told(numbers: Floats, label: Label | None) -> str:
     """Write an answer for people: its first numbers, and the class where there is one."""
     told = ", ".join("nothing" if np.isnan(n) else f"{n:.9g}" for n in numbers[:SHOWN])
     told += ", …" if len(numbers) > SHOWN else ""

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import (
     ColumnElement,
+    Select,
     and_,
     delete,
     func,
@@ -327,16 +328,17 @@ def rewind(session: Session, run: Run, after_seq: int, step: int) -> None:
     events.append(session, run.id, run.attempt, "rewind", data)
 
 
-def _wire_rows(session: Session, statement: Any) -> list[dict[str, Any]]:  # noqa: ANN401  a Select
+def _wire_rows(session: Session, statement: Select[Any]) -> list[dict[str, Any]]:
     """Return rows as JSON can carry them: a value that is not finite by its name."""
     return [
-        dict(zip(FIELDS, row[:-1], strict=True)) | ({} if row.kind == "finite" else _named(row))
+        dict(zip(FIELDS, row[:-1], strict=True))
+        | ({} if row.kind == "finite" else _named(row.kind))
         for row in session.execute(statement)
     ]
 
 
-def _named(row: Any) -> dict[str, str]:  # noqa: ANN401  a Row of COLUMNS
-    return {"value": NON_FINITE[row.kind]}
+def _named(kind: str) -> dict[str, str]:
+    return {"value": NON_FINITE[kind]}
 
 
 @dataclass(frozen=True)
@@ -510,7 +512,7 @@ def as_csv(rows: list[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _live(run_id: str, query: Query) -> Any:  # noqa: ANN401  a Select of Metric
+def _live(run_id: str, query: Query) -> Select[Any]:
     statement = (
         select(*COLUMNS)
         .where(Metric.run_id == run_id, Metric.superseded_by.is_(None), Metric.seq > query.after)
