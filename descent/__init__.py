@@ -4,7 +4,7 @@ Importing this package is cheap: the client's modules load at the first use of a
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from descent.client import Client
@@ -22,7 +22,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401  attributes of a module have any type
+def __getattr__(name: str) -> object:
     if name not in _HOMES:
         msg = f"module 'descent' has no attribute {name!r}"
         raise AttributeError(msg)

@@ -17,7 +17,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from pydantic import BaseModel
 
@@ -82,7 +82,7 @@ class Client(DatasetCalls):
         self,
         dataset: str | schemas.Dataset,
         target: str | Sequence[str],
-        **config: Any,  # noqa: ANN401  JSON of many shapes
+        **config: object,
     ) -> Run:
         """Start a run, show its loss until it is over, and return it.
 
@@ -100,7 +100,7 @@ class Client(DatasetCalls):
         self,
         dataset: str | schemas.Dataset,
         target: str | Sequence[str],
-        **config: Any,  # noqa: ANN401  JSON of many shapes
+        **config: object,
     ) -> Run:
         """Start a run like `train`, but return it at once.
 
@@ -116,7 +116,7 @@ class Client(DatasetCalls):
         self,
         dataset: str | schemas.Dataset,
         target: str | Sequence[str],
-        **config: Any,  # noqa: ANN401  JSON of many shapes
+        **config: object,
     ) -> schemas.RunPlan:
         """Return the complete configuration, warnings and an estimate of the cost; start no run.
 
@@ -294,9 +294,9 @@ class Client(DatasetCalls):
 
 
 def _run_body(
-    dataset: str | schemas.Dataset, target: str | Sequence[str], config: Mapping[str, Any]
-) -> dict[str, Any]:
-    body = {
+    dataset: str | schemas.Dataset, target: str | Sequence[str], config: Mapping[str, object]
+) -> dict[str, object]:
+    body: dict[str, object] = {
         "dataset": dataset if isinstance(dataset, str) else dataset.id,
         "target": target if isinstance(target, str) else list(target),
     }

@@ -82,7 +82,9 @@ class DatasetCalls:
         """
         return self._connection.pages(f"{_path(dataset)}/rows", {}, dict[str, Any])
 
-    def frame(self, dataset: str | schemas.Dataset, kind: frames.Kind = "pandas") -> Any:  # noqa: ANN401  a DataFrame
+    def frame(
+        self, dataset: str | schemas.Dataset, kind: frames.Kind = "pandas"
+    ) -> frames.DataFrame:
         """Return the rows as a pandas or polars DataFrame.
 
         >>> client.frame(scores).shape

@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from importlib import import_module
 from types import ModuleType
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, TypeAlias
 
 #: the library of a DataFrame
 Kind = Literal["pandas", "polars"]
+#: of pandas or polars; both are optional, so no type of theirs can stand here
+DataFrame: TypeAlias = Any
 CSV = "text/csv"
 PARQUET = "application/vnd.apache.parquet"
 #: the types of pandas' markers of missing values other than NaN
@@ -39,14 +41,14 @@ def library(name: str) -> ModuleType:
         raise ModuleNotFoundError(text, name=name) from error
 
 
-def frame_of(columns: Mapping[str, Sequence[Any]], kind: Kind) -> Any:  # noqa: ANN401  a DataFrame
+def frame_of(columns: Mapping[str, Sequence[Any]], kind: Kind) -> DataFrame:
     """Make a DataFrame. Raises ModuleNotFoundError if its library is not installed."""
     if kind == "polars":  # its default infers a type from the first hundred values
         return library(kind).DataFrame(columns, strict=False, infer_schema_length=None)
     return library(kind).DataFrame(columns)
 
 
-def columns_of(frame: Any, kind: Kind) -> dict[str, list[Any]]:  # noqa: ANN401  a DataFrame
+def columns_of(frame: DataFrame, kind: Kind) -> dict[str, list[Any]]:
     """Return the columns of a DataFrame as lists."""
     if kind == "polars":
         found: dict[str, list[Any]] = frame.to_dict(as_series=False)
@@ -54,7 +56,7 @@ def columns_of(frame: Any, kind: Kind) -> dict[str, list[Any]]:  # noqa: ANN401 
     return {str(name): column.tolist() for name, column in _flat(frame).items()}
 
 
-def write(frame: Any, kind: Kind, file: BinaryIO) -> str:  # noqa: ANN401  a DataFrame
+def write(frame: DataFrame, kind: Kind, file: BinaryIO) -> str:
     """Write a DataFrame to a file as Parquet, which keeps types, or as CSV; return which of both.
 
     pandas writes Parquet only with pyarrow, which cannot hold columns of mixed types.
@@ -75,12 +77,12 @@ def write(frame: Any, kind: Kind, file: BinaryIO) -> str:  # noqa: ANN401  a Dat
     return PARQUET
 
 
-def _write_csv(frame: Any, file: BinaryIO) -> str:  # noqa: ANN401  a DataFrame
+def _write_csv(frame: DataFrame, file: BinaryIO) -> str:
     frame.to_csv(file, index=False, mode="wb")
     return CSV
 
 
-def _flat(frame: Any) -> Any:  # noqa: ANN401  a DataFrame
+def _flat(frame: DataFrame) -> DataFrame:
     """Return a pandas DataFrame whose named index levels have become columns."""
     if any(name is not None for name in frame.index.names):
         frame = frame.reset_index()
@@ -89,7 +91,7 @@ def _flat(frame: Any) -> Any:  # noqa: ANN401  a DataFrame
     return frame.set_axis([str(name) for name in frame.columns], axis="columns")
 
 
-def plain(value: Any) -> Any:  # noqa: ANN401  a cell of any library
+def plain(value: object) -> object:
     """Return a cell as a JSON value: missing values are null, times are text."""
     if value is None or isinstance(value, bool | int | str):
         return value

@@ -111,7 +111,7 @@ def print_list(
     _print_table(found, list(columns))
 
 
-def _at(row: Any, path: str) -> Any:  # noqa: ANN401  JSON
+def _at(row: object, path: str) -> object:
     for name in path.split("."):
         row = row.get(name) if isinstance(row, dict) else None
     return row

@@ -64,7 +64,7 @@ class Predictions(list[schemas.Prediction]):
         order = [name for name in names if name not in tail] + tail
         return {name: [row.get(name) for row in rows] for name in order}
 
-    def frame(self, kind: frames.Kind = "pandas") -> Any:  # noqa: ANN401  a DataFrame
+    def frame(self, kind: frames.Kind = "pandas") -> frames.DataFrame:
         """Return `columns` as a pandas or polars DataFrame.
 
         >>> model.predict({"Quiz": [10.0, 20.0]}).frame("polars").shape
@@ -73,7 +73,7 @@ class Predictions(list[schemas.Prediction]):
         return frames.frame_of(self.columns, kind)
 
 
-def _cells(prediction: schemas.Prediction) -> Iterator[tuple[str, Any]]:
+def _cells(prediction: schemas.Prediction) -> Iterator[tuple[str, object]]:
     yield from _named("prediction", prediction.value)
     yield from _named("probability", prediction.probabilities or {})
     yield "warnings", "; ".join(map(_sentence, prediction.warnings or [])) or None
@@ -86,7 +86,7 @@ def _sentence(remark: schemas.Notice | schemas.PredictionError) -> str:
     return f"{where}{remark.code}: {remark.detail}"
 
 
-def _named(name: str, value: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401  JSON
+def _named(name: str, value: object) -> Iterator[tuple[str, object]]:
     if isinstance(value, dict):
         for inner, each in value.items():
             yield from _named(f"{name}.{inner}", each)
@@ -133,13 +133,12 @@ def table_body(table: Table) -> dict[str, Any]:
     if not isinstance(table, Mapping):
         return {"rows": [_row(row) for row in table]}
     columns = {name: _listed(values) for name, values in table.items()}
-    if columns and all(isinstance(values, list | tuple) for values in columns.values()):
-        return {"columns": {name: _plain(values) for name, values in columns.items()}}
+    lists = {name: values for name, values in columns.items() if isinstance(values, list | tuple)}
+    if lists and len(lists) == len(columns):
+        return {
+            "columns": {name: list(map(frames.plain, values)) for name, values in lists.items()}
+        }
     return {"rows": [_row(table)]}
-
-
-def _plain(values: Any) -> list[Any]:  # noqa: ANN401  a column of any library
-    return [frames.plain(value) for value in values]
 
 
 def _listed(values: object) -> object:
@@ -150,7 +149,8 @@ def _listed(values: object) -> object:
     return values
 
 
-def _row(row: Mapping[str, Any]) -> Any:  # noqa: ANN401  the service refuses a row that is no object
+def _row(row: object) -> object:
+    # The service refuses a row that is no object.
     return {k: frames.plain(v) for k, v in row.items()} if isinstance(row, Mapping) else row
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import reduce
 from importlib import import_module
 from operator import or_
-from typing import Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from rich.console import Console
 from rich.live import Live
@@ -32,6 +32,9 @@ from rich.text import Text
 
 from descent.frames import library
 from descent.schemas import MetricColumns
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 HEIGHT = 12  # lines of the plot
 WIDEST = 72  # characters of the plot
@@ -230,7 +233,7 @@ def _milestones(last: int) -> set[int]:
 # ---- matplotlib ---------------------------------------------------------------------------------
 
 
-def plot(curves: MetricColumns, name: str, title: str, axes: Any = None) -> Any:  # noqa: ANN401  axes of matplotlib, which has no types here
+def plot(curves: MetricColumns, name: str, title: str, axes: "Axes | None" = None) -> "Axes":
     """Plot a metric by epoch, one line per split; return the axes. Loads matplotlib."""
     if axes is None:
         axes = library("matplotlib.pyplot").subplots(layout="constrained")[1]
@@ -272,7 +275,7 @@ def screen(*, wanted: bool) -> Screen:
     return "terminal" if Console(stderr=True).is_terminal else "lines"
 
 
-def _shell() -> Any:  # noqa: ANN401  IPython's
+def _shell() -> object:
     """Return the shell of the notebook that runs this code, or None outside a notebook."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None

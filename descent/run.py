@@ -5,7 +5,7 @@ import sys
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, Generic, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, overload
 
 from descent import frames, schemas
 from descent.errors import DescentError, RunFailed, TimedOut, Unavailable, Unreachable
@@ -13,6 +13,9 @@ from descent.model import Model
 from descent.predictions import Predictions, Table, predict
 from descent.progress import POINTS, Event, plot, show_training, transfer
 from descent.transport import API, ApiCall, Connection, NothingLeft, Pauses, part
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 LONG_POLL = 30  # seconds that the service may hold back one answer while a job goes on
 
@@ -246,7 +249,7 @@ class Run(RemoteJob[schemas.Run]):
         splits: str = "",
         max_points: int | None = None,
         frame: frames.Kind,
-    ) -> Any: ...  # noqa: ANN401  a DataFrame
+    ) -> frames.DataFrame: ...
     def metrics(
         self,
         *,
@@ -254,7 +257,7 @@ class Run(RemoteJob[schemas.Run]):
         splits: str = "",
         max_points: int | None = None,
         frame: frames.Kind | None = None,
-    ) -> Any:
+    ) -> schemas.MetricColumns | frames.DataFrame:
         """Return the curves as one list per field, or as a pandas or polars DataFrame.
 
         `names` and `splits` select curves, separated by commas. `max_points` thins the curves and
@@ -278,7 +281,7 @@ class Run(RemoteJob[schemas.Run]):
             return frames.frame_of(columns, frame)
         return schemas.MetricColumns.model_validate(columns)
 
-    def plot(self, name: str = "loss", axes: Any = None) -> Any:  # noqa: ANN401  axes of matplotlib
+    def plot(self, name: str = "loss", axes: "Axes | None" = None) -> "Axes":
         """Plot a metric by epoch, one line per split, with matplotlib; return the axes.
 
         Raises ModuleNotFoundError if matplotlib is not installed.

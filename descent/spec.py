@@ -30,7 +30,7 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-def _whole(value: Any) -> Any:  # noqa: ANN401  input, not yet validated
+def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -72,7 +72,7 @@ Width = Annotated[int, Field(ge=1, le=MAX_WIDTH), WHOLE]
 def _with_type(default: str) -> BeforeValidator:
     """Give an object without a `type` the default type, so that `{"learning_rate": 1}` works."""
 
-    def fill(value: Any) -> Any:  # noqa: ANN401  input, not yet validated
+    def fill(value: object) -> object:
         return {"type": default} | value if isinstance(value, dict) else value
 
     return BeforeValidator(fill)
@@ -93,7 +93,7 @@ class DropoutLayer(Strict):
     dropout: Fraction
 
 
-def _layer_kind(value: Any) -> str | None:  # noqa: ANN401  input, not yet validated
+def _layer_kind(value: object) -> str | None:
     if isinstance(value, str):
         return "activation"
     if isinstance(value, LinearLayer) or (isinstance(value, dict) and "linear" in value):
@@ -414,7 +414,9 @@ class RunConfig(Strict):
 
     @field_validator("target", "features")
     @classmethod
-    def _names_a_column_once(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401  a name or a list of names
+    def _names_a_column_once(
+        cls, value: str | list[str] | None, info: ValidationInfo
+    ) -> str | list[str] | None:
         names = [value] if isinstance(value, str) else value or []
         name, count = max(Counter(names).items(), key=itemgetter(1), default=("", 0))
         if count > 1:

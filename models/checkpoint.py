@@ -154,7 +154,9 @@ def _check_extents(header: dict[str, Any], size: int) -> dict[str, _Extent]:
     return extents
 
 
-def _to_extent(name: str, entry: Any) -> _Extent:  # noqa: ANN401  JSON from a file
+def _to_extent(name: str, entry: object) -> _Extent:
+    if not isinstance(entry, dict):
+        raise CheckpointCorrupt(f"tensor {name!r} is not described by a JSON object")
     try:
         shape, (begin, end) = tuple(entry["shape"]), entry["data_offsets"]
         dtype = DTYPES[entry["dtype"]]
@@ -178,7 +180,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401  JSON
+def _plain(value: object) -> object:
     """Replace NaN and infinities by strings, because strict JSON has no words for them."""
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")

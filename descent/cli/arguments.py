@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import JsonValue
 
 from descent.client import Client
 from descent.errors import DescentError
@@ -119,8 +120,8 @@ def in_days(days: float | None) -> datetime | None:
     return None if days is None else datetime.now(UTC) + timedelta(days=days)
 
 
-def _strict(text: str) -> Any:  # noqa: ANN401  any JSON value
+def _strict(text: str) -> JsonValue:
     """Read JSON. Raises ValueError also for NaN and infinities."""
-    value = json.loads(text)
+    value: JsonValue = json.loads(text)
     json.dumps(value, allow_nan=False)
     return value

@@ -12,6 +12,7 @@ from pydantic import (
     Field,
     GetJsonSchemaHandler,
 )
+from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticKnownError
 
@@ -46,8 +47,9 @@ Split = Literal["train", "validation", "test"]
 _ID = "^{prefix}_[0-9a-hjkmnp-tv-z]{{26}}$"
 
 
-def _pattern(prefix: str) -> Any:  # noqa: ANN401  pydantic's Field returns Any
-    return Field(json_schema_extra={"pattern": _ID.format(prefix=prefix)})
+def _pattern(prefix: str) -> FieldInfo:
+    field: FieldInfo = Field(json_schema_extra={"pattern": _ID.format(prefix=prefix)})
+    return field
 
 
 DatasetId = Annotated[str, _pattern("ds")]
@@ -144,7 +146,7 @@ class ModelVersionRef(Wire):
     version: int
 
 
-def _text(value: Any) -> Any:  # noqa: ANN401  input, not yet validated
+def _text(value: object) -> object:
     if isinstance(value, int | float):
         raise PydanticKnownError("datetime_type")
     return value

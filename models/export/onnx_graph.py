@@ -84,7 +84,7 @@ class _Graph:
         *inputs: str,
         output: str | None = None,
         domain: str = "",
-        **attributes: Any,  # noqa: ANN401  the attributes of any operator
+        **attributes: Any,  # noqa: ANN401  the type in onnx.helper.make_node
     ) -> str:
         """Add a node with one output and return the output's name."""
         name = f"{self._prefix}{operator}_{len(self.nodes)}"

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from safetensors.torch import load
 
+CellValue = str | int | float | bool | None  # in a row of CSV or JSON
 DAY = 86_400.0
 PERIODS = {"hour": DAY, "weekday": 7 * DAY, "day_of_year": 365.2425 * DAY}
 MISSING = {"", "NA", "N/A", "NaN", "null", "?"}  # in CSV, unless the column has such a category
@@ -33,8 +34,10 @@ def read(bundle: Path, name: str) -> bytes:
         return archive.read(name)
 
 
-def number(column: dict[str, Any], value: Any) -> float | None:  # noqa: ANN401  JSON
+def number(column: dict[str, Any], value: CellValue) -> float | None:
     """Return a number, a boolean or a time as float; None if the value is missing or invalid."""
+    if value is None:
+        return None
     try:
         if column["type"] == "datetime" and isinstance(value, str):
             moment = datetime.fromisoformat(value.strip())
@@ -51,7 +54,7 @@ def number(column: dict[str, Any], value: Any) -> float | None:  # noqa: ANN401 
     return min(max(found, column["least"]), column["most"]) if math.isfinite(found) else None
 
 
-def category(column: dict[str, Any], value: Any) -> list[float]:  # noqa: ANN401  JSON
+def category(column: dict[str, Any], value: CellValue) -> list[float]:
     """Return the one-hot category; for other values the last number, or each category's share."""
     known, counts = column["categories"], column["counts"]
     if isinstance(value, bool):
@@ -69,7 +72,7 @@ def category(column: dict[str, Any], value: Any) -> list[float]:  # noqa: ANN401
     return hot
 
 
-def encode(column: dict[str, Any], value: Any) -> list[float]:  # noqa: ANN401  JSON
+def encode(column: dict[str, Any], value: CellValue) -> list[float]:
     """Encode a value as the numbers that the net reads."""
     if column["kind"] == "choice":
         return category(column, value)

@@ -234,7 +234,7 @@ def _looked_up(column: Input, values: Values) -> ReadColumn:
     return ReadColumn(take(read, places), kinds[places], found)
 
 
-def _plain(value: Any) -> RawValue:  # noqa: ANN401  a value of a stored table
+def _plain(value: RawValue | datetime) -> RawValue:
     return f"{value.isoformat()}Z" if isinstance(value, datetime) else value
 
 

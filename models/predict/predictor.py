@@ -122,7 +122,7 @@ def needs_the_long_way(column: Input) -> bool:
 class Cell(Protocol):
     """Encodes the values of one column into its place among a row's numbers."""
 
-    def put(self, value: Any, numbers: list[float]) -> Sequence[ValueProblem] | None:  # noqa: ANN401  what JSON holds
+    def put(self, value: RawValue, numbers: list[float]) -> Sequence[ValueProblem] | None:
         """Put a value among the numbers, which are 0 before, and return its problems.
 
         None means that the row must take the long way.
@@ -186,10 +186,12 @@ class _Scalar:
 
 
 class _Number(_Scalar):
-    def put(self, value: Any, numbers: list[float]) -> Sequence[ValueProblem] | None:  # noqa: ANN401  what JSON holds
+    def put(self, value: RawValue, numbers: list[float]) -> Sequence[ValueProblem] | None:
         if value is None:
             return self._put_nothing(numbers)
-        if type(value) not in NUMBERS or not -LARGEST <= value <= LARGEST:
+        if type(value) is not float and type(value) is not int:  # nor bool, a subclass of int
+            return None
+        if not -LARGEST <= value <= LARGEST:
             return None
         number, column = float(value), self._column
         self._put(min(max(number, column.least), column.most), numbers)
@@ -197,7 +199,7 @@ class _Number(_Scalar):
 
 
 class _Boolean(_Scalar):
-    def put(self, value: Any, numbers: list[float]) -> Sequence[ValueProblem] | None:  # noqa: ANN401  what JSON holds
+    def put(self, value: RawValue, numbers: list[float]) -> Sequence[ValueProblem] | None:
         if value is None:
             return self._put_nothing(numbers)
         if type(value) is not bool:
@@ -213,7 +215,7 @@ class _Category:
         self._missing = (missing(column),)
         self._stand_in = column.stand_in().tolist()
 
-    def put(self, value: Any, numbers: list[float]) -> Sequence[ValueProblem] | None:  # noqa: ANN401  what JSON holds
+    def put(self, value: RawValue, numbers: list[float]) -> Sequence[ValueProblem] | None:
         if value is None:
             numbers[self._slice] = self._stand_in
             return self._missing

@@ -108,7 +108,7 @@ def _learn(
                 detail = f"{why}. The model is that of epoch {state.best.epoch}"
                 training.warnings.append(make_warning("diverged", detail))
                 return "diverged"
-            yield from save_at_last(training, should_stop, is_best=True, resumable=False)
+            yield from save_at_last(training, should_stop, resumable=False)
             raise Diverged(why)
     return None
 
@@ -138,7 +138,7 @@ def _finish(
         training.best.copy_(training.flat.values)  # the run ends within its first epoch
     if reason in {"cancel", "pause", "handback"}:
         if training.is_finite():  # else the next attempt diverges again, from the checkpoint before
-            yield from save_at_last(training, should_stop, is_best=True)
+            yield from save_at_last(training, should_stop)
         yield Finished(reason, None)
         return
     reach("train.evaluate")
@@ -146,7 +146,7 @@ def _finish(
     # Save before the test metrics are numbered: a training resumed from here yields them again.
     resumable = reason != "diverged"
     stop = yield from save_at_last(
-        training, should_stop, is_best=True, resumable=resumable, evaluation=evaluation
+        training, should_stop, resumable=resumable, evaluation=evaluation
     )
     if stop is not None:
         yield Finished(stop, None)

@@ -80,7 +80,7 @@ def evaluate_baseline(target: Target, train: Floats | Integers, truth: Floats | 
     return evaluate(target, truth, np.tile(constant, (len(truth), 1)))
 
 
-def area_under_curve(positive: Any, scores: Floats) -> float | None:  # noqa: ANN401  a mask
+def area_under_curve(positive: NDArray[np.bool_], scores: Floats) -> float | None:
     """Return the share of pairs of a positive and a negative row that `scores` orders correctly.
 
     `positive` is a mask (rows,). Ties count half (Mann and Whitney, 1947). None without pairs.
@@ -112,7 +112,7 @@ def _number_figures(truth: Floats, predicted: Floats) -> Scores:
         }
 
 
-def _class_figures(confusion: Any, place: int) -> Scores:  # noqa: ANN401  an integer matrix
+def _class_figures(confusion: Integers, place: int) -> Scores:
     hits = int(confusion[place, place])
     predicted, support = int(confusion[:, place].sum()), int(confusion[place].sum())
     return {

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from models import checkpoint
@@ -177,7 +178,7 @@ def _restore_random(training: Training, states: dict[str, Tensor]) -> None:
         torch.cuda.set_rng_state(states["cuda"], training.device)
 
 
-def _to_numpy(tensor: Tensor) -> Any:  # noqa: ANN401  of the tensor's type
+def _to_numpy(tensor: Tensor) -> NDArray[Any]:
     return tensor.detach().cpu().numpy()
 
 
@@ -198,7 +199,9 @@ def try_to_save(training: Training) -> Saved | Noted:
 def save_at_last(
     training: Training,
     should_stop: Callable[[], StopReason | None],
-    **options: Any,  # noqa: ANN401  options of `save`
+    *,
+    resumable: bool = True,
+    evaluation: dict[str, Any] | None = None,
 ) -> Generator[TrainingEvent, None, StopReason | None]:
     """Save the last checkpoint; while the disk is full, wait for space or for a stop.
 
@@ -208,7 +211,7 @@ def save_at_last(
     while True:
         reason = should_stop()
         try:
-            saved = save(training, **options)
+            saved = save(training, is_best=True, resumable=resumable, evaluation=evaluation)
         except OSError as error:
             if error.errno not in FULL:
                 raise

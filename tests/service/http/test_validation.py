@@ -44,7 +44,9 @@ DOCUMENTS = st.recursive(
 
 def carefully(text: str) -> Any:
     """Read a document in an array with an escape, for which there is no quick way."""
-    return strict_json(f'["\\u0061",{text}]'.encode())[1]
+    document = strict_json(f'["\\u0061",{text}]'.encode())
+    assert isinstance(document, list)
+    return document[1]
 
 
 def outcome(read: Any, argument: Any) -> tuple[str, Any]:

@@ -30,7 +30,9 @@ def database_url(sqlite_url: str) -> str:
 
 
 def read(text: str, inputs: list[str] | None = None) -> bodies.Rows:
-    return mlflow.read(mlflow.parse(text.encode()), inputs or INPUTS, 10)
+    document = mlflow.parse(text.encode())
+    assert isinstance(document, dict)
+    return mlflow.read(document, inputs or INPUTS, 10)
 
 
 # ---- bodies ------------------------------------------------------------------------------------
