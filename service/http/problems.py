@@ -72,7 +72,7 @@ def unexpected() -> ServiceError:
 
 
 def from_framework(error: HTTPException, path: str) -> ServiceError:
-    """Return our error for one that the framework raised."""
+    """Return our error for an error of the framework."""
     details = {
         404: f"There is no {path[:200]!r} here: /docs lists all paths.",
         405: "The resource does not support this method: see the Allow header.",

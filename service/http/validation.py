@@ -148,7 +148,7 @@ def _colons(value: object) -> int:
 
 
 def _hooks(text: str) -> dict[str, Any]:
-    """Return the converters of numbers for the decoder: its own, where they are safe."""
+    """Return our converters of numbers for the decoder, if its own are not safe for this text."""
     hooks: dict[str, Any] = {}
     if _MAYBE_HUGE_INT.search(text):
         hooks["parse_int"] = _integer

@@ -210,7 +210,7 @@ def roll_back(
     version: Annotated[int, Depends(_before)],
     session: WriteSession,
 ) -> schemas.Alias:
-    """Undo the last move of an alias that is not undone yet; each further call goes one back.
+    """Undo the last move of an alias that is not undone yet; each further call undoes one more.
 
     The alias then points to the earlier version, without a canary and a shadow; its proof must have
     passed, as for every move. `If-Match` is optional.
