@@ -17,7 +17,7 @@ PACKAGES = ("descent", "models", "service", "migrations")
 MAX_FILE = 600  # lines
 MAX_FUNCTION = 60  # lines
 #: functions that may be longer, with the reason
-LONG = {"models.training.state.loop.train": "the training loop is told on one page"}
+LONG = {"models.training.loop.train": "the training loop is on one page"}
 #: the modules that the parents of processes that compute have imported
 PRELOADED = ", ".join((*(kind.module for kind in KINDS), *sandbox.WARM))
 #: package → the modules that may import it
@@ -51,8 +51,8 @@ RESERVED = {
 LATE = "service.__main__"
 #: the module that may fork: it runs in a process that loads nothing but what attempts need
 FORKS = "service.worker.launch"
-#: What forks processes loads the modules of kinds by their names: they load torch or DuckDB, which
-#: a supervisor and the API must not.
+#: Two modules fork processes and load the code of their children by name: it loads torch or DuckDB,
+#: which a supervisor and the API must not.
 NAMING = {"service.worker.launch", "service.datasets.sandbox"}
 NEVER = ("pickle", "shelve", "marshal", "dill", "cloudpickle")
 

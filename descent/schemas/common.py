@@ -1,4 +1,4 @@
-"""What several bodies share: pages, problems, notices, ids, references."""
+"""The parts that several bodies share: pages, problems, notices, ids, references."""
 
 from dataclasses import dataclass
 from datetime import datetime
