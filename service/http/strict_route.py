@@ -531,7 +531,7 @@ async def _begin(request: Request, body: bytes) -> Response | None:
     begin = partial(begin_claim, lease=lease)
     found = await run_sync(begin, engine, await authenticate(request), key, fingerprint)
     if isinstance(found, Claim):
-        reach("begun")
+        reach("idempotency.begun")
         request.state.claim = found
         return None
     headers = found.headers | {"Idempotency-Replayed": "true"}
