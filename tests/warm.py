@@ -26,7 +26,7 @@ from descent.__main__ import main as descent
 from service.__main__ import main as server
 from tests.chaos import lane
 from tests.chaos.lane import Order
-from tests.chaos.processes import Warm, children, until
+from tests.chaos.processes import Warm, attempts, until
 from tests.serving import environment_of, stop, url_of
 
 PATIENCE_S = 60.0  # seconds that a process may take to end
@@ -90,7 +90,7 @@ class Parent:
 
     def trainers(self) -> list[int]:
         """Return the processes that train now, for whichever worker."""
-        return children(self._trainers_parent)
+        return attempts(self._trainers_parent)
 
     def status_of(self, pid: int) -> int | None:
         """Return how a forked process has ended, or None while it runs; to be asked until then."""

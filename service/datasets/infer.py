@@ -69,6 +69,11 @@ def warm() -> None:
         _opened.append((os.getpid(), _open()))
 
 
+def opened() -> duckdb.DuckDBPyConnection | None:
+    """Return the connection that was opened before the fork and that `connect` will give."""
+    return _opened[0][1] if _opened else None
+
+
 @contextmanager
 def connect(folder: Path, memory_bytes: int, rows: int) -> Iterator[duckdb.DuckDBPyConnection]:
     """Give a connection that reads and writes only in `folder`."""
@@ -132,6 +137,12 @@ def hold(connection: duckdb.DuckDBPyConnection, stage: Stage) -> None:
             f"CREATE TABLE {HELD} AS SELECT *, row_number() OVER () - 1 AS file_row_number"  # noqa: S608  ours
             " FROM arrow"
         )
+
+
+def let_go(connection: duckdb.DuckDBPyConnection) -> None:
+    """Undo `hold`."""
+    connection.execute(f"DROP TABLE IF EXISTS {HELD}")
+    connection.unregister("arrow")
 
 
 def groups(

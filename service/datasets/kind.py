@@ -3,7 +3,7 @@
 Small files have their own slot, so that they never wait behind large ones.
 """
 
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,15 +41,19 @@ def claim(
     session: Session, owner: str, lease_s: float, *, only_small: bool = False
 ) -> Parse | None:
     """Give the next parse to an owner; callers take turns, the longest wait first."""
+    return life.claim(session, Parse, owner, lease_s=lease_s, choice=_turns(only_small=only_small))
+
+
+@cache
+def _turns(*, only_small: bool) -> queue.ClaimRule:
     other = aliased(Parse)
     same = other.caller == Parse.caller
     owned = select(func.count()).where(same, other.state.in_(queue.OWNED)).correlate(Parse)
     served = select(func.max(other.claimed_at)).where(same).correlate(Parse).scalar_subquery()
-    choice = queue.ClaimRule(
+    return queue.ClaimRule(
         only=[Parse.is_small.is_(True)] if only_small else [],
         first=[owned.scalar_subquery(), served.is_not(None), served],
     )
-    return life.claim(session, Parse, owner, lease_s=lease_s, choice=choice)
 
 
 def prepare(site: Site, job: Parse, scratch: Path, *, patience_s: float | None = None) -> ParseJob:

@@ -38,7 +38,7 @@ from service.datasets.messages import Parsed, ParseJob, ParseRefusal, TookLong
 from service.datasets.profile import describe
 from service.datasets.rejected import Rejected, cell_error, shown
 from service.datasets.sandbox import TABLE, Task, confine, keep_to, late, outcome
-from service.datasets.staging import Stage, detect, stage_csv
+from service.datasets.staging import Stage, detect, stage_csv, staged_names
 from service.jobs.pipe import Channel, Heartbeat, Message, Obeyed
 from service.storage.blobs import digest_of
 
@@ -77,16 +77,24 @@ def parse(task: Task) -> dict[str, Any]:
     if unknown := sorted(set(overrides) - set(stage.names)):
         raise Rejected("unknown_column", f"There is no column {shown(unknown[0])}.")
     with infer.connect(folder, task.memory_bytes, stage.rows) as connection:
-        infer.hold(connection, stage)
-        columns, warnings = infer_types(connection, stage, overrides)
-        profiles = describe(connection, stage, columns)
-        _write(connection, stage, columns, folder / TABLE)
+        warnings, profiles = _type(connection, stage, overrides, folder / TABLE)
     return {
         "rows": stage.rows,
         "columns": profiles,
         "warnings": stage.warnings + warnings,
         "name": name,
     }
+
+
+def _type(
+    connection: duckdb.DuckDBPyConnection, stage: Stage, overrides: dict[str, str], target: Path
+) -> tuple[list[dict[str, str]], list[dict[str, Any]]]:
+    """Write the typed table of a stage; return the warnings and the profile of each column."""
+    infer.hold(connection, stage)
+    columns, warnings = infer_types(connection, stage, overrides)
+    profiles = describe(connection, stage, columns)
+    _write(connection, stage, columns, target)
+    return warnings, profiles
 
 
 def _stage(task: Task, path: Path, folder: Path) -> tuple[Stage, str | None]:
@@ -274,6 +282,22 @@ class ParseAttempt:
             self._channel.send(message)
             # Nothing here needs cleaning up, which could crash if a file has damaged the heap.
             os._exit(0)
+
+
+def rehearse() -> None:
+    """Type a small table of our own, so that the memory that this takes is in place for a job.
+
+    It starts no thread: `confine` and `keep_to` bind only threads that begin after them.
+    """
+    connection = infer.opened()
+    if connection is None:
+        return
+    names = staged_names(2)
+    cells = [["1.5", "2", "-3.25", ""], ["7", "5", "7", "0"]]
+    held = pa.table([pa.array(each) for each in cells], names=names)
+    stage = Stage(Path(os.devnull), names, ["text", "text"], rows=held.num_rows, held=held)
+    _type(connection, stage, {}, Path(os.devnull))
+    infer.let_go(connection)
 
 
 def main(end: socket.socket, job: str) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from service.errors import ServiceError
 from service.jobs import queue
-from service.jobs.kind import JobEvent
+from service.jobs.kind import Job, JobEvent
 from service.storage import database
 from service.storage.database import reading
 
@@ -43,14 +43,21 @@ def append(session: Session, job_id: str, attempt: int, kind: str, data: dict[st
         .returning(table.event_seq),
         execution_options={"synchronize_session": False},
     ).scalar_one()
-    if table.event_table is not None:
-        session.execute(
-            insert(table.event_table).values(
-                job_id=job_id, seq=seq, attempt=attempt, kind=kind, data=data
-            )
-        )
-    database.tell(session, database.EVENTS)
+    _write(session, table, kind, data, job_id=job_id, seq=seq, attempt=attempt)
     return seq
+
+
+def write(session: Session, job: Job, kind: str, data: dict[str, Any]) -> None:
+    """Add the event whose number `job.event_seq` is: the caller has counted it."""
+    _write(session, type(job), kind, data, job_id=job.id, seq=job.event_seq, attempt=job.attempt)
+
+
+def _write(
+    session: Session, table: type[Job], kind: str, data: dict[str, Any], **key: str | int
+) -> None:
+    if table.event_table is not None:
+        session.execute(insert(table.event_table).values(kind=kind, data=data, **key))
+    database.tell(session, database.EVENTS)
 
 
 def after(

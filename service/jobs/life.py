@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import set_committed_value
 
 from descent.codes import ErrorCode
 from service.errors import Conflict, DeathCode, Fenced, NotFound
@@ -179,8 +180,8 @@ def claim(
     """Give the oldest job that may start to `owner`, as a new attempt; see `queue.claim`."""
     job = queue.claim(session, table, owner, lease_s=lease_s, choice=choice)
     if job is not None:
-        events.append(session, job.id, job.attempt, "state", {"state": "starting"})
-        session.refresh(job)
+        seq = events.append(session, job.id, job.attempt, "state", {"state": "starting"})
+        set_committed_value(job, "event_seq", seq)
     return job
 
 
@@ -197,11 +198,9 @@ def started(session: Session, job_id: str, attempt: int, values: dict[str, Any])
 
 def succeed(session: Session, job_id: str, attempt: int, values: dict[str, Any]) -> None:
     """End the job with its result, also if a pause or cancel came too late."""
-    table = queue.table_of(job_id)
-    job = queue.hold(session, table, job_id, attempt)
+    job = queue.hold(session, queue.table_of(job_id), job_id, attempt)
     if job.state == "starting":  # a run that resumes after its last step
         move(session, job, "running")
-        job = get(session, table, job_id)
     finish(session, job, "succeeded", values)
 
 
@@ -288,26 +287,25 @@ def _fail_by_deaths(session: Session, job: Job, code: DeathCode, last_words: str
 
 
 def move(session: Session, job: Job, to: str, **values: object) -> None:
-    """Write one transition, columns and the event. The caller has locked the row."""
-    table = type(job)
-    done = session.execute(
+    """Write one transition, columns and the event; refresh `job`. The caller has locked the row."""
+    table, came_from = type(job), job.state
+    moved = session.execute(
         update(table)
         .where(table.id == job.id, table.attempt == job.attempt, table.state.in_(from_states(to)))
-        .values(state=to, **values)
-        .returning(table.id),
-        execution_options={"synchronize_session": False},
+        .values(state=to, event_seq=table.event_seq + 1, **values)
+        .returning(table),
+        execution_options={"synchronize_session": False, "populate_existing": True},
     ).scalar_one_or_none()
-    if done is None:
-        raise Fenced(f"{job.id} cannot go from {job.state} to {to}")
+    if moved is None:
+        raise Fenced(f"{job.id} cannot go from {came_from} to {to}")
     data: dict[str, Any] = {"state": to}
     if values.get("state_reason"):
         data["reason"] = values["state_reason"]
     if values.get("error"):
         data["error"] = values["error"]
-    events.append(session, job.id, job.attempt, "state", data)
+    events.write(session, job, "state", data)
     if to == "queued":
         database.tell(session, database.QUEUE)
-    session.expire(job)
 
 
 def _interrupt(session: Session, job: Job, reason: str, values: dict[str, Any]) -> None:
@@ -317,7 +315,7 @@ def _interrupt(session: Session, job: Job, reason: str, values: dict[str, Any]) 
         move(session, job, "paused", **free, **values)
         return
     move(session, job, "interrupted", **free)
-    move(session, get(session, type(job), job.id), "queued", **values)
+    move(session, job, "queued", **values)
 
 
 def _waiting(session: Session, wait_s: float, now: float | None = None) -> dict[str, Any]:

@@ -24,9 +24,10 @@ import socket
 import subprocess
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NoReturn, Protocol
 
@@ -324,12 +325,20 @@ def _environment() -> dict[str, str]:
 
 
 class WarmParent:
-    """The loop of the warm parent."""
+    """The loop of the warm parent.
 
-    def __init__(self, orders: socket.socket) -> None:
+    It keeps one spare child for each module that has a function `rehearse`: forked in advance, the
+    child has called it and waits for its order. The order of a job then costs no fork, and no page
+    of the process is touched for the first time.
+    """
+
+    def __init__(self, orders: socket.socket, modules: Sequence[str]) -> None:
         self._orders = orders
-        #: each child and its control socket; None once the supervisor's end is closed
+        #: each child and its control socket; None: it is spare, or the supervisor's end is closed
         self._controls: dict[int, socket.socket | None] = {}
+        self._rehearsing = [name for name in modules if hasattr(sys.modules.get(name), "rehearse")]
+        #: module → its spare child and the socket for the order; the child may have died
+        self._spares: dict[str, tuple[int, socket.socket]] = {}
         #: readable when a child has ended
         self._ended, wake = os.pipe()
         os.set_blocking(wake, False)
@@ -339,6 +348,7 @@ class WarmParent:
     def serve(self) -> None:
         """Fork until no process can order a fork any more."""
         is_ordered = True
+        self._refill()
         while is_ordered:
             controls = {control: pid for pid, control in self._controls.items() if control}
             readers: list[socket.socket | int] = [self._orders, self._ended, *controls]
@@ -371,6 +381,17 @@ class WarmParent:
             if control:
                 with control, suppress(ConnectionError):
                     control.sendall(json.dumps(os.waitstatus_to_exitcode(status)).encode())
+        self._refill()
+
+    def _refill(self) -> None:
+        """Replace spare children that have got their order. A dead one keeps its place until then."""
+        for module in self._rehearsing:
+            if module not in self._spares:
+                ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
+                with theirs:
+                    pid = self._fork(partial(_wait_for_order, module, theirs), ours)
+                self._controls[pid] = None
+                self._spares[module] = (pid, ours)
 
     def _obey(self) -> bool:
         """Carry out one order; return False at the end of the orders."""
@@ -383,29 +404,46 @@ class WarmParent:
             with control, suppress(ConnectionError):
                 control.sendall(READY)
             return True
-        parent = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            self._become(parent, order, socket.socket(fileno=descriptors[1]), control)
+        pid = self._hand_over(order.module, text, descriptors[1:])
+        if pid is None:
+            pid = self._fork(partial(_carry_out, order, descriptors[1]), control)
         for descriptor in descriptors[1:]:
             os.close(descriptor)
         self._controls[pid] = control
         return True
 
-    def _become(
-        self, parent: int, order: ForkOrder, end: socket.socket, control: socket.socket
-    ) -> NoReturn:
-        """Run the attempt in this process, the child, and end the process with it."""
+    def _hand_over(self, module: str, text: bytes, descriptors: list[int]) -> int | None:
+        """Give the order to the spare child; return its number, or None if there is none."""
+        pid, orders = self._spares.pop(module, (None, None))
+        if orders is None:
+            return None
+        with orders:
+            try:
+                socket.send_fds(orders, [text], descriptors)
+            except ConnectionError:  # it has died
+                return None
+        return pid
+
+    def _fork(self, do: Callable[[], None], ours: socket.socket) -> int:
+        """Fork a child that does something and ends; `ours` is our end of a socket to it."""
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            self._become(parent, do, ours)
+        return pid
+
+    def _become(self, parent: int, do: Callable[[], None], ours: socket.socket) -> NoReturn:
+        """Run the child in this process, and end the process with it."""
         status = 1
         try:
             _die_with(parent)
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            for opened in (self._orders, control, *self._controls.values()):
+            spares = [orders for _pid, orders in self._spares.values()]
+            for opened in (self._orders, ours, *self._controls.values(), *spares):
                 if opened:
                     opened.close()
-            os.environ.update(order.environment)
-            attempt(end, order.module, Path(order.scratch))
+            do()
             status = 0
         except BaseException:  # noqa: BLE001  the child must end here after any error
             traceback.print_exc()
@@ -413,6 +451,20 @@ class WarmParent:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status)
+
+
+def _wait_for_order(module: str, orders: socket.socket) -> None:
+    """Rehearse, then carry out one order, unless the warm parent ends before."""
+    importlib.import_module(module).rehearse()
+    with orders:
+        text, descriptors, _, _ = socket.recv_fds(orders, LARGEST, 2)
+    if text:
+        _carry_out(ForkOrder(**json.loads(text)), descriptors[0])
+
+
+def _carry_out(order: ForkOrder, end: int) -> None:
+    os.environ.update(order.environment)
+    attempt(socket.socket(fileno=end), order.module, Path(order.scratch))
 
 
 def _die_with(parent: int) -> None:
@@ -456,7 +508,7 @@ def main(command: str, descriptor: str, *arguments: str) -> None:
         signal.signal(number, signal.SIG_IGN)
     os.set_inheritable(end.fileno(), False)
     warm_up(arguments)
-    WarmParent(end).serve()
+    WarmParent(end, arguments).serve()
     os._exit(0)  # skips the finalizers of all imported modules
 
 

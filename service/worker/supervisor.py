@@ -204,9 +204,14 @@ class Supervisor:
         """Start waiting jobs, one of each kind in turn, until no kind has a job and a free slot."""
         while free := [kind for kind in self._kinds if self._is_free(kind)]:
             with reading(self._engine) as session:  # an idle queue costs no write lock
-                waiting = queue.waiting(session, [kind.table for kind in free])
-            begun = [self._claim(kind) for kind in free if kind.table in waiting]
-            if not any(begun):
+                waiting = queue.waiting(session, list({kind.table for kind in free}))
+            has_begun = False
+            for kind in free:
+                if kind.table in waiting and self._claim(kind):
+                    has_begun = True
+                    # It may have been the last one: look before another kind claims from the table.
+                    waiting.remove(kind.table)
+            if not has_begun:
                 return
 
     def _claim(self, kind: Kind[Any]) -> bool:

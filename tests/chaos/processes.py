@@ -15,6 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,7 +28,7 @@ from service.app import common_routes
 from service.datasets import sandbox
 from service.settings import Settings
 from service.work import KINDS
-from service.worker.launch import LocalLauncher, WarmProcess
+from service.worker.launch import OUTPUT, LocalLauncher, WarmProcess
 
 TICK = 0.02  # seconds between two looks
 WARM_S = 60.0  # seconds; torch takes two of them on an idle machine
@@ -53,7 +54,7 @@ class Warm:
 
     def trainers(self) -> list[int]:
         """Return the processes that train now."""
-        return children(self.pid)
+        return attempts(self.pid)
 
     def become_api(self) -> None:
         """Have a forked child start what parses from here."""
@@ -67,6 +68,17 @@ def children(pid: int) -> list[int]:
     """Return the processes that `pid` started; one may be missing while others of them end."""
     tasks = (Path("/proc") / str(pid) / "task").iterdir()
     return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
+def attempts(pid: int) -> list[int]:
+    """Return the children of a warm parent that do a job: no spare child writes an output file."""
+    return [child for child in children(pid) if OUTPUT in _standard_output(child)]
+
+
+def _standard_output(pid: int) -> str:
+    with suppress(OSError):  # it has ended meanwhile
+        return str(Path(f"/proc/{pid}/fd/1").readlink())
+    return ""
 
 
 def _nothing() -> None:

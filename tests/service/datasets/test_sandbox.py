@@ -40,6 +40,18 @@ def test_a_table_comes_back_from_the_process(tmp_path: Path) -> None:
     assert (tmp_path / "scratch" / "table.parquet").exists()
 
 
+def test_a_rehearsal_starts_no_thread_that_the_confinement_would_not_bind() -> None:
+    script = (
+        "import os\nfrom service.datasets import parse\n"
+        "if os.fork():\n    os.wait()\n"
+        "else:\n    parse.rehearse()\n    print(len(os.listdir('/proc/self/task')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.split() == ["1"]
+
+
 def test_a_refusal_comes_back_with_its_rows(tmp_path: Path) -> None:
     with pytest.raises(Rejected) as refused:
         sandbox.run(task(tmp_path, b"x,y\n1\n"), LIMITS)

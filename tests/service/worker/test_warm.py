@@ -10,7 +10,7 @@ import pytest
 from service.worker import machine
 from service.worker.launch import LocalChild, LocalLauncher, WarmProcess
 from tests.chaos.processes import children
-from tests.service.worker import toy
+from tests.service.worker import rehearsed, toy
 from tests.service.worker.toy import Counted, ToyInput
 from tests.service.worker.workplace import until
 
@@ -113,6 +113,53 @@ def test_a_parent_ends_with_the_last_process_that_can_order_forks(tmp_path: Path
     until(parent.has_ended)
     assert child.exit_code() is None
     parent.close()
+
+
+@pytest.fixture
+def spare() -> Iterator[tuple[WarmProcess, LocalLauncher]]:
+    parent = WarmProcess([rehearsed.__name__])
+    launcher = LocalLauncher([rehearsed.__name__], parent.orders)
+    until(launcher.is_warm)
+    yield parent, launcher
+    launcher.close()
+    parent.close()
+
+
+def test_an_order_goes_to_the_spare_child_and_another_one_takes_its_place(
+    spare: tuple[WarmProcess, LocalLauncher], tmp_path: Path
+) -> None:
+    parent, launcher = spare
+    for _order in range(2):
+        until(lambda: len(children(parent.pid)) == 1)
+        waiting = set(children(parent.pid))
+        child = launcher.start(rehearsed.__name__, ENDLESS, tmp_path)
+        assert counted(child).pid in waiting
+        assert end(child) == -signal.SIGKILL
+
+
+def test_the_death_of_a_spare_child_costs_no_order(
+    spare: tuple[WarmProcess, LocalLauncher], tmp_path: Path
+) -> None:
+    parent, launcher = spare
+    (waiting,) = children(parent.pid)
+    os.kill(waiting, signal.SIGKILL)
+    until(lambda: not children(parent.pid))
+    child = launcher.start(rehearsed.__name__, ENDLESS, tmp_path)
+    assert counted(child).pid != waiting
+    end(child)
+
+
+def test_a_spare_child_takes_no_lock_and_no_pipe_of_another_attempt(
+    spare: tuple[WarmProcess, LocalLauncher], tmp_path: Path
+) -> None:
+    parent, launcher = spare
+    with machine.alive(tmp_path / "locks", "owner") as lock:
+        child = launcher.start(rehearsed.__name__, ENDLESS, tmp_path, lock)
+        counted(child)
+    assert machine.dead(tmp_path / "locks") == []
+    end(child)
+    until(lambda: len(children(parent.pid)) == 1)
+    assert machine.dead(tmp_path / "locks") == ["owner"]
 
 
 def test_a_lock_is_kept_by_the_attempt_that_was_given_it_and_by_no_other(
