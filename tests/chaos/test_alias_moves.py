@@ -11,7 +11,7 @@ from tests.serving import RunService
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.nightly)])
 def test_an_alias_is_moved_under_load_and_is_live_everywhere_within_a_second(
     kind: str, make_database: MakeDatabase, run_service: RunService, tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ from tests.warm import Parent
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.nightly)])
 def test_each_submit_makes_one_run_however_often_the_api_is_killed(
     kind: str, make_database: MakeDatabase, warm: Parent, tmp_path: Path
 ) -> None:
