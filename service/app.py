@@ -114,7 +114,7 @@ def create_app(
     own_engine = create_database(engine.url.render_as_string(hide_password=False))
     state.probes = system.probes_of(settings, own_engine, blobs)
     state.probes_engine = own_engine
-    state.watcher, state.wake, state.end_streams = watcher, wake, watcher.stop
+    state.watcher, state.end_streams = watcher, watcher.stop
     state.inference, state.serving = inference, inference.directory
     state.transfers = Transfers(settings, scratch.folder)
     app.hot = HotRoutes(inference, keys, telemetry.observe)

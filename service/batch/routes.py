@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 from fastapi import Path, Query, Request, Response
 from sqlalchemy import Engine
-from sqlalchemy.orm import Session
 
 from descent import schemas
 from descent.schemas import BatchPredictionRequest
@@ -19,7 +18,6 @@ from service.http.resources import (
     ReadSession,
     SettingsDep,
     WriteSession,
-    after_commit,
     etag_of,
     json_response,
     not_modified,
@@ -27,7 +25,7 @@ from service.http.resources import (
 from service.http.strict_route import has_etag
 from service.http.strict_route import router as strict_router
 from service.jobs import life
-from service.jobs.waiting import Wait, Wake, WakeDep, WatcherDep, when_changed
+from service.jobs.waiting import Wait, WatcherDep, when_changed
 from service.storage.database import reading
 
 BATCHES = NewestFirst(
@@ -42,17 +40,14 @@ BatchId = Annotated[schemas.BatchId, Path(description="The id of a batch predict
 @router.post(
     "", status_code=202, response_model=schemas.BatchPrediction, operation_id="submit_batch"
 )
-def submit(
-    asked: BatchPredictionRequest, session: WriteSession, settings: SettingsDep, wake: WakeDep
-) -> Response:
+def submit(asked: BatchPredictionRequest, session: WriteSession, settings: SettingsDep) -> Response:
     """Queue predictions for all rows of a dataset; they become a new dataset."""
     order = make_order(session, asked, settings.max_columns)
-    return _accepted(lifecycle.submit(session, order), session, wake)
+    return _accepted(lifecycle.submit(session, order))
 
 
-def _accepted(job: BatchPrediction, session: Session, wake: Wake, status: int = 202) -> Response:
-    """Answer with the job, and wake the supervisor once the row is committed."""
-    after_commit(session, wake)
+def _accepted(job: BatchPrediction, status: int = 202) -> Response:
+    """Answer with the job."""
     location = f"/api/v1/batch_predictions/{job.id}"
     return json_response(_body(job), status, {"Location": location})
 
@@ -120,10 +115,10 @@ def _look(engine: Engine, batch_id: str) -> tuple[dict[str, Any], int]:
     },
     operation_id="cancel_batch",
 )
-def cancel(batch_id: BatchId, session: WriteSession, wake: WakeDep) -> Response:
+def cancel(batch_id: BatchId, session: WriteSession) -> Response:
     """End a batch prediction; all its results are discarded."""
     job, is_new = life.cancel(session, BatchPrediction, batch_id)
-    return _accepted(job, session, wake, 202 if is_new else 200)
+    return _accepted(job, 202 if is_new else 200)
 
 
 @router.delete("/{batch_id}", status_code=204, operation_id="delete_batch")

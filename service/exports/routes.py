@@ -35,7 +35,6 @@ from service.http.resources import (
     json_response,
     not_modified,
 )
-from service.jobs.waiting import WakeDep
 from service.registry import versions
 from service.registry.routes import version_body
 from service.registry.serving import ModelDamaged, ServingDep, damage_named
@@ -242,7 +241,6 @@ class Destination:
     engine: EngineDep
     blobs: BlobsDep
     serving: ServingDep
-    wake: WakeDep
 
     def store(self, request: Request, name: str, found: ImportedBundle) -> Response:
         with (
@@ -254,7 +252,6 @@ class Destination:
             response = _created(session, name, row.version)
             strict_route.keep_response(request, session, response)
         self.serving.follow(name)
-        self.wake()  # a worker has to verify it
         return response
 
 

@@ -1,4 +1,4 @@
-"""The dependencies with which routes wait for a job and wake the worker of this machine."""
+"""The dependencies with which routes wait for a job."""
 
 from collections.abc import Callable
 from time import monotonic
@@ -14,8 +14,6 @@ from service.jobs.life import TERMINAL
 MAX_WAIT = 60.0  # seconds that a request may wait for a change
 
 Wait = Annotated[float, Query(ge=0, le=MAX_WAIT, description="Seconds to wait for a change.")]
-#: Wakes the worker of this machine, if it has one.
-Wake = Callable[[], None]
 #: Returns the body of a job and the number of its last event.
 Look = Callable[[str], tuple[dict[str, Any], int]]
 
@@ -25,13 +23,7 @@ def watcher(request: Request) -> Watcher:
     return found
 
 
-def wake(request: Request) -> Wake:
-    found: Wake = request.app.state.wake
-    return found
-
-
 WatcherDep = Annotated[Watcher, Depends(watcher)]
-WakeDep = Annotated[Wake, Depends(wake)]
 
 
 async def when_changed(

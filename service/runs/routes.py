@@ -30,7 +30,6 @@ from service.http.resources import (
     PageRequest,
     ReadSession,
     WriteSession,
-    after_commit,
     etag_of,
     json_response,
     not_modified,
@@ -39,7 +38,7 @@ from service.http.resources import (
 from service.http.strict_route import has_etag, not_idempotent
 from service.http.strict_route import router as strict_router
 from service.jobs import events
-from service.jobs.waiting import Wait, Wake, WakeDep, WatcherDep, when_changed
+from service.jobs.waiting import Wait, WatcherDep, when_changed
 from service.registry import versions
 from service.registry.routes import version_body
 from service.registry.serving import ServingDep, describe, follow_change
@@ -149,7 +148,7 @@ class RunLook:
 
 
 @router.post("", status_code=202, response_model=schemas.Run, operation_id="submit_run")
-def submit(config: RunConfig, session: WriteSession, wake: WakeDep) -> Response:
+def submit(config: RunConfig, session: WriteSession) -> Response:
     """Queue a run. Only `dataset` and `target` are required; `POST /runs/validate` previews it."""
     version, plan = _planned(session, config)
     submission = lifecycle.Submission(
@@ -159,7 +158,7 @@ def submit(config: RunConfig, session: WriteSession, wake: WakeDep) -> Response:
         warnings=plan.warnings,
     )
     run = lifecycle.submit(session, submission)
-    return _accepted(session, run, wake)
+    return _accepted(session, run)
 
 
 @router.post("/validate", response_model=schemas.RunPlan, operation_id="validate_run")
@@ -184,9 +183,8 @@ def _planned(session: Session, config: RunConfig) -> tuple[DatasetVersion, Plan]
     return version, plan
 
 
-def _accepted(session: Session, run: Run, wake: Wake, status: int = 202) -> Response:
-    """Answer with the run, and wake the supervisor once the row is committed."""
-    after_commit(session, wake)
+def _accepted(session: Session, run: Run, status: int = 202) -> Response:
+    """Answer with the run."""
     location = f"/api/v1/runs/{run.id}"
     return json_response(representation.run_body(session, run), status, {"Location": location})
 
@@ -252,9 +250,9 @@ def delete(run_id: str, session: WriteSession) -> Response:
     responses=REPEATED,
     operation_id="cancel_run",
 )
-def cancel(run_id: str, session: WriteSession, wake: WakeDep) -> Response:
+def cancel(run_id: str, session: WriteSession) -> Response:
     """Cancel a run; its best checkpoint is kept."""
-    return _requested(lifecycle.cancel, session, run_id, wake)
+    return _requested(lifecycle.cancel, session, run_id)
 
 
 @router.post(
@@ -264,9 +262,9 @@ def cancel(run_id: str, session: WriteSession, wake: WakeDep) -> Response:
     responses=REPEATED,
     operation_id="pause_run",
 )
-def pause(run_id: str, session: WriteSession, wake: WakeDep) -> Response:
+def pause(run_id: str, session: WriteSession) -> Response:
     """Stop a run after its current step; `resume` continues from there."""
-    return _requested(lifecycle.pause, session, run_id, wake)
+    return _requested(lifecycle.pause, session, run_id)
 
 
 @router.post(
@@ -276,26 +274,26 @@ def pause(run_id: str, session: WriteSession, wake: WakeDep) -> Response:
     responses=REPEATED,
     operation_id="resume_run",
 )
-def resume(run_id: str, session: WriteSession, wake: WakeDep) -> Response:
+def resume(run_id: str, session: WriteSession) -> Response:
     """Queue a paused run again."""
-    return _requested(lifecycle.resume, session, run_id, wake)
+    return _requested(lifecycle.resume, session, run_id)
 
 
 @router.post(
     "/{run_id}/retry", status_code=202, response_model=schemas.Run, operation_id="retry_run"
 )
-def retry(run_id: str, session: WriteSession, wake: WakeDep) -> Response:
+def retry(run_id: str, session: WriteSession) -> Response:
     """Create a run from one that failed or was cancelled; it starts from its last checkpoint."""
     old = lifecycle.get(session, run_id)
     ready_version(session, old.dataset_id, old.dataset_version)
-    return _accepted(session, lifecycle.retry(session, run_id), wake)
+    return _accepted(session, lifecycle.retry(session, run_id))
 
 
 def _requested(
-    request: Callable[[Session, str], tuple[Run, bool]], session: Session, run_id: str, wake: Wake
+    request: Callable[[Session, str], tuple[Run, bool]], session: Session, run_id: str
 ) -> Response:
     run, is_new = request(session, run_id)
-    return _accepted(session, run, wake, 202 if is_new else 200)
+    return _accepted(session, run, 202 if is_new else 200)
 
 
 # ---- follow -------------------------------------------------------------------------------------
@@ -509,7 +507,6 @@ def register_checkpoint(
     session: WriteSession,
     blobs: BlobsDep,
     serving: ServingDep,
-    wake: WakeDep,
     run_id: str,
     checkpoint_id: str,
     body: schemas.CheckpointRegister,
@@ -521,7 +518,6 @@ def register_checkpoint(
     row = lifecycle.register(session, run, checkpoint, body.model, document)
     follow_change(serving, session, body.model)
     response.headers["Location"] = f"/api/v1/models/{body.model}/versions/{row.version}"
-    after_commit(session, wake)  # a worker has to verify it
     return version_body(row, {}, None)
 
 

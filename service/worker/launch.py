@@ -384,7 +384,7 @@ class WarmParent:
         self._refill()
 
     def _refill(self) -> None:
-        """Replace spare children that have got an order. A dead one keeps its place until then."""
+        """Replace spare children that have got their order. A dead one is replaced only then."""
         for module in self._rehearsing:
             if module not in self._spares:
                 ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
