@@ -25,7 +25,7 @@ TABLE = {"Age": [22.0, None], "Port": ["S", "C"]}
 
 @pytest.fixture
 def database_url(sqlite_url: str) -> str:
-    """Return one database's URL: predicting only looks a checkpoint up, as `test_registry` does."""
+    """Return one database's URL: a prediction only looks up a checkpoint, as in `registry`."""
     return sqlite_url
 
 
