@@ -1,4 +1,4 @@
-"""The Open Inference Protocol, as its clients speak it."""
+"""The Open Inference Protocol, as its clients use it."""
 
 import json
 from math import inf, nan
