@@ -1,4 +1,4 @@
-"""How fast a table is predicted through the whole service, from its submission to its dataset.
+"""Measures the speed of a batch prediction by the whole service, from submission to dataset.
 
     .venv/bin/python benchmarks/batch_predict.py [rows]
 
@@ -31,7 +31,7 @@ FEATURES = 8
 def main() -> None:
     rows = int(sys.argv[1]) if len(sys.argv) > 1 else ROWS
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # whoever we start inherits it
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # child processes inherit it
     with (
         tempfile.TemporaryDirectory() as folder,
         running_service(Path(folder), Path(folder) / "service.log") as url,

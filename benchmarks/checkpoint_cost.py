@@ -1,10 +1,10 @@
-"""What checkpoints cost a training, in time and in bytes.
+"""Measures the cost of checkpoints during training, in time and in bytes.
 
     .venv/bin/python benchmarks/checkpoint_cost.py [seconds of one training]
 
 A network of a million parameters with Adam is trained through the whole service, with checkpoints
 at the pace that the service itself chooses, and for comparison without a service: with and without
-checkpoints in turn, so that what else the machine does falls on both.
+checkpoints in turn, so that other load on the machine affects both.
 """
 
 import os
@@ -60,7 +60,7 @@ def make_columns() -> Columns:
 
 
 def through_the_service(columns: Columns, seconds: float, folder: Path) -> float:
-    """Train until a budget ends it; return the share of the time that checkpoints took."""
+    """Train until the budget is used up; return the share of the time that checkpoints took."""
     names = list(columns)
     rows = np.column_stack([columns[name] for name in names])
     table = folder / "table.csv"
@@ -95,7 +95,7 @@ def stored(folder: Path) -> int:
 
 
 def wait_for_bytes(folder: Path, at_most: int) -> int:
-    """Give the service a few seconds to free what was deleted; return the bytes left."""
+    """Give the service a few seconds to free deleted blobs; return the bytes left."""
     deadline = time.monotonic() + 10
     while stored(folder) > at_most and time.monotonic() < deadline:
         time.sleep(0.2)

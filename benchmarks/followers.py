@@ -1,7 +1,7 @@
-"""Whether 1 000 followers of one run lose anything, and how soon after its commit each hears of it.
+"""Checks that 1 000 followers of one run get every event, and measures the delay after its commit.
 
-They read server-sent events from one API process. The rows are committed by a process of their own,
-as a worker's are. Everything stays on this machine and ends by itself.
+They read server-sent events from one API process. A separate process commits the rows, as a worker
+does. Everything stays on this machine and ends by itself.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ TARGET = 0.25  # seconds, the median
 
 @dataclass
 class Heard:
-    """What one follower heard: the number of each event, and when it came."""
+    """The events that one follower received: the number of each, and its time of arrival."""
 
     ids: list[int] = field(default_factory=list)
     at: list[float] = field(default_factory=list)
@@ -49,7 +49,7 @@ def make_run(database: str) -> str:
 
 
 def commit(database: str, run_id: str, told: Connection) -> None:
-    """Commit an event at a time, the last one being the run's end; tell when each was."""
+    """Commit one event at a time, the last one being the run's end; report the time of each."""
     engine = create_database(database)
     times = []
     for seq in range(1, EVENTS + 1):
@@ -64,7 +64,7 @@ def commit(database: str, run_id: str, told: Connection) -> None:
 
 
 async def follow(url: str, run_id: str, heard: Heard, is_up: asyncio.Event) -> None:
-    """Read the stream to its end, with as little work for each event as there may be."""
+    """Read the stream to its end, with as little work for each event as possible."""
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     lines = [
@@ -88,7 +88,7 @@ async def follow(url: str, run_id: str, heard: Heard, is_up: asyncio.Event) -> N
 
 
 async def followed(url: str, database: str, run_id: str) -> tuple[list[Heard], list[float]]:
-    """Start the followers, then the commits; return what they heard, and when commits were."""
+    """Start the followers, then the commits; return the received events and the commit times."""
     all_heard = [Heard() for _ in range(FOLLOWERS)]
     ups = [asyncio.Event() for _ in range(FOLLOWERS)]
     tasks = [
@@ -96,7 +96,7 @@ async def followed(url: str, database: str, run_id: str) -> tuple[list[Heard], l
         for heard, up in zip(all_heard, ups, strict=True)
     ]
     for up in ups:
-        await asyncio.wait_for(up.wait(), SLACK)  # each has heard of what happened before
+        await asyncio.wait_for(up.wait(), SLACK)  # each has received the earlier events
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=commit, args=(database, run_id, sender))
@@ -108,12 +108,12 @@ async def followed(url: str, database: str, run_id: str) -> tuple[list[Heard], l
 
 
 def delays(heard: Heard, times: Sequence[float]) -> list[float]:
-    """Return the delays of the events that `times` are of: those before the end's own two."""
+    """Return the delays of the events in `times`: all but the two of the end."""
     first = len(heard.at) - len(times) - TAIL
     return [at - done for at, done in zip(heard.at[first:], times, strict=False)]
 
 
-TAIL = 2  # events of the end itself: the state, and that nothing follows
+TAIL = 2  # events of the end: the state, and the end of the stream
 
 
 def main() -> None:

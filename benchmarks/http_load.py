@@ -32,7 +32,7 @@ class Connection:
         self.socket.sendall(request)
 
     def is_answered(self) -> bool:
-        """Take in what has come; return whether that is the whole answer."""
+        """Read the bytes that have arrived; return whether the answer is complete."""
         received = self.socket.recv(1 << 20)
         if not received:
             raise ConnectionError(f"the server closed the connection after {self.answer!r}")
@@ -45,7 +45,7 @@ class Connection:
 
 
 def load(host: str, port: int, connections: int, seconds: float, requests: list[bytes]) -> dict:
-    """Send requests for some seconds; return what was measured."""
+    """Send requests for some seconds; return the measurements."""
     latencies: list[float] = []
     statuses: Counter[bytes] = Counter()
     with selectors.DefaultSelector() as selector:

@@ -1,8 +1,8 @@
-"""How long `from descent import Client` takes beyond what it needs anyway, httpx and pydantic.
+"""Measures the time of `from descent import Client` beyond the imports of httpx and pydantic.
 
     python benchmarks/import_descent.py
 
-Each of the runs is a fresh interpreter that measures both, so that a slow one is slow in both.
+Each run is a fresh interpreter that measures both, so that a slow moment affects both.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""How much longer `GET /runs` takes with 100 000 runs than with 100.
+"""Compares the time of `GET /runs` with 100 000 runs and with 100.
 
     .venv/bin/python benchmarks/list_runs.py [URL of an empty PostgreSQL database]
 

@@ -1,6 +1,6 @@
-"""How soon an event of a run that trains is on the screen of who looks at it, in Chromium.
+"""Measures the time from an event of a running run until Chromium shows it on the screen.
 
-The whole service on this machine, the training included. An event is on the screen with the first
+The whole service runs on this machine, training included. An event is on the screen with the first
 frame whose newest epoch is the event's own or a later one.
 """
 
@@ -20,15 +20,15 @@ from descent import Client
 from tests.serving import running_service
 
 EVENTS = 200
-TARGET = 0.25  # seconds, of all but one in twenty
-ROWS = 2_000  # an epoch of which takes some hundredths of a second
+TARGET = 0.25  # seconds, the 95th percentile
+ROWS = 2_000  # one epoch takes some hundredths of a second
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 TRAINING: dict[str, Any] = {
     "model": {"type": "mlp", "hidden": [64, 64]},
     "epochs": 9_000,
     "early_stopping": None,
 }
-#: Looks at each frame which epoch it shows, until so many were seen: [epoch, milliseconds] of each.
+#: Records the epoch that each frame shows, until it has seen enough: [epoch, milliseconds] of each.
 SEEN = """async (wanted) => {
   const seen = new Map();
   while (seen.size < wanted) {
@@ -49,7 +49,7 @@ def table(folder: Path) -> Path:
 
 
 def committed(url: str, run_id: str) -> list[tuple[int, float]]:
-    """Return the newest epoch of each event, and when it was written, just before its commit."""
+    """Return the newest epoch of each event, and the time just before its commit."""
     found: list[tuple[int, float]] = []
     query: dict[str, Any] = {"limit": 200, "after": 0}
     while True:

@@ -1,6 +1,6 @@
-"""How soon a run with a million points of its curves is on the screen, and how smoothly it moves.
+"""Measures the time until a curve of a million points is drawn, and the frame time while it pans.
 
-Makes such a run in an empty database, serves it, and opens it in the Chromium that is installed.
+Creates such a run in an empty database, serves it, and opens it in the installed Chromium.
 """
 
 import os
@@ -26,7 +26,7 @@ OPENINGS = 5
 OPEN_TARGET = 1.0  # seconds
 FRAME_TARGET = 1000 / 30  # milliseconds
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
-#: Pans a plot that is zoomed in by wheel events, one a frame; returns milliseconds per frame.
+#: Pans a zoomed plot by wheel events, one a frame; returns milliseconds per frame.
 PAN = """async () => {
   const plot = document.querySelector('.plot');
   plot.focus();
@@ -47,7 +47,7 @@ PAN = """async () => {
 
 
 def make_run(folder: Path) -> str:
-    """Store a run that has ended, with its rows as a worker stores them."""
+    """Store a finished run, with its rows as a worker stores them."""
     engine = create_database(f"sqlite:///{folder / 'descent.sqlite3'}")
     migrate(engine)
     with writing(engine) as session:
@@ -81,7 +81,7 @@ def rows(first: int) -> list[dict[str, Any]]:
 def opened(browser: Browser, url: str, run_id: str) -> tuple[Page, float]:
     """Return a page that shows the run's curve, and the seconds from a click until it is drawn.
 
-    Each page is a new one, because a browser that has the curve asks only whether it changed.
+    Each page is new, because a browser with the curve in its cache only revalidates it.
     """
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.goto(f"{url}/#/datasets")

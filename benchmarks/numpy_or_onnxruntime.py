@@ -1,10 +1,10 @@
-"""What computes a net faster, NumPy or onnxruntime, by its size and the number of rows.
+"""Compares NumPy and onnxruntime on nets, by the size of the net and the number of rows.
 
     .venv/bin/python benchmarks/numpy_or_onnxruntime.py
 
-Both get the same encoded rows, in turn, in one thread each as the service has them. Beside them
-stands the whole prediction of rows that are parsed already, with either; the service takes
-onnxruntime where that is worth it (`models/nets/stack.py`).
+Both get the same encoded rows, in turn, in one thread each as in the service. The output also shows
+the time of a whole prediction of parsed rows with either; the service uses onnxruntime where it is
+faster (`models/nets/stack.py`).
 """
 
 import os
@@ -34,7 +34,7 @@ SECONDS = 0.1  # of each round
 
 
 def best(works: Sequence[Callable[[], object]]) -> list[float]:
-    """Return the seconds that each takes, at best, measured in turn."""
+    """Return the least seconds of each, measured in turn."""
     found = [float("inf")] * len(works)
     for _ in range(ROUNDS):
         for place, work in enumerate(works):

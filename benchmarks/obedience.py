@@ -1,8 +1,8 @@
-"""How soon a run that trains obeys: cancelled, or handed on by a worker that is told to stop.
+"""Measures the time until a running run is cancelled, or handed over by a worker that stops.
 
     .venv/bin/python benchmarks/obedience.py
 
-A linear model on the 13 scores; an API and its workers of our own, with SQLite.
+A linear model on the 13 scores; the benchmark starts the API and its workers, with SQLite.
 """
 
 import contextlib
@@ -24,8 +24,8 @@ from tests.serving import ROOT, running_service
 
 TIMES = 10
 CANCEL_S = 1.0  # until a run is cancelled
-END_S = 10.0  # until a worker that is told to stop has ended
-TAKE_OVER_S = 2.0  # after that, until another trains its run
+END_S = 10.0  # until a worker has ended after SIGTERM
+TAKE_OVER_S = 2.0  # after that, until another worker trains its run
 PATIENCE_S = 60.0
 LONG: dict[str, Any] = {
     "model": {"type": "linear"},
@@ -85,7 +85,7 @@ def _hand_on(run: Run, owner: subprocess.Popen[bytes]) -> tuple[float, float]:
 
 
 def _training(client: Client, dataset: str) -> Run:
-    """Return a run that trains."""
+    """Return a running run."""
     run = client.submit(dataset, "Final", **LONG)
     until(lambda: run.refresh().info.progress is not None and run.state == "running")
     return run

@@ -1,11 +1,10 @@
-"""Whether the memory of the service grows with the models that pass through its cache.
+"""Checks that the memory of the service does not grow with the models that pass through its cache.
 
     .venv/bin/python benchmarks/predict_memory.py [loads]
 
-A hundred nets of many sizes are asked in turn, forty rows each so that the widest of them are
-computed by onnxruntime, through a cache that keeps twenty: each request loads one and drops
-another. What counts is the resident memory of the process once a fifth of the loads are done, and
-at the end.
+A hundred nets of many sizes predict in turn, forty rows each so that onnxruntime computes the
+widest of them, through a cache that keeps twenty: each request loads one and drops another. The
+benchmark compares the resident memory of the process after a fifth of the loads and at the end.
 """
 
 import http.client
@@ -24,8 +23,8 @@ from tests.serving import start_service, url_of
 
 LOADS = 10_000
 ROWS = 40
-MODELS = 100  # asked in turn
-KEPT = 20  # of them in memory
+MODELS = 100  # that predict in turn
+KEPT = 20  # of them in the cache
 PARTS = 5  # of the loads, after each of which the memory is read; the first is the warm-up
 TARGET = 5.0  # percent
 

@@ -1,11 +1,11 @@
-"""How many predictions of one row a process answers, beside a FastAPI that answers a constant.
+"""Compares the rate of predictions of one row with a FastAPI app that answers a constant.
 
     .venv/bin/python benchmarks/predict_one_row.py [seconds of each measurement]
 
 The net is 8-64-64-1. The yardstick parses the same body as JSON and
 answers a constant, under the same HTTP server with the same settings; it logs nothing, counts
-nothing and asks for no key, all of which the service does. Both are measured in turn, five times;
-what counts are the ratios of the pairs, since a shared machine changes its mind within seconds.
+nothing and checks no key, all of which the service does. Both are measured in turn, five times;
+the result is the ratio of each pair, since the speed of a shared machine changes within seconds.
 """
 
 import csv
@@ -37,8 +37,8 @@ ALTERNATIONS = 5
 SECONDS = 3.0
 CONNECTIONS = (1, 16)
 ROWS = 10_000
-MODELS = 100  # asked in turn
-KEPT = 20  # of them in memory
+MODELS = 100  # that predict in turn
+KEPT = 20  # of them in the cache
 PATH = "/api/v1/models/bench/predict"
 ARROW = "application/vnd.apache.arrow.file"
 
@@ -114,7 +114,7 @@ def request(
 
 
 def load(port: int, connections: int, seconds: float, *requests: bytes) -> dict[str, Any]:
-    """Measure in a process of its own, so that the client's work is not this one's."""
+    """Measure in a separate process, so that the client's work does not slow this one down."""
     done = subprocess.run(
         [sys.executable, str(LOAD), "127.0.0.1", str(port), str(connections), str(seconds)],
         input=b"".join(b"%08x%s" % (len(each), each) for each in requests),

@@ -1,4 +1,4 @@
-"""How soon a run trains again after its worker was killed with `kill -9`.
+"""Measures the time until a run trains again after `kill -9` of its worker.
 
     .venv/bin/python benchmarks/recovery.py
 
@@ -87,7 +87,7 @@ def _kill(folder: Path, url: str) -> tuple[float, float, float]:
 
 
 def _times(engine: Engine, killed: datetime) -> dict[str, list[float]]:
-    """Return the seconds from the kill to each event that it led to, by the event's name."""
+    """Return the seconds from the kill to each event that it caused, by the event's name."""
     found = defaultdict[str, list[float]](list)
     with reading(engine) as session:
         for event in session.scalars(select(Event).where(Event.at > killed).order_by(Event.seq)):

@@ -1,4 +1,4 @@
-"""Models of 8-64-64-1 in a fresh data folder, as training would have left them: none is trained."""
+"""Untrained models of 8-64-64-1 in a fresh data folder, stored as training stores them."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ TRAINING_ROWS = 1000
 
 @contextmanager
 def database(data_dir: Path) -> Iterator[Engine]:
-    """Make the database that the service finds in this folder."""
+    """Create the database of a service in this folder."""
     data_dir.mkdir(parents=True, exist_ok=True)
     engine = create_database(f"sqlite:///{data_dir}/descent.sqlite3")
     migrate(engine)
@@ -31,7 +31,7 @@ def database(data_dir: Path) -> Iterator[Engine]:
 
 
 def publish(engine: Engine, data_dir: Path, names: Sequence[str]) -> list[str]:
-    """Publish a net of its own under each name; return the SHA-256 of their checkpoints."""
+    """Publish a different net under each name; return the SHA-256 of their checkpoints."""
     blobs = LocalBlobs(data_dir / "blobs")
     found = []
     for number, name in enumerate(names):

@@ -1,4 +1,4 @@
-"""How long a small run takes from its submission until its client knows that it has succeeded.
+"""Measures the time from the submission of a small run until its client sees `succeeded`.
 
     .venv/bin/python benchmarks/submit_to_succeeded.py [address of a service]
 
@@ -53,7 +53,7 @@ def measure(url: str) -> None:
 
 
 def one(client: Client, dataset: str) -> dict[str, float]:
-    """Return the whole time as the client sees it, and the parts that the service reports."""
+    """Return the total time that the client measures, and the parts that the service reports."""
     began = time.perf_counter()
     run = client.submit(dataset, "Final", **CONFIG).wait(60)
     whole = time.perf_counter() - began

@@ -1,10 +1,10 @@
-"""How soon an uploaded table is ready, alone and while two hostile files are parsed.
+"""Measures the time until an uploaded table is ready, alone and beside two hostile files.
 
     .venv/bin/python benchmarks/upload_ready.py [addresses of services]
 
-A small table is 13 rows of two columns, each time other ones. A hostile file has 10 000 columns and
-20 rows, 0.46 MB. Without an address it starts a service of its own; with several it measures them
-in turns, so that what else the machine does falls on all of them.
+A small table is 13 rows of two columns, with new values each time. A hostile file has 10 000
+columns and 20 rows, 0.46 MB. Without an address it starts a service of its own; with several it
+measures them in turns, so that other load on the machine affects all of them.
 """
 
 import os
@@ -23,7 +23,7 @@ UPLOADS = 25
 WARM_UP = 3
 WIDE_COLUMNS, WIDE_ROWS = 10_000, 20
 BESIDE = 5  # small tables that are uploaded while the hostile ones are parsed
-PATIENCE_S = 20  # seconds after which a small table is given up
+PATIENCE_S = 20  # seconds to wait for a small table
 TARGET_S, TARGET_BESIDE_S = 0.08, 2.0
 
 

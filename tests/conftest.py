@@ -28,7 +28,7 @@ TEMPLATE = "template_descent"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the slow files first: else one process ends with a long one while others have nothing."""
+    """Run the slow files first, so that no process runs a long one while the others are idle."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
@@ -47,13 +47,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _logs() -> None:
-    """Log as the service does: the library's own default draws tracebacks, which takes seconds."""
+    """Log as the service does: structlog's default formats tracebacks, which takes seconds."""
     logs.configure("warning")
 
 
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return an SQLite file with the newest schema, to be copied."""
+    """Return an SQLite file with the newest schema, as a template."""
     path = tmp_path_factory.mktemp("sqlite") / "template.sqlite3"
     engine = create_database(f"sqlite:///{path}")
     migrate(engine)
@@ -66,7 +66,7 @@ def postgres_url() -> Iterator[str]:
     """Start PostgreSQL once; its template database has the newest schema."""
     with own_server() as server:
         url = server.url
-        # No test cuts the power.
+        # No test cuts the power, so no sync is needed.
         execute(url, "ALTER SYSTEM SET fsync = off")
         execute(url, "SELECT pg_reload_conf()")
         execute(url, f"CREATE DATABASE {TEMPLATE}")
@@ -88,7 +88,7 @@ MakeDatabase = Callable[[str, Path], AbstractContextManager[str]]
 
 @pytest.fixture(scope="session")
 def make_database(request: pytest.FixtureRequest, sqlite_template: Path) -> MakeDatabase:
-    """Return a function that gives, for a kind and a folder, the URL of a fresh database."""
+    """Return a function from a kind and a folder to the URL of a fresh database."""
 
     @contextlib.contextmanager
     def make(kind: str, folder: Path) -> Iterator[str]:
@@ -155,7 +155,7 @@ MakePlace = Callable[[str, Path], Place]
 
 @pytest.fixture(scope="session")
 def make_place(request: pytest.FixtureRequest) -> MakePlace:
-    """Return a function that gives, for a kind and a data folder, an empty place for blobs."""
+    """Return a function from a kind and a data folder to an empty place for blobs."""
 
     def make(kind: str, folder: Path) -> Place:
         if kind == "local":
@@ -174,13 +174,13 @@ def place(request: pytest.FixtureRequest, make_place: MakePlace, tmp_path: Path)
 
 @pytest.fixture
 def blobs(tmp_path: Path) -> LocalBlobs:
-    """Return the store that `client`'s service uses too."""
+    """Return the store of the service of `client`."""
     return LocalBlobs(tmp_path / "data" / "blobs")
 
 
 @pytest.fixture
 def client(settings: Settings, serve: Serve) -> httpx.Client:
-    """Return a client of the API in a real server, whose worker parses and does nothing else."""
+    """Return a client of the API in a real server, whose worker only parses uploads."""
     return serve(settings)
 
 
@@ -199,7 +199,7 @@ def serve(engines: Engines) -> Iterator[Serve]:
 
 @pytest.fixture(scope="session")
 def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parent]:
-    """Start the process that services and workers are forked from."""
+    """Start the parent process from which services and workers fork."""
     parent = Parent(os.environ, tmp_path_factory.mktemp("warm") / "log")
     yield parent
     parent.end()
@@ -207,7 +207,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parent]:
 
 @pytest.fixture(scope="session")
 def failpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder that `breakable` looks into at its failpoints."""
+    """Return the folder that `breakable` reads at its failpoints."""
     return tmp_path_factory.mktemp("failpoints")
 
 
@@ -222,7 +222,7 @@ def breakable(failpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture(scope="session")
 def run_service(warm: Parent) -> RunService:
-    """Return a function that runs the whole service in a folder and gives its URL."""
+    """Return a function that runs the whole service in a folder and yields its URL."""
     return partial(forked_service, warm)
 
 

@@ -16,7 +16,7 @@ def read() -> Any:
 
 
 def executed(folder: Path) -> Any:
-    """Return the notebook with the outputs that it has now, run from top to bottom in a folder."""
+    """Run the notebook from top to bottom in a folder; return it with the new outputs."""
     book = read()
     resources = {"metadata": {"path": str(folder)}}
     NotebookClient(book, timeout=CELL_S, resources=resources, record_timing=False).execute()
@@ -24,7 +24,7 @@ def executed(folder: Path) -> Any:
 
 
 def printed(book: Any) -> list[str]:
-    """Return what each cell printed."""
+    """Return the printed text of each cell."""
     return [
         "".join(output.text for output in cell.outputs if output.output_type == "stream")
         for cell in book.cells
@@ -33,7 +33,7 @@ def printed(book: Any) -> list[str]:
 
 
 def pictures(book: Any) -> list[str]:
-    """Return every picture, as the text that the file holds."""
+    """Return every picture, as the text in the file."""
     return [
         output.data["image/png"]
         for cell in book.cells
@@ -45,5 +45,5 @@ def pictures(book: Any) -> list[str]:
 
 if __name__ == "__main__":
     book = executed(COURSE.parent)
-    book.metadata.language_info = {"name": "python"}  # not the version of whoever ran it
+    book.metadata.language_info = {"name": "python"}  # not the Python version of the machine
     nbformat.write(book, COURSE)

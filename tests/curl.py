@@ -1,4 +1,4 @@
-"""Does what the documents ask of curl, for machines that have no curl 7.82 or newer."""
+"""A replacement for curl in the documents, for machines without curl 7.82 or newer."""
 
 import argparse
 import re
@@ -14,7 +14,7 @@ JSON_SINCE = (7, 82)  # the version of curl that brought --json
 
 
 def is_here() -> bool:
-    """Whether the machine has a curl that can do all that the documents ask."""
+    """Whether the machine has a curl with all options that the documents use."""
     program = shutil.which("curl")
     if program is None:
         return False

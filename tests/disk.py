@@ -1,4 +1,4 @@
-"""A disk so small that a test can fill it."""
+"""A small disk that a test can fill."""
 
 import contextlib
 import subprocess
@@ -12,7 +12,7 @@ MOUNT, UNMOUNT = "/bin/mount", "/bin/umount"
 
 @contextlib.contextmanager
 def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """Give the folder of a small disk; skip the test where none can be mounted."""
+    """Give the folder of a small disk; skip the test if the machine cannot mount one."""
     folder.mkdir()
     mount = [MOUNT, "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     done = subprocess.run(mount, capture_output=True, text=True, check=False)
@@ -25,7 +25,7 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
 
 
 def fill(disk: Path) -> Path:
-    """Leave not a byte free, as often as it is called; return the file to remove."""
+    """Fill the disk to the last byte, at every call; return the file to remove."""
     ballast = disk / "ballast"
     with contextlib.suppress(OSError), ballast.open("ab", buffering=0) as file:
         while True:

@@ -1,6 +1,6 @@
-"""Reads the documents as a user does who tries everything: block by block, in their order.
+"""Runs the documents as a user who tries everything: block by block, in their order.
 
-What a block is, its language says: `sh` is run, `console` is run and compared with what follows
+The language of a block decides: `sh` is run, `console` is run and compared with the lines after
 each `$ `, `python` is run with the names of the page's earlier blocks. A `text` or `json` right
 after a block that was run is its output; `…` there stands for anything. Other `json` is part of a
 run's configuration.
@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
 ADDRESS = "http://127.0.0.1:8000"
 FENCE = re.compile(r"^(`{3,})(\w*)\n(.*?)^\1\n", re.MULTILINE | re.DOTALL)
-#: a command that goes on until it is stopped; `make serve` is `descent serve`, see the Makefile
+#: a command that runs until a signal stops it; `make serve` is `descent serve`, see the Makefile
 SERVER = re.compile(r"(?:\w+=\S+ )*(?:make serve|descent serve|descent worker)\b")
 HERE_TEXT = re.compile(r"<<'(\w+)'")
 ID = re.compile(r"\b([a-z]+)_[0-9a-z]{26}\b")
@@ -48,7 +48,7 @@ class Block:
     line: int
     language: str
     text: str
-    #: the language of the block that stands right before it, if one does
+    #: the language of the block directly before it, if there is one
     follows: str
 
     @property
@@ -88,7 +88,7 @@ def commands(text: str) -> list[str]:
 
 
 def is_whole(lines: list[str]) -> bool:
-    """Whether these lines are a command: none goes on after a backslash, a quote or a `<<`."""
+    """Whether these lines are a whole command: no backslash, quote or `<<` continues them."""
     if here := HERE_TEXT.search(lines[0]):
         return lines[-1] == here[1]
     try:
@@ -99,7 +99,7 @@ def is_whole(lines: list[str]) -> bool:
 
 
 def dialogue(text: str) -> Iterator[tuple[str, str]]:
-    """Yield each command of a `console` block with the output that follows it."""
+    """Yield each command of a `console` block with its output."""
     for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
         lines = part.splitlines()
         length = next(n for n in range(1, len(lines) + 1) if is_whole(lines[:n]))
@@ -107,13 +107,13 @@ def dialogue(text: str) -> Iterator[tuple[str, str]]:
 
 
 def pattern(text: str) -> re.Pattern[str]:
-    """Return what matches a text in which `…` stands for anything."""
+    """Return a pattern for a text in which `…` matches any text."""
     lines = [re.escape(line.rstrip()).replace("…", ".*?") for line in text.strip().splitlines()]
     return re.compile(r"\s*" + r"[ ]*\n".join(lines) + r"\s*", re.DOTALL)
 
 
 def fits(expected: Any, found: Any) -> bool:
-    """Whether an answer has all that a document shows of it."""
+    """Whether an answer contains everything that a document shows of it."""
     match expected:
         case dict():
             return isinstance(found, dict) and all(
@@ -133,10 +133,10 @@ def fits(expected: Any, found: Any) -> bool:
 
 
 class Reader:
-    """Does what a page says, in a folder of its own, with what a user of it has."""
+    """Follows a page in a separate folder, with the same programs as a user."""
 
     def __init__(self, folder: Path, texts: dict[str, str], *, with_curl: bool = True) -> None:
-        """Take `texts`: what a page says → what it is called on this machine."""
+        """Take `texts`: text of a page → the equivalent on this machine."""
         self._folder = folder / "work"
         self._tools = folder / "tools"
         self._state = folder / "exported"
@@ -176,7 +176,7 @@ class Reader:
     # ---- blocks ----------------------------------------------------------------------------------
 
     def read(self, found: list[Block]) -> None:
-        """Do what the blocks say, in order, and compare what comes out with what they say."""
+        """Run the blocks in order, and compare their output with the documented output."""
         output = ""
         for block in found:
             if block.language == "sh":
@@ -199,7 +199,7 @@ class Reader:
         assert wanted.fullmatch(found), f"{block} says\n{expected}\nbut it is\n{found}"
 
     def python(self, block: Block) -> str:
-        """Run a block of Python with the names of the earlier ones; return what it prints."""
+        """Run a block of Python with the names of the earlier ones; return its output."""
         output = io.StringIO()
         with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output):
             patch.chdir(self._folder)
@@ -211,13 +211,13 @@ class Reader:
     # ---- commands --------------------------------------------------------------------------------
 
     def command(self, text: str, *, merged: bool = False) -> str:
-        """Run a command of the shell; return what it says, with `merged` on stderr too."""
+        """Run a command of the shell; return its output, with `merged` stderr too."""
         text = self._real(text)
         if SERVER.match(text):
             self._start(text)
             return ""
-        # What the page exports holds for its later commands; the address may be another one then.
-        # A service that starts reads them meanwhile, so they are replaced as a whole.
+        # Exported variables hold for the page's later commands; the address may change.
+        # A starting service reads them at the same time, so they are replaced as a whole.
         keep = 'export -p > "$0.new"\nmv "$0.new" "$0"'
         script = f'test ! -f "$0" || . "$0"\n{text}\nunset DESCENT_URL\n{keep}'
         try:
@@ -239,9 +239,9 @@ class Reader:
         return done.stdout
 
     def _start(self, text: str) -> None:
-        """Start what goes on until it is stopped; wait until it listens, if it does.
+        """Start a command that runs until a signal stops it; wait until a service listens.
 
-        A service takes the place of an earlier one, which has the same data folder.
+        A service replaces an earlier one, which has the same data folder.
         """
         if "descent serve" in text:
             self._stop()
@@ -265,18 +265,18 @@ class Reader:
             self._texts[ADDRESS] = json.loads(line)["url"]
 
     def _log(self) -> str:
-        """Return the end of what the services that the page started have logged."""
+        """Return the end of the logs of the services that the page started."""
         log = self._folder / "service.log"
         return log.read_text()[-4000:] if log.exists() else ""
 
     def _real(self, text: str) -> str:
-        """Put into a text what this reader has where it has placeholders."""
+        """Replace the placeholders in a text by the values of this reader."""
         for name, value in {**self._texts, **self._known}.items():
             text = text.replace(name, value)
         return text.replace('If-Match: "…"', f"If-Match: {self._etag}")
 
     def _learn(self, output: str) -> None:
-        """Keep the ids, the secret and the ETag that were shown last, to fill them in later."""
+        """Keep the ids, the secret and the ETag of the last output, to fill them in later."""
         for match in reversed(list(ID.finditer(output))):
             self._known[f"{match[1]}_…"] = match[0]
         for secret in SECRET.findall(output):

@@ -1,4 +1,4 @@
-"""Engines of tests, which are used again: each compiles a statement once, and tests run few."""
+"""Shared engines of tests: an engine caches compiled statements, and a test runs few."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -12,14 +12,14 @@ from service.storage.database import create_database
 
 
 class Engines:
-    """Engines of the service, each of which goes on to another database when it is free."""
+    """Engines of the service; a free engine is connected to another database."""
 
     def __init__(self) -> None:
         self._free: dict[str, list[Engine]] = defaultdict(list)
 
     @contextmanager
     def of(self, url: str) -> Iterator[Engine]:
-        """Give an engine that nobody else uses; at the end its connections are closed."""
+        """Give an engine for exclusive use; close its connections at the end."""
         wanted = make_url(url)
         free = self._free[wanted.get_backend_name()]
         engine = free.pop() if free else _mobile(create_database(url))
@@ -34,7 +34,7 @@ class Engines:
 
 @contextmanager
 def statements_of(engine: Engine) -> Iterator[list[tuple[str, Any]]]:
-    """Give the list of what an engine carries out meanwhile: SQL and its values."""
+    """Record the statements that an engine executes meanwhile: SQL and its values."""
     found: list[tuple[str, Any]] = []
 
     def note(_connection: object, _cursor: object, text: str, values: Any, *_: object) -> None:
@@ -48,7 +48,7 @@ def statements_of(engine: Engine) -> Iterator[list[tuple[str, Any]]]:
 
 
 def _mobile(engine: Engine) -> Engine:
-    """Have an engine connect to what its URL is by then."""
+    """Let an engine connect to its current URL."""
 
     @event.listens_for(engine, "do_connect")
     def connect(

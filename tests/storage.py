@@ -40,7 +40,7 @@ def running_s3() -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a test's blobs are: `url` is what DESCENT_BLOB_URL says."""
+    """The place of a test's blobs: `url` is the value of DESCENT_BLOB_URL."""
 
     url: str
 
@@ -48,7 +48,7 @@ class Place:
         return open_store(Settings(blob_url=self.url))
 
     def names(self) -> set[str]:
-        """Return the digests of what is stored."""
+        """Return the digests of the stored blobs."""
         if folder := self._folder():
             return {path.name for path in folder.glob("sha256/*/*")}
         pages = obstore.list(self._bucket(), "sha256")
@@ -60,7 +60,7 @@ class Place:
         return bytes(obstore.get(self._bucket(), f"sha256/{sha256}").bytes())
 
     def write(self, sha256: str, content: bytes) -> None:
-        """Put any bytes at the place of a blob, as a failing disk does."""
+        """Replace the bytes of a blob, as a failing disk does."""
         if folder := self._folder():
             (folder / "sha256" / sha256[:2] / sha256).write_bytes(content)
         else:

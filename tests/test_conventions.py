@@ -18,7 +18,7 @@ MAX_FILE = 600  # lines
 MAX_FUNCTION = 60  # lines
 #: functions that may be longer, with the reason
 LONG = {"models.training.loop.train": "the training loop is on one page"}
-#: the modules that the parents of processes that compute have imported
+#: the modules that the warm parents have imported
 PRELOADED = ", ".join((*(kind.module for kind in KINDS), *sandbox.WARM))
 #: package → the modules that may import it
 RESERVED = {

@@ -1,4 +1,4 @@
-"""The course's notebook runs, in a minute, and shows what is committed with it."""
+"""The course's notebook runs in a minute, and gives its committed outputs."""
 
 import re
 import tempfile
@@ -12,7 +12,7 @@ from tests import course
 pytestmark = pytest.mark.slow
 
 LONGEST_S = 60.0
-LARGEST = 600_000  # bytes: who clones the project takes the pictures along
+LARGEST = 600_000  # bytes: each clone of the project contains the pictures
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 
@@ -34,7 +34,7 @@ def test_the_course_runs_and_shows_what_is_committed_with_it(
     assert time.monotonic() - began <= LONGEST_S
     committed = course.read()
     assert words(course.printed(now)) == words(course.printed(committed))
-    # Another processor may round another way, and put another flower on the other side.
+    # Another processor may round differently and change the class of a flower.
     found, known = numbers(course.printed(now)), numbers(course.printed(committed))
     assert found == pytest.approx(known, rel=0.05, abs=0.01)
     assert len(course.pictures(now)) == len(course.pictures(committed)) == 11

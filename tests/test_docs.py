@@ -1,4 +1,4 @@
-"""The documents say what the code does: settings, states, error codes, calls, pinned versions."""
+"""The documents agree with the code: settings, states, error codes, calls, pinned versions."""
 
 import configparser
 import contextlib
@@ -33,7 +33,7 @@ PRODUCTION = "docs/production.md"
 
 
 def settings_table() -> str:
-    """Return the table that the README must hold."""
+    """Return the table that the README must contain."""
     lines = ["| Variable | Default | Meaning |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
         default = "" if field.default in (None, "", ()) else f"`{field.default}`"
@@ -54,7 +54,7 @@ def test_the_readme_draws_every_transition_of_a_run() -> None:
 
 
 def allowed(name: str) -> str:
-    """Return in words which values a setting may have."""
+    """Return the allowed values of a setting in words."""
     limits = {type(limit).__name__: limit for limit in Settings.model_fields[name].metadata}
     low, high = getattr(limits.get("Ge"), "ge", None), getattr(limits.get("Le"), "le", None)
     pattern = getattr(limits.get("_PydanticGeneralMetadata"), "pattern", "")
@@ -66,7 +66,7 @@ def allowed(name: str) -> str:
 
 
 def setting_row(name: str) -> str:
-    """Return the line that the page of settings must have for one of them."""
+    """Return the line that the page of settings must contain for one of them."""
     field = Settings.model_fields[name]
     default = "" if field.default in (None, "", ()) else f"`{field.default}`"
     return f"| `DESCENT_{name.upper()}` | {default} | {allowed(name)} | {field.description} |"
@@ -133,7 +133,7 @@ def test_each_fault_of_the_readme_names_a_test() -> None:
 
 
 def check_ini(text: str) -> None:
-    """Check that systemd can read it and that it starts the service with settings that exist."""
+    """Check that systemd can read it and that it starts the service with existing settings."""
     unit = configparser.ConfigParser(strict=False)
     unit.read_string(text)
     assert unit["Service"]["ExecStart"].endswith("/descent serve")
@@ -141,7 +141,7 @@ def check_ini(text: str) -> None:
 
 
 def check_yaml(text: str) -> None:
-    """Check that Prometheus can read it and that the metrics in it are ours."""
+    """Check that Prometheus can read it and that its metrics exist."""
     yaml.safe_load(text)
     sources = "".join(path.read_text() for path in (ROOT / "service").rglob("*.py"))
     metrics = set(re.findall(r"\bdescent_[a-z_]+", text))
@@ -150,7 +150,7 @@ def check_yaml(text: str) -> None:
 
 
 def check_nginx(text: str) -> None:
-    """Check that every line ends as nginx wants it, and that the braces fit."""
+    """Check that every line ends as nginx requires, and that the braces match."""
     assert text.count("{") == text.count("}")
     assert [line for line in text.splitlines() if not line.endswith(("{", "}", ";"))] == []
 
@@ -176,11 +176,11 @@ def check_mermaid(text: str) -> None:
 
 
 def check_config(text: str) -> None:
-    """Check that a run may say this."""
+    """Check that it is a valid part of a run's configuration."""
     RunConfig.model_validate({"dataset": "ds_1", "target": "a target"} | json.loads(text))
 
 
-#: what is done with a block that is neither run nor the output of one that is
+#: the checks of blocks that are neither run nor the output of another block
 CHECKS: dict[str, Callable[[str], None]] = {
     "ini": check_ini,
     "json": check_config,
@@ -225,7 +225,7 @@ def test_no_block_is_left_untested(block: Block) -> None:
 def several_machines(
     s3_url: str, make_database: MakeDatabase, tmp_path: Path
 ) -> Iterator[dict[str, str]]:
-    """Return what stands here for the database and the storage of the page about production."""
+    """Return replacements for the database and the storage of the page about production."""
     with make_database("postgresql", tmp_path) as url:
         engine = create_database(url)
         with engine.begin() as connection:  # as it is before `descent migrate`
@@ -319,7 +319,7 @@ def normal(name: str) -> str:
 
 
 def needed(name: str, extras: frozenset[str], found: set[str]) -> set[str]:
-    """Add to `found` what an installed distribution needs; what is not installed is left out."""
+    """Add to `found` the requirements of an installed distribution; skip uninstalled ones."""
     for text in metadata.requires(name) or []:
         requirement = re.match(r"([\w.-]+)(?:\[([\w,.-]+)\])?", text)
         extra = re.search(r"extra == ['\"]([\w.-]+)['\"]", text)

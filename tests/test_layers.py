@@ -1,4 +1,4 @@
-"""The rooms of the program, from the top down: each imports what stands below it, and no other."""
+"""The rooms of the program, from the top down: each imports only rooms below it."""
 
 import ast
 from collections.abc import Iterator
@@ -6,8 +6,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-#: Rooms on one line stand beside each other and do not import each other. What stands directly in
-#: a package, such as `service.app`, is its top where the package is listed without a star.
+#: Rooms on one line do not import each other. Modules directly in a package, such as `service.app`,
+#: are the top of the package in the line that lists it without a star.
 ROOMS = """
 service
 service.worker

@@ -1,4 +1,4 @@
-"""The whole path, as a newcomer walks it: a table, a run, its curve, a model, a prediction."""
+"""The whole path of a new user: a table, a run, its curve, a model, a prediction."""
 
 import os
 import signal

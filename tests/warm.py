@@ -89,7 +89,7 @@ class Parent:
                 os.killpg(pid, SIGKILL)  # and all that it has forked
 
     def trainers(self) -> list[int]:
-        """Return the processes that train now, for whichever worker."""
+        """Return the training processes of all workers."""
         return attempts(self._trainers_parent)
 
     def status_of(self, pid: int) -> int | None:

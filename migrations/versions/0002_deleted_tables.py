@@ -1,4 +1,4 @@
-"""Let the versions of a deleted dataset refer to no table.
+"""Set the table of the versions of deleted datasets to null.
 
 Revision ID: 0002
 Revises: 0001
@@ -14,7 +14,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Forget the tables of deleted datasets: the collector asks the column alone by now."""
+    """Make the column nullable, and null for deleted datasets: the collector reads only it now."""
     with op.batch_alter_table("dataset_versions") as table:
         table.alter_column("table_sha256", existing_type=sa.String(64), nullable=True)
     op.execute(

@@ -1,4 +1,4 @@
-"""Give every list an index in its order, so that a page costs the same however long the list is.
+"""Add an index in the order of every list, so that the cost of a page is independent of the length.
 
 Revision ID: 0003
 Revises: 0002
@@ -26,7 +26,7 @@ ADDED = {
     "ix_models_newest": ("models", ["created_at", "name"]),
     "ix_aliases_newest": ("aliases", ["model_name", "created_at", "alias"]),
 }
-#: each is the beginning of an index above
+#: each is a prefix of an index above
 REPLACED = {
     "ix_runs_dataset_id": ("runs", ["dataset_id"]),
     "ix_runs_model_name": ("runs", ["model_name"]),

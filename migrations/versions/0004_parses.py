@@ -17,7 +17,7 @@ LEASE = ("attempt", "lease_expires", "boot_id")
 
 
 def upgrade() -> None:
-    """Make the table of parses, and queue one for each dataset that was being parsed."""
+    """Create the table of parses, and queue one for each dataset that was being parsed."""
     parses = op.create_table(
         "parses",
         sa.Column("dataset_id", sa.String(40), nullable=False),
@@ -79,7 +79,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Give each dataset that is being parsed a lease that has run out: its next parser takes it."""
+    """Give each dataset that is being parsed an expired lease, so that the next parser takes it."""
     op.add_column("datasets", sa.Column("attempt", NUMBER, nullable=False, server_default="0"))
     op.add_column("datasets", sa.Column("lease_expires", sa.Float(53), nullable=True))
     op.add_column("datasets", sa.Column("boot_id", sa.String(40), nullable=True))

@@ -127,14 +127,14 @@ class Preparation:
             self.serving.warm(target.sha256)
 
     async def when_proved(self, model: str, numbers: set[int]) -> None:
-        """Wait a few seconds for unfinished proofs, which a newly trained model has."""
+        """Wait a few seconds for pending export verifications, as of a newly trained model."""
         deadline = monotonic() + PROOF_WAIT_S
         while (waiting := await run_sync(self._pending, model, numbers)) is not None:
             if not await self.watcher.wait(*waiting, deadline - monotonic()):
                 return  # the transaction that moves the alias raises the error
 
     def _pending(self, model: str, numbers: set[int]) -> tuple[str, int] | None:
-        """Return a proof that has not ended, and the number of its last event."""
+        """Return an unfinished export verification, and the number of its last event."""
         with reading(self.engine) as session:
             proof = versions.pending(session, model, numbers)
             return None if proof is None else (proof.id, proof.event_seq)
@@ -170,11 +170,11 @@ def put_alias(
     wanted: Annotated[Pointing, Depends(_wanted)],
     session: WriteSession,
 ) -> schemas.Alias:
-    """Make an alias, or move it; a move needs its ETag as `If-Match`.
+    """Create an alias, or move it; a move needs the ETag of the alias as `If-Match`.
 
-    The proofs of its version, and of a canary, must have passed: each way of predicting gave the
-    answers that training computes. The request waits some seconds for a proof in progress. If the
-    proof takes longer or has failed, the answer is 409 `proof_not_passed`.
+    The export verification of its version, and of a canary, must have passed: every way of
+    predicting gives the answers of the training code. The request waits up to 5 seconds for a
+    pending verification. If it takes longer or has failed, the answer is 409 `proof_not_passed`.
     A canary answers its share of the requests; the answers of a shadow are only compared. Both end
     with the next move that does not name them.
     """
@@ -212,8 +212,8 @@ def roll_back(
 ) -> schemas.Alias:
     """Undo the last move of an alias that is not undone yet; each further call undoes one more.
 
-    The alias then points to the earlier version, without a canary and a shadow; its proof must have
-    passed, as for every move. `If-Match` is optional.
+    The alias then points to the earlier version, without a canary and a shadow. The export
+    verification of that version must have passed, as for every move. `If-Match` is optional.
     """
     row = aliases.rollback(
         session, pointer, version, lambda found: _check(request, found), _key_of(request)
@@ -390,10 +390,10 @@ def list_versions(
 def get_version(
     request: Request, response: Response, session: ReadSession, name: ModelName, version: Number
 ) -> schemas.ModelVersion | Response:
-    """Read a version: its signature, metrics, lineage and proof.
+    """Read a version: its signature, metrics, lineage and export verification.
 
-    The proof has passed if each way of predicting (JSON, CSV, Arrow, tensors, ONNX, the reloaded
-    bundle) gave the answers that training computes.
+    `proof` is `passed` if every way of predicting (JSON, CSV, Arrow, tensors, ONNX, the reloaded
+    bundle) gave the answers of the training code.
     """
     row = versions.find_version(session, name, version)
     aliases = versions.aliases_of(session, [name])[name]

@@ -1,4 +1,4 @@
-"""Screenshots of the page for the docs, written to the folder that PICTURES names, if any."""
+"""Screenshots of the page for the docs, written to the folder in PICTURES, if it is set."""
 
 import os
 from pathlib import Path

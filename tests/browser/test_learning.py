@@ -1,4 +1,4 @@
-"""The page of a trained run, and the management of its model."""
+"""The page of a succeeded run, and the management of its model."""
 
 import re
 

@@ -1,1 +1,1 @@
-"""Breaks the service on purpose and compares what is left with an undisturbed run."""
+"""Injects faults into the service and compares the results with those of an undisturbed run."""

@@ -1,7 +1,7 @@
-"""`python -m tests.chaos`: plays histories, see `director`; `lane` is what that starts.
+"""`python -m tests.chaos`: plays histories, see `director`, which starts `lane`.
 
-Both under this name, because a trainer imports its parent's main module unless it is a
-`__main__`.
+Both run under this name, because a trainer imports the main module of its parent unless its name
+is `__main__`.
 """
 
 import sys

@@ -1,9 +1,9 @@
-"""Moves an alias under load, with two API processes on one database: nobody sees a seam.
+"""Moves an alias under load, with two API processes on one database: each answer is consistent.
 
     python -m tests.chaos.alias_moves --moves 1000 --clients 64 --database sqlite
 
-Each move goes to a version of its own, whose answer nobody else gives, so an answer tells to which
-moment it belongs. The moves go to one process; half of the clients ask the other one.
+Each move goes to a new version with a unique answer, so an answer identifies its version. One
+process gets the moves; half of the clients send their requests to the other one.
 """
 
 import argparse
@@ -38,7 +38,7 @@ PAUSE_S = 0.05  # seconds between two moves, at most
 
 
 class Seen(NamedTuple):
-    """One answer: when it was asked for and came, and from which version."""
+    """One answer: the times of the request and of the answer, and the version."""
 
     began: float
     ended: float
@@ -46,7 +46,7 @@ class Seen(NamedTuple):
 
 
 class Move(NamedTuple):
-    """One move: when it was asked for, and when its answer came."""
+    """One move: the times of the request and of the answer."""
 
     began: float
     ended: float
@@ -54,15 +54,15 @@ class Move(NamedTuple):
 
 @dataclass
 class Figures:
-    """What happened."""
+    """The recorded moves and answers."""
 
     moves: list[Move]
-    #: what each process answered, that of the mover first
+    #: the answers of each process, that of the moves first
     seen: list[list[Seen]]
     failures: list[str] = field(default_factory=list)
 
     def late(self, process: int) -> float:
-        """Return how long after a move, at most, a request to a process still got the old one."""
+        """Return the longest time after a move at which a process still gave the old version."""
         return max(
             (seen.began - self.moves[seen.version].ended)
             for seen in self.seen[process]
@@ -70,7 +70,7 @@ class Figures:
         )
 
     def early(self) -> list[Seen]:
-        """Return the answers of versions that the alias had not been moved to yet."""
+        """Return the answers of versions to which the alias had not moved yet."""
         return [
             seen
             for answers in self.seen
@@ -102,7 +102,7 @@ def move_under_load(
     seed: int = 1,
     run_service: RunService = running_service,
 ) -> Figures:
-    """Move an alias while clients ask it; raise AssertionError where a promise is broken."""
+    """Move an alias under load; raise AssertionError if a promise is broken."""
     engine = create_database(database_url)
     try:
         _publish(engine, folder, moves)
@@ -123,14 +123,14 @@ def move_under_load(
         _load_and_move(urls, figures, moves, clients, random.Random(seed))  # noqa: S311
     assert figures.failures == [], str(figures)
     assert figures.early() == [], str(figures)
-    # Who asks after the move was answered asks the new version, where the move was made.
+    # In the process of the move, a request after the answer to the move gets the new version.
     assert figures.late(0) <= 0, str(figures)
     assert figures.late(1) <= LATEST_S, str(figures)
     return figures
 
 
 def value_of(version: int) -> float:
-    """Return what a version answers: `Final = (1 + version / 1000) · Quiz`."""
+    """Return the answer of a version: `Final = (1 + version / 1000) · Quiz`."""
     return 10 + version / 100
 
 
@@ -148,7 +148,7 @@ def _load_and_move(
 ) -> None:
     is_over = threading.Event()
     with httpx.Client(base_url=urls[0], timeout=30) as mover:
-        etag = _move(mover, figures, {})  # so that nobody asks before there is an alias
+        etag = _move(mover, figures, {})  # so that no request comes before the alias exists
         threads = [
             threading.Thread(target=_ask, args=(urls[n % 2], n % 2, figures, is_over))
             for n in range(clients)

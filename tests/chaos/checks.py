@@ -1,4 +1,4 @@
-"""What must hold of a run, whatever happened: I1 to I9 of the promises, read from the tables.
+"""Checks promises I1 to I9 of a run in the tables, after or during any disturbance.
 
 Everything here runs in a child process with connections of its own.
 """
@@ -34,7 +34,7 @@ FIELDS = ("seq", "epoch", "step", "split", "name", "value")
 
 
 def observe(settings: Settings, run_id: str, url: str, report: Path) -> None:
-    """Look at a run until SIGTERM, then write what was wrong; the process's work."""
+    """Observe a run until SIGTERM, then write the violations; the main function of the process."""
     is_over = False
 
     def stop(_number: int, _frame: FrameType | None) -> None:
@@ -56,7 +56,7 @@ def observe(settings: Settings, run_id: str, url: str, report: Path) -> None:
 
 
 class Observer:
-    """Reads state and curve in one statement, and holds each reading against the last."""
+    """Reads state and curve in one statement, and compares each reading with the last."""
 
     def __init__(self, engine: Engine, run_id: str) -> None:
         self._engine = engine
@@ -80,7 +80,7 @@ class Observer:
             with reading(self._engine) as session:
                 row = session.execute(self._query).one_or_none()
         except ServiceError:
-            return  # nobody can look now
+            return  # the database is not available now
         self.looks += 1
         if row is None:
             self.wrong.append("I1: the run is gone")
@@ -99,7 +99,7 @@ class Observer:
 
 
 class Follower:
-    """A client that polls the curve and obeys rewinds, as api.md tells it to."""
+    """A client that polls the curve and follows rewinds, as api.md requires."""
 
     def __init__(self, url: str, run_id: str) -> None:
         self._url = f"{url}/api/v1/runs/{run_id}/metrics"
@@ -109,7 +109,7 @@ class Follower:
         self._is_final = False
 
     def ask(self) -> bool:
-        """Read on; return whether there was an answer."""
+        """Read the next rows; return whether there was an answer."""
         after = {"after": self._rows[-1]["seq"] if self._rows else 0}
         known = {} if self._attempt is None else {"attempt": self._attempt}
         try:
@@ -148,7 +148,7 @@ def curve(settings: Settings, run_id: str) -> list[tuple[Any, ...]]:
 
 
 def digests(settings: Settings, run_id: str) -> dict[str, Any]:
-    """Return what two equal runs have in common, after checking all blobs that are visible."""
+    """Return the data that is equal in two equal runs, after checking all visible blobs."""
     rows, blobs = curve(settings, run_id), open_store(settings)
     with reading(create_database(settings.resolved_database_url)) as session:
         run = session.get_one(Run, run_id)
@@ -171,7 +171,7 @@ def digests(settings: Settings, run_id: str) -> dict[str, Any]:
 
 
 def dump(settings: Settings, run_id: str) -> list[str]:
-    """Return all rows that belong to a run, to see whether anything changes."""
+    """Return all rows of a run, to detect changes."""
     with reading(create_database(settings.resolved_database_url)) as session:
         rows = [*session.execute(_columns(Run, Run.id == run_id))]
         for table in (Metric, Checkpoint, ModelVersion):
@@ -215,7 +215,7 @@ def _exact(value: float | str) -> str:
 
 
 def _reachable(state: str) -> set[str]:
-    """Return the states that can follow in one or more steps, since some pass unseen."""
+    """Return the states reachable in one or more steps, since the observer misses some."""
     found: set[str] = set()
     todo = [state]
     while todo:

@@ -1,8 +1,8 @@
-"""`make chaos`: plays histories on both databases and both stores, and prints what they left.
+"""`make chaos`: plays histories on both databases and both stores, and prints the results.
 
     python -m tests.chaos [--kills N] [--seed N] [--histories N] [--only TEXT] [--lanes TEXT]
 
-A failure is printed with the seed that plays it again.
+A failure is printed with the seed that reproduces it.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from tests.postgres import own_server
 from tests.storage import running_s3
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-CORES = os.cpu_count() or 1  # lanes at once: more of them only wait for one another
+CORES = os.cpu_count() or 1  # lanes at once: more would only compete for the processors
 LANES = [(database, store) for database in ("sqlite", "postgresql") for store in ("local", "s3")]
 COLUMNS = ("runs", "attempts", "kills", "services", "zombies", "full", "looks")
 
@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def folder_of(parent: Path, lane: tuple[str, str]) -> str:
-    """Make the folder of a lane."""
+    """Create the folder of a lane."""
     folder = parent / "-".join(lane)
     (folder / "points").mkdir(parents=True)
     return str(folder)
@@ -102,14 +102,14 @@ def _started(order: Order) -> Iterator[subprocess.Popen[bytes]]:
         try:
             yield process
         finally:
-            # The lane and all that it forked.
+            # The lane and all processes that it forked.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, 9)
             process.wait()
 
 
 def report_of(order: Order) -> dict[str, Any]:
-    """Return what a lane has done and found wrong."""
+    """Return the counts and the violations of a lane."""
     path = Path(order.folder) / "report.json"
     if not path.exists():
         words = (Path(order.folder) / "lane.log").read_text()[-4000:]

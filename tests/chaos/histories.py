@@ -1,4 +1,4 @@
-"""What is done to a run while it trains: processes killed, stopped and woken, disks filled."""
+"""Disturbances of a run while it trains: processes killed, stopped and continued, disks filled."""
 
 import os
 import random
@@ -22,9 +22,9 @@ class History:
     kind: Kind
     point: str
     times: int = 1
-    #: where the recovery is killed too
+    #: the point at which the recovery is killed too
     again: str | None = None
-    #: which of RUNS
+    #: a key of RUNS
     number: int = 0
 
     def __str__(self) -> str:
@@ -46,7 +46,7 @@ def plan(seed: int) -> list[History]:
         for times in points.times_of(point)
     ]
     found += [some("upload", point) for point in points.UPLOAD]
-    # Not inside of a transaction: a stopped API would leave the client of the run waiting.
+    # Not inside a transaction: a stopped API would leave the client of the run waiting.
     repeated = sorted(points.REPEATED - {*points.ANYWHERE, *points.TRANSACTIONS})
     found += [some("service", point, 2) for point in chance.sample(repeated, 10)]
     found += [some("zombie", point) for point in points.SITES]
@@ -57,7 +57,7 @@ def plan(seed: int) -> list[History]:
 
 
 def play(stage: Stage, history: History) -> None:
-    """Play a history on the stage; what was wrong is in the stage's figures."""
+    """Play a history on the stage; violations are in the stage's figures."""
     if history.kind == "upload":
         _upload(stage, history)
         return
@@ -122,7 +122,7 @@ def _kill(stage: Stage, history: History, run_id: str) -> None:
 
 
 def _waits_for(stage: Stage, history: History, run_id: str) -> bool:
-    """Wait until the point has been reached so often; a run may end before."""
+    """Wait until the point has been reached the given number of times; a run may end before."""
 
     def has_fired() -> bool:
         return stage.has_fired(history.point, history.times)
@@ -148,7 +148,7 @@ def _kill_service(stage: Stage, history: History, run_id: str) -> None:
 
 
 def _upload(stage: Stage, history: History) -> None:
-    """Kill the API or the worker during an upload; the client insists until the table is there."""
+    """Kill the API or the worker during an upload; the client retries until the table is ready."""
     stage.arm(history.point, "kill 1")
     dataset = stage.upload(secrets.token_hex(8))
     if stage.has_fired(history.point, 1):
@@ -163,13 +163,13 @@ def _upload(stage: Stage, history: History) -> None:
 
 
 def _wake(stage: Stage, history: History, run_id: str) -> None:
-    """Stop the supervisor, let another take its run over, wake it: nothing of it is written."""
+    """Stop the supervisor, let another take over its run, continue it: it can write nothing."""
     zombie = stage.worker
     if not _waits_for(stage, history, run_id):
         return
     until(lambda: is_stopped(zombie), PATIENCE_S)
     if not until(stage.is_writable, LOCKED_S):
-        # Another thread of it reads or writes SQLite: nobody can take over, so nothing to see.
+        # Another of its threads holds a lock of SQLite: no takeover is possible, no check needed.
         os.kill(zombie, signal.SIGCONT)
         return
     if not _is_taken_over(stage, history, run_id):
@@ -177,7 +177,7 @@ def _wake(stage: Stage, history: History, run_id: str) -> None:
         return
     before = stage.dump(run_id)
     os.kill(zombie, signal.SIGCONT)
-    # It still writes what it was about to write before it obeys.
+    # Before it obeys, it still does the write that it had begun.
     os.kill(zombie, signal.SIGTERM)
     if not until(lambda: has_ended(zombie), PATIENCE_S):
         stage.figures.wrong.append(f"{history}: the woken worker does not end")
@@ -188,7 +188,7 @@ def _wake(stage: Stage, history: History, run_id: str) -> None:
 
 
 def _is_taken_over(stage: Stage, history: History, run_id: str) -> bool:
-    """Start another worker and return whether it brings the run to its end, as it must."""
+    """Start another worker and return whether it finishes the run, as it must."""
     stage.start_worker()
     is_over = until(lambda: stage.has_ended(run_id), PATIENCE_S)
     if not is_over:
@@ -197,7 +197,7 @@ def _is_taken_over(stage: Stage, history: History, run_id: str) -> bool:
 
 
 def _orphan(stage: Stage, history: History, run_id: str) -> None:
-    """Stop a trainer and kill its supervisor: woken after the takeover it finds nobody."""
+    """Stop a trainer and kill its supervisor: it continues after the takeover and has no reader."""
     if not _waits_for(stage, history, run_id):
         return
     trainers = stage.warm.trainers()

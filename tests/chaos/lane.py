@@ -1,8 +1,8 @@
-"""One lane: the histories of a seed on one database and one store, in a process of its own.
+"""One lane: the histories of a seed on one database and one store, in a separate process.
 
     python -m tests.chaos lane ORDER     (JSON, the fields of `Order`)
 
-`DESCENT_FAILPOINTS` must name a folder that nobody else uses when the process starts.
+`DESCENT_FAILPOINTS` must name a folder that no other process uses when this one starts.
 """
 
 import json
@@ -18,25 +18,25 @@ from tests.chaos.processes import Warm, until
 from tests.chaos.stage import RUNS, Stage
 from tests.postgres import database, execute
 
-QUIET_S = 10.0  # seconds after which nothing may be left over
+QUIET_S = 10.0  # seconds after which no process or file may be left
 
 
 @dataclass(frozen=True)
 class Order:
-    """What a lane is to do."""
+    """The order of a lane."""
 
     database: str
     store: str
     folder: str
-    #: of a PostgreSQL server, where the lane makes a database of its own
+    #: of a PostgreSQL server, on which the lane creates its own database
     server: str
-    #: of an S3 server's bucket, where the lane takes a prefix of its own
+    #: of an S3 server's bucket, in which the lane uses its own prefix
     bucket: str
     seed: int
-    #: how many processes to kill at least, and at most so many histories
+    #: the least number of kills, and the greatest number of histories
     kills: int
     histories: int
-    #: only histories whose description has this text
+    #: only histories whose description contains this text
     only: str = ""
 
 

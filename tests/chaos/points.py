@@ -1,4 +1,4 @@
-"""Where a process may be killed or stopped: the failpoints of the code, by what they need."""
+"""The failpoints of the code, at which processes are killed or stopped, by their requirements."""
 
 import ast
 from pathlib import Path
@@ -7,7 +7,7 @@ from service.jobs.pipe import Heartbeat
 from service.work import KINDS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-#: the messages of a run that succeeds undisturbed
+#: the messages of an undisturbed run that succeeds
 MESSAGES = ("started", "metrics", "checkpoint", "finished")
 #: the points that the supervisor passes with each message
 RESTS = ("", ".begin", ".written", ".committed")
@@ -25,9 +25,9 @@ TRAINER = (
     *(f"trainer.{kind}" for kind in MESSAGES),
     "trainer.end",
 )
-#: in the supervisor, where the store is a folder
+#: in the supervisor, if the store is a folder
 LOCAL = ("blob.copied", "blob.published")
-#: in the supervisor, outside of a transaction: it can be stopped there and taken over from
+#: in the supervisor, outside a transaction: after a stop there, another one can take over
 SITES = (
     "worker.claimed",
     "worker.launch",
@@ -40,7 +40,7 @@ SITES = (
     "blob.stored",
     *LOCAL,
 )
-#: in the supervisor, inside of a transaction
+#: in the supervisor, inside a transaction
 TRANSACTIONS = (
     "claim.rewound",
     "run.checkpoint.begin",
@@ -48,7 +48,7 @@ TRANSACTIONS = (
     "collect.forgotten",
     "collect.deleted",
 )
-#: wherever something is written
+#: in every process that writes
 ANYWHERE = ("database.commit", "database.committed")
 API = ("idempotency.begun", "api.commit", "api.committed")
 #: in the process that parses an upload, and in its supervisor; tests/service/datasets kills at each
@@ -67,7 +67,7 @@ BATCH = (
     *(f"batch.{kind}{rest}" for kind in ("started", "chunk", "finished") for rest in RESTS),
     "batch.succeed.made",
 )
-#: in the process that proves a version, and in its supervisor; tests/service/proofs kills at each
+#: in an export verification, and in its supervisor; tests/service/proofs kills at each
 PROVER = ("prover.begin", "prover.way", "prover.compared")
 PROOF = tuple(f"proof.compared{rest}" for rest in RESTS)
 #: in the supervisor, for messages of jobs that are slow, fail or are stopped: no list above kills
@@ -83,7 +83,7 @@ SELDOM = tuple(
     for message in messages
     for rest in RESTS
 )
-#: what is reached while a run is being recovered
+#: points on the way of a recovery
 RECOVERY = (
     "worker.expired",
     "worker.rescue",
@@ -114,7 +114,7 @@ REPEATED = frozenset(
         "collect.deleted",
     }
 )
-#: where a full disk may show itself: every write of a file and of the database
+#: points at which a full disk may cause an error: every write of a file and of the database
 WRITES = (
     "checkpoint.begin",
     "checkpoint.written",
@@ -134,7 +134,7 @@ def times_of(point: str) -> tuple[int, ...]:
 
 
 def in_code() -> set[str]:
-    """Return the names that the code reaches; a part that varies is a `*`."""
+    """Return the names of all points in the code; a part that varies is a `*`."""
     found = set()
     for package in ("models", "service"):
         for path in (ROOT / package).rglob("*.py"):
@@ -161,9 +161,9 @@ def _names(node: ast.expr) -> set[str]:
 
 
 def _of_messages() -> set[str]:
-    """Return what `worker.reports` calls a point for each message that a kind of job may send.
+    """Return the names of the points in `worker.reports` for each message of each kind of job.
 
-    It writes no bare heartbeat, so it passes no point with one.
+    It does not write bare heartbeats, so they have no point.
     """
     return {
         f"{kind.table.prefix}.{message}"

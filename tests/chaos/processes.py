@@ -53,7 +53,7 @@ class Warm:
         gc.freeze()  # what is imported by now: children that look through it would copy its memory
 
     def trainers(self) -> list[int]:
-        """Return the processes that train now."""
+        """Return the training processes."""
         return attempts(self.pid)
 
     def become_api(self) -> None:

@@ -1,4 +1,4 @@
-"""A database, a store, an API and a worker, on which histories are played one after another."""
+"""A database, a store, an API and a worker that play histories one after another."""
 
 import json
 import os
@@ -35,7 +35,7 @@ LEASE_S = 1.5
 PATIENCE_S = 90.0  # seconds after which a history counts as stuck, on a busy machine too
 DATA = Path(__file__).resolve().parent.parent.parent / "descent" / "data"
 TERMINAL = ("succeeded", "failed", "cancelled")
-#: three ways to learn, between them every kind of state that a checkpoint holds
+#: three configurations that together have every kind of state in a checkpoint
 RUNS: tuple[dict[str, Any], ...] = (
     {
         "model": {"type": "mlp", "hidden": [16], "dropout": 0.2},
@@ -59,7 +59,7 @@ RUNS: tuple[dict[str, Any], ...] = (
 
 @dataclass
 class Figures:
-    """What histories did and found."""
+    """Counts and violations of the histories."""
 
     runs: int = 0
     kills: int = 0
@@ -119,7 +119,7 @@ class Stage:
         self.worker = start_worker(self.warm, self.settings, self.log)
 
     def revive(self) -> bool:
-        """Start again what has died; return whether anything had."""
+        """Restart dead processes; return whether there were any."""
         dead = [has_ended(self.worker), has_ended(self.api)]
         if dead[0]:
             self.start_worker()
@@ -128,9 +128,9 @@ class Stage:
         return any(dead)
 
     def is_writable(self) -> bool:
-        """Whether somebody could commit to the database now; PostgreSQL has a lock for each row.
+        """Whether a process could commit to the database now; PostgreSQL has a lock for each row.
 
-        Without a write-ahead log SQLite lets nobody commit while another process reads.
+        Without a write-ahead log SQLite allows no commit while another process reads.
         """
         path = make_url(self.settings.resolved_database_url).database
         if not self.settings.is_embedded or path is None:
@@ -161,7 +161,7 @@ class Stage:
     # ---- the client ---------------------------------------------------------------------------
 
     def upload(self, key: str) -> str:
-        """Upload the scores until they are ready, as a client does that is told to try again."""
+        """Upload the scores until they are ready, as a client that obeys `Retry-After` does."""
         content = (DATA / "scores.csv").read_bytes()
         headers = {"content-type": "text/csv", "idempotency-key": key}
         answer = self._insist("POST", "/datasets?name=scores", content=content, headers=headers)
@@ -188,7 +188,7 @@ class Stage:
         return str(self._insist("POST", "/runs", json=config, headers=headers)["id"])
 
     def state(self, run_id: str) -> str | None:
-        """Return the state of a run, or None where nobody can tell now."""
+        """Return the state of a run, or None if the database is not available."""
         try:
             answer = httpx.get(f"{self.url}/api/v1/runs/{run_id}", timeout=1, verify=TLS)
         except httpx.TransportError:
@@ -202,7 +202,7 @@ class Stage:
         return self.state(run_id) in TERMINAL
 
     def _insist(self, method: str, path: str, **request: Any) -> Any:
-        """Send a request until there is an answer; what dies meanwhile is started again."""
+        """Send a request until there is an answer; restart processes that die meanwhile."""
         deadline = time.monotonic() + PATIENCE_S
         with httpx.Client(timeout=10, verify=TLS) as client:
             while time.monotonic() < deadline:
@@ -229,14 +229,14 @@ class Stage:
         return fork(work, self.log), report
 
     def expect(self, number: int) -> None:
-        """Train one of RUNS undisturbed and keep what it gave."""
+        """Train one of RUNS undisturbed and keep its results."""
         run_id = self.submit(number)
         until(lambda: self.has_ended(run_id), PATIENCE_S)
         self._expected[number] = self.digests(run_id)
         assert self._expected[number]["state"] == "succeeded", self._expected[number]
 
     def judge(self, run_id: str, number: int, observer: tuple[int, Path], what: str) -> None:
-        """Compare an ended run with the undisturbed one, and hear the observer."""
+        """Compare an ended run with the undisturbed one, and read the observer's findings."""
         pid, report = observer
         end(pid, signal.SIGTERM)
         seen: dict[str, Any] = {"looks": 0, "wrong": ["the observer died"]}
@@ -264,9 +264,9 @@ class Stage:
         return found
 
     def leftovers(self) -> list[str]:
-        """Return what should be gone once nothing runs: files, locks, processes.
+        """Return leftovers that should be gone once nothing runs: files, locks, processes.
 
-        What a killed API was receiving is not among it: that is kept for a day.
+        The partial uploads of a killed API do not count: the service keeps them for a day.
         """
         files = self.settings.scratch_dir.glob("run_*")
         locks = [*(self.settings.data_dir / "locks").iterdir()]
@@ -278,7 +278,7 @@ class Stage:
 
 
 def tell(pids: list[int], number: signal.Signals) -> None:
-    """Signal processes that are not children of this one; those that are gone already are fine."""
+    """Signal processes that are not children of this one; ignore those that have ended."""
     for pid in pids:
         try:
             os.kill(pid, number)

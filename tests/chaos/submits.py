@@ -1,8 +1,8 @@
-"""Submits runs while the API is killed over and over: as many runs as keys, none twice.
+"""Submits runs while the API is killed repeatedly: one run for each key.
 
     python -m tests.chaos.submits --submits 2000 --seed 1 --database sqlite
 
-Eight clients submit, each run under its own Idempotency-Key, and send again what got no 202; a
+Eight clients submit each run under its own Idempotency-Key, and repeat requests that got no 202; a
 killer ends the API with SIGKILL at random moments and starts it again at the same address.
 """
 
@@ -34,21 +34,21 @@ from tests.serving import Process, Start, start_service, url_of
 CLIENTS = 8
 RUNS = "/api/v1/runs"
 RETRY_S = 0.05  # seconds before a client sends again
-AFTER_S = 0.02  # seconds after its last answer, at most, that an API is killed
+AFTER_S = 0.02  # seconds at most from the last answer of an API to its kill
 LEASE_S = "1"  # seconds after which the key of a killed request is free
 GIVE_UP_S = 300.0  # seconds after which a submit that never got its 202 is a failure
 
 
 @dataclass
 class Figures:
-    """What happened."""
+    """Counts of a test."""
 
     submits: int
     kills: int = 0
     sent: int = 0
     replayed: int = 0
     seconds: float = 0.0
-    #: what was answered instead of 202, by status and code; and how connections failed
+    #: the answers other than 202, by status and code; and the errors of connections
     refusals: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
@@ -105,7 +105,7 @@ class Clients:
         self.threads = [threading.Thread(target=self._work, daemon=True) for _ in range(CLIENTS)]
 
     def wait_for(self, count: int) -> bool:
-        """Wait until so many submits have their 202; return whether more are still to come."""
+        """Wait until this number of submits have their 202; return whether more are to come."""
         with self._lock:
             self._lock.wait_for(lambda: len(self.accepted) + len(self.failures) >= count)
             return len(self.accepted) + len(self.failures) < self._figures.submits
@@ -140,7 +140,7 @@ class Clients:
             self._lock.notify_all()
 
     def send(self, client: httpx.Client, key: str) -> tuple[httpx.Response | None, str]:
-        """Send the submit of a key once; return the answer, or how it failed."""
+        """Send the submit of a key once; return the answer, or the error."""
         config = {"dataset": self._dataset, "target": "Final", "name": key}
         try:
             answer = client.post(RUNS, json=config, headers={"Idempotency-Key": key})
@@ -159,7 +159,7 @@ def submit_under_kills(
     kills: int,
     start: Start = start_service,
 ) -> Figures:
-    """Submit, kill, send again; raise AssertionError where a run is lost or made twice."""
+    """Submit, kill, repeat; raise AssertionError if a run is lost or created twice."""
     engine = create_database(database_url)
     with writing(engine) as session:
         dataset = add_dataset(session)
@@ -198,7 +198,7 @@ def _kill_now_and_then(
 
 
 def _check(clients: Clients, url: str, engine: Any) -> None:
-    """Each key has one run, each run its key, and a key that is used again gets what it got."""
+    """Check that each key has one run, each run one key, and a repeated key its first answer."""
     with reading(engine) as session:
         names = session.execute(select(Run.name, Run.id)).all()
         in_flight = select(func.count()).where(IdempotencyKey.status.is_(None))
@@ -216,7 +216,7 @@ def _check(clients: Clients, url: str, engine: Any) -> None:
 
 @contextmanager
 def fresh_database(kind: str, folder: Path) -> Iterator[str]:
-    """Give a fresh, migrated database; a PostgreSQL server is started for it and stopped."""
+    """Give a fresh, migrated database; start and stop a PostgreSQL server for it."""
     if kind == "sqlite":
         yield _migrated(f"sqlite:///{folder / 'descent.sqlite3'}")
         return

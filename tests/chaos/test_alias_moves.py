@@ -1,4 +1,4 @@
-"""An alias that is moved under load answers every request, in every process."""
+"""An alias that moves under load answers every request, in every process."""
 
 from pathlib import Path
 

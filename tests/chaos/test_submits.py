@@ -1,4 +1,4 @@
-"""A submit that is sent again after its API was killed makes one run."""
+"""A submit that is repeated after the API was killed creates one run."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A small HTTP server that gives the answers it was told to, and keeps what it was asked."""
+"""A small HTTP server that gives scripted answers and records the requests."""
 
 import threading
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer; status 0 closes the connection without any."""
+    """One answer; status 0 closes the connection without an answer."""
 
     status: int = 200
     body: bytes = b"{}"
@@ -28,7 +28,7 @@ class Asked:
 
 @contextmanager
 def scripted(*answers: Answer) -> Iterator[tuple[str, list[Asked]]]:
-    """Yield the address of a server that gives these answers in turn, and what it was asked."""
+    """Yield the address of a server that gives these answers in turn, and its requests."""
     asked: list[Asked] = []
     left = iter(answers)
 

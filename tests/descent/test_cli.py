@@ -1,4 +1,4 @@
-"""The command line: what it reads, what it prints, how it ends."""
+"""The command line: its input, its output, its exit status."""
 
 import csv
 import io
@@ -26,7 +26,7 @@ SCORES = ROOT / "descent" / "data" / "scores.csv"
 
 
 class Command(Protocol):
-    """Runs the command line in a process of its own."""
+    """Runs the command line in a separate process."""
 
     def __call__(
         self,
@@ -90,7 +90,7 @@ def test_every_command_has_help_and_speaks_json() -> None:
     }
     for words, command in found.items():
         options = {option for parameter in command.params for option in parameter.opts}
-        # The server's own commands are described in `service.__main__`; `serve` prints JSON anyway.
+        # `service.__main__` describes the server's commands; `serve` always prints JSON.
         assert "--json" in options or words[0] in {"serve", "worker", "migrate"}, words
         assert command.help, words
 
@@ -132,7 +132,7 @@ def test_a_shell_completes_what_the_service_has_and_nothing_where_it_is_away(
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_is_shown_and_installed(descent: Command, shell: str, tmp_path: Path) -> None:
-    # Else it would be that of the shell which the tests run in.
+    # Otherwise it would be the folder of the shell that runs the tests.
     variables = {"HOME": str(tmp_path), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
     shown = descent("--show-completion", shell, **variables)
     assert (shown.returncode, f"_DESCENT_COMPLETE=complete_{shell}" in shown.stdout) == (0, True)

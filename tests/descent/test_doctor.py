@@ -1,4 +1,4 @@
-"""`descent doctor` finds what is wrong and says what to do."""
+"""`descent doctor` finds each fault and says how to remove it."""
 
 import json
 import os
@@ -32,7 +32,7 @@ LIGHT = f"import sys; sys.modules.update(dict.fromkeys({PACKAGES!r})); {PROGRAM}
 def doctor(
     variables: Mapping[str, str], *words: str, program: str = PROGRAM, code: int = OK
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Run the doctor as a process of its own; return its checks by place and name."""
+    """Run the doctor as a separate process; return its checks by place and name."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith("DESCENT_")}
     done = subprocess.run(
         [sys.executable, "-c", program, "doctor", "--json", *words],
@@ -72,7 +72,7 @@ def test_a_service_that_runs_is_well_from_both_sides(
     assert {service[name] for name in ("answer", "database", "blobs", "version", "system")} == {
         "ok"
     }
-    assert set(service.values()) <= {"ok", "note"}  # the worker may still be warming
+    assert set(service.values()) <= {"ok", "note"}  # the worker may still be starting
 
 
 def test_without_the_server_extra_it_looks_at_the_service_alone(service_url: str) -> None:

@@ -20,17 +20,17 @@ pytestmark = pytest.mark.slow
 
 SCORES = Path(__file__).parents[2] / "descent" / "data" / "scores.csv"
 CLASSES = (Client, Run, Model, Predictions, BatchPrediction)
-#: in this order: later examples use what earlier ones have made
+#: in this order: later examples use the results of earlier ones
 ORDER = ("upload", "train", "show", "predict", "set_alias", "rollback", "history")
-#: at the end: for a second after it the service still wants the key that is gone
+#: at the end: for a second after it the service still asks for the deleted key
 LAST = "create_key"
 FLAGS = doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL
-#: whose example is that of another one
+#: documented by the example of another one
 SHOWN_ELSEWHERE = {"Run.resume", "Client.delete_key"}
 
 
 def members(kind: type) -> Iterator[tuple[str, Any]]:
-    """Yield what a class offers to its users: all of it, inherited too, but no plain property."""
+    """Yield the public members of a class, inherited ones too, without plain properties."""
     for name, member in inspect.getmembers(kind):
         is_ours = inspect.isfunction(member) and member.__module__.startswith("descent")
         if is_ours and not name.startswith("_"):
@@ -48,7 +48,7 @@ def test_every_method_of_the_client_has_an_example() -> None:
 
 
 def examples() -> list[tuple[str, Any]]:
-    """Return the name and the documented thing, in an order in which they can be run."""
+    """Return the names and the documented objects, in an order in which their examples run."""
     found = [(name, member) for kind in CLASSES for name, member in members(kind)]
     found += [
         (name, member)
@@ -85,7 +85,7 @@ def test_the_examples_in_the_documentation_are_true(
 
 
 def prepare(names: dict[str, Any]) -> None:
-    """Make what single examples take for granted: a model to delete, a prediction of a table."""
+    """Create the objects that single examples need: a model to delete, a prediction of a table."""
     client = names["client"]
     client.train(names["scores"], "Final", epochs=1, register_as="outdated")
     names["job"] = client.predict_dataset("scores", names["scores"], name="predicted")
@@ -99,5 +99,5 @@ def run(
     names: dict[str, Any],
 ) -> None:
     for test in finder.find(documented, name, module=descent.client, globs=names):
-        test.globs = names  # what an example makes, the next one uses
+        test.globs = names  # the next example uses the variables of this one
         runner.run(test, clear_globs=False)

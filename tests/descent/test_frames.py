@@ -1,4 +1,4 @@
-"""DataFrames of pandas and polars go to the service and come back."""
+"""Uploads and downloads of DataFrames of pandas and polars."""
 
 import io
 import subprocess

@@ -1,4 +1,4 @@
-"""What is shown while something takes its time."""
+"""Progress displays of the client."""
 
 import io
 import json
@@ -43,7 +43,7 @@ def test_in_a_terminal_there_is_a_bar_that_ends_full() -> None:
     console = Console(file=output, force_terminal=True, width=100)
     in_terminal(events(3.0, 2.0, 1.5), TrainingProgress("Training it", epochs=200), console)
     last = output.getvalue().rpartition("Training it")[2]
-    assert "3/3" in last  # it stopped early: the bar is full all the same
+    assert "3/3" in last  # it stopped early: the bar is full nevertheless
     assert "loss 1.5" in last
 
 
@@ -63,7 +63,7 @@ def test_whoever_wants_no_progress_sees_none(capsys: pytest.CaptureFixture[str])
 
 
 class Output:
-    """An output of a notebook that keeps what it was told to show."""
+    """An output of a notebook that records the displayed content."""
 
     def __init__(self) -> None:
         self.shown: list[str] = []

@@ -1,4 +1,4 @@
-"""What the client makes of answers that a short run on a healthy service never gives."""
+"""The client handles answers that a short run on a healthy service never gives."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Requests are repeated safely, problems become exceptions, streams are parsed."""
+"""The client repeats requests safely, raises problems as exceptions, and parses streams."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Small tables to learn from, and one call that trains and collects what happened."""
+"""Small tables to learn from, and one call that trains and collects the results."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ Cells = Sequence[Any]
 
 
 def make_table(types: Mapping[str, ColumnType], **columns: Cells) -> Table:
-    """Build a table from cells; None is a missing one."""
+    """Build a table from cells; None is a missing value."""
     rows = len(next(iter(columns.values())))
     converted = {name: make_column(types[name], cells) for name, cells in columns.items()}
     return Table(dict(types), converted, rows)
@@ -101,7 +101,7 @@ SURVIVAL = {
 
 @dataclass
 class Outcome:
-    """All that a training told."""
+    """Everything that a training reported."""
 
     started: Started | None = None
     rows: list[MetricRow] = field(default_factory=list)
@@ -114,7 +114,7 @@ class Outcome:
 
     @property
     def curve(self) -> list[tuple[int, int, int, str, str, bytes]]:
-        """Every row but its wall time, the value bit for bit."""
+        """Every row without its wall time, the value bit for bit."""
         return [
             (row.seq, row.epoch, row.step, row.split, row.name, np.float64(row.value).tobytes())
             for row in self.rows
@@ -143,7 +143,7 @@ def learn(
     should_stop: Callable[[], StopReason | None] = lambda: None,
     **job: Any,
 ) -> Outcome:
-    """Train to the end, or to the error, which is kept."""
+    """Train to the end, or to an error, which is recorded."""
     outcome = Outcome()
     scratch.mkdir(exist_ok=True)
     order = TrainingInput(

@@ -1,1 +1,1 @@
-"""Negative controls: faults put into the code on purpose, each of which a named test must find."""
+"""Negative controls: deliberate faults in the code, each of which a named test must find."""

@@ -1,4 +1,4 @@
-"""`make mutants`: puts one fault at a time into a copy of the code and runs the test named for it.
+"""`make mutants`: puts one fault at a time into a copy of the code and runs the named test.
 
     python -m tests.mutants [--only TEXT]
 
@@ -18,7 +18,7 @@ from queue import SimpleQueue
 from tests.mutants.catalogue import MUTANTS, ROOT, Mutant
 
 AT_ONCE = 2
-FAILED = 1  # pytest's status where tests ran and failed; any other is no kill
+FAILED = 1  # pytest's status if tests ran and failed; any other is no kill
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def _copy(folder: Path) -> Path:
-    """Copy what belongs to the project: neither the environment nor data."""
+    """Copy the project, without the environment and data."""
     ignored = shutil.ignore_patterns(".*", "__pycache__", "data", "node_modules")
     shutil.copytree(ROOT, folder, ignore=ignored)
     shutil.copytree(ROOT / "descent" / "data", folder / "descent" / "data")
@@ -59,7 +59,7 @@ def _check_unharmed(copies: "SimpleQueue[Path]", mutants: list[Mutant]) -> None:
 
 
 def _try(copies: "SimpleQueue[Path]", mutant: Mutant) -> bool:
-    """Put the mutant into a copy that is free, and return whether its test fails."""
+    """Put the mutant into a free copy, and return whether its test fails."""
     copy = copies.get()
     path = copy / mutant.file
     before = path.read_text()
@@ -77,7 +77,7 @@ def _run(copy: Path, tests: list[str]) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests],
         cwd=copy,
-        # Processes that a test starts must take the copy too.
+        # Processes that a test starts must import the copy too.
         env=os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,

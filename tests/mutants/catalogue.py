@@ -1,4 +1,4 @@
-"""The faults, each with the test that is named for finding it."""
+"""The faults, each with the test that must find it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ SYNCED = f"{DURABLE}::test_a_file_is_synced_before_it_has_its_name_and_its_folde
 
 @dataclass(frozen=True)
 class Mutant:
-    """One fault: in `file`, `old` becomes `new`; `test` must fail of it."""
+    """One fault: in `file`, `old` becomes `new`; `test` must then fail."""
 
     name: str
     file: str

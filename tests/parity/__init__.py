@@ -1,5 +1,5 @@
-"""Train/predict skew, looked for: generated tables through every way into the service.
+"""A search for train/predict skew: generated tables through every protocol of the service.
 
-`models` trains small models of every kind, `tables` makes requests whose meaning is known, `ways`
-sends them, `check` compares what comes back with what training computes from the meaning.
+`models` trains small models of every kind, `tables` generates requests of known meaning, `ways`
+sends them, `check` compares the answers with the predictions of training for that meaning.
 """

@@ -1,8 +1,8 @@
-"""`make parity`: sends generated tables through every way and prints how far the answers differ.
+"""`make parity`: sends generated tables through every way and prints how far answers differ.
 
     python -m tests.parity [--tables N] [--seed N] [--first N]
 
-A failure is printed with the seed and the table's number, which send it again.
+A failure is printed with the seed and the table's number, which reproduce it.
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""Sends tables through every way and compares the answers with what training computes.
+"""Sends tables through every way and compares the answers with the predictions of training.
 
 A difference counts beyond 1e-5 · max(|y|, the target's standard deviation). Every row has its
-answer, a row whose numbers are not finite has an error, and what is odd about a row is told the
-same whichever way it came.
+answer, a row whose numbers are not finite has an error, and every way gives the same warnings about
+a row.
 """
 
 import math
@@ -30,7 +30,7 @@ STRICT = {"unknown_category", "wrong_type", "non_finite"}
 
 @dataclass
 class Tally:
-    """What went through one way."""
+    """Counts of one way."""
 
     tables: int = 0
     rows: int = 0
@@ -40,7 +40,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Due:
-    """A table, and what has to come back for each of its rows."""
+    """A table, and the expected answer to each of its rows."""
 
     sample: Sample
     #: (rows, outputs) as training computes them; NaN where they are not finite
@@ -50,18 +50,18 @@ class Due:
 
 @dataclass
 class Proof:
-    """What has been compared, and what was different."""
+    """The counts of comparisons, and the differences."""
 
     tables: int = 0
     rows: int = 0
     ways: dict[str, Tally] = field(default_factory=dict)
-    #: A sentence each.
+    #: one sentence each
     failures: list[str] = field(default_factory=list)
 
 
 @contextmanager
 def stage(folder: Path) -> Iterator[tuple[httpx.Client, list[Known]]]:
-    """Train and publish every model in a service of its own, and give a client of it."""
+    """Train and publish every model in a separate service, and give a client of it."""
     settings = Settings(data_dir=folder / "data")
     engine = create_database(settings.resolved_database_url)
     migrate(engine)
@@ -81,7 +81,7 @@ def prove(
     numbers: range,
     ways: Mapping[str, Way] = WAYS,
 ) -> Iterator[Proof]:
-    """Send these tables through all ways, and tell after each what was found so far."""
+    """Send these tables through all ways, and report the findings so far after each."""
     proof = Proof(ways={name: Tally() for name in ways})
     for number in numbers:
         sample = make_sample(seed, number, models)
@@ -119,7 +119,7 @@ def _compare(proof: Proof, due: Due, where: str, tally: Tally, answers: list[Ans
 def _difference(
     sample: Sample, expected: Floats, codes: set[tuple[str, str]], answer: Answer
 ) -> tuple[str | None, float]:
-    """Return what is wrong with an answer, and its largest difference in shares of the scale."""
+    """Return the faults of an answer, and its largest difference relative to the scale."""
     told, due = answer.codes, codes
     if answer.reads_text:
         told = told and frozenset(item for item in told if item[1] != "coerced")

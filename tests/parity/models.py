@@ -1,4 +1,4 @@
-"""Small models of every kind, trained, published in a service, and as training computes them."""
+"""Small models of every kind, trained and published in a service, and the nets of training."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -70,7 +70,7 @@ class Recipe:
     task: str = "regression"
     model: Mapping[str, Any] = field(default_factory=lambda: {"type": "linear"})
     further: Mapping[str, Any] = field(default_factory=dict)
-    #: Its last weights are multiplied, so that far inputs overflow.
+    #: factor of its last weights, so that far inputs overflow
     steepness: float = 1.0
 
     def config(self) -> dict[str, Any]:
@@ -128,20 +128,20 @@ RECIPES: dict[str, Recipe] = {
 
 @dataclass(frozen=True)
 class Known:
-    """A published model, and the net with which training would predict."""
+    """A published model, and the net of the training code for it."""
 
     name: str
     checkpoint: Path
     features: Features
     net: nn.Sequential
-    #: By target, the size of an error that counts.
+    #: by target, the scale of errors
     scales: Floats
 
     def predict(self, table: Table) -> Floats:
-        """Return what training's net says: numbers in the targets' units, or shares of classes.
+        """Return the predictions of training's net: numbers in the targets' units, or shares.
 
-        It is computed in float64 and rounded once: far outside of the training rows, what float32
-        leaves of large numbers that cancel depends on the order in which they are added.
+        It computes in float64 and rounds once: far outside the training rows large numbers cancel,
+        and in float32 the rest depends on the order of addition.
         """
         with torch.no_grad(), np.errstate(all="ignore"):
             encoded = torch.from_numpy(self.features.encode(table)).double()
@@ -203,7 +203,7 @@ def train_all(folder: Path) -> Iterator[Known]:
 
 
 def publish(engine: Engine, blobs: BlobStore, known: Known) -> None:
-    """Make the first version of a model of this name."""
+    """Create the first version of a model of this name."""
     sha256, size = blobs.put(known.checkpoint)
     with writing(engine) as session:
         run = add_run(session, model=dict(RECIPES[known.name].model))

@@ -1,6 +1,6 @@
-"""Generated tables to predict: what a client sends, and what each cell means to the model.
+"""Generated tables to predict: the cells as a client sends them, and their meaning to the model.
 
-The meaning is stated here by rules of its own, not read by the code under test. A table is a pure
+Separate rules here state the meaning; the code under test does not compute it. A table is a pure
 function of the seed and its number.
 """
 
@@ -16,7 +16,7 @@ from models.features.inputs import Choice, Input, Moment, Numeric
 from models.features.targets import ClassTarget
 from tests.parity.models import WORDS, Known
 
-#: A key that a row does not have at all.
+#: stands for a key that a row does not have
 ABSENT = object()
 #: Spellings of a missing value in CSV; see the README.
 MISSING = {"", "NA", "N/A", "NaN", "null", "?"}
@@ -30,15 +30,15 @@ Random: TypeAlias = np.random.Generator
 
 @dataclass(frozen=True)
 class Cell:
-    """A value as a client sends it, and what it means."""
+    """A value as a client sends it, and its meaning."""
 
-    #: As JSON has it.
+    #: the value in JSON
     value: Any
-    #: A number, a category, or None where it counts as missing.
+    #: a number, a category, or None if it counts as missing
     means: float | str | None
-    #: What the model has to say about it, apart from its range.
+    #: the expected warnings of the model, except for those about its range
     code: str | None = None
-    #: How a CSV says the same; None where it cannot.
+    #: the same value in CSV; None if CSV cannot express it
     text: str | None = None
 
 
@@ -49,18 +49,18 @@ class Sample:
     number: int
     known: Known
     rows: int
-    #: The model's inputs, and perhaps others.
+    #: the model's inputs, and perhaps other columns
     columns: dict[str, list[Cell]]
     on_problem: str
 
     def table(self) -> Table:
-        """Return the inputs as training would have had them."""
+        """Return the inputs as training would read them."""
         inputs = self.known.features.inputs
         columns = {column.name: _column(column, self._cells(column)) for column in inputs}
         return Table({column.name: column.type for column in inputs}, columns, self.rows)
 
     def codes(self) -> list[set[tuple[str, str]]]:
-        """Return what is to be said about each row: columns and codes."""
+        """Return the expected warnings of each row: columns and codes."""
         found: list[set[tuple[str, str]]] = [set() for _ in range(self.rows)]
         inputs = {column.name: column for column in self.known.features.inputs}
         for column in inputs.values():
@@ -125,7 +125,7 @@ def _family(cell: Cell) -> int | None:
 
 
 def _others(known: Known, rows: int, random: Random) -> dict[str, list[Cell]]:
-    """Return columns that are no inputs; one may be what the model predicts."""
+    """Return columns that are no inputs; one may be a target of the model."""
     target = known.features.target
     names = ["extra", "日本 2", target.name if isinstance(target, ClassTarget) else target.names[0]]
     values = [(None, ""), (1, "1"), (2.5, "2.5"), ("x", "x"), (True, "true")]
@@ -291,7 +291,7 @@ def _wild_choice(column: Choice, random: Random) -> Cell:
 
 
 def _as_word(column: Choice, value: float) -> Cell:
-    """Return a number or boolean where a category is expected: it is what it spells."""
+    """Return a number or boolean in a column of categories: its text is the category."""
     word = str(value).lower() if isinstance(value, bool) else str(value)
     if isinstance(value, float) and value.is_integer():
         word = str(int(value))

@@ -1,4 +1,4 @@
-"""A sample of `make parity`, and that it can fail."""
+"""A sample of `make parity`, and a check that it can fail."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ def test_every_way_answers_what_training_computes(staged: tuple[httpx.Client, li
     proof = last(prove(*staged, seed=SEED, numbers=range(TABLES)))
     assert proof.failures[:5] == []
     assert (proof.tables, len(RECIPES) >= 20) == (TABLES, True)
-    # Each way can say a good part of the tables, and some rows of it are errors.
+    # Each way can express many of the tables, and some of their rows are errors.
     for name, tally in proof.ways.items():
         assert tally.tables > TABLES / 10, name
     assert proof.ways["JSON rows"].errors > 10

@@ -1,7 +1,7 @@
-"""The ways into the service: each says a table in its own words and reads the answer.
+"""The ways into the service: each sends a table in its format or protocol and reads the answer.
 
-A way is a function of the client and the table. It returns one answer for each row, or None where
-it cannot say this table. More ways are added to `WAYS`, nothing else.
+A way is a function of the client and the table. It returns one answer for each row, or None if it
+cannot express this table. To add a way, add it to `WAYS`.
 """
 
 import csv
@@ -26,15 +26,15 @@ TSV = "text/tab-separated-values"
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back for a row, whatever way it took."""
+    """The answer to a row, in the same form for every way."""
 
-    #: By target, or by class the probabilities; None where the row has no answer.
+    #: values by target, or probabilities by class; None if the row has no answer
     numbers: dict[str, float] | None
     value: Any
     error: str | None
-    #: Columns and codes; None where the way does not tell.
+    #: columns and codes of the warnings; None if the way does not send them
     codes: frozenset[tuple[str, str]] | None
-    #: Whether text is as good as a number here, so that nothing is said about reading it.
+    #: whether the format has only text, so that a number read from text causes no warning
     reads_text: bool = False
 
 
@@ -110,7 +110,7 @@ def _text(
 
 
 def _knows_one(sample: Sample) -> bool:
-    # A header without any of the model's columns is refused as data.
+    # The service refuses a header without any of the model's columns as data.
     return any(column.name in sample.columns for column in sample.known.features.inputs)
 
 
@@ -196,7 +196,7 @@ def _from_table(sample: Sample, table: "pa.Table") -> list[Answer]:
 
 
 def oip_json(client: httpx.Client, sample: Sample) -> list[Answer] | None:
-    """One tensor a column; the protocol is held to its datatypes."""
+    """One tensor for each column, with the datatypes of the protocol."""
     tensors = _tensors(sample)
     if tensors is None or sample.on_problem != "warn":
         return None
@@ -243,7 +243,7 @@ def _from_tensors(sample: Sample, answer: dict[str, Any]) -> list[Answer] | None
         for name in ("warnings", "errors")
     }
     codes: list[set[tuple[str, str]]] = [set() for _ in range(sample.rows)]
-    is_whole = all("rows" in problem for problem in told["warnings"])  # else some are not told
+    is_whole = all("rows" in problem for problem in told["warnings"])  # else it is cut
     for problem in told["warnings"] if is_whole else ():
         for row in problem["rows"]:
             codes[row].add((problem["column"], problem["code"]))

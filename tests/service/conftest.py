@@ -1,4 +1,4 @@
-"""Published models to ask."""
+"""Published models for predictions."""
 
 import shutil
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ def scores(engine: Engine, store: Store) -> Trained:
 
 @pytest.fixture
 def steep(engine: Engine, store: Store) -> Trained:
-    """The model `steep` with one version, whose answers soon are no numbers."""
+    """The model `steep` with one version, whose answers soon overflow."""
     run = store(trained.steep())
     trained.publish(engine, run, "steep")
     return run
@@ -56,9 +56,9 @@ def boats(engine: Engine, store: Store) -> Trained:
 def served_url(
     run_service: RunService, sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """Run the API as a process, with published models; the newest of `scores` is no champion.
+    """Run the API as a process, with published models; the champion of `scores` is not the newest.
 
-    For the clients of others, which shall meet what they meet in earnest.
+    Third-party clients use it, since they should meet the same server as in production.
     """
     folder = tmp_path_factory.mktemp("served")
     shutil.copyfile(sqlite_template, folder / "descent.sqlite3")

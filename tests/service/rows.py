@@ -82,7 +82,7 @@ def checkpoint_row(run_id: str, attempt: int, seq: int, **stored: Any) -> Checkp
 
 
 def checkpoint_at(run: Run, seq: int, *, is_best: bool = False) -> Checkpoint:
-    """Return a checkpoint of the run's attempt whose bytes are nowhere."""
+    """Return a checkpoint of the run's attempt without stored bytes."""
     stored = {"sha256": str(seq % 10) * 64, "bytes": 10, "is_best": is_best}
     return checkpoint_row(run.id, run.attempt, seq, **stored)
 
@@ -106,7 +106,7 @@ def everything_of(engine: Engine, run_id: str) -> list[list[str]]:
 def all_writes(
     run_id: str, attempt: int, seq: int, checkpoint: Checkpoint
 ) -> list[Callable[[Session], object]]:
-    """Return one call of everything that an attempt can write."""
+    """Return one call of every function with which an attempt writes."""
     problem = life.problem("diverged", "It diverged.")
     return [
         lambda s: lifecycle.started(s, run_id, attempt, {"device": "cpu"}),

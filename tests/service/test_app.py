@@ -1,4 +1,4 @@
-"""The service as a whole: who may call what, from where, and what an error looks like."""
+"""The service as a whole: permissions, origins, and the form of errors."""
 
 import json
 import re
@@ -18,7 +18,7 @@ from tests.serving import Serve, app_of, serving
 
 SECRET = "a-key-for-the-tests"
 KEY = {"Authorization": f"Bearer {SECRET}"}
-#: what api.md leaves open
+#: the routes without a key in api.md
 OPEN = {
     "/",
     "/healthz",
@@ -27,7 +27,7 @@ OPEN = {
     "/v2/health/live",
     "/v2/health/ready",
 }
-OPEN_MOUNTS = {"/assets", "/docs/static", "/docs/assets"}  # files that hold no data
+OPEN_MOUNTS = {"/assets", "/docs/static", "/docs/assets"}  # static files
 METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE")
 
 
@@ -208,7 +208,7 @@ def test_under_a_prefix_paths_and_locations_carry_it(settings: Settings, serve: 
     made = client.post("/descent/api/v1/keys", json={"name": "x"})
     key = {"Authorization": f"Bearer {made.json()['secret']}"}
     assert made.headers["Location"].startswith("/descent/api/v1/keys/key_")
-    # A proxy may strip the prefix or leave it.
+    # A proxy may strip or keep the prefix.
     for path in ("/descent/api/v1/keys", "/api/v1/keys"):
         client.post(path, json={"name": "y"}, headers=key)
         answer = client.get(f"{path}?limit=1", headers=key)

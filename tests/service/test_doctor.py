@@ -1,4 +1,4 @@
-"""The server's side of `descent doctor` finds what is wrong, and makes nothing while it looks."""
+"""The server's side of `descent doctor` finds faults, and creates nothing while it checks."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def check(name: str, settings: Settings) -> Check:
-    """Return the first check of this name; those behind it are not made."""
+    """Return the first check of this name; later ones do not run."""
     return next(check for check in look(settings) if check.name == name)
 
 

@@ -1,4 +1,4 @@
-"""The log: JSON lines that tell what happened, and never a key or what a client sent."""
+"""The log: JSON lines of events, without keys and without the data of clients."""
 
 import asyncio
 import io
@@ -24,7 +24,7 @@ probes = router("/probe")
 
 
 class Body(Strict):
-    """What the probe takes."""
+    """The body of the probe."""
 
     value: str
 
@@ -132,7 +132,7 @@ def test_lines_of_a_moment_are_written_together_and_in_their_order(log: io.Strin
 def test_no_line_is_lost_where_the_log_ends(log: io.StringIO) -> None:
     async def serve() -> str:
         logs.access("req_1")
-        logs.configure("warning")  # which closes what was written to
+        logs.configure("warning")  # closes the file of the log
         return log.getvalue()
 
     assert "req_1" in asyncio.run(serve())

@@ -1,4 +1,4 @@
-"""Readiness tells the truth of each part, and in time however busy the service is."""
+"""Readiness reports the true state of each part, in time even if the service is busy."""
 
 import contextlib
 import socket
@@ -40,7 +40,7 @@ def part(answer: httpx.Response, name: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def write_lock(database_url: str) -> Iterator[None]:
-    """Hold the lock of the writers."""
+    """Hold the lock of all writers."""
     connection = sqlite3.connect(database_url.removeprefix("sqlite:///"), isolation_level=None)
     with contextlib.closing(connection):
         connection.execute("BEGIN IMMEDIATE")

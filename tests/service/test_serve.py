@@ -1,4 +1,4 @@
-"""The commands as real processes: how they start, what they refuse, and how they end."""
+"""The commands as real processes: start, refusals, and end."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ STOP_S = 10.0  # seconds that the service may take to end
 
 @pytest.fixture(autouse=True)
 def _logs() -> Iterator[None]:
-    """Set the logs back to what the tests use: a command that runs in this process changes them."""
+    """Restore the logging of the tests, which a command in this process changes."""
     yield
     logs.configure("warning")
 
@@ -52,7 +52,7 @@ def command(data_dir: Path, *arguments: str, **variables: str) -> subprocess.Com
 
 
 def test_the_service_migrates_says_where_it_listens_and_ends_when_told(tmp_path: Path) -> None:
-    # `python -m` would else find this folder before ours.
+    # Otherwise `python -m` would find this folder before ours.
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "__init__.py").write_text("raise RuntimeError('the wrong models')")
     process = start_service(tmp_path, "serve", "--no-worker")
@@ -207,7 +207,7 @@ def test_a_worker_is_started_again_and_does_not_outlive_a_killed_service(tmp_pat
 
 
 def warm_parent(service: int) -> int:
-    """Return the process that a service's attempts are forked from."""
+    """Return the parent process from which the attempts of a service fork."""
     (pid,) = (
         pid
         for pid in children(service)
@@ -217,10 +217,10 @@ def warm_parent(service: int) -> int:
 
 
 def worker_pid(client: httpx.Client, other_than: int | None = None) -> int:
-    """Wait for a worker to say that it is there."""
+    """Wait until a worker has registered."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        threading.Event().wait(0.1)  # leave the processor to the worker that we wait for
+        threading.Event().wait(0.1)  # leave the processor to the worker
         for worker in client.get("/api/v1/system").json()["workers"]:
             if worker["pid"] != other_than:
                 pid: int = worker["pid"]
@@ -242,7 +242,7 @@ def test_a_service_that_is_told_to_stop_saves_what_it_trains(tmp_path: Path) -> 
         slow = {
             "dataset": dataset,
             "target": "column_5",
-            # Steps that take a tenth of a second or more: what kills too soon does not get through.
+            # Steps of a tenth of a second or more: a kill that is too early would lose the state.
             "model": {"type": "mlp", "hidden": [4000, 4000]},
             "batch_size": "full",
             "epochs": 10_000,
@@ -270,7 +270,7 @@ print(gc.get_freeze_count())
 
 
 def test_what_is_loaded_at_the_start_is_never_looked_through_for_garbage(tmp_path: Path) -> None:
-    """A look through all of it would take a tenth of a second in the middle of a request."""
+    """A full collection would take a tenth of a second in the middle of a request."""
     environment = os.environ | {"DESCENT_PORT": "0", "DESCENT_DATA_DIR": str(tmp_path)}
     with subprocess.Popen(
         [sys.executable, "-P", "-c", FROZEN],

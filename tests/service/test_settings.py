@@ -1,4 +1,4 @@
-"""Settings: read once, from variables that all have a name, a default and a help."""
+"""Settings: read once, from variables that all have a name, a default and a description."""
 
 import pytest
 from pydantic import ValidationError

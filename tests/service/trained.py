@@ -1,4 +1,4 @@
-"""Small trained nets for these tests, written without torch, and runs that left them behind."""
+"""Small trained nets for these tests, written without torch, and the runs that produced them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class Trained:
     sha256: str
 
 
-#: Leaves behind what a run that has succeeded leaves behind.
+#: stores the rows and files of a succeeded run
 Store = Callable[[dict[str, Any]], Trained]
 
 
@@ -56,7 +56,7 @@ def scores() -> dict[str, Any]:
 
 
 def numbers(names: list[str]) -> Features:
-    """Return what reads and scales these columns of numbers between -1 and 1, to predict `y`."""
+    """Return the preprocessing of these columns of numbers between -1 and 1, to predict `y`."""
     values = np.linspace(-1, 1, len(QUIZ))
     table = Table(
         types=dict.fromkeys([*names, "y"], "number"),
@@ -138,7 +138,7 @@ def boats() -> dict[str, Any]:
 
 
 def flags() -> dict[str, Any]:
-    """Whether a bill is paid, a boolean, and its month, a datetime, are read; `Late` is a flag."""
+    """Reads `Paid`, a boolean, and the month of a bill, a datetime; predicts the flag `Late`."""
     months = np.array([0.0, 30.0, 60.0, 90.0, 120.0]) * 86_400
     table = Table(
         types={"Paid": "boolean", "Month": "datetime", "Late": "boolean"},
@@ -180,7 +180,7 @@ MODELS = {"scores": scores, "steep": steep, "both": both, "boats": boats, "flags
 
 
 def store(engine: Engine, blobs: BlobStore, folder: Path, saved: dict[str, Any]) -> Trained:
-    """Leave behind what a run that has succeeded leaves behind."""
+    """Store the rows and files of a succeeded run."""
     file = folder / "trained.safetensors"
     checkpoint.write(file, saved["tensors"], saved["document"])
     sha256, size = blobs.put(file)
@@ -212,7 +212,7 @@ def publish(
 ) -> int:
     """Register a run's checkpoint; returns the number of the version.
 
-    It counts as proved: where there is no worker, nobody would prove it.
+    It counts as verified, since without a worker it would stay pending.
     """
     with writing(engine) as session:
         run = lifecycle.get(session, trained.run_id)

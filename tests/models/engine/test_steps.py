@@ -1,4 +1,4 @@
-"""The fast passes, the losses and the optimizers, each held equal to PyTorch's own."""
+"""The fast passes, the losses and the optimizers, each compared with PyTorch's own."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Models of every kind with random parameters, and tables of values to ask them."""
+"""Models of every kind with random parameters, and tables of values to predict with them."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from models.features.encoding import Features
 from models.predict.predictor import Prediction, Predictor
 from tests.models.samples import make_table, passengers
 
-#: What the standalone script prints, one object for each row.
+#: the output of the standalone script, one object for each row
 Answers = list[dict[str, Any]]
 ABOUT: dict[str, Any] = {
     "model": "boats",
@@ -75,7 +75,7 @@ COLUMNS = ["Sex", "Age", "Port", "Alone", "Boarded", "Class", "Size"]
 def portable(
     task: str, net: str, *, standardize: bool = True, columns: Sequence[str] = COLUMNS
 ) -> Portable:
-    """Return a model of a kind whose parameters are as large as trained ones."""
+    """Return a model of a kind with parameters of the magnitude of trained ones."""
     targets, kind = TASKS[task]
     table = people()
     features = Features.fit(
@@ -110,7 +110,7 @@ def portables() -> Iterator[tuple[str, Portable]]:
 
 
 def predict(model: Portable, rows: Sequence[dict[str, Any]], folder: Path) -> list[Prediction]:
-    """Ask the predictor that the service uses."""
+    """Predict with the predictor that the service uses."""
     path = folder / "model.safetensors"
     model.save(path, {})
     columns = {
@@ -120,7 +120,7 @@ def predict(model: Portable, rows: Sequence[dict[str, Any]], folder: Path) -> li
 
 
 def agree(found: Answers, golden: dict[str, Any]) -> bool:
-    """Whether all numbers of the answers are equal, but for rounding."""
+    """Whether all numbers of the answers are equal, except for rounding."""
     assert len(found) == len(golden["predictions"])
     for ours, theirs in zip(found, golden["predictions"], strict=True):
         if "probabilities" in theirs:

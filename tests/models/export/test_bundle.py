@@ -1,4 +1,4 @@
-"""Bundles: the same bytes for the same model, whole or refused, and the same predictions."""
+"""Bundles: equal bytes for equal models, damaged ones are refused, and equal predictions."""
 
 import json
 import shutil
@@ -47,7 +47,7 @@ def pack(file: Path, members: Members, method: int = zipfile.ZIP_STORED) -> Path
 
 
 def sealed(members: Members) -> dict[str, bytes]:
-    """Return the members with a manifest that fits them, as a forger would make it."""
+    """Return the members with a matching manifest, as a forger would write it."""
     rest = {name: content for name, content in members.items() if name != MANIFEST}
     manifest = bundle._manifest(rest)  # noqa: SLF001  the forger has our sources
     return {MANIFEST: json.dumps(manifest).encode(), **rest}
@@ -110,7 +110,7 @@ def test_wide_models_have_few_golden_rows() -> None:
 
 @pytest.mark.parametrize("name", MEMBERS)
 def test_a_flipped_bit_in_any_member_is_found(file: Path, tmp_path: Path, name: str) -> None:
-    """The ZIP's own check of the bytes is mended, so that ours must find it."""
+    """The test repairs the ZIP's own checksum, so that ours must detect the change."""
     members = members_of(file)
     for place in np.linspace(0, len(members[name]) - 1, 40).astype(int).tolist():
         content = bytearray(members[name])

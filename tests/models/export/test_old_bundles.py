@@ -1,4 +1,4 @@
-"""Bundles that earlier versions exported are loaded by every later one. See their README."""
+"""Every version loads the bundles that earlier versions exported. See their README."""
 
 import json
 import zipfile

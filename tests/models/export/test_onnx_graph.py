@@ -1,4 +1,4 @@
-"""The ONNX graph: plain onnxruntime, given a table's values, answers what the predictor answers."""
+"""The ONNX graph: plain onnxruntime gives the predictor's answers for the values of a table."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -34,7 +34,7 @@ def ask(model: Portable, rows: Sequence[Row]) -> dict[str, NDArray[Any]]:
 
 
 def tensor(column: Input, rows: Sequence[Row]) -> NDArray[Any]:
-    """Return the tensor that a client would make of a column."""
+    """Return the tensor that a client would create from a column."""
     values = [row[column.name] for row in rows]
     if isinstance(column, Choice):
         return np.array([value or "" for value in values], dtype=object)[:, None]
@@ -47,7 +47,7 @@ def tensor(column: Input, rows: Sequence[Row]) -> NDArray[Any]:
 
 
 def rows_for(model: Portable, *, far: bool = False) -> list[Row]:
-    """Return golden rows and rows of random values, with `far` also such as 1e300."""
+    """Return golden rows and rows of random values, with `far` also values like 1e300."""
     random = np.random.default_rng(5)
     columns = model.features.inputs
     return [
@@ -74,7 +74,7 @@ def value(column: Input, random: np.random.Generator, *, far: bool) -> Any:
 def differences(
     model: Portable, wanted: Sequence[Prediction], found: dict[str, NDArray[Any]]
 ) -> Iterator[float]:
-    """Yield for each row how far it is from the predictor's answer, in tolerances."""
+    """Yield for each row the difference from the predictor's answer, in tolerances."""
     target = model.features.target
     for row, prediction in enumerate(wanted):
         assert prediction.error is None

@@ -14,7 +14,7 @@ from tests.models.export.portables import ABOUT, Answers, agree, portable, porta
 
 
 def run(folder: Path, *arguments: str) -> Answers:
-    """Run `predict.py` of the bundle where nothing of ours can be imported."""
+    """Run `predict.py` of the bundle where no package of ours can be imported."""
     with zipfile.ZipFile(folder / "bundle.zip") as archive:
         archive.extract("predict.py", folder)
     done = subprocess.run(

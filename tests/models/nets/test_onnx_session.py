@@ -1,4 +1,4 @@
-"""Wide nets computed by onnxruntime answer what NumPy answers."""
+"""For wide nets, onnxruntime gives the same answers as NumPy."""
 
 from itertools import pairwise
 from typing import Any

@@ -38,7 +38,7 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
 
 
 def people() -> dict[str, list[Any]]:
-    """Rows of which many lack something, or have what no training row had."""
+    """Rows, many of which have missing values, or values that no training row has."""
     random = np.random.default_rng(11)
 
     def some(values: list[Any]) -> list[Any]:
@@ -72,7 +72,7 @@ def told(prediction: Prediction) -> str:
 
 
 def nothing() -> None:
-    """Be the pulse of work that nobody stops."""
+    """The pulse of work that is never stopped."""
 
 
 def compare(

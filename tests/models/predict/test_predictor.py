@@ -146,7 +146,7 @@ def test_on_request_a_problem_is_that_rows_error_alone(survival: Predictor) -> N
     assert good.error is None
     assert unknown.error is not None
     assert (unknown.value, unknown.error.code) == (None, "unknown_category")
-    # Training rows had ports missing too, so a missing one is no error.
+    # Training rows have missing ports too, so a missing one is no error.
     assert optional.value is not None
     assert required.error is not None
     assert (required.error.column, required.error.code) == ("Class", "missing")
@@ -305,7 +305,7 @@ def test_far_out_no_digit_is_lost_where_large_numbers_cancel(survival: Predictor
     exact = x.astype(np.float64) @ weights
     assert np.abs(stack.forward(x)[:, 0] - exact).max() > 1e-4
     assert np.abs(stack.forward_precisely(x)[:, 0] - exact).max() < 1e-6
-    # Where a predictor takes which.
+    # A predictor computes only the far rows precisely.
     outputs = survival.outputs_with_care(np.concatenate([near, far]))
     assert np.array_equal(outputs[40:], survival.stack.forward_precisely(far))
     assert np.array_equal(outputs[:40], survival.stack.forward(np.concatenate([near, far]))[:40])

@@ -1,4 +1,4 @@
-"""The short ways of a few rows: the very same answers as the long way, or none."""
+"""The fast paths for a few rows: exactly the same answers as the general path, or none."""
 
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What training costs beside its steps; that they are PyTorch's is `test_steps`'."""
+"""The overhead of training beside its steps; `test_steps` compares the steps with PyTorch's."""
 
 import subprocess
 import sys
@@ -8,9 +8,9 @@ from tests.serving import ROOT
 
 
 def test_no_training_loads_compilers(tmp_path: Path) -> None:
-    """They take longer to load than many a training; PyTorch's optimizers would do it.
+    """They take longer to load than many trainings; PyTorch's optimizers would load them.
 
-    So would autograd: dropout leaves the net to it, and with slopes it asks for SymPy.
+    Autograd would too: nets with dropout use it, and with slopes it imports SymPy.
     """
     script = f"""
 import sys

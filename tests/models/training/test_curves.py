@@ -1,4 +1,4 @@
-"""Curves and pairs for pictures agree with the figures."""
+"""Curves and pairs for plots agree with the metrics."""
 
 import numpy as np
 from hypothesis import given

@@ -20,7 +20,7 @@ FIT = LINE | {
 
 
 def three() -> Table:
-    """`y = 3 · strong + weak`, and a column that has nothing to do with it."""
+    """`y = 3 · strong + weak`, and an independent column."""
     random = np.random.default_rng(1)
     strong, weak, idle = random.normal(size=(3, 200))
     return make_table(
@@ -46,7 +46,7 @@ def test_what_a_column_is_worth_is_told_on_held_out_rows(tmp_path: Path) -> None
     }
     assert [entry["column"] for entry in importance["columns"]] == ["strong", "weak", "idle"]
     found = means(importance)
-    # Shuffling a column of such a line costs twice its share of the variance.
+    # Shuffling a column of such a line increases the loss by twice its share of the variance.
     assert found["strong"] == pytest.approx(2 * 9 / 10, rel=0.3)
     assert found["weak"] == pytest.approx(2 * 1 / 10, rel=0.4)
     assert found["idle"] == pytest.approx(0, abs=1e-3)

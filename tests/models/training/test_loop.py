@@ -15,7 +15,7 @@ from tests.models.samples import (
     scores,
 )
 
-#: Plain gradient descent as a course shows it: full batch, unscaled columns.
+#: plain gradient descent as in a course: full batch, unscaled columns
 DESCENT: dict[str, Any] = LINE | {
     "optimizer": {"type": "sgd", "learning_rate": 0.006},
     "batch_size": "full",

@@ -1,4 +1,4 @@
-"""A training that was stopped and goes on is, bit for bit, one that never stopped."""
+"""A resumed training equals, bit for bit, one that never stopped."""
 
 import itertools
 from collections.abc import Callable
@@ -76,7 +76,7 @@ def configured(name: str) -> dict[str, Any]:
 
 
 def stop_at(step: int, reason: StopReason) -> Callable[[], StopReason | None]:
-    """Ask to stop at the so many-th step, where every step asks."""
+    """Request a stop at the given step; every step checks for it."""
     asked = itertools.count(1)
     return lambda: reason if next(asked) == step else None
 
@@ -132,7 +132,7 @@ def test_a_run_that_died_after_its_last_checkpoint_makes_it_again(
     assert (again.saved[-1].sha256, again.evaluation) == (last.sha256, whole.evaluation)
 
 
-#: Its parameters stop being numbers in the middle of an epoch.
+#: Its parameters become NaN in the middle of an epoch.
 DIVERGING = SURVIVAL | {
     "task": "regression",
     "loss": "mse",
@@ -150,7 +150,7 @@ def test_a_run_that_diverges_gives_the_same_rows_however_often_it_looks_up(tmp_p
     seldom = learn(passengers(), tmp_path / "a", DIVERGING, poll_s=1e9)
     often = learn(passengers(), tmp_path / "b", DIVERGING, poll_s=0.0, checkpoint_s=0.0)
     assert isinstance(seldom.error, Diverged)
-    assert 1 < len(often.saved) < often.rows[-1].step  # some steps had nothing to save
+    assert 1 < len(often.saved) < often.rows[-1].step  # not every step left a state to save
     assert often.curve == seldom.curve
     for saved in often.saved[:-1:8]:
         rest = learn(passengers(), tmp_path / "c", DIVERGING, resume=saved.path, seq=saved.seq)

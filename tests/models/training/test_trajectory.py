@@ -1,4 +1,4 @@
-"""The frames of a small net: complete, bounded, the same after a stop, and enough to predict."""
+"""The frames of a small net: complete, bounded, equal after a resume, sufficient to predict."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""API keys: who gets in, who no longer does, and what is kept of a secret."""
+"""API keys: valid and revoked keys, and the storage of secrets."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -51,7 +51,7 @@ def test_a_wrong_key_is_refused_even_where_none_is_needed(client: httpx.Client) 
 
 def test_the_first_key_closes_the_service(client: httpx.Client, engine: Engine) -> None:
     made = make_key(client)
-    ring = KeyRing(engine, Settings())  # another process, which has nothing cached
+    ring = KeyRing(engine, Settings())  # another process, which has an empty cache
     with pytest.raises(Unauthorized):
         ring.caller(None)
     assert ring.caller(made["secret"]) == made["id"]

@@ -1,4 +1,4 @@
-"""A workplace where tables are predicted by a model that a worker has trained."""
+"""A workplace for batch predictions with a model that a worker has trained."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +21,7 @@ class Desk:
     workplace: Workplace
 
     def train(self) -> None:
-        """Have the model `line` trained, which reads `x`."""
+        """Train the model `line`, which reads `x`."""
         run = self.workplace.submit(self.workplace.add_dataset(), epochs=5, register_as="line")
         assert self.workplace.wait_for(run, *ENDED).state == "succeeded"
 

@@ -1,4 +1,4 @@
-"""Batch predictions whose processes are killed, stopped or told to stop: nothing shows of it."""
+"""Batch predictions whose processes are killed, stopped or terminated give the same results."""
 
 import os
 import signal
@@ -40,7 +40,7 @@ def shared(
     folder = tmp_path_factory.mktemp("workplace")
     with make_database(request.param, folder) as url:
         engine = create_database(url)
-        # A worker that is told to stop does not wait long for a process that stands still.
+        # A stopping worker does not wait long for a stalled process.
         workplace = Workplace(engine, folder, breakable, settings={"GRACE_S": "3"})
         desk = Desk(workplace)
         workplace.staff(2)
@@ -82,7 +82,7 @@ def arm(desk: Desk, failpoints: Path) -> Iterator["Arm"]:
 
 
 class Arm:
-    """Orders for failpoints, which the workers of the desk look for."""
+    """Orders for failpoints, which the workers of the desk read."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -219,7 +219,7 @@ def test_nothing_is_left_of_a_job_but_its_result(desk: Desk, dataset: str, arm: 
 
 
 def has_ended(desk: Desk, job_id: str) -> bool:
-    """Return whether a job is over; end what fell asleep in a transaction, as a minute would."""
+    """Return whether a job has ended; end idle transactions, as the server does after a minute."""
     with reading(desk.workplace.engine) as session:
         session.execute(text(SLEEPERS))
     return desk.job(job_id).state in ENDED

@@ -1,4 +1,4 @@
-"""What a process is given where stored bytes are damaged."""
+"""The inputs of a process of a batch prediction if stored bytes are damaged."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ COUNTS = {"errors": 1, "warnings": {}}
 def job(
     engine: Engine, blobs: LocalBlobs, boats_without_a_worker: str, tmp_path: Path
 ) -> BatchPrediction:
-    """Return a job that was claimed, with three chunks that an earlier attempt has made."""
+    """Return a claimed job with three chunks of an earlier attempt."""
     table = tmp_path / "table.parquet"
     pq.write_table(pa.table({"Age": [22.0, 38.0]}), table)
     digest, _size = blobs.put(table)

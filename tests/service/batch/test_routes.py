@@ -1,4 +1,4 @@
-"""Batch predictions over HTTP, by a whole service."""
+"""Batch predictions over HTTP, with a whole service."""
 
 from typing import Any
 

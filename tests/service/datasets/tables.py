@@ -1,4 +1,4 @@
-"""Parses small tables in this very process, as the parser's process would."""
+"""Parses small tables in this process, as the parser's process does."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What becomes of an upload: whose turn it is, and how its parse ends when processes die."""
+"""The parse of an upload: its turn in the queue, and its end when processes die."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +33,7 @@ Add = Callable[..., Parse]
 
 @pytest.fixture
 def add(engine: Engine, blobs: LocalBlobs, tmp_path: Path) -> Add:
-    """Return a function that takes in an upload of a caller."""
+    """Return a function that stores an upload of a caller."""
 
     def take_in(caller: str = "a", data: bytes = b"x,y\n1,2\n3,4\n") -> Parse:
         path = tmp_path / new_id("upload")
@@ -81,7 +81,7 @@ def wide(columns: int) -> bytes:
     return ",".join(f"c{index}" for index in range(columns)).encode() + b"\n1\n"
 
 
-# ---- whose turn it is ---------------------------------------------------------------------------
+# ---- the order of the queue ---------------------------------------------------------------------
 
 
 def test_callers_take_turns(engine: Engine, add: Add) -> None:
@@ -139,7 +139,7 @@ def test_a_small_file_that_takes_long_is_parsed_where_large_ones_are(
     assert (again.id, again.attempt, again.crash_streak) == (parse.id, 2, 0)
 
 
-# ---- how a parse ends ---------------------------------------------------------------------------
+# ---- the end of a parse -------------------------------------------------------------------------
 
 
 def test_a_parsed_file_is_the_first_version(engine: Engine, add: Add) -> None:

@@ -1,4 +1,4 @@
-"""From bytes to typed columns: what every kind of file becomes."""
+"""Parsing: from the bytes of every kind of file to typed columns."""
 
 import json
 from pathlib import Path

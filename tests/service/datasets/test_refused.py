@@ -1,4 +1,4 @@
-"""Files that are refused: with which code, and where they say that the fault is."""
+"""Refused files: the code of the error, and the position of the fault."""
 
 from typing import Any
 

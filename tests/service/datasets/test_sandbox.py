@@ -1,4 +1,4 @@
-"""The parser's process: its limits hold, and what kills it harms nobody else."""
+"""The parser's process: its limits hold, and its death affects no other process."""
 
 import os
 import subprocess
@@ -106,7 +106,7 @@ def test_the_process_makes_no_files_outside_its_folder(tmp_path: Path) -> None:
         check=True,
         cwd=ROOT,
     )
-    # An old kernel cannot promise it, and says so.
+    # An old kernel lacks the feature and reports that.
     assert told.stdout.split() in (["True", "kept"], ["False", "left"])
 
 

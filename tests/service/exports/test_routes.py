@@ -1,4 +1,4 @@
-"""Models leave as bundles and ONNX files and come back, over HTTP."""
+"""Export of models to bundles and ONNX files, and import of bundles, over HTTP."""
 
 import io
 import json
@@ -48,7 +48,7 @@ def packed(members: dict[str, bytes]) -> bytes:
 
 
 def sealed(members: dict[str, bytes]) -> dict[str, bytes]:
-    """Return the members with a manifest that fits them, as a forger would make it."""
+    """Return the members with a matching manifest, as a forger would write it."""
     rest = {name: content for name, content in members.items() if name != "manifest.json"}
     manifest = bundle._manifest(rest)  # noqa: SLF001  the forger has our sources
     return {**rest, "manifest.json": json.dumps(manifest).encode()}
@@ -60,7 +60,7 @@ def predicted(client: httpx.Client, model: str) -> list[dict[str, Any]]:
     return found
 
 
-# ---- leaving ------------------------------------------------------------------------------------
+# ---- export -------------------------------------------------------------------------------------
 
 
 def test_a_bundle_is_a_zip_with_everything_to_predict(client: httpx.Client, boats: Trained) -> None:
@@ -119,7 +119,7 @@ def test_a_damaged_checkpoint_is_no_artifact(
         assert (answer.status_code, answer.json()["code"]) == (409, "checkpoint_corrupt")
 
 
-# ---- coming -------------------------------------------------------------------------------------
+# ---- import -------------------------------------------------------------------------------------
 
 
 def test_a_bundle_comes_back_as_a_version_with_its_origin(

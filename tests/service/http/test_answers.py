@@ -1,4 +1,4 @@
-"""Real answers are as the OpenAPI document describes them."""
+"""Real answers match the OpenAPI document."""
 
 from pathlib import Path
 from typing import Any

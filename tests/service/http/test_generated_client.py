@@ -15,7 +15,7 @@ pytestmark = pytest.mark.nightly
 SCORES = Path(__file__).parents[3] / "descent" / "data" / "scores.csv"
 PACKAGE = "generated_descent"
 RUN_S = 60.0  # seconds in which the run must succeed
-#: The generator refuses content types that it does not know, unless it may treat them as bytes.
+#: the generator refuses unknown content types, unless the configuration declares them as bytes
 FILES = ("text/csv", "text/tab-separated-values", "application/x-ndjson", "application/zip")
 ARROW = ("parquet", "arrow.file", "arrow.stream")
 

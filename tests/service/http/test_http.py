@@ -1,4 +1,4 @@
-"""The strict route: what it checks, in which order, and what it lets through."""
+"""The strict route: its checks, their order, and the requests that it accepts."""
 
 import json
 import shutil
@@ -35,7 +35,7 @@ JSON = {"Content-Type": "application/json"}
 
 
 class Body(Strict):
-    """What the probe takes."""
+    """The body of the probe."""
 
     name: str
     count: Annotated[int, Field(ge=0)] = 0

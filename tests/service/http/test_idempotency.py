@@ -1,4 +1,4 @@
-"""A request that is sent again does its work once, whatever happens in between."""
+"""A repeated request does its work once, whatever happens in between."""
 
 import threading
 from collections.abc import Iterator
@@ -38,13 +38,13 @@ pytestmark = pytest.mark.both_databases
 
 
 class Body(Strict):
-    """What the probe takes."""
+    """The body of the probe."""
 
     name: str = "m"
 
 
 class Gate:
-    """Holds the route `/slow` up until it is opened."""
+    """Blocks the route `/slow` until it is opened."""
 
     def __init__(self) -> None:
         self.entered = threading.Event()
@@ -96,7 +96,7 @@ def lost(body: Body, session: WriteSession) -> dict[str, str]:
     def lose(_connection: object) -> None:
         raise OperationalError("COMMIT", {}, Exception("the server closed the connection"))
 
-    # On this connection alone: the service's own threads commit meanwhile.
+    # On this connection only: the service's own threads commit meanwhile.
     event.listen(session.connection(), "commit", lose, once=True)
     return {"made": name}
 

@@ -1,4 +1,4 @@
-"""Limits of the server, met by clients that speak through bare sockets, while others are served."""
+"""Limits of the server against raw-socket clients, while the server answers other clients."""
 
 import contextlib
 import json
@@ -26,8 +26,8 @@ MIB = 1024 * 1024
 ENDLESS = 40 * MIB  # bytes that a client tries to send
 TIMEOUT_S = 1.0  # of heads and of bodies in these tests
 ENDS_S = TIMEOUT_S + 4.0  # seconds within which a slow connection is closed
-PROMPT_S = 1.0  # seconds within which another client is answered meanwhile
-FILES = 256  # that a process may have open in these tests
+PROMPT_S = 1.0  # seconds within which other clients get their answers meanwhile
+FILES = 256  # the limit of open files of a process in these tests
 PREDICT = "/api/v1/models/scores/predict"
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 POST = b"POST /api/v1/keys HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -42,7 +42,7 @@ def folder(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture
 def own_folder(sqlite_template: Path, tmp_path: Path) -> Path:
-    """Return a data folder for a service of one test: no two may serve the same one."""
+    """Return a data folder for a service of one test: two services may not share one."""
     return with_a_model(tmp_path, sqlite_template)
 
 
@@ -86,7 +86,7 @@ def send_endlessly(url: httpx.URL, start: bytes) -> tuple[int, dict[str, str], i
 
 
 def prompt(url: httpx.URL, attack: Callable[[], object]) -> float:
-    """Predict and ask for the health while an attack lasts; return the longest time to answer."""
+    """Predict and check the health during an attack; return the longest time to an answer."""
     longest = 0.0
     with ThreadPoolExecutor(1) as pool, httpx.Client(base_url=url) as client:
         client.post(PREDICT, json={"rows": [{"Quiz": 10}]})  # the first one loads the model
@@ -170,7 +170,7 @@ def test_a_head_up_to_the_limit_is_read_and_a_longer_one_is_not(
         assert answer(connection)[0] == status
 
 
-#: what a client sends before it stops → the part of the request that is missing
+#: the bytes that a client sends before it stops → the missing part of the request
 STOPS = {
     b"": "head",
     b"\r\n": "head",
@@ -276,7 +276,7 @@ def test_the_log_warns_of_refused_connections_at_most_once_a_second(
 
 @contextlib.contextmanager
 def few_files() -> Iterator[None]:
-    """Let the processes that start now have few files open."""
+    """Limit the open files of the processes that start now."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, limits[1]))
     try:

@@ -1,4 +1,4 @@
-"""No input may produce a 500: every operation in the OpenAPI document gets odd questions."""
+"""No input may produce a 500: every operation in the OpenAPI document gets odd requests."""
 
 import json
 import random
@@ -97,7 +97,7 @@ def requests(
 
 
 def known_ids(client: httpx.Client) -> tuple[str, ...]:
-    """Make a dataset and a run, so that some of the questions get further than a 404."""
+    """Create a dataset and a run, so that some of the requests pass the 404."""
     table = {"columns": {"x": [1, 2, 3, 4, 5, 6], "y": [2, 4, 6, 8, 10, 12]}}
     dataset = client.post("/api/v1/datasets", json=table).json()["id"]
     run = client.post("/api/v1/runs", json={"dataset": dataset, "target": "y"}).json()["id"]

@@ -1,4 +1,4 @@
-"""The OpenAPI document promises what the routes do, no more and no less."""
+"""The OpenAPI document describes exactly the behaviour of the routes."""
 
 import json
 import re
@@ -120,11 +120,11 @@ def test_the_bounds_of_numbers_are_told_in_the_words_of_json_schema(
 ) -> None:
     epochs = document["components"]["schemas"]["RunConfig"]["properties"]["epochs"]
     assert (epochs["minimum"], epochs["maximum"]) == (1, 1_000_000)
-    # What pydantic cannot translate it writes down under its own names.
+    # Pydantic writes constraints that it cannot translate under its own names.
     assert not re.search(r'"(ge|gt|le|lt)":', json.dumps(document))
 
 
-# ---- what generators of clients need, of which `test_generated_client` runs one -----------------
+# ---- the needs of generators of clients; `test_generated_client` runs one -----------------------
 
 
 def every_operation(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -1,6 +1,6 @@
-"""Canaries: the names of uvicorn and FastAPI that no document promises exist and are used.
+"""Canaries: the undocumented names of uvicorn and FastAPI exist, and the libraries use them.
 
-A newer minor version may rename them, so the requirements are bound to the tested one.
+A newer minor version may rename them, so the requirements allow only the tested one.
 """
 
 import ast
@@ -75,7 +75,7 @@ def source_of(found: type) -> ast.ClassDef:
 
 
 def attributes_of(tree: ast.AST, *owners: str) -> Iterator[ast.Attribute]:
-    """Yield the attributes of these names, and of attributes so called."""
+    """Yield the attributes of variables and of attributes with these names."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
             owner = node.value
@@ -85,7 +85,7 @@ def attributes_of(tree: ast.AST, *owners: str) -> Iterator[ast.Attribute]:
 
 
 def names_used(ours: type, library: type) -> set[str]:
-    """Return the attributes of `self` that a class of ours takes from its base."""
+    """Return the attributes of `self` that a class of ours uses from its base."""
     attributes = list(attributes_of(source_of(ours), "self"))
     own = {each.attr for each in attributes if isinstance(each.ctx, ast.Store)} | set(vars(ours))
     theirs = set(dir(library)) | {each.attr for each in attributes_of(source_of(library), "self")}
@@ -164,7 +164,7 @@ def test_a_request_has_a_scope_of_its_own_which_its_cycle_keeps() -> None:
 
 
 class Recorder(FastAPI):
-    """An app that answers POSTs at once, and tells which transport another answer goes to."""
+    """An app that answers POSTs at once, and reports the transport of every other answer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -248,7 +248,7 @@ def test_fastapi_calls_what_the_strict_route_overrides_in_included_routers() -> 
     assert anyio.run(ask).json() == "c"
     assert called[-1] == "handle"
     assert "get_route_handler" in called
-    # Where the middleware finds the template of a path.
+    # The middleware reads the template of a path here.
     (scope,) = seen
     templates = {each.endpoint: each.path for each in iter_route_contexts(app.routes)}
     assert templates[scope["endpoint"]] == "/a/b/{name}"

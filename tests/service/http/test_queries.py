@@ -1,4 +1,4 @@
-"""Fields of a query that a route does not know are refused, as those of a body are."""
+"""Unknown fields of a query are refused, as unknown fields of a body are."""
 
 import re
 
@@ -21,7 +21,7 @@ OPEN = ("/", "/docs", "/healthz", "/readyz", "/openapi.json", "/v2/health/live",
 
 @pytest.fixture
 def database_url(sqlite_url: str) -> str:
-    """Return one database's URL: no query is read in SQL here."""
+    """Return one database's URL: these tests do not depend on SQL."""
     return sqlite_url
 
 

@@ -1,4 +1,4 @@
-"""The server: what reaches it that is no HTTP."""
+"""The server: its answers to bytes that are no valid HTTP."""
 
 import json
 
@@ -15,7 +15,7 @@ HEAD = b"POST /api/v1/keys HTTP/1.1\r\nHost: localhost\r\nContent-Type: applicat
 
 
 def sent(client: httpx.Client, data: bytes) -> tuple[bytes, dict[str, str], bytes]:
-    """Send bytes on a connection of their own; return status line, headers and body."""
+    """Send bytes on a new connection; return status line, headers and body."""
     with connected(client.base_url) as connection:
         connection.sendall(data)
         answer = b"".join(iter(lambda: connection.recv(65536), b""))

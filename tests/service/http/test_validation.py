@@ -1,4 +1,4 @@
-"""Strict JSON: the quick way to read a document takes and refuses what the careful one does."""
+"""Strict JSON: the fast reader accepts and refuses the same documents as the careful one."""
 
 import json
 from typing import Any
@@ -25,7 +25,7 @@ def paired(inner: list[tuple[str, str]]) -> str:
     return "{" + " , ".join(f'"{key}" : {value}' for key, value in inner) + "}"
 
 
-#: texts that are often JSON, often with equal keys, and with the signs that are counted in strings
+#: texts that are often JSON, often with equal keys, and with the counted characters in strings
 TEXTS = st.recursive(
     VALUES,
     lambda inner: (
@@ -43,7 +43,7 @@ DOCUMENTS = st.recursive(
 
 
 def carefully(text: str) -> Any:
-    """Read a document in an array with an escape, for which there is no quick way."""
+    """Read a document in an array with an escape, which the fast reader does not handle."""
     document = strict_json(f'["\\u0061",{text}]'.encode())
     assert isinstance(document, list)
     return document[1]
@@ -54,7 +54,7 @@ def outcome(read: Any, argument: Any) -> tuple[str, Any]:
         value = read(argument)
     except BadRequest as error:
         return "refused", error.code
-    return "read", repr(value)  # tells 1 from 1.0 and from True
+    return "read", repr(value)  # distinguishes 1, 1.0 and True
 
 
 @settings(max_examples=500)

@@ -1,4 +1,4 @@
-"""The order of the queue and the leases of keys ask the database's clock, not that of a machine."""
+"""The order of the queue and the leases of keys use the clock of the database, not of a machine."""
 
 import ast
 from pathlib import Path
@@ -23,7 +23,7 @@ WALL = {"utc_now", "now", "time", "today", "utcnow"}
 
 
 def calls_in(module: ModuleType, function: str) -> set[str]:
-    """Return the names of all that a function calls."""
+    """Return the names of all functions that a function calls."""
     tree = ast.parse(Path(str(module.__file__)).read_text())
     (node,) = (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == function)
     names = (call.func for call in ast.walk(node) if isinstance(call, ast.Call))

@@ -8,7 +8,7 @@ from service.jobs.kind import SENTENCES
 
 
 def machine(root: Path, *, group: str | None, of_group: int | None, of_machine: int) -> Path:
-    """Write what the kernel would say of its kills."""
+    """Write the kernel's report of its kills."""
     (root / "proc/self").mkdir(parents=True)
     (root / "proc/vmstat").write_text(f"nr_free_pages 7\noom_kill {of_machine}\npgpgin 3\n")
     if group is not None:

@@ -1,4 +1,4 @@
-"""Many who follow one run cost one read, and none of them can take it from the others."""
+"""Many followers of one run share one read, and none of them can cancel it for the others."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ def engine(sqlite_url: str) -> Iterator[Engine]:
 
 
 class Held:
-    """A read that lasts until it is let go, and counts how often it was begun."""
+    """A read that blocks until it is released, and counts its starts."""
 
     def __init__(self, outcome: Exception | None = None) -> None:
         self.count = 0
@@ -92,7 +92,7 @@ def test_a_read_that_fails_fails_for_all_and_is_tried_again(engine: Engine) -> N
 def test_news_wake_those_who_wait_before_the_next_look(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, is_told: str
 ) -> None:
-    """The looks are further apart than the test may take."""
+    """The polls are further apart than the limit of the test."""
     monkeypatch.setattr(events, "POLL", 2 * PATIENCE)
     monkeypatch.setattr(events, "POLL_WOKEN", 2 * PATIENCE)
     with writing(engine) as session:
@@ -109,7 +109,7 @@ def test_news_wake_those_who_wait_before_the_next_look(
         watcher = Watcher(engine, reader)
         async with watcher.running():
             waiting = asyncio.create_task(watcher.wait(run_id, seen, PATIENCE))
-            await asyncio.sleep(0)  # it waits now
+            await asyncio.sleep(0)  # it now waits
             await asyncio.to_thread(change)
             if is_told == "by the pipe":
                 os.write(writer, b"\n")

@@ -1,4 +1,4 @@
-"""Whatever a client sends: a clear refusal, or one answer for each row, finite or with an error."""
+"""Any body gets a clear refusal, or one answer for each row, finite or with an error."""
 
 import csv
 import io
@@ -23,7 +23,7 @@ from service.predict.routes import PredictionBody
 from service.protocols import mlflow
 from tests.service import trained
 
-#: A busy machine is no failure.
+#: slow answers of a busy machine are no failure
 BOUNDED = settings(deadline=None, max_examples=60)
 COLUMNS = ["number", "integer", "flag", "day", "word", "nobody"]
 HARD = [

@@ -1,4 +1,4 @@
-"""How predictions are written."""
+"""Predictions as text in the answers."""
 
 from models.predict.predictor import Prediction
 from models.predict.values import ValueProblem

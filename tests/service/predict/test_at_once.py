@@ -1,4 +1,4 @@
-"""Small predictions are answered without a task, however their bytes arrive."""
+"""The server answers small predictions without a task, in any division of their bytes."""
 
 import io
 import json
@@ -23,7 +23,7 @@ def request(body: bytes, *more: str) -> bytes:
 
 
 def answers(connection: socket.socket, count: int) -> list[bytes]:
-    """Read as many answers as were asked for; return their bodies."""
+    """Read this number of answers; return their bodies."""
     bodies = []
     with connection.makefile("rb") as stream:
         for _ in range(count):
@@ -36,7 +36,7 @@ def answers(connection: socket.socket, count: int) -> list[bytes]:
 
 @pytest.fixture
 def database_url(sqlite_url: str) -> str:
-    """Return one database's URL: what is answered at once asks none."""
+    """Return one database's URL: answers at once need no query."""
     return sqlite_url
 
 
@@ -63,7 +63,7 @@ def test_requests_that_come_together_are_answered_in_their_order(
     connection: socket.socket,
 ) -> None:
     quizzes = range(12)
-    # Every third is answered by the framework's route.
+    # The framework's route answers every third.
     connection.sendall(
         b"".join(
             request(

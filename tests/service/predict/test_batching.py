@@ -1,4 +1,4 @@
-"""Rows of concurrent requests go through a net together, and nobody's answer depends on whose."""
+"""Rows of concurrent requests form a batch, and no answer depends on the rest of the batch."""
 
 import asyncio
 import threading
@@ -15,16 +15,16 @@ from service.errors import DeadlineExceeded, Overloaded
 from service.predict.executor import MAX_ROWS, Batches, Numbers, PredictionExecutor
 from tests.service import trained
 
-ENDS = 30.0  # seconds within which what shall happen has happened
+ENDS = 30.0  # seconds until a wait fails
 WIDE = 512
-#: BLAS has another kernel for each number of rows, so the order of a sum's terms differs: an answer
-#: may differ by some units in the last place of float32, as much as its sums have terms at most.
+#: The kernel of BLAS depends on the number of rows, and so does the order of a sum's terms: an
+#: answer may differ by some units in the last place of float32, at most the number of terms.
 NEAR = 1e-5
 
 
 @dataclass
 class Gate:
-    """A layer that lets nothing pass until it is opened, and notes how many rows came together."""
+    """A layer that blocks until it is opened, and records the number of rows of each batch."""
 
     opened: threading.Event = field(default_factory=threading.Event)
     reached: threading.Event = field(default_factory=threading.Event)
@@ -85,7 +85,7 @@ Asked = list["asyncio.Task[Numbers]"]
 
 
 async def ask(batches: Batches, predictor: Predictor, gate: Gate, *several: Numbers) -> Asked:
-    """Ask for each; return once the first is being computed and all others wait."""
+    """Request predictions of each; return once the first is computing and the others wait."""
     tasks = [asyncio.create_task(batches.outputs(predictor, rows)) for rows in several]
     await asyncio.to_thread(gate.reached.wait, ENDS)
     return tasks
@@ -100,7 +100,7 @@ def test_what_comes_while_a_batch_is_computed_is_the_next_batch(
         assert [len(outputs) for outputs in await asyncio.gather(*tasks)] == [1, 2, 1, 3]
 
     asyncio.run(go())
-    assert gate.rows in ([1, 6], [7])  # where all came before the first was taken
+    assert gate.rows in ([1, 6], [7])  # if all came before the first was taken
 
 
 def test_a_rows_answer_does_not_depend_on_who_else_asks(
@@ -129,7 +129,7 @@ def test_a_batch_has_no_more_rows_than_it_may(
         await asyncio.gather(*tasks)
 
     asyncio.run(go())
-    # One that is larger itself is not cut: it goes alone.
+    # A request above the limit is not cut: it is a batch by itself.
     assert [rows for rows in gate.rows if rows > MAX_ROWS] == [2 * MAX_ROWS]
     assert sum(gate.rows) == 1 + 5 * 400 + 2 * MAX_ROWS
 

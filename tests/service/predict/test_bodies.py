@@ -1,4 +1,4 @@
-"""How the rows of a prediction request are read."""
+"""Reading the rows of a prediction request."""
 
 import time
 

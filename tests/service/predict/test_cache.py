@@ -1,4 +1,4 @@
-"""Predictors are loaded once, verified, and kept within bounds."""
+"""The cache loads predictors once, verifies them, and keeps within its limits."""
 
 import threading
 from collections.abc import Callable

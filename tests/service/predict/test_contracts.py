@@ -1,4 +1,4 @@
-"""The OpenAPI document of a version says what its predictions take and give."""
+"""The OpenAPI document of a version describes the inputs and outputs of its predictions."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -78,7 +78,7 @@ def references(node: Any) -> Iterator[str]:
 
 
 def fits(document: dict[str, Any], schema: dict[str, Any], value: Any) -> bool:
-    """Whether a value is what a schema of these documents describes."""
+    """Whether a value matches a schema of these documents."""
     if "$ref" in schema:
         return fits(document, document["components"]["schemas"][schema["$ref"][21:]], value)
     if "oneOf" in schema:

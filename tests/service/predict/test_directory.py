@@ -1,4 +1,4 @@
-"""Names are answered from memory, and a change made anywhere is taken in."""
+"""The directory resolves names from memory, and follows changes of any process."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +31,7 @@ def predictors(blobs: LocalBlobs) -> Predictors:
 
 @pytest.fixture
 def directory(engine: Engine, predictors: Predictors) -> Iterator[Directory]:
-    """A directory that looks when it is told to."""
+    """A directory that reads the database on request."""
     directory = Directory(engine, predictors)
     yield directory
     directory.close()
@@ -126,7 +126,7 @@ def test_a_replacement_is_loaded_before_requests_are_sent_to_it(
 def test_what_nobody_asked_for_is_not_loaded(
     engine: Engine, directory: Directory, predictors: Predictors, scores: Trained, store: Store
 ) -> None:
-    directory.of_model("scores")  # known, but never predicted with
+    directory.of_model("scores")  # known, but never used for a prediction
     trained.publish(engine, store(trained.both()), "scores")
     directory.look()
     assert len(predictors) == 0

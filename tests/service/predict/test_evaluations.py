@@ -1,4 +1,4 @@
-"""What a run's model predicts beside the truth, over HTTP, after a real training."""
+"""Predictions of a run's model beside the true values, over HTTP, after a real training."""
 
 import math
 from pathlib import Path
@@ -16,7 +16,7 @@ DATA = Path(__file__).parents[3] / "descent" / "data"
 
 
 def trained(url: str, table: str, target: str, **config: Any) -> dict[str, Any]:
-    """Return a run that has ended."""
+    """Return a finished run."""
     with Client(url) as client:
         dataset = client.upload(DATA / table)
         run = client.train(dataset, target, epochs=20, **config).wait()

@@ -1,4 +1,4 @@
-"""The line before the threads that predict: bounded, first come, first served, and in time."""
+"""The queue of the prediction threads: bounded, first in first out, with a deadline."""
 
 import asyncio
 import threading
@@ -9,12 +9,12 @@ import pytest
 from service.errors import DeadlineExceeded, Overloaded
 from service.predict.executor import PredictionExecutor
 
-ENDS = 30.0  # seconds within which what shall happen has happened
+ENDS = 30.0  # seconds until a wait fails
 
 
 @pytest.fixture
 def gate() -> Iterator[threading.Event]:
-    """Return what holds up a thread until the test opens it, or ends."""
+    """Return an event that blocks threads until the test sets it, or ends."""
     gate = threading.Event()
     yield gate
     gate.set()
@@ -39,9 +39,9 @@ def make(gate: threading.Event) -> Iterator[Callable[..., PredictionExecutor]]:
 async def held(
     queue: PredictionExecutor, gate: threading.Event, count: int
 ) -> list[asyncio.Task[bool]]:
-    """Give the queue that much work that waits for the gate; return it once it is in the line."""
+    """Submit this number of tasks that wait for the gate; return them once they are queued."""
     tasks = [asyncio.create_task(queue.run(gate.wait)) for _ in range(count)]
-    await asyncio.sleep(0)  # each task runs until it waits for its end
+    await asyncio.sleep(0)  # each task runs until it waits for its result
     return tasks
 
 
@@ -107,7 +107,7 @@ def test_what_takes_longer_than_it_may_is_told_so(
 def test_work_that_is_being_done_holds_its_place_though_nobody_waits_for_it(
     make: Callable[..., PredictionExecutor], gate: threading.Event
 ) -> None:
-    """Else a client that gives up and asks again would fill the memory with what is computed."""
+    """Otherwise a client that disconnects and retries would fill the memory with results."""
 
     async def ask() -> None:
         queue = make(threads=1, length=0, timeout_s=0.01)

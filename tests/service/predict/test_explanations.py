@@ -1,4 +1,4 @@
-"""What the columns contributed, over HTTP."""
+"""The contributions of the columns to a prediction, over HTTP."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Parquet and Arrow bodies get the answers that others get, and harm nobody."""
+"""Parquet and Arrow bodies get the same answers as others, and cannot harm the service."""
 
 import contextlib
 import io
@@ -32,7 +32,7 @@ Write = Callable[[pa.Table], bytes]
 
 @pytest.fixture
 def database_url(sqlite_url: str) -> str:
-    """Return one database's URL: predicting only looks a checkpoint up, as `test_registry` does."""
+    """Return one database's URL: a prediction only looks up a checkpoint, as in `registry`."""
     return sqlite_url
 
 
@@ -97,7 +97,7 @@ def test_a_file_without_rows_has_no_predictions(client: httpx.Client, scores: Tr
 
 @pytest.fixture
 def read(tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """Return a function that reads a table as the parser's process does."""
+    """Return a function that reads a table like the parser's process."""
 
     def run(table: pa.Table, *known: str) -> dict[str, Any]:
         path = tmp_path / "body"

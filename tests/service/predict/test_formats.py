@@ -1,4 +1,4 @@
-"""The formats that predictions are answered in."""
+"""The formats of the answers to predictions."""
 
 import io
 from typing import Any

@@ -1,4 +1,4 @@
-"""The hot routes answer what the framework's routes answer, and refuse what is too much in time."""
+"""The hot routes give the same answers as the framework's routes, and refuse overload in time."""
 
 import asyncio
 import contextlib
@@ -19,10 +19,10 @@ from tests.service import trained
 from tests.service.trained import Store, Trained
 from tests.serving import app_of, serving
 
-ENDS = 30.0  # seconds within which what shall happen has happened
+ENDS = 30.0  # seconds until a wait fails
 JSON = {"Content-Type": "application/json"}
 SCORES = "/api/v1/models/scores/predict"
-#: a header that sends a request to the framework's routes, and means nothing
+#: a header that routes a request to the framework, and has no other effect
 LONG = {"Content-Encoding": "identity"}
 BODIES = {
     "plain": '{"rows": [{"Quiz": 10}, {"Quiz": 4.5}]}',
@@ -55,7 +55,7 @@ BODIES = {
 
 @pytest.fixture
 def database_url(sqlite_url: str) -> str:
-    """Return one database's URL: the hot path asks none."""
+    """Return one database's URL: the hot path makes no query."""
     return sqlite_url
 
 
@@ -64,7 +64,7 @@ def database_url(sqlite_url: str) -> str:
 def test_each_body_has_the_answer_of_the_frameworks_route(
     client: httpx.Client, scores: Trained, on_problem: str, accept: str
 ) -> None:
-    client.post(SCORES, json={"rows": [{"Quiz": 5}]})  # now all is known, and no database asked
+    client.post(SCORES, json={"rows": [{"Quiz": 5}]})  # from now on, no database query
     for name, body in BODIES.items():
         hot, slow = (
             client.post(SCORES + on_problem, content=body, headers=JSON | more)
@@ -83,7 +83,7 @@ def test_each_body_has_the_answer_of_the_frameworks_route(
 def test_an_answer_ends_its_connection_where_the_client_asks_for_it(
     client: httpx.Client, scores: Trained
 ) -> None:
-    for _ in range(2):  # the first is answered the long way
+    for _ in range(2):  # the framework's route answers the first
         answer = client.post(SCORES, json={"rows": [{"Quiz": 10}]}, headers={"Connection": "close"})
         assert answer.headers["Connection"] == "close"
         assert answer.json()["predictions"] == [{"value": 13.0}]
@@ -134,7 +134,7 @@ def test_a_head_that_is_known_is_refused_once_its_key_is_deleted(
 def test_many_who_ask_a_large_net_at_once_get_their_own_answers(
     client: httpx.Client, engine: Engine, store: Store
 ) -> None:
-    width = 1 + LIGHT // 500  # so that the net is computed in batches, beside the event loop
+    width = 1 + LIGHT // 500  # so that threads compute the net in batches
     names = ["a", "b"]
     saved = trained.saved(trained.numbers(names), [[0.0, 0.0]], [0.0])
     random = np.random.default_rng(0)
@@ -165,14 +165,14 @@ def test_many_who_ask_a_large_net_at_once_get_their_own_answers(
 
 @contextlib.contextmanager
 def busy(app: Service, pieces: int) -> Iterator[None]:
-    """Fill the line of the service with work that does not end before the block does."""
+    """Fill the queue of the service with work that lasts until the end of the block."""
     opened, queue = threading.Event(), app.state.inference.executor
 
     async def fill() -> None:
         waiting = [asyncio.create_task(queue.run(opened.wait)) for _ in range(pieces)]
         await asyncio.sleep(0)
         is_full.set()
-        await asyncio.gather(*waiting, return_exceptions=True)  # their time may be up, too
+        await asyncio.gather(*waiting, return_exceptions=True)  # their deadline may pass, too
 
     is_full = threading.Event()
     filler = threading.Thread(target=lambda: asyncio.run(fill()))

@@ -1,4 +1,4 @@
-"""Whatever other clients send, they get an answer: every row, or a problem that is theirs."""
+"""Any request of other clients gets an answer: every row, or a 4xx problem."""
 
 import json
 import random
@@ -47,7 +47,7 @@ def table(chance: random.Random) -> dict[str, Any]:
 
 
 def tensor(chance: random.Random, name: str) -> tuple[dict[str, Any], bytes]:
-    """Return a tensor, mostly one that is nearly right, and its raw bytes."""
+    """Return a tensor, usually a nearly valid one, and its raw bytes."""
     rows = chance.choice((1, 2, 2, 2))
     shape = [rows] if chance.random() < 0.8 else chance.choice(ODD_SHAPES)
     fitting = ("BYTES",) if name == "Port" else ("FP64", "FP32", "FP16", "BF16", "INT64", "UINT8")

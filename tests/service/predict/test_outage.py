@@ -1,4 +1,4 @@
-"""PostgreSQL dies while models are asked: what is known goes on being answered."""
+"""PostgreSQL dies during predictions: loaded models still answer."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -69,7 +69,7 @@ def test_what_is_warm_predicts_while_the_database_is_away(
 
         assert champion() == 1
         server.kill()
-        # Longer than a change takes to be live: the looks at the database fail meanwhile.
+        # Longer than a change takes to be live: the reads of the database fail meanwhile.
         away = time.monotonic() + 2
         while time.monotonic() < away:
             assert champion() == 1

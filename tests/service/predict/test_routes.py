@@ -23,7 +23,7 @@ CSV = {"Content-Type": "text/csv"}
 
 @pytest.fixture
 def database_url(sqlite_url: str) -> str:
-    """Return one database's URL: predicting only looks a checkpoint up, as `test_registry` does."""
+    """Return one database's URL: a prediction only looks up a checkpoint, as in `registry`."""
     return sqlite_url
 
 

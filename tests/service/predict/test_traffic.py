@@ -1,4 +1,4 @@
-"""What each version answers is counted, and a shadow is compared without being heard."""
+"""The metrics count the answers of each version, and compare the discarded ones of a shadow."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -127,7 +127,7 @@ def metric(client: httpx.Client, name: str, version: int, role: str) -> float | 
 
 
 def until(client: httpx.Client, name: str, version: int, role: str) -> float:
-    """Return a number of the shadow, which nobody waits for, once it is there."""
+    """Wait for a metric of the shadow, which computes in the background, and return it."""
     for _ in range(500):
         if (found := metric(client, name, version, role)) is not None and found > 0:
             return found

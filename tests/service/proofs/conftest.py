@@ -1,4 +1,4 @@
-"""Models that were trained once for all tests: nothing changes them. And the model `scores`."""
+"""Models that are trained once for all tests and never changed; and the model `scores`."""
 
 from pathlib import Path
 
@@ -14,13 +14,13 @@ from tests.service.trained import Trained
 
 @pytest.fixture(scope="session")
 def numbers(tmp_path_factory: pytest.TempPathFactory) -> Proved:
-    """A model of a number."""
+    """A regression model."""
     return proved.train(folder_of(tmp_path_factory))
 
 
 @pytest.fixture(scope="session")
 def classes(tmp_path_factory: pytest.TempPathFactory) -> Proved:
-    """A model of three classes."""
+    """A classifier of three classes."""
     return proved.train(folder_of(tmp_path_factory), **CLASSES)
 
 
@@ -30,7 +30,7 @@ def folder_of(factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def scores(engine: Engine, blobs: LocalBlobs, tmp_path: Path) -> Trained:
-    """The model `scores` in a service without a worker; its version 1 counts as proved."""
+    """The model `scores` in a service without a worker; its version 1 counts as verified."""
     run = trained.store(engine, blobs, tmp_path, trained.scores())
     trained.publish(engine, run, "scores")
     return run

@@ -1,4 +1,4 @@
-"""A model trained on every kind of column, and the job of its proof, without a service."""
+"""A model trained on every kind of column, and its verification job, without a service."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -80,7 +80,7 @@ def houses(**others: list[Any]) -> dict[str, list[Any]]:
 
 @dataclass(frozen=True)
 class Proved:
-    """A trained model, and what its proof is given."""
+    """A trained model, and the input of its export verification."""
 
     job: ProofJob
 
@@ -89,20 +89,20 @@ class Proved:
         return Predictor.load(self.job.model)
 
     def sample(self, **others: Any) -> Sample:
-        """Return the rows that it is proved by; `others` of the job may be changed."""
+        """Return the sample of the verification; `others` replace fields of the job."""
         job = self.job.model_copy(update=others)
         return read_sample(job, Predictor.load(job.model), Reference.load(job.model))
 
     def prove(
         self, ways: Mapping[str, Way] = WAYS, **others: Any
     ) -> tuple[dict[str, Any], str | None]:
-        """Compare the answers of these ways with what training computes."""
+        """Compare the answers of these ways with the predictions of training."""
         path = self.job.model_copy(update=others).model
         subject = Subject(Predictor.load(path), path, SAYS, self.job.scratch)
         return prove(subject, self.sample(**others), ways, lambda: None)
 
     def with_document(self, document: dict[str, Any]) -> dict[str, Any]:
-        """Return, to be changed in the job, the same tensors with another document."""
+        """Return new fields of the job: the same tensors with another document."""
         tensors, _own = checkpoint.read(self.job.model)
         path = self.job.scratch / "other.safetensors"
         checkpoint.write(path, tensors, document)
@@ -110,7 +110,7 @@ class Proved:
 
 
 def train(folder: Path, columns: dict[str, list[Any]] | None = None, **config: Any) -> Proved:
-    """Train on rows that lie in a file, as a run does."""
+    """Train on rows in a file, as a run does."""
     asked = CONFIG | config
     path = folder / "table.parquet"
     pq.write_table(pa.table(houses() if columns is None else columns), path, row_group_size=33)

@@ -1,4 +1,4 @@
-"""Proofs whose processes are killed: they are made again, and end with the same verdict."""
+"""Export verifications whose processes are killed start again and end with the same verdict."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +32,7 @@ def shared(
     folder = tmp_path_factory.mktemp("workplace")
     with make_database(request.param, folder) as url:
         engine = create_database(url)
-        # A worker that is told to stop does not wait long for a process that stands still.
+        # A stopping worker does not wait long for a stalled process.
         workplace = Workplace(engine, folder, breakable, settings={"GRACE_S": "3"})
         yield workplace, workplace.add_dataset()
         workplace.dismiss()
@@ -48,7 +48,7 @@ def any_database(shared: tuple[Workplace, str]) -> None:
 
 @pytest.fixture(scope="module")
 def undisturbed(shared: tuple[Workplace, str]) -> dict[str, Any]:
-    """Return what a proof finds when nothing happens to it."""
+    """Return the result of an undisturbed export verification."""
     workplace, dataset = shared
     workplace.staff(2)
     return compared(ended(workplace, trained(workplace, dataset)))
@@ -68,7 +68,7 @@ def arm(workplace: Workplace, failpoints: Path) -> Iterator[Arm]:
 
 
 def trained(workplace: Workplace, dataset: str) -> int:
-    """Return the number of a version that was just made."""
+    """Return the number of a new version."""
     run = workplace.wait_for(
         workplace.submit(dataset, epochs=5, split={"validation": 0.25}, register_as="line"), *ENDED
     )
@@ -88,7 +88,7 @@ def ended(workplace: Workplace, version: int) -> Proof:
 
 
 def compared(proof: Proof) -> dict[str, Any]:
-    """Return all that a proof has found but how long it took."""
+    """Return the result of an export verification without its duration."""
     assert (proof.state, proof.error) == ("succeeded", None)
     assert proof.details is not None
     return {name: value for name, value in proof.details.items() if name != "seconds"}

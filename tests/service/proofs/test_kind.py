@@ -1,4 +1,4 @@
-"""What the process of a proof is given where stored bytes are damaged or gone."""
+"""The inputs of the process of an export verification if stored bytes are damaged or gone."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ Given = tuple[Proof, ModelVersion, str]
 
 @pytest.fixture
 def given(engine: Engine, blobs: LocalBlobs, scores: Trained, tmp_path: Path) -> Given:
-    """Return a proof that was claimed, its version, and the digest of its table."""
+    """Return a claimed export verification, its version, and the digest of its table."""
     path = tmp_path / "table.parquet"
     pq.write_table(pa.table({"Quiz": [1.0, 2.0], "Final": [1.75, 3.0]}), path)
     digest, _size = blobs.put(path)

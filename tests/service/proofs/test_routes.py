@@ -1,4 +1,4 @@
-"""What clients see of a proof, and how the move of an alias waits for one; no worker is there."""
+"""Export verifications over HTTP, and moves of aliases that wait for them; without a worker."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +22,7 @@ CHAMPION = f"{SCORES}/aliases/champion"
 
 @pytest.fixture
 def pending(engine: Engine, scores: Trained) -> str:
-    """The address of version 2 of `scores`, whose proof waits; version 1 is proved."""
+    """The address of version 2 of `scores`, which is pending; version 1 is verified."""
     return f"{SCORES}/versions/{trained.publish(engine, scores, 'scores', is_proved=False)}"
 
 
@@ -86,7 +86,7 @@ def test_a_move_waits_for_a_proof_but_not_for_ever(client: httpx.Client, pending
 def test_moves_that_wait_hold_no_connection_and_nobody_up(
     client: httpx.Client, engine: Engine, pending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # On a busy machine what happens meanwhile takes longer than callers are kept waiting.
+    # On a busy machine the steps meanwhile take longer than the usual wait of a move.
     monkeypatch.setattr(routes, "PROOF_WAIT_S", 60.0)
     body = {"version": 1, "canary": {"version": 2, "percent": 5}}
     count = POOL_SIZE + 10
@@ -98,7 +98,7 @@ def test_moves_that_wait_hold_no_connection_and_nobody_up(
         began = time.monotonic()
         while time.monotonic() - began < 1.0:
             assert client.get(pending).status_code == 200
-            with writing(engine):  # SQLite has one writer: nobody else may be it now
+            with writing(engine):  # SQLite has one writer: no waiting move may be it
                 pass
         assert not any(answer.done() for answer in asked)
         end(engine, None)
@@ -111,7 +111,7 @@ def test_a_rollback_waits_for_a_proof_too(
     end(engine, None)
     first = client.put(CHAMPION, json={"version": 2})
     client.put(CHAMPION, json={"version": 1}, headers={"If-Match": first.headers["etag"]})
-    with writing(engine) as session:  # as nothing in the service does
+    with writing(engine) as session:  # the service never does this
         again = update(Proof).where(Proof.model_version == 2)
         session.execute(again.values(state="queued", details=None))
     with ThreadPoolExecutor(1) as thread:

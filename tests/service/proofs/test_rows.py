@@ -1,4 +1,4 @@
-"""Which rows a version is proved by: what was held out, else what was learned from, else golden."""
+"""The rows of an export verification: held-out rows, else training rows, else golden rows."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ SPLITS: dict[str, dict[str, Any]] = {
 
 
 def held_out(model: Proved) -> Integers:
-    """Return what training itself has held out."""
+    """Return the rows that training has held out."""
     assert model.job.table is not None
     table = read_table(model.job.table.path, TYPES, list(TYPES))
     config = RunConfig.model_validate(model.job.config)
@@ -36,7 +36,7 @@ def held_out(model: Proved) -> Integers:
 @pytest.mark.parametrize("split", SPLITS)
 def test_held_out_rows_prove_a_version(tmp_path: Path, split: str) -> None:
     columns = houses()
-    for name in ("sold", "größe, port"):  # nothing is missing in what splits the rows
+    for name in ("sold", "größe, port"):  # the column that splits the rows has no missing value
         known = next(cell for cell in columns[name] if cell is not None)
         columns[name] = [known if cell is None else cell for cell in columns[name]]
     columns["price"][7] = None

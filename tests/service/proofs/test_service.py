@@ -1,4 +1,4 @@
-"""Proofs as clients of a whole service meet them: soon after a version is made, by itself."""
+"""Export verifications in a whole service: they start by themselves with a new version."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -44,7 +44,7 @@ def made(service_url: str) -> Made:
 
 
 def register(service: httpx.Client, made: Made, model: str) -> str:
-    """Make another model of a run; returns the address of its version, which is pending."""
+    """Register a run as another model; return the address of its version, which is pending."""
     (checkpoint, *_others) = service.get(f"{API}/runs/{made.run}/checkpoints").json()["data"]
     path = f"{API}/runs/{made.run}/checkpoints/{checkpoint['id']}/register"
     version = service.post(path, json={"model": model}).raise_for_status().json()
@@ -53,7 +53,7 @@ def register(service: httpx.Client, made: Made, model: str) -> str:
 
 
 def proved(service: httpx.Client, version: str) -> dict[str, Any]:
-    """Return a version once its proof has ended."""
+    """Return a version once its export verification has ended."""
     until(lambda: service.get(version).json()["proof"] != "pending")
     body: dict[str, Any] = service.get(version).json()
     assert (body["proof"], body["proof_error"]) == ("passed", None), body

@@ -1,4 +1,4 @@
-"""Each way of asking answers what training computes, and one that does not is found."""
+"""Each way of predicting agrees with training, and the verification finds a way that does not."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from service.runs.plan import MAX_PARAMETERS
 from tests.service.proofs import proved
 from tests.service.proofs.proved import CLASSES, ROWS, Proved, houses
 
-#: how far 8 or 24 held-out rows are apart
+#: the largest difference in 8 or 24 held-out rows
 SMALL = 1e-6
 FURTHER: dict[str, dict[str, Any]] = {
     "two targets": {"target": ["price", "cost"]},
@@ -31,7 +31,7 @@ FURTHER: dict[str, dict[str, Any]] = {
 
 
 def skewed(way: Way, change: Any) -> Way:
-    """Return a way whose numbers are changed."""
+    """Return a way with changed numbers."""
 
     def ask(subject: Subject, sample: Sample) -> Answered | None:
         answered = way(subject, sample)
@@ -52,11 +52,11 @@ def lost(numbers: Floats) -> Floats:
 
 
 def test_the_largest_net_that_may_be_trained_fits_the_bundle_of_its_proof() -> None:
-    rest = 64 * 2**20  # bytes of all members but the parameters, by far
+    rest = 64 * 2**20  # bytes, far above the size of all members but the parameters
     assert 4 * MAX_PARAMETERS + rest <= ways.BUNDLE_BYTES
 
 
-# ---- what is right -------------------------------------------------------------------------------
+# ---- ways that agree -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", WAYS)
@@ -67,7 +67,7 @@ def test_a_way_answers_what_training_computes(
     model: Proved = request.getfixturevalue(kind)
     details, failure = model.prove({name: WAYS[name]})
     assert failure is None
-    if name == "json_row":  # it leaves datetimes to the ordinary way
+    if name == "json_row":  # it does not handle datetimes
         assert details["ways"] == {}
         return
     assert details["ways"][name] < SMALL
@@ -112,7 +112,7 @@ def test_what_training_has_no_number_for_has_none_by_any_way(tmp_path: Path) -> 
     assert details["largest"] < SMALL
 
 
-# ---- what is wrong -------------------------------------------------------------------------------
+# ---- ways that differ ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", [name for name in WAYS if name != "json_row"])
@@ -194,7 +194,7 @@ def test_what_is_the_fault_of_the_machine_is_no_verdict(numbers: Proved, error: 
 
 
 def test_preprocessing_that_is_not_that_of_the_golden_rows_is_found(numbers: Proved) -> None:
-    """An imported model is compared with the answers that came with it."""
+    """An imported model is compared with the answers in its bundle."""
     _tensors, document = checkpoint.read(numbers.job.model)
     told = golden(numbers.predictor)
     own = numbers.with_document(document | {"golden": told})
@@ -209,11 +209,11 @@ def test_preprocessing_that_is_not_that_of_the_golden_rows_is_found(numbers: Pro
     assert "Path onnx: the answer for golden row " in failure
 
 
-# ---- what there are no words for -----------------------------------------------------------------
+# ---- values that a way cannot express ------------------------------------------------------------
 
 
 def left_out(folder: Path, words: Sequence[str | None]) -> dict[str, int]:
-    """Return how many rows each way leaves out of a model of these words, which is proved."""
+    """Verify a model of these words; return the number of rows that each way leaves out."""
     cells = [words[place % len(words)] for place in range(ROWS)]
     model = proved.train(folder, houses(**{"größe, port": cells}), features=["größe, port"])
     details, failure = model.prove()

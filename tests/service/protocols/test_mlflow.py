@@ -1,4 +1,4 @@
-"""MLflow's bodies are read as tables; and MLflow's own client, unchanged, against a process."""
+"""MLflow's bodies are read as tables; MLflow's own client works, unchanged, with a process."""
 
 import json
 from typing import Any
@@ -25,7 +25,7 @@ TABLE = {"Age": [22.0, None], "Port": ["S", "C"]}
 
 @pytest.fixture
 def database_url(sqlite_url: str) -> str:
-    """Return one database's URL: predicting only looks a checkpoint up, as `test_registry` does."""
+    """Return one database's URL: a prediction only looks up a checkpoint, as in `registry`."""
     return sqlite_url
 
 
@@ -262,10 +262,10 @@ def test_mlflows_client_sends_missing_values_as_nan(scoring: Any) -> None:
 
 def test_what_does_not_fit_raises_in_mlflows_client_with_a_message(scoring: Any) -> None:
     with pytest.raises(Exception, match=r"422.*wrong_type"):
-        scoring.invoke(pd.DataFrame([[10.0]]))  # its only column is called 0, the number
+        scoring.invoke(pd.DataFrame([[10.0]]))  # the name of its only column is the number 0
 
 
-@pytest.mark.filterwarnings("ignore:Operation with range is deprecated")  # of pandas, by MLflow
+@pytest.mark.filterwarnings("ignore:Operation with range is deprecated")  # MLflow's use of pandas
 def test_tables_of_several_types_are_read_as_in_rows(served_url: str) -> None:
     table = pd.DataFrame(
         {"Age": [30.5, np.nan, 22.0], "Port": pd.Series(["NA", "Cherbourg", None], dtype="str")}

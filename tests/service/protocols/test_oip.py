@@ -1,4 +1,4 @@
-"""The Open Inference Protocol, as its clients speak it."""
+"""The Open Inference Protocol, as its clients use it."""
 
 import json
 from math import inf, nan
@@ -14,7 +14,7 @@ from tests.service.trained import Store, Trained, publish
 
 @pytest.fixture
 def database_url(sqlite_url: str) -> str:
-    """Return one database's URL: predicting only looks a checkpoint up, as `test_registry` does."""
+    """Return one database's URL: a prediction only looks up a checkpoint, as in `registry`."""
     return sqlite_url
 
 

@@ -1,4 +1,4 @@
-"""The calls of other protocols, and other clients, do what the page of clients says."""
+"""Other protocols and other clients work as the page about clients describes."""
 
 import json
 from pathlib import Path

@@ -12,7 +12,7 @@ from service.protocols import tensors
 
 @pytest.fixture
 def database_url(sqlite_url: str) -> str:
-    """Return one database's URL: what is tested here comes before any look into it."""
+    """Return one database's URL: these tests fail or pass before any query."""
     return sqlite_url
 
 

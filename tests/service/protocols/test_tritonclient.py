@@ -1,4 +1,4 @@
-"""Triton's own client, unchanged, against a service that runs as a process."""
+"""Triton's own client works, unchanged, with a service that runs as a process."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Aliases share out requests, switch only to what is loaded, and go back."""
+"""Aliases distribute requests, move only to loaded versions, and roll back."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def four(engine: Engine, scores: Trained) -> Trained:
 
 
 def move(client: httpx.Client, version: int, **others: object) -> httpx.Response:
-    """Move the alias as somebody who has just read it."""
+    """Move the alias as a client that has just read it."""
     found = client.get(CHAMPION)
     headers = {"If-Match": found.headers["etag"]} if found.status_code == 200 else {}
     return client.put(CHAMPION, json={"version": version, **others}, headers=headers)
@@ -119,7 +119,7 @@ def test_an_alias_is_not_moved_to_damaged_bytes(
     other = store(trained.both())
     trained.publish(engine, other, "scores")
     move(client, 1)
-    # What is in memory already must be checked too.
+    # A version that is already in memory must be checked too.
     client.post(f"{SCORES}/versions/{asked_before}/predict", json=ROWS)
     damage(tmp_path, other)
     for body in (
@@ -132,7 +132,7 @@ def test_an_alias_is_not_moved_to_damaged_bytes(
     assert state(client.get(CHAMPION)) == (1, None, None)
 
 
-# ---- going back ----------------------------------------------------------------------------------
+# ---- rollback ------------------------------------------------------------------------------------
 
 
 def back(client: httpx.Client) -> httpx.Response:
@@ -220,7 +220,7 @@ def test_there_is_nothing_to_roll_back_where_there_is_no_alias(
     assert client.get(f"{CHAMPION}/history").status_code == 404
 
 
-# ---- what is told --------------------------------------------------------------------------------
+# ---- log lines -----------------------------------------------------------------------------------
 
 
 def test_the_history_tells_every_move_newest_first(client: httpx.Client, four: Trained) -> None:

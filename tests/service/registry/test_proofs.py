@@ -1,4 +1,4 @@
-"""The proof of a version in the database: born with it, fenced, gone with it."""
+"""The export verification of a version in the database: created, fenced and deleted with it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -38,7 +38,7 @@ CHAMPION = Pointer("scores", "champion")
 
 @pytest.fixture
 def pending(engine: Engine, scores: Trained) -> int:
-    """The number of a version of `scores` whose proof waits; version 1 is proved."""
+    """The number of a pending version of `scores`; version 1 is verified."""
     return trained.publish(engine, scores, "scores", is_proved=False)
 
 
@@ -76,14 +76,14 @@ def refusal(engine: Engine, version: int, **others: Any) -> Conflict:
     return refused.value
 
 
-# ---- a life --------------------------------------------------------------------------------------
+# ---- the life cycle ------------------------------------------------------------------------------
 
 
 def test_a_proof_is_made_in_the_transaction_that_makes_the_version(
     engine: Engine, scores: Trained
 ) -> None:
     before = all_proofs(engine)
-    with Session(engine) as session:  # which is not committed
+    with Session(engine) as session:  # the transaction is not committed
         run = lifecycle.get(session, scores.run_id)
         stored = lifecycle.find_checkpoint(session, run, scores.checkpoint_id)
         made = lifecycle.register(session, run, stored, "scores", {"signature": {}})
@@ -225,7 +225,7 @@ def test_a_rollback_goes_to_no_version_that_is_not_proved(
     end(engine, None)
     point(engine, pending)
     point(engine, 1)
-    with writing(engine) as session:  # as after a restore of an older database, say
+    with writing(engine) as session:  # as after a restore of an older database
         versions.of_versions(session, "scores", [pending])[pending].state = "failed"
     with pytest.raises(Conflict) as refused, writing(engine) as session:
         aliases.rollback(session, CHAMPION, pending, lambda _found: None)

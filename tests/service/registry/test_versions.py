@@ -1,4 +1,4 @@
-"""Versions are numbered once, for ever, whoever asks at the same time."""
+"""Each number of a version is used once, also by concurrent requests and after a delete."""
 
 from concurrent.futures import ThreadPoolExecutor
 

@@ -1,4 +1,4 @@
-"""What api.md promises about a run's life, written down again: knows nothing of the service."""
+"""A reference model of the life of a run, written from api.md, independent of the service."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ EDGES: dict[str, frozenset[str]] = {
     "cancelling": frozenset({"cancelled", "succeeded"}),
     "interrupted": frozenset({"queued", "failed", "cancelled"}),
 }
-#: verb → state → what the run becomes, answered with 202
+#: verb → state → the next state, answered with 202
 CHANGES: dict[str, dict[str, str]] = {
     "cancel": {
         "queued": "cancelled",
@@ -32,7 +32,7 @@ CHANGES: dict[str, dict[str, str]] = {
     "pause": {"running": "pausing"},
     "resume": {"paused": "queued"},
 }
-#: verb → states in which it is already asked for or reached, answered with 200
+#: verb → states in which its goal is already requested or reached, answered with 200
 REACHED: dict[str, frozenset[str]] = {
     "cancel": frozenset({"cancelling", "cancelled"}),
     "pause": frozenset({"pausing", "paused"}),
@@ -54,7 +54,7 @@ def status_of(verb: str, state: str) -> int:
 
 @dataclass
 class Reference:
-    """One run as it should be."""
+    """The expected state of one run."""
 
     id: str
     #: its place in the queue
@@ -64,7 +64,7 @@ class Reference:
     owner: str = ""
     #: live rows, as JSON shows their values
     rows: list[Any] = field(default_factory=list)
-    #: how many of them the last checkpoint covers
+    #: the number of them that the last checkpoint covers
     covered: int = 0
     crashes: int = 0
     not_before: float = 0.0
@@ -97,7 +97,7 @@ class Reference:
         self.state = "cancelled" if (self.state, state) == ("cancelling", "failed") else state
 
     def given_back(self) -> None:
-        """Leave its worker: where nothing else was asked for, for the queue."""
+        """Leave its worker: without a pending request, back to the queue."""
         after = {"cancelling": "cancelled", "pausing": "paused"}
         self.state = after.get(self.state, "queued")
 
@@ -129,13 +129,13 @@ def replay(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def steps(events: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
-    """Yield each transition that the events tell of."""
+    """Yield each transition in the events."""
     states = [event["data"]["state"] for event in events if event["event"] == "state"]
     yield from pairwise(states)
 
 
 def check_body(run: Reference, body: dict[str, Any], position: int | None) -> None:
-    """Hold what `GET /runs/{id}` says against the reference."""
+    """Compare the answer of `GET /runs/{id}` with the reference."""
     shown = (body["state"], body["attempt"], body["name"], body["tags"], body["retry_of"])
     assert shown == (run.state, run.attempt, run.name, run.tags, run.retry_of)
     assert body["queue_position"] == position
@@ -151,7 +151,7 @@ def check_curve(run: Reference, page: dict[str, Any]) -> None:
 
 
 def check_events(run: Reference, events: list[dict[str, Any]], live: list[dict[str, Any]]) -> None:
-    """Whoever follows the events knows the live rows, the state and that the end is the end."""
+    """Check that the events give the live rows and the state, and end with the end."""
     assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
     assert replay(events) == live
     assert all(to in EDGES.get(at, ()) for at, to in steps(events))

@@ -1,4 +1,4 @@
-"""A damaged checkpoint is never used: the run goes on from the one before it, for all to see."""
+"""A damaged checkpoint is never used: the run resumes from the one before it, and reports that."""
 
 import pytest
 from sqlalchemy import Engine
@@ -24,7 +24,7 @@ def claim(session: Session) -> Run:
 
 
 def trained(session: Session, *seqs: int) -> tuple[Run, list[Checkpoint]]:
-    """Return a run in its second attempt that left checkpoints at these rows."""
+    """Return a run in its second attempt with checkpoints at these rows."""
     add_run(session)
     run = claim(session)
     summary = {"progress": {"step": seqs[-1]}}

@@ -1,4 +1,4 @@
-"""A long curve is drawn from few of its rows: the telling ones, however the rows came."""
+"""A long curve is drawn from its significant rows, whatever the order of the writes."""
 
 import math
 import random
@@ -21,7 +21,7 @@ POINTS = 40  # few enough that not all rows are read
 
 
 def curve_rows(count: int, seed: int) -> list[dict[str, Any]]:
-    """Return rows of two curves, one of which starts late, with a value that is no number."""
+    """Return rows of two curves, one of which starts late, with a value that is not a number."""
     draw = random.Random(seed)  # noqa: S311  no secret
     rows: list[dict[str, Any]] = [
         {
@@ -80,7 +80,7 @@ def drawn(engine: Engine, run_id: str, after: int = 0) -> list[dict[str, Any]]:
 
 
 def check_telling(shown: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
-    """Check that ends, extremes and what is no number are there, and little else."""
+    """Check that ends, extremes and non-finite values are present, and little else."""
     seqs = [row["seq"] for row in shown]
     assert seqs == sorted(set(seqs))
     for split in ("train", "validation"):

@@ -1,7 +1,7 @@
-"""Any order of requests, workers, crashes and late writes keeps to what api.md promises.
+"""Any order of requests, workers, crashes and late writes keeps the promises of api.md.
 
 Each rule does one thing to the service, over HTTP or as a worker would, and to a small reference
-model; after each one both must agree. `LIVES=500 SEED=7` runs more of them, others.
+model; after each one both must agree. `LIVES=500 SEED=7` runs more and different sequences.
 """
 
 import os
@@ -55,7 +55,7 @@ def an_attempt(life: Any) -> bool:
 
 
 class Life(RuleBasedStateMachine):
-    """Some runs, some clients and some workers, whose clock the test turns."""
+    """Runs, clients and workers, whose clock the test advances."""
 
     client: ClassVar[httpx.Client]
     engine: ClassVar[Engine]
@@ -210,7 +210,7 @@ class Life(RuleBasedStateMachine):
     @precondition(an_attempt)
     @rule(pick=PICK, values=VALUES, repeated=st.integers(-1, 2))
     def append(self, pick: int, values: list[float], repeated: int) -> None:
-        """Append rows, with some that were sent before; a negative number is a gap."""
+        """Append rows, some of which were sent before; a negative number is a gap."""
         run = self.an_owned(pick)
         last = len(run.rows)
         first = last + 1 - min(repeated, last)
@@ -285,7 +285,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(dead=st.sampled_from([None, "w1"]))
     def sweep(self, dead: str | None) -> None:
-        """Take the runs of silent workers, and of one whose death was noticed."""
+        """Take the runs of workers without heartbeats, and of one that is known to be dead."""
         lost = {
             run.id: run.attempt
             for run in self.runs.values()
@@ -331,7 +331,7 @@ class Life(RuleBasedStateMachine):
                 session.execute(delete(Run))
 
     def write_late(self, run_id: str, attempt: int) -> None:
-        """Whatever an attempt that has lost its run still writes is refused and changes nothing."""
+        """Every write of an attempt that has lost its run is refused and changes nothing."""
         run = self.runs.get(run_id)
         seq = len(run.rows) + 1 if run else 1
         late = self.saved(run_id, attempt, 0, is_best=True)

@@ -192,7 +192,7 @@ def test_a_retry_is_a_new_run_from_the_last_checkpoint(engine: Engine) -> None:
 def test_three_deaths_without_a_new_checkpoint_end_the_run(
     engine: Engine, saved: int | None
 ) -> None:
-    """Deaths before the first checkpoint, after it and after the next one count alike."""
+    """Deaths before the first checkpoint, after it and after the next one count equally."""
     with writing(engine) as session:
         run_id = add_run(session).id
         deaths_in_a_row = deaths = 0
@@ -213,7 +213,7 @@ def test_three_deaths_without_a_new_checkpoint_end_the_run(
 
 
 def test_the_loss_of_workers_never_ends_a_run(engine: Engine) -> None:
-    """Neither of a lease that ran out nor of an owner known to be dead, nor a handback, counts."""
+    """An expired lease, an owner known to be dead and a handback do not count as deaths."""
     with writing(engine) as session:
         run_id = add_run(session).id
         for loss in range(12):

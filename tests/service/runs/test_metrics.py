@@ -119,7 +119,7 @@ def test_a_reader_with_replaced_rows_is_told_which_to_drop(engine: Engine) -> No
 
 
 def read_to_the_end(session: Session, run_id: str, after: int) -> list[int]:
-    """Follow `next_after` as one who knows nothing of attempts; return the numbers of the rows."""
+    """Follow `next_after` like a client that ignores attempts; return the numbers of the rows."""
     seen: list[int] = []
     for _page in range(20):
         page = read(session, run_id, metrics.Query(after=after, limit=2))

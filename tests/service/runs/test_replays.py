@@ -23,7 +23,7 @@ def claimed(session: Session, now: float) -> Run:
 
 
 def attempted(session: Session, rows: list[dict[str, Any]]) -> Run:
-    """Return a run whose first attempt gave these rows and was lost, as its second attempt."""
+    """Return the second attempt of a run whose first attempt wrote these rows and was lost."""
     run_id = add_run(session).id
     run = claimed(session, 0.0)
     metrics.append(session, run_id, 1, rows, {"progress": {"step": 35}})

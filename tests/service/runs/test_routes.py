@@ -1,4 +1,4 @@
-"""The routes of runs, without a worker: what a worker writes is written by the test."""
+"""The routes of runs, without a worker: the test writes in place of the worker."""
 
 import json
 import threading

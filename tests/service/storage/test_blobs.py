@@ -1,4 +1,4 @@
-"""What every blob store keeps to: one suite for a folder and for S3."""
+"""The contract of every blob store: one suite for a folder and for S3."""
 
 import hashlib
 import os
@@ -275,7 +275,7 @@ def test_an_outage_is_told_soon_and_is_no_damage(
         assert caught.value.headers["Retry-After"]
 
 
-# ---- which store it is ----------------------------------------------------------------------
+# ---- the choice of a store ------------------------------------------------------------------
 
 
 def test_the_url_names_the_store(tmp_path: Path, s3_url: str) -> None:

@@ -1,4 +1,4 @@
-"""Bytes are freed when nothing needs them, and never while a writer is about to."""
+"""Unreferenced bytes are freed, but never while a writer is about to refer to them."""
 
 import threading
 from collections.abc import Iterator
@@ -90,7 +90,7 @@ def refer(engine: Engine, run_id: str, held: references.HeldBlob) -> Checkpoint:
 
 
 def leave_needless(engine: Engine, store: BlobStore, file: Path) -> str:
-    """Leave bytes in the store that nothing refers to any more."""
+    """Leave unreferenced bytes in the store."""
     with references.stored(engine, store, file) as held, writing(engine) as session:
         references.keep(session, held)
     return held.sha256
@@ -102,7 +102,7 @@ def drop(engine: Engine, checkpoint: Checkpoint) -> None:
 
 
 class Gate:
-    """A store that stands still when it is told to delete."""
+    """A store that blocks in each delete until it is released."""
 
     def __init__(self, store: BlobStore) -> None:
         self._store = store
@@ -117,7 +117,7 @@ class Gate:
         self._store.delete(sha256)
 
 
-# ---- what is needed -------------------------------------------------------------------------
+# ---- referenced bytes -----------------------------------------------------------------------
 
 
 def test_bytes_go_with_their_last_reference(
@@ -206,7 +206,7 @@ def test_a_writer_that_comes_first_stops_the_collector(
 ) -> None:
     sha256 = leave_needless(engine, store, file)
     with reading(engine) as session:
-        assert needless(session, 10) == [sha256]  # the collector has made up its mind
+        assert needless(session, 10) == [sha256]  # the collector has chosen them
     add_checkpoint(engine, store, file, run_id)
     assert not remove(engine, store, sha256)
     assert read_blob(store, sha256) == CONTENT
@@ -308,7 +308,7 @@ def test_a_model_outlives_its_checkpoint_whoever_comes_first(
     assert read_blob(store, checkpoint.sha256) == CONTENT
 
 
-# ---- when things break ----------------------------------------------------------------------
+# ---- failures -------------------------------------------------------------------------------
 
 
 class Away:

@@ -1,4 +1,4 @@
-"""Sessions, clocks and the errors of databases, on both of them."""
+"""Sessions, clocks and errors of both databases."""
 
 import errno
 import sqlite3

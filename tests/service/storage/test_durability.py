@@ -1,4 +1,4 @@
-"""What is called durable was synced before it appeared under its name, file and folder both."""
+"""Durable files are synced before they appear under their name, and so is their folder."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ WATCHED = {os.fsync: "sync", os.replace: "publish", os.link: "publish"}
 
 
 def calls_of(work: Callable[[], object]) -> list[str]:
-    """Return which of the watched system calls `work` made, in order, by Python's own profiler."""
+    """Return the watched system calls that `work` made, in order, by Python's own profiler."""
     made = []
 
     def note(_frame: FrameType, event: str, called: Any) -> None:

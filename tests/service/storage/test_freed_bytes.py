@@ -1,4 +1,4 @@
-"""What clients see of stored bytes: DELETE frees them, and damage is an error, never a value."""
+"""Stored bytes over HTTP: DELETE frees them, and damage gives an error, never a wrong value."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Every list is read from an index in its order, with a fixed number of queries for a page."""
+"""Every list reads an index in its order, with a fixed number of queries for a page."""
 
 import re
 from collections.abc import Iterator
@@ -54,7 +54,7 @@ MERGED = (
 )
 
 
-#: what PostgreSQL may prefer to an index while a table is small
+#: plans that PostgreSQL may prefer to an index while a table is small
 OTHER_WAYS = ("seqscan", "bitmapscan", "sort", "incremental_sort", "hashjoin", "mergejoin")
 #: the queries of the threads that keep the keys and the models up to date
 IN_THE_BACKGROUND = ("SELECT keys.sha256,", "SELECT model_changes.")
@@ -62,13 +62,13 @@ IN_THE_BACKGROUND = ("SELECT keys.sha256,", "SELECT model_changes.")
 
 @pytest.fixture
 def client(settings: Settings, engine: Engine) -> Iterator[httpx.Client]:
-    """Serve the API with the engine of the test, which sees its statements."""
+    """Serve the API with the engine of the test, which records its statements."""
     with serving(create_app(settings, engine)) as url, httpx.Client(base_url=url) as client:
         yield client
 
 
 def fill(engine: Engine, client: httpx.Client, rows: int) -> dict[str, str]:
-    """Add rows to each list, and a key for the client; return the ids that the paths name."""
+    """Add rows to each list, and a key for the client; return the ids in the paths."""
     with writing(engine) as session:
         dataset, *_others = (add_dataset(session) for _ in range(rows))
         runs = [add_run(session, dataset) for _ in range(rows)]
@@ -151,7 +151,7 @@ def pages(client: httpx.Client, url: str) -> Iterator[str]:
     first = f"{url}{'&' if '?' in url else '?'}limit=2"
     yield first
     cursor = client.get(f"/api/v1{first}").json()["next_cursor"]
-    if cursor is not None:  # a model has made no run
+    if cursor is not None:  # no run belongs to this model
         yield f"{first}&after={cursor}"
 
 
@@ -184,7 +184,7 @@ def test_a_list_of_several_states_reads_each_from_an_index(
         states = page.count("state=")
         assert len([line for line in lines if re.search(r"ix_\w+_state\b", line)]) == states
         assert scans(lines) == []
-        # Only the first rows of a state are sorted, which are a subquery with a limit.
+        # The plan sorts only the first rows of each state, a subquery with a limit.
         assert [lines[n - 1] for n in sorts(lines) if "SCAN anon" not in lines[n - 1]] == []
         assert [other for other in others if sorts(plan(engine, *other))] == []
 

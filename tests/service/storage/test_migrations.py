@@ -1,4 +1,4 @@
-"""The migrations make exactly the tables that the program works with, on both databases."""
+"""The migrations create exactly the tables of the program, on both databases."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is committed wakes those who wait for it, on PostgreSQL wherever they are."""
+"""A commit wakes the waiting clients, on PostgreSQL in every process."""
 
 import select
 from collections.abc import Iterator

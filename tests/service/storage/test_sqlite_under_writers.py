@@ -1,4 +1,4 @@
-"""SQLite with the API and a worker in processes of their own, and 32 clients that write at once."""
+"""SQLite with the API and a worker in separate processes, and 32 clients that write at once."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""Leases do not ask what time it is: a wall clock that is wrong by an hour moves nothing."""
+"""Leases do not use the wall clock: a wrong wall clock has no effect on them."""
 
 import ast
 import os
@@ -26,10 +26,10 @@ from tests.warm import Parent
 pytestmark = [pytest.mark.slow, pytest.mark.both_databases]
 
 LEASE = 20.0
-#: what a function that decides about leases must not ask
+#: functions that a decision about leases must not call
 WALL = {"utc_now", "now", "time", "today", "utcnow"}
 AHEAD = 7200  # seconds
-#: a library that moves the wall clock of the process that loads it ahead by so much
+#: a library that sets the wall clock of its process ahead by AHEAD
 SHIM = """
 #define _GNU_SOURCE
 #include <sys/syscall.h>
@@ -45,7 +45,7 @@ int clock_gettime(clockid_t id, struct timespec *at) {
 
 @pytest.fixture(scope="module")
 def ahead(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parent]:
-    """Start a process like `warm` whose clock is ahead, and so are those of all it forks."""
+    """Start a process like `warm` whose clock is ahead, as are the clocks of its forks."""
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("there is no C compiler to move a clock with")
@@ -107,7 +107,7 @@ def test_workers_whose_clocks_are_two_hours_apart_take_over_from_each_other(
         with reading(engine) as session:
             early = session.scalars(select(Worker).where(Worker.pid == other.workers[0].pid)).one()
             assert early.started_at - utc_now() > timedelta(seconds=AHEAD - 600)
-            if engine.dialect.name == "postgresql":  # else all are on one machine, with one clock
+            if engine.dialect.name == "postgresql":  # else all are on one machine
                 assert len(system.workers(session)) == 2
         long = place.submit(place.add_dataset(), epochs=200_000)
         until(lambda: place.run(long).resume_checkpoint_id is not None)

@@ -1,4 +1,4 @@
-"""Stored bytes that are damaged, and real workers that meet them; on both kinds of store."""
+"""Real workers and damaged stored bytes, on both kinds of store."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -73,7 +73,7 @@ def flip_a_bit(place: Place, sha256: str) -> None:
 
 
 def paused(workplace: Workplace) -> str:
-    """Return a run that was paused with several checkpoints."""
+    """Return a paused run with several checkpoints."""
     run_id = workplace.submit(workplace.add_dataset(), **LONG)
     until(lambda: workplace.run(run_id).resume_checkpoint_id is not None)
     ask(workplace, run_id, "pause")

@@ -1,4 +1,4 @@
-"""Which GPUs a worker has, and which of them an attempt gets, told without one."""
+"""The GPUs of a worker and the GPU of each attempt, tested without a GPU."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ TWO = [Gpu("cuda:0", "A", {}), Gpu("cuda:1", "A", {})]
 
 
 def driver(folder: Path, *models: str) -> Path:
-    """Write what NVIDIA's driver tells about a machine's GPUs."""
+    """Write the files of NVIDIA's driver about a machine's GPUs."""
     for number, model in enumerate(models):
         place = folder / f"0000:0{number}:00.0"
         place.mkdir()

@@ -1,4 +1,4 @@
-"""A disk that is full: uploads are refused, reads are answered, and training waits for space."""
+"""With a full disk, uploads are refused, reads succeed, and training waits for space."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +27,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def client(run_service: RunService, disk: Path, tmp_path: Path) -> Iterator[httpx.Client]:
-    """Return a client of a whole service with its data on the small disk, its log elsewhere."""
+    """Return a client of a whole service with its data, but not its log, on the small disk."""
     variables = {f"DESCENT_{name}": value for name, value in SHORT.items()}
     variables |= {"DESCENT_DATA_DIR": str(disk), "DESCENT_READY_DISK_BYTES": "0"}
     with (
@@ -80,10 +80,10 @@ def test_training_waits_for_space_while_uploads_are_refused(
     disturbed = submit(client, dataset)
     until(lambda: bool((run_of(client, disturbed)["progress"] or {}).get("epoch")))
     ballast = fill(disk)
-    # A checkpoint that has just been freed leaves room for a small table.
+    # A freshly deleted checkpoint leaves room for a small table.
     until(lambda: fill(disk).exists() and is_refused(client.post("/datasets", json=TABLE)))
     small = {"dataset": dataset, "target": "y", "epochs": 1}
-    # A few may still fit into what the database's log already has on the disk.
+    # A few may still fit into the space that the database's log has already allocated.
     until(lambda: client.post("/runs", json=small).status_code == 507)
     seen = len(values(client, disturbed))
     for _ in range(20):  # three leases in all

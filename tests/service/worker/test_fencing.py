@@ -1,4 +1,4 @@
-"""Every durable write of a worker takes the attempt, and one that is over is refused."""
+"""Every durable write of a worker takes the attempt, and an ended attempt is refused."""
 
 import ast
 import inspect
@@ -23,7 +23,7 @@ from tests.service.runs.test_lifecycle import LEASE, start
 
 pytestmark = pytest.mark.both_databases
 
-#: what a worker calls without an attempt, with the reason
+#: functions that a worker calls without an attempt, with the reason
 UNFENCED = {
     "lifecycle.claim": "makes the attempt",
     "life.claim": "makes the attempt",
@@ -49,7 +49,7 @@ WRITERS = ("life", "lifecycle", "metrics", "queue")
 
 
 def called_by_workers() -> Iterator[tuple[str, Callable[..., object]]]:
-    """Yield each function that writes about jobs and that the worker or a kind of job calls."""
+    """Yield each function that writes to jobs and that the worker or a kind of job calls."""
     for module in (supervisor, attempts, run_kind, batch_kind, proof_kind):
         for node in ast.walk(ast.parse(inspect.getsource(module))):
             if (

@@ -1,4 +1,4 @@
-"""What a supervisor reads of a process that speaks, is slow, or dies in the middle of a word."""
+"""The pipe of a supervisor to a process that sends, is slow, or dies in the middle of a message."""
 
 import socket
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ Pipe = tuple[LocalChild, socket.socket]
 
 @pytest.fixture
 def pipe() -> Iterator[Pipe]:
-    """A child, of which only the pipe is looked at, and the end that its process would hold."""
+    """A child, of which only the pipe is used, and the other end, which a process would hold."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         yield LocalChild(ours), theirs

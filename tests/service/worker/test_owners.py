@@ -1,4 +1,4 @@
-"""The locks by which supervisors of one machine know each other's death."""
+"""The locks by which supervisors on one machine detect each other's death."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ from service.worker.launch import LocalLauncher
 def test_an_owner_is_dead_only_when_its_trainers_are_gone_too(tmp_path: Path) -> None:
     locks = tmp_path / "locks"
     table = tmp_path / "table.parquet"
-    os.mkfifo(table)  # a trainer that opens it waits for ever
+    os.mkfifo(table)  # a trainer that opens it blocks
     job = TrainingJob(
         run_id="run_1",
         attempt=1,

@@ -1,4 +1,4 @@
-"""PostgreSQL dies in the middle of training and comes back: nothing is lost, nothing is doubled."""
+"""PostgreSQL dies during training and restarts: no row is lost or written twice."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""Trainers that stand still, as real processes."""
+"""Stalled trainers, as real processes."""
 
 import array
 import fcntl
@@ -37,7 +37,7 @@ STALL_S = 3  # seconds; a trainer on a busy machine starts within them
 def workplace(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, warm: Parent
 ) -> Iterator[Workplace]:
-    """Return a workplace whose worker waits a few seconds for a sign of life."""
+    """Return a workplace whose worker waits a few seconds for a message of a process."""
     folder = tmp_path_factory.mktemp("workplace")
     with request.getfixturevalue("make_database")("sqlite", folder) as url:
         engine = create_database(url)
@@ -135,8 +135,8 @@ def test_a_trainer_that_hangs_shows_where(tmp_path: Path) -> None:
     words = tmp_path / "output.log"
 
     def shows() -> bool:
-        # Nobody takes its messages, so it comes to stand still in the sending of one. It is not
-        # asked before: a signal in the middle of an import may end the process.
+        # No process reads its messages, so it stalls while it sends one. The test does not signal
+        # it earlier: a signal in the middle of an import may end the process.
         if has_filled(child.fileno()):
             child.show_stack()
         return SENDING.search(words.read_text()) is not None
@@ -152,14 +152,14 @@ def test_a_trainer_that_hangs_shows_where(tmp_path: Path) -> None:
 
 
 def has_filled(pipe: int) -> bool:
-    """Say whether there is something to read and a moment later not more of it."""
+    """Whether the pipe has bytes to read and has no more of them a moment later."""
     before = waiting(pipe)
     threading.Event().wait(10 * TICK)
     return 0 < before == waiting(pipe)
 
 
 def waiting(pipe: int) -> int:
-    """Return how many bytes wait to be read."""
+    """Return the number of unread bytes."""
     count = array.array("i", [0])
     fcntl.ioctl(pipe, termios.FIONREAD, count)
     return count[0]

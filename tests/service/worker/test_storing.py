@@ -1,4 +1,4 @@
-"""A slow or absent store holds up one run's checkpoint, and nothing else."""
+"""A slow or absent store delays the checkpoints of one run, and nothing else."""
 
 import errno
 import os
@@ -32,7 +32,7 @@ LEASE_S = 1.5
 
 
 class Told:
-    """A child that says what a test told it to say, and ends when it is killed."""
+    """A child that sends the messages of a test, and ends when it is killed."""
 
     def __init__(self, *messages: Message) -> None:
         self._read, self._write = os.pipe()
@@ -68,7 +68,7 @@ class Told:
 
 
 class Launcher:
-    """Starts children that have a checkpoint at once."""
+    """Starts children that have a checkpoint immediately."""
 
     def start(
         self,
@@ -102,12 +102,12 @@ class Launcher:
 
 
 class Slow:
-    """A store whose first put stands still until it is let go, or fails for as long."""
+    """A store whose first put blocks until it is released, or fails until then."""
 
     def __init__(self, store: BlobStore, *, fails: Exception | None = None) -> None:
         self._store, self._fails = store, fails
         self._lock, self._is_first = threading.Lock(), True
-        self.is_away = False  # for those who read
+        self.is_away = False  # for readers
         self.reached, self.go = threading.Event(), threading.Event()
 
     def __getattr__(self, name: str) -> Any:

@@ -20,7 +20,7 @@ from tests.warm import Forked, Parent
 pytestmark = pytest.mark.slow
 
 LONG = 200_000  # epochs: tens of seconds
-#: a run that is worth disturbing, and that ends
+#: a run that is long enough for a disturbance, and that ends
 LONG_ENOUGH: dict[str, Any] = {"epochs": 3_000, "batch_size": 16}
 
 
@@ -32,8 +32,8 @@ def shared(
     folder = tmp_path_factory.mktemp("workplace")
     with request.getfixturevalue("make_database")(request.param, folder) as url:
         engine = create_database(url)
-        # Checkpoints soon, so that a run is disturbed long before its end on a fast machine too.
-        # Leases that no test waits for: what a worker has left is taken over at once.
+        # Early checkpoints, so that the disturbance is long before the end on a fast machine too.
+        # Long leases, for which no test waits: another worker takes over abandoned runs at once.
         settings = {"CHECKPOINT_S": "0.2", "LEASE_S": "300"}
         place = Workplace(engine, folder, warm, settings=settings)
         yield place
@@ -43,14 +43,14 @@ def shared(
 
 @pytest.fixture
 def workplace(shared: Workplace) -> Workplace:
-    """Return the workplace with two warm workers, whatever happened to earlier ones."""
+    """Return the workplace with two warm workers, also after the end of earlier ones."""
     shared.staff(2)
     return shared
 
 
 @pytest.fixture(scope="module")
 def undisturbed(shared: Workplace) -> list[tuple[int, str, float]]:
-    """Return the curve that a run of `LONG_ENOUGH` has when nothing happens to it."""
+    """Return the curve of an undisturbed run of `LONG_ENOUGH`."""
     shared.staff(2)
     run_id = shared.submit(shared.add_dataset(), **LONG_ENOUGH)
     run = shared.wait_for(run_id, "succeeded", "failed")
@@ -196,7 +196,7 @@ def test_a_trainer_holds_no_credentials(workplace: Workplace) -> None:
     environments = [(Path("/proc") / str(pid) / "environ").read_bytes() for pid in processes]
     ask(workplace, run_id, "cancel")
     workplace.wait_for(run_id, "cancelled")
-    workplace.dismiss()  # its trainers are not those of `warm`, where other tests look for them
+    workplace.dismiss()  # its trainers are not among those of `warm`, which other tests count
     assert environments
     assert not any(b"DESCENT_" in environment for environment in environments)
 
@@ -209,6 +209,6 @@ def owner_of(workplace: Workplace, run_id: str) -> subprocess.Popen[bytes] | For
 
 
 def below(pid: int) -> list[int]:
-    """Return the processes that `pid` started, and those that they started."""
+    """Return all descendants of `pid`."""
     started = children(pid)
     return [*started, *(grandchild for child in started for grandchild in below(child))]

@@ -1,4 +1,4 @@
-"""A kind of job that only these tests know: one declaration is all that a worker needs to do it."""
+"""A kind of job that exists only in these tests: a worker needs only its declaration."""
 
 import os
 import signal
@@ -30,14 +30,14 @@ from tests.service.worker.workplace import until
 pytestmark = pytest.mark.slow
 
 MANY = 1_000_000  # counts; a toy takes hours for them
-LAST_DEATH = MOST["worker_lost"] - 1  # deaths after which the next one ends a job
+LAST_DEATH = MOST["worker_lost"] - 1  # deaths; the next one ends a job
 
 
 # ---- the declaration ----------------------------------------------------------------------------
 
 
 class ToyTable(DeclarativeBase):
-    """Keeps toys out of the metadata that the migrations are compared with."""
+    """Keeps toys out of the metadata with which the migrations are compared."""
 
     metadata = MetaData()
     type_annotation_map = SqlTable.type_annotation_map
@@ -60,7 +60,7 @@ class ToyJob(Job, ToyTable):
     begun: Mapped[Json] = mapped_column(default=dict)
 
 
-del JOB_TABLES[ToyJob.prefix]  # only for these tests: see `toys`
+del JOB_TABLES[ToyJob.prefix]  # only for these tests, see `toys`
 
 
 def prepare(_site: Site, toy: ToyJob, _scratch: Path) -> ToyInput:
@@ -100,7 +100,7 @@ TOYS = Kind(
 )
 
 
-# ---- a worker that does toys --------------------------------------------------------------------
+# ---- a worker for toys --------------------------------------------------------------------------
 
 
 class Toys:
@@ -210,7 +210,7 @@ def test_a_late_write_for_a_toy_is_refused_and_changes_nothing(
     toy_id = toys.add(until=MANY)
     supervisor = work()
     toys.wait_for_count(toy_id, 1)
-    with writing(engine) as session:  # as if another worker had rescued it and claimed it again
+    with writing(engine) as session:  # as if another worker had taken it over
         other = {"attempt": 2, "owner": "other"}
         session.execute(update(ToyJob).where(ToyJob.id == toy_id).values(**other))
     before = toys.get(toy_id)

@@ -1,4 +1,4 @@
-"""The process that attempts are forked from: it outlives workers, and attempts end with it."""
+"""The parent process of attempts: it outlives workers, and attempts end with it."""
 
 import os
 import signal
@@ -76,8 +76,8 @@ def test_a_child_whose_supervisor_died_is_killed_and_the_next_one_is_forked(
 ) -> None:
     child = launcher.start(toy.__name__, ENDLESS, tmp_path)
     pid = counted(child).pid
-    os.kill(pid, signal.SIGSTOP)  # so that it cannot notice by itself
-    child.close()  # as the kernel does for a process that dies
+    os.kill(pid, signal.SIGSTOP)  # so that it cannot notice the death by itself
+    child.close()  # as the kernel does when a process dies
     until(lambda: pid not in children(parent.pid))
     other = launcher.start(toy.__name__, ENDLESS, tmp_path)
     assert counted(other).count == 1

@@ -1,4 +1,4 @@
-"""The process of a toy: it counts. Knows no database, as the processes of real jobs."""
+"""The process of a toy: it counts. Knows no database, like the processes of real jobs."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ class ToyInput(BaseModel):
 
     start: int
     until: int
-    #: what it does at the count `until`: end, die, or send what its supervisor cannot use
+    #: its action at the count `until`: end, die, or send a message that its supervisor refuses
     then: str
 
 
@@ -40,7 +40,7 @@ class Done(Message):
 
 
 class Nonsense(Message):
-    """A message that is none of a toy's."""
+    """A message that no toy may send."""
 
     type: Literal["nonsense"] = "nonsense"
 

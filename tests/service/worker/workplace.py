@@ -28,13 +28,13 @@ from service.storage.database import reading, writing
 from service.storage.s3 import open_store
 from tests.warm import Forked, Parent
 
-TICK = 0.02  # seconds between two looks at what another process does
+TICK = 0.02  # seconds between two checks of a condition
 #: short leases, so that a lost worker is noticed while a test waits
 SHORT = {"LEASE_S": "3", "RENEW_S": "0.5", "SWEEP_S": "0.2", "POLL_S": "0.1"}
 
 
 def until(condition: Callable[[], bool], timeout_s: float = 120.0) -> None:
-    """Wait for what another process does; fail after `timeout_s`."""
+    """Wait until another process has met a condition; fail after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     tick = threading.Event()
     while not condition():
@@ -44,16 +44,16 @@ def until(condition: Callable[[], bool], timeout_s: float = 120.0) -> None:
 
 @dataclass
 class Workplace:
-    """What workers share: a database and a data folder."""
+    """The database and the data folder that workers share, and the workers."""
 
     engine: Engine
     folder: Path
-    #: the process that the workers of `staff` are forked from, and their trainers
+    #: the process from which the workers of `staff` and their trainers fork
     warm: Parent
-    #: what DESCENT_BLOB_URL says; empty means the data folder
+    #: the value of DESCENT_BLOB_URL; empty means the data folder
     blob_url: str = ""
     workers: list["subprocess.Popen[bytes] | Forked"] = field(default_factory=list)
-    #: of the workers, beside the short leases
+    #: settings of the workers, beside the short leases
     settings: dict[str, str] = field(default_factory=dict)
 
     def blobs(self) -> BlobStore:
@@ -113,7 +113,7 @@ class Workplace:
             return lifecycle.submit(session, submission).id
 
     def start_worker(self) -> subprocess.Popen[bytes]:
-        """Start a worker by itself, as a user does, with a parent of its own for its trainers."""
+        """Start a worker separately, as a user does, with its own parent for its trainers."""
         with self._log.open("ab") as words:
             return subprocess.Popen(
                 [sys.executable, "-P", "-m", "service", "worker"],
@@ -123,7 +123,7 @@ class Workplace:
             )
 
     def staff(self, count: int) -> None:
-        """Have so many workers ready, in place of those that have ended."""
+        """Keep this number of workers ready; replace those that have ended."""
 
         def is_ready() -> bool:
             alive = [worker for worker in self.workers if worker.poll() is None]
@@ -140,7 +140,7 @@ class Workplace:
         until(is_ready)
 
     def dismiss(self) -> None:
-        """Have no workers."""
+        """Stop all workers."""
         for worker in self.workers:
             worker.terminate()
         for worker in self.workers:
