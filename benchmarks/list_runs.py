@@ -64,7 +64,7 @@ def main() -> None:
 
 @contextmanager
 def service(folder: Path, number: int, url: str | None = None) -> Iterator[httpx.Client]:
-    """Give a client of the API over a database with so many runs."""
+    """Give a client of the API over a database with this number of runs."""
     settings = Settings(data_dir=folder / str(number), database_url=url or "")
     engine = create_database(settings.resolved_database_url)
     migrate(engine)

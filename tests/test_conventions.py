@@ -72,7 +72,7 @@ TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
 
 
 def imports_of(name: str) -> Iterator[str]:
-    """Yield the full names of what a module imports, ours as the modules that they are."""
+    """Yield the full names of the imports of a module; for our names, the name of their module."""
     for node in ast.walk(TREES[name]):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

@@ -133,7 +133,7 @@ def _others(known: Known, rows: int, random: Random) -> dict[str, list[Cell]]:
     return {_pick(random, names): [Cell(value, None, text=text) for value, text in picked]}
 
 
-# ---- what a value means --------------------------------------------------------------------------
+# ---- the meaning of a value ----------------------------------------------------------------------
 
 
 def _column(column: Input, cells: list[Cell]) -> ColumnValues:

@@ -132,7 +132,7 @@ def test_lines_of_a_moment_are_written_together_and_in_their_order(log: io.Strin
 def test_no_line_is_lost_where_the_log_ends(log: io.StringIO) -> None:
     async def serve() -> str:
         logs.access("req_1")
-        logs.configure("warning")  # closes the file of the log
+        logs.configure("warning")  # closes the previous handler
         return log.getvalue()
 
     assert "req_1" in asyncio.run(serve())
