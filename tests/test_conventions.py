@@ -1,4 +1,4 @@
-"""Rules that every module keeps: packages that few may import, short files, nothing unpickled."""
+"""Rules for every module: restricted packages, short files, no unpickling."""
 
 import ast
 import functools
@@ -40,16 +40,16 @@ RESERVED = {
         "service.exports.routes",
         "service.batch.routes",
     ),
-    # Loading them proves below which of these the API may load.
+    # Tests below load modules to check which of these the API may load.
     "torch": ("models", "service.runs.train"),
     "sqlalchemy": ("service", "migrations"),
     "obstore": ("service.storage.s3",),
     "httpx": ("descent",),
     "typer": ("descent.cli", "descent.demo"),
 }
-#: the one module whose commands import when they are called, so that each loads only what it needs
+#: the one module with imports inside its commands, so that each command loads only its own
 LATE = "service.__main__"
-#: the module that may fork: it runs in a process that loads nothing but what attempts need
+#: the module that may fork: its process loads only the modules that attempts need
 FORKS = "service.worker.launch"
 #: Two modules fork processes and load the code of their children by name: it loads torch or DuckDB,
 #: which a supervisor and the API must not.
@@ -118,7 +118,7 @@ def test_nothing_is_imported_inside_a_function() -> None:
 
 
 def test_modules_are_named_as_text_only_where_a_process_must_not_load_them() -> None:
-    """Elsewhere a name that is handed to `import_module` would hide an import from these tests."""
+    """In other modules, a name passed to `import_module` would hide an import from these tests."""
     users = {name for name in MODULES if "importlib" in set(imports_of(name))}
     assert {name for name in users if is_in(name, "service") or is_in(name, "models")} == NAMING
 
@@ -209,7 +209,7 @@ def test_the_supervisor_loads_no_web_framework_and_nothing_that_predicts() -> No
 
 def test_the_client_is_light() -> None:
     heavy = {"torch", "numpy", "fastapi", "starlette", "sqlalchemy", "service", "models", "pyarrow"}
-    heavy |= {"pandas", "polars", "matplotlib", "IPython"}  # only for whoever asks for them
+    heavy |= {"pandas", "polars", "matplotlib", "IPython"}  # only on request
     assert not loaded_by("import descent") & (heavy | {"httpx", "pydantic"})
     assert not loaded_by("from descent import Client") & heavy
     assert not loaded_by("import descent.cli") & heavy

@@ -1,9 +1,8 @@
-"""A process that has the program imported, and forks its commands from itself: in no time.
+"""A process that has the program imported and forks commands, so that they start fast.
 
-What runs in them is what `descent serve --no-worker`, `descent worker` and the command line run;
-only the warm parents are shared, of trainers and of parsers. It is started with the failpoints of
-its environment, and so are its trainers. It takes orders over its standard input, a socket, and
-ends with it.
+The forks run the same code as `descent serve --no-worker`, `descent worker` and the command line;
+they share only the warm parents of trainers and of parsers. The process and its trainers use the
+failpoints of its environment. It reads orders from its standard input, a socket, and ends with it.
 """
 
 import contextlib
@@ -39,7 +38,7 @@ COMMAND = (sys.executable, "-P", "-c", "from tests.warm import main; main()")
 
 
 class Parent:
-    """The process, seen from the tests."""
+    """The handle of the process in the tests."""
 
     def __init__(self, environment: Mapping[str, str], log: Path) -> None:
         self._log = log
@@ -51,7 +50,7 @@ class Parent:
         self._trainers_parent = self._pid()
 
     def fork(self, *arguments: str, environment: Mapping[str, str], log: Path) -> "Forked":
-        """Start a command of the server that writes to `log`, in the folder of that."""
+        """Start a command of the server that writes to `log`, in the folder of `log`."""
         reader, writer = os.pipe()
         with log.open("ab") as words, os.fdopen(writer, "wb") as output:
             pid = self._fork("server", arguments, environment, log.parent, [output, words])
@@ -72,12 +71,12 @@ class Parent:
         return subprocess.CompletedProcess(arguments, status, *texts)
 
     def start(self, data_dir: Path, *arguments: str, **variables: str) -> "Forked":
-        """Start a command that serves or works in a folder, with these settings."""
+        """Start a service or a worker in a folder, with these settings."""
         environment = environment_of(data_dir, variables)
         return self.fork(*arguments, environment=environment, log=data_dir / "service.log")
 
     def play(self, order: Order) -> None:
-        """Play a lane of the chaos; this must be a process whose failpoints are switched on."""
+        """Play a lane of the chaos; the process must have its failpoints switched on."""
         folder = Path(order.folder)
         arguments = [json.dumps(asdict(order))]
         with (folder / "lane.log").open("ab") as log:
@@ -86,19 +85,19 @@ class Parent:
             Forked(self, pid).wait(LANE_S)
         finally:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(pid, SIGKILL)  # and all that it has forked
+                os.killpg(pid, SIGKILL)  # and all its forks
 
     def trainers(self) -> list[int]:
         """Return the training processes of all workers."""
         return attempts(self._trainers_parent)
 
     def status_of(self, pid: int) -> int | None:
-        """Return how a forked process has ended, or None while it runs; to be asked until then."""
+        """Return the exit status of a forked process, or None while it runs; call it until then."""
         self._orders.send(json.dumps({"ended": pid}).encode())
         return self._answer()
 
     def end(self) -> None:
-        """End it, and whatever it has forked."""
+        """End it and all its forks."""
         self._orders.close()
         self._process.wait()
 
@@ -129,7 +128,7 @@ class Parent:
 
 
 class Forked:
-    """A forked process, with as much of `subprocess.Popen` as tests use."""
+    """A forked process, with the part of `subprocess.Popen` that tests use."""
 
     def __init__(self, parent: Parent, pid: int, output: IO[str] | None = None) -> None:
         self._parent, self.pid, self.stdout = parent, pid, output
@@ -181,13 +180,13 @@ def forked_service(
 
 
 def _stop(process: Forked) -> None:
-    # A worker that nobody has waited for may not have come to the point where it obeys.
+    # A worker that has just started may not handle the signal yet.
     until(lambda: process.poll() is not None or _obeys(process.pid), PATIENCE_S)
     assert stop(process) == 0, "the service did not end well"
 
 
 def _obeys(pid: int) -> bool:
-    """Whether a process has a handler for SIGTERM; without one it would just end."""
+    """Whether a process has a handler for SIGTERM; without one the signal would kill it."""
     status = (Path("/proc") / str(pid) / "status").read_text()
     caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
     return bool(int(caught.split()[1], 16) >> (SIGTERM - 1) & 1)
@@ -197,11 +196,11 @@ def _obeys(pid: int) -> bool:
 
 
 def main() -> None:
-    """Carry out orders until there can be none any more."""
+    """Execute orders until the socket is closed."""
     orders = socket.socket(fileno=os.dup(0))
     with Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), 0)
-    import_module("descent.cli")  # else each command line would load it anew
+    import_module("descent.cli")  # otherwise each command line would load it again
     warm = Warm()
     _say(orders, warm.pid)
     alive: set[int] = set()
@@ -235,7 +234,7 @@ def _obey(orders: socket.socket, warm: Warm, alive: set[int]) -> None:
 
 
 def _become(warm: Warm, order: Mapping[str, Any], files: list[int]) -> NoReturn:
-    """Run the command of an order in this process, which ends with it."""
+    """Run the command of an order in this process, which then ends."""
     status: object = 1
     try:
         for stream, descriptor in enumerate(files, start=1):

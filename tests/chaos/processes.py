@@ -1,8 +1,7 @@
-"""The service's processes for a history: forked from this one, where everything is imported.
+"""The service's processes for a history, forked from this one, which has everything imported.
 
-What runs in them is what `descent worker` and `descent serve` run. Only the warm parents are
-shared, of trainers and of parsers: to import torch anew for each worker that is killed would take
-most of the time.
+They run the same code as `descent worker` and `descent serve`. Only the warm parents of trainers
+and of parsers are shared: importing torch again for each killed worker would take most of the time.
 This process stays single-threaded and opens nothing before a fork that a child might use.
 """
 
@@ -42,30 +41,30 @@ class Warm:
         self._attempts = WarmProcess(modules)
         until(LocalLauncher(modules, self._attempts.orders).is_warm, WARM_S)
         self.pid = self._attempts.pid
-        #: the descriptor that a worker orders its attempts through
+        #: the descriptor through which a worker orders its attempts
         self.orders = self._attempts.orders.fileno()
         self._parsers: Any = forkserver.ForkServer()
         self._parsers.set_forkserver_preload(sandbox.WARM)
         self._parsers.ensure_running()
-        # What a process does once, each child would do again.
+        # Each child would repeat work that a process does once.
         configure_mappers()
         list(iter_route_contexts(common_routes()))
-        gc.freeze()  # what is imported by now: children that look through it would copy its memory
+        gc.freeze()  # the imported objects: a collection in a child would copy their memory
 
     def trainers(self) -> list[int]:
         """Return the training processes."""
         return attempts(self.pid)
 
     def become_api(self) -> None:
-        """Have a forked child start what parses from here."""
+        """Let a forked child start parsers from this process."""
         module: Any = forkserver
-        # Asking after a parent that is not its own would fail.
+        # The check of the parent would fail, since this parent belongs to another process.
         self._parsers.ensure_running = module.ensure_running = _nothing
         module.connect_to_new_process = self._parsers.connect_to_new_process
 
 
 def children(pid: int) -> list[int]:
-    """Return the processes that `pid` started; one may be missing while others of them end."""
+    """Return the child processes of `pid`; one may be missing while others end."""
     tasks = (Path("/proc") / str(pid) / "task").iterdir()
     return [int(child) for task in tasks for child in (task / "children").read_text().split()]
 
@@ -111,7 +110,7 @@ def fork(run: Callable[[], None], log: Path) -> int:
 
 
 def ask(question: Callable[[], Any], log: Path) -> Any:
-    """Return what `question` returns in a child, so that it may open stores and databases."""
+    """Call `question` in a child, so that it may open stores and databases; return its result."""
     reader, writer = os.pipe()
 
     def answer() -> None:
@@ -146,7 +145,7 @@ def _run(run: Callable[[], None], log: Path) -> NoReturn:
 
 
 def has_ended(pid: int) -> bool:
-    """Whether a child has ended; it is reaped then, so that this is asked once."""
+    """Whether a child has ended; this reaps it, so call it only until then."""
     return os.waitpid(pid, os.WNOHANG)[0] == pid
 
 
@@ -157,13 +156,13 @@ def end(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether a process has been stopped by a signal."""
+    """Whether a signal has stopped a process."""
     stat = (Path("/proc") / str(pid) / "stat").read_text()
     return stat.rpartition(")")[2].split()[0] == "T"
 
 
 def until(condition: Callable[[], bool], timeout_s: float) -> bool:
-    """Look until the condition holds; return whether it did in time."""
+    """Poll until the condition holds; return whether it did in time."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:
