@@ -37,7 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test of the database on SQLite, and on PostgreSQL too where its SQL may differ."""
+    """Run a test of the database on SQLite, and on PostgreSQL too if its SQL may differ."""
     if "database_url" in metafunc.fixturenames:
         is_both = metafunc.config.getoption("--both-databases")
         is_both = is_both or metafunc.definition.get_closest_marker("both_databases") is not None

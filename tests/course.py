@@ -1,4 +1,4 @@
-"""Runs the course's notebook; as a program, `python -m tests.course` writes its outputs anew."""
+"""Runs the course's notebook; as a program, `python -m tests.course` rewrites its outputs."""
 
 from pathlib import Path
 from typing import Any

@@ -98,7 +98,7 @@ class Parser:
                 os.close(self._wake)  # the supervisor stops
                 self._thread.join(START_S)
                 assert not self._thread.is_alive(), "the parser did not stop"
-                # A number that is closed twice may be somebody's file by then, such as a database.
+                # A closed descriptor may belong to another file by then, such as a database.
                 self._thread, self._wake = None, -1
 
     def _has_work(self) -> bool:

@@ -98,7 +98,7 @@ RECOVERY = (
     "train.step",
     "database.commit",
 )
-#: passed again and again within a run, so that the second and the fifth time are of interest
+#: passed repeatedly in a run, so the histories use the second and the fifth time too
 REPEATED = frozenset(
     {
         "train.step",

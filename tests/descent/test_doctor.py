@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 NOBODY = "http://127.0.0.1:9"
 PROGRAM = "from descent.__main__ import main; main()"
-#: as if the server extra were not installed
+#: code that simulates an installation without the server extra
 LIGHT = f"import sys; sys.modules.update(dict.fromkeys({PACKAGES!r})); {PROGRAM}"
 
 

@@ -51,7 +51,7 @@ def test_a_listener_notices_that_its_connection_is_lost(postgres: Engine) -> Non
             )
         )
     reads = 0
-    while listener.drain():  # the server's last words may come before the end
+    while listener.drain():  # the server may send last messages before the end
         assert is_readable(listener, PATIENCE_S)
         reads += 1
     assert reads <= 2

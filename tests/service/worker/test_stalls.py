@@ -65,7 +65,7 @@ def test_a_trainer_that_stands_still_is_tried_once_more_and_then_given_up(
             os.kill(pid, signal.SIGSTOP)
             stops += 1
         until(lambda: workplace.run(run_id).state in {"queued", "failed"})
-    # An attempt that made a checkpoint before it was stopped, on a busy machine, starts the count.
+    # On a busy machine, an attempt with a checkpoint before its stop restarts the count.
     assert stops >= 2
     run = workplace.wait_for(run_id, "failed")
     assert run.error is not None
