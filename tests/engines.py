@@ -24,6 +24,8 @@ class Engines:
         free = self._free[wanted.get_backend_name()]
         engine = free.pop() if free else _mobile(create_database(url))
         engine.url = wanted.set(drivername=engine.url.drivername)
+        # A thread of the test before may have connected to that test's database once more.
+        engine.dispose()
         try:
             yield engine
         finally:
