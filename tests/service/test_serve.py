@@ -235,7 +235,7 @@ def test_a_service_that_is_told_to_stop_saves_what_it_trains(tmp_path: Path) -> 
         httpx.Client(base_url=url, timeout=60) as client,
     ):
         dataset = client.post(
-            "/api/v1/datasets?name=iris",
+            "/api/v1/datasets?name=iris&wait=60",
             content=(ROOT / IRIS).read_bytes(),
             headers={"content-type": "text/csv"},
         ).json()["id"]
