@@ -20,9 +20,9 @@ from service.storage.columns import new_id
 from service.storage.database import create_database, migrate
 from tests.engines import Engines
 from tests.postgres import Databases, database, execute, own_server
-from tests.serving import TLS, RunService, Serve, app_of, serving
+from tests.serving import TLS, RunService, Serve, app_of, forked_service, serving
 from tests.storage import KINDS, Place, running_s3
-from tests.warm import Parent, forked_service
+from tests.warm import Parent
 
 TEMPLATE = "template_descent"
 

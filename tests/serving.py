@@ -1,6 +1,5 @@
 """Runs the service for tests: in a thread, or as the process that `descent serve` becomes."""
 
-import atexit
 import contextlib
 import json
 import os
@@ -9,9 +8,9 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from functools import cache
+from collections.abc import Iterator
 from pathlib import Path
+from signal import SIGTERM
 from typing import IO, Protocol
 
 import httpx
@@ -28,8 +27,9 @@ from service.jobs.kind import Site
 from service.settings import Settings
 from service.storage.database import create_database, reading
 from service.storage.s3 import open_store
-from service.worker.launch import LocalLauncher, WarmProcess
+from service.worker.launch import LocalLauncher
 from service.worker.supervisor import Supervisor
+from tests.warm import PATIENCE_S, Forked, Parent, environment_of, until, warm_parsers
 
 ROOT = Path(__file__).resolve().parent.parent
 STOP_S = 10.0  # seconds that the service may take to end
@@ -113,14 +113,6 @@ class Parser:
         os.close(wake)
 
 
-@cache
-def warm_parsers() -> WarmProcess:
-    """Start the process from which all parsers of the tests in this process fork."""
-    process = WarmProcess([PARSES.module])
-    atexit.register(process.close)
-    return process
-
-
 def app_of(settings: Settings, engine: Engine | None = None) -> FastAPI:
     """Return the API with its own parser, and its own engine unless one is given."""
     engine = engine or create_database(settings.resolved_database_url)
@@ -177,13 +169,6 @@ def stop(process: Process) -> int:
             process.stdout.close()
 
 
-def environment_of(data_dir: Path, variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a service on a free port, with these variables."""
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("DESCENT_")}
-    own = {"DESCENT_PORT": "0", "DESCENT_DATA_DIR": str(data_dir), "PYTHONPATH": str(ROOT)}
-    return inherited | own | dict(variables)
-
-
 def start_service(data_dir: Path, *arguments: str, **variables: str) -> subprocess.Popen[str]:
     with (data_dir / "service.log").open("a") as log:
         return subprocess.Popen(
@@ -205,3 +190,34 @@ def url_of(process: Process, data_dir: Path) -> str:
         pytest.fail(f"the service did not start:\n{log}")
     url: str = json.loads(line)["url"]
     return url
+
+
+@contextlib.contextmanager
+def forked_service(
+    parent: Parent, data_dir: Path, *arguments: str, **variables: str
+) -> Iterator[str]:
+    """Run the API on a free port and, but for `--no-worker`, a worker; give the URL."""
+    with contextlib.ExitStack() as stack:
+
+        def start(command: str, *options: str) -> Forked:
+            process = parent.start(data_dir, command, *options, **variables)
+            stack.callback(_stop, process)
+            return process
+
+        url = url_of(start("serve", "--no-worker"), data_dir)
+        if "--no-worker" not in arguments:
+            start("worker")
+        yield url
+
+
+def _stop(process: Forked) -> None:
+    # A worker that has just started may not handle the signal yet.
+    until(lambda: process.poll() is not None or _obeys(process.pid), PATIENCE_S)
+    assert stop(process) == 0, "the service did not end well"
+
+
+def _obeys(pid: int) -> bool:
+    """Whether a process has a handler for SIGTERM; without one the signal would kill it."""
+    status = (Path("/proc") / str(pid) / "status").read_text()
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) >> (SIGTERM - 1) & 1)

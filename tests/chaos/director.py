@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from models.failpoints import VARIABLE
-from tests.chaos.lane import Order
 from tests.postgres import own_server
 from tests.storage import running_s3
+from tests.warm import Order
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CORES = os.cpu_count() or 1  # lanes at once: more would only compete for the processors

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tests.chaos import points
-from tests.chaos.processes import end, has_ended, is_stopped, until
 from tests.chaos.stage import PATIENCE_S, Stage, tell
+from tests.warm import end, has_ended, is_stopped, until
 
 LOCKED_S = 2.0  # seconds; a transaction that is not stopped takes milliseconds
 Kind = Literal["kill", "upload", "service", "zombie", "orphan", "full"]

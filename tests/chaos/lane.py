@@ -9,35 +9,16 @@ import json
 import os
 import time
 import traceback
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 
 from tests.chaos import histories
-from tests.chaos.processes import Warm, until
 from tests.chaos.stage import RUNS, Stage
 from tests.postgres import database, execute
+from tests.warm import Order, Warm, until
 
 QUIET_S = 10.0  # seconds after which no process or file may be left
-
-
-@dataclass(frozen=True)
-class Order:
-    """The order of a lane."""
-
-    database: str
-    store: str
-    folder: str
-    #: of a PostgreSQL server, on which the lane creates its own database
-    server: str
-    #: of an S3 server's bucket, in which the lane uses its own prefix
-    bucket: str
-    seed: int
-    #: the least number of kills, and the greatest number of histories
-    kills: int
-    histories: int
-    #: only histories whose description contains this text
-    only: str = ""
 
 
 def main(text: str) -> None:

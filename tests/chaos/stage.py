@@ -18,18 +18,8 @@ from models.failpoints import FOLDER
 from service.settings import Settings
 from service.storage.database import create_database, migrate
 from tests.chaos import checks
-from tests.chaos.processes import (
-    Warm,
-    ask,
-    end,
-    fork,
-    free_port,
-    has_ended,
-    start_api,
-    start_worker,
-    until,
-)
 from tests.serving import TLS
+from tests.warm import Warm, ask, end, fork, free_port, has_ended, start_api, start_worker, until
 
 LEASE_S = 1.5
 PATIENCE_S = 90.0  # seconds after which a history counts as stuck, on a busy machine too

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.director import LANES, folder_of, report_of
-from tests.chaos.lane import Order
-from tests.warm import Parent
+from tests.warm import Order, Parent
 
 pytestmark = pytest.mark.slow
 

@@ -13,9 +13,9 @@ import pytest
 
 from service.http.resources import LIMIT_S
 from service.settings import MIB, Settings
-from tests.chaos.processes import until
 from tests.disk import fill, small_disk
 from tests.serving import Serve, connected
+from tests.warm import until
 
 UPLOADS = 300  # that wait at the same time
 PROMPT_S = 2.0  # seconds: the limit, and as much again for this machine

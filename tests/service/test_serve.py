@@ -20,9 +20,9 @@ from service.runs.tables import Checkpoint
 from service.serve import only_service, wait_before
 from service.settings import Settings
 from service.storage.database import create_database, migrate, newest_schema_version, reading
-from tests.chaos.processes import children
 from tests.service.worker.workplace import until
 from tests.serving import ROOT, running_service, start_service, url_of
+from tests.warm import children
 
 pytestmark = pytest.mark.slow
 

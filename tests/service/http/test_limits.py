@@ -18,9 +18,9 @@ from service.http.server import IDLE_S, max_connections
 from service.settings import Settings
 from service.storage.blobs import LocalBlobs
 from service.storage.database import create_database
-from tests.chaos.processes import until
 from tests.service import trained
 from tests.serving import RunService, connected, start_service, stop, url_of
+from tests.warm import until
 
 MIB = 1024 * 1024
 ENDLESS = 40 * MIB  # bytes that a client tries to send

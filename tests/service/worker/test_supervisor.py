@@ -12,10 +12,9 @@ from service.jobs.kind import Worker
 from service.runs import lifecycle
 from service.runs.tables import Checkpoint, Event
 from service.storage.database import create_database, reading, writing
-from tests.chaos.processes import children
 from tests.chaos.stage import tell
 from tests.service.worker.workplace import Workplace, until
-from tests.warm import Forked, Parent
+from tests.warm import Forked, Parent, children
 
 pytestmark = pytest.mark.slow
 

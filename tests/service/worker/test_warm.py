@@ -9,10 +9,10 @@ import pytest
 
 from service.worker import machine
 from service.worker.launch import LocalChild, LocalLauncher, WarmProcess
-from tests.chaos.processes import children
 from tests.service.worker import rehearsed, toy
 from tests.service.worker.toy import Counted, ToyInput
 from tests.service.worker.workplace import until
+from tests.warm import children
 
 pytestmark = pytest.mark.slow
 
