@@ -47,8 +47,6 @@ PROBLEM = pa.struct(list(_PROBLEM.items()))
 Problem = TypeVar("Problem", bound=Hashable)
 Remarks = list[dict[str, Any]]
 
-__all__ = ["ARROW", "ARROW_STREAM", "CSV", "JSON", "NDJSON", "PARQUET", "wanted", "written"]
-
 
 # ---- rows ---------------------------------------------------------------------------------------
 

@@ -33,9 +33,10 @@ from models.predict.predictor import Prediction, Predictor
 from models.predict.values import Problems, RawValue
 from models.training.scores import columns_that_split, split_table
 from service.datasets import parse
+from service.datasets.messages import ARROW, CSV, JSON
 from service.datasets.sandbox import Task
 from service.predict import answers, bodies
-from service.predict.answers import ARROW, CSV, JSON, answers_of
+from service.predict.answers import answers_of
 from service.proofs.messages import ProofJob, StoredTable
 from service.protocols import mlflow, tensors
 

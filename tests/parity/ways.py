@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from models.features.inputs import Choice, Moment
 from models.features.targets import ClassTarget
-from service.predict.answers import ARROW, CSV, JSON, NDJSON, PARQUET
+from service.datasets.messages import ARROW, CSV, JSON, NDJSON, PARQUET
 from tests.parity.tables import ABSENT, Cell, Sample
 
 TSV = "text/tab-separated-values"

@@ -10,7 +10,8 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
 
-from service.predict.answers import ARROW, ARROW_STREAM, CSV, JSON, NDJSON, PARQUET, wanted
+from service.datasets.messages import ARROW, CSV, JSON, NDJSON, PARQUET
+from service.predict.answers import ARROW_STREAM, wanted
 from tests.service import trained
 from tests.service.trained import Store, Trained
 
