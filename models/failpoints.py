@@ -38,4 +38,6 @@ def _obey(folder: Path, name: str) -> None:
         return
     if action == "full":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
+    # Written before the signal, so that a test can wait for the end of this process.
+    (folder / f"{name}.{action}.{os.getpid()}").touch()
     os.kill(os.getpid(), SIGNALS[action])

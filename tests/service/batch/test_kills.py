@@ -15,7 +15,7 @@ from service.storage.database import create_database, reading
 from tests.chaos import points
 from tests.conftest import MakeDatabase
 from tests.service.batch.desk import ENDED, Desk
-from tests.service.worker.workplace import Workplace, until
+from tests.service.worker.workplace import Workplace, clear_orders, until
 from tests.warm import Parent
 
 pytestmark = pytest.mark.slow
@@ -92,8 +92,7 @@ class Arm:
         (self._folder / point).write_text(action)
 
     def clear(self) -> None:
-        for path in self._folder.iterdir():
-            path.unlink()
+        clear_orders(self._folder)
 
     def times(self, point: str) -> int:
         path = self._folder / f"{point}.times"

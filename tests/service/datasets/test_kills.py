@@ -15,7 +15,7 @@ from service.storage.blobs import digest_of
 from service.storage.database import create_database, reading
 from tests.chaos import points
 from tests.conftest import MakeDatabase
-from tests.service.worker.workplace import Workplace, until
+from tests.service.worker.workplace import Workplace, clear_orders, until
 from tests.serving import TLS, RunService
 from tests.warm import Parent
 
@@ -144,5 +144,4 @@ def test_a_kill_costs_an_upload_nothing_but_time(
         until(lambda: state_of(workplace, dataset_id) == ("ready", 1))
         assert (failpoints / f"{point}.times").exists()
     finally:
-        for path in failpoints.iterdir():
-            path.unlink()
+        clear_orders(failpoints)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,28 @@ def until(condition: Callable[[], bool], timeout_s: float = 120.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         tick.wait(TICK)
+
+
+def clear_orders(folder: Path) -> None:
+    """Remove all orders for failpoints, once the processes that they killed have ended.
+
+    A worker may commit the end of a job and be killed right after: `staff` must not count it.
+    """
+    for path in folder.glob("*.kill.*"):
+        until(partial(_has_ended, path.name.rpartition(".")[2]))
+    for path in folder.iterdir():
+        path.unlink()
+
+
+def _has_ended(pid: str) -> bool:
+    """Return whether all threads of a process have ended; its first one may end before others."""
+    process = Path("/proc") / pid
+    try:
+        threads = len(list((process / "task").iterdir()))
+        state = (process / "stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return threads <= 1 and state in "ZX"
 
 
 @dataclass
