@@ -27,7 +27,7 @@ models.engine models.predict
 models.nets
 models.features
 models.data models.checkpoint
-models.errors models.failpoints
+models.errors models.failpoints models.reading
 models
 descent
 """

@@ -19,13 +19,13 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from descent.codes import ErrorCode
+from service.datasets.dialect import column_names
 from service.datasets.rejected import CellPlace, Rejected, cell_error, error_item, pointer, shown
 from service.datasets.staging import (
     BLOCK,
     Kind,
     SlabWriter,
     Stage,
-    column_names,
     staged_names,
     text_schema,
 )

@@ -112,6 +112,7 @@ def _publish(session: Session, parse: Parse, message: Parsed, held: HeldBlob) ->
         dataset_id=parse.dataset_id,
         version=parse.version,
         options=parse.options,
+        reading=message.reading,
         rows=message.rows,
         columns=message.columns,
         warnings=message.warnings,

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, model_validator
 
 from descent.codes import ErrorCode
+from descent.spec import ColumnType
 from service.datasets.sandbox import Limits, Task
 from service.jobs.pipe import FileMessage, Message
 
@@ -16,6 +17,45 @@ JSON = "application/json"
 MULTIPART = "multipart/form-data"
 TYPED = frozenset({PARQUET, ARROW})  # formats that bring the types of their columns
 MEDIA_TYPES = (CSV, TSV, NDJSON, PARQUET, ARROW, JSON)
+
+
+class ColumnOptions(BaseModel):
+    """How to read one column; None means that the parser decides."""
+
+    type: ColumnType | None = None
+    #: fields of `models.reading.Reading`
+    decimal: str | None = None
+    thousands: str | None = None
+    unit: str | None = None
+    form: str | None = None
+    #: whether the day stands before the month, in dates that can be read both ways
+    day_first: bool | None = None
+    #: texts that mean missing, besides those of the table
+    missing: list[str] | None = None
+
+
+class ReadOptions(BaseModel):
+    """How to read a file; None means that the parser decides."""
+
+    delimiter: str | None = None
+    header: Literal["auto", "present", "absent"] = "auto"
+    encoding: str | None = None
+    #: lines above the header, or above the first row
+    skip_lines: int | None = None
+    #: the sheet of a workbook
+    sheet: str | None = None
+    missing_values: list[str] | None = None
+    columns: dict[str, ColumnOptions] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_types(cls, options: dict[str, Any]) -> dict[str, Any]:
+        """Read the key `types` of earlier versions, which maps names to types."""
+        types = options.get("types") or {}
+        columns = {name: {"type": each} for name, each in types.items()}
+        return {k: v for k, v in options.items() if k != "types"} | {
+            "columns": columns | (options.get("columns") or {})
+        }
 
 
 class ParseJob(BaseModel):
@@ -35,8 +75,10 @@ class Parsed(FileMessage):
     is_last: ClassVar[bool] = True
 
     rows: int
-    #: the profile of each column
+    #: the profile of each column, with its reading
     columns: list[dict[str, Any]]
+    #: how the file was read: its encoding, delimiter, header and the like
+    reading: dict[str, Any] = Field(default_factory=dict)
     warnings: list[dict[str, Any]]
     #: the name of the dataset in the file, if it has one
     name: str | None

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from models.failpoints import reach
 from service.datasets import infer
+from service.datasets.dialect import detect
 from service.datasets.documents import (
     cast,
     check_columns,
@@ -38,7 +39,7 @@ from service.datasets.messages import Parsed, ParseJob, ParseRefusal, TookLong
 from service.datasets.profile import describe
 from service.datasets.rejected import Rejected, cell_error, shown
 from service.datasets.sandbox import TABLE, Task, confine, keep_to, late, outcome
-from service.datasets.staging import Stage, detect, stage_csv, staged_names
+from service.datasets.staging import Stage, stage_csv, staged_names
 from service.jobs.pipe import Channel, Heartbeat, Message, Obeyed
 from service.storage.blobs import digest_of
 

@@ -58,8 +58,10 @@ class DatasetVersion(SqlTable):
         Id, ForeignKey("datasets.id", ondelete="CASCADE"), primary_key=True
     )
     version: Mapped[int] = mapped_column(primary_key=True)
-    #: delimiter, header, missing_values, types
+    #: the fields of `messages.ReadOptions` that were given
     options: Mapped[Json]
+    #: how the file was read: its encoding, delimiter, header and the like; NULL in old versions
+    reading: Mapped[Json | None]
     rows: Mapped[int]
     columns: Mapped[list[Any]]
     warnings: Mapped[list[Any]]
@@ -91,7 +93,7 @@ class Parse(Job, SqlTable):
     )
     #: the version that the job makes: 1, or the next one when columns get other types
     version: Mapped[int]
-    #: delimiter, header, missing_values, types
+    #: the fields of `messages.ReadOptions` that were given
     options: Mapped[Json]
     #: the caller of the request, because callers take turns
     caller: Mapped[str] = mapped_column(Id)
