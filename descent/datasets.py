@@ -114,7 +114,28 @@ class DatasetCalls:
         >>> client.retype(made, {"zip": "category"}).columns[0].type
         'category'
         """
-        body = {"columns": {column: {"type": kind} for column, kind in types.items()}}
+        return self.reread(dataset, {column: {"type": kind} for column, kind in types.items()})
+
+    def reread(
+        self,
+        dataset: str | schemas.Dataset,
+        columns: Mapping[str, Mapping[str, Any]] | None = None,
+        reading: Mapping[str, Any] | None = None,
+    ) -> schemas.Dataset:
+        r"""Make a new version that is read in another way.
+
+        `columns` holds changes of columns, such as `{"price": {"decimal": ","}}`, and `reading`
+        those of the file, such as `{"skip_lines": 2}`; see `ColumnOverride` and `FileOverride`.
+
+        >>> made = client.upload(b"price;n\n1,137;3\n2,274;4\n")
+        >>> client.reread(made, {"price": {"thousands": ","}}).columns[0].min
+        1137.0
+        """
+        body: dict[str, Any] = {
+            "columns": {name: dict(each) for name, each in (columns or {}).items()}
+        }
+        if reading:
+            body["reading"] = reading
         answer = self._connection.transport.send(ApiCall("PATCH", _path(dataset), json=body))
         return schemas.Dataset.model_validate_json(answer.content)
 

@@ -27,6 +27,7 @@ from service.access.keys import KeyRing
 from service.batch import routes as batch
 from service.datasets import routes as datasets
 from service.datasets import sandbox
+from service.datasets.preview import Previews
 from service.datasets.upload import remove_leftovers
 from service.errors import BlobCorrupt, ServiceError
 from service.exports import routes as exports
@@ -117,6 +118,7 @@ def create_app(
     state.watcher, state.end_streams = watcher, watcher.stop
     state.inference, state.serving = inference, inference.directory
     state.transfers = Transfers(settings, scratch.folder)
+    state.previews = Previews(settings, scratch.folder)
     app.hot = HotRoutes(inference, keys, telemetry.observe)
     app.add_middleware(Gate, settings=settings, observe=telemetry.observe)
     _add_handlers(app)

@@ -78,6 +78,24 @@ def retype(
 
 
 @app.command()
+def reread(
+    dataset_id: DatasetId,
+    changes: Annotated[
+        list[str],
+        typer.Argument(help="columns.price.decimal=, reading.skip_lines=2 …"),
+    ],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Read a dataset in another way; makes a new version."""
+    wanted = settings(changes)
+    if unknown := wanted.keys() - {"columns", "reading"}:
+        raise typer.BadParameter(f"{min(unknown)} is not known: begin with columns. or reading.")
+    with client() as service:
+        print_dataset(service.reread(dataset_id, **wanted), as_json=as_json)
+
+
+@app.command()
 def download(
     dataset_id: DatasetId,
     file: Annotated[

@@ -29,13 +29,20 @@ from service.datasets.documents import (
     kind_of,
     open_arrow,
     open_parquet,
+    read_rows,
     stage_arrow,
     stage_body,
     stage_ndjson,
     stage_parquet,
 )
 from service.datasets.infer import ReadColumn, infer_types
-from service.datasets.messages import Parsed, ParseJob, ParseRefusal, TookLong
+from service.datasets.messages import (
+    Parsed,
+    ParseJob,
+    ParseRefusal,
+    ReadOptions,
+    TookLong,
+)
 from service.datasets.profile import describe
 from service.datasets.rejected import Rejected, cell_error, shown
 from service.datasets.sandbox import TABLE, Task, confine, keep_to, late, outcome
@@ -44,6 +51,7 @@ from service.jobs.pipe import Channel, Heartbeat, Message, Obeyed
 from service.storage.blobs import digest_of
 
 ROW_GROUP = 100_000  # rows
+PREVIEW_ROWS = 20
 TICK_S = 0.05  # seconds between two checks of the clock and of the supervisor's orders
 HEARTBEAT_S = 1.0  # seconds between two heartbeats
 #: the cells that mean missing unless the upload names others
@@ -74,7 +82,8 @@ def parse(task: Task) -> dict[str, Any]:
     if path.stat().st_size == 0 and task.media_type != "application/json":  # strict JSON reports it
         raise Rejected("empty_file", "The file is empty: send at least one row of data.")
     stage, name = _stage(task, path, folder)
-    overrides: dict[str, str] = task.options.get("types") or {}
+    wanted = ReadOptions.model_validate(task.options).columns
+    overrides: dict[str, str] = {name: each.type for name, each in wanted.items() if each.type}
     if unknown := sorted(set(overrides) - set(stage.names)):
         raise Rejected("unknown_column", f"There is no column {shown(unknown[0])}.")
     with infer.connect(folder, task.memory_bytes, stage.rows) as connection:
@@ -163,6 +172,21 @@ def _typed(
             arrays += select(part, "staged")
             connection.unregister("staged")
         yield arrays
+
+
+# ---- previews -----------------------------------------------------------------------------------
+
+
+def preview(task: Task) -> dict[str, Any]:
+    """Parse the beginning of a file; return its columns, warnings, reading and first rows.
+
+    Raises Rejected.
+    """
+    found = parse(task)
+    names = [column["name"] for column in found["columns"]]
+    rows = read_rows(Path(task.folder) / TABLE, 0, PREVIEW_ROWS, names)
+    kept = {name: found[name] for name in ("columns", "warnings")}
+    return kept | {"reading": found.get("reading") or None, "rows": rows}
 
 
 # ---- rows of a prediction -----------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The routes of datasets: upload, read, retype, delete, and download rows and bytes."""
+"""The routes of datasets: upload, read, read again in another way, delete, rows and bytes."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from anyio.to_thread import run_sync
-from fastapi import Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from sqlalchemy import Engine, literal, select
 from sqlalchemy.orm import Session
@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from descent import schemas
 from service.datasets import messages, rejected, upload
 from service.datasets.documents import read_rows
+from service.datasets.preview import Previews, changed
 from service.datasets.versions import (
     GONE,
     Dataset,
@@ -49,6 +50,7 @@ from service.http.strict_route import (
     has_etag,
     heeds_match,
     keep_response,
+    not_idempotent,
     streams_body,
 )
 from service.http.strict_route import router as strict_router
@@ -65,6 +67,14 @@ DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 DATASETS = NewestFirst("datasets", Dataset, Dataset.created_at, Dataset.id)
 #: A literal in the statement, because SQLite compares it with the condition of a partial index.
 NOT_GONE = Dataset.state != literal(GONE, literal_execute=True)
+
+
+def _previews(request: Request) -> Previews:
+    previews: Previews = request.app.state.previews
+    return previews
+
+
+PreviewsDep = Annotated[Previews, Depends(_previews)]
 
 router = strict_router("/datasets", tags=["datasets"])
 
@@ -283,6 +293,7 @@ def _body_of(dataset: Dataset, version: DatasetVersion | None) -> dict[str, Any]
         "rows": version.rows if version else None,
         "bytes": dataset.bytes,
         "sha256": dataset.sha256,
+        "reading": version.reading if version else None,
         "columns": version.columns if version else [],
         "warnings": version.warnings if version else [],
         "error": _problem(dataset),
@@ -314,21 +325,42 @@ async def retype_dataset(
     engine: EngineDep,
     watcher: WatcherDep,
 ) -> Response:
-    """Give columns other types; this makes the next version, which shares the bytes.
+    """Read columns or the file in another way; this makes the next version of the same bytes.
 
-    A worker makes it; 503 if no worker begins within a minute.
+    A worker makes it; 503 if no worker begins within a minute. `POST …/preview` shows the first
+    rows that it would have.
     """
     check_match(request, _etag(await run_sync(_body, engine, dataset_id)))
-    types: dict[str, str] = {name: c.type for name, c in patch.columns.items()}
     caller = await authenticate(request)
-    parse = await run_sync(upload.retype, engine, dataset_id, types, caller)
+    parse = await run_sync(upload.reread, engine, dataset_id, patch, caller)
     if parse is not None:
-        await _retyped(watcher, engine, parse)
+        await _reread(watcher, engine, parse)
     body = await run_sync(_body, engine, dataset_id)
     return json_response(body, headers={"ETag": _etag(body)})
 
 
-async def _retyped(watcher: Watcher, engine: Engine, parse: Parse) -> None:
+@router.post(
+    "/{dataset_id}/preview",
+    response_model=schemas.DatasetPreview,
+    operation_id="preview_dataset",
+)
+@not_idempotent
+def preview_dataset(
+    dataset_id: str,
+    patch: schemas.DatasetPatch,
+    engine: EngineDep,
+    blobs: BlobsDep,
+    previews: PreviewsDep,
+) -> Response:
+    """Return the first rows as another way of reading would give them; no version is made."""
+    with reading(engine) as session:
+        version = ready_version(session, dataset_id, None)
+        dataset = session.get_one(Dataset, dataset_id)
+    options = changed(version, patch) or version.options
+    return json_response(previews.show(blobs, dataset, version, options))
+
+
+async def _reread(watcher: Watcher, engine: Engine, parse: Parse) -> None:
     """Wait until the next version exists. Raises the reason if it cannot be made."""
     deadline = monotonic() + TURN_S
     while parse.state not in life.TERMINAL:

@@ -25,6 +25,7 @@ from service.datasets.rejected import Rejected
 
 CONTEXT = multiprocessing.get_context("forkserver")
 # These functions are given by name, so that this process need not load their imports.
+PREVIEW = "service.datasets.parse:preview"  # reads the first rows of a dataset in another way
 READER = "service.datasets.parse:parse_rows"  # reads the rows of a prediction
 PACKER = "service.exports.packing:pack"  # exports and imports models
 #: the modules of these functions

@@ -10,7 +10,7 @@ import re
 import shutil
 import time
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -23,8 +23,8 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
+from descent.schemas import DatasetPatch
 from models.failpoints import reach
-from service.datasets import rejected
 from service.datasets.messages import (
     ARROW,
     CSV,
@@ -36,6 +36,7 @@ from service.datasets.messages import (
     TSV,
     TYPED,
 )
+from service.datasets.preview import changed
 from service.datasets.versions import Dataset, Parse, ready_version
 from service.errors import BadRequest, Invalid, StorageFull, TooLarge, UnsupportedMedia
 from service.jobs import life
@@ -424,26 +425,25 @@ def accept(
     return parse
 
 
-def retype(engine: Engine, dataset_id: str, types: Mapping[str, str], caller: str) -> Parse | None:
-    """Queue another parse of the bytes, with other types, as the next version.
+def reread(engine: Engine, dataset_id: str, patch: DatasetPatch, caller: str) -> Parse | None:
+    """Queue another parse of the bytes, read in another way, as the next version.
 
-    Returns None if the columns already have these types.
+    Returns None if the change asks for the present reading. Raises Invalid.
     """
     with writing(engine) as session:
         current = ready_version(session, dataset_id, None)
         dataset = session.get_one(Dataset, dataset_id)
-        known = {column["name"] for column in current.columns}
-        if unknown := sorted(set(types) - known):
-            raise rejected.unknown_columns(unknown)
-        if all(c["type"] == types.get(c["name"], c["type"]) for c in current.columns):
+        options = changed(current, patch)
+        if options is None:
             return None
+        is_narrow = len(current.columns) <= SMALL_COLUMNS
         parse = Parse(
             id=new_id(Parse.prefix),
             dataset_id=dataset_id,
             version=current.version + 1,
-            options=current.options | {"types": {**(current.options.get("types") or {}), **types}},
+            options=options,
             caller=caller,
-            is_small=(dataset.bytes or 0) <= SMALL_BYTES and len(known) <= SMALL_COLUMNS,
+            is_small=(dataset.bytes or 0) <= SMALL_BYTES and is_narrow,
         )
         return life.enqueue(session, parse)
 

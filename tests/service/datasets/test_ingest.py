@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, select
 
+from descent.schemas import DatasetPatch
 from service.datasets import upload
 from service.datasets.kind import PATIENCE_S, SMALL_PARSES, claim, prepare, write
 from service.datasets.messages import Parsed, ParseRefusal, TookLong
@@ -234,7 +235,8 @@ def test_a_version_that_another_one_overtook_is_a_conflict(engine: Engine, add: 
         version = session.get_one(DatasetVersion, (parse.dataset_id, 1))
         version.columns = [{"name": "x", "type": "number"}]
     for _ in range(2):
-        assert upload.retype(engine, parse.dataset_id, {"x": "text"}, "a") is not None
+        patch = DatasetPatch.model_validate({"columns": {"x": {"type": "text"}}})
+        assert upload.reread(engine, parse.dataset_id, patch, "a") is not None
     first, second = taken(engine), taken(engine)
     tell(engine, first, PARSED, HELD)
     tell(engine, second, PARSED, HELD)
