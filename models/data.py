@@ -6,7 +6,7 @@ that a resumed run sees the same rows. Knows NumPy and Parquet, nothing of netwo
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
@@ -92,20 +92,19 @@ class Table:
         """Yield the given rows, which must be ascending, as tables of at most `size` rows."""
         if self.stored is not None:
             for batch in self.stored.batches(rows, size):
-                arrow = pa.Table.from_batches([batch])
-                yield _to_table(arrow, self.stored.types, self.readings)
+                part = self.stored.table(pa.Table.from_batches([batch]))
+                yield replace(self, columns=part.columns, rows=part.rows, exact={}, stored=None)
             return
         for start in range(0, len(rows), size):
-            part = rows[start : start + size]
-            columns = {name: take(column, part) for name, column in self.columns.items()}
-            yield Table(self.types, columns, len(part), self.readings)
+            chosen = rows[start : start + size]
+            columns = {name: take(column, chosen) for name, column in self.columns.items()}
+            yield replace(self, columns=columns, rows=len(chosen), exact={})
 
 
 def read_table(
     path: Path,
     types: Mapping[str, ColumnType],
     columns: Sequence[str],
-    readings: Mapping[str, Reading] | None = None,
 ) -> Table:
     """Read `columns` of a dataset version, a Parquet file that the service wrote."""
     with Stored(path, types, columns) as stored:
@@ -113,7 +112,6 @@ def read_table(
             types=stored.types,
             columns=stored.read(columns),
             rows=stored.rows,
-            readings=readings or {},
             exact=stored.read_exactly(columns),
         )
 
@@ -123,7 +121,6 @@ def open_table(
     types: Mapping[str, ColumnType],
     columns: Sequence[str],
     held: Sequence[str],
-    readings: Mapping[str, Reading] | None = None,
 ) -> Table:
     """Return the table of these columns; those not in `held` are read whenever they are used."""
     stored = Stored(path, types, columns)
@@ -131,7 +128,6 @@ def open_table(
         types=stored.types,
         columns=Lazy(stored, held),
         rows=stored.rows,
-        readings=readings or {},
         exact=stored.read_exactly(held),
         stored=stored,
     )
@@ -142,7 +138,6 @@ def read_rows(
     types: Mapping[str, ColumnType],
     columns: Sequence[str],
     rows: Integers,
-    readings: Mapping[str, Reading] | None = None,
 ) -> tuple[Table, pa.Table]:
     """Read the given rows, and return them as arrays and as the stored Arrow cells.
 
@@ -151,7 +146,7 @@ def read_rows(
     """
     with Stored(path, types, columns) as stored:
         arrow = pa.Table.from_batches(list(stored.batches(rows)))
-        return _to_table(arrow, stored.types, readings or {}), arrow
+        return stored.table(arrow), arrow
 
 
 class Stored:
@@ -177,6 +172,15 @@ class Stored:
                 for chunk in cells.column(name).chunks:
                     reader.add(chunk)
         return {name: reader.values() for name, reader in readers.items()}
+
+    def table(self, arrow: pa.Table) -> Table:
+        """Return some rows of the file as arrays."""
+        readers = {name: _reader(self.types[name], arrow.num_rows) for name in self.types}
+        for name, reader in readers.items():
+            for chunk in arrow.column(name).chunks:
+                reader.add(chunk)
+        columns = {name: reader.values() for name, reader in readers.items()}
+        return Table(self.types, columns, arrow.num_rows)
 
     def read_exactly(self, names: Sequence[str]) -> dict[str, Integers]:
         """Return those columns of whole numbers that float64 would round."""
@@ -244,18 +248,6 @@ def generator(seed: int, stream: int) -> np.random.Generator:
     """
     # Philox is counter-based: any key gives an independent stream without a warm-up.
     return np.random.Generator(np.random.Philox(key=np.array([seed, stream], dtype=np.uint64)))
-
-
-def _to_table(
-    arrow: pa.Table, types: Mapping[str, ColumnType], readings: Mapping[str, Reading]
-) -> Table:
-    columns = {}
-    for name, column_type in types.items():
-        reader = _reader(column_type, arrow.num_rows)
-        for chunk in arrow.column(name).chunks:
-            reader.add(chunk)
-        columns[name] = reader.values()
-    return Table(dict(types), columns, arrow.num_rows, readings)
 
 
 def _reader(column_type: ColumnType, rows: int) -> "_Texts | _Numbers":

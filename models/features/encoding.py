@@ -83,7 +83,7 @@ class Features:
         try:
             inputs = tuple(input_from_json(column) for column in document["inputs"])
             return cls(inputs, target_from_json(document["target"]))
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointCorrupt(f"the stored features cannot be read: {error}") from error
 
     # ---- shape ----
