@@ -202,8 +202,6 @@ def fit_classes(table: Table, name: str, task: Task) -> ClassTarget:
         classes = [int(value) for value in np.unique(values[present])]
     else:
         found = np.unique(column[~np.isnan(column)]).tolist()
-        if any(not value.is_integer() for value in found):
-            raise DataInvalid(f"the classes in {name!r} must be whole numbers, found {found[:3]}")
         words = spelling(reading) if kind == "boolean" else None
         if words is not None:
             kind = "category"
