@@ -1,13 +1,14 @@
 """A table as arrays, and random orders of its rows.
 
-An order is a pure function of the seed and a stream number, so that a resumed run sees the same
-rows. Knows NumPy and Parquet, nothing of networks.
+A table may be larger than the memory that its columns should take, so its columns can stay in their
+file: each is read when it is used. An order is a pure function of the seed and a stream number, so
+that a resumed run sees the same rows. Knows NumPy and Parquet, nothing of networks.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from descent.spec import ColumnType
 from models.errors import DataInvalid
+from models.reading import Reading
 
 Floats: TypeAlias = NDArray[np.float64]
 Integers: TypeAlias = NDArray[np.int64]
@@ -24,6 +26,10 @@ Integers: TypeAlias = NDArray[np.int64]
 #: Column types whose values are text.
 TEXTUAL: frozenset[str] = frozenset({"category", "text", "id"})
 BATCH_CELLS = 4_000_000  # cells in memory while a table is read in batches
+#: Cells of columns that are read together and kept until others are read: 8 MB as float64. A table
+#: with fewer cells is read once.
+KEPT_CELLS = 1_000_000
+EXACT = 2**53  # whole numbers up to here are exact as float64
 
 
 @dataclass(frozen=True)
@@ -50,9 +56,15 @@ def take(column: ColumnValues, rows: Integers) -> ColumnValues:
 class Table:
     """The columns of a dataset that a run needs."""
 
-    types: dict[str, ColumnType]
-    columns: dict[str, ColumnValues]
+    types: Mapping[str, ColumnType]
+    columns: Mapping[str, ColumnValues]
     rows: int
+    #: How the text of the cells was read, by column; a column without one has today's rules.
+    readings: Mapping[str, Reading] = field(default_factory=dict)
+    #: The columns of whole numbers beyond 2**53, which float64 rounds: int64, 0 where missing.
+    exact: Mapping[str, Integers] = field(default_factory=dict)
+    #: The file that the columns are read from when they are used; None if they are in memory.
+    stored: "Stored | None" = None
 
     def numbers(self, name: str) -> Floats:
         """Return a column of numbers, float64 (rows,); raises `DataInvalid` for text."""
@@ -76,31 +88,149 @@ class Table:
             mask &= column.codes >= 0 if isinstance(column, Categories) else ~np.isnan(column)
         return mask
 
+    def parts(self, rows: Integers, size: int) -> Iterator["Table"]:
+        """Yield the given rows, which must be ascending, as tables of at most `size` rows."""
+        if self.stored is not None:
+            for batch in self.stored.batches(rows, size):
+                part = self.stored.table(pa.Table.from_batches([batch]))
+                yield replace(self, columns=part.columns, rows=part.rows, exact={}, stored=None)
+            return
+        for start in range(0, len(rows), size):
+            chosen = rows[start : start + size]
+            columns = {name: take(column, chosen) for name, column in self.columns.items()}
+            yield replace(self, columns=columns, rows=len(chosen), exact={})
 
-def read_table(path: Path, types: dict[str, ColumnType], columns: list[str]) -> Table:
+
+def read_table(
+    path: Path,
+    types: Mapping[str, ColumnType],
+    columns: Sequence[str],
+) -> Table:
     """Read `columns` of a dataset version, a Parquet file that the service wrote."""
-    with pq.ParquetFile(path) as file:
-        arrow = file.read(columns=columns, use_threads=False)
-        return _to_table(arrow, types, columns, file.metadata.num_rows)
+    with Stored(path, types, columns) as stored:
+        return Table(
+            types=stored.types,
+            columns=stored.read(columns),
+            rows=stored.rows,
+            exact=stored.read_exactly(columns),
+        )
+
+
+def open_table(
+    path: Path,
+    types: Mapping[str, ColumnType],
+    columns: Sequence[str],
+    held: Sequence[str],
+) -> Table:
+    """Return the table of these columns; those not in `held` are read whenever they are used."""
+    stored = Stored(path, types, columns)
+    return Table(
+        types=stored.types,
+        columns=Lazy(stored, held),
+        rows=stored.rows,
+        exact=stored.read_exactly(held),
+        stored=stored,
+    )
 
 
 def read_rows(
-    path: Path, types: dict[str, ColumnType], columns: list[str], rows: Integers
+    path: Path,
+    types: Mapping[str, ColumnType],
+    columns: Sequence[str],
+    rows: Integers,
 ) -> tuple[Table, pa.Table]:
     """Read the given rows, and return them as arrays and as the stored Arrow cells.
 
     `rows` must be ascending. The file is read in batches, because the whole table may be larger
     than the memory.
     """
-    parts, before = [], 0
-    size = max(256, min(100_000, BATCH_CELLS // len(columns)))
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(size, columns=columns, use_threads=False):
+    with Stored(path, types, columns) as stored:
+        arrow = pa.Table.from_batches(list(stored.batches(rows)))
+        return stored.table(arrow), arrow
+
+
+class Stored:
+    """The Parquet file of a dataset version, and the columns of it that are needed."""
+
+    def __init__(self, path: Path, types: Mapping[str, ColumnType], columns: Sequence[str]) -> None:
+        self.types = {name: types[name] for name in columns}
+        self._file = pq.ParquetFile(path, pre_buffer=False)
+        self.rows: int = self._file.metadata.num_rows
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._file.close()
+
+    def read(self, names: Sequence[str]) -> dict[str, ColumnValues]:
+        """Return whole columns; beside them only a row group of them is in memory."""
+        readers = {name: _reader(self.types[name], self.rows) for name in names}
+        for group in range(self._file.num_row_groups if names else 0):
+            cells = self._file.read_row_group(group, columns=list(names), use_threads=False)
+            for name, reader in readers.items():
+                for chunk in cells.column(name).chunks:
+                    reader.add(chunk)
+        return {name: reader.values() for name, reader in readers.items()}
+
+    def table(self, arrow: pa.Table) -> Table:
+        """Return some rows of the file as arrays."""
+        readers = {name: _reader(self.types[name], arrow.num_rows) for name in self.types}
+        for name, reader in readers.items():
+            for chunk in arrow.column(name).chunks:
+                reader.add(chunk)
+        columns = {name: reader.values() for name, reader in readers.items()}
+        return Table(self.types, columns, arrow.num_rows)
+
+    def read_exactly(self, names: Sequence[str]) -> dict[str, Integers]:
+        """Return those columns of whole numbers that float64 would round."""
+        found = {}
+        for name in names:
+            if self.types[name] == "integer":
+                cells = self._file.read(columns=[name], use_threads=False).column(name)
+                if _is_rounded(cells):
+                    found[name] = _whole(cells)
+        return found
+
+    def batches(self, rows: Integers, size: int | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield the given rows, which must be ascending, in parts."""
+        before = 0
+        size = size or max(256, min(100_000, BATCH_CELLS // len(self.types)))
+        for batch in self._file.iter_batches(size, columns=list(self.types), use_threads=False):
             first, last = np.searchsorted(rows, [before, before + batch.num_rows])
-            parts.append(batch.take(rows[first:last] - before))
+            yield batch.take(rows[first:last] - before)
             before += batch.num_rows
-    arrow = pa.Table.from_batches(parts)
-    return _to_table(arrow, types, columns, len(rows)), arrow
+
+
+class Lazy(Mapping[str, ColumnValues]):
+    """Columns of a file: some are held, the others are read when they are used.
+
+    Neighbours are read together, as many as `KEPT_CELLS` allows, and the last ones are kept.
+    """
+
+    def __init__(self, stored: Stored, held: Sequence[str]) -> None:
+        self._stored = stored
+        self._held = stored.read(held)
+        rest = [name for name in stored.types if name not in self._held]
+        size = max(1, KEPT_CELLS // max(1, stored.rows))
+        groups = [rest[start : start + size] for start in range(0, len(rest), size)]
+        self._group = {name: group for group in groups for name in group}
+        self._kept: dict[str, ColumnValues] = {}
+
+    def __getitem__(self, name: str) -> ColumnValues:
+        if name in self._held:
+            return self._held[name]
+        group = self._group[name]
+        if name not in self._kept:
+            self._kept = {}  # free these columns before others are read
+            self._kept = self._stored.read(group)
+        return self._kept[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored.types)
+
+    def __len__(self) -> int:
+        return len(self._stored.types)
 
 
 def epoch_order(seed: int, epoch: int, rows: int) -> Integers:
@@ -120,30 +250,68 @@ def generator(seed: int, stream: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=np.array([seed, stream], dtype=np.uint64)))
 
 
-def _to_table(
-    arrow: pa.Table, types: dict[str, ColumnType], columns: list[str], rows: int
-) -> Table:
-    return Table(
-        types={name: types[name] for name in columns},
-        columns={name: _to_column(arrow.column(name), types[name]) for name in columns},
-        rows=rows,
-    )
-
-
-def _to_column(values: "pa.ChunkedArray[Any]", column_type: ColumnType) -> ColumnValues:
+def _reader(column_type: ColumnType, rows: int) -> "_Texts | _Numbers":
     if column_type in TEXTUAL:
-        encoded: Any = values.cast(pa.string()).dictionary_encode().combine_chunks()
-        codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
-        return Categories(codes.astype(np.int32), encoded.dictionary.to_pylist())
-    if column_type == "datetime":
-        micros = values.cast(pa.timestamp("us")).cast(pa.int64())
-        return _to_floats(micros) / 1e6
-    return _to_floats(values)
+        return _Texts(rows)
+    return _Numbers(rows, is_time=column_type == "datetime")
 
 
-def _to_floats(values: "pa.ChunkedArray[Any]") -> Floats:
-    # Not `safe`: an integer beyond 2**53 is rounded, and no network can tell the difference.
-    numbers: Floats = values.cast(pa.float64(), safe=False).to_numpy().astype(np.float64)
-    if not np.isfinite(numbers).all():
-        numbers = np.where(np.isfinite(numbers), numbers, np.nan)
-    return numbers
+class _Texts:
+    """Collects the chunks of a column of text; its values are in the order of the rows."""
+
+    def __init__(self, rows: int) -> None:
+        self._codes = np.empty(rows, np.int32)
+        self._places: dict[str, int] = {}
+        self._done = 0
+
+    def add(self, chunk: "pa.Array[Any]") -> None:
+        encoded: Any = chunk.cast(pa.string()).dictionary_encode()
+        places = [
+            self._places.setdefault(text, len(self._places))
+            for text in encoded.dictionary.to_pylist()
+        ]
+        indices: Any = encoded.indices
+        codes = indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        end = self._done + len(codes)
+        # The code of a missing value, -1, selects the last place.
+        self._codes[self._done : end] = np.array([*places, -1], np.int32)[codes]
+        self._done = end
+
+    def values(self) -> Categories:
+        return Categories(self._codes, list(self._places))
+
+
+class _Numbers:
+    """Collects the chunks of a column of numbers, booleans or times."""
+
+    def __init__(self, rows: int, *, is_time: bool) -> None:
+        self._values = np.empty(rows)
+        self._is_time = is_time
+        self._done = 0
+
+    def add(self, chunk: "pa.Array[Any]") -> None:
+        if self._is_time:
+            chunk = chunk.cast(pa.timestamp("us")).cast(pa.int64())
+        # Not `safe`: an integer beyond 2**53 is rounded, and no network can tell the difference.
+        numbers = chunk.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        end = self._done + len(numbers)
+        out = self._values[self._done : end]
+        np.divide(numbers, 1e6 if self._is_time else 1.0, out=out)
+        out[~np.isfinite(out)] = np.nan
+        self._done = end
+
+    def values(self) -> Floats:
+        return self._values
+
+
+def _is_rounded(cells: "pa.ChunkedArray[Any]") -> bool:
+    """Return whether these whole numbers reach beyond those that float64 holds."""
+    limits = pc.min_max(cells)
+    least, most = limits["min"].as_py(), limits["max"].as_py()
+    return least is not None and (least < -EXACT or most > EXACT)
+
+
+def _whole(cells: "pa.ChunkedArray[Any]") -> Integers:
+    whole: Any = cells.cast(pa.int64())
+    found: Integers = whole.fill_null(0).to_numpy()
+    return found

@@ -4,7 +4,7 @@ It is fitted on training rows only and stored as JSON. Knows NumPy only: the API
 torch.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -36,6 +36,8 @@ from models.features.targets import (
 )
 
 __all__ = ["Features", "estimate_width"]
+
+BLOCK = 65_536  # rows that are encoded at a time
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Features:
         try:
             inputs = tuple(input_from_json(column) for column in document["inputs"])
             return cls(inputs, target_from_json(document["target"]))
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointCorrupt(f"the stored features cannot be read: {error}") from error
 
     # ---- shape ----
@@ -118,6 +120,22 @@ class Features:
                 column.encode(values, out[:, start : start + column.width])
                 start += column.width
         return out
+
+    def encode_into(self, table: Table, parts: Sequence[tuple[Integers, Matrix]]) -> None:
+        """Write the encoded rows of each part, their numbers in the table, into (rows, width).
+
+        Each column is read once, and beside it only a block of rows is in memory.
+        """
+        start = 0
+        with np.errstate(over="ignore", invalid="ignore"):
+            for column in self.inputs:
+                values = table.columns[column.name]
+                for rows, out in parts:
+                    for first in range(0, len(rows), BLOCK):
+                        block = slice(first, first + BLOCK)
+                        place = out[block, start : start + column.width]
+                        column.encode(take(values, rows[block]), place)
+                start += column.width
 
     def encode_targets(self, table: Table, rows: Integers) -> NDArray[np.float32] | Integers:
         """Return float32 (rows, outputs), or the class number of each row as int64."""

@@ -4,10 +4,11 @@ A target turns its columns into arrays that a loss compares with, and a net's ou
 for a reader. Knows NumPy only.
 """
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, ClassVar, TypeAlias, cast
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +16,13 @@ from numpy.typing import NDArray
 from descent.spec import ColumnType, Task
 from models.data import Categories, Floats, Integers, Table
 from models.errors import DataInvalid
+from models.reading import Reading, category_key
 
 #: A class in its column's own type.
 Label: TypeAlias = str | int | float | bool
 Outputs: TypeAlias = NDArray[np.floating[Any]]
+#: Spellings of false and true that JSON's own values stand for.
+PLAIN_TRUTH = ({"false", "true"}, {"0", "1"}, {"0.0", "1.0"})
 
 
 @dataclass(frozen=True)
@@ -86,9 +90,12 @@ class ClassTarget:
 
     kind: ClassVar[str] = "classes"
     name: str
+    #: The type of the classes.
     type: ColumnType
-    #: Ascending; in the column's own type.
+    #: In the order of the values of the column; each as the answers spell it.
     classes: tuple[Label, ...]
+    #: How the column was read; None for a table that was read by earlier versions.
+    reading: Reading | None = None
 
     @property
     def outputs(self) -> int:
@@ -114,13 +121,41 @@ class ClassTarget:
         """Return the class number of every row of the table, int64; -1 if it has none."""
         column = table.columns[self.name]
         if isinstance(column, Categories):
-            places = {value: place for place, value in enumerate(self.classes)}
-            codes = np.array([*(places.get(value, -1) for value in column.values), -1])
+            codes = np.array([*(self._place(value) for value in column.values), -1])
             found: Integers = codes[column.codes].astype(np.int64)
             return found
-        classes = np.array(self.classes, dtype=np.float64)
-        places_ = np.searchsorted(classes, column).clip(max=len(classes) - 1)
-        return np.where(classes[places_] == column, places_, -1)
+        if isinstance(self.classes[0], str):
+            return self._spelled_labels_of(column)
+        values: Floats | Integers = column
+        if self.name in table.exact:
+            values = table.exact[self.name]
+        classes = np.array(self.classes, dtype=values.dtype)
+        places = np.searchsorted(classes, values).clip(max=len(classes) - 1)
+        return np.where((classes[places] == values) & ~np.isnan(column), places, -1)
+
+    def _spelled_labels_of(self, column: Floats) -> Integers:
+        """Return the class numbers of a column of booleans that the table spells otherwise."""
+        words = spelling(self.reading)
+        false, true = (self._places.get(word, -1) for word in words or ("false", "true"))
+        return np.where(column == 1, true, np.where(column == 0, false, -1))
+
+    def _place(self, text: str) -> int:
+        place = self._places.get(text)
+        return self._places_by_key.get(category_key(text), -1) if place is None else place
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {label: place for place, label in enumerate(self.labels)}
+
+    @cached_property
+    def _places_by_key(self) -> dict[str, int]:
+        """The places of classes by the key of their text, where no two classes have one key."""
+        keys = Counter(map(category_key, self.labels))
+        return {
+            key: place
+            for place, label in enumerate(self.labels)
+            if keys[key := category_key(label)] == 1
+        }
 
     def probabilities(self, outputs: Outputs) -> Floats:
         """Return the softmax of the outputs: float64 (rows, classes), each row sums to one."""
@@ -156,38 +191,61 @@ def fit_classes(table: Table, name: str, task: Task) -> ClassTarget:
 
     Raises `DataInvalid` if there are fewer than two, or more than two for a binary task.
     """
-    column = table.columns[name]
-    classes: tuple[Label, ...]
+    column, kind, reading = table.columns[name], table.types[name], table.readings.get(name)
+    classes: list[Label]
     if isinstance(column, Categories):
         used = np.unique(column.codes[column.codes >= 0])
-        classes = tuple(sorted(column.values[code] for code in used))
+        classes = sorted(column.values[code] for code in used)
+    elif kind == "integer":
+        present = ~np.isnan(column)
+        values = table.exact.get(name, column)
+        classes = [int(value) for value in np.unique(values[present])]
     else:
-        found = np.unique(column[~np.isnan(column)])
-        own = {"boolean": bool, "integer": int}.get(table.types[name], float)
-        classes = tuple(cast("Label", own(value)) for value in found)
+        found = np.unique(column[~np.isnan(column)]).tolist()
+        words = spelling(reading) if kind == "boolean" else None
+        if words is not None:
+            kind = "category"
+            classes = [words[int(value)] for value in found]
+        else:
+            classes = [bool(value) for value in found] if kind == "boolean" else found
     if len(classes) < 2 or (task == "binary" and len(classes) > 2):
         wanted = "two classes" if task == "binary" else "at least two classes"
         raise DataInvalid(f"task {task!r} needs {wanted} in {name!r}, found {len(classes)}")
-    return ClassTarget(name, table.types[name], classes)
+    return ClassTarget(name, kind, tuple(classes), reading)
+
+
+def spelling(reading: Reading | None) -> tuple[str, str] | None:
+    """Return the words of false and true in the table; None if JSON's own values say the same."""
+    if reading is None or reading.type != "boolean":
+        return None
+    words = reading.false, reading.true
+    return None if {word.lower() for word in words} in PLAIN_TRUTH else words
 
 
 def target_to_json(target: Target) -> dict[str, Any]:
     """Return the fields of a target and its kind, ready for JSON."""
-    return {"kind": target.kind} | asdict(target)
+    stored = {field.name: getattr(target, field.name) for field in fields(target)}
+    if stored.get("reading") is None:
+        stored.pop("reading", None)  # as earlier versions store a target
+    else:
+        stored["reading"] = stored["reading"].to_json()
+    return {"kind": target.kind} | stored
 
 
 def target_from_json(document: Mapping[str, Any]) -> Target:
-    """Return a stored target; raises KeyError or TypeError if the document is not one."""
-    fields: dict[str, Any] = {
+    """Return a stored target; raises KeyError, TypeError or ValueError if the document is none."""
+    stored: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in document.items()
         if key != "kind"
     }
+    if stored.get("reading") is not None:
+        stored["reading"] = Reading.from_json(stored["reading"])
     kinds: dict[str, type[NumberTargets | ClassTarget]] = {
         NumberTargets.kind: NumberTargets,
         ClassTarget.kind: ClassTarget,
     }
-    return kinds[document["kind"]](**fields)
+    return kinds[document["kind"]](**stored)
 
 
 def _fit_numbers(

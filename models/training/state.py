@@ -5,7 +5,7 @@ Knows how to make a step and to end an epoch; `training.loop` decides when to do
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from descent.spec import LossName, RunConfig, Task
@@ -117,14 +118,19 @@ class Examples:
 
     @classmethod
     def load(
-        cls, features: Features, table: Table, rows: Integers, device: torch.device
-    ) -> "Examples":
-        """Encode these rows and copy them to the device."""
-        x = torch.from_numpy(features.encode(table, rows))
-        truth = torch.from_numpy(features.encode_targets(table, rows))
-        # Clone, so that torch aligns the memory: NumPy's alignment differs between processes, and
-        # MKL's order of addition depends on it.
-        return cls(x.clone().to(device), truth.clone().to(device))
+        cls, features: Features, table: Table, parts: Sequence[Integers], device: torch.device
+    ) -> list["Examples"]:
+        """Encode the rows of each part and copy them to the device; each column is read once."""
+        # Encode into memory of torch, which is aligned: NumPy's alignment differs between
+        # processes, and MKL's order of addition depends on it.
+        encoded = [torch.empty(len(rows), features.width) for rows in parts]
+        features.encode_into(
+            table, [(rows, x.numpy()) for rows, x in zip(parts, encoded, strict=True)]
+        )
+        return [
+            cls(x.to(device), _aligned(features.encode_targets(table, rows)).to(device))
+            for rows, x in zip(parts, encoded, strict=True)
+        ]
 
     def __len__(self) -> int:
         return self.x.shape[0]
@@ -154,8 +160,8 @@ class Training:
         config = given.config
         self.given, self.config, self.features, self.split = given, config, features, split
         self.device = device
-        self.train = Examples.load(features, given.table, split.train, device)
-        self.validation = Examples.load(features, given.table, split.validation, device)
+        parts = [split.train, split.validation]
+        self.train, self.validation = Examples.load(features, given.table, parts, device)
         self.net = build(config.model, features.width, features.outputs, config.seed)
         self.flat: Flat = flatten(self.net, device)
         self.loss: Loss = choose_loss(given.loss, features.target, device)
@@ -336,13 +342,17 @@ class Training:
         known = {"train": self.train, "validation": self.validation}
         if name in known:
             return known[name]
-        return Examples.load(self.features, self.given.table, self.split.test, self.device)
+        (test,) = Examples.load(self.features, self.given.table, [self.split.test], self.device)
+        return test
 
     def decode(self, examples: Examples) -> Floats:
         """Predict with the present parameters; shapes as in `Features.decode`."""
+        decoded = np.empty((len(examples), self.features.outputs))
         with self._evaluating():
-            outputs = [self.net(chunk.x).cpu().numpy() for chunk in examples.chunks()]
-        return self.features.decode(np.concatenate(outputs))
+            for place, chunk in enumerate(examples.chunks()):
+                outputs = self.net(chunk.x).cpu().numpy()
+                decoded[place * CHUNK :][: len(chunk)] = self.features.decode(outputs)
+        return decoded
 
     def best_stack(self) -> Stack:
         """Return the net with the best epoch's parameters as a NumPy stack, as in predictions."""
@@ -366,3 +376,7 @@ class Training:
             yield
         if self.has_dropout:
             self.net.train()
+
+
+def _aligned(values: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(values).clone()

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from descent.spec import ColumnSplit, GroupSplit, RunConfig, TimeSplit
+from descent.spec import RunConfig
 from models.checkpoint import read
-from models.data import read_table
+from models.data import open_table
 from models.engine.hardware import memory_failures
 from models.errors import LearningError
 from models.failpoints import reach
@@ -32,6 +32,7 @@ from models.training.interface import (
     TrainingEvent,
 )
 from models.training.loop import train
+from models.training.scores import columns_that_split
 from models.training.state import TrainingInput
 from service.jobs.pipe import OWN_DEVICE, Channel, Message, Obeyed, last_message
 from service.runs.messages import (
@@ -134,14 +135,12 @@ def read_job(job: TrainingJob) -> TrainingInput:
     config = RunConfig.model_validate(job.config)
     if config.device == os.environ.get(OWN_DEVICE):  # the only GPU that torch sees here
         config = config.model_copy(update={"device": "cuda"})
-    needed = [*(config.features or []), *config.targets]
-    if isinstance(config.split, TimeSplit | GroupSplit | ColumnSplit):
-        needed.append(config.split.column)
-    columns = list(dict.fromkeys(needed))
+    held = columns_that_split(config)
+    columns = list(dict.fromkeys([*(config.features or []), *held]))
     types = {name: job.columns[name] for name in columns}
     return TrainingInput(
         config=config,
-        table=read_table(job.table, types, columns),
+        table=open_table(job.table, types, columns, held),
         scratch=job.scratch,
         resume=job.resume,
         attempt=job.attempt,
