@@ -4,8 +4,8 @@ An order is a pure function of the seed and a stream number, so that a resumed r
 rows. Knows NumPy and Parquet, nothing of networks.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from descent.spec import ColumnType
 from models.errors import DataInvalid
+from models.reading import Reading
 
 Floats: TypeAlias = NDArray[np.float64]
 Integers: TypeAlias = NDArray[np.int64]
@@ -53,6 +54,8 @@ class Table:
     types: dict[str, ColumnType]
     columns: dict[str, ColumnValues]
     rows: int
+    #: How the text of the cells was read, by column; a column without one has today's rules.
+    readings: Mapping[str, Reading] = field(default_factory=dict)
 
     def numbers(self, name: str) -> Floats:
         """Return a column of numbers, float64 (rows,); raises `DataInvalid` for text."""
