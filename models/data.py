@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from descent.spec import ColumnType
 from models.errors import DataInvalid
-from models.reading import Reading
+from models.reading import Reading, TableReading
 
 Floats: TypeAlias = NDArray[np.float64]
 Integers: TypeAlias = NDArray[np.int64]
@@ -56,6 +56,8 @@ class Table:
     rows: int
     #: How the text of the cells was read, by column; a column without one has today's rules.
     readings: Mapping[str, Reading] = field(default_factory=dict)
+    #: How the whole table was read; None for a table that was read by earlier versions.
+    reading: TableReading | None = None
 
     def numbers(self, name: str) -> Floats:
         """Return a column of numbers, float64 (rows,); raises `DataInvalid` for text."""

@@ -391,6 +391,8 @@ def _check_sense(features: Features) -> None:
             or (isinstance(column, Choice) and len(column.counts) != len(column.categories))
         ):
             raise BundleInvalid(f"the column {column.name[:60]!r} cannot be encoded")
+        if isinstance(column, Choice):
+            column.is_rare("")  # ValueError if the marks of rare categories cannot be read
     target = features.target
     if isinstance(target, ClassTarget):
         labels = target.labels
