@@ -9,6 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from service.datasets import rejected
+from service.datasets.messages import VersionReading
 from service.errors import BlobCorrupt, Conflict, Invalid, NotFound, invalid_at
 from service.jobs.kind import InputUnavailable, Job, Site
 from service.storage.columns import BlobDigest, Id, Json, SqlTable, utc_now
@@ -148,6 +149,11 @@ def ready_version(session: Session, dataset_id: str, version: int | None) -> Dat
         # Runs and batch predictions name a version in this field.
         raise invalid_at("/dataset/version", "unknown_version", detail)
     return found
+
+
+def reading_of(version: DatasetVersion) -> VersionReading:
+    """Return how a version was read."""
+    return VersionReading.of(version.columns, version.reading)
 
 
 def table_digest(version: DatasetVersion) -> str:

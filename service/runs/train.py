@@ -8,6 +8,7 @@ import os
 import socket
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -139,9 +140,11 @@ def read_job(job: TrainingJob) -> TrainingInput:
         needed.append(config.split.column)
     columns = list(dict.fromkeys(needed))
     types = {name: job.columns[name] for name in columns}
+    table = read_table(job.table, types, columns)
+    known = {name: each for name, each in job.reading.readings().items() if name in types}
     return TrainingInput(
         config=config,
-        table=read_table(job.table, types, columns),
+        table=replace(table, readings=known, reading=job.reading.table_reading()),
         scratch=job.scratch,
         resume=job.resume,
         attempt=job.attempt,
