@@ -145,6 +145,21 @@ class Reading:
             raise ValueError(f"not a reading: {document}")
         return reading
 
+    def describe(self) -> str:
+        """Return in words how text differs from the usual spelling; empty if it does not."""
+        said = []
+        if self.type in {"number", "integer"}:
+            said += [f"decimal mark {self.decimal!r}"] if self.decimal != "." else []
+            said += [f"thousands mark {self.thousands!r}"] if self.thousands else []
+            said += [f"unit {self.unit!r}"] if self.unit else []
+        if self.type == "datetime" and self.form != ISO:
+            said.append(f"form {self.form}")
+        if self.type == "boolean" and (self.true, self.false) != ("true", "false"):
+            said.append(f"{self.true!r} and {self.false!r}")
+        if further := [text for text in self.missing if text not in MISSING]:
+            said.append(f"missing as {', '.join(map(repr, further[:5]))}")
+        return "; ".join(said)
+
     # ---- cells ----
 
     def is_missing(self, text: str) -> bool:
