@@ -114,7 +114,7 @@ class BatchAttempt:
         if self.job.original is None:
             return None
         path = read_texts(self.job.original, self.job.scratch / "texts", self.pulse)
-        return path and TextCells(path, self.job.reread)
+        return TextCells(path, self.job.reread) if path else None
 
     def _report(self, number: int, made: pa.RecordBatch, counts: dict[str, Any]) -> None:
         path = self.job.scratch / f"chunk-{number}.arrow"
