@@ -1,94 +1,624 @@
-"""Finds how a text table is written: its encoding, delimiter, header and names.
+"""Finds how a text table is written: its lines above the table, delimiter, header and names.
 
-The encoding is decided from the whole file, delimiter, header and names from its first rows.
+Uploads and the bodies of prediction requests use the same finder. It decides from the first rows
+only; `clean_text` then reads the whole file.
 """
 
-import codecs
 import csv
+import io
+import itertools
 import re
 from collections import Counter
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 from descent.codes import WarningCode, make_warning
-from service.datasets.rejected import Rejected, cell_error, free_name, shown
+from models.reading import MISSING, WHITE
+from service.datasets.charsets import decoded
+from service.datasets.rejected import (
+    Rejected,
+    cell_error,
+    free_name,
+    shown,
+    unclosed_quote,
+)
 
-CHUNK = 1024 * 1024  # bytes that are checked at a time
-SAMPLE = 256 * 1024  # bytes from which delimiter and header are decided
+SAMPLE = 256 * 1024  # bytes from which the dialect is decided
 SAMPLE_ROWS = 1000  # rows of the sample at most
 MAX_NAME = 256  # characters of a column's name
 #: possible delimiters; of two that fit equally well, the first wins, because prose and decimal
 #: commas use it less
 DELIMITERS = ("\t", "|", ";", ",")
-_NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?")
-_DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}|\d{1,2}[./]\d{1,2}[./]\d{4}")
-_PADDED = re.compile(rb'[,;\t|\n\r"] | [,;\t|\n\r"]|^ | $')
+#: one or several blanks or tabs between two cells
+BLANKS = " "
+#: share of the rows below some first lines that must have one width, so that these lines are no
+#: part of the table
+SAME_WIDTH = 0.9
+#: share of the cells below a word that must be numbers, dates or the like, so that it is a name
+TYPED = 0.9
+MAX_ABOVE = 100  # lines above the table that are found
+MAX_CELL = 2 * 1024 * 1024  # characters of the longest cell that `csv` reads here
+
+#: `sep=;`: the first line by which a file tells Excel its delimiter
+_SEP = re.compile(r"""["']?sep=(\\t|[^\w"'\r\n])["']?[,;\t ]*[\r\n]*""", re.IGNORECASE)
+_CURRENCY = (
+    "(?:[$€£¥₹₽₩%‰]|US\\$|R\\$|USD|EUR|GBP|JPY|CNY|INR|CHF|CAD|AUD|SEK|NOK|DKK|PLN|kr|Fr\\.|zł|Kč)"
+)
+_DIGITS = r"(?:\d[\d.,'\u2019_ \u00a0\u2009\u202f]*|[.,]\d+)(?:[eE][+-]?\d+)?"
+_NUMBER = re.compile(
+    rf"[+\-\u2212]?(?:{_CURRENCY} ?)?[+\-\u2212]?{_DIGITS}(?:[ \u00a0]?{_CURRENCY})?"
+)
+_DATE = re.compile(
+    r"\d{1,4}[-./]\d{1,2}[-./]\d{1,4}(?:[ T].*)?"
+    r"|\d{4}-\d{2}|\d{1,2}:\d{2}(?::\d{2}.*)?(?: ?[AaPp]\.?[Mm]\.?)?"
+    r"|\d{1,2}\.?[- ][A-Za-z]{3,9}\.?,?[- ]\d{2,4}(?: .*)?|[A-Za-z]{3,9}\.? \d{1,2},? \d{4}(?: .*)?"
+)
 _BOOLEANS = frozenset({"true", "false", "yes", "no"})
+_YEAR = re.compile(r"(?:19|20)\d\d")
+_WHOLE = re.compile(r"\d{1,9}")
+#: A moment such as `2024-01-31 10:30` is one cell, though it holds a blank.
+_MOMENT = re.compile(r"\d{1,4}[-./]\d{1,2}[-./]\d{1,4} \d{1,2}:\d{2}\S*")
+
+csv.field_size_limit(MAX_CELL)  # of the whole process; the default is 128 KiB
 
 
-@dataclass(frozen=True)
-class Dialect:
-    """The dialect of a text table, as its reader needs it."""
+class Form(NamedTuple):
+    """How the cells of one line are separated and quoted."""
 
     delimiter: str
-    #: lines above the first row of data: the header, and empty lines above it
-    skipped: int
-    names: list[str]
-    #: whether some cell begins or ends with a space
-    is_padded: bool
-    #: whether the number of quotes is odd, so that a quote may never be closed
-    has_odd_quotes: bool
-    warnings: list[dict[str, str]]
+    quote: str = '"'
+    #: whether blanks may stand between a delimiter and a quote
+    skips_blanks: bool = False
 
 
 @dataclass(frozen=True)
-class _Bytes:
-    has_padding: bool
-    quotes: int
+class Wanted:
+    """What the client says about a text; None means that it is found."""
+
+    delimiter: str | None = None
+    #: auto, present or absent
+    header: str = "auto"
+    #: lines above the table
+    skip_lines: int | None = None
+    encoding: str | None = None
+    missing: frozenset[str] = frozenset(MISSING)
 
 
-def detect(
-    path: Path, *, delimiter: str | None, header: str, missing: frozenset[str], max_columns: int
-) -> Dialect:
-    """Return the dialect of a CSV or TSV file; raise Rejected if it is no such file."""
-    checked = _check_bytes(path)
-    text, is_whole = _head(path)
-    if not text.strip():
+@dataclass(frozen=True)
+class KnownTable:
+    """The table that a model was trained on, as far as the rows of a request depend on it."""
+
+    #: the names of all its columns, in order
+    names: tuple[str, ...]
+    has_header: bool = True
+    delimiter: str | None = None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a text is laid out."""
+
+    form: Form
+    #: lines above the header, or above the first row
+    skip_lines: int
+    has_header: bool
+    names: list[str]
+    #: whether rows of the sample have more cells than there are names, all of them empty
+    has_empty_ends: bool
+    #: the names if such a cell is not empty in a later row
+    all_names: list[str]
+    #: rows below the header in the sample
+    sampled: int
+    why: dict[str, str] = field(default_factory=dict)
+    warnings: list[dict[str, Any]] = field(default_factory=list)
+
+    def warnings_of(self, names: list[str]) -> list[dict[str, Any]]:
+        """Return the warnings without those of columns that are not read."""
+        return [each for each in self.warnings if each.get("column") in {None, *names}]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "delimiter": self.form.delimiter,
+            "skip_lines": self.skip_lines,
+            "header": self.has_header,
+        }
+
+
+class _Row(NamedTuple):
+    line: int
+    cells: list[str]
+
+
+# ---- the rows of a text in memory ---------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A text in memory as a table of cells."""
+
+    names: list[str]
+    #: The cells of each row, without blank lines. A row may have another width than `names`.
+    #: Raises Rejected if a quoted cell is never closed.
+    rows: Iterator[list[str]]
+    has_header: bool
+    warnings: list[dict[str, Any]]
+    #: encoding, delimiter, lines skipped and header, as a dataset version stores them
+    reading: dict[str, Any]
+
+
+def read_text_table(content: bytes, wanted: Wanted, table: KnownTable | None = None) -> TextTable:
+    """Return the cells of a CSV or TSV text. Raises Rejected.
+
+    A first row that names columns of `table` is a header; otherwise the rules of an upload hold.
+    Without a header, a text as wide as `table` has its names, by position.
+    """
+    text, encoding = decoded(content, wanted.encoding)
+    layout = find_layout(text, wanted, table)
+    rows = _rows_in(text, layout)
+    if layout.has_empty_ends:
+        width = len(layout.names)
+        if any(any(map(_filled, row[width:])) for row in _rows_in(text, layout)):
+            layout = replace(layout, names=layout.all_names)
+        else:
+            rows = (row[:width] for row in rows)
+    reading = {"encoding": encoding.name} | layout.to_json()
+    warnings = encoding.warnings + layout.warnings_of(layout.names)
+    return TextTable(layout.names, rows, layout.has_header, warnings, reading)
+
+
+def _rows_in(text: str, layout: Layout) -> Iterator[list[str]]:
+    row = 0
+    try:
+        for cells in rows_of(lines_of(text), layout):
+            row += 1
+            yield cells
+    except UnclosedQuote as error:
+        raise unclosed_quote(row + 1) from error
+    except csv.Error as error:
+        detail = f"The text cannot be read after row {row}: {error}."
+        raise Rejected("malformed_csv", detail) from error
+
+
+class UnclosedQuote(csv.Error):
+    """A quoted cell is never closed."""
+
+
+def rows_of(lines: Iterator[str], layout: Layout) -> Iterator[list[str]]:
+    """Yield the rows below the header, without blank lines. Raises UnclosedQuote, csv.Error."""
+    # A known line at the end is not the last row if a quoted cell is never closed.
+    end = "end"
+    below = itertools.chain(itertools.islice(lines, layout.skip_lines, None), [end])
+    last: list[str] | None = None
+    skips = layout.has_header
+    for cells in filter(None, cells_of(below, layout.form)):
+        if last is not None:
+            yield last
+        last = None if skips else cells
+        skips = False
+    if last != [end]:
+        raise UnclosedQuote
+
+
+# ---- the layout ---------------------------------------------------------------------------------
+
+
+def find_layout(
+    text: str, wanted: Wanted, table: KnownTable | None = None, *, is_whole: bool = True
+) -> Layout:
+    """Return the layout of a text, or of its beginning. Raises Rejected."""
+    if len(text) > SAMPLE:
+        text, is_whole = text[:SAMPLE], False
+    if not text.strip(WHITE):
         raise Rejected("empty_file", "The file is empty: send at least one row of data.")
-    delimiter = delimiter or _delimiter(text)
-    rows = _rows(text, delimiter, is_whole=is_whole)
-    if not rows:
-        raise cell_error(
-            "row_too_long",
-            f"The first row is longer than {SAMPLE} bytes, or its quotes are never closed.",
-            line=1,
+    return _Finder(text, wanted, table, is_whole=is_whole).layout()
+
+
+class _Finder:
+    """Finds the layout of one text."""
+
+    def __init__(
+        self, text: str, wanted: Wanted, table: KnownTable | None, *, is_whole: bool
+    ) -> None:
+        self._lines = list(lines_of(text))
+        self._wanted, self._table, self._is_whole = wanted, table, is_whole
+        self._known = frozenset(table.names if table else ())
+        self._why: dict[str, str] = {}
+        self._warnings: list[dict[str, Any]] = []
+
+    def layout(self) -> Layout:
+        told = _SEP.fullmatch(self._lines[0])
+        first = max(self._wanted.skip_lines or 0, 1 if told else 0)
+        delimiter = self._wanted.delimiter
+        if told:
+            self._why["delimiter"] = "the first line names it"
+            delimiter = delimiter or told[1].replace("\\t", "\t")
+        is_told = self._wanted.skip_lines is not None
+        comments = 0 if is_told else _comments(self._lines[first:])
+        below = self._lines[first + comments :]
+        if not "".join(below).strip(WHITE):
+            raise Rejected("empty_file", "The file has no rows: send at least one row of data.")
+        form = self._form(below, delimiter)
+        rows = self._rows(below, first + comments, form)
+        if not rows:
+            raise cell_error(
+                "row_too_long",
+                f"The first row is longer than {SAMPLE} characters, or its quotes are never"
+                " closed.",
+                line=first + comments + 1,
+            )
+        if comments:
+            rows = self._below_comments(self._lines[first : first + comments], rows, form)
+            self._why["skip_lines"] = "lines that begin with # stand above the table"
+            first = rows[0].line
+        elif not is_told and (count := self._titles(rows)):
+            self._warnings.append(_titles_skipped(rows[:count]))
+            self._why["skip_lines"] = "the lines above have another width than the rows below"
+            rows = rows[count:]
+            first = rows[0].line
+        return self._named(first, form, rows)
+
+    # ---- delimiter and quotes ----
+
+    def _form(self, lines: list[str], delimiter: str | None) -> Form:
+        if delimiter is None:
+            delimiter, reason = self._delimiter(lines)
+            self._why.setdefault("delimiter", reason)
+        form = Form(delimiter)
+        if delimiter == BLANKS:
+            return form
+        text = "".join(lines)
+        if '"' not in text and self._has_single_quotes(lines, form):
+            form = form._replace(quote="'")
+        return form._replace(
+            skips_blanks=bool(re.search(f"{re.escape(delimiter)} +{form.quote}", text))
         )
-    if len(rows[0]) > max_columns:
-        raise Rejected(
-            "too_many_columns",
-            f"The file has {len(rows[0])} columns; at most {max_columns} are read: send fewer, or"
-            " raise DESCENT_MAX_COLUMNS.",
+
+    def _delimiter(self, lines: list[str]) -> tuple[str, str]:
+        order = list(DELIMITERS)
+        if self._table and self._table.delimiter in order:
+            order.remove(self._table.delimiter)
+            order.insert(0, self._table.delimiter)
+        rows_of = {each: self._rows(lines, 0, Form(each), 100) for each in [*order, BLANKS]}
+        named = {each: self._most_named(rows) for each, rows in rows_of.items()}
+        if best := max(named.values()):
+            of_names = [each for each in [*order, BLANKS] if named[each] == best]
+            # A single name stands alone in its row with any delimiter.
+            if best > 1:
+                return of_names[0], "the first row names columns of the model"
+        scores = {each: _share_of_width(rows_of[each]) for each in order}
+        best_share = max(scores.values())
+        if self._are_blanks(rows_of[BLANKS], lines) and best_share < SAME_WIDTH:
+            return BLANKS, "every row has the same number of cells between blanks"
+        if best_share and not _is_decimal_comma(rows_of[","], scores):
+            found = next(each for each in order if scores[each] == best_share)
+            return found, "most rows have the same number of cells with it"
+        text = "".join(lines)
+        return next((each for each in (",", ";", "\t", "|") if each not in text), ","), "one column"
+
+    def _most_named(self, rows: list[_Row]) -> int:
+        """Return the largest number of the model's columns that one of the first rows names."""
+        return max(
+            (len({cell.strip(WHITE) for cell in row.cells} & self._known) for row in rows[:20]),
+            default=0,
         )
-    has_header = header == "present" or (header == "auto" and _has_header(rows, missing))
-    if has_header and len(rows) == 1 and is_whole:
-        raise Rejected(
-            "header_only",
-            "The file has a header and no row below it: send at least one row of data.",
+
+    def _are_blanks(self, rows: list[_Row], lines: list[str]) -> bool:
+        """Return whether blanks separate cells: every row has one width, and numbers occur."""
+        if len(rows) < 2 or any(_MOMENT.search(line) for line in lines[:100]):
+            return False
+        widths = {len(row.cells) for row in rows[1:]}
+        width = len(rows[1].cells)
+        if len(widths) > 1 or width < 2 or width - len(rows[0].cells) not in {0, 1}:
+            return False
+        columns = zip(*(row.cells for row in rows[1:]), strict=True)
+        return any(all(map(_is_typed, column)) for column in columns)
+
+    def _has_single_quotes(self, lines: list[str], form: Form) -> bool:
+        plain = self._rows(lines, 0, form, 100)
+        cells = [cell.strip() for row in plain for cell in row.cells]
+        begin = [cell for cell in cells if cell.startswith("'")]
+        end = [cell for cell in cells if cell.endswith("'")]
+        if len(begin) != len(end) or len(begin) < len(plain):
+            return False
+        quoted = self._rows(lines, 0, form._replace(quote="'"), 100)
+        return len({len(row.cells) for row in quoted}) == 1
+
+    def _rows(
+        self, lines: list[str], above: int, form: Form, most: int = SAMPLE_ROWS
+    ) -> list[_Row]:
+        """Return the first rows, without blank lines; `above` is the number of lines above."""
+        rows: list[_Row] = []
+        read = begins = above
+
+        def counted() -> Iterator[str]:
+            nonlocal read
+            for line in lines:
+                read += 1
+                yield line
+
+        try:
+            for cells in cells_of(counted(), form):
+                if cells:
+                    rows.append(_Row(begins, cells))
+                begins = read
+                if len(rows) > most:
+                    return rows
+        except csv.Error:
+            return rows
+        # The last row of a cut sample may be cut too.
+        return rows if self._is_whole else rows[:-1]
+
+    # ---- lines above the table ----
+
+    def _below_comments(self, above: list[str], rows: list[_Row], form: Form) -> list[_Row]:
+        """Return the rows, with the last comment as the header if it names the columns."""
+        number, line = next((i, x) for i, x in reversed(list(enumerate(above))) if x.strip())
+        line = line.strip()
+        is_spaced = line[1:2].isspace()
+        text = line.lstrip("#").lstrip() if is_spaced else line
+        cells: list[str] = next(cells_of([text], form), [])
+        if self._wanted.header == "absent" or len(cells) != _usual_width(rows):
+            return rows
+        if not self._names_columns(cells):
+            level = self._header_level(rows)
+            if self._names_columns(rows[0].cells) or level == 2 or (level and is_spaced):
+                return rows
+            if len(cells) == 1 and is_spaced and " " in text:
+                return rows
+        return [_Row(rows[0].line - len(above) + number, cells), *rows]
+
+    def _titles(self, rows: list[_Row]) -> int:
+        """Return how many of the first rows are no part of the table."""
+        width = _usual_width(rows)
+        # Among the lines above, one may have as many cells as the table by chance.
+        odd = max((i for i, row in enumerate(rows[:20]) if len(row.cells) != width), default=-1)
+        if odd > 0 and len(rows[0].cells) == width and self._header_level(rows[:odd]) < 2:
+            is_header = len(rows) > odd + 2 and self._header_level(rows[odd + 1 :]) == 2
+            return odd + 1 if is_header else 0
+        count = next(i for i, row in enumerate(rows) if len(row.cells) == width)
+        if not count:  # Excel pads titles with empty cells
+            most = max(map(_end, rows))
+            count = next(i for i, row in enumerate(rows) if _end(row) == most)
+            is_padded = True
+        else:
+            is_padded = False
+        above, below = rows[:count], rows[count:]
+        if not above or count > MAX_ABOVE or width < 2 or self._names_columns(rows[0].cells):
+            return 0
+        if self._names_columns(below[0].cells):
+            return count
+        same = sum(len(row.cells) == width for row in below)
+        if len(below) < 2 or same < SAME_WIDTH * len(below):
+            return 0
+        # Cells that are only missing, and delimiters at the end of a line, make no title.
+        if not is_padded and all(_end(row) <= len(rows[0].cells) for row in below):
+            return 0
+        are_words = _is_word(above[0].cells[0]) and all(
+            _end(row) == 0 or (_end(row) == 1 and _is_word(row.cells[0])) for row in above
         )
-    names, warnings = column_names(rows[0] if has_header else [""] * len(rows[0]), has_header)
-    skipped = _empty_lines(text) + 1 if has_header else 0
-    return Dialect(
-        delimiter, skipped, names, checked.has_padding, bool(checked.quotes % 2), warnings
+        if self._header_level(below) == 2:
+            return count if are_words or not is_padded else 0
+        is_apart = width > 2 or all(" " in row.cells[0].strip() for row in above)
+        return count if are_words and is_apart and not is_padded and count <= len(below) else 0
+
+    # ---- header and names ----
+
+    def _named(self, first: int, form: Form, rows: list[_Row]) -> Layout:
+        has_header = self._has_header(rows)
+        top = [cell.strip(WHITE) for cell in rows[0].cells]
+        below = rows[1:] if has_header else rows
+        width = _usual_width(below) if below else len(top)
+        if has_header and form.delimiter == BLANKS and len(top) == width - 1:
+            top = ["", *top]  # as R writes row names
+        names = top if has_header else [""] * width
+        if not has_header and self._table and width == len(self._table.names):
+            names = list(self._table.names)
+            return Layout(
+                form, first, False, names, False, names, len(rows), self._why, self._warnings
+            )
+        end = _end(_Row(0, top)) if has_header else max(map(_end, rows))
+        most = max(map(_end, below), default=0)
+        is_trimmed = end > 0 and most <= end and any(len(row.cells) > end for row in rows)
+        all_names, warnings = column_names(names, has_header, self._known)
+        found = all_names[:end] if is_trimmed else all_names
+        return Layout(
+            form,
+            first,
+            has_header,
+            found,
+            is_trimmed and any(len(row.cells) > end for row in below),
+            all_names,
+            len(below),
+            self._why,
+            self._warnings + warnings,
+        )
+
+    def _has_header(self, rows: list[_Row]) -> bool:
+        if self._wanted.header != "auto":
+            return self._wanted.header == "present"
+        if self._table is None:
+            return self._header_level(rows) > 0
+        if self._names_columns(rows[0].cells):
+            return True
+        if any(_NUMBER.fullmatch(cell.strip(WHITE)) for cell in rows[0].cells):
+            return False
+        level = self._header_level(rows)
+        return level == 2 or (level == 1 and self._table.has_header)
+
+    def _names_columns(self, cells: list[str]) -> bool:
+        """Return whether a row names columns of the known table."""
+        found = {cell.strip(WHITE) for cell in cells} - {""}
+        named = found & self._known
+        if all(map(_is_typed, named)) or any(map(_NUMBER.fullmatch, found)):
+            # A number, or a word beside numbers, may be a value that is spelled like a name.
+            return bool(named) and len(named) >= (
+                len(found) if all(map(_is_typed, named)) else len(found) / 2
+            )
+        return True
+
+    def _header_level(self, rows: list[_Row]) -> int:
+        """Return 2 if the first row certainly names the columns, 1 if it seems to, else 0.
+
+        Words above numbers are names, and numbers beside them too. In a table of words only, the
+        first row is a header if its cells are unique and do not occur below.
+        """
+        missing = self._wanted.missing
+        first = [cell.strip(WHITE) for cell in rows[0].cells]
+        below = [row.cells for row in rows[1:]]
+        numbers = [cell for cell in first if _NUMBER.fullmatch(cell)]
+        is_unique = len(set(first)) == len(first)
+        if numbers and not (is_unique and all(_WHOLE.fullmatch(cell) for cell in numbers)):
+            return 0
+        columns = _Columns(below, missing)
+        for index, cell in enumerate(first):
+            is_name = bool(cell) and cell not in missing and not _is_typed(cell)
+            if is_name and (_is_word(cell) or not numbers) and columns.is_typed(index):
+                return 2
+        if numbers:
+            return 1 if _are_names(first, columns) else 0
+        start = 1 if not first[0] and len(first) > 1 and columns.is_typed(0) else 0
+        if any(not cell or _is_typed(cell) for cell in first[start:]) or not is_unique:
+            return 0
+        if any(columns.holds(index, cell) for index, cell in enumerate(first) if cell):
+            return 0
+        return 1
+
+
+class _Columns:
+    """The cells below the first row, by column."""
+
+    def __init__(self, rows: list[list[str]], missing: frozenset[str]) -> None:
+        self._rows, self._missing = rows, missing
+
+    def values(self, index: int) -> list[str]:
+        cells = (row[index].strip(WHITE) for row in self._rows if index < len(row))
+        return [cell for cell in cells if cell not in self._missing]
+
+    def is_typed(self, index: int) -> bool:
+        values = self.values(index)
+        return bool(values) and sum(map(_is_typed, values)) >= TYPED * len(values)
+
+    def holds(self, index: int, cell: str) -> bool:
+        return any(index < len(row) and row[index].strip(WHITE) == cell for row in self._rows)
+
+
+def _are_names(first: list[str], columns: _Columns) -> bool:
+    """Return whether the numbers of a first row are names: years, or 0, 1, 2, … of a DataFrame."""
+    numbers = [(i, int(cell)) for i, cell in enumerate(first) if _WHOLE.fullmatch(cell)]
+    counted = [number for _i, number in numbers]
+    others = [(i, cell) for i, cell in enumerate(first) if not _WHOLE.fullmatch(cell)]
+    below = [value for i, _number in numbers for value in columns.values(i)]
+    if not below or any(columns.holds(i, cell) for i, cell in others if cell):
+        return False
+    if len(numbers) >= 2 and all(_YEAR.fullmatch(first[i]) for i, _number in numbers):
+        is_rising = counted == sorted(set(counted))
+        return is_rising and not all(map(_YEAR.fullmatch, below))
+    has_index = bool(others) and others[0] == (0, "") and columns.values(0)[:2] == ["0", "1"]
+    is_range = counted == list(range(len(counted))) and len(numbers) >= (2 if has_index else 4)
+    is_alone = not others or (has_index and len(others) == 1)
+    return is_range and is_alone and (has_index or any("." in value for value in below))
+
+
+def _comments(lines: list[str]) -> int:
+    """Return how many lines stand above the table, of which the last begins with #."""
+    count = 0
+    for number, line in enumerate(lines, 1):
+        if line.strip().startswith("#"):
+            count = number
+        elif line.strip():
+            return count
+    return 0  # the table itself consists of such lines
+
+
+def _titles_skipped(above: list[_Row]) -> dict[str, Any]:
+    text = " ".join(" ".join(above[0].cells).split())
+    lines = "line is" if len(above) == 1 else f"{len(above)} lines are"
+    detail = (
+        f"The first {lines} no part of the table, so they are left out: {shown(text)}. If this is"
+        " wrong, say skip_lines=0."
+    )
+    return make_warning("lines_skipped", detail)
+
+
+def _share_of_width(rows: list[_Row]) -> float:
+    """Return the share of the rows that have the most frequent width, if that is above 1."""
+    widths = Counter(len(row.cells) for row in rows)
+    width, count = max(widths.items(), key=lambda item: (item[1], item[0]), default=(0, 0))
+    return round(count / widths.total(), 2) if width > 1 else 0.0
+
+
+def _is_decimal_comma(rows: list[_Row], scores: dict[str, float]) -> bool:
+    """Return whether a comma stands only within the numbers of a single column."""
+    if scores[","] < max(scores.values()) or len(rows) < 2 or len(rows[0].cells) != 1:
+        return False
+    return all(
+        len(row.cells) == 2 and _WHOLE.fullmatch(row.cells[1]) and not row.cells[1].startswith(" ")
+        and re.fullmatch(r"[+-]?\d+", row.cells[0].strip(WHITE))
+        for row in rows[1:]
+    )  # fmt: skip
+
+
+def _usual_width(rows: list[_Row]) -> int:
+    """Return the most frequent width; of two, the width of the first row, or the larger one."""
+    widths = Counter(len(row.cells) for row in rows)
+    first = len(rows[0].cells)
+    return max(widths, key=lambda width: (widths[width], width == first, width))
+
+
+def _end(row: _Row) -> int:
+    """Return the number of cells up to the last one that is not empty."""
+    return next((i for i in range(len(row.cells), 0, -1) if _filled(row.cells[i - 1])), 0)
+
+
+def _filled(cell: str) -> bool:
+    return bool(cell.strip(WHITE))
+
+
+def _is_word(cell: str) -> bool:
+    return not _is_typed(cell.strip(WHITE)) and any(map(str.isalpha, cell))
+
+
+def _is_typed(cell: str) -> bool:
+    cell = cell.strip(WHITE)
+    return bool(_NUMBER.fullmatch(cell) or _DATE.fullmatch(cell) or cell.casefold() in _BOOLEANS)
+
+
+# ---- lines, cells and names ---------------------------------------------------------------------
+
+
+def lines_of(text: str) -> Iterator[str]:
+    r"""Yield the lines, with their ends: `\n`, `\r\n` or `\r`."""
+    return io.StringIO(text, newline="")
+
+
+def cells_of(lines: Iterable[str], form: Form) -> Iterator[list[str]]:
+    """Yield the cells of each line; a blank line has none."""
+    if form.delimiter == BLANKS:
+        lines = (line.strip(" \t\r\n").replace("\t", " ") for line in lines)
+    return csv.reader(
+        lines,
+        delimiter=form.delimiter,
+        quotechar=form.quote,
+        skipinitialspace=form.skips_blanks or form.delimiter == BLANKS,
     )
 
 
-def column_names(cells: list[str], is_header: bool) -> tuple[list[str], list[dict[str, str]]]:  # noqa: FBT001  read from the file
-    """Return unique names for the columns, and a warning for each invented name."""
+def column_names(
+    cells: list[str],
+    is_header: bool,  # noqa: FBT001  read from the file
+    known: Collection[str] = (),
+) -> tuple[list[str], list[dict[str, Any]]]:
+    """Return unique names for the columns, and a warning for each invented name.
+
+    A name is stripped unless it is `known` as it stands.
+    """
     names: list[str] = []
-    warnings: list[dict[str, str]] = []
-    given = {cell.strip() for cell in cells}
-    for number, cell in enumerate(cells, 1):
-        name = wanted = cell.strip()
+    warnings: list[dict[str, Any]] = []
+    plain = [_unquoted(cell, known) for cell in cells]
+    given = set(plain)
+    for number, wanted in enumerate(plain, 1):
+        name = wanted
         if len(name) > MAX_NAME:
             raise cell_error(
                 "column_name_too_long",
@@ -109,110 +639,11 @@ def column_names(cells: list[str], is_header: bool) -> tuple[list[str], list[dic
     return names, warnings
 
 
-def _check_bytes(path: Path) -> _Bytes:
-    """Check that the whole file is UTF-8 without NUL. Raises Rejected with the faulty line."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    lines, offset, quotes, has_padding = 1, 0, 0, False
-    with path.open("rb") as file:
-        while True:
-            chunk = file.read(CHUNK)
-            _check_chunk(decoder, chunk, lines, offset)
-            if not chunk:
-                return _Bytes(has_padding, quotes)
-            has_padding = has_padding or (b" " in chunk and bool(_PADDED.search(chunk)))
-            quotes += chunk.count(b'"')
-            lines += chunk.count(b"\n")
-            offset += len(chunk)
-
-
-def _check_chunk(decoder: codecs.IncrementalDecoder, chunk: bytes, lines: int, offset: int) -> None:
-    nul = chunk.find(b"\0")
-    if nul >= 0:
-        line = lines + chunk.count(b"\n", 0, nul)
-        hint = " The file looks like UTF-16: save it as UTF-8." if offset + nul < 4 else ""
-        raise cell_error(
-            "nul_byte",
-            f"Line {line} holds a NUL byte (byte {offset + nul} of the file): remove it.{hint}",
-            line=line,
-        )
-    held = len(decoder.getstate()[0])
-    try:
-        decoder.decode(chunk, final=not chunk)
-    except UnicodeDecodeError as error:
-        at = max(0, error.start - held)
-        line = lines + chunk.count(b"\n", 0, at)
-        raise cell_error(
-            "not_utf8",
-            f"The file is not UTF-8: byte {offset - held + error.start}, in line {line}, cannot be"
-            " decoded. Save the file as UTF-8 and send it again.",
-            line=line,
-        ) from error
-
-
-def _empty_lines(text: str) -> int:
-    """Return how many lines at the beginning are empty; the reader does not count them as rows."""
-    return len(text[: len(text) - len(text.lstrip("\r\n"))].splitlines())
-
-
-def _head(path: Path) -> tuple[str, bool]:
-    with path.open("rb") as file:
-        data = file.read(SAMPLE)
-        is_whole = not file.read(1)
-    return data.decode("utf-8-sig", errors="ignore"), is_whole
-
-
-def _rows(text: str, delimiter: str, *, is_whole: bool) -> list[list[str]]:
-    lines = text.splitlines(keepends=True)
-    rows: list[list[str]] = []
-    try:
-        for row in csv.reader(lines, delimiter=delimiter):
-            if row:
-                rows.append(row)
-            if len(rows) > SAMPLE_ROWS:
-                return rows
-    except csv.Error:
-        return rows
-    # The last row of a cut sample may be cut too.
-    return rows if is_whole else rows[:-1]
-
-
-def _delimiter(text: str) -> str:
-    best, best_score = ",", (0.0, 0)
-    for candidate in DELIMITERS:
-        widths = Counter(len(row) for row in _rows(text, candidate, is_whole=False)[:100])
-        if not widths:
-            widths = Counter(len(row) for row in _rows(text, candidate, is_whole=True)[:100])
-        width, count = max(widths.items(), key=lambda item: (item[1], item[0]), default=(0, 0))
-        score = (round(count / max(1, widths.total()), 2), 1)
-        if width > 1 and score > best_score:
-            best, best_score = candidate, score
-    return best
-
-
-def _has_header(rows: list[list[str]], missing: frozenset[str]) -> bool:
-    """Return whether the first row names the columns.
-
-    A number is never the name of a column. Words above numbers are names. In a table of words
-    only, the first row is a header if its cells are unique and do not occur below.
-    """
-    first = [cell.strip() for cell in rows[0]]
-    if any(_NUMBER.fullmatch(cell) for cell in first):
-        return False
-    below = rows[1:]
-    for index, cell in enumerate(first):
-        values = [row[index].strip() for row in below if index < len(row)]
-        values = [value for value in values if value not in missing]
-        if cell not in missing and values and not _is_typed(cell) and all(map(_is_typed, values)):
-            return True
-    if any(not cell or _is_typed(cell) for cell in first) or len(set(first)) < len(first):
-        return False
-    return not any(
-        cell == row[index].strip()
-        for index, cell in enumerate(first)
-        for row in below
-        if index < len(row)
-    )
-
-
-def _is_typed(cell: str) -> bool:
-    return bool(_NUMBER.fullmatch(cell) or _DATE.match(cell) or cell.casefold() in _BOOLEANS)
+def _unquoted(cell: str, known: Collection[str]) -> str:
+    """Return a name without blanks at its ends, and without quotes that stand behind blanks."""
+    if cell in known:
+        return cell
+    name = cell.strip(WHITE)
+    if len(name) > 2 and name[0] == name[-1] == '"':
+        return name[1:-1].replace('""', '"').strip(WHITE)
+    return name

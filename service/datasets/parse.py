@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 
 from models.failpoints import reach
 from service.datasets import infer
-from service.datasets.dialect import detect
+from service.datasets.clean_text import detect
+from service.datasets.dialect import Wanted
 from service.datasets.documents import (
     cast,
     check_columns,
@@ -110,14 +111,15 @@ def _stage(task: Task, path: Path, folder: Path) -> tuple[Stage, str | None]:
         return stage_ndjson(path, folder, missing, task.max_columns), None
     if task.media_type == "application/json":
         return stage_body(path, folder, missing, task.max_columns)
-    dialect = detect(
-        path,
-        delimiter=task.options.get("delimiter"),
-        header=task.options.get("header") or "auto",
-        missing=missing,
-        max_columns=task.max_columns,
+    wanted = Wanted(
+        task.options.get("delimiter"),
+        task.options.get("header") or "auto",
+        task.options.get("skip_lines"),
+        task.options.get("encoding"),
+        missing,
     )
-    return stage_csv(path, folder, dialect, missing), None
+    dialect = detect(path, folder, wanted, task.max_columns)
+    return stage_csv(dialect.path, folder, dialect, missing), None
 
 
 def check_magic(path: Path, media_type: str) -> None:

@@ -105,6 +105,14 @@ def cell_error(
     return Rejected(code, detail, [error_item(code, detail, place)])
 
 
+def unclosed_quote(row: int) -> Rejected:
+    return cell_error(
+        "unclosed_quote",
+        f"A quoted cell of row {row} is never closed: the file ends inside it.",
+        row=row,
+    )
+
+
 def shown(text: str) -> str:
     return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}…")
 

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from service.datasets.dialect import Dialect
+from service.datasets.clean_text import Dialect
 from service.datasets.rejected import (
     MAX_ERRORS,
     CellPlace,
@@ -23,6 +23,7 @@ from service.datasets.rejected import (
     cell_error,
     error_item,
     shown,
+    unclosed_quote,
 )
 
 BLOCK = 2 * 1024 * 1024  # bytes of text that are read at a time, and of the longest row
@@ -141,7 +142,7 @@ def stage_csv(path: Path, folder: Path, dialect: Dialect, missing: frozenset[str
     if stage.rows == 0:
         raise Rejected("header_only", "The file has a header and no row below it.")
     if dialect.has_odd_quotes and last is not None and _ends_in_newlines(last):
-        raise _unclosed(stage.rows)
+        raise unclosed_quote(stage.rows)
     return stage
 
 
@@ -197,7 +198,7 @@ def _ragged(bad: list[pacsv.InvalidRow], dialect: Dialect) -> Rejected:
         number = row.number - dialect.skipped if row.number else None
         text = row.text
         if text.count('"') % 2 and "\n" in text and number is not None:
-            return _unclosed(number)
+            return unclosed_quote(number)
         detail = (
             f"Row {number} has {row.actual_columns} cells where {row.expected_columns} are"
             f" expected: {shown(text)}"
@@ -208,14 +209,6 @@ def _ragged(bad: list[pacsv.InvalidRow], dialect: Dialect) -> Rejected:
         errors.append(error_item("ragged_row", detail, place))
     more = f" ({len(bad) - 1} more rows are wrong too)" if len(bad) > 1 else ""
     return Rejected("ragged_row", f"{errors[0]['detail']}{more}.", errors)
-
-
-def _unclosed(row: int) -> Rejected:
-    return cell_error(
-        "unclosed_quote",
-        f"A quoted cell of row {row} is never closed: the file ends inside it.",
-        row=row,
-    )
 
 
 def _unreadable(error: pa.ArrowInvalid, rows: int) -> Rejected:

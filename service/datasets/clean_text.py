@@ -1,0 +1,211 @@
+"""Reads a whole text table, and writes a clean copy where its readers need one.
+
+The readers of uploads know UTF-8, one delimiter, double quotes and LF or CRLF at the end of a line.
+Everything else becomes such a file here, in bounded memory.
+"""
+
+import csv
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TextIO
+
+from service.datasets.charsets import CHUNK, MARK, UTF_8, as_utf8
+from service.datasets.dialect import (
+    BLANKS,
+    MAX_CELL,
+    SAMPLE,
+    Layout,
+    UnclosedQuote,
+    Wanted,
+    find_layout,
+    rows_of,
+)
+from service.datasets.rejected import Rejected, cell_error, unclosed_quote
+
+#: What a cell that begins or ends with a space contains beside the space.
+_ENDS = (b",", b";", b"\t", b"|", b"\n", b"\r", b'"')
+_PADDED = (*(end + b" " for end in _ENDS), *(b" " + end for end in _ENDS))
+#: Other white characters, wherever they are.
+_WHITE = (b"\xc2\xa0", b"\xe2\x80\x87", b"\xe2\x80\x89", b"\xe2\x80\xaf", b"\x0b", b"\x0c")
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """The dialect of a text table, as its reader needs it."""
+
+    #: the file that the reader reads: in UTF-8, with LF or CRLF at the end of a line
+    path: Path
+    delimiter: str
+    #: lines above the first row of data: the header, and empty lines above it
+    skipped: int
+    names: list[str]
+    #: whether some cell begins or ends with a space
+    is_padded: bool
+    #: whether the number of quotes is odd, so that a quote may never be closed
+    has_odd_quotes: bool
+    warnings: list[dict[str, Any]]
+    #: encoding, delimiter, lines skipped and header, as the version stores them
+    reading: dict[str, Any] = field(default_factory=dict)
+
+
+class _Facts:
+    """What the bytes of the whole file tell."""
+
+    def __init__(self) -> None:
+        self.has_padding, self.quotes = False, 0
+
+    def add(self, chunk: bytes) -> None:
+        if not self.has_padding:
+            is_cut = chunk.startswith(b" ") or chunk.endswith(b" ")
+            self.has_padding = is_cut or any(each in chunk for each in (*_PADDED, *_WHITE))
+        self.quotes += chunk.count(b'"')
+
+
+def detect(path: Path, folder: Path, wanted: Wanted, max_columns: int) -> Dialect:
+    """Return the dialect of a CSV or TSV file, with a clean copy of it in `folder` if necessary.
+
+    Raises Rejected.
+    """
+    facts = _Facts()
+    path, encoding = as_utf8(path, folder / "decoded.csv", wanted.encoding, facts.add)
+    text, is_whole = _head(path)
+    layout = find_layout(text, wanted, is_whole=is_whole)
+    if len(layout.all_names) > max_columns:
+        raise Rejected(
+            "too_many_columns",
+            f"The file has {len(layout.all_names)} columns; at most {max_columns} are read: send"
+            " fewer, or raise DESCENT_MAX_COLUMNS.",
+        )
+    if layout.has_header and not layout.sampled and is_whole:
+        raise Rejected(
+            "header_only",
+            "The file has a header and no row below it: send at least one row of data.",
+        )
+    why = {"encoding": encoding.why} if encoding.name != UTF_8 else {}
+    reading = {"encoding": encoding.name} | layout.to_json() | {"why": why | layout.why}
+    found = Dialect(
+        path,
+        layout.form.delimiter,
+        0,
+        layout.names,
+        facts.has_padding,
+        bool(facts.quotes % 2),
+        encoding.warnings,
+        reading,
+    )
+    if _has_old_line_ends(text):
+        _with_new_line_ends(path, folder / "lines.csv")
+        found = replace(found, path=folder / "lines.csv")
+    if _needs_copy(layout):
+        found = _copied(found, layout, folder / "clean.csv")
+        return replace(found, warnings=found.warnings + layout.warnings_of(found.names))
+    if layout.skip_lines:
+        _without_first_lines(found.path, folder / "table.csv", layout.skip_lines)
+        found = replace(found, path=folder / "table.csv")
+        text = _head(found.path)[0]
+    skipped = _empty_lines(text) + 1 if layout.has_header else 0
+    return replace(
+        found, skipped=skipped, warnings=found.warnings + layout.warnings_of(found.names)
+    )
+
+
+def _head(path: Path) -> tuple[str, bool]:
+    with path.open("rb") as file:
+        data = file.read(SAMPLE)
+        is_whole = not file.read(1)
+    return data.decode(UTF_8, errors="ignore").removeprefix(MARK), is_whole
+
+
+def _empty_lines(text: str) -> int:
+    """Return how many lines at the beginning are empty; the reader does not count them as rows."""
+    return len(text[: len(text) - len(text.lstrip("\r\n"))].splitlines())
+
+
+def _has_old_line_ends(text: str) -> bool:
+    """Return whether lines end with CR alone, as on an old Macintosh."""
+    return "\n" not in text and "\r" in text.rstrip("\r")
+
+
+def _with_new_line_ends(path: Path, target: Path) -> None:
+    with path.open("rb") as file, target.open("wb") as out:
+        is_cut = False
+        while chunk := file.read(CHUNK):
+            if is_cut and chunk.startswith(b"\n"):
+                chunk = chunk[1:]
+            is_cut = chunk.endswith(b"\r")
+            out.write(chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n"))
+
+
+def _without_first_lines(path: Path, target: Path, count: int) -> None:
+    with path.open("rb") as file, target.open("wb") as out:
+        for _ in range(count):
+            while (line := file.readline(CHUNK)) and not line.endswith(b"\n"):
+                pass
+        shutil.copyfileobj(file, out, CHUNK)
+
+
+# ---- copies -------------------------------------------------------------------------------------
+
+
+def _needs_copy(layout: Layout) -> bool:
+    form = layout.form
+    return (
+        layout.has_empty_ends or form.delimiter == BLANKS or form.quote != '"' or form.skips_blanks
+    )
+
+
+def _copied(found: Dialect, layout: Layout, target: Path) -> Dialect:
+    """Write the rows with one delimiter and double quotes, without header and lines above."""
+    delimiter = "\t" if layout.form.delimiter == BLANKS else layout.form.delimiter
+    names = layout.names
+    if not _write(found.path, target, layout, delimiter, len(names)):
+        names = layout.all_names
+        _write(found.path, target, layout, delimiter, None)
+    facts = _Facts()
+    with target.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            facts.add(chunk)
+    return replace(
+        found,
+        path=target,
+        delimiter=delimiter,
+        names=names,
+        is_padded=facts.has_padding,
+        has_odd_quotes=False,
+    )
+
+
+def _write(path: Path, target: Path, layout: Layout, delimiter: str, width: int | None) -> bool:
+    """Write the rows; return False if a cell beyond `width` is not empty."""
+    row = 0
+    with (
+        path.open(encoding="utf-8-sig", newline="") as file,
+        target.open("w", encoding=UTF_8, newline="") as out,
+    ):
+        writer = csv.writer(out, delimiter=delimiter, lineterminator="\n")
+        try:
+            for cells in rows_of(_bounded(file), layout):
+                row += 1
+                if width is not None and len(cells) > width and "".join(cells[width:]).strip():
+                    return False
+                writer.writerow(cells[:width])
+        except UnclosedQuote as error:
+            raise unclosed_quote(row + 1) from error
+        except csv.Error as error:
+            raise cell_error(
+                "row_too_long",
+                f"A row after row {row} is longer than {MAX_CELL} characters, or a quote in it is"
+                " never closed.",
+                row=row + 1,
+            ) from error
+    return True
+
+
+def _bounded(file: TextIO) -> Iterator[str]:
+    """Yield lines of a bounded length. Raises csv.Error."""
+    while line := file.readline(MAX_CELL):
+        if len(line) == MAX_CELL:
+            raise csv.Error("line too long")
+        yield line
