@@ -181,6 +181,7 @@ WarningCode = Literal[
     # a row of a prediction request
     "missing",
     "unknown_category",
+    "rare_category",
     "wrong_type",
     "coerced",
     "non_finite",

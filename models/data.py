@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from descent.spec import ColumnType
 from models.errors import DataInvalid
-from models.reading import Reading
+from models.reading import Reading, TableReading
 
 Floats: TypeAlias = NDArray[np.float64]
 Integers: TypeAlias = NDArray[np.int64]
@@ -61,6 +61,8 @@ class Table:
     rows: int
     #: How the text of the cells was read, by column; a column without one has today's rules.
     readings: Mapping[str, Reading] = field(default_factory=dict)
+    #: How the whole table was read; None for a table that was read by earlier versions.
+    reading: TableReading | None = None
     #: The columns of whole numbers beyond 2**53, which float64 rounds: int64, 0 where missing.
     exact: Mapping[str, Integers] = field(default_factory=dict)
     #: The file that the columns are read from when they are used; None if they are in memory.

@@ -145,6 +145,21 @@ class Reading:
             raise ValueError(f"not a reading: {document}")
         return reading
 
+    def describe(self) -> str:
+        """Return in words how text differs from the usual spelling; empty if it does not."""
+        said = []
+        if self.type in {"number", "integer"}:
+            said += [f"decimal mark {self.decimal!r}"] if self.decimal != "." else []
+            said += [f"thousands mark {self.thousands!r}"] if self.thousands else []
+            said += [f"unit {self.unit!r}"] if self.unit else []
+        if self.type == "datetime" and self.form != ISO:
+            said.append(f"form {self.form}")
+        if self.type == "boolean" and (self.true, self.false) != ("true", "false"):
+            said.append(f"{self.true!r} and {self.false!r}")
+        if further := [text for text in self.missing if text not in MISSING]:
+            said.append(f"missing as {', '.join(map(repr, further[:5]))}")
+        return "; ".join(said)
+
     # ---- cells ----
 
     def is_missing(self, text: str) -> bool:
@@ -218,6 +233,17 @@ class Reading:
         return _microseconds(found.groupdict())
 
     @cached_property
+    def missing_numbers(self) -> frozenset[float]:
+        """The numbers that mean missing, such as -999."""
+        found = set()
+        for text in self.missing:
+            try:
+                found.add(self.number(text))
+            except ValueError:
+                continue
+        return frozenset(filter(math.isfinite, found))
+
+    @cached_property
     def is_plain(self) -> bool:
         """Whether numbers are written like -1.5e3, without any other mark."""
         return self.decimal == "." and not self.thousands and not self.unit
@@ -254,6 +280,34 @@ class Reading:
             if mark:
                 text = text.replace(mark, "")
         return text.replace(self.decimal, ".")
+
+
+@dataclass(frozen=True)
+class TableReading:
+    """How a whole table was read, as far as its rows can be sent again."""
+
+    #: the columns of the table, in order
+    names: tuple[str, ...]
+    #: texts that mean missing, without blanks at their ends
+    missing: tuple[str, ...] = MISSING
+    #: the character between the cells of a row; None if the table was no CSV
+    delimiter: str | None = None
+    #: whether the first row named the columns
+    header: bool = True
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields, ready for JSON."""
+        return asdict(self) | {"names": list(self.names), "missing": list(self.missing)}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "TableReading":
+        """Return a stored reading. Raises KeyError or TypeError if it is not one."""
+        return cls(
+            names=tuple(map(str, document["names"])),
+            missing=tuple(map(str, document.get("missing", MISSING))),
+            delimiter=document.get("delimiter"),
+            header=document.get("header") is not False,
+        )
 
 
 def category_key(text: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -140,7 +140,8 @@ def _dates(form: str) -> Callable[..., Any]:
         clock = _pick(random, CLOCKS) if form not in {"%Y%m%d", "%Y-%m"} else ""
         zone = _pick(random, ["", "Z", "+02:00", "-0530"]) if form == "iso" and clock else ""
         first = datetime(2019, 1, 25, tzinfo=UTC)
-        texts, values = [], []
+        texts: list[str] = []
+        values: list[CellValue] = []
         for _ in range(rows):
             days = int(random.integers(0, 1500))
             moment = first + timedelta(days=days, seconds=int(random.integers(86_400)))
@@ -227,7 +228,6 @@ def _written(
     number: int, columns: list[MadeColumn], random: Random, markers: list[str] | None
 ) -> MadeFile:
     delimiter = _pick(random, [",", ";", "\t", "|"])
-    quoting = csv.QUOTE_ALL if random.random() < 0.2 else csv.QUOTE_MINIMAL
     end = _pick(random, ["\n", "\n", "\r\n"])
     has_header = bool(random.random() < 0.85)
     out = io.StringIO()
@@ -235,6 +235,7 @@ def _written(
         out.write(f"sep={delimiter}{end}")
     elif has_header and random.random() < 0.1:
         out.write(f"# an export{end}# of two lines{end}")
+    quoting: Literal[0, 1] = csv.QUOTE_ALL if random.random() < 0.2 else csv.QUOTE_MINIMAL
     writer = csv.writer(out, delimiter=delimiter, quoting=quoting, lineterminator=end)
     if has_header:
         writer.writerow([column.name for column in columns])

@@ -61,6 +61,9 @@ class InputColumn(Wire):
     categories: list[TopValue] | None = None
     #: the number of training rows with a category that is not in the list
     rare: int | None = None
+    #: how the text of a cell is read: its type, and the marks that differ from the default; null
+    #: in versions that were made before readings were stored
+    reading: dict[str, Any] | None = None
 
 
 class OutputColumn(Wire):

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import from_json
 from safetensors import SafetensorError
 
-from models import checkpoint
+from models import checkpoint, reading
 from models.checkpoint import NET, Written, read_parameters
 from models.errors import BundleInvalid, CheckpointCorrupt
 from models.export.card import check_golden, golden, golden_rows, write_card
@@ -97,6 +97,7 @@ MEMBERS = (
     "predict.py",
 )
 STANDALONE = Path(__file__).with_name("standalone.py")
+READING = Path(reading.__file__)  # the script contains this module
 TIME = (1980, 1, 1, 0, 0, 0)  # of every member: the earliest time of the ZIP format
 MAX_BYTES = 256 * 2**20  # of all members together, unpacked
 MAX_RATIO = 200  # of a member's size to its deflated size
@@ -214,7 +215,7 @@ def write(path: Path, source: Path | bytes, training: Mapping[str, Any]) -> Writ
         TENSORS: safetensors.numpy.save(tensors),
         "golden.json": _to_json(golden(predictor)),
         "training.json": _to_json(about),
-        "predict.py": STANDALONE.read_bytes(),
+        "predict.py": script(),
     }
     members[MANIFEST] = _to_json(_manifest(members))
     with zipfile.ZipFile(path, "w") as archive:
@@ -224,6 +225,15 @@ def write(path: Path, source: Path | bytes, training: Mapping[str, Any]) -> Writ
             entry.create_system = 3  # Unix, on every system
             archive.writestr(entry, members[name])  # stored: zlib's output differs by its version
     return Written(_digest(path), path.stat().st_size)
+
+
+def script() -> bytes:
+    """Return the script that predicts, with the reader of cells in place of its import."""
+    reader = READING.read_text("utf-8").partition('\n"""\n')[2]  # without its docstring
+    lines = STANDALONE.read_text("utf-8").splitlines(keepends=True)
+    place = next(i for i, line in enumerate(lines) if line.startswith("from models.reading "))
+    lines[place] = reader.strip("\n") + "\n"
+    return "".join(lines).encode()
 
 
 def _manifest(members: Members) -> dict[str, Any]:
@@ -391,6 +401,8 @@ def _check_sense(features: Features) -> None:
             or (isinstance(column, Choice) and len(column.counts) != len(column.categories))
         ):
             raise BundleInvalid(f"the column {column.name[:60]!r} cannot be encoded")
+        if isinstance(column, Choice):
+            column.is_rare("")  # ValueError if the marks of rare categories cannot be read
     target = features.target
     if isinstance(target, ClassTarget):
         labels = target.labels

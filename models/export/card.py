@@ -222,7 +222,7 @@ PRIVACY = """\
 The file holds no row of the training data: the golden rows are made up from the statistics above.
 It holds the minimum, maximum, mean and standard deviation of each column of numbers, the names and
 counts of categories, and the weights, which were fitted to all training rows. If any of these is
-personal data, so is this file.
+personal data, so is this file. Of rare categories it holds checksums of 4 bytes.
 """
 
 
@@ -307,6 +307,11 @@ def _columns(features: Features) -> Iterator[str]:
     ]
     titles = ("Column", "Type", "In the training rows", "Missing", "A missing value counts as")
     yield from _table(titles, rows)
+    spelled = [(c.name, c.reading.describe()) for c in shown if c.reading]
+    if spelled := [(name, told) for name, told in spelled if told]:
+        yield "Text in these columns is not spelled in the usual way:\n"
+        yield from (f"- `{_inline(name)}`: {_inline(told)}" for name, told in spelled)
+        yield ""
     if len(features.inputs) > len(shown):
         yield f"{len(features.inputs) - len(shown)} more are in `signature.json`.\n"
 

@@ -2,11 +2,14 @@
 
     python predict.py bundle.zip rows.csv      (or rows.json: [{"column": value, …}, …])
 
-Prints one JSON object for each row. Missing values are empty cells, or null. `bundle.zip` may also
-be the folder that it was unpacked into.
+Prints one JSON object for each row. Cells are read as those of the table that the model was trained
+on. Missing values are empty cells, or null. `bundle.zip` may also be the folder that it was
+unpacked into.
 """
 
+import codecs
 import csv
+import io
 import json
 import math
 import sys
@@ -18,10 +21,15 @@ from typing import Any
 import torch
 from safetensors.torch import load
 
+from models.reading import WHITE, Reading, category_key, category_text
+
 CellValue = str | int | float | bool | None  # in a row of CSV or JSON
 DAY = 86_400.0
 PERIODS = {"hour": DAY, "weekday": 7 * DAY, "day_of_year": 365.2425 * DAY}
-MISSING = {"", "NA", "N/A", "NaN", "null", "?"}  # in CSV, unless the column has such a category
+HEAD = 50  # rows among which the header is looked for
+#: cells of CSV that mean missing in columns without a reading, which have no such category
+EMPTY = {"", "NA", "N/A", "NaN", "null", "?"}
+#: true and false in columns without a reading
 WORDS = {"true": 1, "t": 1, "yes": 1, "y": 1, "1": 1, "false": 0, "f": 0, "no": 0, "n": 0, "0": 0}
 LAYERS = {"relu": torch.relu, "sigmoid": torch.sigmoid, "tanh": torch.tanh}
 
@@ -34,14 +42,15 @@ def read(bundle: Path, name: str) -> bytes:
         return archive.read(name)
 
 
-def number(column: dict[str, Any], value: CellValue) -> float | None:
+def number(column: dict[str, Any], reading: Reading | None, value: CellValue) -> float | None:
     """Return a number, a boolean or a time as float; None if the value is missing or invalid."""
     if value is None:
         return None
     try:
-        if column["type"] == "datetime" and isinstance(value, str):
-            moment = datetime.fromisoformat(value.strip())
-            found = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        if reading is not None:
+            found = number_by(reading, column["type"], value)
+        elif column["type"] == "datetime" and isinstance(value, str):
+            found = seconds(value.strip())
         elif column["type"] == "boolean":
             word = value.strip().lower() if isinstance(value, str) else f"{float(value):g}"
             found = WORDS[word]
@@ -51,20 +60,49 @@ def number(column: dict[str, Any], value: CellValue) -> float | None:
             found = float(value)
     except (ValueError, TypeError, KeyError, OverflowError):
         return None
-    return min(max(found, column["least"]), column["most"]) if math.isfinite(found) else None
+    if found is None or not math.isfinite(found):
+        return None
+    clipped: float = min(max(found, column["least"]), column["most"])
+    return clipped
 
 
-def category(column: dict[str, Any], value: CellValue) -> list[float]:
+def number_by(reading: Reading, kind: str, value: str | float) -> float | None:
+    """Return the number of a value by the reading of its column; None if it is missing.
+
+    Raises ValueError.
+    """
+    if not isinstance(value, str):
+        if kind == "boolean":
+            return float(WORDS[f"{float(value):g}"])
+        is_missing = not isinstance(value, bool) and value in reading.missing_numbers
+        return None if is_missing else float(value)
+    text = value.strip(WHITE)
+    if reading.is_missing(text):
+        return None
+    if kind == "boolean":
+        return float(reading.truth(text))
+    if kind != "datetime":
+        return reading.number(text)
+    try:
+        return reading.moment(text) / 1e6
+    except ValueError:
+        return seconds(text)
+
+
+def seconds(text: str) -> float:
+    """Return the seconds since 1970 of a time in ISO 8601, in UTC unless it names a zone."""
+    moment = datetime.fromisoformat(text)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def category(column: dict[str, Any], reading: Reading | None, value: CellValue) -> list[float]:
     """Return the one-hot category; for other values the last number, or each category's share."""
     known, counts = column["categories"], column["counts"]
-    if isinstance(value, bool):
-        value = "true" if value else "false"
-    elif isinstance(value, float) and value.is_integer():
-        value = int(value)
     has_other = column["missing"] + column["rare"] > 0
     hot = [0.0] * (len(known) + has_other)
-    if value is not None and str(value) in known:
-        hot[known.index(str(value))] = 1.0
+    place = None if value is None else place_of(known, reading, value)
+    if place is not None:
+        hot[place] = 1.0
     elif has_other:
         hot[-1] = 1.0
     else:
@@ -72,11 +110,29 @@ def category(column: dict[str, Any], value: CellValue) -> list[float]:
     return hot
 
 
-def encode(column: dict[str, Any], value: CellValue) -> list[float]:
+def place_of(known: list[str], reading: Reading | None, value: str | float) -> int | None:
+    """Return the place of a category; None if it is missing or unknown."""
+    word = value if isinstance(value, str) else category_text(value)
+    if reading is None:
+        return known.index(word) if word in known else None
+    word = word.strip(WHITE)
+    spelled = [word, word.title(), word.upper()] if isinstance(value, bool) else [word]
+    for each in spelled:
+        if each in known:
+            return known.index(each)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if reading.is_missing(word) or (is_number and value in reading.missing_numbers):
+        return None
+    keys = list(map(category_key, known))
+    key = category_key(word)
+    return keys.index(key) if key in keys else None
+
+
+def encode(column: dict[str, Any], reading: Reading | None, value: CellValue) -> list[float]:
     """Encode a value as the numbers that the net reads."""
     if column["kind"] == "choice":
-        return category(column, value)
-    found = number(column, value)
+        return category(column, reading, value)
+    found = number(column, reading, value)
     indicator = [float(found is None)] if column["missing"] else []
     found = column["mean"] if found is None else found
     if column["kind"] == "scalar":
@@ -103,8 +159,12 @@ def predict(bundle: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return `{"value": …}` for each row, with `probabilities` if the target is a class."""
     features = json.loads(read(bundle, "preprocessing.json"))
     target = features["target"]
+    columns = [
+        (column, Reading.from_json(column["reading"]) if column.get("reading") else None)
+        for column in features["inputs"]
+    ]
     encoded = [
-        [x for column in features["inputs"] for x in encode(column, row.get(column["name"]))]
+        [x for column, how in columns for x in encode(column, how, row.get(column["name"]))]
         for row in rows
     ]
     with torch.no_grad():
@@ -125,9 +185,69 @@ def predict(bundle: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"value": dict(zip(target["names"], row, strict=True))} for row in values]
 
 
-def is_missing(cell: str | None, categories: list[str] | None) -> bool:
-    """Return whether a CSV cell is empty; a column may have a category called `NA`."""
-    return cell in {*MISSING, None} and cell not in (categories or [])
+def read_csv(content: bytes, features: dict[str, Any]) -> list[dict[str, str]]:
+    """Return the rows of a CSV, whose encoding, delimiter and header are found."""
+    inputs = {column["name"]: column for column in features["inputs"]}
+    table = features.get("table") or {}
+    text = decoded(content)
+    first, _, rest = text.partition("\n")
+    if first.strip().lower().startswith("sep="):
+        delimiters, text = [first.strip("\r")[4:5]], rest
+    else:
+        delimiters = [table.get("delimiter") or ",", ",", ";", "\t", "|"]
+    lines = {
+        mark: list(csv.reader(io.StringIO(text, newline=""), delimiter=mark)) for mark in delimiters
+    }
+    names: list[str] = table.get("names") or list(inputs)
+    # The header is the first row that names the most columns.
+    hits, _, start, mark = max(
+        (sum(cell.strip(WHITE) in names for cell in row), -delimiters.index(mark), -place, mark)
+        for mark, rows in lines.items()
+        for place, row in enumerate(rows[:HEAD] or [[]])
+    )
+    if hits:
+        rows, names = lines[mark][1 - start :], unique(lines[mark][-start])
+    else:
+        fitting = [
+            mark for mark in delimiters if len(next(filter(None, lines[mark]), [])) == len(names)
+        ]
+        if not fitting:
+            raise SystemExit(f"the first row must name the columns {', '.join(inputs)}")
+        rows = lines[fitting[0]]
+    found = [dict(zip(names, row, strict=False)) for row in rows if row or len(names) == 1]
+    return [
+        {name: cell for name, cell in row.items() if not is_empty(cell, inputs.get(name))}
+        for row in found
+    ]
+
+
+def decoded(content: bytes) -> str:
+    """Return the text of a file: UTF-8, or UTF-16 with its mark, or else Windows-1252."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("cp1252", errors="replace")
+
+
+def unique(header: list[str]) -> list[str]:
+    """Return names for the columns of a header, which may have empty and equal ones."""
+    names: list[str] = []
+    for number, cell in enumerate(header, 1):
+        name = wanted = cell.strip(WHITE) or f"column_{number}"
+        again = 2
+        while name in names:
+            name, again = f"{wanted}_{again}", again + 1
+        names.append(name)
+    return names
+
+
+def is_empty(cell: str, column: dict[str, Any] | None) -> bool:
+    """Return whether a cell of a column without a reading is missing."""
+    if column is None or column.get("reading"):
+        return False
+    return cell in EMPTY and cell not in (column.get("categories") or [])
 
 
 def main(bundle: Path, table: Path) -> None:
@@ -135,13 +255,8 @@ def main(bundle: Path, table: Path) -> None:
     if table.suffix == ".json":
         rows = json.loads(table.read_text("utf-8"))
     else:
-        inputs = json.loads(read(bundle, "preprocessing.json"))["inputs"]
-        known = {column["name"]: column.get("categories") for column in inputs}
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            rows = [
-                {name: cell for name, cell in row.items() if not is_missing(cell, known.get(name))}
-                for row in csv.DictReader(file)
-            ]
+        features = json.loads(read(bundle, "preprocessing.json"))
+        rows = read_csv(table.read_bytes(), features)
     for prediction in predict(bundle, rows):
         sys.stdout.write(json.dumps(prediction, ensure_ascii=False) + "\n")
 

@@ -34,6 +34,7 @@ from models.features.targets import (
     target_from_json,
     target_to_json,
 )
+from models.reading import TableReading
 
 __all__ = ["Features", "estimate_width"]
 
@@ -46,6 +47,8 @@ class Features:
 
     inputs: tuple[Input, ...]
     target: Target
+    #: How the table of the training was read; None in models of earlier versions.
+    table: TableReading | None = None
 
     @classmethod
     def fit(
@@ -66,25 +69,45 @@ class Features:
             raise DataInvalid("there is no feature column to learn from")
         inputs = [fit_input(table, name, rows, standardize=standardize) for name in features]
         target = fit_target(table, rows, targets=targets, task=task, standardize=standardize)
-        return cls(tuple(inputs), target)
+        return cls(tuple(inputs), target, table.reading)
 
     # ---- stored ----
 
     def to_json(self) -> dict[str, Any]:
         """Return everything that `from_json` needs."""
-        return {
+        stored = {
             "inputs": [input_to_json(column) for column in self.inputs],
             "target": target_to_json(self.target),
         }
+        return stored if self.table is None else stored | {"table": self.table.to_json()}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Features":
         """Return stored features; raises `CheckpointCorrupt`."""
         try:
             inputs = tuple(input_from_json(column) for column in document["inputs"])
-            return cls(inputs, target_from_json(document["target"]))
+            stored = document.get("table")
+            table = None if stored is None else TableReading.from_json(stored)
+            return cls(inputs, target_from_json(document["target"]), table)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointCorrupt(f"the stored features cannot be read: {error}") from error
+
+    # ---- columns ----
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The names of the inputs."""
+        return frozenset(column.name for column in self.inputs)
+
+    @cached_property
+    def targets(self) -> frozenset[str]:
+        """The names of the columns that the model predicts."""
+        return frozenset(output["name"] for output in self.target.signature())
+
+    @cached_property
+    def expected(self) -> frozenset[str]:
+        """The columns that a row may have: the inputs and, if known, the rest of the table."""
+        return self.names | frozenset(self.table.names if self.table else ())
 
     # ---- shape ----
 

@@ -3,9 +3,11 @@
 An input encodes the same way in training and in prediction. Knows NumPy only.
 """
 
+import base64
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, ClassVar, TypeAlias
 
@@ -14,10 +16,14 @@ from numpy.typing import NDArray
 
 from descent.spec import ColumnType
 from models.data import TEXTUAL, Categories, ColumnValues, Floats, Integers, Table
+from models.reading import Reading, category_key
 
 #: Categories of a column that get an encoded number of their own, the most frequent ones. The rest
 #: share one: each encoded number costs a column of the first layer's weights.
 MAX_CATEGORIES = 255
+#: Rare categories of a column that are remembered, 4 bytes each. With more of them, each category
+#: that is not among the most frequent ones counts as rare.
+MAX_RARE = 100_000
 DAY = 86_400.0  # seconds
 #: Seconds of each period whose phase a datetime is encoded with. The year is a mean year: its
 #: phase differs from the calendar by a day at most.
@@ -53,10 +59,17 @@ class Numeric:
     #: does not standardise.
     center: float
     scale: float
+    #: How the text of cells is read; None in models of earlier versions.
+    reading: Reading | None = None
 
     @property
     def width(self) -> int:
         return 1 + bool(self.missing)
+
+    @cached_property
+    def gaps(self) -> frozenset[float]:
+        """The numbers that mean missing."""
+        return self.reading.missing_numbers if self.reading else frozenset()
 
     @property
     def labels(self) -> list[str]:
@@ -101,10 +114,17 @@ class Moment:
     most: float
     #: The names in `PERIODS` whose phase varied over the training rows.
     parts: tuple[str, ...]
+    #: How the text of cells is read; None in models of earlier versions.
+    reading: Reading | None = None
 
     @property
     def width(self) -> int:
         return 1 + 2 * len(self.parts) + bool(self.missing)
+
+    @cached_property
+    def gaps(self) -> frozenset[float]:
+        """The numbers that mean missing."""
+        return self.reading.missing_numbers if self.reading else frozenset()
 
     @property
     def labels(self) -> list[str]:
@@ -148,6 +168,11 @@ class Choice:
     counts: tuple[int, ...]
     #: Training rows whose category is not among `categories`.
     rare: int
+    #: How the text of cells is read; None in models of earlier versions.
+    reading: Reading | None = None
+    #: Remembers the rare categories: the CRC-32 of the key of each, ascending, as base64. Empty if
+    #: there are more than MAX_RARE. An unknown category passes for a rare one in 1 of 40 000 cases.
+    rare_marks: str = ""
 
     @property
     def has_other(self) -> bool:
@@ -164,6 +189,22 @@ class Choice:
     @cached_property
     def index(self) -> dict[str, int]:
         return {value: code for code, value in enumerate(self.categories)}
+
+    @cached_property
+    def keys(self) -> dict[str, str]:
+        """The category by its key: of several with the same key the most frequent one."""
+        return {category_key(value): value for value in reversed(self.categories)}
+
+    def is_rare(self, value: str) -> bool:
+        """Return whether training rows had this category, which is not among `categories`."""
+        if self.reading is None or not self.rare:
+            return False
+        return not self.rare_marks or _mark(value) in self._rare
+
+    @cached_property
+    def _rare(self) -> frozenset[int]:
+        marks = np.frombuffer(base64.b64decode(self.rare_marks), "<u4")
+        return frozenset(marks.tolist())
 
     def encode(self, column: ColumnValues, out: Matrix) -> None:
         """Write the encoded values of a column, (rows,), into `out`, (rows, width)."""
@@ -212,33 +253,46 @@ def fit_input(table: Table, name: str, rows: Integers, *, standardize: bool) -> 
     """Learn from the training rows how to encode a column."""
     column_type = table.types[name]
     if column_type in TEXTUAL:
-        return _fit_choice(table.categories(name), name, column_type, rows)
+        return _fit_choice(table, name, rows)
     values = table.numbers(name)[rows]
     values = values[~np.isnan(values)]
     mean, std = _mean_and_std(values) if len(values) else (0.0, 0.0)
     low, high = (float(values.min()), float(values.max())) if len(values) else (None, None)
     missing = len(rows) - len(values)
     seen = (name, column_type, missing, mean, std, low, high, *_reach(low, high))
+    reading = table.readings.get(name)
     if column_type == "datetime":
-        return Moment(*seen, _moving_parts(values))
+        return Moment(*seen, _moving_parts(values), reading)
     scaled = standardize and column_type != "boolean"
     center, scale = (mean, std or 1.0) if scaled else (0.0, 1.0)
-    return Numeric(*seen, center, scale)
+    return Numeric(*seen, center, scale, reading)
 
 
 def input_to_json(column: Input) -> dict[str, Any]:
     """Return the fields of an input and its kind, ready for JSON."""
-    return {"kind": column.kind} | asdict(column)
+    stored = {field.name: getattr(column, field.name) for field in fields(column)}
+    # An input without a reading is stored as earlier versions do.
+    if column.reading is None:
+        del stored["reading"]
+    else:
+        stored["reading"] = column.reading.to_json()
+    if not stored.get("rare_marks", True):
+        del stored["rare_marks"]
+    return {"kind": column.kind} | {
+        name: list(each) if isinstance(each, tuple) else each for name, each in stored.items()
+    }
 
 
 def input_from_json(document: Mapping[str, Any]) -> Input:
-    """Return a stored input; raises KeyError or TypeError if the document is not one."""
-    fields: dict[str, Any] = {
+    """Return a stored input; raises KeyError, TypeError or ValueError if the document is none."""
+    stored: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in document.items()
         if key != "kind"
     }
-    return KINDS[document["kind"]](**fields)
+    if stored.get("reading") is not None:
+        stored["reading"] = Reading.from_json(stored["reading"])
+    return KINDS[document["kind"]](**stored)
 
 
 def estimate_width(columns: list[dict[str, Any]]) -> int:
@@ -256,21 +310,34 @@ def _estimate_column(profile: dict[str, Any]) -> int:
     return 1 + missing
 
 
-def _fit_choice(column: Categories, name: str, column_type: ColumnType, rows: Integers) -> Choice:
+def _fit_choice(table: Table, name: str, rows: Integers) -> Choice:
+    column = table.categories(name)
     codes = column.codes[rows]
     counts = np.bincount(codes[codes >= 0], minlength=len(column.values))
     pairs = zip(counts.tolist(), column.values, strict=True)
     seen = [(count, value) for count, value in pairs if count]
     seen.sort(key=lambda pair: (-pair[0], pair[1]))
-    kept = seen[:MAX_CATEGORIES]
+    kept, rare = seen[:MAX_CATEGORIES], seen[MAX_CATEGORIES:]
+    reading = table.readings.get(name)
     return Choice(
         name,
-        column_type,
+        table.types[name],
         missing=int((codes < 0).sum()),
         categories=tuple(value for _, value in kept),
         counts=tuple(count for count, _ in kept),
-        rare=sum(count for count, _ in seen[MAX_CATEGORIES:]),
+        rare=sum(count for count, _ in rare),
+        reading=reading,
+        rare_marks=_rare_marks(value for _, value in rare) if reading else "",
     )
+
+
+def _rare_marks(values: Iterable[str]) -> str:
+    marks = np.unique(np.fromiter(map(_mark, values), "<u4"))
+    return base64.b64encode(marks.tobytes()).decode() if len(marks) <= MAX_RARE else ""
+
+
+def _mark(value: str) -> int:
+    return zlib.crc32(category_key(value).encode())
 
 
 def _mean_and_std(values: Floats) -> tuple[float, float]:
@@ -328,9 +395,12 @@ def _average(column: Numeric | Moment) -> dict[str, Any]:
 
 
 def _signature(column: Input, details: dict[str, Any]) -> dict[str, Any]:
+    reading = {"reading": column.reading.to_json()} if column.reading else {}
     return {
         "name": column.name,
         "type": column.type,
         "required": column.missing == 0,
         "missing": column.missing,
-    } | details
+        **reading,
+        **details,
+    }

@@ -206,6 +206,8 @@ def _judged(column: Numeric | Moment, values: Values, per_unit: float = 1.0) -> 
     numbers: Floats = values.to_numpy(zero_copy_only=False).astype(np.float64)
     if per_unit != 1.0:
         numbers /= per_unit
+    if column.gaps and column.type != "boolean":
+        numbers[np.isin(numbers, list(column.gaps))] = np.nan
     kinds = np.isnan(numbers).astype(np.int64)
     if column.type != "boolean" and column.min is not None and column.max is not None:
         kinds[(numbers < column.min) | (numbers > column.max)] = 2
@@ -225,7 +227,9 @@ def _looked_up(column: Input, values: Values) -> ReadColumn:
     distinct: list[RawValue] = [None, *map(_plain, encoded.dictionary.to_pylist())]
     places = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64) + 1
     problems = Problems()
-    read = read_column(column, distinct, problems, from_text=False)
+    # Text of a table is text as in CSV.
+    from_text = column.reading is not None and pa.types.is_string(encoded.dictionary.type)
+    read = read_column(column, distinct, problems, from_text=from_text)
     found: list[list[ValueProblem]] = [[]]
     kinds = np.zeros(len(distinct), np.int64)
     for place, several in sorted(problems.rows.items()):

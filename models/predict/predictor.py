@@ -22,9 +22,9 @@ from models.predict.values import (
     RawValue,
     ValueProblem,
     missing,
+    note_unknown,
     range_problems,
     read_column,
-    unknown_column,
 )
 
 #: name, place among the encoded numbers, least and greatest plain value, center, scale
@@ -116,7 +116,16 @@ def needs_the_long_way(column: Input) -> bool:
     """Return whether the short way cannot read this column at all."""
     if isinstance(column, Choice):
         return False
-    return isinstance(column, Moment) or (column.type != "boolean" and column.min is None)
+    if isinstance(column, Moment):
+        return True
+    if column.type == "boolean":
+        return False
+    # A number within the range may mean missing.
+    return (
+        column.min is None
+        or column.max is None
+        or any(column.min <= gap <= column.max for gap in column.gaps)
+    )
 
 
 class Cell(Protocol):
@@ -135,8 +144,8 @@ class FlawedRows:
     def __init__(self, features: Features) -> None:
         #: whether rows of this model can be read here
         self._is_possible = not any(map(needs_the_long_way, features.inputs))
+        self._features = features
         self._width = features.width
-        self._targets = [output["name"] for output in features.target.signature()]
         columns = placed(features.inputs) if self._is_possible else ()
         self._cells = {column.name: _cell(column, at) for column, at in columns}
 
@@ -156,8 +165,9 @@ class FlawedRows:
                 for problem in found:
                     problems.add((place,), problem)
             encoded.append(numbers)
-        for name in dict.fromkeys(name for row in rows for name in row if name not in self._cells):
-            unknown_column(name, [row.get(name) for row in rows], self._targets, problems)
+        others = dict.fromkeys(name for row in rows for name in row if name not in self._cells)
+        unknown = ((name, [row.get(name) for row in rows]) for name in others)
+        note_unknown(unknown, self._features, problems)
         with np.errstate(over="ignore"):  # as in `Features.encode`
             return np.array(encoded, np.float32).reshape(len(rows), self._width), problems
 
@@ -194,6 +204,8 @@ class _Number(_Scalar):
         if not -LARGEST <= value <= LARGEST:
             return None
         number, column = float(value), self._column
+        if number in column.gaps:
+            return self._put_nothing(numbers)
         self._put(min(max(number, column.least), column.most), numbers)
         return list(range_problems(column, number))
 
@@ -375,10 +387,8 @@ class Predictor:
             },
             rows=rows,
         )
-        targets = [output["name"] for output in self.features.target.signature()]
-        for name in columns:
-            if name not in inputs:
-                unknown_column(name, columns[name], targets, problems)
+        unknown = ((name, values) for name, values in columns.items() if name not in inputs)
+        note_unknown(unknown, self.features, problems)
         return table
 
     def outputs(self, encoded: Matrix) -> NDArray[np.float32]:

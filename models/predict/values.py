@@ -1,6 +1,8 @@
 """A client's values, read into columns, with a problem noted for each value that does not fit.
 
-A value that cannot be read counts as missing, and is encoded as in training. Knows NumPy only.
+Text is read as the training table was, by the reading of its column; a model of an earlier version
+has no readings, and its text is read by fixed rules. A value that cannot be read counts as missing,
+and is encoded as in training. Knows NumPy only.
 """
 
 import difflib
@@ -15,11 +17,14 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from models.data import Categories, ColumnValues, Floats
+from models.features.encoding import Features
 from models.features.inputs import Choice, Input, Moment, Numeric
+from models.reading import WHITE, Reading, category_key, category_text
 
 Code = Literal[
     "missing",
     "unknown_category",
+    "rare_category",
     "wrong_type",
     "coerced",
     "out_of_range",
@@ -32,11 +37,12 @@ RawValue: TypeAlias = str | int | float | bool | list[Any] | dict[str, Any] | No
 #: The value that was read, None if missing, and its problem.
 ReadValue: TypeAlias = "tuple[float | str | None, ValueProblem | None]"
 
+#: Words for true and false in models without readings.
 YES, NO = {"true", "t", "yes", "y", "1"}, {"false", "f", "no", "n", "0"}
 #: Characters of a client's value that a message repeats, at most.
 SHOWN = 60
-#: Distinct unknown categories of a request that are compared with the known ones, because that is
-#: slow.
+#: Distinct unknown categories, and unknown columns, of a request that are compared with the known
+#: ones, because that is slow.
 COMPARED = 50
 
 
@@ -89,13 +95,33 @@ def read_column(
     return numbers
 
 
-def unknown_column(
-    name: str, values: Sequence[RawValue], targets: Iterable[str], problems: Problems
+def note_unknown(
+    columns: Iterable[tuple[str, Sequence[RawValue]]], features: Features, problems: Problems
 ) -> None:
-    """Note that a column is ignored, in each row that has a value for it."""
-    why = "is what the model predicts" if name in targets else "is no input of the model"
-    problem = ValueProblem(name, "unknown_column", f"column {_show(name)} {why}; it is ignored")
-    problems.add((row for row, value in enumerate(values) if value is not None), problem)
+    """Note that columns are ignored, in each row that has a value for them.
+
+    A column that the training table had needs no note.
+    """
+    comparisons = iter(range(COMPARED))
+    for name, values in columns:
+        if name in features.expected:
+            continue
+        near = _nearest(name, features.names) if next(comparisons, None) is not None else None
+        why = "is no input of the model"
+        if name in features.targets:
+            why = "is what the model predicts"
+        elif near is not None:
+            why += f", perhaps {_show(near)}"
+        fact = f"column {_show(name)} {why}; it is ignored"
+        problem = ValueProblem(name, "unknown_column", fact)
+        problems.add((row for row, value in enumerate(values) if value is not None), problem)
+
+
+def _nearest(name: str, names: Iterable[str]) -> str | None:
+    """Return the name that is most like another one, without regard to case."""
+    folded = {each.casefold(): each for each in sorted(names)}
+    near = difflib.get_close_matches(name[:SHOWN].casefold(), folded, 1)
+    return folded[near[0]] if near else None
 
 
 # ---- numbers, booleans, datetimes -------------------------------------------------------------
@@ -110,8 +136,7 @@ def _read_numbers(
     odd = (~np.isfinite(numbers)).nonzero()[0].tolist()
     if not odd:
         return numbers
-    reader = {"boolean": _boolean, "datetime": _moment}.get(column.type, _number)
-    read = _remember(partial(_read_one, column, reader, from_text=from_text))
+    read = _remember(partial(_read_one, column, _reader(column), from_text=from_text))
     for row in odd:
         number, problem = read(values[row])
         numbers[row] = number if isinstance(number, float) else np.nan
@@ -131,12 +156,29 @@ def _all_at_once(
     plain = {bool} if column.type == "boolean" else {int, float}
     try:
         if column.type != "datetime" and kinds <= plain | {NoneType}:
-            return np.array(values, dtype=np.float64)
+            numbers = np.array(values, dtype=np.float64)
+            if column.gaps:
+                numbers[np.isin(numbers, list(column.gaps))] = np.nan
+            return numbers
         if column.type in {"number", "integer"} and from_text and kinds <= {str, NoneType}:
-            return np.array([_text_number(value) for value in values])  # type: ignore[arg-type]
+            return _text_numbers(column.reading, values)  # type: ignore[arg-type]
     except (ValueError, OverflowError):  # not a number, or an integer beyond float64
         pass
     return None
+
+
+def _text_numbers(reading: Reading | None, texts: Sequence[str | None]) -> Floats | None:
+    if reading is None:
+        return np.array([_text_number(text) for text in texts])
+    if not reading.is_plain:
+        return None
+    whole = "".join(filter(None, texts))
+    if "_" in whole or not whole.isascii():  # float() would read such numbers
+        return None
+    is_missing = reading.is_missing
+    if reading.missing_numbers:
+        texts = [text and text.strip(WHITE) for text in texts]
+    return np.array([math.nan if not text or is_missing(text) else float(text) for text in texts])
 
 
 def _text_number(text: str | None) -> float:
@@ -147,7 +189,7 @@ def _text_number(text: str | None) -> float:
 
 def _read_one(
     column: Numeric | Moment,
-    reader: Callable[[RawValue], tuple[float, bool]],
+    reader: Callable[[RawValue], tuple[float | None, bool]],
     value: RawValue,
     *,
     from_text: bool,
@@ -158,6 +200,8 @@ def _read_one(
         number, exact = reader(value)
     except (ValueError, OverflowError):
         return None, _wrong_type(column, value)
+    if number is None or (number in column.gaps and not isinstance(value, str | bool)):
+        return None, missing(column)
     if not math.isfinite(number):
         fact = f"{_show(value)} is not finite"
         return None, ValueProblem(column.name, "non_finite", fact, "it is taken as missing")
@@ -167,8 +211,40 @@ def _read_one(
     return number, ValueProblem(column.name, "coerced", detail)
 
 
+def _reader(column: Numeric | Moment) -> Callable[[RawValue], tuple[float | None, bool]]:
+    """Return the reader of one value: its number, and whether it has the column's own type.
+
+    None is a missing value.
+    """
+    read = {"boolean": _boolean, "datetime": _moment}.get(column.type, _number)
+    reading = column.reading
+    if reading is None:
+        return read
+
+    def by_reading(value: RawValue) -> tuple[float | None, bool]:
+        if not isinstance(value, str):
+            return read(value)
+        text = value.strip(WHITE)
+        if reading.is_missing(text):
+            return None, True
+        if column.type == "datetime":
+            return _moment_of_text(reading, text), True
+        if column.type == "boolean":
+            return float(reading.truth(text)), False
+        return reading.number(text), False
+
+    return by_reading
+
+
+def _moment_of_text(reading: Reading, text: str) -> float:
+    """Read a date in the form of the column, or else in ISO 8601."""
+    try:
+        return reading.moment(text) / 1e6
+    except ValueError:
+        return _moment(text)[0]
+
+
 def _number(value: RawValue) -> tuple[float, bool]:
-    """Return the number, and whether the client sent it as a number."""
     if isinstance(value, str) and "_" not in value:  # which float() would skip
         return float(value), False
     if isinstance(value, int | float):
@@ -254,15 +330,41 @@ def _read_category(column: Choice, value: RawValue, *, comparisons: Iterator[int
     if isinstance(value, list | dict):
         return None, _wrong_type(column, value)
     word = _word(value)
-    if word in column.index:
+    if column.reading is not None:
+        word, is_missing = _category(column, column.reading, value)
+        if is_missing:
+            return None, missing(column)
+        if word in column.index:
+            return word, None
+    elif word in column.index:
         detail = f"{_show(value)} was read as the category {_show(word)}"
         return word, ValueProblem(column.name, "coerced", detail)
+    if column.is_rare(word):
+        fact = f"{_show(word)} is rare in the training rows"
+        return None, ValueProblem(column.name, "rare_category", fact, _stand_in(column))
     known = sorted(column.categories)
     compare = next(comparisons, None) is not None
     near = difflib.get_close_matches(word[:SHOWN], known, 1) if compare else []
     hint = f"the nearest known one is {_show(near[0])}" if near else _list(known)
     detail = f"{_show(word)} was in no training row; {hint}"
     return None, ValueProblem(column.name, "unknown_category", detail)
+
+
+def _category(column: Choice, reading: Reading, value: str | float) -> tuple[str, bool]:
+    """Return the category that a value stands for, as the table spells it if it is known.
+
+    Also return whether the value means missing.
+    """
+    word = value.strip(WHITE) if isinstance(value, str) else category_text(value)
+    if isinstance(value, bool):  # a table may spell it like Python does
+        spelled = (word, word.title(), word.upper())
+        word = next((each for each in spelled if each in column.index), word)
+    if word in column.index:
+        return word, False
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if reading.is_missing(word) or (is_number and value in reading.missing_numbers):
+        return word, True
+    return column.keys.get(category_key(word), word), False
 
 
 def _word(value: RawValue) -> str:

@@ -1,18 +1,20 @@
 """Batch predictions as a kind of job: the input of the process, and the writes of its messages."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import structlog
 from pydantic import Field, TypeAdapter
 from sqlalchemy.orm import Session
 
+from models.reading import Reading
 from service.batch import lifecycle
 from service.batch.lifecycle import BatchChunk, BatchPrediction
 from service.batch.messages import BatchJob, ChunkFile, ResultFile
+from service.datasets.originals import is_spelled_otherwise
 from service.datasets.sandbox import Limits, memory_for_queries
-from service.datasets.versions import fetch_table
+from service.datasets.versions import DatasetVersion, fetch_original, fetch_table, reading_of
 from service.errors import BlobCorrupt
 from service.jobs import life
 from service.jobs.kind import Kind, Site, Tenure
@@ -35,9 +37,10 @@ def prepare(site: Site, job: BatchPrediction, scratch: Path) -> BatchJob:
     Raises InputUnavailable if the dataset or the model is gone.
     """
     with reading(site.engine) as session:
-        target = versions.target_of_version(session, job.model_name, job.model_version)
+        model = versions.find_version(session, job.model_name, job.model_version)
         chunks = lifecycle.chunks_of(session, job.id)
     version, table = fetch_table(site, job.dataset_id, job.dataset_version, scratch)
+    reread = _read_otherwise(model.signature, version)
     limits = Limits(site.settings.parse_memory_bytes, site.settings.parse_timeout_s)
     return BatchJob(
         run_id=job.id,
@@ -45,13 +48,31 @@ def prepare(site: Site, job: BatchPrediction, scratch: Path) -> BatchJob:
         table=table,
         types={column["name"]: column["type"] for column in version.columns},
         rows=version.rows,
-        model=fetch_model(site, target.sha256, scratch),
+        original=fetch_original(site, version, scratch) if reread else None,
+        reread=reread,
+        model=fetch_model(site, model.sha256, scratch),
         on_problem=job.on_problem,
         added=job.added,
         done=_fetch_chunks(site, job, chunks, scratch),
         memory_bytes=memory_for_queries(limits),
         scratch=scratch,
     )
+
+
+def _read_otherwise(signature: Mapping[str, Any], version: DatasetVersion) -> list[str]:
+    """Return the columns of the dataset that the model reads by other marks."""
+    stored = reading_of(version).readings()
+    types = {column["name"]: column["type"] for column in version.columns}
+    return [
+        column["name"]
+        for column in signature["inputs"]
+        if column["name"] in types
+        and column.get("reading")
+        and is_spelled_otherwise(
+            Reading.from_json(column["reading"]),
+            stored.get(column["name"]) or Reading(types[column["name"]]),
+        )
+    ]
 
 
 def _fetch_chunks(

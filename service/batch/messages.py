@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from descent.spec import ColumnType
+from service.datasets.originals import OriginalFile
 from service.jobs.pipe import FileMessage
 
 
@@ -18,6 +19,10 @@ class BatchJob(BaseModel):
     #: name of each column of the table → its type
     types: dict[str, ColumnType]
     rows: int
+    #: the file of the dataset, if the model reads some of its columns in another way
+    original: OriginalFile | None = None
+    #: these columns
+    reread: list[str] = Field(default_factory=list)
     model: Path
     on_problem: Literal["warn", "error"]
     #: the new columns: name, content, type

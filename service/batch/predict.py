@@ -7,8 +7,9 @@ all chunks. So the bytes of the result are the same, however many attempts have 
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ from models.predict.bulk import Bulk
 from models.predict.predictor import Predictor
 from service.batch.messages import BatchJob, ChunkFile, ResultFile
 from service.datasets.infer import ReadColumn, connect
+from service.datasets.originals import read_texts
 from service.datasets.profile import describe
 from service.datasets.staging import SlabWriter, Stage, staged_names
 from service.jobs.pipe import Began, Channel, Heartbeat, Message, StopOrdered, last_message
@@ -28,6 +30,7 @@ from service.storage.blobs import digest_of
 CHUNK_ROWS = (256, 100_000)  # the fewest and the most rows of a chunk
 CHUNK_CELLS = 4_000_000  # of one chunk, input and result together
 CHUNK_WORK = 10_000_000_000  # multiplications of one chunk: about a second
+TEXT_ROWS = 65_536  # of a file of texts that are read at a time
 ALIVE_S = 1.0  # seconds between two heartbeats
 ARROW: dict[str, pa.DataType] = {
     "number": pa.float64(),
@@ -81,17 +84,22 @@ class BatchAttempt:
         self, table: pq.ParquetFile, added: pa.Schema
     ) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
         """Yield the rows of each chunk and their new columns."""
-        bulk = Bulk(self.predictor, self.job.types, self.job.on_problem)
+        texts = self._texts()
+        types = dict(self.job.types)
+        if texts:
+            types |= dict.fromkeys(self.job.reread, "text")
+        bulk = Bulk(self.predictor, types, self.job.on_problem)
         done = self.job.done
         rows = _chunk_rows(bulk, len(table.schema_arrow) + len(added))
         batches = table.iter_batches(rows, use_threads=False)
         for number, batch in enumerate(batches, start=1):
             self.pulse()
+            read = texts.put_into(batch) if texts else batch
             if number <= len(done):
                 with pa.ipc.open_file(str(done[number - 1])) as reader:
                     yield batch, reader.get_batch(0)
                 continue
-            answers = bulk.predict(batch, self.pulse)
+            answers = bulk.predict(read, self.pulse)
             made = pa.RecordBatch.from_arrays(
                 [_fitting(a, field.type) for a, field in zip(answers.columns, added, strict=True)],
                 schema=added,
@@ -100,6 +108,13 @@ class BatchAttempt:
             counts = {"errors": answers.errors, "warnings": answers.warnings}
             self._report(number, made, counts)
             yield batch, made
+
+    def _texts(self) -> "TextCells | None":
+        """Return the cells that the model reads by other marks than the dataset's."""
+        if self.job.original is None:
+            return None
+        path = read_texts(self.job.original, self.job.scratch / "texts", self.pulse)
+        return TextCells(path, self.job.reread) if path else None
 
     def _report(self, number: int, made: pa.RecordBatch, counts: dict[str, Any]) -> None:
         path = self.job.scratch / f"chunk-{number}.arrow"
@@ -122,6 +137,27 @@ class BatchAttempt:
     def send(self, message: Message) -> None:
         reach(f"predictor.{message.type}")
         self.channel.send(message)
+
+
+class TextCells:
+    """Some columns of a Parquet file as text, read in order."""
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        file = pq.ParquetFile(path)
+        self._batches = file.iter_batches(TEXT_ROWS, columns=list(columns), use_threads=False)
+        self._rest: pa.Table = file.schema_arrow.empty_table().select(list(columns))
+
+    def put_into(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return a batch with the text of its rows, which are the next ones, in these columns."""
+        parts = [self._rest]
+        while sum(map(len, parts)) < batch.num_rows:
+            parts.append(pa.Table.from_batches([next(self._batches)]))
+        whole = pa.concat_tables(parts)
+        self._rest = whole.slice(batch.num_rows)
+        (texts,) = whole.slice(0, batch.num_rows).combine_chunks().to_batches()
+        for name in texts.schema.names:
+            batch = batch.set_column(batch.schema.get_field_index(name), name, texts.column(name))
+        return batch
 
 
 def _chunk_rows(bulk: Bulk, columns: int) -> int:

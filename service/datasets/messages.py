@@ -1,5 +1,6 @@
 """The input and the messages of the process that parses a file, and the media types of files."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -7,6 +8,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from descent.codes import ErrorCode
 from descent.spec import ColumnType
+from models.reading import Reading, TableReading
 from service.datasets.sandbox import Limits, Task
 from service.jobs.pipe import FileMessage, Message
 
@@ -56,6 +58,38 @@ class ReadOptions(BaseModel):
         return {k: v for k, v in options.items() if k != "types"} | {
             "columns": columns | (options.get("columns") or {})
         }
+
+
+class VersionReading(BaseModel):
+    """How a dataset version was read; empty for a version of before readings were stored."""
+
+    #: column → the fields of its `models.reading.Reading`
+    columns: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    #: the fields of `models.reading.TableReading`
+    table: dict[str, Any] | None = None
+
+    @classmethod
+    def of(
+        cls, columns: list[dict[str, Any]], reading: Mapping[str, Any] | None
+    ) -> "VersionReading":
+        """Return the reading of a version with these profiles of columns."""
+        stored = {each["name"]: each["reading"] for each in columns if each.get("reading")}
+        if not stored:
+            return cls()
+        found: dict[str, Any] = {"names": [each["name"] for each in columns]}
+        for field, key in (("delimiter", "delimiter"), ("header", "header")):
+            if reading and reading.get(key) is not None:
+                found[field] = reading[key]
+        if reading and reading.get("missing_values") is not None:
+            found["missing"] = ["", *(each for each in reading["missing_values"] if each)]
+        return cls(columns=stored, table=TableReading.from_json(found).to_json())
+
+    def readings(self) -> dict[str, Reading]:
+        """Return the reading of each column."""
+        return {name: Reading.from_json(each) for name, each in self.columns.items()}
+
+    def table_reading(self) -> TableReading | None:
+        return None if self.table is None else TableReading.from_json(self.table)
 
 
 class ParseJob(BaseModel):

@@ -9,6 +9,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from service.datasets import rejected
+from service.datasets.messages import CSV, TSV, VersionReading
+from service.datasets.originals import OriginalFile, text_options
+from service.datasets.sandbox import Limits, Task, memory_for_queries
 from service.errors import BlobCorrupt, Conflict, Invalid, NotFound, invalid_at
 from service.jobs.kind import InputUnavailable, Job, Site
 from service.storage.columns import BlobDigest, Id, Json, SqlTable, utc_now
@@ -150,6 +153,11 @@ def ready_version(session: Session, dataset_id: str, version: int | None) -> Dat
     return found
 
 
+def reading_of(version: DatasetVersion) -> VersionReading:
+    """Return how a version was read."""
+    return VersionReading.of(version.columns, version.reading)
+
+
 def table_digest(version: DatasetVersion) -> str:
     """Return the digest of a version's table. Raises NotFound once the dataset is deleted."""
     if version.table_sha256 is None:
@@ -167,6 +175,28 @@ def fetch_table(
         return found, site.blobs.fetch(table_digest(found), scratch)
     except (BlobCorrupt, NotFound, Conflict, Invalid) as error:
         raise DatasetUnavailable(f"{error} Upload the dataset again.") from error
+
+
+def fetch_original(site: Site, version: DatasetVersion, scratch: Path) -> OriginalFile | None:
+    """Return the CSV file of a version, to be read as text; None if there is no such file."""
+    with reading(site.engine) as session:
+        dataset = session.get(Dataset, version.dataset_id)
+    if dataset is None or dataset.sha256 is None or dataset.media_type not in {CSV, TSV}:
+        return None
+    try:
+        path = site.blobs.fetch(dataset.sha256, scratch)
+    except BlobCorrupt:
+        return None
+    limits = Limits(site.settings.parse_memory_bytes, site.settings.parse_timeout_s)
+    task = Task(
+        path=str(path),
+        folder="",
+        media_type=dataset.media_type,
+        options=text_options(version.options, [each["name"] for each in version.columns]),
+        max_columns=site.settings.max_columns,
+        memory_bytes=memory_for_queries(limits),
+    )
+    return OriginalFile(task=task, limits=limits, rows=version.rows)
 
 
 def lock_parses(session: Session, dataset_id: str) -> None:

@@ -11,6 +11,7 @@ from fastapi import Path, Request, Response
 
 from descent.spec import Name
 from models.predict.values import moment_text
+from models.reading import Reading
 from service.http import strict_route
 from service.http.resources import ReadSession, etag_of, json_response, not_modified
 from service.registry import versions
@@ -155,7 +156,7 @@ def _value(column: Mapping[str, Any]) -> Schema:
     schema = kinds.get(column["type"]) or _category(column)
     if not column["required"]:
         schema = {**schema, "type": [schema["type"], "null"]}
-    sentences = [*_ranges(column), _missing(column)]
+    sentences = [*_ranges(column), _missing(column), *_spelling(column)]
     return schema | {"description": " ".join(sentences)}
 
 
@@ -178,6 +179,12 @@ def _ranges(column: Mapping[str, Any]) -> list[str]:
     if clip := column.get("clip"):
         found.append(f"Clipped to {shown(clip['min'])} to {shown(clip['max'])}.")
     return found
+
+
+def _spelling(column: Mapping[str, Any]) -> list[str]:
+    reading = column.get("reading")
+    told = Reading.from_json(reading).describe() if reading else ""
+    return [f"As text: {told}."] if told else []
 
 
 def _missing(column: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from pydantic import Field, TypeAdapter
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from service.datasets.versions import DatasetUnavailable, fetch_table
+from service.datasets.versions import DatasetUnavailable, fetch_table, reading_of
 from service.jobs import life, queue
 from service.jobs.kind import Kind, Site, Tenure
 from service.jobs.pipe import Failure, Heartbeat, Obeyed
@@ -56,7 +56,7 @@ def _table(site: Site, version: ModelVersion, scratch: Path) -> StoredTable | No
         log.warning("verification_by_golden_rows", model=version.model_name, reason=str(error))
         return None
     types = {column["name"]: column["type"] for column in found.columns}
-    return StoredTable(path=path, types=types)
+    return StoredTable(path=path, types=types, reading=reading_of(found))
 
 
 def write(session: Session, tenure: Tenure, message: Compared, _held: HeldBlob | None) -> None:

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from descent.spec import ColumnType
+from service.datasets.messages import VersionReading
 from service.jobs.pipe import Message
 
 
@@ -15,6 +16,7 @@ class StoredTable(BaseModel):
     path: Path
     #: column name → its type
     types: dict[str, ColumnType]
+    reading: VersionReading = Field(default_factory=VersionReading)
 
 
 class ProofJob(BaseModel):

@@ -7,7 +7,7 @@ import structlog
 from pydantic import Field, TypeAdapter
 from sqlalchemy.orm import Session
 
-from service.datasets.versions import fetch_table
+from service.datasets.versions import fetch_table, reading_of
 from service.errors import BlobCorrupt
 from service.jobs import queue
 from service.jobs.kind import Kind, Site, Tenure
@@ -49,6 +49,7 @@ def prepare(site: Site, run: Run, scratch: Path) -> TrainingJob:
         attempt=run.attempt,
         config=run.config,
         columns={column["name"]: column["type"] for column in version.columns},
+        reading=reading_of(version),
         table=table,
         scratch=scratch,
         resume=resume,

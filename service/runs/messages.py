@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from descent.spec import ColumnType
 from models.training.interface import Best, Frame, MetricRow, Progress
+from service.datasets.messages import VersionReading
 from service.jobs.pipe import Began, FileMessage, Heartbeat, Message
 
 BYTES = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
@@ -20,6 +21,7 @@ class TrainingJob(BaseModel):
     config: dict[str, Any]
     #: column name → its type
     columns: dict[str, ColumnType]
+    reading: VersionReading = Field(default_factory=VersionReading)
     table: Path
     scratch: Path
     #: the checkpoint to resume from; None starts from the beginning

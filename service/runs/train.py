@@ -8,6 +8,7 @@ import os
 import socket
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -138,9 +139,11 @@ def read_job(job: TrainingJob) -> TrainingInput:
     held = columns_that_split(config)
     columns = list(dict.fromkeys([*(config.features or []), *held]))
     types = {name: job.columns[name] for name in columns}
+    table = open_table(job.table, types, columns, held)
+    known = {name: each for name, each in job.reading.readings().items() if name in types}
     return TrainingInput(
         config=config,
-        table=open_table(job.table, types, columns, held),
+        table=replace(table, readings=known, reading=job.reading.table_reading()),
         scratch=job.scratch,
         resume=job.resume,
         attempt=job.attempt,

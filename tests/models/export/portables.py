@@ -58,7 +58,8 @@ def people() -> Table:
             "Size": (1e8 + random.random(rows)).tolist(),
         },
     )
-    return Table(table.types | more.types, table.columns | more.columns, rows)
+    columns = {**table.columns, **more.columns}
+    return Table({**table.types, **more.types}, columns, rows)
 
 
 TASKS: dict[str, tuple[list[str], Task]] = {

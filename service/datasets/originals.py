@@ -1,0 +1,84 @@
+"""The file of a dataset as it was received, read again as text in a confined process.
+
+A table with types does not hold the spelling of its cells, which a model may read in its own way.
+Knows no database.
+"""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from models.reading import Reading
+from service.datasets import sandbox
+from service.datasets.rejected import Rejected
+from service.datasets.sandbox import TABLE, Limits, Task
+
+PARSER = "service.datasets.parse:parse"
+TICK_S = 0.2  # seconds between two calls of the pulse
+NUMBERS = frozenset({"number", "integer"})
+TEXTUAL = frozenset({"category", "text", "id"})
+
+
+class OriginalFile(BaseModel):
+    """A file and how to read all its cells as text."""
+
+    task: Task
+    limits: Limits
+    #: the rows that its dataset version has
+    rows: int
+
+
+def text_options(options: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """Return the options of a version, with text as the type of every column."""
+    columns = options.get("columns") or {}
+    return options | {
+        "types": dict.fromkeys(names, "text"),
+        "columns": {
+            name: {"type": "text", "missing": (columns.get(name) or {}).get("missing")}
+            for name in names
+        },
+    }
+
+
+def read_texts(original: OriginalFile, folder: Path, pulse: Callable[[], None]) -> Path | None:
+    """Return a Parquet file in `folder` with all cells as text; None if they cannot be read.
+
+    Calls `pulse` while it waits; an exception of it ends the waiting.
+    """
+    folder.mkdir(exist_ok=True)
+    task = Task(**vars(original.task) | {"folder": str(folder), "parser": PARSER})
+    found: list[dict[str, Any]] = []
+
+    def work() -> None:
+        try:
+            found.append(sandbox.run(task, original.limits))
+        except Rejected:  # the rules of a later version of the program may refuse the file
+            return
+
+    thread = threading.Thread(target=work, name="texts", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(TICK_S)
+        pulse()
+    is_whole = bool(found) and found[0]["rows"] == original.rows
+    return folder / TABLE if is_whole else None
+
+
+def is_spelled_otherwise(wanted: Reading, stored: Reading) -> bool:
+    """Return whether a column that was read by `stored` has to be read again by `wanted`.
+
+    Text is not, since it still holds the spelling of its cells.
+    """
+    if not set(wanted.missing) <= set(stored.missing) or stored.merges_numbers:
+        return True
+    if stored.type in TEXTUAL:
+        return False
+    if wanted.type in NUMBERS and stored.type in NUMBERS:
+        marks = ("decimal", "thousands", "unit")
+        return any(getattr(wanted, mark) != getattr(stored, mark) for mark in marks)
+    if wanted.type != stored.type:
+        return True
+    return wanted.type == "datetime" and wanted.form != stored.form
