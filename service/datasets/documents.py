@@ -1,15 +1,18 @@
 """Stages JSON, Parquet and Arrow files, and reads rows of a stored table.
 
-JSON is one object a line, or one document with `columns` or `rows`. Its values become text as they
-are written, so that a JSON table gets its types by the same rules as a CSV file. Parquet and Arrow
-files bring their own types. A forged file can make its reader allocate or crash, so only the
-parser's process stages files.
+JSON is one object a line, a list of objects, or one document with `columns` or `rows`. Its values
+become text as they are written, so that a JSON table gets its types by the same rules as a CSV
+file. Parquet and Arrow files bring their own types. A forged file can make its reader allocate or
+crash, so only the parser's process stages files.
 """
 
 import json
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import math
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,7 +21,8 @@ import pyarrow.compute as pc
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
-from descent.codes import ErrorCode
+from descent.codes import ErrorCode, make_warning
+from models.reading import WHITE
 from service.datasets.dialect import column_names
 from service.datasets.rejected import CellPlace, Rejected, cell_error, error_item, pointer, shown
 from service.datasets.staging import (
@@ -40,12 +44,18 @@ ROWS = 16_384  # rows of a Parquet file that are read at a time
 CELLS = 1_000_000  # cells of a Parquet file that are read at a time, which limits wide rows
 _ARROW: dict[Kind, pa.DataType] = {
     "text": pa.string(),
+    "category": pa.string(),
     "number": pa.float64(),
     "integer": pa.int64(),
     "boolean": pa.bool_(),
     "datetime": pa.timestamp("us"),
 }
 
+
+_PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+#: the name that pandas gives to an index without one
+_INDEX = re.compile(r"__index_level_\d+__")
+_DIGITS = re.compile(r"[+-]?[0-9]{1,18}")
 
 #: A file's schema, and its rows in order.
 Opened = tuple[pa.Schema, Iterator[pa.RecordBatch]]
@@ -62,8 +72,10 @@ def stage_ndjson(path: Path, folder: Path, missing: frozenset[str], max_columns:
 def stage_body(
     path: Path, folder: Path, missing: frozenset[str], max_columns: int
 ) -> tuple[Stage, str | None]:
-    """Stage the body `{"name", "columns" | "rows"}`; return the stage and the name."""
+    """Stage `{"name", "columns" | "rows"}` or a list of rows; return the stage and the name."""
     body = _body(path)
+    if isinstance(body, list):
+        return _stage_rows(enumerate(body, 1), folder, missing, max_columns), None
     name = body.get("name")
     if name is not None and not (_is_text(name) and 1 <= len(name) <= MAX_NAME):
         raise _invalid("/name", f"name must be a text of 1 to {MAX_NAME} characters.")
@@ -141,13 +153,13 @@ def _line(line: bytes, number: int, row: int) -> object:
     raise cell_error(code, f"Line {number} cannot be read: {reason}.", row=row, line=number)
 
 
-def _body(path: Path) -> dict[str, Any]:
+def _body(path: Path) -> dict[str, Any] | list[Any]:
     try:
         body = strict_json(path.read_bytes(), _Digits)
     except BadRequest as error:
         raise Rejected(error.code, error.detail, status=error.status) from error
-    if not isinstance(body, dict):
-        raise _invalid("", "Send an object with `columns` or `rows`.")
+    if not isinstance(body, dict | list):
+        raise _invalid("", "Send a list of objects, or an object with `columns` or `rows`.")
     return body
 
 
@@ -302,7 +314,7 @@ def _cell(
     is_columnar: bool = False,
 ) -> str | None:
     if isinstance(value, str):
-        text = value.strip()
+        text = value.strip(WHITE)
         if "\0" in text:
             raise cell_error(
                 "nul_byte",
@@ -350,14 +362,14 @@ def _too_many(most: int) -> Rejected:
 # ---- Parquet and Arrow --------------------------------------------------------------------------
 
 
-def stage_parquet(path: Path, folder: Path, max_columns: int) -> Stage:
-    with open_parquet(path) as (schema, batches):
-        return _stage(schema, batches, folder, max_columns)
+def stage_parquet(
+    path: Path, folder: Path, max_columns: int, missing: Collection[str] = ()
+) -> Stage:
+    return _stage(partial(open_parquet, path), folder, max_columns, missing)
 
 
-def stage_arrow(path: Path, folder: Path, max_columns: int) -> Stage:
-    with open_arrow(path) as (schema, batches):
-        return _stage(schema, batches, folder, max_columns)
+def stage_arrow(path: Path, folder: Path, max_columns: int, missing: Collection[str] = ()) -> Stage:
+    return _stage(partial(open_arrow, path), folder, max_columns, missing)
 
 
 @contextmanager
@@ -410,42 +422,111 @@ def check_columns(schema: pa.Schema, max_columns: int) -> None:
 
 
 def _stage(
-    schema: pa.Schema, batches: Iterator[pa.RecordBatch], folder: Path, max_columns: int
+    opener: Callable[[], AbstractContextManager[Opened]],
+    folder: Path,
+    max_columns: int,
+    missing: Collection[str],
 ) -> Stage:
-    check_columns(schema, max_columns)
-    kinds = [kind_of(field) for field in schema]
-    names, warnings = column_names(list(schema.names), is_header=True)
-    stage = Stage(folder, names, kinds, warnings=warnings)
+    """Stage the columns that can be used; a warning names each that is left out."""
+    with opener() as (schema, batches):
+        check_columns(schema, max_columns)
+        wanted, warnings = _usable(schema)
+        beyond = _beyond_64_bits(schema, wanted, batches)
+    fields = [schema.field(index) for index in wanted]
+    kinds = ["text" if i in beyond else kind_of(schema.field(i)) for i in wanted]
+    names, faults = column_names([field.name for field in fields], is_header=True)
+    stage = Stage(folder, names, kinds, warnings=warnings + faults)
     staged = pa.schema(
         [(name, _ARROW[kind]) for name, kind in zip(staged_names(len(kinds)), kinds, strict=True)]
     )
     writer = SlabWriter(stage, staged, holds_small=True)
-    for batch in batches:
-        columns = [
-            _finite(cast(column, kind, name), kind)
-            for column, kind, name in zip(batch.columns, kinds, names, strict=True)
-        ]
-        writer.write(pa.RecordBatch.from_arrays(columns, schema=staged))
+    with opener() as (_schema, batches):
+        for batch in batches:
+            columns = [
+                _present(cast(batch.column(index), kind, name), kind, missing)
+                for index, kind, name in zip(wanted, kinds, names, strict=True)
+            ]
+            writer.write(pa.RecordBatch.from_arrays(columns, schema=staged))
     writer.close()
     if not stage.rows:
         raise Rejected("empty_file", "The file has no rows: send at least one row of data.")
     return stage
 
 
+def _usable(schema: pa.Schema) -> tuple[list[int], list[dict[str, Any]]]:
+    """Return the numbers of the columns that are read, and a warning for each other column."""
+    wanted, warnings = [], []
+    for index, field in enumerate(schema):
+        reason = ""
+        if not _is_usable(field):
+            reason = f"has the type {str(field.type)[:80]}, which no cell can hold"
+        elif _INDEX.fullmatch(field.name) and kind_of(field) != "datetime":
+            reason = "is the index of a DataFrame, which only counts its rows"
+        if not reason:
+            wanted.append(index)
+            continue
+        detail = f"Column {shown(field.name)} {reason}: it is left out."
+        warnings.append(make_warning("column_left_out", detail, field.name[:MAX_NAME]))
+    if not wanted:
+        kind_of(schema.field(0))  # raises the error of a type that cannot be used
+        return list(range(len(schema))), []
+    return wanted, warnings
+
+
+def _beyond_64_bits(
+    schema: pa.Schema, wanted: list[int], batches: Iterator[pa.RecordBatch]
+) -> set[int]:
+    """Return the columns of whole numbers of which some do not fit into 64 bits with a sign."""
+    unsure = [i for i in wanted if _is_wide(_plain_type(schema.field(i).type))]
+    beyond: set[int] = set()
+    if not unsure:
+        return beyond
+    for batch in batches:
+        for index in set(unsure) - beyond:
+            column = _decoded(batch.column(index))
+            try:
+                column.cast(pa.int64())
+            except pa.ArrowInvalid:
+                beyond.add(index)
+    return beyond
+
+
+def _is_wide(kind: pa.DataType) -> bool:
+    return pa.types.is_uint64(kind) or (pa.types.is_decimal(kind) and kind.scale <= 0)
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type of the values, without the ways in which a file stores them."""
+    if isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
+    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+        return _plain_type(kind.value_type)
+    return kind
+
+
+def _is_usable(field: "pa.Field[Any]") -> bool:
+    try:
+        kind_of(field)
+    except Rejected:
+        return False
+    return True
+
+
 def kind_of(field: "pa.Field[Any]") -> Kind:
-    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    kind = _plain_type(field.type)
     types = pa.types
+    is_text = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+    if types.is_dictionary(field.type) and (is_text or types.is_integer(kind)):
+        return "category"
     if types.is_boolean(kind):
         return "boolean"
-    if types.is_integer(kind) and not types.is_uint64(kind):
+    if types.is_integer(kind) or _is_wide(kind):
         return "integer"
-    if types.is_floating(kind) or types.is_decimal(kind) or types.is_uint64(kind):
+    if types.is_floating(kind) or types.is_decimal(kind) or types.is_duration(kind):
         return "number"
-    if types.is_timestamp(kind) or types.is_date(kind):
+    if types.is_timestamp(kind) or types.is_date(kind) or types.is_time(kind):
         return "datetime"
-    if types.is_string(kind) or types.is_large_string(kind) or types.is_null(kind):
-        return "text"
-    if types.is_string_view(kind):
+    if is_text or types.is_null(kind):
         return "text"
     raise cell_error(
         "unsupported_type",
@@ -456,26 +537,73 @@ def kind_of(field: "pa.Field[Any]") -> Kind:
 
 
 def cast(column: "pa.Array[Any]", kind: Kind, name: str) -> "pa.Array[Any]":
-    if isinstance(column, pa.DictionaryArray):
-        column = column.dictionary_decode()
-    if pa.types.is_timestamp(column.type) and column.type.tz:
-        column = column.cast(pa.timestamp(column.type.unit))
+    """Return the values as the type of a kind; a duration is a number of seconds."""
     try:
-        # safe=False only rounds: nanoseconds to microseconds, decimals to doubles.
-        return column.cast(_ARROW[kind], safe=kind not in {"datetime", "number"})
-    except pa.ArrowInvalid as error:
+        column = _decoded(column)
+        if pa.types.is_duration(column.type):
+            return pc.divide(
+                column.cast(pa.int64()).cast(pa.float64(), safe=False),
+                _PER_SECOND[column.type.unit],
+            )
+        if pa.types.is_time(column.type):  # on the first day of 1970, as `09:30` in a text
+            column = column.cast(pa.time64("ns")).cast(pa.int64()).cast(pa.timestamp("ns"))
+        elif pa.types.is_timestamp(column.type) and column.type.tz:
+            column = column.cast(pa.timestamp(column.type.unit))
+        # Only this is inexact: nanoseconds become microseconds, and decimals become doubles.
+        options = pc.CastOptions(
+            _ARROW[kind],
+            allow_time_truncate=True,
+            allow_float_truncate=kind == "number",
+            allow_decimal_truncate=kind == "number",
+            allow_int_overflow=False,
+        )
+        found: pa.Array[Any] = pc.call_function("cast", [column], options)
+        return found
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise cell_error(
             "unreadable", f"The values of column {shown(name)} cannot be read.", column=name
         ) from error
 
 
-def _finite(column: "pa.Array[Any]", kind: Kind) -> "pa.Array[Any]":
-    if kind == "number":
-        found: pa.Array[Any] = pc.if_else(
-            pc.is_finite(column), column, pa.scalar(None, pa.float64())
-        )
-        return found
+def whole_numbers(column: "pa.Array[Any]") -> list[int | None]:
+    """Return whole numbers of any size."""
+    return [None if each is None else int(each) for each in _decoded(column).to_pylist()]
+
+
+def _decoded(column: "pa.Array[Any]") -> "pa.Array[Any]":
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    if isinstance(column, pa.DictionaryArray):
+        return _decoded(column.dictionary_decode())
+    if isinstance(column, pa.RunEndEncodedArray):
+        return _decoded(pc.call_function("run_end_decode", [column]))
     return column
+
+
+def _present(column: "pa.Array[Any]", kind: Kind, missing: Collection[str]) -> "pa.Array[Any]":
+    """Return the values, with null for blank texts, infinities, NaN, and what means missing."""
+    absent: pa.Array[Any] | None = None
+    if kind in {"text", "category"}:
+        column = pc.utf8_trim(column, WHITE)
+        absent = pc.is_in(column, value_set=pa.array(sorted({"", *missing}), pa.string()))
+    elif kind == "number":
+        marks = pa.array([float(each) for each in missing if _is_number(each)], pa.float64())
+        absent = pc.or_(pc.invert(pc.is_finite(column)), pc.is_in(column, value_set=marks))
+    elif kind == "integer" and (
+        whole := [int(each) for each in missing if _DIGITS.fullmatch(each)]
+    ):
+        absent = pc.is_in(column, value_set=pa.array(whole, pa.int64()))
+    if absent is None:
+        return column
+    found: pa.Array[Any] = pc.if_else(absent, pa.scalar(None, column.type), column)
+    return found
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _unreadable(form: str) -> Rejected:

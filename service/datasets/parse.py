@@ -35,6 +35,7 @@ from service.datasets.documents import (
     stage_body,
     stage_ndjson,
     stage_parquet,
+    whole_numbers,
 )
 from service.datasets.infer import ReadColumn, infer_types
 from service.datasets.messages import (
@@ -114,8 +115,8 @@ def _stage(task: Task, path: Path, folder: Path) -> tuple[Stage, str | None]:
     if task.media_type in MAGIC:
         check_magic(path, task.media_type)
         if task.media_type.endswith("parquet"):
-            return stage_parquet(path, folder, task.max_columns), None
-        return stage_arrow(path, folder, task.max_columns), None
+            return stage_parquet(path, folder, task.max_columns, given or ()), None
+        return stage_arrow(path, folder, task.max_columns, given or ()), None
     if task.media_type == "application/x-ndjson":
         return stage_ndjson(path, folder, missing, task.max_columns), None
     if task.media_type == "application/json":
@@ -237,6 +238,8 @@ def _too_many(most: int) -> Rejected:
 
 def _values(field: "pa.Field[Any]", column: "pa.Array[Any]") -> list[Any]:
     kind = kind_of(field)
+    if kind == "integer":
+        return list(whole_numbers(column))
     values = cast(column, kind, field.name)
     if kind == "number":
         return [_number(value) for value in values.to_pylist()]

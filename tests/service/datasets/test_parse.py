@@ -290,8 +290,18 @@ def test_an_arrow_file_is_read(parse: Parse, tmp_path: Path) -> None:
     assert parse((tmp_path / "in.arrow").read_bytes(), ARROW)["rows"] == 2
 
 
-def test_a_nested_column_is_refused_by_name(parse: Parse, tmp_path: Path) -> None:
+def test_a_nested_column_is_left_out_by_name(parse: Parse, tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": [1], "deep": [[1, 2]]}), tmp_path / "in.parquet")
+    parsed = parse((tmp_path / "in.parquet").read_bytes(), PARQUET)
+    assert types(parsed) == {"a": "integer"}
+    assert (parsed["warnings"][0]["code"], parsed["warnings"][0]["column"]) == (
+        "column_left_out",
+        "deep",
+    )
+
+
+def test_a_file_without_any_usable_column_is_refused(parse: Parse, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"deep": [[1, 2]]}), tmp_path / "in.parquet")
     with pytest.raises(Rejected, match="deep") as refused:
         parse((tmp_path / "in.parquet").read_bytes(), PARQUET)
     assert refused.value.code == "unsupported_type"
