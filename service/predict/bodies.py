@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeGuard
 
 from descent.codes import ErrorCode
 from models.features.encoding import Features
-from models.features.inputs import Choice, Input
+from models.features.inputs import Choice, Input, Moment
 from models.reading import TableReading
 from service.datasets import rejected, sandbox
 from service.datasets.charsets import decoded, encoding_named
@@ -95,7 +95,12 @@ class ForeignBodies(Protocol):
     def is_body(self, document: object, /) -> TypeGuard[Mapping[str, Any]]: ...
 
     def read(
-        self, document: Mapping[str, Any], inputs: Sequence[str], max_rows: int, /
+        self,
+        document: Mapping[str, Any],
+        inputs: Sequence[str],
+        max_rows: int,
+        moments: Collection[str] = (),
+        /,
     ) -> Rows: ...
 
     def to_json(
@@ -121,7 +126,8 @@ def read(
         if not foreign.is_body(document):
             return from_json(document, max_rows)
         inputs = [column.name for column in features.inputs]
-        return foreign.read(document, inputs, max_rows)
+        moments = [column.name for column in features.inputs if isinstance(column, Moment)]
+        return foreign.read(document, inputs, max_rows, moments)
     if media_type == NDJSON:
         return from_ndjson(content, max_rows)
     return from_csv(
