@@ -1,5 +1,6 @@
 """Predictions: a table goes to a model, and one prediction for each row comes back."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,9 @@ def predict(
         return Predictions(whole.predictions, whole.model, whole.version)
     found: list[schemas.Prediction] = []
     model, version = None, None
-    pieces = list(_pieces(table_body(table), ROWS))[::-1]
+    body = table_body(table)
+    infinite = dict(_infinite(body))
+    pieces = list(_pieces(body, ROWS))[::-1]
     while pieces:
         piece = pieces.pop()
         path = f"{API}/models/{part(model)}/versions/{version}" if model else model_path
@@ -123,6 +126,8 @@ def predict(
         answer = schemas.Predictions.model_validate_json(content)
         model, version = answer.model, answer.version
         found += answer.predictions
+    for row, error in infinite.items():
+        found[row] = schemas.Prediction(value=None, error=error)
     return Predictions(found, model, version)
 
 
@@ -139,6 +144,32 @@ def table_body(table: Table) -> dict[str, Any]:
             "columns": {name: list(map(frames.plain, values)) for name, values in lists.items()}
         }
     return {"rows": [_row(table)]}
+
+
+def _infinite(body: dict[str, Any]) -> Iterator[tuple[int, schemas.PredictionError]]:
+    """Yield the error of each row with an infinite number, and replace the number by null.
+
+    JSON has no such number, so the service would refuse the whole request.
+    """
+    if "rows" in body:
+        cells = [
+            (number, name, row, name)
+            for number, row in enumerate(body["rows"])
+            if isinstance(row, dict)
+            for name in row
+        ]
+    else:
+        cells = [
+            (number, name, values, number)
+            for name, values in body["columns"].items()
+            for number in range(len(values))
+        ]
+    for number, name, holder, key in cells:
+        value = holder[key]
+        if isinstance(value, float) and math.isinf(value):
+            holder[key] = None
+            detail = f"{value} is not finite"
+            yield number, schemas.PredictionError(code="non_finite", detail=detail, column=name)
 
 
 def _listed(values: object) -> object:

@@ -188,7 +188,8 @@ def rows_of(lines: Iterator[str], layout: Layout) -> Iterator[list[str]]:
     """Yield the rows below the header, without blank lines. Raises UnclosedQuote, csv.Error."""
     # A known line at the end is not the last row if a quoted cell is never closed.
     end = "end"
-    below = itertools.chain(itertools.islice(lines, layout.skip_lines, None), [end])
+    ended = (line if line.endswith(("\n", "\r")) else f"{line}\n" for line in lines)
+    below = itertools.chain(itertools.islice(ended, layout.skip_lines, None), [end])
     last: list[str] | None = None
     skips = layout.has_header
     for cells in filter(None, cells_of(below, layout.form)):
@@ -293,6 +294,8 @@ class _Finder:
         if best_share and not _is_decimal_comma(rows_of[","], scores):
             found = next(each for each in order if scores[each] == best_share)
             return found, "most rows have the same number of cells with it"
+        if self._table and self._table.delimiter:
+            return self._table.delimiter, "the table that the model was trained on has it"
         text = "".join(lines)
         return next((each for each in (",", ";", "\t", "|") if each not in text), ","), "one column"
 
@@ -406,7 +409,7 @@ class _Finder:
 
     def _named(self, first: int, form: Form, rows: list[_Row]) -> Layout:
         has_header = self._has_header(rows)
-        top = [cell.strip(WHITE) for cell in rows[0].cells]
+        top = [cell if cell in self._known else cell.strip(WHITE) for cell in rows[0].cells]
         below = rows[1:] if has_header else rows
         width = _usual_width(below) if below else len(top)
         if has_header and form.delimiter == BLANKS and len(top) == width - 1:
@@ -616,7 +619,7 @@ def column_names(
     names: list[str] = []
     warnings: list[dict[str, Any]] = []
     plain = [_unquoted(cell, known) for cell in cells]
-    given = set(plain)
+    given, taken = set(plain), set[str]()
     for number, wanted in enumerate(plain, 1):
         name = wanted
         if len(name) > MAX_NAME:
@@ -627,14 +630,15 @@ def column_names(
             )
         if not name:
             name = free_name(f"column_{number}", given if is_header else set())
-        elif name in names:
-            name = free_name(name, given | set(names))
+        elif name in taken:
+            name = free_name(name, given | taken)
         if is_header and name != wanted:
             code: WarningCode = "duplicate_column" if wanted else "unnamed_column"
             fault = f"is called {shown(wanted)} again" if wanted else "has no name"
             detail = f"Column {number} {fault}: it is read as {name!r}."
             warnings.append(make_warning(code, detail, name))
         given.add(name)
+        taken.add(name)
         names.append(name)
     return names, warnings
 

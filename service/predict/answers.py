@@ -93,11 +93,29 @@ def _warnings(
 
 
 def wanted(accept: str) -> str:
-    """Return the media type of the answer: JSON if the `Accept` header allows it or is empty."""
-    if JSON in accept:
-        return JSON
-    named = [(accept.find(kind), kind) for kind in WRITTEN if kind in accept]
-    return min(named)[1] if named else JSON
+    """Return the media type of the answer: the one with the largest weight in an `Accept` header.
+
+    Of several with this weight it is a named one, and of these JSON or else the first; JSON if the
+    header allows none.
+    """
+    weights = dict(_weighed(accept))
+    best, found = 0.0, JSON
+    for kind in [JSON, *(name for name in weights if name in WRITTEN and name != JSON)]:
+        if weights.get(kind, 0.0) > best:
+            best, found = weights[kind], kind
+    general = max(weights.get(each, 0.0) for each in ("*/*", "application/*"))
+    return JSON if general > best and JSON not in weights else found
+
+
+def _weighed(accept: str) -> Iterator[tuple[str, float]]:
+    """Yield the media ranges of an `Accept` header and their weights, from 0 to 1."""
+    for part in accept.split(","):
+        name, *parameters = (each.strip().lower() for each in part.split(";"))
+        weight = next((each[2:] for each in parameters if each.startswith("q=")), "1")
+        try:
+            yield name, min(max(float(weight), 0.0), 1.0)
+        except ValueError:
+            yield name, 1.0
 
 
 def written(

@@ -6,11 +6,9 @@
 Parses the formats but does not check values: the predictor decides whether a value fits its column.
 """
 
-import csv
+import codecs
 import errno
-import io
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,12 +17,23 @@ from typing import Any, Protocol, TypeGuard
 
 from descent.codes import ErrorCode
 from models.features.encoding import Features
-from models.features.inputs import Choice
+from models.features.inputs import Choice, Input, Moment
+from models.reading import TableReading
 from service.datasets import rejected, sandbox
+from service.datasets.charsets import decoded, encoding_named
+from service.datasets.dialect import KnownTable, TextTable, Wanted, read_text_table
 from service.datasets.messages import ARROW, PARQUET
 from service.datasets.rejected import Rejected
 from service.datasets.sandbox import Limits, Task
-from service.errors import BadRequest, Busy, Invalid, StorageFull, TooLarge, field_error
+from service.errors import (
+    BadRequest,
+    Busy,
+    Invalid,
+    ServiceError,
+    StorageFull,
+    TooLarge,
+    field_error,
+)
 from service.http.validation import strict_json
 from service.settings import Settings
 
@@ -38,16 +47,17 @@ MEDIA_TYPES = (PARQUET, ARROW)
 #: rows times columns of a request: sparse rows that keep naming new columns would fill the memory
 MAX_CELLS = 10_000_000
 MAX_ERRORS = 10  # errors of one kind that an answer lists
-END = "end"  # the line that is appended to a CSV, see `_lines`
-#: cells of a CSV that mean a missing value; an upload accepts more spellings (`datasets.parse`)
+#: the first bytes of a text that is not plain UTF-8
+MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+#: cells of a CSV that mean a missing value for a model that knows no readings
 MISSING = frozenset({"", "NA", "N/A", "NaN", "null", "?"})
 READERS = 2  # files read at the same time: each may take the memory of a parser
 PATIENCE_S = 5.0  # seconds that a request waits for its turn
 TIMEOUT_S = 30.0  # seconds for one file; the largest allowed file takes less than one
 EXPANSION = 4  # size of a file's rows as JSON, in multiples of the largest allowed body
 
-#: column of a model → its categories; empty for columns without categories
-Inputs = Mapping[str, Collection[str]]
+#: column of a model → None, or if it has no reading its categories, of which others have none
+Inputs = Mapping[str, Collection[str] | None]
 Answer = dict[str, Any]
 Columns = dict[str, list[Any]]
 Folder = Callable[[], AbstractContextManager[Path]]
@@ -85,7 +95,12 @@ class ForeignBodies(Protocol):
     def is_body(self, document: object, /) -> TypeGuard[Mapping[str, Any]]: ...
 
     def read(
-        self, document: Mapping[str, Any], inputs: Sequence[str], max_rows: int, /
+        self,
+        document: Mapping[str, Any],
+        inputs: Sequence[str],
+        max_rows: int,
+        moments: Collection[str] = (),
+        /,
     ) -> Rows: ...
 
     def to_json(
@@ -96,23 +111,40 @@ class ForeignBodies(Protocol):
 
 
 def read(
-    content: bytes, media_type: str, features: Features, max_rows: int, foreign: ForeignBodies
+    content: bytes,
+    media_type: str,
+    features: Features,
+    max_rows: int,
+    foreign: ForeignBodies,
+    charset: str = "",
 ) -> Rows:
     """Return the rows of a text body for a model with these columns. Raises BadRequest, Invalid."""
+    if media_type in {JSON, NDJSON}:
+        content = _in_utf8(content, charset)
     if media_type == JSON:
         document = foreign.parse(content)
         if not foreign.is_body(document):
             return from_json(document, max_rows)
         inputs = [column.name for column in features.inputs]
-        return foreign.read(document, inputs, max_rows)
+        moments = [column.name for column in features.inputs if isinstance(column, Moment)]
+        return foreign.read(document, inputs, max_rows, moments)
     if media_type == NDJSON:
         return from_ndjson(content, max_rows)
+    return from_csv(
+        content,
+        {column.name: _known(column) for column in features.inputs},
+        max_rows,
+        table=features.table,
+        charset=charset,
+        delimiter="\t" if media_type == TSV and b"\t" in content else None,
+    )
+
+
+def _known(column: Input) -> Collection[str] | None:
+    if column.reading is not None:
+        return None
     # Only a category can look like a missing value.
-    known = {
-        column.name: column.categories if isinstance(column, Choice) else ()
-        for column in features.inputs
-    }
-    return from_csv(content, known, max_rows, "\t" if media_type == TSV else ",")
+    return column.categories if isinstance(column, Choice) else ()
 
 
 # ---- JSON ---------------------------------------------------------------------------------------
@@ -230,89 +262,111 @@ def _object(line: bytes) -> dict[str, Any]:
 # ---- CSV ----------------------------------------------------------------------------------------
 
 
-def from_csv(content: bytes, inputs: Inputs, max_rows: int, delimiter: str = ",") -> Rows:
-    """Read a text with a header line. Rows with too many or too few cells get errors."""
-    lines = _lines(content, delimiter)
-    # A model's column names have spaces around them only if they came as JSON: strip all others.
-    header = [name if name in inputs else name.strip() for name in next(lines, [])]
-    _check_header(header, inputs)
+def from_csv(
+    content: bytes,
+    inputs: Inputs,
+    max_rows: int,
+    *,
+    table: TableReading | None = None,
+    charset: str = "",
+    delimiter: str | None = None,
+) -> Rows:
+    """Read a CSV or TSV by the finder of uploads. Rows with too many or too few cells get errors.
+
+    `table` is the training table, whose rows may come without a header.
+    """
+    try:
+        found = read_text_table(content, *_wanted(inputs, table, charset, delimiter))
+        names = _names_of(found, inputs, table)
+        rows, unreadable = _checked(found.rows, len(names), max_rows)
+    except Rejected as refused:
+        raise _refused(refused, inputs) from refused
+    check_cells(len(rows), len(names))
+    cells_of = zip(*rows, strict=True) if rows else iter([()] * len(names))
+    columns: Columns = {
+        name: _without_missing(cells, inputs.get(name))
+        for name, cells in zip(names, cells_of, strict=True)
+    }
+    return Rows(columns, len(rows), unreadable, is_text=True)
+
+
+def _wanted(
+    inputs: Inputs, table: TableReading | None, charset: str, delimiter: str | None
+) -> tuple[Wanted, KnownTable]:
+    encoding = _encoding(charset)
+    if table is None:  # a model of an earlier version knows its inputs only
+        wanted = Wanted(header="present", encoding=encoding, delimiter=delimiter)
+        return wanted, KnownTable(tuple(inputs), delimiter=",")
+    wanted = Wanted(encoding=encoding, delimiter=delimiter, missing=frozenset(table.missing))
+    return wanted, KnownTable(table.names, table.header, table.delimiter)
+
+
+def _encoding(charset: str) -> str | None:
+    if not charset:
+        return None
+    encoding = encoding_named(charset)
+    if encoding is None:
+        raise BadRequest(f"The charset {charset[:40]!r} is not known.", code="wrong_encoding")
+    return encoding
+
+
+def _names_of(found: TextTable, inputs: Inputs, table: TableReading | None) -> list[str]:
+    """Return the names of the columns. Raises Invalid if they tell nothing of the model's."""
+    names = found.names
+    if not any(name in inputs for name in names):
+        shape = f", or the rows must have {len(table.names)} cells" if table else ""
+        raise Invalid(
+            f"The first line must name the model's columns {quoted(inputs)}{shape}, got"
+            f" {quoted(names)}.",
+            code="header_missing",
+        )
+    return names
+
+
+def _checked(
+    rows: Iterable[list[str]], width: int, max_rows: int
+) -> tuple[list[list[str]], dict[int, dict[str, str]]]:
+    """Return rows of the same width, and the errors of those that have another one."""
     table: list[list[str]] = []
     unreadable: dict[int, dict[str, str]] = {}
-    for cells in lines:
-        if not cells and len(header) > 1:
-            continue
-        # A blank line of a single column is a missing value.
-        row = cells or [""]
-        if len(row) != len(header):
+    for row in rows:
+        if len(row) != width:
             unreadable[len(table)] = row_error(
-                "ragged_row", f"The row has {len(row)} cells, but the header has {len(header)}."
+                "ragged_row", f"The row has {len(row)} cells, but the header has {width}."
             )
-            row = [""] * len(header)
-        table.append(row)
+        table.append(row if len(row) == width else [""] * width)
         check_count(len(table), max_rows)
-    check_cells(len(table), len(header))
-    cells_of = zip(*table, strict=True) if table else iter([()] * len(header))
-    columns = {
-        name: _without_missing(cells, inputs.get(name, ()))
-        for name, cells in zip(header, cells_of, strict=True)
-    }
-    return Rows(columns, len(table), unreadable, is_text=True)
+    return table, unreadable
 
 
-def _lines(content: bytes, delimiter: str) -> Iterator[list[str]]:
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise BadRequest(
-            f"The text is not UTF-8: byte {error.start} is {content[error.start]:#04x}.",
-            code="not_utf8",
-        ) from error
-    first = text.partition("\n")[0]
-    if delimiter not in first and ";" in first:
-        delimiter = ";"
-    # Append a known line: if it is not the last one that the parser returns, a quote was not
-    # closed.
-    text += END if text.endswith("\n") else f"\n{END}"
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    last: list[str] | None = None
-    begins, ends = 1, 0
-    try:
-        for cells in reader:
-            if last is not None:
-                yield last
-            last, begins, ends = cells, ends + 1, reader.line_num
-    except csv.Error as error:
-        raise _unreadable(
-            f"The text cannot be read near line {reader.line_num}: {error}."
-        ) from error
-    if last != [END]:
-        raise _unreadable(f"A quoted cell of the row that begins in line {begins} is not closed.")
-
-
-def _unreadable(detail: str) -> Invalid:
-    return Invalid(detail, code="malformed_csv")
-
-
-def _check_header(header: list[str], inputs: Inputs) -> None:
-    if not header:
-        raise Invalid(
+def _refused(refused: Rejected, inputs: Inputs) -> ServiceError:
+    if refused.code == "empty_file":
+        return Invalid(
             f"The text is empty: its first line names the columns {quoted(inputs)}.",
             code="header_missing",
         )
-    twice = sorted(name for name, count in Counter(header).items() if count > 1)
-    if twice:
-        raise Invalid(f"The header names {quoted(twice)} more than once.", code="duplicate_column")
-    if not any(name in inputs for name in header):
-        raise Invalid(
-            f"The first line must name the model's columns {quoted(inputs)}, got {quoted(header)}.",
-            code="header_missing",
-        )
+    if refused.code in {"not_utf8", "wrong_encoding", "nul_byte"}:
+        return BadRequest(refused.detail, code=refused.code, errors=refused.errors)
+    return rejected.as_error(refused)
 
 
-def _without_missing(cells: Sequence[str], known: Collection[str]) -> list[str | None]:
+def _without_missing(cells: Sequence[str], known: Collection[str] | None) -> list[Any]:
+    """Return the cells of a column; a model that knows no readings has fixed rules for them."""
+    if known is None:
+        return list(cells)
     # A known category may be spelled like a missing value, such as NA for Namibia.
     missing = MISSING.difference(known)
     return [None if cell.strip() in missing and cell not in known else cell for cell in cells]
+
+
+def _in_utf8(content: bytes, charset: str) -> bytes:
+    """Return a text in UTF-8 without a byte order mark."""
+    if not charset and not content.startswith(MARKS):
+        return content
+    try:
+        return decoded(content, _encoding(charset))[0].encode()
+    except Rejected as refused:
+        raise _refused(refused, {}) from refused
 
 
 # ---- files --------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from models.predict.predictor import Prediction, Predictor
+from service.datasets.charsets import charset_of
 from service.errors import ServiceError
 from service.http import problems, strict_route
 from service.http.middleware import (
@@ -50,6 +51,7 @@ ON_PROBLEM: dict[bytes, Literal["warn", "error"]] = {
     b"on_problem=warn": "warn",
     b"on_problem=error": "error",
 }
+UTF_8 = frozenset(("", "utf-8", "utf8"))  # charsets that JSON has anyway
 KNOWN_HEADS = 200  # parsed heads that are cached; each has at most `max_head_bytes`
 # Limits of requests that the event loop computes itself: a thread would take as long, or nearly.
 SMALL = 16 * 1024  # bytes of JSON
@@ -96,9 +98,12 @@ class Head:
     wants: str
     #: bytes of the body; None without Content-Length
     length: int | None
+    charset: str
 
     def asked(self, content: bytes) -> PredictionBody:
-        return PredictionBody(self.media_type, content, self.on_problem, self.wants)
+        return PredictionBody(
+            self.media_type, content, self.on_problem, self.wants, charset=self.charset
+        )
 
 
 class Call(NamedTuple):
@@ -154,10 +159,10 @@ class HotRoutes:
         on_problem = ON_PROBLEM.get(scope["query_string"])
         if place is None or on_problem is None or not self._is_usual(scope, headers):
             return None
-        media_type = (
-            headers.get(b"content-type", b"").partition(b";")[0].strip().lower().decode("latin-1")
-        )
-        if media_type not in READ:
+        content_type = headers.get(b"content-type", b"").decode("latin-1")
+        media_type = content_type.partition(";")[0].strip().lower()
+        charset = charset_of(content_type)
+        if media_type not in READ or (media_type == JSON and charset.lower() not in UTF_8):
             return None
         try:
             given = headers.get(b"authorization")
@@ -173,6 +178,7 @@ class HotRoutes:
             on_problem=on_problem,
             wants=wanted(headers.get(b"accept", b"").decode("latin-1")),
             length=int(headers[b"content-length"]) if b"content-length" in headers else None,
+            charset=charset if media_type != JSON else "",
         )
 
     def _is_usual(self, scope: Scope, headers: dict[bytes, bytes]) -> bool:

@@ -16,6 +16,7 @@ from descent import schemas
 from descent.schemas.protocols import Scores
 from descent.spec import Name
 from models.predict.predictor import Predictor
+from service.datasets.charsets import charset_of
 from service.errors import BadRequest, UnsupportedMedia
 from service.http import strict_route
 from service.predict import answers, bodies
@@ -105,6 +106,8 @@ class PredictionBody:
     explain: bool = False
     #: whether the request came by MLflow's route, so that the answer has MLflow's shape
     is_invocation: bool = False
+    #: the `charset` of the content type; empty if it names none
+    charset: str = ""
 
     @property
     def is_file(self) -> bool:
@@ -133,7 +136,8 @@ async def asked(
     media_type = _media_type(request)
     content = await strict_route.read_body(request, "predict")
     wants = answers.wanted(request.headers.get("accept", ""))
-    return PredictionBody(media_type, content, on_problem, wants, explain)
+    charset = charset_of(request.headers.get("content-type", ""))
+    return PredictionBody(media_type, content, on_problem, wants, explain, charset=charset)
 
 
 def _media_type(request: Request) -> str:
@@ -307,7 +311,9 @@ def read_text(
     """Return the rows of a body in JSON, NDJSON, CSV or TSV."""
     if not asked.content:
         raise BadRequest("The body is empty: send the rows to predict.")
-    return bodies.read(asked.content, asked.media_type, predictor.features, max_rows, foreign)
+    return bodies.read(
+        asked.content, asked.media_type, predictor.features, max_rows, foreign, asked.charset
+    )
 
 
 def _read(inference: Inference, predictor: Predictor, asked: PredictionBody) -> bodies.Rows:

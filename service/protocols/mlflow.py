@@ -1,10 +1,12 @@
 """Reads the bodies that MLflow's clients send to a scoring server, and writes MLflow's answers.
 
 Parses the formats but does not check values. A table without column names has the model's columns,
-in the order of its signature.
+in the order of its signature. A number in a column of datetimes is in milliseconds since 1970 in
+`dataframe_split` and `dataframe_records`, as `DataFrame.to_json` writes it. In `instances` and
+`inputs` it is in seconds, or in milliseconds if that many seconds would lie beyond the year 5138.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias, TypeGuard
 
@@ -20,6 +22,9 @@ from service.predict.bodies import Answer
 #: the field for inference parameters of MLflow's models, which Descent ignores
 PARAMS = "params"
 PARAMS_IGNORED = make_warning("params_ignored", "the model takes no params: they are ignored")
+
+#: seconds since 1970 beyond which a number is in milliseconds: the year 5138
+FAR_SECONDS = 1e11
 
 Names: TypeAlias = Sequence[str]
 Reader: TypeAlias = Callable[[object, Names, int], bodies.Rows]
@@ -43,8 +48,13 @@ def is_body(document: object) -> TypeGuard[Mapping[str, Any]]:
     return isinstance(document, dict) and not TABLES.keys().isdisjoint(document)
 
 
-def read(document: Mapping[str, Any], inputs: Names, max_rows: int) -> bodies.Rows:
-    """Return the rows of a body; `inputs` are the model's columns in order."""
+def read(
+    document: Mapping[str, Any], inputs: Names, max_rows: int, moments: Collection[str] = ()
+) -> bodies.Rows:
+    """Return the rows of a body.
+
+    `inputs` are the model's columns in order, and `moments` those of them with datetimes.
+    """
     tables = [name for name in document if name in TABLES]
     if len(tables) > 1:
         raise invalid_at(
@@ -57,8 +67,21 @@ def read(document: Mapping[str, Any], inputs: Names, max_rows: int) -> bodies.Ro
             detail = f"{name[:60]} is not a known field: remove it or check its spelling."
             raise invalid_at(bodies.pointer(name), "unknown_field", detail)
     rows = TABLES[tables[0]](document[tables[0]], inputs, max_rows)
+    is_pandas = tables[0].startswith("dataframe_")
+    columns = dict(rows.columns)
+    for name in columns.keys() & set(moments):
+        columns[name] = [_seconds(value, is_pandas=is_pandas) for value in columns[name]]
+    rows = replace(rows, columns=columns)
     notes = (PARAMS_IGNORED,) if document.get(PARAMS) else ()
     return replace(rows, is_mlflow=True, notes=notes)
+
+
+def _seconds(value: object, *, is_pandas: bool) -> object:
+    """Return a number of milliseconds since 1970 in seconds, other values as they are."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    is_milliseconds = is_pandas or abs(value) >= FAR_SECONDS
+    return value / 1000 if is_milliseconds and abs(value) < 1e300 else value
 
 
 def to_json(named: Mapping[str, Any], rows: Sequence[Answer], notes: Sequence[Any] = ()) -> bytes:

@@ -1,11 +1,11 @@
 """The Open Inference Protocol, version 2: one tensor for each column, in JSON or as raw bytes.
 
 Datatypes: FP64 for numbers, BOOL, and BYTES for categories and datetimes (ISO 8601). JSON `null`,
-NaN and an empty text are missing values. A row without an answer has `null`, or in raw bytes NaN,
-an empty text, 0 or false; the tensor `error` gives the reason. Warnings and errors of rows are in
-the answer's parameters as JSON text, because parameters are scalars. A target keeps its name: if
-it is named `error` or `probabilities`, the tensor of that name becomes `error_2` or
-`probabilities_2`.
+NaN and an empty text are missing values. BYTES may hold any column of a model that knows how the
+text of its training table was read. A row without an answer has `null`, or in raw bytes NaN, an
+empty text, 0 or false; the tensor `error` gives the reason. Warnings and errors of rows are in the
+answer's parameters as JSON text, because parameters are scalars. A target keeps its name: if it is
+named `error` or `probabilities`, the tensor of that name becomes `error_2` or `probabilities_2`.
 """
 
 from collections.abc import Callable

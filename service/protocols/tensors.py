@@ -85,6 +85,8 @@ def parse(content: bytes, length: str | None) -> TensorBody:
 def read(asked: TensorBody, features: Features, max_rows: int) -> bodies.Rows:
     """Return the rows of a request, whose tensors are the columns."""
     known = {column.name: DATATYPES.get(column.type, "BYTES") for column in features.inputs}
+    # Text is read as the training table was.
+    spelled = {column.name for column in features.inputs if column.reading is not None}
     tensors = asked.request.inputs
     columns: bodies.Columns = {}
     for place, tensor in enumerate(tensors):
@@ -92,7 +94,8 @@ def read(asked: TensorBody, features: Features, max_rows: int) -> bodies.Rows:
         _check_name(tensor.name, known, columns, at)
         _check_shape(tensor, tensors[0].shape[0], at)
         bodies.check_count(tensor.shape[0], max_rows)
-        _check_datatype(tensor, known[tensor.name], at)
+        if tensor.datatype != "BYTES" or tensor.name not in spelled:
+            _check_datatype(tensor, known[tensor.name], at)
         raw = asked.raw.get(place)
         columns[tensor.name] = _values(tensor, at) if raw is None else _decoded(tensor, raw, at)
     return bodies.Rows(columns, tensors[0].shape[0] if tensors else 0)

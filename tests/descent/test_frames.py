@@ -1,6 +1,7 @@
 """Uploads and downloads of DataFrames of pandas and polars."""
 
 import io
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import pytest
 
 from descent import Client, frames
 from descent.predictions import table_body
+from tests.descent.scripted import Answer, scripted
 from tests.serving import RunService
 
 pytestmark = pytest.mark.slow
@@ -131,3 +133,17 @@ def test_classes_come_as_columns_of_their_own(descent: Client) -> None:
         f"probability.Iris-{kind}" for kind in ("setosa", "versicolor", "virginica")
     ]
     assert answers.frame()["warnings"][0].startswith("column_3: missing: ")
+
+
+@pytest.mark.parametrize("kind", ["columns", "rows"])
+def test_an_infinite_number_costs_only_its_own_row(kind: str) -> None:
+    predicted = [{"value": 1.0}, {"value": 2.0}, {"value": 3.0}]
+    body = json.dumps({"model": "m", "version": 1, "predictions": predicted}).encode()
+    frame = pd.DataFrame({"x": [1.0, np.inf, 3.0], "word": ["a", "b", "c"]})
+    table = frame if kind == "columns" else frame.to_dict("records")
+    with scripted(Answer(200, body)) as (url, asked), Client(url, progress=False) as client:
+        first, second, third = client.model("m").predict(table)
+    assert (first.value, second.value, third.value) == (1.0, None, 3.0)
+    assert second.error is not None
+    assert (second.error.code, second.error.column) == ("non_finite", "x")
+    assert b"null" in asked[0].body

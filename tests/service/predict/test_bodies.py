@@ -139,8 +139,8 @@ def test_a_ragged_csv_row_costs_only_itself() -> None:
     }
 
 
-def test_a_blank_line_is_a_missing_value_only_in_a_csv_of_one_column() -> None:
-    assert bodies.from_csv(b"Age\n1\n\n3\n", INPUTS, 10).columns == {"Age": ["1", None, "3"]}
+def test_a_blank_line_is_no_row_as_in_an_upload() -> None:
+    assert bodies.from_csv(b"Age\n1\n\n3\n", INPUTS, 10).columns == {"Age": ["1", "3"]}
     assert bodies.from_csv(b"Age,Port\n1,S\n\n3,S\n", INPUTS, 10).count == 2
 
 
@@ -150,7 +150,7 @@ def test_a_csv_may_use_semicolons() -> None:
 
 @pytest.mark.parametrize(
     ("content", "code"),
-    [(b"", "header_missing"), (b"22,S\n", "header_missing"), (b"Age,Age\n", "duplicate_column")],
+    [(b"", "header_missing"), (b"22,S\n", "header_missing")],
 )
 def test_a_csv_without_a_usable_header_is_invalid(content: bytes, code: str) -> None:
     with pytest.raises(Invalid) as caught:
@@ -159,15 +159,20 @@ def test_a_csv_without_a_usable_header_is_invalid(content: bytes, code: str) -> 
 
 
 def test_a_csv_that_is_not_utf8_names_the_byte() -> None:
-    with pytest.raises(BadRequest, match="0xff"):
+    with pytest.raises(BadRequest, match="byte 4, in line 2"):
         bodies.from_csv(b"Age\n\xff\n", INPUTS, 10)
 
 
+def test_a_name_that_a_header_repeats_is_another_column() -> None:
+    rows = bodies.from_csv(b"Age,Age\n1,2\n", INPUTS, 10)
+    assert rows.columns == {"Age": ["1"], "Age_2": ["2"]}
+
+
 @pytest.mark.parametrize("content", [b'Age\n"1\n', b'Age\n1\n"', b'Age,Port\n1,"S\n2,S\n'])
-def test_a_quote_that_is_never_closed_is_invalid_and_names_its_line(content: bytes) -> None:
-    with pytest.raises(Invalid, match=r"begins in line [23] ") as caught:
+def test_a_quote_that_is_never_closed_is_invalid_and_names_its_row(content: bytes) -> None:
+    with pytest.raises(Invalid, match=r"of row [12] is never closed") as caught:
         bodies.from_csv(content, INPUTS, 10)
-    assert caught.value.code == "malformed_csv"
+    assert caught.value.code == "unclosed_quote"
 
 
 @pytest.mark.parametrize("content", [b'Age\n"1"\n2', b'Age\r\n"1"\r\n"2"', b'Age\n"1"\n"2"\n'])
@@ -176,8 +181,8 @@ def test_quotes_that_are_closed_are_no_part_of_the_value(content: bytes) -> None
 
 
 def test_a_cell_beyond_the_limit_of_a_csv_is_invalid() -> None:
-    with pytest.raises(Invalid, match="near line"):
-        bodies.from_csv(b"Age\n" + b"1" * 200_000, INPUTS, 10)
+    with pytest.raises(Invalid, match="field larger than field limit"):
+        bodies.from_csv(b"Age\n1\n" + b"1" * 3_000_000, INPUTS, 10)
 
 
 def test_a_very_wide_header_is_checked_in_linear_time() -> None:
@@ -185,6 +190,6 @@ def test_a_very_wide_header_is_checked_in_linear_time() -> None:
     began = time.process_time()
     with pytest.raises(Invalid, match="model's columns"):
         bodies.from_csv(",".join(names).encode(), INPUTS, 10)
-    with pytest.raises(Invalid, match="'c7' more than once"):
+    with pytest.raises(Invalid, match="model's columns"):
         bodies.from_csv(",".join([*names, "c7"]).encode(), INPUTS, 10)
     assert time.process_time() - began < 5  # seconds; comparing all pairs takes 20
