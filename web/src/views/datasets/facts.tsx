@@ -2,10 +2,10 @@
 
 import { useId } from "preact/hooks";
 import type { Dataset, FileOverride } from "../../api";
-import { bytes, count, sentence, time } from "../../format";
+import { bytes, count, time } from "../../format";
 import type { Draft } from "./draft";
 import { FileFields } from "./file-fields";
-import { fieldsOf, fileWords } from "./reading";
+import { fieldsOf, fileReasons, fileWords } from "./reading";
 
 interface Props {
   dataset: Dataset;
@@ -41,6 +41,7 @@ function Reading({ dataset, draft, onFile }: Props) {
   const reading = dataset.reading ?? null;
   const names = fieldsOf(reading);
   const words = reading ? fileWords(reading) : [];
+  const reasons = reading ? fileReasons(reading) : [];
   if (names.length === 0 && words.length === 0) return null;
   return (
     <section class="read-as" aria-labelledby={label}>
@@ -51,7 +52,7 @@ function Reading({ dataset, draft, onFile }: Props) {
         <span class="quiet">Read as </span>
         {reading ? words.join(" · ") : "an earlier release read files; it did not note how"}
       </p>
-      {reading?.why && reading.why.length > 0 && <p class="quiet small">{reading.why.map(sentence).join(" ")}</p>}
+      {reasons.length > 0 && <p class="quiet small">{reasons.join(" ")}</p>}
       {names.length > 0 && (
         <details>
           <summary class="small">Read the file in another way</summary>

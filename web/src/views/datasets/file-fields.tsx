@@ -4,7 +4,7 @@ import type { FileOverride, FileReading } from "../../api";
 import { AUTO, Choice } from "../../components/choice";
 import { Labelled } from "../../components/labelled";
 import { MarkersField } from "./markers";
-import { canonical, DELIMITERS, ENCODINGS, type FieldName, missingOf } from "./reading";
+import { DELIMITERS, ENCODINGS, type FieldName, missingOf } from "./reading";
 
 interface Props {
   names: FieldName[];
@@ -63,7 +63,7 @@ function FileField({ name, place, reading, fields, onFields }: Props & { name: F
 
 function presentChoice(name: "encoding" | "delimiter" | "header", reading: FileReading | null): string {
   if (!reading) return AUTO;
-  if (name === "encoding") return reading.encoding ? canonical(reading.encoding) : AUTO;
+  if (name === "encoding") return reading.encoding ?? AUTO;
   if (name === "delimiter") return reading.delimiter ?? AUTO;
   if (typeof reading.header !== "boolean") return AUTO;
   return reading.header ? "present" : "absent";

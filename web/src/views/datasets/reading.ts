@@ -1,6 +1,7 @@
 /** How a file and its columns are read, in words. */
 
 import type { Column, ColumnReading, FileOverride, FileReading } from "../../api";
+import { sentence } from "../../format";
 
 /** Texts that mean missing unless the upload names others, as `models/reading.py` lists them. */
 export const MISSING = ["NA", "na", "N/A", "n/a", "NaN", "nan", "NAN", "null", "NULL", "Null", "?"];
@@ -52,20 +53,23 @@ export const THOUSANDS: Record<string, string> = {
   _: "underscore",
 };
 
+/** The encodings that the page offers; the service knows more. */
 export const ENCODINGS: Record<string, string> = {
   "utf-8": "UTF-8",
   "utf-16": "UTF-16",
-  "utf-32": "UTF-32",
   "windows-1252": "Windows-1252 (Western Europe)",
-  "iso-8859-1": "ISO 8859-1 (Latin 1)",
-  "iso-8859-15": "ISO 8859-15 (Latin 9)",
+  "latin-1": "Latin 1 (ISO 8859-1)",
+  "iso-8859-15": "Latin 9 (ISO 8859-15)",
+  macintosh: "Mac Roman",
+  cp850: "DOS (code page 850)",
   "windows-1250": "Windows-1250 (Central Europe)",
-  "iso-8859-2": "ISO 8859-2 (Latin 2)",
+  "iso-8859-2": "Latin 2 (ISO 8859-2)",
   "windows-1251": "Windows-1251 (Cyrillic)",
   "koi8-r": "KOI8-R (Cyrillic)",
   "windows-1253": "Windows-1253 (Greek)",
   "windows-1254": "Windows-1254 (Turkish)",
-  shift_jis: "Shift JIS (Japanese)",
+  "shift-jis": "Shift JIS (Japanese)",
+  "euc-jp": "EUC-JP (Japanese)",
   gb18030: "GB 18030 (Chinese)",
   big5: "Big5 (Chinese)",
   "euc-kr": "EUC-KR (Korean)",
@@ -92,13 +96,21 @@ export function fileWords(reading: FileReading): string[] {
   const { encoding, delimiter, header, skip_lines: skipped, missing_values: missing, sheet } = reading;
   const words: string[] = [];
   if (sheet) words.push(`sheet “${sheet}”`);
-  if (encoding) words.push(encodingName(encoding).replace(/ \(.*/, ""));
+  if (encoding) words.push((ENCODINGS[encoding] ?? encoding.toUpperCase()).replace(/ \(.*/, ""));
   if (delimiter) words.push(`separated by ${DELIMITERS[delimiter] ?? `“${delimiter}”`}s`);
   if (skipped) words.push(skipped === 1 ? "1 line skipped" : `${skipped} lines skipped`);
   if (header === true) words.push("the first row names the columns");
   if (header === false) words.push("no row of names");
   if (missing && !isSame(missing, MISSING)) words.push(`missing: ${listed(missing)}`);
   return words;
+}
+
+const ASPECTS: Record<string, string> = { skip_lines: "lines skipped", header: "names", missing_values: "missing values" };
+
+/** Returns the reasons for the reading of a file: "Delimiter: the first line names it." */
+export function fileReasons(reading: FileReading): string[] {
+  const reasons = Object.entries(reading.why ?? {});
+  return reasons.map(([name, reason]) => sentence(`${ASPECTS[name] ?? name}: ${reason}`));
 }
 
 /** Describes what differs from the usual reading of a column: "decimal comma", "percent", … */
@@ -135,19 +147,6 @@ export function furtherMissing(reading: ColumnReading | null | undefined, missin
 /** Returns the texts that mean missing in the whole table. */
 export function missingOf(reading: FileReading | null | undefined): string[] {
   return (reading?.missing_values ?? MISSING).filter((text) => text !== "");
-}
-
-/** Returns the name of an encoding, which may come in the spelling of Python. */
-export function encodingName(encoding: string): string {
-  return ENCODINGS[canonical(encoding)] ?? encoding;
-}
-
-/** `cp1252` → `windows-1252` */
-export function canonical(encoding: string): string {
-  const plain = encoding.toLowerCase();
-  if (plain in ENCODINGS) return plain;
-  const dashed = plain.replace(/_/g, "-").replace(/^cp(125\d)$/, "windows-$1").replace(/^utf-?8-sig$|^utf8$/, "utf-8");
-  return /^latin-?1$/.test(dashed) ? "iso-8859-1" : dashed;
 }
 
 export function listed(texts: readonly string[]): string {
