@@ -71,8 +71,8 @@ class FileReading(Wire):
     missing_values: list[str] | None = None
     #: the sheet of a workbook
     sheet: str | None = None
-    #: the reasons for these choices
-    why: list[str] | None = None
+    #: the reason of each choice that needs one, by its field
+    why: dict[str, str] | None = None
 
 
 class Column(Wire):

@@ -54,9 +54,10 @@ def changed(version: DatasetVersion, patch: DatasetPatch) -> dict[str, Any] | No
     for name, override in patch.columns.items():
         before = columns.get(name, ColumnOptions())
         columns[name] = _merged(name, before, override, types.get(name))
-    merged = options.model_copy(update={"columns": columns})
+    chosen = {name: each for name, each in columns.items() if each != ColumnOptions()}
+    merged = options.model_copy(update={"columns": chosen})
     asks_types_only = given is None and all(
-        override.model_dump(exclude_none=True) in ({}, {"type": types[name]})
+        override.model_dump(exclude_unset=True) in ({}, {"type": types[name]})
         for name, override in patch.columns.items()
     )
     if asks_types_only or merged == ReadOptions.model_validate(version.options):
@@ -69,14 +70,14 @@ def _merged(
 ) -> ColumnOptions:
     if override.unit and override.unit not in UNITS:
         detail = f"The unit {override.unit!r} is not known: send one of {', '.join(UNITS)}."
-        raise invalid_at(f"/columns/{name}/unit", "invalid_value", detail)
+        raise invalid_at(rejected.pointer("columns", name, "unit"), "invalid_value", detail)
     if override.form and override.form not in DATE_FORMS:
         detail = f"The form {override.form!r} is not known: send one of {', '.join(DATE_FORMS)}."
-        raise invalid_at(f"/columns/{name}/form", "invalid_value", detail)
+        raise invalid_at(rejected.pointer("columns", name, "form"), "invalid_value", detail)
     merged = before.model_copy(update=override.model_dump(exclude_unset=True))
     if merged.decimal and merged.decimal == merged.thousands:
         detail = f"The decimal mark and the mark of thousands of {name[:80]!r} must differ."
-        raise invalid_at(f"/columns/{name}/thousands", "invalid_value", detail)
+        raise invalid_at(rejected.pointer("columns", name, "thousands"), "invalid_value", detail)
     if override.type is None and (
         override.decimal or override.unit or override.thousands is not None
     ):

@@ -73,3 +73,9 @@ export function moment(text: string): string {
 export function cell(value: unknown): string {
   return value === null || value === undefined ? "" : String(value);
 }
+
+/** "it is so" → "It is so." */
+export function sentence(text: string): string {
+  const begun = `${text.charAt(0).toUpperCase()}${text.slice(1)}`;
+  return /[.!?]$/.test(begun) ? begun : `${begun}.`;
+}

@@ -1,5 +1,6 @@
 /** An error of the service: its message, the invalid fields of the input, its code. */
 
+import type { ComponentChildren } from "preact";
 import { problemOf } from "../api";
 
 export function Failure({ error, retry }: { error: unknown; retry?: () => void }) {
@@ -33,13 +34,22 @@ export function Failure({ error, retry }: { error: unknown; retry?: () => void }
   );
 }
 
-export function Notices({ notices }: { notices: { code: string; detail: string }[] }) {
+interface NoticesProps<N> {
+  notices: N[];
+  /** what the user can do about a notice */
+  action?: (notice: N) => ComponentChildren;
+}
+
+export function Notices<N extends { code: string; detail: string }>({ notices, action }: NoticesProps<N>) {
   if (notices.length === 0) return null;
   return (
     <ul class="notices">
       {notices.map((notice) => (
-        <li class="notice warning" key={notice.code + notice.detail}>
-          {notice.detail} <code class="quiet">{notice.code}</code>
+        <li class="notice warning row apart" key={notice.code + notice.detail}>
+          <span>
+            {notice.detail} <code class="quiet">{notice.code}</code>
+          </span>
+          {action?.(notice)}
         </li>
       ))}
     </ul>

@@ -1,11 +1,13 @@
-/** The columns with the inferred type, its reason, and a way to change it. */
+/** The columns with their type, its reason and how their cells are read, and a way to change these. */
 
-import { useState } from "preact/hooks";
-import { call, type Column, type Dataset, retypeDataset } from "../../api";
+import { useEffect, useRef, useState } from "preact/hooks";
+import type { Column, ColumnOverride, Dataset } from "../../api";
 import { ColumnPicture } from "../../components/charts/column";
-import { Failure } from "../../components/failure";
-import { count, counted, number } from "../../format";
-import { announce } from "../../news";
+import { AUTO } from "../../components/choice";
+import { count, number, sentence } from "../../format";
+import { ColumnFields } from "./column-fields";
+import { type Draft, typeIn, withColumn, withType } from "./draft";
+import { columnWords, missingOf } from "./reading";
 
 type ColumnType = Column["type"];
 
@@ -14,32 +16,17 @@ const FIRST = 60; // columns shown before "Show all"
 
 interface Props {
   dataset: Dataset;
-  onChange: (dataset: Dataset) => void;
+  draft: Draft;
+  onDraft: (draft: Draft) => void;
+  /** the column whose fields open */
+  opened: { name: string } | null;
 }
 
-export function Columns({ dataset, onChange }: Props) {
-  const [wanted, setWanted] = useState<Record<string, ColumnType>>({});
-  const [error, setError] = useState<unknown>(null);
+export function Columns({ dataset, draft, onDraft, opened }: Props) {
   const [isAll, setAll] = useState(false);
   const columns = dataset.columns ?? [];
-  const shown = isAll ? columns : columns.slice(0, FIRST);
-
-  function want(column: Column, type: ColumnType): void {
-    const { [column.name]: _before, ...others } = wanted;
-    setWanted(type === column.type ? others : { ...others, [column.name]: type });
-  }
-
-  async function save(): Promise<void> {
-    const entries = Object.entries(wanted).map(([name, type]) => [name, { type }]);
-    try {
-      const body = { columns: Object.fromEntries(entries) };
-      onChange(await call(retypeDataset({ path: { dataset_id: dataset.id }, body })));
-      announce("Created a dataset version with these types.");
-    } catch (refused) {
-      setError(refused);
-    }
-  }
-
+  const isFar = columns.findIndex((column) => column.name === opened?.name) >= FIRST;
+  const shown = isAll || isFar ? columns : columns.slice(0, FIRST);
   return (
     <section class="stack" aria-labelledby="columns">
       <h2 id="columns">Columns</h2>
@@ -49,32 +36,18 @@ export function Columns({ dataset, onChange }: Props) {
             key={column.name}
             column={column}
             rows={dataset.rows ?? 0}
-            type={wanted[column.name] ?? column.type}
-            onType={(type) => want(column, type)}
+            missing={missingOf(dataset.reading)}
+            draft={draft}
+            onDraft={onDraft}
+            opened={opened?.name === column.name ? opened : null}
           />
         ))}
       </div>
-      {!isAll && columns.length > FIRST && (
+      {shown.length < columns.length && (
         <div class="actions">
           <button type="button" onClick={() => setAll(true)}>
             Show all {count(columns.length)} columns
           </button>
-        </div>
-      )}
-      {error !== null && <Failure error={error} />}
-      {Object.keys(wanted).length > 0 && (
-        <div class="pending" role="group" aria-label="Changed types">
-          <span>
-            {counted(Object.keys(wanted).length, "type")} changed. Existing runs keep version {dataset.version}.
-          </span>
-          <div class="actions">
-            <button type="button" class="primary" onClick={() => void save()}>
-              Create version {dataset.version + 1}
-            </button>
-            <button type="button" onClick={() => setWanted({})}>
-              Undo
-            </button>
-          </div>
         </div>
       )}
     </section>
@@ -84,36 +57,89 @@ export function Columns({ dataset, onChange }: Props) {
 interface ColumnTileProps {
   column: Column;
   rows: number;
-  type: ColumnType;
-  onType: (type: ColumnType) => void;
+  /** the texts that mean missing in the whole table */
+  missing: readonly string[];
+  draft: Draft;
+  onDraft: (draft: Draft) => void;
+  opened: object | null;
 }
 
-function ColumnTile({ column, rows, type, onType }: ColumnTileProps) {
-  const isChanged = type !== column.type;
+function ColumnTile({ column, rows, missing, draft, onDraft, opened }: ColumnTileProps) {
+  const words = column.reading ? columnWords(column.reading, missing) : [];
   return (
     <article class="card tile" aria-label={column.name}>
       <div class="row apart">
         <h3 title={column.name}>{column.name}</h3>
-        <select
-          aria-label={`Type of ${column.name}`}
-          class={isChanged ? "changed" : ""}
-          value={type}
-          onChange={(event) => onType(event.currentTarget.value as ColumnType)}
-        >
-          {TYPES.map((each) => (
-            <option key={each} value={each}>
-              {each}
-            </option>
-          ))}
-        </select>
+        <TypeField column={column} draft={draft} onDraft={onDraft} />
       </div>
       <ColumnPicture column={column} rows={rows} />
       <ColumnStatistics column={column} rows={rows} />
+      {words.length > 0 && <p class="small">{words.join(" · ")}</p>}
       <p class="quiet small">
         {column.role === "ignored" && <strong>Not a feature. </strong>}
         {sentence(column.why)}
       </p>
+      <ColumnReading
+        column={column}
+        type={typeIn(draft, column)}
+        missing={missing}
+        fields={draft.columns[column.name] ?? {}}
+        onFields={(fields) => onDraft(withColumn(draft, column.name, fields))}
+        opened={opened}
+      />
     </article>
+  );
+}
+
+function TypeField({ column, draft, onDraft }: { column: Column; draft: Draft; onDraft: (draft: Draft) => void }) {
+  const drafted = draft.columns[column.name]?.type;
+  return (
+    <select
+      aria-label={`Type of ${column.name}`}
+      class={drafted === undefined ? "" : "changed"}
+      value={drafted === null ? AUTO : (drafted ?? column.type)}
+      onChange={(event) => {
+        const { value } = event.currentTarget;
+        onDraft(withType(draft, column, value === AUTO ? null : (value as ColumnType)));
+      }}
+    >
+      {TYPES.map((each) => (
+        <option key={each} value={each}>
+          {each}
+        </option>
+      ))}
+      <option value={AUTO}>automatic</option>
+    </select>
+  );
+}
+
+interface ColumnReadingProps {
+  column: Column;
+  type: ColumnType;
+  missing: readonly string[];
+  fields: ColumnOverride;
+  onFields: (fields: ColumnOverride) => void;
+  opened: object | null;
+}
+
+function ColumnReading({ opened, ...fields }: ColumnReadingProps) {
+  const place = useRef<HTMLDetailsElement>(null);
+  const [isOpen, setOpen] = useState(false);
+  useEffect(() => {
+    if (opened) setOpen(true);
+  }, [opened]);
+  useEffect(() => {
+    if (!opened || !isOpen) return;
+    place.current?.querySelector<HTMLElement>("select, input")?.focus({ preventScroll: true });
+    place.current?.closest("article")?.scrollIntoView({ block: "center" });
+  }, [opened, isOpen]);
+  return (
+    <details ref={place} open={isOpen} onToggle={(event) => setOpen(event.currentTarget.open)}>
+      <summary class="small">
+        Read in another way<span class="unseen">: {fields.column.name}</span>
+      </summary>
+      {isOpen && <ColumnFields {...fields} />}
+    </details>
   );
 }
 
@@ -134,8 +160,4 @@ function ColumnStatistics({ column, rows }: { column: Column; rows: number }) {
       )}
     </p>
   );
-}
-
-function sentence(text: string): string {
-  return `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
 }

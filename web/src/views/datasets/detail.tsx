@@ -1,16 +1,14 @@
-/** One dataset: its size, its columns with their types, its first rows. */
+/** One dataset: its name, its state, and its content once it is parsed. */
 
 import { useState } from "preact/hooks";
 import { call, type Dataset, deleteDataset, getDataset } from "../../api";
 import { confirmed } from "../../components/ask";
-import { Failure, Notices } from "../../components/failure";
+import { Failure } from "../../components/failure";
 import { DatasetState } from "../../components/state";
-import { bytes, count, time } from "../../format";
 import { announce } from "../../news";
 import { useInterval, useResource } from "../../resource";
 import { go, href, hrefWith } from "../../router";
-import { Columns } from "./columns";
-import { Rows } from "./rows";
+import { Correction } from "./correction";
 
 export function DatasetDetail({ id }: { id: string }) {
   const dataset = useResource(
@@ -34,14 +32,7 @@ export function DatasetDetail({ id }: { id: string }) {
         </p>
       )}
       {data.error && <Rejected dataset={data} />}
-      {data.state === "ready" && (
-        <>
-          <DatasetFacts dataset={data} />
-          <Notices notices={data.warnings ?? []} />
-          <Columns dataset={data} onChange={dataset.set} key={data.version} />
-          <Rows dataset={data} />
-        </>
-      )}
+      {data.state === "ready" && <Correction dataset={data} onChange={dataset.set} key={data.version} />}
     </>
   );
 }
@@ -85,26 +76,6 @@ function DatasetHead({ dataset }: { dataset: Dataset }) {
       </div>
       {error !== null && <Failure error={error} />}
     </>
-  );
-}
-
-function DatasetFacts({ dataset }: { dataset: Dataset }) {
-  const facts = {
-    Rows: count(dataset.rows),
-    Columns: count(dataset.columns?.length),
-    Size: bytes(dataset.bytes),
-    Version: String(dataset.version),
-    Uploaded: time(dataset.created_at),
-  };
-  return (
-    <dl class="facts card">
-      {Object.entries(facts).map(([name, value]) => (
-        <div key={name}>
-          <dt>{name}</dt>
-          <dd>{value}</dd>
-        </div>
-      ))}
-    </dl>
   );
 }
 

@@ -1,13 +1,21 @@
 /** The drop zone for files, and the progress of an upload. */
 
 import { useRef, useState } from "preact/hooks";
-import type { Dataset } from "../../api";
+import { type Dataset, type FileOverride, problemOf } from "../../api";
 import { Failure } from "../../components/failure";
+import { FieldErrors, fieldErrors } from "../../components/labelled";
 import { ProgressBar } from "../../components/progress";
 import { bytes, percent } from "../../format";
 import { announce } from "../../news";
 import { go, href } from "../../router";
-import { ACCEPTED, upload } from "./upload";
+import { FileFields } from "./file-fields";
+import { ACCEPTED, choicesOf, upload } from "./upload";
+
+/** A file that the service has refused. */
+interface Refused {
+  file: File;
+  error: unknown;
+}
 
 interface CurrentUpload {
   file: File;
@@ -24,20 +32,20 @@ const EXAMPLE = [
 
 export function DropZone({ hasNone }: { hasNone: boolean }) {
   const [current, setCurrent] = useState<CurrentUpload | null>(null);
-  const [error, setError] = useState<unknown>(null);
+  const [refused, setRefused] = useState<Refused | null>(null);
   const [isOver, setOver] = useState(false);
   const input = useRef<HTMLInputElement>(null);
 
-  async function send(file: File | undefined): Promise<void> {
+  async function send(file: File | undefined, reading: FileOverride = {}): Promise<void> {
     if (!file) return;
     const abort = new AbortController();
-    setError(null);
+    setRefused(null);
     setCurrent({ file, share: 0, abort });
     try {
       const onProgress = (share: number) => setCurrent({ file, share, abort });
-      arrived(await upload(file, { onProgress, signal: abort.signal }));
-    } catch (refused) {
-      if (!abort.signal.aborted) setError(refused);
+      arrived(await upload(file, { reading, onProgress, signal: abort.signal }));
+    } catch (error) {
+      if (!abort.signal.aborted) setRefused({ file, error });
     } finally {
       setCurrent(null);
     }
@@ -64,7 +72,8 @@ export function DropZone({ hasNone }: { hasNone: boolean }) {
           <>
             <h2>Drop a table here</h2>
             <p class="quiet">
-              CSV (also gzipped), TSV, NDJSON, JSON, Parquet or Arrow. The file is sent to this service only.
+              CSV, TSV, Excel, JSON, NDJSON, Parquet or Arrow; also zipped or gzipped. The file is sent to this service
+              only.
             </p>
             <div class="actions">
               <button type="button" class="primary" onClick={() => input.current?.click()}>
@@ -92,8 +101,43 @@ export function DropZone({ hasNone }: { hasNone: boolean }) {
           }}
         />
       </div>
-      {error !== null && <Failure error={error} />}
+      {refused && (
+        <FieldErrors.Provider value={fieldErrors(refused.error)}>
+          <Failure error={refused.error} />
+          <SecondTry refused={refused} onSend={(reading) => void send(refused.file, reading)} />
+        </FieldErrors.Provider>
+      )}
     </section>
+  );
+}
+
+/** Offers the choices that may make the file readable. */
+function SecondTry({ refused, onSend }: { refused: Refused; onSend: (reading: FileOverride) => void }) {
+  const { file, error } = refused;
+  const [reading, setReading] = useState<FileOverride>({});
+  const names = choicesOf(file);
+  if (names.length === 0 || problemOf(error).status !== 422) return null;
+  return (
+    <form
+      class="card"
+      aria-label={`Another way to read ${file.name}`}
+      onSubmit={(event) => {
+        event.preventDefault();
+        onSend(reading);
+      }}
+    >
+      <p>If the file is right, say how to read it.</p>
+      <FileFields
+        names={names}
+        place="/query"
+        reading={null}
+        fields={reading}
+        onFields={(fields) => setReading((before) => ({ ...before, ...fields }))}
+      />
+      <div class="actions">
+        <button>Send {file.name} again</button>
+      </div>
+    </form>
   );
 }
 

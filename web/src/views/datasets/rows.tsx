@@ -6,8 +6,10 @@ import { More, useList } from "../../components/more";
 import { Scroll } from "../../components/scroll";
 import { cell, count, moment } from "../../format";
 
+export type Row = Record<string, unknown>;
+
 const PAGE = 20; // rows
-const MOST_COLUMNS = 30; // columns shown
+export const MOST_COLUMNS = 30; // columns shown
 
 export function Rows({ dataset }: { dataset: Dataset }) {
   const columns = (dataset.columns ?? []).slice(0, MOST_COLUMNS);
@@ -62,10 +64,11 @@ export function Rows({ dataset }: { dataset: Dataset }) {
   );
 }
 
-function shown(value: unknown, type: string): string {
+/** Returns the text of a cell; it is empty if the cell is missing. */
+export function shown(value: unknown, type: string): string {
   return type === "datetime" && typeof value === "string" ? moment(value) : cell(value);
 }
 
-function isNumber(type: string): boolean {
+export function isNumber(type: string | undefined): boolean {
   return type === "number" || type === "integer";
 }

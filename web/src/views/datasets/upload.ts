@@ -1,8 +1,10 @@
 /** Uploads a file. Uses XMLHttpRequest, because `fetch` reports no upload progress. */
 
-import { type Dataset, isProblem, refusal, Refusal } from "../../api";
+import { type Dataset, type FileOverride, isProblem, refusal, Refusal } from "../../api";
 import { BASE, headers } from "../../session";
+import { type FieldName, OF_TEXT, OF_WORKBOOK } from "./reading";
 
+const WORKBOOK = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet";
 const TYPES: Record<string, string> = {
   csv: "text/csv",
   txt: "text/csv",
@@ -14,20 +16,24 @@ const TYPES: Record<string, string> = {
   parquet: "application/vnd.apache.parquet",
   arrow: "application/vnd.apache.arrow.file",
   feather: "application/vnd.apache.arrow.file",
+  xlsx: WORKBOOK,
+  zip: "application/zip",
 };
 
 /** File types that the file dialog offers. */
 export const ACCEPTED = [...Object.keys(TYPES).map((ending) => `.${ending}`), ".gz"].join(",");
 
 export interface UploadOptions {
+  /** how to read the file, if the service shall not decide it */
+  reading?: FileOverride;
   onProgress: (share: number) => void;
   signal: AbortSignal;
 }
 
 /** Resolves to the dataset, which the service may still be parsing. */
-export function upload(file: File, { onProgress, signal }: UploadOptions): Promise<Dataset> {
-  const { name, type, isCompressed } = described(file.name);
-  const query = new URLSearchParams({ name, wait: "5" }).toString();
+export function upload(file: File, { reading = {}, onProgress, signal }: UploadOptions): Promise<Dataset> {
+  const { name, type, isCompressed } = described(file);
+  const query = new URLSearchParams([["name", name], ["wait", "5"], ...chosen(reading)]).toString();
   const request = new XMLHttpRequest();
   request.open("POST", `${BASE}/api/v1/datasets?${query}`);
   request.responseType = "json";
@@ -46,6 +52,14 @@ export function upload(file: File, { onProgress, signal }: UploadOptions): Promi
   });
 }
 
+/** Returns the query fields of the choices that are made. */
+export function chosen(reading: FileOverride): [string, string][] {
+  const made = Object.entries(reading).filter(([, value]) => value !== null && value !== undefined);
+  return made.flatMap(([name, value]) =>
+    Array.isArray(value) ? value.map((each): [string, string] => [name, each]) : [[name, String(value)] as [string, string]],
+  );
+}
+
 function answered(
   request: XMLHttpRequest,
   resolve: (dataset: Dataset) => void,
@@ -57,14 +71,28 @@ function answered(
   else reject(refusal(body, new Response(null, { status: request.status || 500 })));
 }
 
-/** Splits `scores.csv.gz` into its name, its media type, and whether it is compressed. */
-export function described(filename: string): { name: string; type: string; isCompressed: boolean } {
-  const isCompressed = /\.gz$/i.test(filename);
-  const plain = filename.replace(/\.gz$/i, "");
+export interface Described {
+  name: string;
+  /** the content type; with the charset, if the browser knows it */
+  type: string;
+  isCompressed: boolean;
+}
+
+/** Splits `scores.csv.gz` into its name, its content type, and whether it is compressed. */
+export function described(file: { name: string; type: string }): Described {
+  const isCompressed = /\.gz$/i.test(file.name);
+  const plain = file.name.replace(/\.gz$/i, "");
   const ending = /\.([a-z]+)$/i.exec(plain)?.[1]?.toLowerCase() ?? "";
-  const type = TYPES[ending] ?? "text/csv";
   const name = ending in TYPES ? plain.slice(0, -ending.length - 1) : plain;
-  return { name: name || "dataset", type, isCompressed };
+  const charset = /;\s*charset=.*$/i.exec(file.type)?.[0] ?? "";
+  return { name: name || "dataset", type: (TYPES[ending] ?? "text/csv") + charset, isCompressed };
+}
+
+/** Returns the choices that reading a file may need; none for formats that bring their types. */
+export function choicesOf(file: { name: string; type: string }): FieldName[] {
+  const { type } = described(file);
+  if (type.startsWith(WORKBOOK)) return OF_WORKBOOK;
+  return /^text|^application\/zip/.test(type) ? OF_TEXT : [];
 }
 
 /** Returns a random Idempotency-Key. Not by crypto.randomUUID, which needs TLS. */

@@ -61,7 +61,7 @@ export function Score({ version }: { version: ModelVersion }) {
         }}
       >
         <p class="quiet">
-          Drop a CSV, NDJSON, Parquet or Arrow file with the columns of the signature. Use a batch prediction for more
+          Drop a CSV, NDJSON, JSON, Parquet or Arrow file with the columns of the signature. Use a batch prediction for more
           rows than one request allows.
         </p>
         <button type="button" disabled={isBusy} onClick={() => input.current?.click()}>
@@ -73,7 +73,7 @@ export function Score({ version }: { version: ModelVersion }) {
           type="file"
           tabIndex={-1}
           aria-label="A table to score"
-          accept=".csv,.tsv,.txt,.ndjson,.jsonl,.parquet,.arrow,.feather"
+          accept=".csv,.tsv,.tab,.txt,.ndjson,.jsonl,.json,.parquet,.arrow,.feather"
           onChange={(event) => {
             const field = event.currentTarget;
             void score(field.files?.[0]);
@@ -87,11 +87,12 @@ export function Score({ version }: { version: ModelVersion }) {
   );
 }
 
+/** Sends the file as it is: the service reads it as it reads an upload. */
 async function answered(version: ModelVersion, file: File): Promise<Scored> {
-  const { type, name } = described(file.name);
+  const { type, name, isCompressed } = described(file);
   const path = `/api/v1/models/${encodeURIComponent(version.model)}/versions/${version.version}/predict`;
-  const headers = { "Content-Type": type, Accept: "text/csv" };
-  const content = await fetched(path, { method: "POST", body: file, headers });
+  const sent = { "Content-Type": type, Accept: "text/csv", ...(isCompressed && { "Content-Encoding": "gzip" }) };
+  const content = await fetched(path, { method: "POST", body: file, headers: sent });
   const [header = [], ...rows] = parseCsv(await content.text());
   return { name: `${name}-predictions.csv`, content, header, rows: rows.slice(0, SHOWN), total: rows.length };
 }

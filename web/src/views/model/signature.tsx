@@ -1,7 +1,7 @@
 /** The signature of a version: its inputs and outputs. */
 
 import type { InputColumn, ModelVersion } from "../../api";
-import { cell, count, moment, number } from "../../format";
+import { cell, count, moment, number, percent } from "../../format";
 import { Scroll } from "../../components/scroll";
 
 const MOST = 100; // columns listed
@@ -61,9 +61,16 @@ function seen(input: InputColumn): string {
     const left = input.categories.length - values.length;
     return `${values.join(", ")}${left > 0 ? ` and ${left} more` : ""}${missing}`;
   }
+  if (input.type === "boolean") return `${shares(input.mean)}${missing}`;
   if (input.min === null || input.min === undefined) return `no values${missing}`;
   const format = input.type === "datetime" ? (value: unknown) => moment(timeOf(Number(value))) : number;
   return `${format(input.min)} to ${format(input.max)}${missing}`;
+}
+
+/** 0.25 → "25 % true, 75 % false" */
+function shares(mean: number | null | undefined): string {
+  if (mean === null || mean === undefined) return "no values";
+  return `${percent(mean)} true, ${percent(1 - mean)} false`;
 }
 
 /** Formats a time that the signature gives in seconds since 1970. */

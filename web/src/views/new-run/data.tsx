@@ -2,8 +2,9 @@
 
 import type { Dataset } from "../../api";
 import { count, counted } from "../../format";
+import { Labelled } from "../../components/labelled";
 import { type Draft, field, valueOf, withValue } from "./draft";
-import { Field, Labelled } from "./fields";
+import { Field } from "./fields";
 
 interface Props {
   datasets: Dataset[];

@@ -1,12 +1,11 @@
 /** Form fields made from the JSON Schema of their values. */
 
-import { createContext, type ComponentChildren } from "preact";
-import { useContext, useId, useState } from "preact/hooks";
+import { createContext } from "preact";
+import { useContext, useState } from "preact/hooks";
+import { Labelled } from "../../components/labelled";
 import { LayerList } from "./layer-list";
 import { type Json, type JsonObject, label, numeric, resolve, type Schema, words } from "./schema";
 
-/** Errors of the service by JSON pointer. */
-export const FieldErrors = createContext<ReadonlyMap<string, string>>(new Map());
 /** The column names of the dataset, for fields that choose a column. */
 export const ColumnNames = createContext<readonly string[]>([]);
 
@@ -60,40 +59,6 @@ export function Field(props: FieldProps) {
   if (numeric(schema)) return <NumberField {...props} />;
   if (words(schema).length > 0) return <WordField {...props} />;
   return <TextField {...props} />;
-}
-
-/** A labelled field with its hint or its error. */
-export function Labelled({
-  text,
-  pointer,
-  hint,
-  children,
-}: {
-  text: string;
-  pointer: string;
-  hint?: string | undefined;
-  children: (id: string, attributes: { "aria-invalid": boolean; "aria-describedby": string }) => ComponentChildren;
-}) {
-  const id = useId();
-  const error = useFieldError(pointer);
-  const attributes = { "aria-invalid": error !== undefined, "aria-describedby": `${id}-hint` };
-  return (
-    <div class="field">
-      <label class="label" for={id}>
-        {text}
-      </label>
-      {children(id, attributes)}
-      <small id={`${id}-hint`} class={error ? "wrong" : ""}>
-        {error ?? hint}
-      </small>
-    </div>
-  );
-}
-
-function useFieldError(pointer: string): string | undefined {
-  const errors = useContext(FieldErrors);
-  const inside = [...errors].find(([place]) => place === pointer || place.startsWith(`${pointer}/`));
-  return inside?.[1];
 }
 
 function NumberField({ name, schema, value, pointer, onValue, hint }: FieldProps) {

@@ -2,7 +2,7 @@
 
 import type { ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
-import { call, type Dataset, Refusal, type RunConfig, type RunPlan, validateRun } from "../../api";
+import { call, type Dataset, type RunConfig, type RunPlan, validateRun } from "../../api";
 import { Network } from "../../components/charts/network";
 import { Code } from "../../components/code";
 import { Failure, Notices } from "../../components/failure";
@@ -37,18 +37,6 @@ export function usePlan(body: RunConfig): Checked {
     };
   }, [text]);
   return state;
-}
-
-/** Returns the errors of the fields by JSON pointer. */
-export function fieldErrors(error: unknown): ReadonlyMap<string, string> {
-  const items = error instanceof Refusal ? (error.problem.errors ?? []) : [];
-  return new Map(items.map((item) => [item.pointer ?? "", withoutName(item.detail)]));
-}
-
-/** "epochs: it should be above 0" → "It should be above 0", because it is shown at the field. */
-function withoutName(detail: string): string {
-  const text = detail.replace(/^[\w.]+: /, "");
-  return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
 interface Props {

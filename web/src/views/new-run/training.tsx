@@ -1,7 +1,8 @@
 /** The training settings: the common ones first, all others under "Advanced settings". */
 
+import { Labelled } from "../../components/labelled";
 import { type Draft, defaultOf, field, valueOf, withValue } from "./draft";
-import { Field, Labelled, ObjectFields } from "./fields";
+import { Field, ObjectFields } from "./fields";
 import { type JsonObject, label, resolve, type Schema, variants } from "./schema";
 
 interface Props {
