@@ -126,8 +126,8 @@ def predict(
         answer = schemas.Predictions.model_validate_json(content)
         model, version = answer.model, answer.version
         found += answer.predictions
-    for row, error in infinite.items():
-        found[row] = schemas.Prediction(value=None, error=error)
+    for row, problem in infinite.items():
+        found[row] = schemas.Prediction(value=None, error=problem)
     return Predictions(found, model, version)
 
 

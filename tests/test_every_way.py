@@ -33,6 +33,7 @@ from service.storage.blobs import LocalBlobs
 from service.storage.columns import new_id
 from service.storage.database import create_database, migrate, reading, writing
 from tests.files import MadeFile, make_file
+from tests.models.export.portables import ABOUT
 from tests.models.samples import learn
 from tests.service import trained
 from tests.service.rows import add_run
@@ -261,7 +262,7 @@ def as_batch(_stage: Stage, known: Known) -> Answers:
 def as_script(_stage: Stage, known: Known) -> Answers:
     """The bytes of the upload, by the exported script."""
     path = known.checkpoint.with_name("bundle.zip")
-    bundle.write(known.checkpoint, path, {})
+    bundle.write(path, known.checkpoint, ABOUT)
     script = types.ModuleType("script")
     exec(compile(bundle.script(), "predict.py", "exec"), script.__dict__)  # noqa: S102  our own file
     rows = script.read_csv(known.made.content, json.loads(script.read(path, "preprocessing.json")))

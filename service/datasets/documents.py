@@ -558,11 +558,11 @@ def cast(column: "pa.Array[Any]", kind: Kind, name: str) -> "pa.Array[Any]":
             allow_int_overflow=False,
         )
         found: pa.Array[Any] = pc.call_function("cast", [column], options)
-        return found
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise cell_error(
             "unreadable", f"The values of column {shown(name)} cannot be read.", column=name
         ) from error
+    return found
 
 
 def whole_numbers(column: "pa.Array[Any]") -> list[int | None]:
