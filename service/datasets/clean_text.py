@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from service.datasets.charsets import CHUNK, MARK, UTF_8, as_utf8
+from service.datasets.charsets import CHUNK, HEAD, MARK, UTF_8, as_utf8, find_encoding
 from service.datasets.dialect import (
     BLANKS,
     MAX_CELL,
@@ -48,6 +48,15 @@ class Dialect:
     warnings: list[dict[str, Any]]
     #: encoding, delimiter, lines skipped and header, as the version stores them
     reading: dict[str, Any] = field(default_factory=dict)
+
+
+def utf8_of_json(path: Path, folder: Path, encoding: str | None) -> Path:
+    """Return a JSON file in UTF-8, which it is unless its mark or the client names another."""
+    with path.open("rb") as file:
+        found = find_encoding(file.read(HEAD), encoding)
+    if found is None or found.name == UTF_8:
+        return path
+    return as_utf8(path, folder / "decoded.json", encoding)[0]
 
 
 class _Facts:

@@ -538,7 +538,7 @@ def _titles_skipped(above: list[_Row]) -> dict[str, Any]:
     text = " ".join(" ".join(above[0].cells).split())
     lines = "line is" if len(above) == 1 else f"{len(above)} lines are"
     detail = (
-        f"The first {lines} no part of the table, so they are left out: {shown(text)}. If this is"
+        f"The first {lines} left out, because the table begins below: {shown(text)}. If this is"
         " wrong, say skip_lines=0."
     )
     return make_warning("lines_skipped", detail)

@@ -74,6 +74,8 @@ def prepare(site: Site, job: Parse, scratch: Path, *, patience_s: float | None =
         options=job.options,
         max_columns=site.settings.max_columns,
         memory_bytes=memory_for_queries(limits),
+        max_bytes=site.settings.max_upload_bytes,
+        max_ratio=site.settings.max_gzip_ratio,
     )
     return ParseJob(task=task, limits=limits, patience_s=patience_s, scratch=scratch)
 

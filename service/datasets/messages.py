@@ -16,9 +16,11 @@ CSV, TSV, NDJSON = "text/csv", "text/tab-separated-values", "application/x-ndjso
 PARQUET = "application/vnd.apache.parquet"
 ARROW = "application/vnd.apache.arrow.file"
 JSON = "application/json"
+XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+ZIP = "application/zip"
 MULTIPART = "multipart/form-data"
 TYPED = frozenset({PARQUET, ARROW})  # formats that bring the types of their columns
-MEDIA_TYPES = (CSV, TSV, NDJSON, PARQUET, ARROW, JSON)
+MEDIA_TYPES = (CSV, TSV, NDJSON, PARQUET, ARROW, JSON, XLSX, ZIP)
 
 
 class ColumnOptions(BaseModel):

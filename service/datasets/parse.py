@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 
 from models.failpoints import reach
 from service.datasets import infer
-from service.datasets.clean_text import detect
+from service.datasets.archives import Bounds, Opened, opened
+from service.datasets.clean_text import detect, utf8_of_json
 from service.datasets.dialect import Wanted
 from service.datasets.documents import (
     cast,
@@ -39,6 +40,10 @@ from service.datasets.documents import (
 )
 from service.datasets.infer import ReadColumn, infer_types
 from service.datasets.messages import (
+    ARROW,
+    JSON,
+    NDJSON,
+    PARQUET,
     Parsed,
     ParseJob,
     ParseRefusal,
@@ -62,8 +67,8 @@ MISSING = (
 )  # fmt: skip
 #: content type → the first bytes of such files, and the name of the format
 MAGIC = {
-    "application/vnd.apache.parquet": (b"PAR1", "Parquet"),
-    "application/vnd.apache.arrow.file": (b"ARROW1", "an Arrow file"),
+    PARQUET: (b"PAR1", "Parquet"),
+    ARROW: (b"ARROW1", "an Arrow file"),
 }
 _ARROW: dict[str, pa.DataType] = {
     "number": pa.float64(),
@@ -93,9 +98,18 @@ def parse(task: Task) -> dict[str, Any]:
     return {
         "rows": stage.rows,
         "columns": profiles,
+        "reading": stage.reading | {"missing_values": _markers(task)},
         "warnings": stage.warnings + warnings,
         "name": name,
     }
+
+
+def _markers(task: Task) -> list[str]:
+    """Return the texts that mean missing in the whole table, besides an empty one."""
+    given = task.options.get("missing_values")
+    if given is None:
+        given = [] if task.media_type in MAGIC else MISSING
+    return [each for each in given if each]
 
 
 def _type(
@@ -110,26 +124,43 @@ def _type(
 
 
 def _stage(task: Task, path: Path, folder: Path) -> tuple[Stage, str | None]:
+    """Return the table and the name of the dataset in the file, if it has one."""
+    bounds = Bounds(task.max_bytes, task.max_ratio, task.memory_bytes)
+    found = opened(path, task.media_type, folder, task.options.get("sheet"), bounds)
+    stage, name = _staged(task, found, folder)
+    stage.reading = found.reading | stage.reading
+    stage.warnings = found.warnings + stage.warnings
+    return stage, name
+
+
+def _staged(task: Task, found: Opened, folder: Path) -> tuple[Stage, str | None]:
+    path, media_type, most = found.path, found.media_type, task.max_columns
     given = task.options.get("missing_values")
     missing = frozenset(MISSING if given is None else [*given, ""])
-    if task.media_type in MAGIC:
-        check_magic(path, task.media_type)
-        if task.media_type.endswith("parquet"):
-            return stage_parquet(path, folder, task.max_columns, given or ()), None
-        return stage_arrow(path, folder, task.max_columns, given or ()), None
-    if task.media_type == "application/x-ndjson":
-        return stage_ndjson(path, folder, missing, task.max_columns), None
-    if task.media_type == "application/json":
-        return stage_body(path, folder, missing, task.max_columns)
+    encoding = task.options.get("encoding")
+    if media_type in MAGIC:
+        check_magic(path, media_type)
+        stage_typed = stage_parquet if media_type == PARQUET else stage_arrow
+        return stage_typed(path, folder, most, given or ()), None
+    if media_type in {NDJSON, JSON}:
+        path = utf8_of_json(path, folder, encoding)
+        if media_type == NDJSON:
+            return stage_ndjson(path, folder, missing, most), None
+        return stage_body(path, folder, missing, most)
     wanted = Wanted(
-        task.options.get("delimiter"),
+        "\t" if found.reading else task.options.get("delimiter"),
         task.options.get("header") or "auto",
         task.options.get("skip_lines"),
-        task.options.get("encoding"),
+        "utf-8" if found.reading else encoding,
         missing,
     )
-    dialect = detect(path, folder, wanted, task.max_columns)
-    return stage_csv(dialect.path, folder, dialect, missing), None
+    dialect = detect(path, folder, wanted, most)
+    stage = stage_csv(dialect.path, folder, dialect, missing)
+    stage.reading = dialect.reading
+    if found.reading:  # cells of a workbook, of which we wrote the text
+        ours = {"encoding", "delimiter"}
+        stage.reading = {k: v for k, v in stage.reading.items() if k not in ours}
+    return stage, None
 
 
 def check_magic(path: Path, media_type: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from descent.schemas import ColumnOverride, DatasetPatch
 from models.reading import DATE_FORMS, UNITS
 from service.datasets import rejected, sandbox
+from service.datasets.charsets import ENCODINGS, encoding_named
 from service.datasets.messages import CSV, NDJSON, TSV, ColumnOptions, ReadOptions
 from service.datasets.rejected import Rejected
 from service.datasets.sandbox import Limits, Task
@@ -46,6 +47,8 @@ def changed(version: DatasetVersion, patch: DatasetPatch) -> dict[str, Any] | No
         file = given.model_dump(exclude_unset=True)
         if file.get("header", "") is None:
             file["header"] = "auto"
+        if file.get("encoding"):
+            file["encoding"] = known_encoding(file["encoding"], "/reading/encoding")
         options = options.model_copy(update=file | {"columns": {}})
     elif unknown := sorted(set(patch.columns) - {column["name"] for column in version.columns}):
         raise rejected.unknown_columns(unknown)
@@ -63,6 +66,14 @@ def changed(version: DatasetVersion, patch: DatasetPatch) -> dict[str, Any] | No
     if asks_types_only or merged == ReadOptions.model_validate(version.options):
         return None
     return merged.model_dump(exclude_defaults=True)
+
+
+def known_encoding(name: str, pointer: str) -> str:
+    """Return an encoding as we spell it. Raises Invalid."""
+    if (known := encoding_named(name)) is not None:
+        return known
+    detail = f"The encoding {name[:40]!r} is not known: send one of {', '.join(ENCODINGS)}."
+    raise invalid_at(pointer, "not_allowed", detail)
 
 
 def _merged(

@@ -14,8 +14,10 @@ from sqlalchemy.orm import Session
 
 from descent import schemas
 from service.datasets import messages, rejected, upload
+from service.datasets.charsets import ENCODINGS
 from service.datasets.documents import read_rows
-from service.datasets.preview import Previews, changed
+from service.datasets.formats import SUFFIXES, TEXTS
+from service.datasets.preview import Previews, changed, known_encoding
 from service.datasets.versions import (
     GONE,
     Dataset,
@@ -61,8 +63,9 @@ from service.settings import Settings
 from service.storage.blobs import begun
 from service.storage.database import reading, writing
 
+MAX_SKIPPED = 1000  # lines above a table
 TURN_S = 60.0  # seconds that a request for other types waits for a worker
-DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
+DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|", "space": " "}
 
 DATASETS = NewestFirst("datasets", Dataset, Dataset.created_at, Dataset.id)
 #: A literal in the statement, because SQLite compares it with the condition of a partial index.
@@ -78,7 +81,7 @@ PreviewsDep = Annotated[Previews, Depends(_previews)]
 
 router = strict_router("/datasets", tags=["datasets"])
 
-Delimiter = Literal[",", ";", "\t", "|", "comma", "semicolon", "tab", "pipe"]
+Delimiter = Literal[",", ";", "\t", "|", " ", "comma", "semicolon", "tab", "pipe", "space"]
 UPLOAD_DOC: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -93,6 +96,11 @@ UPLOAD_DOC: dict[str, Any] = {
                     "oneOf": [
                         {"$ref": "#/components/schemas/DatasetColumns"},
                         {"$ref": "#/components/schemas/DatasetRows"},
+                        {
+                            "type": "array",
+                            "items": {"type": "object"},
+                            "description": "A list of rows.",
+                        },
                     ]
                 }
             },
@@ -136,6 +144,25 @@ async def upload_dataset(
             max_length=100, description="Cells that mean missing; repeat, or separate by commas."
         ),
     ] = None,
+    encoding: Annotated[
+        str | None,
+        Query(
+            max_length=40,
+            description="Encoding of a text, if it has no byte order mark: " + ", ".join(ENCODINGS),
+        ),
+    ] = None,
+    skip_lines: Annotated[
+        int | None,
+        Query(ge=0, le=MAX_SKIPPED, description="Lines above the header, or above the first row."),
+    ] = None,
+    sheet: Annotated[
+        str | None,
+        Query(
+            min_length=1,
+            max_length=100,
+            description="Name or number of a workbook's sheet; the first one by default.",
+        ),
+    ] = None,
     wait: Wait = 10.0,
 ) -> Response:
     """Upload a table; the body is the file. 201 when it is ready, 202 while it is not parsed.
@@ -147,11 +174,17 @@ async def upload_dataset(
         options["delimiter"] = DELIMITERS.get(delimiter, delimiter)
     if missing_values is not None:
         options["missing_values"] = [cell for each in missing_values for cell in each.split(",")]
+    options |= {"skip_lines": skip_lines} if skip_lines is not None else {}
+    options |= {"sheet": sheet} if sheet is not None else {}
+    if encoding is not None:
+        options["encoding"] = known_encoding(encoding, "/query/encoding")
     with scratch.folder() as folder:
         await run_sync(upload.check_disk, folder, settings.ready_disk_bytes)
         received = await upload.receive(
             request.stream(), dict(request.headers), folder / "received", _bounds(settings)
         )
+        if received.charset and received.media_type in TEXTS:
+            options.setdefault("encoding", known_encoding(received.charset, "/header/content-type"))
         if (replayed := await begin_upload(request, received.sha256)) is not None:
             return replayed
         shown_as = name or upload.name_of(received.filename)
@@ -466,7 +499,7 @@ def get_dataset_content(
     etag = f'"{dataset.sha256}"'
     if not_modified(request, etag):
         return Response(status_code=304, headers={"ETag": etag})
-    suffix = next((s for s, kind in upload.SUFFIXES.items() if kind == dataset.media_type), ".json")
+    suffix = next((s for s, kind in SUFFIXES.items() if kind == dataset.media_type), ".json")
     file_name = quote(dataset.name + suffix, safe="")
     headers = {
         "Content-Disposition": f"attachment; filename*=UTF-8''{file_name}",

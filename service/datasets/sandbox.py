@@ -63,6 +63,9 @@ class Task:
     memory_bytes: int
     #: the function that does the task, as `module:function`
     parser: str = ""
+    #: bytes that an archive may inflate to, and how many times its size
+    max_bytes: int = 5 * 1024**3
+    max_ratio: int = 200
 
 
 @dataclass(frozen=True)

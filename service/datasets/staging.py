@@ -55,6 +55,8 @@ class Stage:
     #: whether numbers may be written like 1,5, which a comma as delimiter excludes
     allows_decimal_comma: bool = False
     warnings: list[dict[str, str]] = field(default_factory=list)
+    #: how the file was read, as the version stores it
+    reading: dict[str, Any] = field(default_factory=dict)
     #: the table itself if it is small; then no files exist
     held: pa.Table | None = None
 

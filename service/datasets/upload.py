@@ -25,17 +25,9 @@ from sqlalchemy.orm import Session
 
 from descent.schemas import DatasetPatch
 from models.failpoints import reach
-from service.datasets.messages import (
-    ARROW,
-    CSV,
-    JSON,
-    MEDIA_TYPES,
-    MULTIPART,
-    NDJSON,
-    PARQUET,
-    TSV,
-    TYPED,
-)
+from service.datasets.charsets import charset_of
+from service.datasets.formats import GZIP, declared_format, format_of
+from service.datasets.messages import JSON, MULTIPART, NDJSON, TYPED, XLSX, ZIP
 from service.datasets.preview import changed
 from service.datasets.versions import Dataset, Parse, ready_version
 from service.errors import BadRequest, Invalid, StorageFull, TooLarge, UnsupportedMedia
@@ -56,26 +48,6 @@ SMALL_BYTES = 1024 * 1024
 SMALL_COLUMNS = 100
 _KEY = re.compile(rb'"((?:[^"\\]|\\.)*)"\s*:')
 
-ALIASES = {
-    "application/csv": CSV,
-    "application/jsonl": NDJSON,
-    "application/ndjson": NDJSON,
-    "application/x-jsonlines": NDJSON,
-    "application/x-parquet": PARQUET,
-}
-#: content types that do not name a format, so the name of the file decides
-VAGUE = {"", "text/plain", "application/octet-stream", "application/vnd.ms-excel"}
-SUFFIXES = {
-    ".csv": CSV,
-    ".tsv": TSV,
-    ".tab": TSV,
-    ".ndjson": NDJSON,
-    ".jsonl": NDJSON,
-    ".parquet": PARQUET,
-    ".arrow": ARROW,
-    ".feather": ARROW,
-}
-
 
 @dataclass(frozen=True)
 class Bounds:
@@ -95,30 +67,19 @@ class Received:
     path: Path
     sha256: str = ""
     size: int = 0
+    #: empty until the first bytes tell it, if the client does not
     media_type: str = ""
+    #: the `charset` of the content type
+    charset: str = ""
     #: the name that the client gives the file; it is shown and never opened
     filename: str = ""
     _digest: "hashlib._Hash" = field(default_factory=hashlib.sha256, repr=False)
 
 
-def media_type_of(content_type: str, filename: str) -> str:
-    """Return the format of the bytes; raise UnsupportedMedia if it cannot be found."""
-    name = content_type.partition(";")[0].strip().lower()
-    name = ALIASES.get(name, name)
-    if name in MEDIA_TYPES:
-        return name
-    suffix = PurePosixPath(filename.replace("\\", "/")).suffix.lower()
-    if name in VAGUE and suffix in SUFFIXES:
-        return SUFFIXES[suffix]
-    raise UnsupportedMedia(
-        f"Send one of {', '.join(MEDIA_TYPES)} or {MULTIPART}, got {content_type[:100]!r}"
-        + (f" for the file {filename[:80]!r}." if filename else ".")
-    )
-
-
 def name_of(filename: str) -> str:
     """Return a dataset's name from a file's, without folders and unprintable characters."""
-    stem = PurePosixPath(filename.replace("\\", "/")).stem
+    name = PurePosixPath(filename.replace("\\", "/"))
+    stem = name.with_suffix("").stem if name.suffix.lower() == ".gz" else name.stem
     shown = "".join(character for character in stem if character.isprintable()).strip()
     return shown[:MAX_NAME] or "dataset"
 
@@ -140,21 +101,26 @@ async def receive(
     content_type = headers.get("content-type", "")
     is_form = content_type.partition(";")[0].strip().lower() == MULTIPART
     if not is_form:
-        received.media_type = media_type_of(content_type, headers.get("x-filename", ""))
+        received.filename = headers.get("x-filename", "")
+        received.media_type = declared_format(content_type, received.filename)
+        received.charset = charset_of(content_type)
     _check_length(headers.get("content-length", ""), received, bounds)
     decode = _decoder(headers.get("content-encoding", "identity"), bounds)
     form = _Form(content_type, received) if is_form else None
+    unpack = _MaybeGzip(bounds)
     with _Sink(received, bounds) as sink:
         held = bytearray()
         async for chunk in chunks:
             for piece in decode.feed(chunk):
-                held += form.feed(piece) if form else piece
-                if len(held) >= WRITE:
-                    await run_sync(sink.write, bytes(held))
-                    held.clear()
+                for plain in unpack.feed(form.feed(piece) if form else piece):
+                    held += plain
+                    if len(held) >= WRITE:
+                        await run_sync(sink.write, bytes(held))
+                        held.clear()
         decode.finish()
         if form:
             form.finish()
+        held += unpack.rest()
         await run_sync(sink.write, bytes(held))
     received.sha256 = received._digest.hexdigest()  # noqa: SLF001  kept out of repr only
     return received
@@ -207,6 +173,8 @@ class _Sink:
 
     def write(self, data: bytes) -> None:
         received = self._received
+        if not received.size:
+            received.media_type = format_of(data, received.media_type)
         received.size += len(data)
         if received.size > _most(received, self._bounds):
             raise _too_large(received, self._bounds)
@@ -262,6 +230,30 @@ class _Gzip(_Plain):
     def finish(self) -> None:
         if not self._inflate.eof:
             raise _broken_gzip()
+
+
+class _MaybeGzip:
+    """Decompresses a file that begins like gzip, and passes any other on unchanged."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._bounds = bounds
+        self._head = b""
+        self._decode: _Plain | None = None
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        if self._decode is None:
+            self._head += data
+            if len(self._head) < len(GZIP):
+                return
+            self._decode = _Gzip(self._bounds) if self._head.startswith(GZIP) else _Plain()
+            data, self._head = self._head, b""
+        yield from self._decode.feed(data)
+
+    def rest(self) -> bytes:
+        """Return what is left at the end of the file. Raises BadRequest if gzip is cut off."""
+        if self._decode is not None:
+            self._decode.finish()
+        return self._head
 
 
 def _broken_gzip() -> BadRequest:
@@ -357,7 +349,8 @@ class _Form:
         self._files += 1
         self._received.filename = options.get(b"filename", b"").decode("utf-8", "replace")
         content_type = self._part.get(b"content-type", b"").decode("latin-1")
-        self._received.media_type = media_type_of(content_type, self._received.filename)
+        self._received.media_type = declared_format(content_type, self._received.filename)
+        self._received.charset = charset_of(content_type)
 
     def _on_data(self, data: bytes, start: int, end: int) -> None:
         self._out += data[start:end]
@@ -379,7 +372,7 @@ class Upload:
 
     name: str
     received: Received
-    #: delimiter, header, missing_values
+    #: the fields of `ReadOptions` that the client gives
     options: dict[str, Any]
     caller: str
 
@@ -452,7 +445,7 @@ def _is_small(path: Path, size: int, media_type: str) -> bool:
     """Estimate from size and width whether a file takes little work; its parser checks that."""
     if size > SMALL_BYTES:
         return False
-    if media_type in TYPED:  # only their readers can count their columns
+    if media_type in TYPED | {XLSX, ZIP}:  # only their readers can count their columns
         return True
     content = path.read_bytes()
     if media_type in {JSON, NDJSON}:
