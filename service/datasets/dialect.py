@@ -9,24 +9,30 @@ import io
 import itertools
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from descent.codes import WarningCode, make_warning
+from descent.codes import make_warning
 from models.reading import MISSING, WHITE
 from service.datasets.charsets import decoded
+from service.datasets.headers import (
+    NUMBER,
+    WHOLE,
+    column_names,
+    header_level,
+    is_typed,
+    is_word,
+)
 from service.datasets.rejected import (
     Rejected,
     cell_error,
-    free_name,
     shown,
     unclosed_quote,
 )
 
 SAMPLE = 256 * 1024  # bytes from which the dialect is decided
 SAMPLE_ROWS = 1000  # rows of the sample at most
-MAX_NAME = 256  # characters of a column's name
 #: possible delimiters; of two that fit equally well, the first wins, because prose and decimal
 #: commas use it less
 DELIMITERS = ("\t", "|", ";", ",")
@@ -35,28 +41,11 @@ BLANKS = " "
 #: share of the rows below some first lines that must have one width, so that these lines are no
 #: part of the table
 SAME_WIDTH = 0.9
-#: share of the cells below a word that must be numbers, dates or the like, so that it is a name
-TYPED = 0.9
 MAX_ABOVE = 100  # lines above the table that are found
 MAX_CELL = 2 * 1024 * 1024  # characters of the longest cell that `csv` reads here
 
 #: `sep=;`: the first line by which a file tells Excel its delimiter
 _SEP = re.compile(r"""["']?sep=(\\t|[^\w"'\r\n])["']?[,;\t ]*[\r\n]*""", re.IGNORECASE)
-_CURRENCY = (
-    "(?:[$€£¥₹₽₩%‰]|US\\$|R\\$|USD|EUR|GBP|JPY|CNY|INR|CHF|CAD|AUD|SEK|NOK|DKK|PLN|kr|Fr\\.|zł|Kč)"
-)
-_DIGITS = r"(?:\d[\d.,'\u2019_ \u00a0\u2009\u202f]*|[.,]\d+)(?:[eE][+-]?\d+)?"
-_NUMBER = re.compile(
-    rf"[+\-\u2212]?(?:{_CURRENCY} ?)?[+\-\u2212]?{_DIGITS}(?:[ \u00a0]?{_CURRENCY})?"
-)
-_DATE = re.compile(
-    r"\d{1,4}[-./]\d{1,2}[-./]\d{1,4}(?:[ T].*)?"
-    r"|\d{4}-\d{2}|\d{1,2}:\d{2}(?::\d{2}.*)?(?: ?[AaPp]\.?[Mm]\.?)?"
-    r"|\d{1,2}\.?[- ][A-Za-z]{3,9}\.?,?[- ]\d{2,4}(?: .*)?|[A-Za-z]{3,9}\.? \d{1,2},? \d{4}(?: .*)?"
-)
-_BOOLEANS = frozenset({"true", "false", "yes", "no"})
-_YEAR = re.compile(r"(?:19|20)\d\d")
-_WHOLE = re.compile(r"\d{1,9}")
 #: A moment such as `2024-01-31 10:30` is one cell, though it holds a blank.
 _MOMENT = re.compile(r"\d{1,4}[-./]\d{1,2}[-./]\d{1,4} \d{1,2}:\d{2}\S*")
 
@@ -315,7 +304,7 @@ class _Finder:
         if len(widths) > 1 or width < 2 or width - len(rows[0].cells) not in {0, 1}:
             return False
         columns = zip(*(row.cells for row in rows[1:]), strict=True)
-        return any(all(map(_is_typed, column)) for column in columns)
+        return any(all(map(is_typed, column)) for column in columns)
 
     def _has_single_quotes(self, lines: list[str], form: Form) -> bool:
         plain = self._rows(lines, 0, form, 100)
@@ -364,7 +353,7 @@ class _Finder:
         if self._wanted.header == "absent" or len(cells) != _usual_width(rows):
             return rows
         if not self._names_columns(cells):
-            level = self._header_level(rows)
+            level = self._level(rows)
             if self._names_columns(rows[0].cells) or level == 2 or (level and is_spaced):
                 return rows
             if len(cells) == 1 and is_spaced and " " in text:
@@ -376,8 +365,8 @@ class _Finder:
         width = _usual_width(rows)
         # Among the lines above, one may have as many cells as the table by chance.
         odd = max((i for i, row in enumerate(rows[:20]) if len(row.cells) != width), default=-1)
-        if odd > 0 and len(rows[0].cells) == width and self._header_level(rows[:odd]) < 2:
-            is_header = len(rows) > odd + 2 and self._header_level(rows[odd + 1 :]) == 2
+        if odd > 0 and len(rows[0].cells) == width and self._level(rows[:odd]) < 2:
+            is_header = len(rows) > odd + 2 and self._level(rows[odd + 1 :]) == 2
             return odd + 1 if is_header else 0
         count = next(i for i, row in enumerate(rows) if len(row.cells) == width)
         if not count:  # Excel pads titles with empty cells
@@ -397,10 +386,10 @@ class _Finder:
         # Cells that are only missing, and delimiters at the end of a line, make no title.
         if not is_padded and all(_end(row) <= len(rows[0].cells) for row in below):
             return 0
-        are_words = _is_word(above[0].cells[0]) and all(
-            _end(row) == 0 or (_end(row) == 1 and _is_word(row.cells[0])) for row in above
+        are_words = is_word(above[0].cells[0]) and all(
+            _end(row) == 0 or (_end(row) == 1 and is_word(row.cells[0])) for row in above
         )
-        if self._header_level(below) == 2:
+        if self._level(below) == 2:
             return count if are_words or not is_padded else 0
         is_apart = width > 2 or all(" " in row.cells[0].strip() for row in above)
         return count if are_words and is_apart and not is_padded and count <= len(below) else 0
@@ -441,86 +430,27 @@ class _Finder:
         if self._wanted.header != "auto":
             return self._wanted.header == "present"
         if self._table is None:
-            return self._header_level(rows) > 0
+            return self._level(rows) > 0
         if self._names_columns(rows[0].cells):
             return True
-        if any(_NUMBER.fullmatch(cell.strip(WHITE)) for cell in rows[0].cells):
+        if any(NUMBER.fullmatch(cell.strip(WHITE)) for cell in rows[0].cells):
             return False
-        level = self._header_level(rows)
+        level = self._level(rows)
         return level == 2 or (level == 1 and self._table.has_header)
+
+    def _level(self, rows: list[_Row]) -> int:
+        return header_level([row.cells for row in rows], self._wanted.missing)
 
     def _names_columns(self, cells: list[str]) -> bool:
         """Return whether a row names columns of the known table."""
         found = {cell.strip(WHITE) for cell in cells} - {""}
         named = found & self._known
-        if all(map(_is_typed, named)) or any(map(_NUMBER.fullmatch, found)):
+        if all(map(is_typed, named)) or any(map(NUMBER.fullmatch, found)):
             # A number, or a word beside numbers, may be a value that is spelled like a name.
             return bool(named) and len(named) >= (
-                len(found) if all(map(_is_typed, named)) else len(found) / 2
+                len(found) if all(map(is_typed, named)) else len(found) / 2
             )
         return True
-
-    def _header_level(self, rows: list[_Row]) -> int:
-        """Return 2 if the first row certainly names the columns, 1 if it seems to, else 0.
-
-        Words above numbers are names, and numbers beside them too. In a table of words only, the
-        first row is a header if its cells are unique and do not occur below.
-        """
-        missing = self._wanted.missing
-        first = [cell.strip(WHITE) for cell in rows[0].cells]
-        below = [row.cells for row in rows[1:]]
-        numbers = [cell for cell in first if _NUMBER.fullmatch(cell)]
-        is_unique = len(set(first)) == len(first)
-        if numbers and not (is_unique and all(_WHOLE.fullmatch(cell) for cell in numbers)):
-            return 0
-        columns = _Columns(below, missing)
-        for index, cell in enumerate(first):
-            is_name = bool(cell) and cell not in missing and not _is_typed(cell)
-            if is_name and (_is_word(cell) or not numbers) and columns.is_typed(index):
-                return 2
-        if numbers:
-            return 1 if _are_names(first, columns) else 0
-        start = 1 if not first[0] and len(first) > 1 and columns.is_typed(0) else 0
-        if any(not cell or _is_typed(cell) for cell in first[start:]) or not is_unique:
-            return 0
-        if any(columns.holds(index, cell) for index, cell in enumerate(first) if cell):
-            return 0
-        return 1
-
-
-class _Columns:
-    """The cells below the first row, by column."""
-
-    def __init__(self, rows: list[list[str]], missing: frozenset[str]) -> None:
-        self._rows, self._missing = rows, missing
-
-    def values(self, index: int) -> list[str]:
-        cells = (row[index].strip(WHITE) for row in self._rows if index < len(row))
-        return [cell for cell in cells if cell not in self._missing]
-
-    def is_typed(self, index: int) -> bool:
-        values = self.values(index)
-        return bool(values) and sum(map(_is_typed, values)) >= TYPED * len(values)
-
-    def holds(self, index: int, cell: str) -> bool:
-        return any(index < len(row) and row[index].strip(WHITE) == cell for row in self._rows)
-
-
-def _are_names(first: list[str], columns: _Columns) -> bool:
-    """Return whether the numbers of a first row are names: years, or 0, 1, 2, … of a DataFrame."""
-    numbers = [(i, int(cell)) for i, cell in enumerate(first) if _WHOLE.fullmatch(cell)]
-    counted = [number for _i, number in numbers]
-    others = [(i, cell) for i, cell in enumerate(first) if not _WHOLE.fullmatch(cell)]
-    below = [value for i, _number in numbers for value in columns.values(i)]
-    if not below or any(columns.holds(i, cell) for i, cell in others if cell):
-        return False
-    if len(numbers) >= 2 and all(_YEAR.fullmatch(first[i]) for i, _number in numbers):
-        is_rising = counted == sorted(set(counted))
-        return is_rising and not all(map(_YEAR.fullmatch, below))
-    has_index = bool(others) and others[0] == (0, "") and columns.values(0)[:2] == ["0", "1"]
-    is_range = counted == list(range(len(counted))) and len(numbers) >= (2 if has_index else 4)
-    is_alone = not others or (has_index and len(others) == 1)
-    return is_range and is_alone and (has_index or any("." in value for value in below))
 
 
 def _comments(lines: list[str]) -> int:
@@ -556,7 +486,7 @@ def _is_decimal_comma(rows: list[_Row], scores: dict[str, float]) -> bool:
     if scores[","] < max(scores.values()) or len(rows) < 2 or len(rows[0].cells) != 1:
         return False
     return all(
-        len(row.cells) == 2 and _WHOLE.fullmatch(row.cells[1]) and not row.cells[1].startswith(" ")
+        len(row.cells) == 2 and WHOLE.fullmatch(row.cells[1]) and not row.cells[1].startswith(" ")
         and re.fullmatch(r"[+-]?\d+", row.cells[0].strip(WHITE))
         for row in rows[1:]
     )  # fmt: skip
@@ -578,16 +508,7 @@ def _filled(cell: str) -> bool:
     return bool(cell.strip(WHITE))
 
 
-def _is_word(cell: str) -> bool:
-    return not _is_typed(cell.strip(WHITE)) and any(map(str.isalpha, cell))
-
-
-def _is_typed(cell: str) -> bool:
-    cell = cell.strip(WHITE)
-    return bool(_NUMBER.fullmatch(cell) or _DATE.fullmatch(cell) or cell.casefold() in _BOOLEANS)
-
-
-# ---- lines, cells and names ---------------------------------------------------------------------
+# ---- lines and cells -----------------------------------------------------------------------------
 
 
 def lines_of(text: str) -> Iterator[str]:
@@ -605,49 +526,3 @@ def cells_of(lines: Iterable[str], form: Form) -> Iterator[list[str]]:
         quotechar=form.quote,
         skipinitialspace=form.skips_blanks or form.delimiter == BLANKS,
     )
-
-
-def column_names(
-    cells: list[str],
-    is_header: bool,  # noqa: FBT001  read from the file
-    known: Collection[str] = (),
-) -> tuple[list[str], list[dict[str, Any]]]:
-    """Return unique names for the columns, and a warning for each invented name.
-
-    A name is stripped unless it is `known` as it stands.
-    """
-    names: list[str] = []
-    warnings: list[dict[str, Any]] = []
-    plain = [_unquoted(cell, known) for cell in cells]
-    given, taken = set(plain), set[str]()
-    for number, wanted in enumerate(plain, 1):
-        name = wanted
-        if len(name) > MAX_NAME:
-            raise cell_error(
-                "column_name_too_long",
-                f"The name of column {number} is longer than {MAX_NAME} characters:"
-                f" {shown(name)}. Shorten it, or say header=absent.",
-            )
-        if not name:
-            name = free_name(f"column_{number}", given if is_header else set())
-        elif name in taken:
-            name = free_name(name, given | taken)
-        if is_header and name != wanted:
-            code: WarningCode = "duplicate_column" if wanted else "unnamed_column"
-            fault = f"is called {shown(wanted)} again" if wanted else "has no name"
-            detail = f"Column {number} {fault}: it is read as {name!r}."
-            warnings.append(make_warning(code, detail, name))
-        given.add(name)
-        taken.add(name)
-        names.append(name)
-    return names, warnings
-
-
-def _unquoted(cell: str, known: Collection[str]) -> str:
-    """Return a name without blanks at its ends, and without quotes that stand behind blanks."""
-    if cell in known:
-        return cell
-    name = cell.strip(WHITE)
-    if len(name) > 2 and name[0] == name[-1] == '"':
-        return name[1:-1].replace('""', '"').strip(WHITE)
-    return name

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from descent.codes import ErrorCode, make_warning
 from models.reading import WHITE
-from service.datasets.dialect import column_names
+from service.datasets.headers import column_names
 from service.datasets.rejected import CellPlace, Rejected, cell_error, error_item, pointer, shown
 from service.datasets.staging import (
     BLOCK,

@@ -1,0 +1,145 @@
+"""Tells whether the first row of a table names its columns, and gives the columns unique names."""
+
+import re
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from descent.codes import WarningCode, make_warning
+from models.reading import WHITE
+from service.datasets.rejected import cell_error, free_name, shown
+
+MAX_NAME = 256  # characters of a column's name
+#: share of the cells below a word that must be numbers, dates or the like, so that it is a name
+TYPED = 0.9
+
+_CURRENCY = (
+    "(?:[$€£¥₹₽₩%‰]|US\\$|R\\$|USD|EUR|GBP|JPY|CNY|INR|CHF|CAD|AUD|SEK|NOK|DKK|PLN|kr|Fr\\.|zł|Kč)"
+)
+_DIGITS = r"(?:\d[\d.,'\u2019_ \u00a0\u2009\u202f]*|[.,]\d+)(?:[eE][+-]?\d+)?"
+NUMBER = re.compile(
+    rf"[+\-\u2212]?(?:{_CURRENCY} ?)?[+\-\u2212]?{_DIGITS}(?:[ \u00a0]?{_CURRENCY})?"
+)
+_DATE = re.compile(
+    r"\d{1,4}[-./]\d{1,2}[-./]\d{1,4}(?:[ T].*)?"
+    r"|\d{4}-\d{2}|\d{1,2}:\d{2}(?::\d{2}.*)?(?: ?[AaPp]\.?[Mm]\.?)?"
+    r"|\d{1,2}\.?[- ][A-Za-z]{3,9}\.?,?[- ]\d{2,4}(?: .*)?|[A-Za-z]{3,9}\.? \d{1,2},? \d{4}(?: .*)?"
+)
+_BOOLEANS = frozenset({"true", "false", "yes", "no"})
+_YEAR = re.compile(r"(?:19|20)\d\d")
+WHOLE = re.compile(r"\d{1,9}")
+
+
+def header_level(rows: Sequence[list[str]], missing: frozenset[str]) -> int:
+    """Return 2 if the first row certainly names the columns, 1 if it seems to, else 0.
+
+    Words above numbers are names, and numbers beside them too. In a table of words only, the
+    first row is a header if its cells are unique and do not occur below.
+    """
+    first = [cell.strip(WHITE) for cell in rows[0]]
+    numbers = [cell for cell in first if NUMBER.fullmatch(cell)]
+    is_unique = len(set(first)) == len(first)
+    if numbers and not (is_unique and all(WHOLE.fullmatch(cell) for cell in numbers)):
+        return 0
+    columns = _Columns(rows[1:], missing)
+    for index, cell in enumerate(first):
+        is_name = bool(cell) and cell not in missing and not is_typed(cell)
+        if is_name and (is_word(cell) or not numbers) and columns.is_typed(index):
+            return 2
+    if numbers:
+        return 1 if _are_names(first, columns) else 0
+    start = 1 if not first[0] and len(first) > 1 and columns.is_typed(0) else 0
+    if any(not cell or is_typed(cell) for cell in first[start:]) or not is_unique:
+        return 0
+    if any(columns.holds(index, cell) for index, cell in enumerate(first) if cell):
+        return 0
+    return 1
+
+
+class _Columns:
+    """The cells below the first row, by column."""
+
+    def __init__(self, rows: Sequence[list[str]], missing: frozenset[str]) -> None:
+        self._rows, self._missing = rows, missing
+
+    def values(self, index: int) -> list[str]:
+        cells = (row[index].strip(WHITE) for row in self._rows if index < len(row))
+        return [cell for cell in cells if cell not in self._missing]
+
+    def is_typed(self, index: int) -> bool:
+        values = self.values(index)
+        return bool(values) and sum(map(is_typed, values)) >= TYPED * len(values)
+
+    def holds(self, index: int, cell: str) -> bool:
+        return any(index < len(row) and row[index].strip(WHITE) == cell for row in self._rows)
+
+
+def _are_names(first: list[str], columns: _Columns) -> bool:
+    """Return whether the numbers of a first row are names: years, or 0, 1, 2, … of a DataFrame."""
+    numbers = [(i, int(cell)) for i, cell in enumerate(first) if WHOLE.fullmatch(cell)]
+    counted = [number for _i, number in numbers]
+    others = [(i, cell) for i, cell in enumerate(first) if not WHOLE.fullmatch(cell)]
+    below = [value for i, _number in numbers for value in columns.values(i)]
+    if not below or any(columns.holds(i, cell) for i, cell in others if cell):
+        return False
+    if len(numbers) >= 2 and all(_YEAR.fullmatch(first[i]) for i, _number in numbers):
+        is_rising = counted == sorted(set(counted))
+        return is_rising and not all(map(_YEAR.fullmatch, below))
+    has_index = bool(others) and others[0] == (0, "") and columns.values(0)[:2] == ["0", "1"]
+    is_range = counted == list(range(len(counted))) and len(numbers) >= (2 if has_index else 4)
+    is_alone = not others or (has_index and len(others) == 1)
+    return is_range and is_alone and (has_index or any("." in value for value in below))
+
+
+def is_word(cell: str) -> bool:
+    return not is_typed(cell.strip(WHITE)) and any(map(str.isalpha, cell))
+
+
+def is_typed(cell: str) -> bool:
+    cell = cell.strip(WHITE)
+    return bool(NUMBER.fullmatch(cell) or _DATE.fullmatch(cell) or cell.casefold() in _BOOLEANS)
+
+
+def column_names(
+    cells: list[str],
+    is_header: bool,  # noqa: FBT001  read from the file
+    known: Collection[str] = (),
+) -> tuple[list[str], list[dict[str, Any]]]:
+    """Return unique names for the columns, and a warning for each invented name.
+
+    A name is stripped unless it is `known` as it stands.
+    """
+    names: list[str] = []
+    warnings: list[dict[str, Any]] = []
+    plain = [_unquoted(cell, known) for cell in cells]
+    given, taken = set(plain), set[str]()
+    for number, wanted in enumerate(plain, 1):
+        name = wanted
+        if len(name) > MAX_NAME:
+            raise cell_error(
+                "column_name_too_long",
+                f"The name of column {number} is longer than {MAX_NAME} characters:"
+                f" {shown(name)}. Shorten it, or say header=absent.",
+            )
+        if not name:
+            name = free_name(f"column_{number}", given if is_header else set())
+        elif name in taken:
+            name = free_name(name, given | taken)
+        if is_header and name != wanted:
+            code: WarningCode = "duplicate_column" if wanted else "unnamed_column"
+            fault = f"is called {shown(wanted)} again" if wanted else "has no name"
+            detail = f"Column {number} {fault}: it is read as {name!r}."
+            warnings.append(make_warning(code, detail, name))
+        given.add(name)
+        taken.add(name)
+        names.append(name)
+    return names, warnings
+
+
+def _unquoted(cell: str, known: Collection[str]) -> str:
+    """Return a name without blanks at its ends, and without quotes that stand behind blanks."""
+    if cell in known:
+        return cell
+    name = cell.strip(WHITE)
+    if len(name) > 2 and name[0] == name[-1] == '"':
+        return name[1:-1].replace('""', '"').strip(WHITE)
+    return name
