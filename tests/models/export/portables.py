@@ -58,7 +58,7 @@ def people() -> Table:
             "Size": (1e8 + random.random(rows)).tolist(),
         },
     )
-    return Table(table.types | more.types, table.columns | more.columns, rows)
+    return Table({**table.types, **more.types}, {**table.columns, **more.columns}, rows)
 
 
 TASKS: dict[str, tuple[list[str], Task]] = {
