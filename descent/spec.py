@@ -234,6 +234,14 @@ OptimizerSpec = Annotated[
     _with_type("adam"),
 ]
 
+Weight = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+ClassWeights = (
+    Annotated[Literal["balanced"], WithJsonSchema({"type": "string", "enum": ["balanced"]})]
+    | Annotated[
+        dict[Annotated[str, Field(max_length=1024)], Weight], Field(min_length=1, max_length=1000)
+    ]
+)
+
 WarmupEpochs = Annotated[int, Field(ge=0, le=MAX_EPOCHS), WHOLE]
 
 
@@ -377,6 +385,20 @@ class RunConfig(Strict):
     task: Literal["auto", Task] = "auto"
     model: ModelSpec = Mlp()
     loss: Literal["auto", LossName] = "auto"
+    class_weight: Annotated[
+        ClassWeights | None,
+        Field(
+            description="The weight of each class in the training loss, by its name; a class that"
+            " is not named has weight 1. `balanced` gives each class the same total weight."
+        ),
+    ] = None
+    weight: Annotated[
+        ColumnName | None,
+        Field(
+            description="The column with the weight of each row in the training loss: numbers from"
+            " 0 up. It is no feature."
+        ),
+    ] = None
     optimizer: OptimizerSpec = Adam()
     schedule: ScheduleSpec = Constant()
     epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS), WHOLE] = 200
@@ -402,6 +424,16 @@ class RunConfig(Strict):
         ],
         Field(max_length=64),
     ] = {}
+
+    @field_validator("weight")
+    @classmethod
+    def _weighs_by_another_column(cls, value: str | None, info: ValidationInfo) -> str | None:
+        target = info.data.get("target", [])
+        used = [target] if isinstance(target, str) else target
+        if value in [*used, *(info.data.get("features") or [])]:
+            msg = f"names {value!r}, which is a target or a feature of the run"
+            raise ValueError(msg)
+        return value
 
     @property
     def targets(self) -> list[str]:

@@ -23,6 +23,7 @@ class Loss(ABC):
     """A loss over rows of outputs.
 
     A step reduces the objective: the mean of the loss over rows and outputs, or its sum for `sse`.
+    Each row counts once, or as often as its weight says; the mean of all weights is 1.
     """
 
     @property
@@ -35,8 +36,13 @@ class Loss(ABC):
         """Return float32 (width,): the loss summed over the rows, in scaled units."""
 
     @abstractmethod
-    def differentiate(self, outputs: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the sums of `measure`, and the objective's slopes by outputs, (rows, outputs)."""
+    def differentiate(
+        self, outputs: Tensor, truth: Tensor, weights: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the sums of the loss, and the objective's slopes by outputs, (rows, outputs).
+
+        `weights` are (rows,); without them the sums are those of `measure`.
+        """
 
     @abstractmethod
     def divisor(self, rows: int) -> float:
@@ -63,11 +69,15 @@ class ErrorLoss(Loss):
         return len(self.scale)
 
     def measure(self, outputs: Tensor, truth: Tensor) -> Tensor:
-        return self.add_up(torch.sub(outputs, truth))
+        return self.add_up(torch.sub(outputs, truth), None)
 
-    def differentiate(self, outputs: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    def differentiate(
+        self, outputs: Tensor, truth: Tensor, weights: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         errors = torch.sub(outputs, truth)
-        return self.add_up(errors), self.slopes(errors, 1 / self.divisor(errors.shape[0]))
+        sums = self.add_up(errors, weights)
+        slopes = self.slopes(errors, 1 / self.divisor(errors.shape[0]))
+        return sums, slopes if weights is None else slopes.mul_(weights[:, None])
 
     def divisor(self, rows: int) -> float:
         return 1.0 if self.is_sum else float(rows * self.width)
@@ -78,9 +88,14 @@ class ErrorLoss(Loss):
         )
         return total / self.divisor(rows)
 
-    @abstractmethod
-    def add_up(self, errors: Tensor) -> Tensor:
+    def add_up(self, errors: Tensor, weights: Tensor | None) -> Tensor:
         """Return float32 (width,): the loss of errors (rows, width), summed over the rows."""
+        each = self.each(errors)
+        return each.sum(0) if weights is None else each.mul_(weights[:, None]).sum(0)
+
+    @abstractmethod
+    def each(self, errors: Tensor) -> Tensor:
+        """Return the loss of each error, (rows, width)."""
 
     @abstractmethod
     def slopes(self, errors: Tensor, share: float) -> Tensor:
@@ -92,8 +107,8 @@ class ErrorLoss(Loss):
 
 
 class MeanSquared(ErrorLoss):
-    def add_up(self, errors: Tensor) -> Tensor:
-        return torch.mul(errors, errors).sum(0)
+    def each(self, errors: Tensor) -> Tensor:
+        return torch.mul(errors, errors)
 
     def slopes(self, errors: Tensor, share: float) -> Tensor:
         return errors.mul_(2 * share)
@@ -104,8 +119,8 @@ class SumSquared(MeanSquared):
 
 
 class MeanAbsolute(ErrorLoss):
-    def add_up(self, errors: Tensor) -> Tensor:
-        return errors.abs().sum(0)
+    def each(self, errors: Tensor) -> Tensor:
+        return errors.abs()
 
     def slopes(self, errors: Tensor, share: float) -> Tensor:
         return errors.sign_().mul_(share)
@@ -117,10 +132,10 @@ class MeanAbsolute(ErrorLoss):
 class Huber(ErrorLoss):
     """Half the square of an error up to `delta`, and a straight line beyond (Huber, 1964)."""
 
-    def add_up(self, errors: Tensor) -> Tensor:
+    def each(self, errors: Tensor) -> Tensor:
         slopes = self.slopes(errors, 1.0)
         # e²/2 within delta, delta (|e| - delta / 2) beyond.
-        return torch.mul(slopes, errors - slopes / 2).sum(0)
+        return torch.mul(slopes, errors - slopes / 2)
 
     def slopes(self, errors: Tensor, share: float) -> Tensor:
         return torch.clamp(errors, -self.delta, self.delta).mul_(share)
@@ -134,13 +149,17 @@ class CrossEntropy(Loss):
     def measure(self, outputs: Tensor, truth: Tensor) -> Tensor:
         return -outputs.log_softmax(1).gather(1, truth[:, None]).sum(0)
 
-    def differentiate(self, outputs: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    def differentiate(
+        self, outputs: Tensor, truth: Tensor, weights: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         logarithms = outputs.log_softmax(1)
         index = truth[:, None]
-        sums = -logarithms.gather(1, index).sum(0)
+        likely = logarithms.gather(1, index)
+        sums = -(likely if weights is None else likely.mul_(weights[:, None])).sum(0)
         slopes = logarithms.exp_()
         slopes.scatter_add_(1, index, torch.full_like(index, -1, dtype=slopes.dtype))
-        return sums, slopes.div_(self.divisor(truth.shape[0]))
+        slopes.div_(self.divisor(truth.shape[0]))
+        return sums, slopes if weights is None else slopes.mul_(weights[:, None])
 
     def divisor(self, rows: int) -> float:
         return float(rows)
@@ -180,16 +199,23 @@ class Stepper:
     loss: Loss
     optimizer: Optimizer
 
-    def step(self, x: Tensor, truth: Tensor, rate: float, totals: Tensor) -> None:
+    def step(
+        self,
+        x: Tensor,
+        truth: Tensor,
+        rate: float,
+        totals: Tensor,
+        weights: Tensor | None = None,
+    ) -> None:
         """Make a step on the rows x (rows, inputs) and add their loss before it to `totals`.
 
-        `totals` stays on the device.
+        `totals` stays on the device. `weights` are (rows,).
         """
         measured: list[Tensor] = []
 
         def evaluate() -> tuple[Tensor, float]:
             outputs = self.passes.forward(x)
-            sums, slopes = self.loss.differentiate(outputs, truth)
+            sums, slopes = self.loss.differentiate(outputs, truth, weights)
             self.passes.backward(slopes)
             measured.append(sums)
             return sums, self.loss.divisor(x.shape[0])

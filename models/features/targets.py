@@ -121,7 +121,7 @@ class ClassTarget:
         """Return the class number of every row of the table, int64; -1 if it has none."""
         column = table.columns[self.name]
         if isinstance(column, Categories):
-            codes = np.array([*(self._place(value) for value in column.values), -1])
+            codes = np.array([*(self.place(value) for value in column.values), -1])
             found: Integers = codes[column.codes].astype(np.int64)
             return found
         if isinstance(self.classes[0], str):
@@ -139,7 +139,8 @@ class ClassTarget:
         false, true = (self._places.get(word, -1) for word in words or ("false", "true"))
         return np.where(column == 1, true, np.where(column == 0, false, -1))
 
-    def _place(self, text: str) -> int:
+    def place(self, text: str) -> int:
+        """Return the number of the class that a text names; -1 if it names none."""
         place = self._places.get(text)
         return self._places_by_key.get(category_key(text), -1) if place is None else place
 

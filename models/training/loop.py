@@ -7,18 +7,19 @@ or HTTP.
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from decimal import ROUND_FLOOR, Context
 from typing import Any
 
+import numpy as np
 import torch
 
 from descent.codes import make_warning
-from descent.spec import Lbfgs, Sgd
+from descent.spec import Lbfgs
 from models.engine.hardware import choose_device, choose_threads, memory_failures, repeatable
 from models.errors import Diverged
 from models.failpoints import reach
 from models.features.encoding import Features
-from models.nets.stack import is_small, largest_learning_rate
+from models.features.targets import ClassTarget
+from models.training.advice import explain_divergence
 from models.training.interface import (
     Alive,
     EndReason,
@@ -75,8 +76,8 @@ def _learn(
             return "early_stopping"
         rate = training.learning_rate()
 
-        for x, truth in training.batches():
-            training.step(x, truth, rate)
+        for batch in training.batches():
+            training.step(batch, rate)
             reach("train.step")
 
             if pace.is_due():
@@ -102,7 +103,7 @@ def _learn(
         taken = frame(training) if epoch.is_finite else None
         yield Metrics(epoch.rows, training.progress(), state.best, taken)
         if not epoch.is_finite:
-            why = _explain_divergence(training, rate)
+            why = explain_divergence(training, rate)
             training.recall_best()
             if training.config.on_divergence == "keep_best" and state.best is not None:
                 detail = f"{why}. The model is that of epoch {state.best.epoch}"
@@ -157,30 +158,6 @@ def _finish(
     yield Finished(reason, evaluation, linear_parameters(training), training.warnings)
 
 
-def _explain_divergence(training: Training, rate: float) -> str:
-    config = training.config
-    message = (
-        f"The loss or a parameter was no longer finite in epoch {training.state.epoch}, at "
-        f"learning rate {rate:g}"
-    )
-    small = is_small(len(training.train), training.features.width)
-    if small and not config.model.hidden_layers() and isinstance(config.optimizer, Sgd):
-        x = training.features.encode(training.given.table, training.split.train, dtype="float64")
-        outputs = training.features.outputs
-        largest = largest_learning_rate(x, training.given.loss, config.optimizer, outputs)
-        if largest is not None:
-            whole = "" if training.steps_per_epoch == 1 else " with batch_size 'full'"
-            return (
-                f"{message}; the largest that converges here{whole} is {_rounded_down(largest):g}"
-            )
-    return f"{message}; try a learning_rate of {rate / 10:g} or standardize: true"
-
-
-def _rounded_down(rate: float) -> float:
-    """Round the largest rate that converges down to 4 digits, so that it still converges."""
-    return float(Context(prec=4, rounding=ROUND_FLOOR).create_decimal_from_float(rate))
-
-
 def prepare(given: TrainingInput, device: torch.device) -> tuple[Training, list[Warning_]]:
     """Build the training, resumed from its checkpoint if there is one; return its warnings too.
 
@@ -220,10 +197,28 @@ def _warn(given: TrainingInput, training: Training) -> list[Warning_]:
             f"{left_out} of {given.table.rows} rows have no value in {targets} and are left out"
         )
         warnings.append(make_warning("target_missing", detail, targets[0]))
+    if lonely := _lonely(training):
+        detail = f"a class with one row is in the training rows only: {', '.join(lonely)}"
+        warnings.append(make_warning("class_too_small", detail, targets[0]))
     if isinstance(given.config.optimizer, Lbfgs) and training.steps_per_epoch > 1:
         detail = "lbfgs compares losses from step to step; batch_size 'full' makes them comparable"
         warnings.append(make_warning("lbfgs_minibatch", detail))
     return warnings
+
+
+def _lonely(training: Training) -> list[str]:
+    """Return the classes of one row where some rows are held out.
+
+    The profile of a dataset counts the rows of each class, except for classes that are numbers.
+    """
+    target, split = training.features.target, training.split
+    if not isinstance(target, ClassTarget) or target.type != "number":
+        return []
+    if not len(split.validation) + len(split.test):
+        return []
+    numbers = target.labels_of(training.given.table)
+    counts = np.bincount(numbers[numbers >= 0], minlength=target.outputs)
+    return [label for label, count in zip(target.labels, counts, strict=True) if count == 1]
 
 
 class Pace:

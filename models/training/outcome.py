@@ -1,19 +1,21 @@
 """The evaluation of a finished training: scores on each split, baselines, importance."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from descent.codes import make_warning
 from descent.spec import Sgd
 from models.data import Floats, Integers
-from models.features.inputs import Numeric
+from models.features.inputs import Matrix, Numeric
 from models.features.targets import ClassTarget, Target
 from models.nets.architectures import describe
-from models.nets.stack import Line, describe_line, largest_learning_rate
+from models.nets.stack import Line, describe_line, predict_line
 from models.training.interface import Frame, SplitName
 from models.training.scores import Scores, evaluate, evaluate_baseline, permutation_importance
-from models.training.state import Training
+from models.training.state import Examples, Training
 
 #: The work for the importance of columns, as a share of the training's work.
 SHARE = 0.02
@@ -36,16 +38,40 @@ def evaluate_best(training: Training) -> dict[str, Any]:
         "test": split.test,
     }
     parts = {name: rows for name, rows in parts.items() if len(rows)}
+    figures: dict[str, Any] = {}
     with training.best_parameters():
-        figures: dict[str, Any] = {
-            name: _evaluate(training, rows, training.decode(training.examples(name)))
-            for name, rows in parts.items()
-        }
+        for name, rows in parts.items():
+            examples = training.examples(name)
+            figures[name] = _evaluate(training, rows, training.decode(examples))
     held_out = next(reversed(parts))
-    figures["baseline"] = {"split": held_out} | _baseline(training, parts[held_out])
-    if importance := _importance(training, parts[held_out]):
+    training.warnings += _never_predicted(training.features.target, held_out, figures[held_out])
+    if importance := _importance(training, parts[held_out], examples):
         figures["importance"] = {"split": held_out} | importance
+    del examples
+    figures["baseline"] = {"split": held_out} | _baseline(training, parts[held_out])
     return figures
+
+
+def _never_predicted(target: Target, split: SplitName, figures: Scores) -> Iterator[dict[str, Any]]:
+    """Yield a warning if rows of a class are there, but none is predicted to be of it."""
+    if not isinstance(target, ClassTarget):
+        return
+    predicted = np.sum(figures["confusion"]["matrix"], axis=0)
+    supports = {label: each["support"] for label, each in figures["classes"].items()}
+    found = [
+        label
+        for label, count in zip(target.labels, predicted, strict=True)
+        if supports[label] and not count
+    ]
+    if found:
+        shown = ", ".join(repr(label) for label in found[:5])
+        more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+        rows = sum(supports[label] for label in found)
+        detail = (
+            f"no {split} row is predicted to be {shown}{more}, though {rows} are: class_weight"
+            " 'balanced' makes rare classes count as much as frequent ones"
+        )
+        yield make_warning("never_predicted", detail, target.name)
 
 
 def scalar_scores(figures: Scores) -> dict[str, float]:
@@ -66,12 +92,16 @@ def _baseline(training: Training, rows: Integers) -> dict[str, Scores]:
     return found
 
 
-def _importance(training: Training, rows: Integers) -> dict[str, Any] | None:
+def _importance(training: Training, rows: Integers, examples: Examples) -> dict[str, Any] | None:
     spent = training.state.step * training.batch_size * training.parameters * PASSES
+
+    def read(drawn: Integers) -> tuple[Matrix, Floats | Integers]:
+        return examples.rows(np.searchsorted(rows, drawn)), _truth(training, drawn)
+
     return permutation_importance(
         training.features,
         training.best_stack(),
-        training.given.table,
+        read,
         rows,
         seed=training.config.seed,
         work=int(SHARE * spent),
@@ -79,8 +109,7 @@ def _importance(training: Training, rows: Integers) -> dict[str, Any] | None:
 
 
 def _predict(training: Training, line: Line, rows: Integers) -> Floats:
-    x = training.features.encode(training.given.table, rows, dtype=np.float64)
-    return training.features.decode(x @ line.weights.T + line.biases)
+    return predict_line(training.features, line, training.given.table, rows)
 
 
 def _truth(training: Training, rows: Integers) -> Floats | Integers:
@@ -173,14 +202,12 @@ def _sample(training: Training) -> dict[str, Any]:
     most = max(1, min(MAX_ROWS, MAX_CELLS // features.width))
     held_out = len(split.validation)
     share = most * held_out // max(1, held_out + len(split.train))
-    parts = {
-        "train": _spread(split.train, most - share),
-        "validation": _spread(split.validation, share),
-    }
-    rows = np.concatenate(list(parts.values()))
-    x = features.encode(training.given.table, rows)
+    train = _spread(np.arange(len(split.train)), most - share)
+    validation = _spread(np.arange(held_out), share)
+    rows = np.concatenate([split.train[train], split.validation[validation]])
+    x = np.concatenate([training.train.rows(train), training.validation.rows(validation)])
     truth = features.truth(training.given.table, rows)
-    names = np.repeat(list(parts), [len(part) for part in parts.values()])
+    names = np.repeat(["train", "validation"], [len(train), len(validation)])
     finite = np.isfinite(x).all(axis=1)
     return {
         "x": x[finite].tolist(),
@@ -203,8 +230,7 @@ def _line(training: Training) -> dict[str, Any] | None:
     if config.model.hidden_layers() or work > MAX_WORK:
         return None
     best = training.least_squares
-    x = features.encode(training.given.table, training.split.train, dtype=np.float64)
-    rate = largest_learning_rate(x, training.given.loss, Sgd(), features.outputs)
+    rate = training.largest_learning_rate(Sgd())
     return {
         "closed_form": describe_line(features, best) if best else None,
         "largest_learning_rate": rate if rate and math.isfinite(rate) else None,

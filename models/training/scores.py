@@ -4,20 +4,30 @@ Knows NumPy only. A score that the rows do not define, such as R² of one row, i
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from descent.spec import ColumnSplit, GroupSplit, NoSplit, RunConfig, SplitSpec, TimeSplit
+from descent.spec import (
+    ColumnSplit,
+    GroupSplit,
+    NoSplit,
+    RandomSplit,
+    RunConfig,
+    SplitSpec,
+    TimeSplit,
+)
 from models.data import Categories, Floats, Integers, Table, generator
 from models.errors import DataInvalid
 from models.features.encoding import Features
 from models.features.inputs import Matrix
 from models.features.targets import ClassTarget, NumberTargets, Target, fit_classes
 from models.nets.stack import Stack
+from models.reading import WHITE
+from models.training.interface import SplitName
 
 Scores: TypeAlias = dict[str, Any]
 #: Points of a curve at most; a picture would not show more.
@@ -184,20 +194,26 @@ STREAM = 2**63 + 1
 
 
 def permutation_importance(
-    features: Features, stack: Stack, table: Table, rows: Integers, *, seed: int, work: int
+    features: Features,
+    stack: Stack,
+    read: Callable[[Integers], tuple[Matrix, Floats | Integers]],
+    rows: Integers,
+    *,
+    seed: int,
+    work: int,
 ) -> dict[str, Any] | None:
     """Return the cost of shuffling each column over `rows`, the most important column first.
 
     The cost is the rise of `cross_entropy` for classes, and the fall of `r2` for numbers. `work` is
     the count of multiplications that may be spent; it limits the rows and the shuffles. The result
-    is None if even few rows cost too much, or if a cost is not finite.
+    is None if even few rows cost too much, or if a cost is not finite. `read` returns some of the
+    rows encoded, and their true targets.
     """
     shuffles, count = _affordable(features, stack, len(rows), min(max(work, FLOOR), CEILING))
     if not shuffles or not count:
         return None
     random = generator(seed, STREAM)
-    rows = np.sort(random.permutation(rows)[:count])
-    encoded, truth = features.encode(table, rows), features.truth(table, rows)
+    encoded, truth = read(np.sort(random.permutation(rows)[:count]))
     with np.errstate(all="ignore"):
         whole = _cost(features, stack, encoded, truth)
         columns: list[dict[str, Any]] = []
@@ -300,18 +316,38 @@ def split_rows(
         latest_first = _by_time(table, split.column, rows)[::-1]
         return _take(latest_first, split.validation, split.test)
     order = generator(seed, SPLIT_STREAM).permutation(rows)
-    if labels is not None and split.validation + split.test > 0:
-        order = _interleave_classes(order, labels)
-    result = _take(order, split.validation, split.test)
-    if labels is not None:
-        _check_every_class_trains(labels, rows, result.train)
-    return result
+    if labels is None or split.validation + split.test == 0:
+        return _take(order, split.validation, split.test)
+    return _take_from_each_class(order, labels, split)
+
+
+def _take_from_each_class(order: Integers, labels: Integers, split: RandomSplit) -> RowSplit:
+    """Take held-out rows of each class in proportion; each class keeps a training row."""
+    classes = labels[order]
+    counts = np.bincount(classes)
+    is_alone = counts[classes] == 1
+    drawn = _interleave_classes(order[~is_alone], labels)
+    if not len(drawn):
+        raise DataInvalid("each class has one row: no row can be held out; use split 'none'")
+    parts = _take(drawn, split.validation, split.test)
+    train = np.concatenate([parts.train, order[is_alone]])
+    # With large shares a class may have no training row: its last row becomes one.
+    untrained = np.setdiff1d(np.unique(classes), labels[train])
+    moved = np.array([drawn[labels[drawn] == label][-1] for label in untrained], dtype=np.int64)
+    validation = np.setdiff1d(parts.validation, moved)
+    test = np.setdiff1d(parts.test, moved)
+    if (split.validation and not len(validation)) or (split.test and not len(test)):
+        raise DataInvalid(
+            f"{len(order)} rows are too few for a split with validation {split.validation} and "
+            f"test {split.test} in which each class trains; use smaller shares or split 'none'"
+        )
+    return RowSplit(np.sort(np.concatenate([train, moved])), validation, test)
 
 
 def _take(order: Integers, validation: float, test: float) -> RowSplit:
     """Take the test rows from the start of `order`, then the validation rows; the rest train."""
-    tests = _count(test, len(order))
-    validations = _count(validation, len(order))
+    tests = count_of(test, len(order))
+    validations = count_of(validation, len(order))
     held_out = tests + validations
     if held_out >= len(order):
         raise DataInvalid(
@@ -325,7 +361,8 @@ def _take(order: Integers, validation: float, test: float) -> RowSplit:
     )
 
 
-def _count(share: float, rows: int) -> int:
+def count_of(share: float, rows: int) -> int:
+    """Return the count of rows that a share of held-out rows means."""
     return max(1, round(share * rows)) if share else 0
 
 
@@ -339,20 +376,6 @@ def _interleave_classes(order: Integers, labels: Integers) -> Integers:
     for label, count in zip(*np.unique(classes, return_counts=True), strict=True):
         place[classes == label] = (np.arange(count) + 0.5) / count
     return order[np.argsort(place, kind="stable")]
-
-
-def _check_every_class_trains(labels: Integers, rows: Integers, train: Integers) -> None:
-    counts = np.bincount(labels[rows])
-    trained = np.bincount(labels[train], minlength=len(counts))
-    # A class of one row cannot be divided: its row would either train or test, never both.
-    bad = (counts > 0) & ((trained == 0) | ((counts == 1) & (len(train) < len(rows))))
-    if bad.any():
-        label = int(np.flatnonzero(bad)[0])
-        row = int(rows[labels[rows] == label][0])
-        raise DataInvalid(
-            f"the class of row {row + 1} has {counts[label]} row(s), too few to hold out a share "
-            "of each class: add rows, remove the class, or use split 'none'"
-        )
 
 
 def _by_time(table: Table, name: str, rows: Integers) -> Integers:
@@ -378,7 +401,7 @@ def _split_by_group(split: GroupSplit, table: Table, rows: Integers, seed: int) 
     left = list(generator(seed, SPLIT_STREAM).permutation(len(sizes)))
     parts = []
     for later, share in ((int(split.validation > 0) + 1, split.test), (1, split.validation)):
-        wanted = _count(share, len(rows))
+        wanted = count_of(share, len(rows))
         taken: list[int] = []
         while sum(sizes[taken]) < wanted and len(left) > later:
             taken.append(left.pop())
@@ -391,15 +414,36 @@ def _split_by_column(table: Table, name: str, rows: Integers) -> RowSplit:
     column = table.columns[name]
     if not isinstance(column, Categories):
         raise DataInvalid(f"split 'column' needs the words train, validation and test in {name!r}")
-    words = np.array([*column.values, ""], dtype=object)[column.codes[rows]]
-    for row, word in zip(rows, words, strict=True):
-        if word not in {"train", "validation", "test"}:
-            raise DataInvalid(
-                f"column {name!r} must say train, validation or test; row {row + 1} says {word!r}"
-            )
-    if not (words == "train").any():
+    places = np.array([_place_of(word) for word in column.values])[column.codes[rows]]
+    strange = np.flatnonzero(places < 0)
+    if len(strange):
+        row = rows[strange[0]]
+        word = column.values[column.codes[row]]
+        raise DataInvalid(
+            f"column {name!r} must say train, validation or test; row {row + 1} says {word!r}"
+        )
+    if not (places == 0).any():
         raise DataInvalid(f"column {name!r} says train in no row that has a target")
-    return RowSplit(rows[words == "train"], rows[words == "validation"], rows[words == "test"])
+    return RowSplit(rows[places == 0], rows[places == 1], rows[places == 2])
+
+
+#: The words that a column of a split may use for each part, in any case.
+SPLIT_WORDS: dict[SplitName, frozenset[str]] = {
+    "train": frozenset({"train", "training"}),
+    "validation": frozenset({"validation", "valid", "val", "dev", "eval"}),
+    "test": frozenset({"test", "testing"}),
+}
+
+
+def split_of(word: str) -> SplitName | None:
+    """Return the part of a split that a word means; None if it means none."""
+    word = word.strip(WHITE).lower()
+    return next((name for name, words in SPLIT_WORDS.items() if word in words), None)
+
+
+def _place_of(word: str) -> int:
+    name = split_of(word)
+    return -1 if name is None else list(SPLIT_WORDS).index(name)
 
 
 def _check_complete(table: Table, name: str, rows: Integers) -> None:

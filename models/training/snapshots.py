@@ -154,6 +154,7 @@ def linear_parameters(training: Training) -> dict[str, Any] | None:
         training.least_squares,
         given.table,
         training.split.train,
+        training.weights,
     )
 
 

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from descent.spec import LossName, RunConfig, Task
+from descent.spec import LossName, RunConfig, Sgd, Task
 from models.data import Floats, Integers, Table, epoch_order
 from models.engine.optimizers import PlateauState, factor, make_optimizer
 from models.engine.steps import Loss, Stepper, choose_loss, choose_passes
@@ -25,9 +25,18 @@ from models.errors import NotResumable
 from models.features.encoding import Features
 from models.features.targets import ClassTarget
 from models.nets.architectures import Flat, build, describe, flatten
-from models.nets.stack import Line, Stack, least_squares, load_stack
+from models.nets.stack import (
+    Line,
+    Stack,
+    is_small,
+    largest_learning_rate,
+    least_squares,
+    load_stack,
+    products,
+)
 from models.training.interface import Best, MetricRow, Progress, SplitName
 from models.training.scores import RowSplit
+from models.training.weights import weights_of
 
 #: Rows that are predicted at a time, outside of steps.
 CHUNK = 16_384
@@ -115,6 +124,8 @@ class Examples:
 
     x: Tensor
     truth: Tensor
+    #: The weight of each row in the training loss, (rows,); None if all rows count once.
+    weights: Tensor | None = None
 
     @classmethod
     def load(
@@ -134,6 +145,17 @@ class Examples:
 
     def __len__(self) -> int:
         return self.x.shape[0]
+
+    def rows(self, places: Integers) -> NDArray[np.float32]:
+        """Return the encoded rows at these places, (places, width)."""
+        chosen = self.at(torch.from_numpy(places).to(self.x.device))
+        found: NDArray[np.float32] = chosen.x.cpu().numpy()
+        return found
+
+    def at(self, places: Tensor) -> "Examples":
+        """Return the rows at these places, a tensor on the same device."""
+        weights = None if self.weights is None else self.weights.index_select(0, places)
+        return Examples(self.x.index_select(0, places), self.truth.index_select(0, places), weights)
 
     def chunks(self) -> Iterator["Examples"]:
         """Yield the rows in parts that fit the memory of a forward pass."""
@@ -162,6 +184,11 @@ class Training:
         self.device = device
         parts = [split.train, split.validation]
         self.train, self.validation = Examples.load(features, given.table, parts, device)
+        #: float64 (training rows,), with the mean 1.
+        self.weights = weights_of(config, features.target, given.table, split.train)
+        if self.weights is not None:
+            weights = _aligned(self.weights.astype(np.float32)).to(device)
+            self.train = replace(self.train, weights=weights)
         self.net = build(config.model, features.width, features.outputs, config.seed)
         self.flat: Flat = flatten(self.net, device)
         self.loss: Loss = choose_loss(given.loss, features.target, device)
@@ -216,7 +243,15 @@ class Training:
     @cached_property
     def least_squares(self) -> Line | None:
         """The closed-form solution over the training rows, for a regression."""
-        return least_squares(self.features, self.given.table, self.split.train)
+        return least_squares(self.features, self.given.table, self.split.train, self.weights)
+
+    def largest_learning_rate(self, optimizer: Sgd) -> float | None:
+        """Return the largest rate at which full batches converge to the closed form, if known."""
+        features, rows = self.features, self.split.train
+        if not is_small(len(rows), features.width):
+            return None
+        sums = products(features, self.given.table, rows, self.weights)
+        return largest_learning_rate(sums, len(rows), self.given.loss, optimizer, features.outputs)
 
     def progress(self) -> Progress:
         state, steps = self.state, self.config.epochs * self.steps_per_epoch
@@ -236,17 +271,16 @@ class Training:
 
     # ---- learning ----
 
-    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the batches of the present epoch that are not done: x (rows, width) and truth."""
-        x, truth = self.train.x, self.train.truth
+    def batches(self) -> Iterator["Examples"]:
+        """Yield the batches of the present epoch that are not done."""
         if self.steps_per_epoch == 1:
             if self.state.batch == 0:
-                yield x, truth
+                yield self.train
             return
         order = epoch_order(self.config.seed, self.state.epoch, len(self.train))
         batches = torch.split(torch.from_numpy(order).to(self.device), self.batch_size)
         for rows in batches[self.state.batch :]:
-            yield x.index_select(0, rows), truth.index_select(0, rows)
+            yield self.train.at(rows)
 
     def learning_rate(self) -> float:
         """Return the learning rate of the present epoch."""
@@ -254,9 +288,9 @@ class Training:
         share = factor(config.schedule, state.epoch, config.epochs, state.plateau)
         return config.optimizer.learning_rate * share
 
-    def step(self, x: Tensor, truth: Tensor, rate: float) -> None:
+    def step(self, batch: Examples, rate: float) -> None:
         """Make an optimizer step on a batch."""
-        self.stepper.step(x, truth, rate, self.train_sums)
+        self.stepper.step(batch.x, batch.truth, rate, self.train_sums, batch.weights)
         self.state.batch += 1
         self.state.step += 1
 

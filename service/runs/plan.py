@@ -24,6 +24,9 @@ from descent.spec import (
     count_parameters,
 )
 from models.features.encoding import estimate_width
+from models.features.targets import spelling
+from models.reading import Reading, category_key
+from models.training.scores import count_of, split_of
 from service.datasets.rejected import listed
 from service.errors import Invalid, invalid_at
 
@@ -31,6 +34,9 @@ MAX_CLASSES = 1000
 MAX_PARAMETERS = 500_000_000
 CLASS_TYPES = frozenset({"boolean", "category", "text", "id"})
 NUMBER_TYPES = frozenset({"number", "integer", "boolean"})
+#: A target with so few distinct whole values may hold classes, if each has enough rows.
+FEW_VALUES = 20
+FEW_SHARE = 5
 STEP_S = 120e-6  # seconds of one optimizer step of a small network, measured on one CPU core
 FLOPS = 2e10  # multiplications and additions per second, measured likewise
 
@@ -69,8 +75,11 @@ def make_plan(config: RunConfig, columns: Sequence[Column], rows: int) -> Plan:
     features = _features(plan, by_name)
     usable = rows - max((int(target["missing"]) for target in targets), default=0)
     _check_rows(config, usable)
-    if task != "regression":
-        _check_classes(config, targets[0], task)
+    if task == "regression":
+        _warn_of_classes(plan, targets, usable)
+    else:
+        _check_classes(plan, targets[0], task)
+    _check_weights(config, by_name, targets, task)
     if usable < rows:
         detail = f"{rows - usable} rows without a target are left out"
         plan.warn("target_missing", detail, config.targets[0])
@@ -154,13 +163,40 @@ def _check_is_number(target: Column) -> None:
         )
 
 
-def _check_classes(config: RunConfig, target: Column, task: Task) -> None:
+def _warn_of_classes(plan: Plan, targets: list[Column], rows: int) -> None:
+    """Warn if the task was not named and the target has few distinct whole values."""
+    target = targets[0]
+    few = target["distinct"] <= FEW_VALUES and target["distinct"] * FEW_SHARE <= rows
+    if plan.config.task == "auto" and len(targets) == 1 and few and _is_whole(target):
+        task = "binary" if target["distinct"] == 2 else "multiclass"
+        plan.warn(
+            "perhaps_classes",
+            f"{target['name']!r} has {target['distinct']} distinct whole values and is learned as a"
+            f" number: if they are classes, choose task {task}",
+            target["name"],
+        )
+
+
+def _is_whole(column: Column) -> bool:
+    """Return whether the values of a column are whole numbers, as far as its profile tells."""
+    if column["type"] == "integer":
+        return True
+    if column["type"] != "number":
+        return False
+    if column.get("top"):
+        return all(float(top["value"]).is_integer() for top in column["top"])
+    limits = [column.get("min"), column.get("max")]
+    return all(each is not None and float(each).is_integer() for each in limits)
+
+
+def _check_classes(plan: Plan, target: Column, task: Task) -> None:
     name, distinct = target["name"], target["distinct"]
-    if target["type"] not in CLASS_TYPES | {"integer"}:
+    if target["type"] not in CLASS_TYPES and not _is_whole(target):
         raise _invalid(
             "target_not_a_class",
-            f"{name!r} is {target['type']}, which has no classes: change its type to category"
-            " with PATCH /datasets/{id}, or choose task regression.",
+            f"{name!r} is {target['type']} with values that are not whole numbers, so it has no"
+            " classes: change its type to category with PATCH /datasets/{id}, or choose task"
+            " regression.",
             "/task",
         )
     if task == "binary" and distinct != 2:
@@ -175,22 +211,95 @@ def _check_classes(config: RunConfig, target: Column, task: Task) -> None:
             f"{name!r} has {distinct} distinct values, more than {MAX_CLASSES} classes.",
             "/target",
         )
-    split = config.split
+    split = plan.config.split
     if isinstance(split, RandomSplit) and split.validation + split.test > 0:
-        _check_class_sizes(target)
+        _check_class_sizes(plan, target)
 
 
-def _check_class_sizes(target: Column) -> None:
-    single = [top["value"] for top in target.get("top") or [] if top["count"] == 1]
-    if single:
-        more = f" and {len(single) - 3} more" if len(single) > 3 else ""
-        shown = ", ".join(repr(value) for value in single[:3])
+def _check_class_sizes(plan: Plan, target: Column) -> None:
+    tops = target.get("top") or []
+    single = [top["value"] for top in tops if top["count"] == 1]
+    if not single:
+        return
+    if len(single) == target["distinct"]:
         raise _invalid(
             "class_too_small",
-            f"A class with one row cannot be in both training and held-out rows: {shown}{more} in"
-            f" {target['name']!r}. Remove or merge these rows, or choose split none"
-            + (", or task regression." if target["type"] == "integer" else "."),
+            f"Each class in {target['name']!r} has one row, so no row can be held out: choose split"
+            " none" + (", or task regression." if target["type"] == "integer" else "."),
             "/split",
+        )
+    more = f" and {len(single) - 3} more" if len(single) > 3 else ""
+    shown = ", ".join(repr(value) for value in single[:3])
+    plan.warn(
+        "class_too_small",
+        f"a class with one row is in the training rows only, so it is never tested: {shown}{more}",
+        target["name"],
+    )
+
+
+# ---- weights ------------------------------------------------------------------------------------
+
+
+def _check_weights(
+    config: RunConfig, by_name: dict[str, Column], targets: list[Column], task: Task
+) -> None:
+    if config.class_weight is not None:
+        if task == "regression":
+            raise _invalid(
+                "weight_does_not_fit",
+                "class_weight needs classes, but the task is a regression: name a weight column"
+                " instead, or choose task binary or multiclass.",
+                "/class_weight",
+            )
+        if isinstance(config.class_weight, dict):
+            _check_class_names(config.class_weight, targets[0])
+    if config.weight is not None:
+        _check_weight_column(_known(by_name, config.weight, "/weight"))
+
+
+def _check_class_names(weights: dict[str, float], target: Column) -> None:
+    tops = target.get("top") or []
+    if len(tops) < target["distinct"]:  # the training knows all classes
+        return
+    labels = [_label(top["value"], target) for top in tops]
+    keys = set(labels) | {category_key(label) for label in labels}
+    for name in weights:
+        if name not in keys and category_key(name) not in keys:
+            near = difflib.get_close_matches(name, labels, n=1)
+            hint = f"perhaps {near[0]!r}" if near else f"its classes are {listed(labels)}"
+            raise _invalid(
+                "unknown_class",
+                f"{target['name']!r} has no class {name!r}: {hint}.",
+                "/class_weight",
+            )
+
+
+def _label(value: object, column: Column) -> str:
+    """Return the name of a class as answers spell it."""
+    if isinstance(value, bool):
+        stored = column.get("reading")
+        words = spelling(Reading.from_json(stored)) if stored else None
+        return (words or ("false", "true"))[value]
+    return str(value)
+
+
+def _check_weight_column(column: Column) -> None:
+    name = column["name"]
+    if column["type"] not in NUMBER_TYPES:
+        raise _invalid(
+            "wrong_weight", f"Weights are numbers, but {name!r} is {column['type']}.", "/weight"
+        )
+    if column["missing"]:
+        raise _invalid(
+            "wrong_weight",
+            f"The weight in {name!r} is missing in {column['missing']} rows: each row needs one.",
+            "/weight",
+        )
+    if (least := column.get("min")) is not None and float(least) < 0:
+        raise _invalid(
+            "wrong_weight",
+            f"The least weight in {name!r} is {least:g}: weights are 0 or above.",
+            "/weight",
         )
 
 
@@ -200,6 +309,7 @@ def _check_class_sizes(target: Column) -> None:
 def _features(plan: Plan, by_name: dict[str, Column]) -> list[str]:
     config, split = plan.config, plan.config.split
     held = {split.column} if isinstance(split, ColumnSplit | GroupSplit) else set()
+    held |= {config.weight} if config.weight else set()
     if config.features is not None:
         chosen = [_known(by_name, name, "/features") for name in config.features]
     else:
@@ -247,17 +357,32 @@ def _check_split(config: RunConfig, by_name: dict[str, Column]) -> None:
         detail = f"A split by time needs times or numbers, but {split.column!r} is {column['type']}"
         raise _invalid("split_not_ordered", detail, "/split/column")
     if isinstance(split, ColumnSplit):
-        values = {str(top["value"]) for top in column.get("top") or []}
-        strange = sorted(values - {"train", "validation", "test"})
-        if strange or "train" not in values:
-            detail = (
-                f"{split.column!r} must hold train, validation or test, and train at least once"
+        _check_split_words(column)
+    if isinstance(split, GroupSplit):
+        parts = 1 + sum(share > 0 for share in (split.validation, split.test))
+        if column["distinct"] < parts:
+            raise _invalid(
+                "too_few_groups",
+                f"The split needs at least {parts} groups, one for each part with a share, but"
+                f" {split.column!r} has {column['distinct']}.",
+                "/split/column",
             )
-            raise _invalid("split_values", f"{detail}; got {listed(strange)}", "/split/column")
+
+
+def _check_split_words(column: Column) -> None:
+    words = [str(top["value"]) for top in column.get("top") or []]
+    strange = sorted(word for word in words if split_of(word) is None)
+    if strange or "train" not in map(split_of, words):
+        detail = f"{column['name']!r} must hold train, validation or test, and train at least once"
+        raise _invalid("split_values", f"{detail}; got {listed(strange)}", "/split/column")
 
 
 def _check_rows(config: RunConfig, usable: int) -> None:
-    least = 1 if isinstance(config.split, NoSplit) else 2
+    split = config.split
+    least = 1
+    if not isinstance(split, NoSplit | ColumnSplit):
+        shares = (split.validation, split.test)
+        least = 1 + sum(count_of(share, max(0, usable)) for share in shares)
     if usable < least:
         raise _invalid(
             "too_few_rows",

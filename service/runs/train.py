@@ -136,7 +136,7 @@ def read_job(job: TrainingJob) -> TrainingInput:
     config = RunConfig.model_validate(job.config)
     if config.device == os.environ.get(OWN_DEVICE):  # the only GPU that torch sees here
         config = config.model_copy(update={"device": "cuda"})
-    held = columns_that_split(config)
+    held = [*columns_that_split(config), *([config.weight] if config.weight else [])]
     columns = list(dict.fromkeys([*(config.features or []), *held]))
     types = {name: job.columns[name] for name in columns}
     table = open_table(job.table, types, columns, held)

@@ -58,8 +58,7 @@ def people() -> Table:
             "Size": (1e8 + random.random(rows)).tolist(),
         },
     )
-    columns = {**table.columns, **more.columns}
-    return Table({**table.types, **more.types}, columns, rows)
+    return Table({**table.types, **more.types}, {**table.columns, **more.columns}, rows)
 
 
 TASKS: dict[str, tuple[list[str], Task]] = {

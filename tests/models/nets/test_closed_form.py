@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from descent.spec import Sgd
-from models.data import Table
+from models.data import Floats, Table
 from models.features.encoding import Features
 from models.nets.stack import describe_line, largest_learning_rate, least_squares, squared_errors
 from tests.models.samples import PASSENGER_FEATURES, QUIZ, passengers, scores
@@ -21,6 +21,11 @@ def fit(*, standardize: bool) -> Features:
     )
 
 
+def products_of(x: Floats) -> Floats:
+    design = np.column_stack([x, np.ones_like(x)])
+    return design.T @ design
+
+
 @pytest.mark.parametrize("standardize", [True, False])
 def test_least_squares_of_the_scores(standardize: bool) -> None:  # noqa: FBT001  parametrised
     features = fit(standardize=standardize)
@@ -34,10 +39,14 @@ def test_least_squares_of_the_scores(standardize: bool) -> None:  # noqa: FBT001
 
 
 def test_the_largest_learning_rate_of_the_scores() -> None:
-    x = np.array(QUIZ)[:, None]
-    assert largest_learning_rate(x, "mse", Sgd()) == pytest.approx(0.006554706614104333, rel=1e-12)
-    assert largest_learning_rate(x, "sse", Sgd()) == pytest.approx(0.0005042082010849488, rel=1e-12)
-    assert largest_learning_rate(x, "mae", Sgd()) is None
+    products, rows = products_of(np.array(QUIZ)), len(QUIZ)
+    assert largest_learning_rate(products, rows, "mse", Sgd()) == pytest.approx(
+        0.006554706614104333, rel=1e-12
+    )
+    assert largest_learning_rate(products, rows, "sse", Sgd()) == pytest.approx(
+        0.0005042082010849488, rel=1e-12
+    )
+    assert largest_learning_rate(products, rows, "mae", Sgd()) is None
 
 
 @pytest.mark.parametrize(
@@ -53,7 +62,7 @@ def test_the_largest_learning_rate_of_the_scores() -> None:
 def test_gradient_descent_converges_just_below_the_largest_rate_only(spec: Sgd) -> None:
     x, y = np.array(QUIZ), scores().numbers("Final")
     design = np.column_stack([x, np.ones_like(x)])
-    largest = largest_learning_rate(x[:, None], "mse", spec)
+    largest = largest_learning_rate(products_of(x), len(x), "mse", spec)
     assert largest is not None
     for share, converges in ((0.98, True), (1.02, False)):
         point, velocity = np.array([50.0, 50.0]), np.zeros(2)

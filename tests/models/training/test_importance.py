@@ -4,7 +4,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.data import Table
+from models.data import Floats, Integers, Table
+from models.features.inputs import Matrix
 from models.predict.predictor import Predictor
 from models.training.scores import CEILING, permutation_importance
 from tests.models.samples import LINE, SURVIVAL, learn, make_table, passengers
@@ -85,7 +86,11 @@ def test_its_work_is_bounded(tmp_path: Path) -> None:
         layers = ((weights, np.zeros(1, dtype=np.float32)),)
         wide_stack = type(stack)(3 * columns, 1, (lambda x: x @ weights.T,), layers, weights.size)
         rows = np.arange(table.rows)
-        return permutation_importance(wide, wide_stack, table, rows, seed=0, work=work)
+
+        def read(drawn: Integers) -> tuple[Matrix, Floats | Integers]:
+            return wide.encode(table, drawn), wide.truth(table, drawn)
+
+        return permutation_importance(wide, wide_stack, read, rows, seed=0, work=work)
 
     for columns, work, expected in ((1, 0, 5), (25, 0, 2), (50, 0, 1), (500, 0, None)):
         found = measured(columns, work)

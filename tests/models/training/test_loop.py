@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from models import checkpoint
-from models.errors import DataInvalid, Diverged
+from models.errors import Diverged
 from tests.models.samples import (
     LINE,
     SURVIVAL,
@@ -347,12 +347,16 @@ def test_rows_without_a_target_are_left_out_with_a_warning(tmp_path: Path) -> No
     assert "1 of 4 rows" in started.warnings[0]["detail"]
 
 
-def test_a_class_of_one_row_is_refused(tmp_path: Path) -> None:
+def test_a_class_of_one_row_trains_and_is_not_held_out(tmp_path: Path) -> None:
     table = make_table(
         {"x": "number", "y": "category"}, x=list(range(10)), y=["a"] * 5 + ["b"] * 4 + ["c"]
     )
     config = SURVIVAL | {"target": "y", "features": ["x"], "task": "multiclass"}
-    assert isinstance(learn(table, tmp_path, config).error, DataInvalid)
+    finished = learn(table, tmp_path, config).finished
+    assert finished is not None
+    assert finished.evaluation is not None
+    assert finished.evaluation["train"]["classes"]["c"]["support"] == 1
+    assert finished.evaluation["validation"]["classes"]["c"]["support"] == 0
 
 
 def test_a_gpu_that_is_not_there_is_named(tmp_path: Path) -> None:

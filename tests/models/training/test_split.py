@@ -33,10 +33,25 @@ def test_a_random_split_keeps_the_proportion_of_classes(seed: int) -> None:
         assert np.abs(np.bincount(labels[part], minlength=3) - expected).max() <= 1
 
 
-def test_a_class_of_one_row_cannot_be_split() -> None:
-    labels = np.array([0] * 99 + [1])
-    with pytest.raises(DataInvalid, match="class of row 100 has 1 row"):
-        split_rows(RandomSplit(), EMPTY, ROWS, labels=labels, seed=0)
+@pytest.mark.parametrize("seed", range(5))
+def test_a_class_of_one_row_trains(seed: int) -> None:
+    labels = np.array([0] * 98 + [1, 2])
+    split = split_rows(RandomSplit(validation=0.5), EMPTY, ROWS, labels=labels, seed=seed)
+    assert {98, 99} <= set(split.train.tolist())
+    assert len(split.validation) == 49
+
+
+def test_rows_that_are_each_a_class_cannot_be_held_out() -> None:
+    with pytest.raises(DataInvalid, match="each class has one row"):
+        split_rows(RandomSplit(), EMPTY, ROWS, labels=np.arange(100), seed=0)
+
+
+def test_each_class_trains_however_large_the_held_out_shares_are() -> None:
+    labels = np.repeat(np.arange(10), 10)
+    shares = RandomSplit(validation=0.45, test=0.5)
+    split = split_rows(shares, EMPTY, ROWS, labels=labels, seed=0)
+    assert len(np.unique(labels[split.train])) == 10
+    assert sorted([*split.train, *split.validation, *split.test]) == list(range(100))
 
 
 def test_every_class_keeps_a_training_row() -> None:
@@ -97,6 +112,17 @@ def test_a_column_says_the_split() -> None:
         [0, 3],
         [2],
         [1],
+    ]
+
+
+def test_a_column_says_the_split_in_other_words() -> None:
+    words = ["Train", "VAL", "valid", "Validation", " dev ", "eval", "Test", "TRAINING"]
+    table = make_table({"s": "category"}, s=words)
+    split = split_rows(ColumnSplit(column="s"), table, np.arange(8), labels=None, seed=0)
+    assert [part.tolist() for part in (split.train, split.validation, split.test)] == [
+        [0, 7],
+        [1, 2, 3, 4, 5],
+        [6],
     ]
 
 

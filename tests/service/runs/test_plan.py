@@ -81,7 +81,28 @@ def test_an_unknown_target_names_the_nearest_column() -> None:
         (FLOWERS, {"target": "kind", "loss": "mse"}, "loss_does_not_fit"),
         (FLOWERS, {"target": ["a", "kind"]}, "target_not_numeric"),
         (SCORES, {"target": "Final", "loss": "cross_entropy"}, "loss_does_not_fit"),
-        ([column("a"), classes("k", x=99, y=1)], {"target": "k"}, "class_too_small"),
+        ([column("a"), classes("k", x=1, y=1)], {"target": "k"}, "class_too_small"),
+        (
+            [column("a"), column("f", min=0.5, max=3.0)],
+            {"target": "f", "task": "multiclass"},
+            "target_not_a_class",
+        ),
+        (SCORES, {"target": "Final", "class_weight": "balanced"}, "weight_does_not_fit"),
+        (FLOWERS, {"target": "kind", "class_weight": {"w": 2.0}}, "unknown_class"),
+        ([*SCORES, column("w", missing=1)], {"target": "Final", "weight": "w"}, "wrong_weight"),
+        ([*SCORES, column("w", min=-1.0)], {"target": "Final", "weight": "w"}, "wrong_weight"),
+        ([*SCORES, classes("w", a=60, b=40)], {"target": "Final", "weight": "w"}, "wrong_weight"),
+        ([*SCORES], {"target": "Final", "weight": "v"}, "unknown_column"),
+        (
+            [*SCORES, classes("g", one=100)],
+            {"target": "Final", "split": {"type": "group", "column": "g"}},
+            "too_few_groups",
+        ),
+        (
+            [*SCORES, classes("g", one=60, two=40)],
+            {"target": "Final", "split": {"type": "group", "column": "g", "test": 0.2}},
+            "too_few_groups",
+        ),
         (
             SCORES,
             {"target": "Final", "split": {"type": "time", "column": "nope"}},
@@ -99,6 +120,49 @@ def test_what_cannot_be_trained_is_refused_before_it_is_queued(
     columns: list[dict[str, Any]], config: dict[str, Any], code: str
 ) -> None:
     assert refused(columns, **config).code == code
+
+
+def test_a_class_with_one_row_trains_with_a_warning() -> None:
+    plan = planned([column("a"), classes("k", x=98, y=1, z=1)], target="k")
+    (warning,) = [each for each in plan.warnings if each["code"] == "class_too_small"]
+    assert "'y', 'z'" in warning["detail"]
+
+
+def test_two_rows_are_too_few_for_three_parts() -> None:
+    split = {"type": "random", "validation": 0.2, "test": 0.2}
+    assert refused(SCORES, rows=2, target="Final", split=split).code == "too_few_rows"
+
+
+def test_a_number_with_whole_values_has_classes_where_the_task_says_so() -> None:
+    columns = [column("a"), column("f", distinct=3, min=1.0, max=3.0)]
+    config = planned(columns, target="f", task="multiclass").config
+    assert (config.task, config.loss) == ("multiclass", "cross_entropy")
+
+
+@pytest.mark.parametrize("kind", ["number", "integer"])
+def test_few_whole_values_are_perhaps_classes(kind: str) -> None:
+    columns = [column("a"), column("q", kind, distinct=6, min=0, max=5)]
+    (warning,) = planned(columns, target="q").warnings
+    assert (warning["code"], warning["column"]) == ("perhaps_classes", "q")
+    assert planned(columns, target="q", task="regression").warnings == []
+    assert planned(columns, rows=20, target="q").warnings == []
+
+
+def test_the_column_of_weights_is_no_feature() -> None:
+    config = planned([*SCORES, column("w", min=0.0)], target="Final", weight="w").config
+    assert (config.features, config.weight) == (["Quiz"], "w")
+
+
+@pytest.mark.parametrize("used", [{"target": "w"}, {"target": "Final", "features": ["w"]}])
+def test_a_target_or_feature_is_no_weight(used: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="a target or a feature"):
+        planned([*SCORES, column("w")], weight="w", **used)
+
+
+def test_a_split_column_may_say_val_and_dev_in_any_case() -> None:
+    words = classes("s", Train=80, VAL=10, dev=5, Test=5)
+    split = {"type": "column", "column": "s"}
+    assert planned([*SCORES, words], target="Final", split=split).config.features == ["Quiz"]
 
 
 def test_a_class_with_one_row_may_train_without_held_out_rows() -> None:
