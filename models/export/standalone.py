@@ -113,8 +113,10 @@ def category(column: dict[str, Any], reading: Reading | None, value: CellValue) 
 def place_of(known: list[str], reading: Reading | None, value: str | float) -> int | None:
     """Return the place of a category; None if it is missing or unknown."""
     word = value if isinstance(value, str) else category_text(value)
+    if word in known:
+        return known.index(word)
     if reading is None:
-        return known.index(word) if word in known else None
+        return None
     word = word.strip(WHITE)
     spelled = [word, word.title(), word.upper()] if isinstance(value, bool) else [word]
     for each in spelled:

@@ -227,9 +227,7 @@ def _looked_up(column: Input, values: Values) -> ReadColumn:
     distinct: list[RawValue] = [None, *map(_plain, encoded.dictionary.to_pylist())]
     places = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64) + 1
     problems = Problems()
-    # Text of a table is text as in CSV.
-    from_text = column.reading is not None and pa.types.is_string(encoded.dictionary.type)
-    read = read_column(column, distinct, problems, from_text=from_text)
+    read = read_column(column, distinct, problems, from_text=False)
     found: list[list[ValueProblem]] = [[]]
     kinds = np.zeros(len(distinct), np.int64)
     for place, several in sorted(problems.rows.items()):

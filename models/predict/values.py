@@ -85,7 +85,8 @@ def read_column(
 ) -> ColumnValues:
     """Read one column of a request, (rows,), and add its problems to `problems`.
 
-    `from_text` means that numbers arrive as text, as in CSV, which is then no problem.
+    `from_text` means that numbers arrive as text, as in CSV, which is then no problem; nor is it
+    for a column with a reading.
     """
     if isinstance(column, Choice):
         return _read_choice(column, values, problems)
@@ -160,7 +161,8 @@ def _all_at_once(
             if column.gaps:
                 numbers[np.isin(numbers, list(column.gaps))] = np.nan
             return numbers
-        if column.type in {"number", "integer"} and from_text and kinds <= {str, NoneType}:
+        is_text = from_text or column.reading is not None
+        if column.type in {"number", "integer"} and is_text and kinds <= {str, NoneType}:
             return _text_numbers(column.reading, values)  # type: ignore[arg-type]
     except (ValueError, OverflowError):  # not a number, or an integer beyond float64
         pass
@@ -212,9 +214,9 @@ def _read_one(
 
 
 def _reader(column: Numeric | Moment) -> Callable[[RawValue], tuple[float | None, bool]]:
-    """Return the reader of one value: its number, and whether it has the column's own type.
+    """Return the reader of one value: its number, and whether that is what the client sent.
 
-    None is a missing value.
+    None is a missing value. Text that the reading of the column reads is what the client sent.
     """
     read = {"boolean": _boolean, "datetime": _moment}.get(column.type, _number)
     reading = column.reading
@@ -230,8 +232,8 @@ def _reader(column: Numeric | Moment) -> Callable[[RawValue], tuple[float | None
         if column.type == "datetime":
             return _moment_of_text(reading, text), True
         if column.type == "boolean":
-            return float(reading.truth(text)), False
-        return reading.number(text), False
+            return float(reading.truth(text)), True
+        return reading.number(text), True
 
     return by_reading
 

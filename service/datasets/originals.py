@@ -6,6 +6,7 @@ Knows no database.
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +44,29 @@ def text_options(options: dict[str, Any], names: list[str]) -> dict[str, Any]:
     }
 
 
+def with_markers(original: OriginalFile, *, header: bool | None) -> OriginalFile:
+    """Return the same file, whose cells stay text even if they mean missing.
+
+    `header` is whether the first row names the columns: the markers might change what is found.
+    """
+    options = original.task.options
+    changed: dict[str, Any] = {
+        "missing_values": [],
+        "columns": {name: {"type": "text"} for name in options["columns"]},
+    }
+    if header is not None:
+        changed["header"] = "present" if header else "absent"
+    task = replace(original.task, options=options | changed)
+    return original.model_copy(update={"task": task})
+
+
 def read_texts(original: OriginalFile, folder: Path, pulse: Callable[[], None]) -> Path | None:
     """Return a Parquet file in `folder` with all cells as text; None if they cannot be read.
 
     Calls `pulse` while it waits; an exception of it ends the waiting.
     """
     folder.mkdir(exist_ok=True)
-    task = Task(**vars(original.task) | {"folder": str(folder), "parser": PARSER})
+    task = replace(original.task, folder=str(folder), parser=PARSER)
     found: list[dict[str, Any]] = []
 
     def work() -> None:

@@ -8,7 +8,12 @@ from pydantic import Field, TypeAdapter
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from service.datasets.versions import DatasetUnavailable, fetch_table, reading_of
+from service.datasets.versions import (
+    DatasetUnavailable,
+    fetch_original,
+    fetch_table,
+    reading_of,
+)
 from service.jobs import life, queue
 from service.jobs.kind import Kind, Site, Tenure
 from service.jobs.pipe import Failure, Heartbeat, Obeyed
@@ -56,7 +61,9 @@ def _table(site: Site, version: ModelVersion, scratch: Path) -> StoredTable | No
         log.warning("verification_by_golden_rows", model=version.model_name, reason=str(error))
         return None
     types = {column["name"]: column["type"] for column in found.columns}
-    return StoredTable(path=path, types=types, reading=reading_of(found))
+    read = reading_of(found)
+    original = fetch_original(site, found, scratch) if read.table else None
+    return StoredTable(path=path, types=types, reading=read, original=original)
 
 
 def write(session: Session, tenure: Tenure, message: Compared, _held: HeldBlob | None) -> None:

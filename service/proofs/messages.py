@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 
 from descent.spec import ColumnType
 from service.datasets.messages import VersionReading
+from service.datasets.originals import OriginalFile
 from service.jobs.pipe import Message
 
 
@@ -17,6 +18,8 @@ class StoredTable(BaseModel):
     #: column name → its type
     types: dict[str, ColumnType]
     reading: VersionReading = Field(default_factory=VersionReading)
+    #: the file that the version was made from; None if it is not read as text
+    original: OriginalFile | None = None
 
 
 class ProofJob(BaseModel):

@@ -26,7 +26,7 @@ from models.nets.architectures import Reference, keep_to_one_thread
 from models.predict.predictor import Predictor
 from service.jobs.pipe import Channel, Heartbeat, StopOrdered, last_message
 from service.proofs.messages import Compared, ProofJob
-from service.proofs.ways import WAYS, Answered, Sample, Subject, Way, read_sample
+from service.proofs.ways import SPELLED_WAYS, WAYS, Answered, Sample, Subject, Way, read_sample
 
 NICE = 10  # niceness of the process: trainings and predictions have priority
 #: errors of the machine, not of the model, such as a full disk: the process exits and is retried
@@ -150,10 +150,11 @@ def _prove(channel: Channel, job: ProofJob) -> None:
         channel.send(Heartbeat())
 
     predictor = Predictor.load(job.model)
-    sample = read_sample(job, predictor, Reference.load(job.model))
+    sample = read_sample(job, predictor, Reference.load(job.model), pulse)
     subject = Subject(predictor, job.model, job.training, job.scratch)
     began = time.monotonic()
-    details, failure = prove(subject, sample, WAYS, pulse)
+    ways = WAYS | SPELLED_WAYS if sample.spelled else WAYS
+    details, failure = prove(subject, sample, ways, pulse)
     details["seconds"] = round(time.monotonic() - began, 3)
     reach("prover.compared")
     channel.send(Compared(details=details, failure=failure))

@@ -9,7 +9,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from descent.spec import RunConfig
 from models.data import Categories, Floats, Integers, Table, generator, read_rows, read_table
-from models.export import bundle, onnx_graph
+from models.export import bundle, onnx_graph, standalone
 from models.export.bundle import Portable
 from models.export.card import golden_rows
 from models.features.inputs import Choice, Input, Moment
@@ -33,7 +33,9 @@ from models.predict.predictor import Prediction, Predictor
 from models.predict.values import Problems, RawValue
 from models.training.scores import columns_that_split, split_table
 from service.datasets import parse
+from service.datasets.dialect import MAX_CELL
 from service.datasets.messages import ARROW, CSV, JSON
+from service.datasets.originals import read_texts, with_markers
 from service.datasets.sandbox import Task
 from service.predict import answers, bodies
 from service.predict.answers import answers_of
@@ -69,6 +71,9 @@ class Sample:
     expected: Floats
     #: positions of the rows in the dataset, from 0; None for golden rows
     places: Integers | None = None
+    #: the text of the cells in the file that was uploaded, for each column of the table; None if
+    #: there is no such file
+    spelled: dict[str, list[str]] | None = None
 
     def named(self, row: int) -> str:
         """Return the name of a row in messages."""
@@ -110,11 +115,38 @@ CanHold = Callable[[Input, RawValue], bool]
 # ---- the sample: rows of the dataset ------------------------------------------------------------
 
 
-def read_sample(job: ProofJob, predictor: Predictor, reference: Reference) -> Sample:
-    """Return the rows with which a job compares the paths."""
+def read_sample(
+    job: ProofJob,
+    predictor: Predictor,
+    reference: Reference,
+    pulse: Callable[[], None] = lambda: None,
+) -> Sample:
+    """Return the rows with which a job compares the paths; calls `pulse` while it waits."""
     if job.table is None:
         return _golden(predictor, reference)
-    return _from_table(job, job.table, predictor, reference)
+    sample = _from_table(job, job.table, predictor, reference)
+    spelled = _spelling(job.table, job.scratch, predictor, sample.places, pulse)
+    return replace(sample, spelled=spelled)
+
+
+def _spelling(
+    stored: StoredTable,
+    scratch: Path,
+    predictor: Predictor,
+    places: Integers | None,
+    pulse: Callable[[], None],
+) -> dict[str, list[str]] | None:
+    """Return the text of the sampled rows in the file that was uploaded."""
+    table = predictor.features.table
+    if stored.original is None or table is None or places is None:
+        return None
+    original = with_markers(stored.original, header=table.header)
+    path = read_texts(original, scratch / "texts", pulse)
+    if path is None:
+        return None
+    names = list(table.names)
+    _table, cells = read_rows(path, dict.fromkeys(names, "text"), names, places)
+    return {name: [text or "" for text in cells.column(name).to_pylist()] for name in names}
 
 
 def _from_table(
@@ -231,9 +263,15 @@ def comma_separated(subject: Subject, sample: Sample) -> Answered:
     out = io.StringIO()
     write = csv.writer(out, quoting=csv.QUOTE_ALL).writerow
     write(columns)
+    marks = [column.reading.decimal if column.reading else "." for column in features.inputs]
     for row in zip(*columns.values(), strict=True):
-        write(map(_spelled, row))
-    rows = bodies.read(out.getvalue().encode(), CSV, features, MANY, mlflow)
+        write(map(_spelled, row, marks))
+    return replace(_from_csv(subject, sample, out.getvalue()), left_out=left_out)
+
+
+def _from_csv(subject: Subject, sample: Sample, text: str) -> Answered:
+    features = subject.predictor.features
+    rows = bodies.read(text.encode(), CSV, features, MANY, mlflow)
     content = _written(CSV, subject, rows).decode()
     answered = list(csv.DictReader(io.StringIO(content, newline="")))
     target = features.target
@@ -242,13 +280,75 @@ def comma_separated(subject: Subject, sample: Sample) -> Answered:
     else:
         names = ["value"] if len(target.names) == 1 else [f"value.{n}" for n in target.names]
     numbers = [[float(row[name] or "nan") for name in names] for row in answered]
-    return Answered(np.array(numbers).reshape(sample.expected.shape), left_out=left_out)
+    return Answered(np.array(numbers).reshape(-1, sample.expected.shape[1]))
 
 
-def _spelled(value: RawValue) -> str:
+def _spelled(value: RawValue, decimal: str) -> str:
     if value is None:
         return ""
+    if isinstance(value, float):
+        return str(value).replace(".", decimal)
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+# ---- paths: the spelling of the file that was uploaded ------------------------------------------
+
+
+def as_uploaded(subject: Subject, sample: Sample) -> Answered:
+    """Predict with a CSV in the spelling of the file."""
+    return _from_csv(subject, sample, _file_of(subject, sample))
+
+
+def texts_of_json(subject: Subject, sample: Sample) -> Answered:
+    """Predict with JSON whose values are the texts of the file."""
+    features = subject.predictor.features
+    texts = _texts(subject, sample)
+    content = orjson.dumps({"columns": texts})
+    rows = bodies.read(content, JSON, features, MANY, mlflow)
+    return _from_json(subject, _written(JSON, subject, rows), frozenset())
+
+
+def texts_of_tensors(subject: Subject, sample: Sample) -> Answered | None:
+    """Predict with tensors of BYTES that hold the texts of the file."""
+    if any(column.reading is None for column in subject.predictor.features.inputs):
+        return None
+    inputs = [
+        {"name": name, "datatype": "BYTES", "shape": [len(values)], "data": values}
+        for name, values in _texts(subject, sample).items()
+    ]
+    asked = tensors.parse(orjson.dumps({"inputs": inputs}), None)
+    return Answered(_from_tensors(subject, json.loads(orjson.dumps(_inferred(subject, asked)))))
+
+
+def script(subject: Subject, sample: Sample) -> Answered:
+    """Predict with the script of the bundle and a CSV in the spelling of the file."""
+    path = subject.folder / "script.zip"
+    bundle.write(path, subject.file, subject.training)
+    features = subject.predictor.features
+    rows = standalone.read_csv(_file_of(subject, sample).encode(), features.to_json())
+    answered = standalone.predict(path, rows)
+    numbers = numbers_of(subject.predictor, answered)
+    numbers[~np.isfinite(numbers).all(axis=1)] = np.nan
+    return Answered(numbers, [row["value"] for row in answered])
+
+
+def _texts(subject: Subject, sample: Sample) -> dict[str, list[str]]:
+    spelled = sample.spelled or {}
+    return {column.name: spelled[column.name] for column in subject.predictor.features.inputs}
+
+
+def _file_of(subject: Subject, sample: Sample) -> str:
+    """Return the rows as a part of the file, with the delimiter and the header that it has."""
+    table = subject.predictor.features.table
+    delimiter = (table and table.delimiter) or ","
+    out = io.StringIO()
+    write = csv.writer(out, delimiter=delimiter if delimiter.strip(" ") else ",").writerow
+    spelled = sample.spelled or {}
+    if table is None or table.header:
+        write(spelled)
+    for row in zip(*spelled.values(), strict=True):
+        write(row)
+    return out.getvalue()
 
 
 # ---- paths: Arrow -------------------------------------------------------------------------------
@@ -386,6 +486,13 @@ WAYS: dict[str, Way] = {
     "onnx": onnx,
     "bundle": sealed,
 }
+#: the same for a model whose table was uploaded as a CSV
+SPELLED_WAYS: dict[str, Way] = {
+    "csv_as_uploaded": as_uploaded,
+    "json_as_uploaded": texts_of_json,
+    "oip_as_uploaded": texts_of_tensors,
+    "script_as_uploaded": script,
+}
 
 
 # ---- requests and answers -----------------------------------------------------------------------
@@ -459,9 +566,9 @@ def _in_json(_column: Input, value: RawValue) -> bool:
 
 
 def _in_csv(column: Input, value: RawValue) -> bool:
-    if isinstance(value, str) and len(value) > csv.field_size_limit():
+    if isinstance(value, str) and len(value) > MAX_CELL:
         return False
-    return _in_graph(column, value) and _fits(column, value)
+    return _in_json(column, value) and _in_graph(column, value) and _fits(column, value)
 
 
 def _in_tensors(column: Input, value: RawValue) -> bool:
