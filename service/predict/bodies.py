@@ -284,7 +284,7 @@ def from_csv(
     check_cells(len(rows), len(names))
     cells_of = zip(*rows, strict=True) if rows else iter([()] * len(names))
     columns: Columns = {
-        name: _without_missing(cells, inputs.get(name))
+        name: _without_missing(cells, inputs.get(name, ()))
         for name, cells in zip(names, cells_of, strict=True)
     }
     return Rows(columns, len(rows), unreadable, is_text=True)

@@ -1,7 +1,7 @@
 """Small models of every kind, trained and published in a service, and the nets of training."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ from torch import nn
 from descent.spec import ColumnType, RunConfig
 from models import checkpoint
 from models.checkpoint import BEST
-from models.data import Floats, Table
+from models.data import Categories, Floats, Table
 from models.features.encoding import Features
 from models.nets.architectures import build
 from models.predict.predictor import Predictor
+from models.reading import MISSING, Reading, TableReading
 from service.runs.tables import Checkpoint
 from service.storage.blobs import BlobStore
 from service.storage.columns import new_id
@@ -72,6 +73,8 @@ class Recipe:
     further: Mapping[str, Any] = field(default_factory=dict)
     #: factor of its last weights, so that far inputs overflow
     steepness: float = 1.0
+    #: whether the columns have the readings of a text table
+    is_spelled: bool = False
 
     def config(self) -> dict[str, Any]:
         loss = "mse" if self.task == "regression" else "cross_entropy"
@@ -122,6 +125,11 @@ RECIPES: dict[str, Recipe] = {
     "many-classes": Recipe(ALL, "kind", "multiclass", _mlp(24)),
     "classes-line": Recipe(["Quiz", "port", "count"], "kind", "multiclass"),
     "grades": Recipe(NUMBERS, "grade", "multiclass", _layers({"linear": 8}, "sigmoid")),
+    "spelled-line": Recipe(ALL, is_spelled=True),
+    "spelled-mlp": Recipe(ALL, model=_mlp(16, 8), is_spelled=True),
+    "spelled-number": Recipe(["Quiz"], is_spelled=True),
+    "spelled-times": Recipe(["日付", "day"], ["y", "z"], model=_mlp(8), is_spelled=True),
+    "spelled-classes": Recipe(ALL, "kind", "multiclass", _mlp(12), is_spelled=True),
     "grades-gelu": Recipe(ALL, "grade", "multiclass", _mlp(12, activation="gelu", dropout=0.5)),
 }
 
@@ -149,6 +157,32 @@ class Known:
             decoded = self.features.decode(outputs)
         decoded[~np.isfinite(outputs).all(axis=1)] = np.nan
         return decoded
+
+
+#: How the text of these columns is read in the models that are spelled.
+MARKERS = (*MISSING, "-999", "-")
+READINGS = {
+    "Quiz": Reading("number", MARKERS, decimal=",", thousands=".", unit="€"),
+    "größe in µm": Reading("number", MARKERS, decimal=","),
+    "count": Reading("integer", MARKERS, thousands=" "),
+    "constant": Reading("number", MARKERS),
+    "is it?": Reading("boolean", MARKERS, true="Ja", false="Nein"),
+    "日付": Reading("datetime", MARKERS, form="%d.%m.%Y"),
+    "day": Reading("datetime", MARKERS, form="%m/%d/%Y"),
+    "port": Reading("category", MARKERS),
+    "=word": Reading("category", MARKERS),
+}
+
+
+def spelled(table: Table) -> Table:
+    """Return the table as it would come from a text: words are trimmed, and none is a marker."""
+    columns = dict(table.columns)
+    for name in ("port", "=word"):
+        words = table.categories(name)
+        values = ["Namibia" if word == "NA" else word.strip() for word in words.values]
+        columns[name] = Categories(words.codes, values)
+    whole = TableReading(tuple(TYPES), MARKERS, ";")
+    return replace(table, columns=columns, readings=READINGS, reading=whole)
 
 
 def samples() -> Table:
@@ -196,7 +230,8 @@ def train_all(folder: Path) -> Iterator[Known]:
     for name, recipe in RECIPES.items():
         own = folder / name
         own.mkdir()
-        outcome = learn(table, own, recipe.config())
+        rows = spelled(table) if recipe.is_spelled else table
+        outcome = learn(rows, own, recipe.config())
         if outcome.error:
             raise outcome.error
         yield _known(name, recipe, outcome.saved[-1].path)

@@ -66,7 +66,7 @@ class Sample:
         for column in inputs.values():
             for row, cell in enumerate(self._cells(column)):
                 found[row] |= {(column.name, code) for code in _codes(column, cell)}
-        for name in self.columns.keys() - inputs.keys():
+        for name in self.columns.keys() - self.known.features.expected:
             for row, cell in enumerate(self.columns[name]):
                 if cell.value not in (None, ABSENT):
                     found[row].add((name, "unknown_column"))
@@ -104,6 +104,8 @@ def _cells_of(column: Input, rows: int, random: Random, tameness: float) -> list
     # A file has one type for a column: half of the columns keep to one.
     family = random.choice([0, 1, 2, 3]) if random.random() < 0.7 else None
     wild, tame = WILD[type(column)], TAME[type(column)]
+    if column.reading is not None:
+        wild, tame = SPELLED[type(column)], SPELLED[type(column)]
     cells: list[Cell] = []
     while len(cells) < rows:
         cell = (tame if random.random() < tameness else wild)(column, random)
@@ -299,6 +301,110 @@ def _as_word(column: Choice, value: float) -> Cell:
     return Cell(value, word if known else None, "coerced" if known else "unknown_category", word)
 
 
+# ---- cells in the spelling of a text table -------------------------------------------------------
+
+
+def _number_text(number: float, decimals: int, decimal: str, thousands: str, unit: str) -> str:
+    """Write a number with the marks of a column."""
+    digits = f"{abs(number):,.{decimals}f}"
+    marks = {",": thousands, ".": decimal}
+    text = "".join(marks.get(character, character) for character in digits)
+    return ("-" if number < 0 else "") + text + (f" {unit}" if unit else "")
+
+
+def _spelled_scalar(column: Numeric, random: Random) -> Cell:
+    if column.type == "boolean":
+        return _spelled_boolean(random)
+    assert column.reading is not None
+    reading, kind = column.reading, int(random.integers(9))
+    decimals = 0 if column.type == "integer" else int(random.integers(1, 5))
+    size = (column.std or 1.0) * 10.0 ** int(random.integers(4))
+    number = round(column.mean + size * float(random.normal()), decimals)
+    text = _number_text(number, decimals, reading.decimal, reading.thousands, reading.unit)
+    if kind == 0:
+        return _pick(random, [GAP, NULL, EMPTY])  # type: ignore[no-any-return]
+    if kind == 1:
+        return _marker(random)
+    if kind == 2:
+        return Cell(-999, None, "missing", "-999")
+    if kind == 3:
+        wrong = ["ten", "1_0", "1;5", "--", "1e", "12 $", "1.2.3.4", "1,2,3,4", "½"]
+        text = _pick(random, wrong)
+        return Cell(text, None, "wrong_type", text)
+    if kind == 4:
+        return Cell(text, number, None, f" {text}\u00a0")
+    # -0 is written as 0 by JSON's integers.
+    return Cell(number, number, None, text) if kind == 5 else Cell(text, number, None, text)
+
+
+def _marker(random: Random) -> Cell:
+    text = _pick(random, ["NA", "n/a", "?", "-999", "-", " - ", "NULL", " "])
+    return Cell(text, None, "missing", text)
+
+
+def _spelled_boolean(random: Random) -> Cell:
+    words = [("Ja", 1), ("nein", 0), (" NEIN ", 0), ("true", 1), ("No", 0), ("1", 1), ("off", 0)]
+    word, means = _pick(random, words)
+    cells = [
+        Cell(word, float(means), None, word),
+        Cell(word, float(means), None, word),
+        Cell(bool(means), float(means), None, word),
+        Cell("maybe", None, "wrong_type", "maybe"),
+        _marker(random),
+        NULL,
+    ]
+    return _pick(random, cells)  # type: ignore[no-any-return]
+
+
+def _spelled_moment(column: Moment, random: Random) -> Cell:
+    assert column.reading is not None
+    assert column.min is not None
+    assert column.max is not None
+    seconds = int(random.uniform(column.min, column.max))
+    moment = datetime.fromtimestamp(seconds, UTC)
+    form = column.reading.form
+    texts = [
+        moment.strftime(f"{form} %H:%M:%S"),
+        moment.strftime(f"{form}T%H:%M:%SZ"),
+        moment.strftime(f"{form} %I:%M:%S %p"),
+        f" {moment.isoformat()} ",
+    ]
+    text = _pick(random, texts)
+    wrong = _pick(random, ["yesterday", "30.30.2020", "1/2", "2020-02-30"])
+    cells = [
+        Cell(text, float(seconds), None, text),
+        Cell(text, float(seconds), None, text),
+        Cell(seconds, float(seconds), "coerced"),
+        Cell(wrong, None, "wrong_type", wrong),
+        Cell(-999, None, "missing", "-999"),
+        _marker(random),
+        NULL,
+    ]
+    return _pick(random, cells)  # type: ignore[no-any-return]
+
+
+def _spelled_choice(column: Choice, random: Random) -> Cell:
+    word = _pick(random, column.categories)
+    odd = _pick(random, ["zebra", "03", "3.5", "Ja"])
+    cells = [
+        Cell(word, word, None, word),
+        Cell(f" {word}", word, None, f"{word} "),
+        Cell(odd, None, "unknown_category", odd),
+        Cell(-999, None, "missing", "-999"),
+        _marker(random),
+        EMPTY,
+    ]
+    if "3" in column.categories:
+        three = _pick(random, [3, 3.0, "3.0", "3.00", " 3"])
+        cells.append(Cell(three, "3", None, str(three)))
+    return _pick(random, cells)  # type: ignore[no-any-return]
+
+
+SPELLED: dict[type, Callable[[Any, Random], Cell]] = {
+    Numeric: _spelled_scalar,
+    Moment: _spelled_moment,
+    Choice: _spelled_choice,
+}
 TAME: dict[type, Callable[[Any, Random], Cell]] = {
     Numeric: _tame_scalar,
     Moment: _tame_moment,

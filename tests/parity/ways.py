@@ -222,7 +222,8 @@ def _tensors(sample: Sample) -> list[dict[str, Any]] | None:
         values = [None if cell.value is ABSENT else cell.value for cell in cells]
         kinds = {type(value) for value in values if value is not None}
         wanted: set[type]
-        if isinstance(column, Choice | Moment):
+        is_spelled = column.reading is not None and kinds == {str}
+        if isinstance(column, Choice | Moment) or is_spelled:
             datatype, wanted = "BYTES", {str}
         elif column.type == "boolean":
             datatype, wanted = "BOOL", {bool}

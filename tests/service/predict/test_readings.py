@@ -16,6 +16,7 @@ from models.export import bundle
 from models.features.encoding import Features
 from models.features.inputs import MAX_CATEGORIES
 from models.predict.predictor import Prediction, Predictor
+from models.predict.values import RawValue
 from models.reading import MISSING, Reading, TableReading
 from service.errors import BadRequest, Invalid
 from service.predict import bodies
@@ -319,9 +320,11 @@ def test_rare_categories_survive_json(words: Predictor) -> None:
 
 @pytest.mark.parametrize("value", [1, 1.0, "1", "1.0", " 1 ", "1.00"])
 def test_a_category_is_one_in_every_spelling_of_its_number(
-    predictor: Predictor, value: object
+    predictor: Predictor, value: RawValue
 ) -> None:
-    base = dict(zip(FEATURES, ["0,5", "01.02.2020", "red", "1", "Ja"], strict=True))
+    base: dict[str, RawValue] = dict(
+        zip(FEATURES, ["0,5", "01.02.2020", "red", "1", "Ja"], strict=True)
+    )
     due, found = (
         predictor.predict({name: [cell] for name, cell in row.items()}, 1)[0]
         for row in (base, base | {"grade": value})
@@ -341,7 +344,13 @@ def test_leading_zeros_make_another_category(predictor: Predictor) -> None:
 def test_columns_of_the_table_need_no_warning_and_others_name_the_nearest(
     predictor: Predictor,
 ) -> None:
-    row = {"income": [1.0], "Incom": [1], "y": [1], "column_1": [0], "zzz": [1]}
+    row: dict[str, list[RawValue]] = {
+        "income": [1.0],
+        "Incom": [1],
+        "y": [1],
+        "column_1": [0],
+        "zzz": [1],
+    }
     (found,) = predictor.predict(row, 1)
     unknown = {w.column: w.detail for w in found.warnings if w.code == "unknown_column"}
     assert list(unknown) == ["Incom", "zzz"]
