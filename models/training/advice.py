@@ -25,8 +25,9 @@ MAX_WORK = 4 * 10**9
 SMALLEST = 1e-12  # the smallest rate that is tried
 #: A trial takes so many times the rate that it recommends, since later steps may be steeper.
 MARGIN = 3.0
-#: A trial may end with this many times the loss at its start, because batches differ.
-GROWTH = 1.5
+LAST = 10  # steps of a trial whose loss is compared with that of the new net on the same rows
+#: How much larger the loss may be at the end, since a target may be nothing but noise.
+GROWTH = 1.05
 
 
 def explain_divergence(training: Training, rate: float) -> str:
@@ -40,7 +41,10 @@ def explain_divergence(training: Training, rate: float) -> str:
     if is_whole and not config.model.hidden_layers() and isinstance(config.optimizer, Sgd):
         largest = training.largest_learning_rate(config.optimizer)
         if largest is not None:
-            return f"{message}; the largest that converges here is {_rounded_down(largest, 4):g}"
+            return (
+                f"{message}; try a learning_rate of {_rounded_down(largest / 2, 4):g}: the largest"
+                f" that converges here is {_rounded_down(largest, 4):g}"
+            )
     # A schedule may have changed the rate: recommend the one of the configuration.
     begun = config.optimizer.learning_rate
     found = _largest_that_learns(training, begun)
@@ -81,18 +85,27 @@ def _batches(training: Training) -> Iterator[Examples]:
 def _learns(training: Training, batches: list[Examples], rate: float) -> bool:
     """Return whether steps at this rate, from a new net, keep the loss from growing."""
     config, features = training.config, training.features
+    sums = training.train_sums
     net = build(config.model, features.width, features.outputs, config.seed)
     flat = flatten(net, training.device)
     stepper = Stepper(
         choose_passes(net, flat), training.loss, make_optimizer(config.optimizer, flat)
     )
-    losses = []
-    for place, batch in enumerate(batches):
-        total = torch.zeros_like(training.train_sums)
+    last = len(batches) - LAST
+    start = sum(_loss(training, stepper, batch) for batch in batches[last:])
+    for place, batch in enumerate(batches[:last]):
+        stepper.step(batch.x, batch.truth, rate, torch.zeros_like(sums), batch.weights)
+        if place % LAST == 0 and not bool(torch.isfinite(flat.values).all()):
+            return False
+    end = 0.0
+    for batch in batches[last:]:
+        total = torch.zeros_like(sums)
         stepper.step(batch.x, batch.truth, rate, total, batch.weights)
-        if place % 10 == 0 or place >= len(batches) - 10:
-            losses.append(float(total.sum()) / len(batch))
-            if not math.isfinite(losses[-1]):
-                return False
-    end = sum(losses[-10:]) / 10
-    return end <= GROWTH * losses[0] and bool(torch.isfinite(flat.values).all())
+        end += float(total.sum())
+    return end <= GROWTH * start and bool(torch.isfinite(flat.values).all())
+
+
+def _loss(training: Training, stepper: Stepper, batch: Examples) -> float:
+    outputs = stepper.passes.forward(batch.x)
+    sums, _ = training.loss.differentiate(outputs, batch.truth, batch.weights)
+    return float(sums.sum())

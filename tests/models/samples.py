@@ -66,6 +66,7 @@ def passengers(rows: int = 120) -> Table:
             "Boarded": "datetime",
             "Class": "integer",
             "Survived": "boolean",
+            "Fare": "number",
         },
         Sex=sex,
         Age=age,
@@ -74,6 +75,7 @@ def passengers(rows: int = 120) -> Table:
         Boarded=(1.6e9 + random.uniform(0, 3e7, rows)).tolist(),
         Class=random.integers(1, 4, rows).tolist(),
         Survived=survived,
+        Fare=random.uniform(0, 100, rows).tolist(),
     )
 
 

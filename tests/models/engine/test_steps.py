@@ -81,6 +81,22 @@ def check_gradient(loss: Loss, outputs: Tensor, truth: Tensor) -> None:
     torch.testing.assert_close(sums.sum() / loss.divisor(len(truth)), objective.detach())
 
 
+@pytest.mark.parametrize("name", ["mse", "sse", "mae", "huber", "cross_entropy"])
+def test_a_weight_multiplies_the_loss_of_its_row_and_its_slopes(name: LossName) -> None:
+    is_class = name == "cross_entropy"
+    loss = choose_loss(name, CLASSES if is_class else numbers(2.0, 3.0), CPU)
+    outputs = torch.randn(11, 3 if is_class else 2) * 3
+    truth = torch.randint(0, 3, (11,)) if is_class else torch.randn(11, 2)
+    weights = torch.rand(11) * 2
+    rows = [loss.differentiate(outputs[[row]], truth[[row]]) for row in range(11)]
+    share = loss.divisor(1) / loss.divisor(11)
+    sums, slopes = loss.differentiate(outputs.clone(), truth, weights)
+    expected = [own * weight for (own, _), weight in zip(rows, weights, strict=True)]
+    torch.testing.assert_close(sums, torch.stack(expected).sum(0))
+    expected = [own * weight * share for (_, own), weight in zip(rows, weights, strict=True)]
+    torch.testing.assert_close(slopes, torch.cat(expected))
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [

@@ -63,6 +63,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "all rows without validation": {"split": {"type": "none"}, "batch_size": "full", "epochs": 8},
     "huber of a line without validation": AGE
     | {"loss": "huber", "model": {"type": "linear"}, "split": {"type": "none"}},
+    "weights of classes and rows": {"class_weight": {"true": 3.0}, "weight": "Fare"},
+    "weights of rows in all of them": AGE
+    | {"optimizer": {"type": "lbfgs"}, "batch_size": "full", "weight": "Fare"},
     "layers with dropout on a plateau": {
         "model": {"type": "layers", "layers": [{"linear": 7}, "gelu", {"dropout": 0.5}]},
         "schedule": {"type": "plateau", "patience": 1, "factor": 0.5},
