@@ -63,6 +63,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 MARK = "\ufeff"
+GUESSED = 64 * 1024  # bytes of the lines by which Windows-1252 is recognised
 HEAD = 4096  # bytes at the beginning in which NULs are counted
 _SEQUENCE = re.compile(
     rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}"
@@ -291,47 +292,51 @@ def _first_fault(path: Path, check: Callable[[bytes], None] | None) -> Rejected 
 def _guessed(path: Path) -> Encoding | None:
     guess = _Guess()
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
+        while not guess.is_sure and (chunk := file.read(CHUNK)):
             guess.add(chunk + file.readline(CHUNK))
     return guess.encoding()
 
 
 class _Guess:
-    """Tells whether bytes that are not UTF-8 look like a western text in Windows-1252."""
+    """Tells whether bytes that are not UTF-8 look like a western text in Windows-1252.
+
+    It looks at the first lines with bytes beyond ASCII.
+    """
 
     def __init__(self) -> None:
-        self._is_text, self._sequences, self._high = True, 0, 0
-        self._letters, self._foreign = 0, 0
+        self._held = bytearray()
+
+    @property
+    def is_sure(self) -> bool:
+        return len(self._held) > GUESSED
 
     def add(self, chunk: bytes) -> None:
         """Take bytes that end at the end of a line."""
-        if not self._is_text:
-            return
-        high = len(_HIGH.findall(chunk))
-        if not high:
-            return
-        self._high += high
-        self._sequences += sum(map(len, _SEQUENCE.findall(chunk)))
-        try:
-            text = chunk.decode("cp1252")
-        except UnicodeDecodeError:
-            self._is_text = False
-            return
-        self._is_text = all(
-            character.isascii() or character.isalpha() or character in _SYMBOLS
-            for character in set(text)
-        )
-        for word in _WORD.findall(text):
-            foreign = sum(not letter.isascii() for letter in word)
-            if foreign:
-                self._letters += len(word)
-                self._foreign += foreign
+        at = 0
+        while not self.is_sure and (found := _HIGH.search(chunk, at)):
+            begin = chunk.rfind(b"\n", 0, found.start()) + 1
+            end = chunk.find(b"\n", found.start())
+            at = len(chunk) if end < 0 else end + 1
+            self._held += chunk[begin:at][:GUESSED]
 
     def encoding(self) -> Encoding | None:
         """Return Windows-1252 with its warning, or None if the bytes do not look like it."""
+        held = bytes(self._held)
         # Whole sequences of UTF-8 belong to a file in UTF-8 with a damaged place.
-        is_damaged = self._sequences > self._high // 2
-        if not self._is_text or is_damaged or self._foreign > _FOREIGN * self._letters:
+        if 2 * sum(map(len, _SEQUENCE.findall(held))) > len(_HIGH.findall(held)):
+            return None
+        try:
+            text = held.decode("cp1252")
+        except UnicodeDecodeError:
+            return None
+        if not all(
+            character.isascii() or character.isalpha() or character in _SYMBOLS
+            for character in set(text)
+        ):
+            return None
+        words = [word for word in _WORD.findall(text) if not word.isascii()]
+        foreign = sum(not letter.isascii() for word in words for letter in word)
+        if foreign > _FOREIGN * sum(map(len, words)):
             return None
         name = "windows-1252"
         detail = (

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from service.datasets.charsets import CHUNK, HEAD, MARK, UTF_8, as_utf8, find_encoding
 from service.datasets.dialect import (
@@ -108,7 +108,7 @@ def detect(path: Path, folder: Path, wanted: Wanted, max_columns: int) -> Dialec
         _with_new_line_ends(path, folder / "lines.csv")
         found = replace(found, path=folder / "lines.csv")
     if _needs_copy(layout):
-        found = _copied(found, layout, folder / "clean.csv")
+        found = _copied(found, layout, folder / "clean.csv", has_quotes=facts.quotes > 0)
         return replace(found, warnings=found.warnings + layout.warnings_of(found.names))
     if layout.skip_lines:
         _without_first_lines(found.path, folder / "table.csv", layout.skip_lines)
@@ -165,13 +165,19 @@ def _needs_copy(layout: Layout) -> bool:
     )
 
 
-def _copied(found: Dialect, layout: Layout, target: Path) -> Dialect:
+def _copied(found: Dialect, layout: Layout, target: Path, *, has_quotes: bool) -> Dialect:
     """Write the rows with one delimiter and double quotes, without header and lines above."""
     delimiter = "\t" if layout.form.delimiter == BLANKS else layout.form.delimiter
+    copy = _Copy(found.path, target, layout, delimiter)
     names = layout.names
-    if not _write(found.path, target, layout, delimiter, len(names)):
+    try:
+        copy.write(len(names), has_quotes=has_quotes)
+    except _FilledEnd as error:
         names = layout.all_names
-        _write(found.path, target, layout, delimiter, None)
+        if len(names) == len(layout.names):
+            detail = f"Row {error.row} has {error.cells} cells where {len(names)} are expected."
+            raise cell_error("ragged_row", detail, row=error.row) from error
+        copy.write(None, has_quotes=has_quotes)
     facts = _Facts()
     with target.open("rb") as file:
         while chunk := file.read(CHUNK):
@@ -186,30 +192,73 @@ def _copied(found: Dialect, layout: Layout, target: Path) -> Dialect:
     )
 
 
-def _write(path: Path, target: Path, layout: Layout, delimiter: str, width: int | None) -> bool:
-    """Write the rows; return False if a cell beyond `width` is not empty."""
-    row = 0
-    with (
-        path.open(encoding="utf-8-sig", newline="") as file,
-        target.open("w", encoding=UTF_8, newline="") as out,
-    ):
-        writer = csv.writer(out, delimiter=delimiter, lineterminator="\n")
-        try:
-            for cells in rows_of(_bounded(file), layout):
+class _FilledEnd(Exception):
+    """A cell beyond the columns is not empty."""
+
+    def __init__(self, row: int, cells: int) -> None:
+        self.row, self.cells = row, cells
+        super().__init__(row)
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """A copy of the rows of a file."""
+
+    source: Path
+    target: Path
+    layout: Layout
+    delimiter: str
+
+    def write(self, width: int | None, *, has_quotes: bool) -> None:
+        """Write the rows, without the empty cells beyond `width`. Raises _FilledEnd, Rejected."""
+        if has_quotes or self.layout.form.quote != '"':
+            self._write_quoted(width)
+        else:
+            self._write_plain(width)
+
+    def _write_quoted(self, width: int | None) -> None:
+        row = 0
+        with (
+            self.source.open(encoding="utf-8-sig", newline="") as file,
+            self.target.open("w", encoding=UTF_8, newline="") as out,
+        ):
+            writer = csv.writer(out, delimiter=self.delimiter, lineterminator="\n")
+            try:
+                for cells in rows_of(_bounded(file), self.layout):
+                    row += 1
+                    if width is not None and any(cell.strip() for cell in cells[width:]):
+                        raise _FilledEnd(row, len(cells))
+                    writer.writerow(cells[:width])
+            except UnclosedQuote as error:
+                raise unclosed_quote(row + 1) from error
+            except csv.Error as error:
+                raise _too_long(row) from error
+
+    def _write_plain(self, width: int | None) -> None:
+        """Write a file without quotes, which takes a tenth of the time."""
+        old, new = self.layout.form.delimiter.encode(), self.delimiter.encode()
+        row = 0 if self.layout.has_header else 1
+        with self.source.open("rb") as file, self.target.open("wb") as out:
+            for line in _lines_below(file, self.layout.skip_lines):
+                cells = line.split() if old == b" " else line.rstrip(b"\r\n").split(old)
+                if not cells or cells == [b""]:
+                    continue
+                if row:
+                    if width is not None and any(map(bytes.strip, cells[width:])):
+                        raise _FilledEnd(row, len(cells))
+                    out.write(new.join(cells[:width]) + b"\n")
                 row += 1
-                if width is not None and len(cells) > width and "".join(cells[width:]).strip():
-                    return False
-                writer.writerow(cells[:width])
-        except UnclosedQuote as error:
-            raise unclosed_quote(row + 1) from error
-        except csv.Error as error:
-            raise cell_error(
-                "row_too_long",
-                f"A row after row {row} is longer than {MAX_CELL} characters, or a quote in it is"
-                " never closed.",
-                row=row + 1,
-            ) from error
-    return True
+
+
+def _lines_below(file: BinaryIO, skipped: int) -> Iterator[bytes]:
+    """Yield the lines below the first ones. Raises Rejected if one is too long."""
+    number = 0
+    while line := file.readline(MAX_CELL):
+        if len(line) == MAX_CELL:
+            raise _too_long(number)
+        number += 1
+        if number > skipped:
+            yield line
 
 
 def _bounded(file: TextIO) -> Iterator[str]:
@@ -218,3 +267,12 @@ def _bounded(file: TextIO) -> Iterator[str]:
         if len(line) == MAX_CELL:
             raise csv.Error("line too long")
         yield line
+
+
+def _too_long(row: int) -> Rejected:
+    return cell_error(
+        "row_too_long",
+        f"A row after row {row} is longer than {MAX_CELL} characters, or a quote in it is never"
+        " closed.",
+        row=row + 1,
+    )

@@ -12,6 +12,7 @@ from service.errors import (
     Invalid,
     ServiceError,
     StorageFull,
+    TooLarge,
     field_error,
 )
 
@@ -119,7 +120,12 @@ def shown(text: str) -> str:
 
 def as_error(refused: Rejected) -> ServiceError:
     """Return the error that a client sees for a file that was refused."""
-    kinds: dict[int, type[ServiceError]] = {400: BadRequest, 409: Conflict, 507: StorageFull}
+    kinds: dict[int, type[ServiceError]] = {
+        400: BadRequest,
+        409: Conflict,
+        413: TooLarge,
+        507: StorageFull,
+    }
     kind = kinds.get(refused.status, Invalid)
     errors = refused.errors
     if kind is Invalid and not errors:
