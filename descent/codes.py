@@ -165,6 +165,8 @@ WarningCode = Literal[
     "column_empty",
     "all_missing",
     "ambiguous_date",
+    "ambiguous_number",
+    "mostly_dates",
     "mostly_numbers",
     "values_lost",
     "only_ids_and_text",

@@ -35,6 +35,9 @@ SIGNS = str.maketrans({"\u2212": "-", "\u2019": "'", "\u00a0": " ", "\u2009": " 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+#: The first and the last moment, in microseconds since 1970, that dates of Python can hold.
+_FIRST = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
+_LAST = (datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC) - _EPOCH) // _MICROSECOND
 _MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
 _NOT_FINITE = re.compile(r"[+-]?(?:inf|infinity|nan)", re.IGNORECASE)
 _WHOLE = re.compile(r"[+-]?[0-9]+")
@@ -120,12 +123,13 @@ class Reading:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields that differ from their defaults, and the type."""
-        document = asdict(self)
-        default = asdict(Reading(self.type))
-        changed = {name: each for name, each in document.items() if each != default[name]}
-        return {"type": self.type} | {
-            name: list(each) if isinstance(each, tuple) else each for name, each in changed.items()
-        }
+        default = Reading(self.type)
+        found: dict[str, Any] = {"type": self.type}
+        for name in (field.name for field in fields(self)):
+            value = getattr(self, name)
+            if value != getattr(default, name):
+                found[name] = list(value) if isinstance(value, tuple) else value
+        return found
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Reading":
@@ -347,7 +351,10 @@ def _microseconds(parts: Mapping[str, str | None]) -> int:
         hour = hour % 12 + (12 if half in "pP" else 0)
     fraction = int((parts.get("f") or "").ljust(6, "0")[:6])
     moment = datetime(year, month, day, hour, minute, second, fraction, UTC)
-    return (moment - _EPOCH) // _MICROSECOND - _offset(parts.get("z")) * 60_000_000
+    found = (moment - _EPOCH) // _MICROSECOND - _offset(parts.get("z")) * 60_000_000
+    if not _FIRST <= found <= _LAST:
+        raise ValueError(found)
+    return found
 
 
 def _offset(zone: str | None) -> int:

@@ -13,7 +13,6 @@ from service.batch import lifecycle
 from service.batch.lifecycle import BatchChunk, BatchPrediction
 from service.batch.messages import BatchJob, ChunkFile, ResultFile
 from service.datasets.originals import is_spelled_otherwise
-from service.datasets.sandbox import Limits, memory_for_queries
 from service.datasets.versions import DatasetVersion, fetch_original, fetch_table, reading_of
 from service.errors import BlobCorrupt
 from service.jobs import life
@@ -41,7 +40,6 @@ def prepare(site: Site, job: BatchPrediction, scratch: Path) -> BatchJob:
         chunks = lifecycle.chunks_of(session, job.id)
     version, table = fetch_table(site, job.dataset_id, job.dataset_version, scratch)
     reread = _read_otherwise(model.signature, version)
-    limits = Limits(site.settings.parse_memory_bytes, site.settings.parse_timeout_s)
     return BatchJob(
         run_id=job.id,
         attempt=job.attempt,
@@ -54,7 +52,6 @@ def prepare(site: Site, job: BatchPrediction, scratch: Path) -> BatchJob:
         on_problem=job.on_problem,
         added=job.added,
         done=_fetch_chunks(site, job, chunks, scratch),
-        memory_bytes=memory_for_queries(limits),
         scratch=scratch,
     )
 

@@ -29,8 +29,6 @@ class BatchJob(BaseModel):
     added: list[dict[str, Any]]
     #: the finished chunks, in order
     done: list[Path]
-    #: memory of the queries that describe the new columns
-    memory_bytes: int
     scratch: Path
 
 

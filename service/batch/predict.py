@@ -14,16 +14,14 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from duckdb import DuckDBPyConnection
 
 from models.failpoints import reach
 from models.predict.bulk import Bulk
 from models.predict.predictor import Predictor
 from service.batch.messages import BatchJob, ChunkFile, ResultFile
-from service.datasets.infer import ReadColumn, connect
 from service.datasets.originals import read_texts
-from service.datasets.profile import describe
-from service.datasets.staging import SlabWriter, Stage, staged_names
+from service.datasets.profile import MOST_TOP, summarize
+from service.datasets.typed import TypedTable
 from service.jobs.pipe import Began, Channel, Heartbeat, Message, StopOrdered, last_message
 from service.storage.blobs import digest_of
 
@@ -59,13 +57,6 @@ class BatchAttempt:
         added = pa.schema(
             [(column["name"], ARROW.get(column["type"], pa.string())) for column in self.job.added]
         )
-        stage = Stage(
-            self.job.scratch, staged_names(len(added)), [c["type"] for c in self.job.added]
-        )
-        staged = pa.schema(
-            [(name, field.type) for name, field in zip(stage.names, added, strict=True)]
-        )
-        slabs = SlabWriter(stage, staged)
         path = self.job.scratch / "result.parquet"
         with pq.ParquetFile(self.job.table) as table:
             schema = pa.schema([*table.schema_arrow.remove_metadata(), *added])
@@ -73,10 +64,8 @@ class BatchAttempt:
                 for batch, made in self._chunks(table, added):
                     columns = [*batch.columns, *made.columns]
                     writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
-                    slabs.write(pa.RecordBatch.from_arrays(made.columns, schema=staged))
-        slabs.close()
         reach("predictor.profile")
-        profiles = self._profile(stage)
+        profiles = self._profile(path, len(schema) - len(added))
         digest, _size = digest_of(path)
         self.send(ResultFile(path=path, sha256=digest, columns=profiles))
 
@@ -125,14 +114,15 @@ class BatchAttempt:
             ChunkFile(path=path, sha256=digest, number=number, rows=made.num_rows, counts=counts)
         )
 
-    def _profile(self, stage: Stage) -> list[dict[str, Any]]:
+    def _profile(self, path: Path, first: int) -> list[dict[str, Any]]:
         """Return the profiles of the new columns, like those of an upload."""
-        with connect(self.job.scratch, self.job.memory_bytes, stage.rows) as connection:
-            columns = []
-            for place, column in enumerate(self.job.added):
-                self.pulse()
-                columns.append(_column(connection, stage, place, column))
-            return describe(connection, stage, columns)
+        added = self.job.added
+        found = summarize(TypedTable(path), [column["type"] for column in added], first)
+        profiles = []
+        for column, summary in zip(added, found, strict=True):
+            self.pulse()
+            profiles.append(_described(column) | summary.profile(column["type"], MOST_TOP))
+        return profiles
 
     def send(self, message: Message) -> None:
         reach(f"predictor.{message.type}")
@@ -175,28 +165,9 @@ def _writing(schema: pa.Schema) -> dict[str, Any]:
     return {"compression": "zstd", "compression_level": 1, "use_dictionary": texts}
 
 
-def _column(
-    connection: DuckDBPyConnection, stage: Stage, place: int, column: dict[str, Any]
-) -> ReadColumn:
-    """Count the values of a new column."""
-    slab = next(path for path, places in stage.slabs() if place in places)
-    cell = stage.names[place]
-    found = connection.execute(
-        f"SELECT count({cell}), count(DISTINCT {cell}) FROM read_parquet(?)",  # noqa: S608  ours
-        [str(slab)],
-    ).fetchall()
-    present, distinct = found[0]
-    kind = column["type"] if column["type"] in ARROW else "text"
+def _described(column: dict[str, Any]) -> dict[str, Any]:
     role = "ignored" if column["type"] in {"text", "id"} else "feature"
-    return ReadColumn(
-        name=column["name"],
-        kind=kind,
-        type=column["type"],
-        role=role,
-        why=column["why"],
-        present=present,
-        distinct=distinct,
-    )
+    return {"name": column["name"], "type": column["type"], "role": role, "why": column["why"]}
 
 
 def main(end: socket.socket, job: str) -> None:

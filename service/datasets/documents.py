@@ -28,8 +28,8 @@ from service.datasets.rejected import CellPlace, Rejected, cell_error, error_ite
 from service.datasets.staging import (
     BLOCK,
     Kind,
-    SlabWriter,
     Stage,
+    StageWriter,
     staged_names,
     text_schema,
 )
@@ -251,7 +251,7 @@ def _stage_rows(
     if held.count:
         flush()
     stage = Stage(folder, list(held.index), ["text"] * len(held.index))
-    writer = SlabWriter(stage, text_schema(len(held.index)), holds_small=True)
+    writer = StageWriter(stage, text_schema(len(held.index)))
     for part in parts:
         for batch in pq.read_table(part).to_batches():
             writer.write(_widened(batch, len(held.index)))
@@ -299,7 +299,7 @@ def _stage_columns(
     if not lengths[first]:
         raise Rejected("empty_file", "There are no rows: send at least one row of data.")
     stage = Stage(folder, list(columns), ["text"] * len(columns))
-    writer = SlabWriter(stage, text_schema(len(columns)), holds_small=True)
+    writer = StageWriter(stage, text_schema(len(columns)))
     writer.write(pa.RecordBatch.from_arrays(arrays, schema=text_schema(len(columns))))
     writer.close()
     return stage
@@ -439,7 +439,7 @@ def _stage(
     staged = pa.schema(
         [(name, _ARROW[kind]) for name, kind in zip(staged_names(len(kinds)), kinds, strict=True)]
     )
-    writer = SlabWriter(stage, staged, holds_small=True)
+    writer = StageWriter(stage, staged)
     with opener() as (_schema, batches):
         for batch in batches:
             columns = [

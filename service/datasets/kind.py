@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, aliased
 from service.datasets import rejected
 from service.datasets.messages import Parsed, ParseJob, ParseRefusal, TookLong
 from service.datasets.rejected import Rejected
-from service.datasets.sandbox import Limits, Task, memory_for_queries
+from service.datasets.sandbox import WORKBOOK_SHARE, Limits, Task
 from service.datasets.versions import Dataset, DatasetVersion, Parse
 from service.errors import BlobCorrupt, Fenced
 from service.jobs import life, queue
@@ -73,9 +73,9 @@ def prepare(site: Site, job: Parse, scratch: Path, *, patience_s: float | None =
         media_type=dataset.media_type,
         options=job.options,
         max_columns=site.settings.max_columns,
-        memory_bytes=memory_for_queries(limits),
         max_bytes=site.settings.max_upload_bytes,
         max_ratio=site.settings.max_gzip_ratio,
+        workbook_bytes=int(limits.memory_bytes * WORKBOOK_SHARE),
     )
     return ParseJob(task=task, limits=limits, patience_s=patience_s, scratch=scratch)
 

@@ -6,22 +6,21 @@ confines itself: it has no network, no environment, bounded memory and time, and
 its own folder only, so the effects of a malicious file end with it.
 """
 
+import itertools
 import math
 import os
 import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from models.failpoints import reach
-from service.datasets import infer
+from models.reading import MISSING
 from service.datasets.archives import Bounds, Opened, opened
 from service.datasets.clean_text import detect, utf8_of_json
 from service.datasets.dialect import Wanted
@@ -38,46 +37,37 @@ from service.datasets.documents import (
     stage_parquet,
     whole_numbers,
 )
-from service.datasets.infer import ReadColumn, infer_types
+from service.datasets.infer import Inference
 from service.datasets.messages import (
     ARROW,
     JSON,
     NDJSON,
     PARQUET,
+    ColumnOptions,
     Parsed,
     ParseJob,
     ParseRefusal,
     ReadOptions,
     TookLong,
 )
-from service.datasets.profile import describe
+from service.datasets.profile import most_top, summarize
+from service.datasets.reasons import explain
 from service.datasets.rejected import Rejected, cell_error, shown
 from service.datasets.sandbox import TABLE, Task, confine, keep_to, late, outcome
 from service.datasets.staging import Stage, stage_csv, staged_names
+from service.datasets.typed import write_typed
 from service.jobs.pipe import Channel, Heartbeat, Message, Obeyed
 from service.storage.blobs import digest_of
 
-ROW_GROUP = 100_000  # rows
+MOST_PASSES = 4  # over a table whose first rows do not show its types
 PREVIEW_ROWS = 20
 TICK_S = 0.05  # seconds between two checks of the clock and of the supervisor's orders
 HEARTBEAT_S = 1.0  # seconds between two heartbeats
-#: the cells that mean missing unless the upload names others
-MISSING = (
-    "", "NA", "na", "N/A", "n/a", "NaN", "nan", "NAN", "null", "NULL", "Null", "?",
-)  # fmt: skip
 #: content type → the first bytes of such files, and the name of the format
 MAGIC = {
     PARQUET: (b"PAR1", "Parquet"),
     ARROW: (b"ARROW1", "an Arrow file"),
 }
-_ARROW: dict[str, pa.DataType] = {
-    "number": pa.float64(),
-    "integer": pa.int64(),
-    "boolean": pa.bool_(),
-    "datetime": pa.timestamp("us"),
-}
-
-infer.warm()  # forked processes inherit the open connection
 
 
 def parse(task: Task) -> dict[str, Any]:
@@ -90,18 +80,46 @@ def parse(task: Task) -> dict[str, Any]:
         raise Rejected("empty_file", "The file is empty: send at least one row of data.")
     stage, name = _stage(task, path, folder)
     wanted = ReadOptions.model_validate(task.options).columns
-    overrides: dict[str, str] = {name: each.type for name, each in wanted.items() if each.type}
-    if unknown := sorted(set(overrides) - set(stage.names)):
-        raise Rejected("unknown_column", f"There is no column {shown(unknown[0])}.")
-    with infer.connect(folder, task.memory_bytes, stage.rows) as connection:
-        warnings, profiles = _type(connection, stage, overrides, folder / TABLE)
+    columns, warnings = tabulate(stage, wanted, folder / TABLE)
     return {
         "rows": stage.rows,
-        "columns": profiles,
+        "columns": columns,
         "reading": stage.reading | {"missing_values": _markers(task)},
-        "warnings": stage.warnings + warnings,
+        "warnings": warnings,
         "name": name,
     }
+
+
+def tabulate(
+    stage: Stage, options: Mapping[str, ColumnOptions], target: Path
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Write the typed table of a stage; return the profile of each column, and all warnings.
+
+    The table is written again with better readings as long as cells of a column do not fit, which
+    the sample did not show. After MOST_PASSES these columns are texts.
+    """
+    inference = Inference(stage, options)
+    columns = inference.columns()
+    for number in itertools.count(1):
+        table = write_typed(stage, columns, target)
+        is_last = number > MOST_PASSES
+        if not is_last and inference.revise(columns, makes_texts=number == MOST_PASSES):
+            continue
+        summaries = list(summarize(table, [column.type for column in columns]))
+        for column, summary in zip(columns, summaries, strict=True):
+            column.counts.distinct, column.counts.longest = summary.distinct, summary.longest
+        frequent = [[str(value) for value, _count in each.top or []] for each in summaries]
+        if is_last or not inference.refine(columns, frequent):
+            break
+    stage.rows = table.rows
+    warnings = list(stage.warnings)
+    explain(columns, warnings)
+    most = most_top(len(columns))
+    profiles = [
+        column.profile() | summary.profile(column.type, most)
+        for column, summary in zip(columns, summaries, strict=True)
+    ]
+    return profiles, warnings
 
 
 def _markers(task: Task) -> list[str]:
@@ -112,51 +130,42 @@ def _markers(task: Task) -> list[str]:
     return [each for each in given if each]
 
 
-def _type(
-    connection: duckdb.DuckDBPyConnection, stage: Stage, overrides: dict[str, str], target: Path
-) -> tuple[list[dict[str, str]], list[dict[str, Any]]]:
-    """Write the typed table of a stage; return the warnings and the profile of each column."""
-    infer.hold(connection, stage)
-    columns, warnings = infer_types(connection, stage, overrides)
-    profiles = describe(connection, stage, columns)
-    _write(connection, stage, columns, target)
-    return warnings, profiles
-
-
 def _stage(task: Task, path: Path, folder: Path) -> tuple[Stage, str | None]:
     """Return the table and the name of the dataset in the file, if it has one."""
-    bounds = Bounds(task.max_bytes, task.max_ratio, task.memory_bytes)
+    bounds = Bounds(task.max_bytes, task.max_ratio, task.workbook_bytes)
     found = opened(path, task.media_type, folder, task.options.get("sheet"), bounds)
-    stage, name = _staged(task, found, folder)
+    given = task.options.get("missing_values")
+    missing = MISSING if given is None else tuple(dict.fromkeys(["", *given]))
+    stage, name = _staged(task, found, folder, missing)
+    stage.missing = missing
     stage.reading = found.reading | stage.reading
     stage.warnings = found.warnings + stage.warnings
     return stage, name
 
 
-def _staged(task: Task, found: Opened, folder: Path) -> tuple[Stage, str | None]:
+def _staged(
+    task: Task, found: Opened, folder: Path, missing: tuple[str, ...]
+) -> tuple[Stage, str | None]:
     path, media_type, most = found.path, found.media_type, task.max_columns
-    given = task.options.get("missing_values")
-    missing = frozenset(MISSING if given is None else [*given, ""])
-    encoding = task.options.get("encoding")
+    encoding, markers = task.options.get("encoding"), frozenset(missing)
     if media_type in MAGIC:
         check_magic(path, media_type)
         stage_typed = stage_parquet if media_type == PARQUET else stage_arrow
-        return stage_typed(path, folder, most, given or ()), None
+        return stage_typed(path, folder, most, task.options.get("missing_values") or ()), None
     if media_type in {NDJSON, JSON}:
         path = utf8_of_json(path, folder, encoding)
         if media_type == NDJSON:
-            return stage_ndjson(path, folder, missing, most), None
-        return stage_body(path, folder, missing, most)
+            return stage_ndjson(path, folder, markers, most), None
+        return stage_body(path, folder, markers, most)
     wanted = Wanted(
         "\t" if found.reading else task.options.get("delimiter"),
         task.options.get("header") or "auto",
         task.options.get("skip_lines"),
         "utf-8" if found.reading else encoding,
-        missing,
+        markers,
     )
     dialect = detect(path, folder, wanted, most)
     stage = stage_csv(dialect.path, folder, dialect, missing)
-    stage.reading = dialect.reading
     if found.reading:  # cells of a workbook, of which we wrote the text
         ours = {"encoding", "delimiter"}
         stage.reading = {k: v for k, v in stage.reading.items() if k not in ours}
@@ -172,40 +181,6 @@ def check_magic(path: Path, media_type: str) -> None:
                 f"The content type is that of {form}, but the file does not begin like one: send"
                 " the right content type.",
             )
-
-
-def _write(
-    connection: duckdb.DuckDBPyConnection, stage: Stage, columns: list[ReadColumn], target: Path
-) -> None:
-    """Write the typed table, row group by row group: memory is bounded and the order is kept."""
-    schema = pa.schema([(c.name, _ARROW.get(c.type, pa.string())) for c in columns])
-    with pq.ParquetWriter(target, schema, compression="zstd", compression_level=1) as writer:
-        for found in _typed(connection, stage, columns):
-            typed = [array.cast(field.type) for array, field in zip(found, schema, strict=True)]
-            writer.write_table(pa.Table.from_arrays(typed, schema=schema), ROW_GROUP)
-
-
-def _typed(
-    connection: duckdb.DuckDBPyConnection, stage: Stage, columns: list[ReadColumn]
-) -> Iterator[list["pa.ChunkedArray[Any]"]]:
-    """Yield the columns as values of their types, row group by row group."""
-
-    def select(part: range, table: str) -> list["pa.ChunkedArray[Any]"]:
-        values = ", ".join(f"{columns[i].expression(i)} AS c{i}" for i in part)
-        found = connection.sql(f"SELECT {values} FROM {table}").to_arrow_table()  # noqa: S608  ours
-        return list(found.columns)
-
-    if stage.held is not None:
-        yield select(range(len(columns)), f"{infer.HELD} ORDER BY file_row_number")
-        return
-    slabs = [(pq.ParquetFile(path), part) for path, part in stage.slabs()]
-    for number in range(slabs[0][0].num_row_groups):
-        arrays: list[pa.ChunkedArray[Any]] = []
-        for file, part in slabs:
-            connection.register("staged", file.read_row_group(number))
-            arrays += select(part, "staged")
-            connection.unregister("staged")
-        yield arrays
 
 
 # ---- previews -----------------------------------------------------------------------------------
@@ -350,15 +325,11 @@ def rehearse() -> None:
 
     It starts no thread: `confine` and `keep_to` bind only threads that begin after them.
     """
-    connection = infer.opened()
-    if connection is None:
-        return
-    names = staged_names(2)
-    cells = [["1.5", "2", "-3.25", ""], ["7", "5", "7", "0"]]
-    held = pa.table([pa.array(each) for each in cells], names=names)
-    stage = Stage(Path(os.devnull), names, ["text", "text"], rows=held.num_rows, held=held)
-    _type(connection, stage, {}, Path(os.devnull))
-    infer.let_go(connection)
+    names = staged_names(3)
+    cells: list[list[str]] = [["1.5", "2", "-3.25", ""], ["7", "5", "7", "0"], ["a", "b", "a", ""]]
+    held = pa.RecordBatch.from_arrays([pa.array(each) for each in cells], names=names)
+    stage = Stage(Path(os.devnull), names, ["text"] * 3, batches=lambda: iter([held]))
+    tabulate(stage, {}, Path(os.devnull))
 
 
 def main(end: socket.socket, job: str) -> None:

@@ -131,7 +131,6 @@ class Previews:
                     media_type=dataset.media_type,
                     options=options,
                     max_columns=self._max_columns,
-                    memory_bytes=sandbox.memory_for_queries(self._limits),
                     parser=sandbox.PREVIEW,
                 )
                 return sandbox.run(task, self._limits)

@@ -1,164 +1,331 @@
-"""Describes typed columns: range, mean, spread, histogram, most frequent values."""
+"""Describes typed columns: range, mean, spread, histogram, most frequent and distinct values.
+
+The values come from the typed table, so no text is read again. NumPy sorts the numbers of a column:
+their distinct values and the histogram follow. Of texts only the distinct ones of a row group are
+looked at. Counts of distinct values are exact up to MOST_KEPT of them.
+"""
 
 import math
-from datetime import datetime
-from pathlib import Path
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
-import duckdb
-from duckdb import DuckDBPyConnection
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from service.datasets.infer import ReadColumn, groups, select, source
-from service.datasets.staging import Stage
+from service.datasets.typed import TypedTable
 
+pc: Any = pyarrow.compute  # its stubs know no arrays of any type
 BINS = 20  # of a histogram
 MOST_TOP = 1000  # most frequent values of a column
 TOP_OF_ALL = 200_000  # most frequent values of all columns, which bounds the size of a profile
 LONGEST_TOP = 200  # characters of a frequent value; longer values are omitted
-
-NUMERIC = {"number", "integer"}
-
-
-def describe(
-    connection: DuckDBPyConnection, stage: Stage, columns: list[ReadColumn]
-) -> list[dict[str, Any]]:
-    """Return the profile of each column, as the API shows it."""
-    profiles = [_plain(column, stage.rows) for column in columns]
-    numeric = [i for i, column in enumerate(columns) if column.type in NUMERIC]
-    _ranges(connection, stage, columns, profiles)
-    _spreads(connection, stage, columns, profiles, numeric)
-    _histograms(connection, stage, columns, profiles, numeric)
-    _tops(connection, stage, columns, profiles)
-    return profiles
+MOST_COUNTED = 100_000  # different texts whose occurrences are counted; then the rarest are omitted
+MOST_KEPT = 16_000_000  # distinct values up to which their number is exact
+PIECE = 8_000_000  # values of a column that are sorted at a time
+NUMERIC = frozenset({"number", "integer"})
+TEXTS = frozenset({"text", "id", "category"})
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def _plain(column: ReadColumn, rows: int) -> dict[str, Any]:
-    return {
-        "name": column.name,
-        "type": column.type,
-        "role": column.role,
-        "missing": rows - column.present + column.lost,
-        "distinct": column.distinct,
-        "why": column.why,
+Chunks = Callable[[], Iterator["pa.Array[Any]"]]
+
+
+@dataclass
+class Summary:
+    """What is known of the values of a column."""
+
+    missing: int = 0
+    distinct: int = 0
+    #: characters of the longest text
+    longest: int = 0
+    min: Any = None
+    max: Any = None
+    mean: float | None = None
+    std: float | None = None
+    edges: list[float] = field(default_factory=list)
+    bins: list[int] = field(default_factory=list)
+    #: the most frequent values, None if they are too many to count
+    top: list[tuple[Any, int]] | None = None
+
+    def profile(self, kind: str, most: int) -> dict[str, Any]:
+        """Return the fields of a column of this type, with so many frequent values at most."""
+        found: dict[str, Any] = {"missing": self.missing, "distinct": self.distinct}
+        if kind in {*NUMERIC, "datetime"}:
+            found |= {"min": self.min, "max": self.max}
+        if kind in NUMERIC:
+            found |= {"mean": self.mean, "std": self.std}
+            if self.bins:
+                found["histogram"] = {"edges": self.edges, "counts": self.bins}
+        is_many = kind != "category" and self.distinct > MOST_TOP
+        if kind in TEXTS | {"integer", "boolean"} and self.top and not is_many:
+            found["top"] = [{"value": v, "count": n} for v, n in self.top[:most]]
+        return found
+
+
+def most_top(columns: int) -> int:
+    """Return how many frequent values a column of a table may have."""
+    return max(10, min(MOST_TOP, TOP_OF_ALL // columns))
+
+
+def summarize(table: TypedTable, types: list[str], first: int = 0) -> Iterator[Summary]:
+    """Yield the summary of each column of a table, from column `first` on."""
+    read: dict[str, Callable[[Chunks, str], Summary]] = {
+        **dict.fromkeys(["number", "integer", "datetime"], _of_numbers),
+        "boolean": _of_booleans,
     }
+    with _open(table, types, first) as chunks_of:
+        for place, kind in enumerate(types, first):
+            yield read.get(kind, _of_texts)(partial(chunks_of, place), kind)
 
 
-def _ranges(
-    connection: DuckDBPyConnection,
-    stage: Stage,
-    columns: list[ReadColumn],
-    profiles: list[dict[str, Any]],
-) -> None:
-    wanted = [i for i, column in enumerate(columns) if column.type in {*NUMERIC, "datetime"}]
-    for slab, group in groups(stage, wanted):
-        values = [columns[i].expression(i) for i in group]
-        found = select(connection, source(slab), [f"min({v}), max({v})" for v in values])
-        for position, i in enumerate(group):
-            least, most = found[2 * position : 2 * position + 2]
-            profiles[i] |= {"min": _shown(least), "max": _shown(most)}
+@contextmanager
+def _open(
+    table: TypedTable, types: list[str], first: int
+) -> Iterator[Callable[[int], Iterator["pa.Array[Any]"]]]:
+    """Give a function that yields a column in chunks."""
+    if table.held is not None:
+        held = table.held
+        yield lambda place: (batch.column(place) for batch in held)
+        return
+    with pq.ParquetFile(table.path) as file:
+        names = file.schema_arrow.names
+    coded = [names[place] for place, kind in enumerate(types, first) if kind in TEXTS]
+    with pq.ParquetFile(table.path, read_dictionary=coded) as file:
+        yield partial(_chunks, file)
 
 
-def _shown(value: float | datetime | None) -> float | str | None:
-    return f"{value.isoformat()}Z" if isinstance(value, datetime) else value
+def _chunks(file: pq.ParquetFile, place: int) -> Iterator["pa.Array[Any]"]:
+    for group in range(file.num_row_groups):
+        # By number, because a dot in a name would mean a path into a nested column.
+        found = file.reader.read_row_group(group, column_indices=[place], use_threads=False)
+        yield from found.column(0).chunks
 
 
-def _spreads(
-    connection: DuckDBPyConnection,
-    stage: Stage,
-    columns: list[ReadColumn],
-    profiles: list[dict[str, Any]],
-    numeric: list[int],
-) -> None:
-    for slab, group in groups(stage, numeric):
-        values = [columns[i].expression(i) for i in group]
-        asked = [f"avg({v}), stddev_samp({v})" for v in values]
-        try:
-            found = select(connection, source(slab), asked)
-        except duckdb.OutOfRangeException:
-            found = tuple(x for each in asked for x in _spread_alone(connection, slab, each))
-        for position, i in enumerate(group):
-            mean, std = found[2 * position : 2 * position + 2]
-            is_single = std is None and mean is not None
-            profiles[i] |= {"mean": _finite(mean), "std": 0.0 if is_single else _finite(std)}
+# ---- numbers and moments ------------------------------------------------------------------------
 
 
-def _spread_alone(connection: DuckDBPyConnection, slab: Path | None, asked: str) -> tuple[Any, ...]:
-    try:
-        return select(connection, source(slab), [asked])
-    except duckdb.OutOfRangeException:
-        # The squares of numbers near the largest double exceed it.
-        return (math.nan, math.nan)
+@dataclass
+class _Spread:
+    """The mean and the spread of numbers that come in pieces."""
+
+    count: int = 0
+    mean: float = 0.0
+    #: sum of the squares of the differences from the mean
+    squares: float = 0.0
+
+    def add(self, values: "NDArray[Any]") -> None:
+        """Chan, Golub and LeVeque, Algorithms for computing the sample variance, 1983."""
+        mean = float(np.mean(values, dtype=np.float64))
+        away = values - mean
+        apart, total = mean - self.mean, self.count + len(values)
+        self.squares += float(np.dot(away, away)) + apart * apart * self.count * len(values) / total
+        self.mean += apart * len(values) / total
+        self.count = total
+
+    def std(self) -> float | None:
+        if self.count < 2:
+            return 0.0 if self.count else None
+        return _finite(math.sqrt(self.squares / (self.count - 1)))
 
 
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+def _of_numbers(chunks: Chunks, kind: str) -> Summary:
+    summary, spread, distinct = Summary(), _Spread(), _Distinct()
+    counts: Counter[Any] = Counter()
+    ordered: NDArray[Any] = np.zeros(0)
+    pieces = 0
+    with np.errstate(all="ignore"):
+        for piece in _pieces(chunks, summary):
+            ordered, pieces = np.sort(piece), pieces + 1
+            starts = _firsts(ordered)
+            distinct.add(ordered[starts])
+            if kind == "integer" and len(starts) <= MOST_TOP and len(counts) <= MOST_TOP:
+                times = np.diff(np.append(starts, len(ordered)))
+                counts.update(dict(zip(ordered[starts].tolist(), times.tolist(), strict=True)))
+            if kind in NUMERIC:
+                spread.add(piece)
+            least, most = ordered[0].item(), ordered[-1].item()
+            summary.min = least if summary.min is None else min(summary.min, least)
+            summary.max = most if summary.max is None else max(summary.max, most)
+        summary.distinct = distinct.count()
+        if kind in NUMERIC and pieces:
+            summary.mean, summary.std = _finite(spread.mean), spread.std()
+            again = [ordered] if pieces == 1 else map(np.sort, _pieces(chunks, Summary()))
+            _histogram(summary, again)
+    if summary.distinct <= MOST_TOP:
+        summary.top = _most_common(counts)
+    if kind == "datetime":
+        summary.min, summary.max = _moment(summary.min), _moment(summary.max)
+    return summary
 
 
-def _histograms(
-    connection: DuckDBPyConnection,
-    stage: Stage,
-    columns: list[ReadColumn],
-    profiles: list[dict[str, Any]],
-    numeric: list[int],
-) -> None:
-    wanted = [i for i in numeric if profiles[i]["min"] is not None]
-    for slab, group in groups(stage, wanted):
-        legs, edges = [], {}
-        for i in group:
-            least, most = float(profiles[i]["min"]), float(profiles[i]["max"])
-            bins = max(1, min(BINS, columns[i].distinct))
-            width = (most - least) / bins
-            if width <= 0 or not math.isfinite(width):
-                bins, width = 1, 1.0
-            value = columns[i].expression(i)
-            number = f"least({bins - 1}, floor((CAST({value} AS DOUBLE) - {least!r}) / {width!r}))"
-            place = "0" if bins == 1 else f"CAST({number} AS INTEGER)"
-            legs.append(
-                f"SELECT {i}, {place} AS place, count(*) FROM {source(slab)}"  # noqa: S608  ours
-                f" WHERE {value} IS NOT NULL GROUP BY place"
-            )
-            inner = [least + width * step for step in range(1, bins)]
-            edges[i] = [least, *inner, most]
-            profiles[i]["histogram"] = {"edges": edges[i], "counts": [0] * bins}
-        for i, place, count in connection.execute(" UNION ALL ".join(legs)).fetchall():
-            profiles[i]["histogram"]["counts"][max(0, place)] += count
+def _pieces(chunks: Chunks, summary: Summary) -> Iterator["NDArray[Any]"]:
+    """Yield the present numbers, and count the missing ones."""
+    held: list[NDArray[Any]] = []
+    size = 0
+    for chunk in chunks():
+        summary.missing += chunk.null_count
+        values = chunk.drop_null() if chunk.null_count else chunk
+        if pa.types.is_timestamp(values.type):
+            values = values.cast(pa.int64())
+        numbers = values.to_numpy()
+        is_finite = np.isfinite(numbers)
+        if not is_finite.all():
+            summary.missing += int(np.count_nonzero(~is_finite))
+            numbers = numbers[is_finite]
+        held.append(numbers)
+        size += len(numbers)
+        if size >= PIECE:
+            yield np.concatenate(held)
+            held, size = [], 0
+    if size:
+        yield held[0] if len(held) == 1 else np.concatenate(held)
 
 
-def _tops(
-    connection: DuckDBPyConnection,
-    stage: Stage,
-    columns: list[ReadColumn],
-    profiles: list[dict[str, Any]],
-) -> None:
-    most = max(10, min(MOST_TOP, TOP_OF_ALL // len(columns)))
-    wanted = [i for i, column in enumerate(columns) if _has_top(column)]
-    for slab, group in groups(stage, wanted, keeps_values=True):
-        legs = []
-        for i in group:
-            profiles[i]["top"] = []
-            value = columns[i].expression(i)
-            legs.append(
-                f"(SELECT {i}, CAST({value} AS VARCHAR) AS v, count(*) AS n FROM {source(slab)}"  # noqa: S608  ours
-                f" WHERE {value} IS NOT NULL GROUP BY v"
-                f" HAVING length(v) <= {LONGEST_TOP} ORDER BY n DESC, v LIMIT {most})"
-            )
-        for i, value, count in connection.execute(" UNION ALL ".join(legs)).fetchall():
-            shown = _value(value, columns[i])
-            profiles[i]["top"].append({"value": shown, "count": count})
-    for i in wanted:
-        profiles[i]["top"].sort(key=lambda item: -item["count"])
+def _histogram(summary: Summary, ordered: Iterable["NDArray[Any]"]) -> None:
+    least, most = float(summary.min), float(summary.max)
+    bins = max(1, min(BINS, summary.distinct))
+    width = (most - least) / bins
+    if width <= 0 or not math.isfinite(width):
+        bins, width = 1, 1.0
+    inner = [least + width * step for step in range(1, bins)]
+    summary.edges = [least, *inner, most]
+    total = np.zeros(bins, np.int64)
+    for values in ordered:
+        places = np.searchsorted(values, np.array(inner)).tolist() if inner else []
+        total += np.diff([0, *places, len(values)])
+    summary.bins = total.tolist()
 
 
-def _has_top(column: ReadColumn) -> bool:
-    if column.type in {"number", "datetime"}:
-        return False
-    if column.type in {"integer", "text", "id"}:
-        # If every value differs, none is frequent.
-        return 0 < column.distinct <= MOST_TOP
-    return column.distinct > 0
+def _moment(microseconds: int | None) -> str | None:
+    if microseconds is None:
+        return None
+    moment = _EPOCH + timedelta(microseconds=microseconds)
+    return f"{moment.replace(tzinfo=None).isoformat()}Z"
 
 
-def _value(text: str, column: ReadColumn) -> bool | int | str:
-    if column.type == "boolean":
-        return text == "true"
-    return int(text) if column.type == "integer" else text
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+# ---- texts and words ----------------------------------------------------------------------------
+
+
+def _of_texts(chunks: Chunks, kind: str) -> Summary:
+    summary, distinct = Summary(), _Distinct()
+    counts: Counter[Any] | None = Counter()
+    for chunk in chunks():
+        summary.missing += chunk.null_count
+        coded = chunk.dictionary_encode()
+        texts = coded.dictionary
+        if not len(texts):
+            continue
+        summary.longest = max(summary.longest, pc.max(pc.utf8_length(texts)).as_py())
+        each = texts.to_numpy(zero_copy_only=False).tolist()
+        distinct.add_hashes(np.fromiter(map(hash, each), np.int64, len(each)).view(np.uint64))
+        if counts is None:
+            continue
+        times = np.bincount(coded.indices.drop_null().to_numpy(), minlength=len(each))
+        counts.update(dict(zip(each, times.tolist(), strict=True)))
+        if kind != "category" and len(counts) > MOST_TOP:
+            counts = None  # they are not shown
+        elif len(counts) > MOST_COUNTED:
+            counts = Counter(dict(counts.most_common(MOST_COUNTED // 2)))
+    summary.distinct = distinct.count()
+    if counts is not None:
+        summary.top = _most_common(counts)
+    return summary
+
+
+def _of_booleans(chunks: Chunks, _kind: str) -> Summary:
+    summary = Summary()
+    counts: Counter[bool] = Counter()
+    for chunk in chunks():
+        present = len(chunk) - chunk.null_count
+        true = pc.sum(chunk).as_py() or 0
+        summary.missing += chunk.null_count
+        counts.update({True: true, False: present - true})
+    counts = +counts
+    summary.distinct, summary.top = len(counts), _most_common(counts)
+    return summary
+
+
+def _most_common(counts: Mapping[Any, int]) -> list[tuple[Any, int]]:
+    """Return the most frequent values; of equally frequent ones, by their texts."""
+    items = [item for item in counts.items() if len(str(item[0])) <= LONGEST_TOP]
+    return sorted(items, key=lambda item: (-item[1], str(item[0])))[:MOST_TOP]
+
+
+# ---- distinct values ----------------------------------------------------------------------------
+
+
+class _Distinct:
+    """Counts distinct values by their hashes.
+
+    It keeps the hashes below a limit, and halves the limit whenever they are too many: then the
+    count is an estimate, with a standard error of 0.04 %.
+    """
+
+    def __init__(self) -> None:
+        self._kept: list[NDArray[np.uint64]] = []
+        self._size = self._halved = 0
+        self._values: NDArray[Any] | None = None
+
+    def add(self, values: "NDArray[Any]") -> None:
+        """Add numbers that differ from each other."""
+        if self._values is None and not self._kept:
+            self._values = values  # if no others follow, they need no hashes
+            return
+        if self._values is not None:
+            self.add_hashes(_hashes(self._values))
+            self._values = None
+        self.add_hashes(_hashes(values))
+
+    def add_hashes(self, hashes: "NDArray[np.uint64]") -> None:
+        """Add hashes, which may repeat."""
+        self._kept.append(self._low(hashes))
+        self._size += len(self._kept[-1])
+        if self._size > MOST_KEPT:
+            self._unite()
+            while self._size > MOST_KEPT // 2:
+                self._halved += 1
+                self._kept = [self._low(self._kept[0])]
+                self._size = len(self._kept[0])
+
+    def count(self) -> int:
+        if self._values is not None:
+            return len(self._values)
+        if not self._kept:
+            return 0
+        self._unite()
+        return self._size << self._halved
+
+    def _low(self, hashes: "NDArray[np.uint64]") -> "NDArray[np.uint64]":
+        return hashes[hashes < np.uint64(2**64 - 1 >> self._halved)] if self._halved else hashes
+
+    def _unite(self) -> None:
+        ordered = np.sort(np.concatenate(self._kept))  # np.unique would hash, which is slower
+        self._kept = [ordered[_firsts(ordered)]]
+        self._size = len(self._kept[0])
+
+
+def _firsts(ordered: "NDArray[Any]") -> "NDArray[np.int64]":
+    """Return where each value of a sorted array occurs first."""
+    differs = np.ones(len(ordered), bool)
+    np.not_equal(ordered[1:], ordered[:-1], out=differs[1:])
+    return np.flatnonzero(differs)
+
+
+def _hashes(values: "NDArray[Any]") -> "NDArray[np.uint64]":
+    """Return well mixed bits of numbers (the finalizer of SplitMix64)."""
+    bits = (values + 0).view(np.uint64)  # minus zero becomes zero
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return bits ^ (bits >> np.uint64(31))

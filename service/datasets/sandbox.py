@@ -35,9 +35,9 @@ END_S = 5.0  # seconds within which a process must end after its answer
 MAX_ANSWER = 256 * 1024 * 1024  # bytes; a profile is far smaller
 #: limit of addresses / limit of memory; allocators keep the addresses of freed memory
 ADDRESSES = 1.5
-DUCKDB_SHARE = 0.35  # of the memory limit; pyarrow's buffers and Python use the rest
+WORKBOOK_SHARE = 0.35  # of the memory limit, for the content of a workbook
 FILE_BYTES = 64 * 1024**3  # the largest file that the process may write
-CPU_FACTOR = 2  # seconds of CPU time for each second of wall time: DuckDB has two threads
+CPU_FACTOR = 2  # seconds of CPU time for each second of wall time
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 LARGE = 128 * 1024  # bytes; memory of such an allocation returns to the system when freed
@@ -59,13 +59,13 @@ class Task:
     #: delimiter, header, missing_values, types
     options: dict[str, Any]
     max_columns: int
-    #: DuckDB's share of the process's memory
-    memory_bytes: int
     #: the function that does the task, as `module:function`
     parser: str = ""
     #: bytes that an archive may inflate to, and how many times its size
     max_bytes: int = 5 * 1024**3
     max_ratio: int = 200
+    #: bytes of the content of a workbook, which its reader holds as a whole
+    workbook_bytes: int = 350 * 1024**2
 
 
 @dataclass(frozen=True)
@@ -277,7 +277,3 @@ def _address_space() -> int:
     if not statm.exists():
         return 2 * 1024**3
     return int(statm.read_text().split()[0]) * resource.getpagesize()
-
-
-def memory_for_queries(limits: Limits) -> int:
-    return int(limits.memory_bytes * DUCKDB_SHARE)

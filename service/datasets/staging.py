@@ -1,20 +1,20 @@
-"""Stages a text table: its cells become untyped Parquet files.
+"""Opens a text table as batches of texts that can be read several times.
 
-The columns of a staged file are called `c0`, `c1`, …, so that no name from a client reaches SQL.
-Wide tables are staged in slabs of columns, because the cost of a query grows with the width of the
-file that it reads. All formats share `Stage` and `SlabWriter`.
+All formats share `Stage`. The columns of its batches are called `c0`, `c1`, …. A table that is not
+read from the client's own file, such as one of JSON rows, becomes one by `StageWriter`: in memory
+if it is small, else in a file of the parser's folder.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pacsv
-import pyarrow.parquet as pq
+import pyarrow.ipc
 
+from models.reading import MISSING
 from service.datasets.clean_text import Dialect
 from service.datasets.rejected import (
     MAX_ERRORS,
@@ -27,18 +27,12 @@ from service.datasets.rejected import (
 )
 
 BLOCK = 2 * 1024 * 1024  # bytes of text that are read at a time, and of the longest row
-BUFFER = 8 * 1024 * 1024  # bytes of a staged row group
-SLAB = 100  # columns of one staged file
-SMALL = 256 * 1024  # bytes of the largest table that may stay in memory
+SMALL = 256 * 1024  # bytes of the largest table that stays in memory
 MAX_BAD_ROWS = 1000  # ragged rows after which reading stops
-_WRITING: dict[str, Any] = {
-    "compression": "lz4",
-    "use_dictionary": False,
-    "write_statistics": False,
-}
 
-#: text, or the type in the file itself: number, integer, boolean, datetime
+#: text; category, which is text too; or the type in the file: number, integer, boolean, datetime
 Kind = str
+Batches = Callable[[], Iterator[pa.RecordBatch]]
 
 
 # ---- staged tables --------------------------------------------------------------------------
@@ -46,68 +40,61 @@ Kind = str
 
 @dataclass
 class Stage:
-    """A staged table."""
+    """A table whose texts are not read yet."""
 
     folder: Path
     names: list[str]
     kinds: list[Kind]
-    rows: int = 0
-    #: whether numbers may be written like 1,5, which a comma as delimiter excludes
-    allows_decimal_comma: bool = False
-    warnings: list[dict[str, str]] = field(default_factory=list)
-    #: how the file was read, as the version stores it
+    #: reads the rows from the first on, each time that it is called
+    batches: Batches = field(default=lambda: iter(()), repr=False)
+    #: texts that mean missing; in the batches they are null, unless blanks surround them
+    missing: tuple[str, ...] = MISSING
+    #: whether 1,5 is rather a decimal than thousands: not if commas separate the cells
+    prefers_decimal_comma: bool = False
+    warnings: list[dict[str, Any]] = field(default_factory=list)
+    #: how the file was read, as a dataset version stores it
     reading: dict[str, Any] = field(default_factory=dict)
-    #: the table itself if it is small; then no files exist
-    held: pa.Table | None = None
-
-    def slabs(self) -> Iterator[tuple[Path, range]]:
-        """Yield each staged file and the numbers of the columns in it."""
-        for first in range(0, len(self.names), SLAB):
-            columns = range(first, min(first + SLAB, len(self.names)))
-            yield self.folder / f"slab-{first}.parquet", columns
+    rows: int = 0
 
 
-class SlabWriter:
-    """Writes batches into the slabs of a stage, in row groups of a bounded size."""
+class StageWriter:
+    """Writes the batches of a stage, which reads them afterwards."""
 
-    def __init__(self, stage: Stage, schema: pa.Schema, *, holds_small: bool = False) -> None:
-        """`holds_small` keeps a small table in memory, where queries start sooner."""
+    def __init__(self, stage: Stage, schema: pa.Schema) -> None:
         self._stage, self._schema = stage, schema
         self._held: list[pa.RecordBatch] = []
         self._bytes = 0
-        self._holds_small = holds_small and len(stage.names) <= SLAB
-        self._files: list[tuple[range, pq.ParquetWriter]] = []
+        self._path = stage.folder / "staged.arrow"
+        self._file: pa.RecordBatchFileWriter | None = None
 
     def write(self, batch: pa.RecordBatch) -> None:
         self._held.append(batch)
         self._bytes += batch.nbytes
         self._stage.rows += batch.num_rows
-        if self._bytes >= BUFFER:
+        if self._bytes > SMALL:
             self._flush()
 
     def close(self) -> None:
-        if self._holds_small and not self._files and self._bytes <= SMALL:
-            self._stage.held = pa.Table.from_batches(self._held, self._schema).combine_chunks()
+        if self._file is None:
+            held = self._held
+            self._stage.batches = lambda: iter(held)
             return
         self._flush()
-        for _columns, file in self._files:
-            file.close()
+        self._file.close()
+        self._stage.batches = self._read
 
     def _flush(self) -> None:
-        if not self._files:
-            self._files = [
-                (columns, pq.ParquetWriter(path, _part(self._schema, columns), **_WRITING))
-                for path, columns in self._stage.slabs()
-            ]
-        if self._held:
-            table = pa.Table.from_batches(self._held, self._schema)
-            for columns, file in self._files:
-                file.write_table(table.select(list(columns)))
+        if self._file is None:
+            options = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
+            self._file = pa.ipc.new_file(str(self._path), self._schema, options=options)
+        for batch in self._held:
+            self._file.write_batch(batch)
         self._held, self._bytes = [], 0
 
-
-def _part(schema: pa.Schema, columns: range) -> pa.Schema:
-    return pa.schema([schema.field(index) for index in columns])
+    def _read(self) -> Iterator[pa.RecordBatch]:
+        with pa.OSFile(str(self._path), "rb") as source, pa.ipc.open_file(source) as file:
+            for index in range(file.num_record_batches):
+                yield file.get_batch(index)
 
 
 def staged_names(count: int) -> list[str]:
@@ -121,35 +108,44 @@ def text_schema(count: int) -> pa.Schema:
 # ---- CSV and TSV ----------------------------------------------------------------------------
 
 
-def stage_csv(path: Path, folder: Path, dialect: Dialect, missing: frozenset[str]) -> Stage:
-    """Stage a text table; raise Rejected with the rows that do not fit."""
-    stage = Stage(folder, dialect.names, ["text"] * len(dialect.names))
+def stage_csv(path: Path, folder: Path, dialect: Dialect, missing: tuple[str, ...]) -> Stage:
+    """Stage a text table. Its batches raise Rejected with the rows that do not fit."""
+    stage = Stage(folder, dialect.names, ["text"] * len(dialect.names), missing=missing)
     stage.warnings += dialect.warnings
-    stage.allows_decimal_comma = dialect.delimiter != ","
-    schema = text_schema(len(dialect.names))
-    bad: list[pacsv.InvalidRow] = []
-    last: pa.RecordBatch | None = None
-    try:
-        writer = SlabWriter(stage, schema, holds_small=True)
-        for batch in _csv_batches(path, dialect, missing, bad):
-            last = batch if batch.num_rows else last
-            writer.write(_trimmed(batch, missing) if dialect.is_padded else batch)
-            if len(bad) >= MAX_BAD_ROWS:
-                break
-        writer.close()
-    except pa.ArrowInvalid as error:
-        raise _unreadable(error, stage.rows + len(bad)) from error
-    if bad:
-        raise _ragged(bad, dialect)
-    if stage.rows == 0:
-        raise Rejected("header_only", "The file has a header and no row below it.")
-    if dialect.has_odd_quotes and last is not None and _ends_in_newlines(last):
-        raise unclosed_quote(stage.rows)
+    stage.reading = dialect.reading
+    stage.prefers_decimal_comma = dialect.delimiter != ","
+    if path.stat().st_size <= SMALL:
+        held = list(_csv_rows(path, dialect, missing))
+        stage.batches = lambda: iter(held)
+    else:
+        stage.batches = lambda: _csv_rows(path, dialect, missing)
     return stage
 
 
+def _csv_rows(path: Path, dialect: Dialect, missing: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
+    rows = 0
+    bad: list[pacsv.InvalidRow] = []
+    last: pa.RecordBatch | None = None
+    try:
+        for batch in _csv_batches(path, dialect, missing, bad):
+            rows += batch.num_rows
+            last = batch if batch.num_rows else last
+            if not bad:
+                yield batch
+            if len(bad) >= MAX_BAD_ROWS:
+                break
+    except pa.ArrowInvalid as error:
+        raise _unreadable(error, rows + len(bad)) from error
+    if bad:
+        raise _ragged(bad, dialect)
+    if rows == 0:
+        raise Rejected("header_only", "The file has a header and no row below it.")
+    if dialect.has_odd_quotes and last is not None and _ends_in_newlines(last):
+        raise unclosed_quote(rows)
+
+
 def _csv_batches(
-    path: Path, dialect: Dialect, missing: frozenset[str], bad: list[pacsv.InvalidRow]
+    path: Path, dialect: Dialect, missing: tuple[str, ...], bad: list[pacsv.InvalidRow]
 ) -> Iterator[pa.RecordBatch]:
     def note(row: pacsv.InvalidRow) -> Literal["skip"]:
         bad.append(row)
@@ -170,23 +166,13 @@ def _csv_batches(
         ),
         convert_options=pacsv.ConvertOptions(
             column_types={name: pa.string() for name in names},
-            null_values=sorted(missing),
+            null_values=list(missing),
             strings_can_be_null=True,
             check_utf8=False,
         ),
     )
     with reader:
         yield from reader
-
-
-def _trimmed(batch: pa.RecordBatch, missing: frozenset[str]) -> pa.RecordBatch:
-    absent = pa.array(sorted(missing), pa.string())
-    columns = []
-    for column in batch.columns:
-        trimmed = pc.utf8_trim_whitespace(column)
-        is_missing = pc.is_in(trimmed, value_set=absent)
-        columns.append(pc.if_else(is_missing, pa.scalar(None, pa.string()), trimmed))
-    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 
 
 def _ends_in_newlines(batch: pa.RecordBatch) -> bool:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from service.datasets import rejected
 from service.datasets.messages import CSV, TSV, VersionReading
 from service.datasets.originals import OriginalFile, text_options
-from service.datasets.sandbox import Limits, Task, memory_for_queries
+from service.datasets.sandbox import Limits, Task
 from service.errors import BlobCorrupt, Conflict, Invalid, NotFound, invalid_at
 from service.jobs.kind import InputUnavailable, Job, Site
 from service.storage.columns import BlobDigest, Id, Json, SqlTable, utc_now
@@ -194,7 +194,6 @@ def fetch_original(site: Site, version: DatasetVersion, scratch: Path) -> Origin
         media_type=dataset.media_type,
         options=text_options(version.options, [each["name"] for each in version.columns]),
         max_columns=site.settings.max_columns,
-        memory_bytes=memory_for_queries(limits),
     )
     return OriginalFile(task=task, limits=limits, rows=version.rows)
 

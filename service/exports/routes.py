@@ -135,7 +135,6 @@ class Transfers:
             media_type="",
             options=dict(options),
             max_columns=0,
-            memory_bytes=0,
             parser=sandbox.PACKER,
         )
         with self.turn():

@@ -421,7 +421,6 @@ class Files:
                 media_type=media_type,
                 options={"known": list(known), "max_rows": self._settings.max_predict_rows},
                 max_columns=self._settings.max_columns,
-                memory_bytes=sandbox.memory_for_queries(self._limits),
                 parser=sandbox.READER,
             )
             return sandbox.run(task, self._limits)

@@ -364,7 +364,7 @@ def arrow(subject: Subject, sample: Sample) -> Answered:
     with pyarrow.ipc.new_file(str(path), table.schema) as file:
         file.write_table(table)
     options = {"known": list(columns), "max_rows": MANY}
-    task = Task(str(path), str(subject.folder), ARROW, options, MANY, 0)
+    task = Task(str(path), str(subject.folder), ARROW, options, MANY)
     rows = bodies.from_json(parse.parse_rows(task), MANY)
     content = _written(ARROW, subject, rows)
     answered = pyarrow.ipc.open_file(io.BytesIO(content)).read_all()

@@ -15,7 +15,6 @@ NDJSON = "application/x-ndjson"
 JSON = "application/json"
 PARQUET = "application/vnd.apache.parquet"
 ARROW = "application/vnd.apache.arrow.file"
-MEMORY = 128 * 1024 * 1024
 
 
 def parser(folder: Path) -> Parse:
@@ -28,7 +27,7 @@ def parser(folder: Path) -> Parse:
         path.write_bytes(data)
         scratch = folder / "scratch"
         scratch.mkdir(exist_ok=True)
-        return parse(Task(str(path), str(scratch), media_type, options, max_columns, MEMORY))
+        return parse(Task(str(path), str(scratch), media_type, options, max_columns))
 
     return run
 

@@ -28,7 +28,6 @@ def task(folder: Path, data: bytes, **changes: Any) -> Task:
         "media_type": "text/csv",
         "options": {},
         "max_columns": 1000,
-        "memory_bytes": 128 * MIB,
         "parser": "service.datasets.parse:parse",
     }
     return Task(**(fields | changes))

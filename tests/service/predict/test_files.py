@@ -40,7 +40,7 @@ def test_spaces_around_a_name_belong_to_it_where_the_model_knows_it_so(tmp_path:
     path = tmp_path / "rows.parquet"
     pq.write_table(pa.table({" Age ": [22.0], " Port": ["S"]}), path)
     options = {"known": [" Age ", "Port"], "max_rows": 9}
-    found = parse_rows(Task(str(path), str(tmp_path), PARQUET, options, 9, 0))
+    found = parse_rows(Task(str(path), str(tmp_path), PARQUET, options, 9))
     assert found["columns"] == {" Age ": [22.0], "Port": ["S"]}
 
 
@@ -103,7 +103,7 @@ def read(tmp_path: Path) -> Callable[..., dict[str, Any]]:
         path = tmp_path / "body"
         path.write_bytes(to_parquet(table))
         options = {"known": list(known), "max_rows": 10}
-        task = Task(str(path), str(tmp_path), PARQUET, options, max_columns=9, memory_bytes=0)
+        task = Task(str(path), str(tmp_path), PARQUET, options, max_columns=9)
         found: dict[str, Any] = parse_rows(task)["columns"]
         return found
 

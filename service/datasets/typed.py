@@ -1,0 +1,209 @@
+"""Writes the typed table of a stage in one pass, and counts the cells that do not fit.
+
+If the sample was wrong about a column, the pass is repeated with a better reading.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet as pq
+
+from models.reading import Reading
+from service.datasets.cells import STORED, Cells, ColumnReader
+from service.datasets.infer import EXACT, Counts, InferredColumn, text_of
+from service.datasets.staging import Stage
+
+pc: Any = pyarrow.compute  # its stubs know no arrays of any type
+ROW_GROUP = 100_000  # rows
+GATHERED = 32 * 1024 * 1024  # bytes of texts that are converted at a time
+HELD = 64 * 1024 * 1024  # bytes of the largest typed table that stays in memory
+EXAMPLES = 200  # different cells that did not fit, which may join the sample
+_ZEROS = "^0[0-9]+$"
+
+
+@dataclass
+class TypedTable:
+    """The typed table in its file."""
+
+    path: Path
+    rows: int = 0
+    #: the table itself if it is small
+    held: list[pa.RecordBatch] | None = None
+
+
+def write_typed(stage: Stage, columns: list[InferredColumn], target: Path) -> TypedTable:
+    """Write the table, and count what its cells show.
+
+    The table is incomplete if some column needs another reading: see `InferredColumn.is_wrong`.
+    """
+    table = TypedTable(target, held=[])
+    passes = [_Pass(column, frozenset(stage.missing)) for column in columns]
+    schema = pa.schema([(c.name, STORED.get(c.type, pa.string())) for c in columns])
+    coded: Any = [c.name for c in columns if c.type not in {"number", "integer"}]
+    size = 0
+    with pq.ParquetWriter(
+        target, schema, compression="zstd", compression_level=1, use_dictionary=coded
+    ) as writer:
+        for arrays in _gathered(stage.batches()):
+            found = [each.take(cells) for each, cells in zip(passes, arrays, strict=True)]
+            batch = pa.RecordBatch.from_arrays(found, schema=schema)
+            table.rows += batch.num_rows
+            size += batch.nbytes
+            if table.held is not None:
+                table.held = [*table.held, batch] if size <= HELD else None
+            if not any(column.is_wrong for column in columns):
+                writer.write_batch(batch, ROW_GROUP)
+    return table
+
+
+def _gathered(batches: Iterator[pa.RecordBatch]) -> Iterator[list["pa.Array[Any]"]]:
+    """Yield the columns of several batches together: each conversion has a fixed cost too."""
+    held: list[pa.RecordBatch] = []
+    rows = size = 0
+    for batch in batches:
+        held.append(batch)
+        rows += batch.num_rows
+        size += batch.nbytes
+        if rows >= ROW_GROUP or size >= GATHERED:
+            yield _joined(held)
+            held, rows, size = [], 0, 0
+    if rows:
+        yield _joined(held)
+
+
+def _joined(batches: list[pa.RecordBatch]) -> list["pa.Array[Any]"]:
+    if len(batches) == 1:
+        return list(batches[0].columns)
+    whole = pa.Table.from_batches(batches).combine_chunks()
+    return [column.chunks[0] for column in whole.columns]
+
+
+class _Pass:
+    """Reads the batches of one column, and counts."""
+
+    def __init__(self, column: InferredColumn, nulled: frozenset[str]) -> None:
+        self._column = column
+        self._rows = 0
+        column.counts = Counts()
+        reader = partial(ColumnReader, nulled=nulled)
+        self._reader = reader(column.reading)
+        self._near = reader(column.near) if column.near else None
+        self._rival = reader(column.rival) if column.rival else None
+        self._expected = reader(column.expected) if column.expected else None
+
+    def take(self, cells: "pa.Array[Any]") -> "pa.Array[Any]":
+        """Return the values of the next batch."""
+        column, counts = self._column, self._column.counts
+        if column.kind in {"text", "category"}:
+            cells = self._reader.clean(cells)
+            found = self._reader.values(cells)
+            self._count_texts(cells)
+        else:
+            found = _converted(cells, column.kind, column.reading, self._reader)
+        if found.unfit is not None:
+            self._note_unfit(_as_texts(cells), found.unfit)
+        unfit = 0 if found.unfit is None else pc.sum(found.unfit).as_py() or 0
+        counts.present += len(cells) - found.values.null_count + unfit + found.not_finite
+        counts.not_finite += found.not_finite
+        if column.is_whole and pa.types.is_integer(cells.type):
+            _count_integers(counts, cells)
+        elif column.is_whole and column.type == "integer":
+            _count_integers(counts, found.values)
+        self._rows += len(cells)
+        return found.values
+
+    def _count_texts(self, cells: "pa.Array[Any]") -> None:
+        column, counts = self._column, self._column.counts
+        if not column.sample:  # the sample told nothing
+            self._add_examples(cells)
+        if column.is_whole:
+            is_long = pc.greater(pc.binary_length(cells), 1)
+            counts.zeros += _count(pc.and_(pc.starts_with(cells, "0"), is_long))
+        if self._expected is not None:
+            fits = self._expected.fits(cells)
+            self._note_unfit(cells, pc.and_not(pc.is_valid(cells), fits))
+            _count_codes(counts, pc.filter(cells, fits), column.reading)
+        if self._rival is not None:
+            counts.not_rival += _count(pc.and_not(pc.is_valid(cells), self._rival.fits(cells)))
+        if self._near is not None:
+            misses = pc.and_not(pc.is_valid(cells), self._near.fits(cells))
+            counts.not_near += _count(misses)
+            if counts.first_not_near is None:
+                counts.first_not_near = self._first(cells, misses)
+
+    def _note_unfit(self, cells: "pa.Array[Any]", unfit: "pa.Array[Any]") -> None:
+        counts = self._column.counts
+        found = _count(unfit)
+        if not found:
+            return
+        counts.unfit += found
+        if counts.first_unfit is None:
+            counts.first_unfit = self._first(cells, unfit)
+        self._add_examples(pc.filter(cells, unfit))
+
+    def _add_examples(self, cells: "pa.Array[Any]") -> None:
+        examples = self._column.counts.examples
+        if len(examples) < EXAMPLES and len(cells) > cells.null_count:
+            found = pc.unique(cells.drop_null()).slice(0, EXAMPLES)
+            examples.update(dict.fromkeys(map(str, found.to_pylist())))
+
+    def _first(self, cells: "pa.Array[Any]", where: "pa.Array[Any]") -> tuple[int, str] | None:
+        place = pc.index(where, value=True).as_py()
+        return None if place < 0 else (self._rows + place + 1, cells[place].as_py())
+
+
+def _count(where: "pa.Array[Any]") -> int:
+    found: int | None = pc.sum(where).as_py()
+    return found or 0
+
+
+def _count_integers(counts: Counts, values: "pa.Array[Any]") -> None:
+    ends = pc.min_max(values)
+    least, most = ends["min"].as_py(), ends["max"].as_py()
+    if least is None:
+        return
+    counts.has_signs |= least < 0
+    if least <= -EXACT or most >= EXACT:
+        inside = pc.and_(pc.greater(values, -EXACT), pc.less(values, EXACT))
+        counts.beyond += _count(pc.invert(inside))
+
+
+def _count_codes(counts: Counts, cells: "pa.Array[Any]", reading: Reading) -> None:
+    """Count what whole numbers show that are stored as texts."""
+    found = ColumnReader(Reading("number", missing=reading.missing)).read(cells).values
+    values = found.to_numpy(zero_copy_only=False)
+    counts.beyond += int(np.count_nonzero(np.abs(values) >= EXACT))
+    counts.fits_int64 &= not np.any(np.abs(values) >= 2.0**63)
+    counts.has_signs |= bool(_count(pc.match_substring_regex(cells, "^-")))
+
+
+# ---- columns that have a type in the file -------------------------------------------------------
+
+
+def _converted(cells: "pa.Array[Any]", kind: str, reading: Reading, reader: ColumnReader) -> Cells:
+    """Return the values of a column of numbers, booleans or moments as another type."""
+    if kind == "number":
+        finite = pc.is_finite(cells)
+        cells = pc.if_else(finite, cells, pa.scalar(None, cells.type))
+    if kind == reading.type:
+        return Cells(cells)
+    if kind in {"integer", "boolean"} and reading.type == "number":
+        return Cells(cells.cast(pa.float64(), safe=False))
+    return reader.read(_as_texts(cells))
+
+
+def _as_texts(cells: "pa.Array[Any]") -> "pa.Array[Any]":
+    """Return the values as the texts of categories."""
+    if pa.types.is_string(cells.type):
+        return cells
+    if pa.types.is_integer(cells.type):
+        return cells.cast(pa.string())
+    coded = cells.dictionary_encode()
+    texts = pa.array([text_of(value) for value in coded.dictionary.to_pylist()], pa.string())
+    return texts.take(coded.indices)
