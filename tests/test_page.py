@@ -15,7 +15,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import empty_receive
 from starlette.types import Message
 
+from models.reading import DATE_FORMS, MISSING, THOUSANDS, UNITS
 from service.app import contract
+from service.datasets.charsets import ENCODINGS
 from service.http import pages
 from service.settings import Settings
 from tests.serving import app_of, serving
@@ -77,6 +79,25 @@ def test_the_page_passes_its_own_tests() -> None:
         text=True,
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_the_page_knows_the_forms_of_dates_the_units_and_the_encodings_of_the_service() -> None:
+    text = (ROOT / "web" / "src" / "views" / "datasets" / "reading.ts").read_text()
+    assert constant(text, "DATE_FORMS", keys=True) == list(DATE_FORMS)
+    assert constant(text, "THOUSANDS", keys=True) == list(THOUSANDS)
+    assert constant(text, "UNITS") == list(UNITS)
+    assert constant(text, "MISSING") == [cell for cell in MISSING if cell]
+    assert set(constant(text, "ENCODINGS", keys=True)) <= set(ENCODINGS)
+
+
+def constant(text: str, name: str, *, keys: bool = False) -> list[str]:
+    """Return the texts of a list in TypeScript, or the keys of an object."""
+    found = re.search(rf"export const {name}\b[^=]* = [\[{{](.*?)\n?[\]}}];", text, re.DOTALL)
+    assert found is not None, name
+    if keys:
+        pairs = re.findall(r'^  (?:"([^"]+)"|(\w+)):', found[1], re.MULTILINE)
+        return [quoted or plain for quoted, plain in pairs]
+    return re.findall(r'"([^"]+)"', found[1])
 
 
 def test_without_a_build_the_page_tells_how_to_build_it(tmp_path: Path) -> None:

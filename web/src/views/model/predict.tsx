@@ -117,13 +117,19 @@ function InputChoice({ input, value, onValue, values }: InputFieldProps & { valu
       <select value={place} onChange={(event) => onValue(values[Number(event.currentTarget.value)] ?? null)}>
         {values.map((each, index) => (
           <option key={index} value={index}>
-            {cell(each) || "(empty)"}
+            {spelled(each, input) || "(empty)"}
           </option>
         ))}
         <option value={-1}>(missing)</option>
       </select>
     </label>
   );
+}
+
+/** Returns the text of a value as the table spelled it: "Yes" for true. */
+function spelled(value: Scalar, { reading }: InputColumn): string {
+  const word = typeof value === "boolean" ? reading?.[String(value)] : undefined;
+  return typeof word === "string" ? word : cell(value);
 }
 
 const STEPS = 200; // of a slider

@@ -1,8 +1,9 @@
 /** The signature of a version: its inputs and outputs. */
 
-import type { InputColumn, ModelVersion } from "../../api";
+import type { ColumnReading, InputColumn, ModelVersion } from "../../api";
 import { cell, count, moment, number, percent } from "../../format";
 import { Scroll } from "../../components/scroll";
+import { columnWords, MISSING } from "../datasets/reading";
 
 const MOST = 100; // columns listed
 const MOST_VALUES = 6; // categories listed per column
@@ -26,7 +27,10 @@ export function SignatureTable({ version }: { version: ModelVersion }) {
             {inputs.slice(0, MOST).map((input) => (
               <tr key={input.name}>
                 <th scope="row">{input.name}</th>
-                <td>{input.type}</td>
+                <td>
+                  {input.type}
+                  {readAs(input)}
+                </td>
                 <td>{seen(input)}</td>
               </tr>
             ))}
@@ -52,6 +56,12 @@ export function SignatureTable({ version }: { version: ModelVersion }) {
       </table>
     </section>
   );
+}
+
+/** Returns how the text of a cell is read, if not in the usual way: " (decimal comma)" */
+function readAs({ reading }: InputColumn): string {
+  const words = reading ? columnWords(reading as unknown as ColumnReading, MISSING) : [];
+  return words.length > 0 ? ` (${words.join(", ")})` : "";
 }
 
 function seen(input: InputColumn): string {
