@@ -1,5 +1,7 @@
 """A dataset that was read wrongly is corrected on its page, after a preview of its first rows."""
 
+from pathlib import Path
+
 import httpx
 import pytest
 from playwright.sync_api import FilePayload, Page, expect
@@ -47,7 +49,7 @@ def test_a_warning_opens_the_correction_and_its_preview_shows_both_values(
         expect(first.locator("del")).to_have_text(["2024-03-04", "1.25"])
         expect(first.locator("ins")).to_have_text(["2024-04-03", "1250"])
         assert faults(page) == []
-        picture(page, "reading", height=1500)
+        picture(page, "reading", height=1760)
         page.set_viewport_size({"width": PHONE, "height": 800})
         page.emulate_media(color_scheme="dark")
         page.evaluate(SETTLED)
@@ -63,9 +65,13 @@ def test_a_warning_opens_the_correction_and_its_preview_shows_both_values(
         expect(page.get_by_role("button", name="Day first")).to_have_count(0)
 
 
-def test_a_column_is_read_in_another_way_with_the_keyboard_alone(visit: Opens, site: Site) -> None:
+def test_a_column_is_read_in_another_way_with_the_keyboard_alone(
+    visit: Opens, site: Site, tmp_path: Path
+) -> None:
+    path = tmp_path / "marked.csv"
+    path.write_text("x,y\n1,0.5\n2,1.5\n3,2.5\n4,-999\n")
     with Client(site.url) as client:
-        dataset = client.upload({"x": [1, 2, 3, 4], "y": [0.5, 1.5, 2.5, -999.0]})
+        dataset = client.upload(path)
     with visit(site.url) as visited:
         page = visited.page
         visited.go(f"#/datasets/{dataset.id}")
@@ -130,3 +136,37 @@ def test_a_refused_file_is_sent_again_with_a_choice(visit: Opens, site: Site) ->
         again.get_by_role("button", name="Send cities.csv again").click()
         expect(page.get_by_role("article", name="都市")).to_be_visible()
         expect(page.get_by_text("Read as Shift JIS")).to_be_visible()
+
+
+def test_a_table_is_scored_as_it_is_by_the_reader_of_the_service(visit: Opens, site: Site) -> None:
+    content = "Quiz;name\n10.5;Zoë\n20;Åsa\n".encode("utf-16")
+    with visit(site.url) as visited:
+        page = visited.page
+        visited.go("#/models/scores")
+        file: FilePayload = {"name": "rows.csv", "mimeType": "text/csv", "buffer": content}
+        page.get_by_label("A table to score").set_input_files(file)
+        rows = page.get_by_role("region", name="Score a table").locator("tbody tr")
+        expect(rows).to_have_count(2)
+        body = {"rows": [{"Quiz": 10.5}, {"Quiz": 20}]}
+        answer = httpx.post(f"{site.url}/api/v1/models/scores/versions/2/predict", json=body)
+        for row, prediction in zip(rows.all(), answer.json()["predictions"], strict=True):
+            shown = float(row.locator("td").nth(1).inner_text())
+            assert shown == pytest.approx(prediction["value"], rel=1e-5)
+
+
+def test_the_signature_tells_how_often_a_boolean_was_true(
+    visit: Opens, site: Site, tmp_path: Path
+) -> None:
+    path = tmp_path / "paid.csv"
+    path.write_text("paid,y\n" + "Yes,1.5\nNo,2.5\nNo,3.5\nNo,1.5\n" * 5)
+    with Client(site.url) as client:
+        settings = {"model": {"type": "linear"}, "split": {"type": "none"}, "epochs": 2}
+        client.submit(client.upload(path), "y", **settings, register_as="paid").wait()
+    with visit(site.url) as visited:
+        page = visited.page
+        visited.go("#/models/paid")
+        signature = page.get_by_role("region", name="Signature")
+        expect(signature).to_contain_text("25 % true, 75 % false")
+        expect(page.locator("label", has_text="paid").locator("option")).to_have_text(
+            ["No", "Yes", "(missing)"]
+        )

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Column, ColumnReading } from "../src/api";
-import { changes, EMPTY, isEmpty, patchOf, remedyOf, withColumn, withFile, withType } from "../src/views/datasets/draft";
+import { changes, EMPTY, isEmpty, patchOf, remedyOf, withColumn, withFile, withoutRequest, withType } from "../src/views/datasets/draft";
 import { columnWords, fieldsOf, fileReasons, fileWords, missingOf, unlisted } from "../src/views/datasets/reading";
 import { choicesOf, chosen, described } from "../src/views/datasets/upload";
 
@@ -86,6 +86,11 @@ test("a warning is answered by the other reading", () => {
   assert.deepEqual(remedy("mostly_numbers", column("n", { type: "text" })), { type: "number" });
   assert.equal(remedy("constant", INCOME), undefined);
   assert.equal(remedyOf({ code: "ambiguous_date", detail: "" }, [DAY]), null);
+});
+
+test("a warning with a button does not repeat the request", () => {
+  const detail = 'It is read as 1.137. Read it in the other way: PATCH {"columns": {"n": {"thousands": ","}}}.';
+  assert.equal(withoutRequest({ detail }).detail, "It is read as 1.137. Read it in the other way.");
 });
 
 test("missing texts are split at commas", () => {

@@ -6,7 +6,7 @@ import { Failure, Notices } from "../../components/failure";
 import { FieldErrors, fieldErrors } from "../../components/labelled";
 import { announce } from "../../news";
 import { Columns } from "./columns";
-import { changes, type Draft, EMPTY, isEmpty, patchOf, type Remedy, remedyOf, withColumn, withFile } from "./draft";
+import { changes, type Draft, EMPTY, isEmpty, patchOf, type Remedy, remedyOf, withColumn, withFile, withoutRequest } from "./draft";
 import { Facts } from "./facts";
 import { Preview, shownColumns } from "./preview";
 import { Rows, type Row } from "./rows";
@@ -46,7 +46,7 @@ export function Correction({ dataset, onChange }: Props) {
     <FieldErrors.Provider value={fieldErrors(error)}>
       <Facts dataset={dataset} draft={draft} onFile={(fields) => change(withFile(draft, fields))} />
       <Notices
-        notices={dataset.warnings ?? []}
+        notices={(dataset.warnings ?? []).map((notice) => (remedyOf(notice, columns) ? withoutRequest(notice) : notice))}
         action={(notice) => {
           const found = remedyOf(notice, columns);
           return found && <RemedyButton remedy={found} onRemedy={remedy} />;

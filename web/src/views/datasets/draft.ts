@@ -92,6 +92,11 @@ export function remedyOf(notice: Notice, columns: readonly Column[]): Remedy | n
   return found && { ...found, column: column.name };
 }
 
+/** Leaves out the request that a warning names for programs; the page has a button instead. */
+export function withoutRequest<N extends { detail: string }>(notice: N): N {
+  return { ...notice, detail: notice.detail.replace(/: PATCH \{.*\}\.(?= |$)/, ".") };
+}
+
 function suggested(code: string, column: Column): Omit<Remedy, "column"> | null {
   const { type, reading } = column;
   if (code === "ambiguous_date") {

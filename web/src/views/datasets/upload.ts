@@ -17,6 +17,7 @@ const TYPES: Record<string, string> = {
   arrow: "application/vnd.apache.arrow.file",
   feather: "application/vnd.apache.arrow.file",
   xlsx: WORKBOOK,
+  xlsm: WORKBOOK,
   zip: "application/zip",
 };
 
