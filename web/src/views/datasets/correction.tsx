@@ -2,7 +2,7 @@
 
 import { useState } from "preact/hooks";
 import { call, type Dataset, type DatasetPreview, listDatasetRows, previewDataset, problemOf, retypeDataset } from "../../api";
-import { Failure, Notices } from "../../components/failure";
+import { Notices } from "../../components/failure";
 import { FieldErrors, fieldErrors } from "../../components/labelled";
 import { announce } from "../../news";
 import { Columns } from "./columns";
@@ -146,7 +146,11 @@ function Pending({ dataset, draft, error, isPreviewed, onError, onPreview, onUnd
           Undo
         </button>
       </div>
-      {error !== null && <Failure error={error} />}
+      {error !== null && (
+        <p class="notice failure" role="alert">
+          {problemOf(error).detail}
+        </p>
+      )}
     </div>
   );
 }
