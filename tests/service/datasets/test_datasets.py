@@ -257,6 +257,18 @@ def test_other_types_make_the_next_version(client: httpx.Client) -> None:
     assert client.patch(f"{PATH}/{made['id']}", json=patch).json()["version"] == 2
 
 
+def test_a_choice_is_given_back_to_the_parser(client: httpx.Client) -> None:
+    path = f"{PATH}/{upload(client)['id']}"
+
+    def change(**fields: str | None) -> tuple[int, str]:
+        changed = client.patch(path, json={"columns": {"Quiz": fields}}).json()
+        return changed["version"], changed["columns"][0]["type"]
+
+    assert change(type=None, decimal=None) == (1, "number")
+    assert change(type="category") == (2, "category")
+    assert change(type=None) == (3, "number")
+
+
 def test_types_that_mean_nothing_are_refused(api: httpx.Client) -> None:
     path = f"{PATH}/{upload(api)['id']}"
     answer = api.patch(path, json={"columns": {"Nope": {"type": "text"}}})
