@@ -51,7 +51,7 @@ RESERVED = {
 LATE = "service.__main__"
 #: the module that may fork: its process loads only the modules that attempts need
 FORKS = "service.worker.launch"
-#: Two modules fork processes and load the code of their children by name: it loads torch or DuckDB,
+#: Two modules fork processes and load the code of their children by name: it loads torch or Arrow,
 #: which a supervisor and the API must not.
 NAMING = {"service.worker.launch", "service.datasets.sandbox"}
 NEVER = ("pickle", "shelve", "marshal", "dill", "cloudpickle")

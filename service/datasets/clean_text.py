@@ -24,12 +24,6 @@ from service.datasets.dialect import (
 )
 from service.datasets.rejected import Rejected, cell_error, unclosed_quote
 
-#: What a cell that begins or ends with a space contains beside the space.
-_ENDS = (b",", b";", b"\t", b"|", b"\n", b"\r", b'"')
-_PADDED = (*(end + b" " for end in _ENDS), *(b" " + end for end in _ENDS))
-#: Other white characters, wherever they are.
-_WHITE = (b"\xc2\xa0", b"\xe2\x80\x87", b"\xe2\x80\x89", b"\xe2\x80\xaf", b"\x0b", b"\x0c")
-
 
 @dataclass(frozen=True)
 class Dialect:
@@ -41,8 +35,6 @@ class Dialect:
     #: lines above the first row of data: the header, and empty lines above it
     skipped: int
     names: list[str]
-    #: whether some cell begins or ends with a space
-    is_padded: bool
     #: whether the number of quotes is odd, so that a quote may never be closed
     has_odd_quotes: bool
     warnings: list[dict[str, Any]]
@@ -59,17 +51,14 @@ def utf8_of_json(path: Path, folder: Path, encoding: str | None) -> Path:
     return as_utf8(path, folder / "decoded.json", encoding)[0]
 
 
-class _Facts:
-    """What the bytes of the whole file tell."""
+class _Quotes:
+    """Counts the quotes of a whole file."""
 
     def __init__(self) -> None:
-        self.has_padding, self.quotes = False, 0
+        self.count = 0
 
     def add(self, chunk: bytes) -> None:
-        if not self.has_padding:
-            is_cut = chunk.startswith(b" ") or chunk.endswith(b" ")
-            self.has_padding = is_cut or any(each in chunk for each in (*_PADDED, *_WHITE))
-        self.quotes += chunk.count(b'"')
+        self.count += chunk.count(b'"')
 
 
 def detect(path: Path, folder: Path, wanted: Wanted, max_columns: int) -> Dialect:
@@ -77,8 +66,8 @@ def detect(path: Path, folder: Path, wanted: Wanted, max_columns: int) -> Dialec
 
     Raises Rejected.
     """
-    facts = _Facts()
-    path, encoding = as_utf8(path, folder / "decoded.csv", wanted.encoding, facts.add)
+    quotes = _Quotes()
+    path, encoding = as_utf8(path, folder / "decoded.csv", wanted.encoding, quotes.add)
     text, is_whole = _head(path)
     layout = find_layout(text, wanted, is_whole=is_whole)
     if len(layout.all_names) > max_columns:
@@ -99,8 +88,7 @@ def detect(path: Path, folder: Path, wanted: Wanted, max_columns: int) -> Dialec
         layout.form.delimiter,
         0,
         layout.names,
-        facts.has_padding,
-        bool(facts.quotes % 2),
+        bool(quotes.count % 2),
         encoding.warnings,
         reading,
     )
@@ -108,7 +96,7 @@ def detect(path: Path, folder: Path, wanted: Wanted, max_columns: int) -> Dialec
         _with_new_line_ends(path, folder / "lines.csv")
         found = replace(found, path=folder / "lines.csv")
     if _needs_copy(layout):
-        found = _copied(found, layout, folder / "clean.csv", has_quotes=facts.quotes > 0)
+        found = _copied(found, layout, folder / "clean.csv", has_quotes=quotes.count > 0)
         return replace(found, warnings=found.warnings + layout.warnings_of(found.names))
     if layout.skip_lines:
         _without_first_lines(found.path, folder / "table.csv", layout.skip_lines)
@@ -178,16 +166,11 @@ def _copied(found: Dialect, layout: Layout, target: Path, *, has_quotes: bool) -
             detail = f"Row {error.row} has {error.cells} cells where {len(names)} are expected."
             raise cell_error("ragged_row", detail, row=error.row) from error
         copy.write(None, has_quotes=has_quotes)
-    facts = _Facts()
-    with target.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            facts.add(chunk)
     return replace(
         found,
         path=target,
         delimiter=delimiter,
         names=names,
-        is_padded=facts.has_padding,
         has_odd_quotes=False,
     )
 

@@ -416,8 +416,8 @@ def _are_dates(fit: Fit, present: int) -> bool:
 
 def are_mostly_dates(counts: Counts) -> bool:
     """Return whether a column may have a few values beside its dates."""
-    most = (1 - MOST_DATES) * counts.present
-    return counts.present >= FEWEST_DATES and counts.unfit <= most
+    dates = counts.present - counts.unfit
+    return counts.present >= FEWEST_DATES and dates >= MOST_DATES * counts.present
 
 
 def _is_one_letter(column: InferredColumn) -> bool:

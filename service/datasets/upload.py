@@ -380,7 +380,7 @@ class Upload:
 def accept(
     engine: Engine, blobs: BlobStore, upload: Upload, note: Callable[[Session, Dataset], None]
 ) -> Parse:
-    """Store the bytes and queue their parse. The received file may be removed afterwards.
+    """Store the bytes and queue their parse. The received file is gone afterwards.
 
     `note` writes further rows in the same transaction.
     """
@@ -388,7 +388,7 @@ def accept(
     reach("ingest.received")
     is_small = _is_small(received.path, received.size, received.media_type)
     with (
-        references.stored(engine, blobs, received.path, received.sha256) as held,
+        references.taken(engine, blobs, received.path, received.sha256) as held,
         writing(engine) as session,
     ):
         reach("ingest.stored")

@@ -39,6 +39,13 @@ class BlobStore(Protocol):
         """Store a copy of a file; return its digest and size."""
         ...
 
+    def take(self, path: Path, sha256: str) -> None:
+        """Store a file of this digest, which this process computed while it wrote the file.
+
+        The file may be gone afterwards.
+        """
+        ...
+
     def open(self, sha256: str) -> Iterator[bytes]:
         """Yield the bytes; raise BlobCorrupt before the last chunk if the digest differs."""
         ...
@@ -86,6 +93,25 @@ class LocalBlobs:
             temporary.unlink(missing_ok=True)
         return digest, size
 
+    def take(self, path: Path, sha256: str) -> None:
+        final, temporary = self._path(sha256), self._incoming / secrets.token_hex(16)
+        try:
+            path.rename(temporary)
+        except OSError as error:
+            if error.errno != errno.EXDEV:  # the file is on another disk
+                raise
+            self.put(path, sha256)
+            return
+        try:
+            with full_disk_named():
+                temporary.chmod(0o600)
+                _sync(temporary)
+                reach("blob.copied")
+                self._publish(temporary, final)
+                reach("blob.published")
+        finally:
+            temporary.unlink(missing_ok=True)
+
     def open(self, sha256: str) -> Iterator[bytes]:
         return verified(_chunks(self._path(sha256)), sha256)
 
@@ -99,7 +125,7 @@ class LocalBlobs:
         path.unlink(missing_ok=True)
         # Without this a power cut could restore the file after its row is gone.
         if path.parent.exists():
-            _sync_folder(path.parent)
+            _sync(path.parent)
 
     def check(self) -> None:
         probe = self._incoming / f"ready-{secrets.token_hex(8)}"
@@ -126,10 +152,10 @@ class LocalBlobs:
         final.parent.mkdir(exist_ok=True, mode=0o700)
         # Replacing an equal blob is harmless, and repairs a damaged one.
         temporary.replace(final)
-        _sync_folder(final.parent)
+        _sync(final.parent)
         if final.parent not in self._durable:
             # Another writer may have made the folder and not synced it yet.
-            _sync_folder(self._blobs)
+            _sync(self._blobs)
             self._durable.add(final.parent)
 
 
@@ -245,11 +271,12 @@ def _make_folder(folder: Path) -> None:
     if not folder.exists():
         _make_folder(folder.parent)
         folder.mkdir(exist_ok=True, mode=0o700)
-        _sync_folder(folder.parent)
+        _sync(folder.parent)
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Make a file or the entries of a folder durable."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

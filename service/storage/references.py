@@ -80,18 +80,33 @@ class HeldBlob:
 def stored(
     engine: Engine, blobs: BlobStore, path: Path, sha256: str | None = None
 ) -> Iterator[HeldBlob]:
-    """Put a file into the store and pin it during the block, which must `keep` it.
+    """Put a copy of a file into the store and pin it during the block, which must `keep` it.
 
     If the block fails, the pin is deleted and the collector removes the bytes.
     """
     digest, size = (sha256, path.stat().st_size) if sha256 else digest_of(path)
-    check_digest(digest)
-    with writing(engine) as session:
-        held = pin(session, digest, size)
-    reach("blob.pinned")
-    try:
+    with _pinned(engine, digest, size) as held:
         blobs.put(path, digest)
         reach("blob.stored")
+        yield held
+
+
+@contextmanager
+def taken(engine: Engine, blobs: BlobStore, path: Path, sha256: str) -> Iterator[HeldBlob]:
+    """Do as `stored` with a file that this process has written and hashed; it may be gone then."""
+    with _pinned(engine, sha256, path.stat().st_size) as held:
+        blobs.take(path, sha256)
+        reach("blob.stored")
+        yield held
+
+
+@contextmanager
+def _pinned(engine: Engine, sha256: str, size: int) -> Iterator[HeldBlob]:
+    check_digest(sha256)
+    with writing(engine) as session:
+        held = pin(session, sha256, size)
+    reach("blob.pinned")
+    try:
         yield held
     except BaseException:
         with suppress(ServiceError), writing(engine) as session:

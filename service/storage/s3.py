@@ -112,6 +112,9 @@ class S3Blobs:
             self._create(_key(digest), content)
         return digest, len(content)
 
+    def take(self, path: Path, sha256: str) -> None:
+        self.put(path, sha256)
+
     def open(self, sha256: str) -> Iterator[bytes]:
         check_digest(sha256)
         return verified(self._parts(sha256), sha256)

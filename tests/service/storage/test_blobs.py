@@ -53,6 +53,27 @@ def test_what_is_put_can_be_read(store: BlobStore, tmp_path: Path, size: int) ->
     assert file.read_bytes() == content
 
 
+@pytest.mark.parametrize("size", [0, 1, PART + 1])
+def test_a_file_that_is_taken_can_be_read(store: BlobStore, tmp_path: Path, size: int) -> None:
+    content = os.urandom(size)
+    file = tmp_path / "given"
+    for _ in range(2):
+        file.write_bytes(content)
+        store.take(file, digest(content))
+        assert read_blob(store, digest(content)) == content
+
+
+def test_a_taken_file_is_moved_into_a_folder(tmp_path: Path) -> None:
+    place = Place(f"file://{tmp_path}/blobs")
+    file = tmp_path / "given"
+    file.write_bytes(CONTENT)
+    number = file.stat().st_ino
+    place.open().take(file, digest(CONTENT))
+    assert not file.exists()
+    (blob,) = (path for path in (tmp_path / "blobs" / "sha256").rglob("*") if path.is_file())
+    assert (blob.stat().st_ino, blob.stat().st_mode & 0o777) == (number, 0o600)
+
+
 def test_putting_twice_changes_nothing(store: BlobStore, place: Place, tmp_path: Path) -> None:
     assert put(store, tmp_path) == put(store, tmp_path)
     assert place.names() == {digest(CONTENT)}
@@ -169,6 +190,7 @@ def test_a_name_that_is_no_digest_never_becomes_a_path(
         lambda: store.fetch(name, tmp_path),
         lambda: store.delete(name),
         lambda: store.put(file, name),
+        lambda: store.take(file, name),
     )
     for use in uses:
         with pytest.raises(ValueError, match="not a SHA-256"):
