@@ -17,7 +17,7 @@ from tests.service.datasets.tables import Parse, column, types
 from tests.service.datasets.workbooks import workbook
 
 BOUNDS = Bounds(max_bytes=50_000_000, max_ratio=100, memory_bytes=100_000_000)
-TABLE = [["name", "x"], *([f"k{n % 3}", n + 0.5] for n in range(30))]
+TABLE: list[list[Any]] = [["name", "x"], *([f"k{n % 3}", n + 0.5] for n in range(30))]
 
 
 def zipped(files: dict[str, Any]) -> bytes:
@@ -55,7 +55,7 @@ def test_the_cells_of_a_workbook_get_their_types(parse: Parse, tmp_path: Path) -
 
 
 def test_missing_and_failed_cells_of_a_workbook_are_missing(parse: Parse) -> None:
-    rows = [["x", "y"], [1, 2], [None, 3], ["#DIV/0!", 4], ["NA", 5], [5, 6]]
+    rows: list[list[Any]] = [["x", "y"], [1, 2], [None, 3], ["#DIV/0!", 4], ["NA", 5], [5, 6]]
     assert column(parse(workbook({"A": rows}), XLSX), "x")["missing"] == 3
 
 
@@ -101,7 +101,7 @@ def test_a_hidden_sheet_is_read_only_by_its_name(parse: Parse) -> None:
 
 
 def test_a_table_may_stand_anywhere_in_a_sheet(parse: Parse) -> None:
-    rows = [["Sales of 2024"], [], [None, "a", "b"], [None, 1, "x"], [], [None, 3, "y"]]
+    rows: list[list[Any]] = [["Sales of 2024"], [], [None, "a", "b"], [None, 1, "x"], [], [None, 3, "y"]]
     parsed = parse(workbook({"A": rows}), XLSX, skip_lines=1)
     assert parsed["rows"] == 2
     titled = parse(workbook({"A": [["Sales of 2024"], [], *TABLE]}), XLSX)
