@@ -101,7 +101,14 @@ def test_a_hidden_sheet_is_read_only_by_its_name(parse: Parse) -> None:
 
 
 def test_a_table_may_stand_anywhere_in_a_sheet(parse: Parse) -> None:
-    rows: list[list[Any]] = [["Sales of 2024"], [], [None, "a", "b"], [None, 1, "x"], [], [None, 3, "y"]]
+    rows: list[list[Any]] = [
+        ["Sales of 2024"],
+        [],
+        [None, "a", "b"],
+        [None, 1, "x"],
+        [],
+        [None, 3, "y"],
+    ]
     parsed = parse(workbook({"A": rows}), XLSX, skip_lines=1)
     assert parsed["rows"] == 2
     titled = parse(workbook({"A": [["Sales of 2024"], [], *TABLE]}), XLSX)
