@@ -23,8 +23,7 @@ from models.failpoints import reach
 from models.reading import MISSING
 from service.datasets.archives import Bounds, Opened, opened
 from service.datasets.clean_text import detect, utf8_of_json
-from service.datasets.dialect import Wanted
-from service.datasets.documents import (
+from service.datasets.columnar import (
     cast,
     check_columns,
     kind_of,
@@ -32,11 +31,11 @@ from service.datasets.documents import (
     open_parquet,
     read_rows,
     stage_arrow,
-    stage_body,
-    stage_ndjson,
     stage_parquet,
     whole_numbers,
 )
+from service.datasets.dialect import Wanted
+from service.datasets.documents import stage_body, stage_ndjson
 from service.datasets.infer import Inference
 from service.datasets.messages import (
     ARROW,

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from descent import schemas
 from service.datasets import messages, rejected, upload
 from service.datasets.charsets import ENCODINGS
-from service.datasets.documents import read_rows
+from service.datasets.columnar import read_rows
 from service.datasets.formats import SUFFIXES, TEXTS
 from service.datasets.preview import Previews, changed, known_encoding
 from service.datasets.versions import (
@@ -119,23 +119,7 @@ UPLOAD_DOC: dict[str, Any] = {
 # ---- upload -------------------------------------------------------------------------------------
 
 
-@router.post(
-    "",
-    status_code=201,
-    response_model=schemas.Dataset,
-    responses={202: {"model": schemas.Dataset, "description": "It is not parsed yet."}},
-    openapi_extra=UPLOAD_DOC,
-    operation_id="upload_dataset",
-)
-@streams_body
-async def upload_dataset(
-    request: Request,
-    settings: SettingsDep,
-    engine: EngineDep,
-    blobs: BlobsDep,
-    scratch: ScratchDep,
-    watcher: WatcherDep,
-    name: Annotated[str | None, Query(min_length=1, max_length=upload.MAX_NAME)] = None,
+def read_options(
     delimiter: Delimiter | None = None,
     header: Literal["auto", "present", "absent"] = "auto",
     missing_values: Annotated[
@@ -163,12 +147,8 @@ async def upload_dataset(
             description="Name or number of a workbook's sheet; the first one by default.",
         ),
     ] = None,
-    wait: Wait = 10.0,
-) -> Response:
-    """Upload a table; the body is the file. 201 when it is ready, 202 while it is not parsed.
-
-    A worker parses it; without a worker, uploads are accepted and wait.
-    """
+) -> dict[str, Any]:
+    """Return the fields of `ReadOptions` that the query gives. Raises Invalid."""
     options: dict[str, Any] = {"header": header}
     if delimiter:
         options["delimiter"] = DELIMITERS.get(delimiter, delimiter)
@@ -178,6 +158,36 @@ async def upload_dataset(
     options |= {"sheet": sheet} if sheet is not None else {}
     if encoding is not None:
         options["encoding"] = known_encoding(encoding, "/query/encoding")
+    return options
+
+
+OptionsDep = Annotated[dict[str, Any], Depends(read_options)]
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=schemas.Dataset,
+    responses={202: {"model": schemas.Dataset, "description": "It is not parsed yet."}},
+    openapi_extra=UPLOAD_DOC,
+    operation_id="upload_dataset",
+)
+@streams_body
+async def upload_dataset(
+    request: Request,
+    settings: SettingsDep,
+    engine: EngineDep,
+    blobs: BlobsDep,
+    scratch: ScratchDep,
+    watcher: WatcherDep,
+    options: OptionsDep,
+    name: Annotated[str | None, Query(min_length=1, max_length=upload.MAX_NAME)] = None,
+    wait: Wait = 10.0,
+) -> Response:
+    """Upload a table; the body is the file. 201 when it is ready, 202 while it is not parsed.
+
+    A worker parses it; without a worker, uploads are accepted and wait.
+    """
     with scratch.folder() as folder:
         await run_sync(upload.check_disk, folder, settings.ready_disk_bytes)
         received = await upload.receive(

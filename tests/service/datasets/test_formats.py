@@ -36,7 +36,7 @@ CONTENTS: dict[str, bytes] = {
     CSV: TEXT.encode(),
     "tsv": TEXT.replace(",", "\t").encode(),
     "utf-16": TEXT.encode("utf-16"),
-    "gzip": gzip.compress(TEXT.encode()),
+    "gzip": gzip.compress(TEXT.encode(), mtime=0),
     NDJSON: "".join(json.dumps(row) + "\n" for row in ROWS).encode(),
     "records": json.dumps(ROWS, indent=1).encode(),
     JSON: json.dumps({"rows": ROWS}).encode(),

@@ -20,7 +20,7 @@ _EPOCH = dt.datetime(1899, 12, 30)  # noqa: DTZ001  of Excel, which knows no zon
 
 
 def workbook(sheets: dict[str, list[list[Any]]], hidden: tuple[str, ...] = ()) -> bytes:
-    """Return an .xlsx with these sheets of rows."""
+    """Return an .xlsx with these sheets of rows; equal sheets make equal bytes."""
     kept = io.BytesIO()
     numbered = list(enumerate(sheets.items(), 1))
     listed = "".join(
@@ -38,7 +38,7 @@ def workbook(sheets: dict[str, list[list[Any]]], hidden: tuple[str, ...] = ()) -
     )
     with zipfile.ZipFile(kept, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(
-            "[Content_Types].xml",
+            zipfile.ZipInfo("[Content_Types].xml"),
             f'<Types xmlns="{_PACKAGE}/content-types">'
             '<Default Extension="rels"'
             f' ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
@@ -47,24 +47,26 @@ def workbook(sheets: dict[str, list[list[Any]]], hidden: tuple[str, ...] = ()) -
             "</Types>",
         )
         archive.writestr(
-            "_rels/.rels",
+            zipfile.ZipInfo("_rels/.rels"),
             f'<Relationships xmlns="{_PACKAGE}/relationships"><Relationship Id="rId1"'
             f' Type="{_OFFICE}/officeDocument" Target="xl/workbook.xml"/></Relationships>',
         )
         archive.writestr(
-            "xl/workbook.xml",
+            zipfile.ZipInfo("xl/workbook.xml"),
             f'<workbook xmlns="{_SPREADSHEET}" xmlns:r="{_OFFICE}">'
             f"<sheets>{listed}</sheets></workbook>",
         )
         archive.writestr(
-            "xl/_rels/workbook.xml.rels",
+            zipfile.ZipInfo("xl/_rels/workbook.xml.rels"),
             f'<Relationships xmlns="{_PACKAGE}/relationships">{related}<Relationship'
             f' Id="rId{len(sheets) + 1}" Type="{_OFFICE}/styles" Target="styles.xml"/>'
             "</Relationships>",
         )
-        archive.writestr("xl/styles.xml", _STYLES)
+        archive.writestr(zipfile.ZipInfo("xl/styles.xml"), _STYLES)
         for n, (_name, rows) in numbered:
-            archive.writestr(f"xl/worksheets/sheet{n}.xml", _sheet(rows))
+            archive.writestr(
+                zipfile.ZipInfo(f"xl/worksheets/sheet{n}.xml"), _sheet(rows), zipfile.ZIP_DEFLATED
+            )
     return kept.getvalue()
 
 
