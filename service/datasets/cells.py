@@ -35,8 +35,10 @@ _1900, _2100 = -2_208_988_800_000_000, 4_102_444_800_000_000
 
 @dataclass(frozen=True)
 class Cells:
-    """The cells of one column as values."""
+    """The cells of one column as texts and as values."""
 
+    #: the texts without blanks at their ends; null where they mean missing
+    texts: "pa.Array[Any]"
     #: null where a cell is missing, does not fit, or is no finite number
     values: "pa.Array[Any]"
     #: where a cell is present and does not fit; None if every cell fits
@@ -55,6 +57,11 @@ class ColumnReader:
 
     def read(self, cells: "pa.Array[Any]") -> Cells:
         """Return the values of a batch of texts."""
+        if self.reading.is_plain and not len(self._own_markers):
+            # Arrow reads no number beside blanks, and no text that means missing.
+            values = self._plain(cells)
+            if values is not None:
+                return Cells(cells, values)
         return self.values(self.clean(cells))
 
     def values(self, cells: "pa.Array[Any]") -> Cells:
@@ -68,7 +75,7 @@ class ColumnReader:
                 return self._each(cells)
             case "datetime":
                 return self._moments(cells)
-        return self._each(cells) if self.reading.merges_numbers else Cells(cells)
+        return self._each(cells) if self.reading.merges_numbers else Cells(cells, cells)
 
     def clean(self, cells: "pa.Array[Any]") -> "pa.Array[Any]":
         """Return the cells without blanks at their ends, and null where they mean missing."""
@@ -102,22 +109,23 @@ class ColumnReader:
 
     # ---- numbers ----
 
+    def _plain(self, cells: "pa.Array[Any]") -> "pa.Array[Any] | None":
+        """Return plain finite numbers; None if some cells are others."""
+        if self.reading.type not in {"number", "integer"}:
+            return None
+        values = _cast(cells, pa.float64())
+        if self.reading.type == "number":
+            return values if values is not None and _all_finite(values) else None
+        # Arrow also reads 0x10 as an integer, but not as a float.
+        return values if values is None else _cast(cells, pa.int64())
+
     def _numbers(self, cells: "pa.Array[Any]") -> Cells:
-        if self.reading.is_plain:
-            values = _cast(cells, pa.float64())
-            if values is not None and _all_finite(values):
-                return Cells(values)
         plain = _signed(cells)
         matches = _matching(plain, self._number)
         digits = self._without_marks(_where(matches, plain, None))
         return self._completed(cells, digits.cast(pa.float64()), matches)
 
     def _whole_numbers(self, cells: "pa.Array[Any]") -> Cells:
-        # Arrow also reads 0x10 as an integer, but not as a float.
-        if self.reading.is_plain and _cast(cells, pa.float64()) is not None:
-            values = _cast(cells, pa.int64())
-            if values is not None:
-                return Cells(values)
         plain = _signed(cells)
         digits = self._without_marks(_where(_matching(plain, self._number), plain, None))
         short = _matching(digits, "^[+-]?[0-9]{1,18}$")  # 19 may be too many
@@ -177,10 +185,10 @@ class ColumnReader:
                 misfits = pa.array([x is ... for x in each]).take(texts.indices)
                 unfit = pc.replace_with_mask(pa.array(np.zeros(len(cells), bool)), left, misfits)
         if self.reading.type != "number" or _all_finite(values):
-            return Cells(values, unfit)
+            return Cells(cells, values, unfit)
         finite = pc.is_finite(values)
         not_finite = len(values) - values.null_count - (pc.sum(finite).as_py() or 0)
-        return Cells(_where(finite, values, None), unfit, not_finite)
+        return Cells(cells, _where(finite, values, None), unfit, not_finite)
 
     def _value(self, text: str) -> Any:  # noqa: ANN401  a value of any type
         """Return the value of a text; an ellipsis if it does not fit."""
@@ -221,8 +229,12 @@ def _where(condition: "pa.Array[Any]", yes: Any, no: Any) -> "pa.Array[Any]":  #
 
 
 def _bytes(cells: "pa.Array[Any]") -> int:
-    total: int | None = pc.sum(pc.binary_length(cells)).as_py()
-    return total or 0
+    """Return the bytes of all texts."""
+    offsets = cells.buffers()[1]
+    if offsets is None or not len(cells):
+        return 0
+    ends = np.frombuffer(memoryview(offsets), np.int32)
+    return int(ends[cells.offset + len(cells)] - ends[cells.offset])
 
 
 def _signed(cells: "pa.Array[Any]") -> "pa.Array[Any]":

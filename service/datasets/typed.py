@@ -101,13 +101,12 @@ class _Pass:
         """Return the values of the next batch."""
         column, counts = self._column, self._column.counts
         if column.kind in {"text", "category"}:
-            cells = self._reader.clean(cells)
-            found = self._reader.values(cells)
-            self._count_texts(cells)
+            found = self._reader.read(cells)
+            self._count_texts(found.texts)
         else:
             found = _converted(cells, column.kind, column.reading, self._reader)
         if found.unfit is not None:
-            self._note_unfit(_as_texts(cells), found.unfit)
+            self._note_unfit(found.texts, found.unfit)
         unfit = 0 if found.unfit is None else pc.sum(found.unfit).as_py() or 0
         counts.present += len(cells) - found.values.null_count + unfit + found.not_finite
         counts.not_finite += found.not_finite
@@ -192,9 +191,9 @@ def _converted(cells: "pa.Array[Any]", kind: str, reading: Reading, reader: Colu
         finite = pc.is_finite(cells)
         cells = pc.if_else(finite, cells, pa.scalar(None, cells.type))
     if kind == reading.type:
-        return Cells(cells)
+        return Cells(cells, cells)
     if kind in {"integer", "boolean"} and reading.type == "number":
-        return Cells(cells.cast(pa.float64(), safe=False))
+        return Cells(cells, cells.cast(pa.float64(), safe=False))
     return reader.read(_as_texts(cells))
 
 
