@@ -220,6 +220,18 @@ TROUBLE: dict[str, tuple[bytes, list[str], list[list[str]], list[str]]] = {
     "a blank line in one column": (
         b"x\n1\n\n2\n\n", ["x"], [["1"], ["2"]], [],
     ),
+    "lines of blanks": (
+        b"  \na,b\n1,2\n   \n3,4\n ", ["a", "b"], [["1", "2"], ["3", "4"]], [],
+    ),
+    "lines of blanks beside quotes": (
+        b'a,b\n"1, 5",2\n   \n3,4\n', ["a", "b"], [["1, 5", "2"], ["3", "4"]], [],
+    ),
+    "a line of blanks in one column": (
+        b"x\n1\n  \n2\n", ["x"], [["1"], ["2"]], [],
+    ),
+    "rows without any value": (
+        b"a\tb\n1\t2\n\t\n3\t4\n", ["a", "b"], [["1", "2"], ["", ""], ["3", "4"]], [],
+    ),
     "an empty cell in quotes in one column": (
         b'x\n1\n""\n2\n', ["x"], [["1"], [""], ["2"]], [],
     ),
