@@ -258,7 +258,7 @@ class _Finder:
         if delimiter == BLANKS:
             return form
         text = "".join(lines)
-        if '"' not in text and self._has_single_quotes(lines, form):
+        if '"' not in text and "'" in text and self._has_single_quotes(lines, form):
             form = form._replace(quote="'")
         return form._replace(
             skips_blanks=bool(re.search(f"{re.escape(delimiter)} +{form.quote}", text))
