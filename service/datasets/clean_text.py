@@ -5,6 +5,7 @@ Everything else becomes such a file here, in bounded memory.
 """
 
 import csv
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,8 @@ from service.datasets.dialect import (
     rows_of,
 )
 from service.datasets.rejected import Rejected, cell_error, unclosed_quote
+
+_BLANK_LINE = re.compile(rb"[\r\n] +(?:[\r\n]|\Z)")
 
 
 @dataclass(frozen=True)
@@ -51,14 +54,16 @@ def utf8_of_json(path: Path, folder: Path, encoding: str | None) -> Path:
     return as_utf8(path, folder / "decoded.json", encoding)[0]
 
 
-class _Quotes:
-    """Counts the quotes of a whole file."""
+class _Facts:
+    """What the bytes of the whole file tell."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.quotes, self.has_blank_lines = 0, False
 
     def add(self, chunk: bytes) -> None:
-        self.count += chunk.count(b'"')
+        self.quotes += chunk.count(b'"')
+        if not self.has_blank_lines and (b"\n " in chunk or b"\r " in chunk):
+            self.has_blank_lines = bool(_BLANK_LINE.search(chunk))
 
 
 def detect(path: Path, folder: Path, wanted: Wanted, max_columns: int) -> Dialect:
@@ -66,8 +71,8 @@ def detect(path: Path, folder: Path, wanted: Wanted, max_columns: int) -> Dialec
 
     Raises Rejected.
     """
-    quotes = _Quotes()
-    path, encoding = as_utf8(path, folder / "decoded.csv", wanted.encoding, quotes.add)
+    facts = _Facts()
+    path, encoding = as_utf8(path, folder / "decoded.csv", wanted.encoding, facts.add)
     text, is_whole = _head(path)
     layout = find_layout(text, wanted, is_whole=is_whole)
     if len(layout.all_names) > max_columns:
@@ -88,15 +93,15 @@ def detect(path: Path, folder: Path, wanted: Wanted, max_columns: int) -> Dialec
         layout.form.delimiter,
         0,
         layout.names,
-        bool(quotes.count % 2),
+        bool(facts.quotes % 2),
         encoding.warnings,
         reading,
     )
     if _has_old_line_ends(text):
         _with_new_line_ends(path, folder / "lines.csv")
         found = replace(found, path=folder / "lines.csv")
-    if _needs_copy(layout):
-        found = _copied(found, layout, folder / "clean.csv", has_quotes=quotes.count > 0)
+    if facts.has_blank_lines or _needs_copy(layout):
+        found = _copied(found, layout, folder / "clean.csv", has_quotes=facts.quotes > 0)
         return replace(found, warnings=found.warnings + layout.warnings_of(found.names))
     if layout.skip_lines:
         _without_first_lines(found.path, folder / "table.csv", layout.skip_lines)
@@ -224,7 +229,7 @@ class _Copy:
         with self.source.open("rb") as file, self.target.open("wb") as out:
             for line in _lines_below(file, self.layout.skip_lines):
                 cells = line.split() if old == b" " else line.rstrip(b"\r\n").split(old)
-                if not cells or cells == [b""]:
+                if not cells or (len(cells) == 1 and not cells[0].strip()):
                     continue
                 if row:
                     if width is not None and any(map(bytes.strip, cells[width:])):

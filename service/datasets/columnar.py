@@ -5,6 +5,7 @@ warning. A forged file can make its reader allocate or crash, so only the parser
 files.
 """
 
+import json
 import math
 import re
 from collections.abc import Callable, Collection, Iterator
@@ -115,7 +116,12 @@ def _stage(
         wanted, warnings = _usable(schema)
         beyond = _beyond_64_bits(schema, wanted, batches)
     fields = [schema.field(index) for index in wanted]
+    said = _categories_of_pandas(schema)
     kinds = ["text" if i in beyond else kind_of(schema.field(i)) for i in wanted]
+    kinds = [
+        "category" if field.name in said and kind == "integer" else kind
+        for field, kind in zip(fields, kinds, strict=True)
+    ]
     names, faults = column_names([field.name for field in fields], is_header=True)
     stage = Stage(folder, names, kinds, warnings=warnings + faults)
     staged = pa.schema(
@@ -133,6 +139,15 @@ def _stage(
     if not stage.rows:
         raise Rejected("empty_file", "The file has no rows: send at least one row of data.")
     return stage
+
+
+def _categories_of_pandas(schema: pa.Schema) -> set[str]:
+    """Return the columns that were categories of pandas; Parquet keeps that as metadata only."""
+    try:
+        columns = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))["columns"]
+        return {str(each["name"]) for each in columns if each.get("pandas_type") == "categorical"}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return set()  # none, or not of pandas
 
 
 def _usable(schema: pa.Schema) -> tuple[list[int], list[dict[str, Any]]]:

@@ -258,7 +258,7 @@ class _Finder:
         if delimiter == BLANKS:
             return form
         text = "".join(lines)
-        if '"' not in text and self._has_single_quotes(lines, form):
+        if '"' not in text and "'" in text and self._has_single_quotes(lines, form):
             form = form._replace(quote="'")
         return form._replace(
             skips_blanks=bool(re.search(f"{re.escape(delimiter)} +{form.quote}", text))
@@ -290,6 +290,8 @@ class _Finder:
 
     def _most_named(self, rows: list[_Row]) -> int:
         """Return the largest number of the model's columns that one of the first rows names."""
+        if not self._known:
+            return 0
         return max(
             (len({cell.strip(WHITE) for cell in row.cells} & self._known) for row in rows[:20]),
             default=0,
@@ -517,12 +519,15 @@ def lines_of(text: str) -> Iterator[str]:
 
 
 def cells_of(lines: Iterable[str], form: Form) -> Iterator[list[str]]:
-    """Yield the cells of each line; a blank line has none."""
+    """Yield the cells of each line; a line of blanks has none."""
     if form.delimiter == BLANKS:
         lines = (line.strip(" \t\r\n").replace("\t", " ") for line in lines)
-    return csv.reader(
+    reader = csv.reader(
         lines,
         delimiter=form.delimiter,
         quotechar=form.quote,
         skipinitialspace=form.skips_blanks or form.delimiter == BLANKS,
     )
+    for cells in reader:
+        # An empty cell in quotes is a cell.
+        yield [] if len(cells) == 1 and cells[0].isspace() else cells

@@ -1,7 +1,9 @@
 """Tells whether the first row of a table names its columns, and gives the columns unique names."""
 
+import math
 import re
 from collections.abc import Collection, Sequence
+from itertools import pairwise
 from typing import Any
 
 from descent.codes import WarningCode, make_warning
@@ -11,6 +13,7 @@ from service.datasets.rejected import cell_error, free_name, shown
 MAX_NAME = 256  # characters of a column's name
 #: share of the cells below a word that must be numbers, dates or the like, so that it is a name
 TYPED = 0.9
+STEPS = 4  # numbers of the shortest scale that is taken for names
 
 _CURRENCY = (
     "(?:[$€£¥₹₽₩%‰]|US\\$|R\\$|USD|EUR|GBP|JPY|CNY|INR|CHF|CAD|AUD|SEK|NOK|DKK|PLN|kr|Fr\\.|zł|Kč)"
@@ -27,21 +30,24 @@ _DATE = re.compile(
 _BOOLEANS = frozenset({"true", "false", "yes", "no"})
 _YEAR = re.compile(r"(?:19|20)\d\d")
 WHOLE = re.compile(r"\d{1,9}")
+_PLAIN = re.compile(r"-?\d{1,9}(?:\.\d{1,9})?")
 
 
 def header_level(rows: Sequence[list[str]], missing: frozenset[str]) -> int:
     """Return 2 if the first row certainly names the columns, 1 if it seems to, else 0.
 
-    Words above numbers are names, and numbers beside them too. In a table of words only, the
-    first row is a header if its cells are unique and do not occur below.
+    Words above numbers are names, and numbers beside them too. A date above numbers is a name. In a
+    table of words only, the first row is a header if its cells are unique and do not occur below.
     """
     first = [cell.strip(WHITE) for cell in rows[0]]
     numbers = [cell for cell in first if NUMBER.fullmatch(cell)]
     is_unique = len(set(first)) == len(first)
-    if numbers and not (is_unique and all(WHOLE.fullmatch(cell) for cell in numbers)):
-        return 0
     columns = _Columns(rows[1:], missing)
+    if numbers and not (is_unique and (_are_whole(numbers) or _are_even(numbers))):
+        return 0
     for index, cell in enumerate(first):
+        if _DATE.fullmatch(cell) and not NUMBER.fullmatch(cell) and columns.are_numbers(index):
+            return 2
         is_name = bool(cell) and cell not in missing and not is_typed(cell)
         if is_name and (is_word(cell) or not numbers) and columns.is_typed(index):
             return 2
@@ -69,25 +75,49 @@ class _Columns:
         values = self.values(index)
         return bool(values) and sum(map(is_typed, values)) >= TYPED * len(values)
 
+    def are_numbers(self, index: int) -> bool:
+        values = self.values(index)
+        return bool(values) and all(map(NUMBER.fullmatch, values))
+
+    def are_even(self, places: list[int]) -> bool:
+        """Return whether the first row below has even steps too, which then name nothing."""
+        cells = self._rows[0] if self._rows else []
+        return _are_even([cells[i].strip(WHITE) for i in places if i < len(cells)])
+
     def holds(self, index: int, cell: str) -> bool:
         return any(index < len(row) and row[index].strip(WHITE) == cell for row in self._rows)
 
 
 def _are_names(first: list[str], columns: _Columns) -> bool:
-    """Return whether the numbers of a first row are names: years, or 0, 1, 2, … of a DataFrame."""
-    numbers = [(i, int(cell)) for i, cell in enumerate(first) if WHOLE.fullmatch(cell)]
-    counted = [number for _i, number in numbers]
-    others = [(i, cell) for i, cell in enumerate(first) if not WHOLE.fullmatch(cell)]
-    below = [value for i, _number in numbers for value in columns.values(i)]
+    """Return whether the numbers of a first row are names, though no word stands above numbers.
+
+    They are if they are years, the 0, 1, 2, … of a DataFrame, or the steps of a scale.
+    """
+    places = [i for i, cell in enumerate(first) if NUMBER.fullmatch(cell)]
+    numbers = [first[i] for i in places]
+    others = [(i, cell) for i, cell in enumerate(first) if i not in places]
+    below = [value for i in places for value in columns.values(i)]
     if not below or any(columns.holds(i, cell) for i, cell in others if cell):
         return False
-    if len(numbers) >= 2 and all(_YEAR.fullmatch(first[i]) for i, _number in numbers):
-        is_rising = counted == sorted(set(counted))
-        return is_rising and not all(map(_YEAR.fullmatch, below))
-    has_index = bool(others) and others[0] == (0, "") and columns.values(0)[:2] == ["0", "1"]
-    is_range = counted == list(range(len(counted))) and len(numbers) >= (2 if has_index else 4)
-    is_alone = not others or (has_index and len(others) == 1)
-    return is_range and is_alone and (has_index or any("." in value for value in below))
+    if len(numbers) >= 2 and all(map(_YEAR.fullmatch, numbers)):
+        return numbers == sorted(set(numbers)) and not all(map(_YEAR.fullmatch, below))
+    if others[:1] == [(0, "")] and columns.values(0)[:2] == ["0", "1"]:  # an index
+        return len(others) == 1 and numbers == [str(n) for n in range(len(numbers))]
+    has_decimals = any("." in value for value in (*numbers, *below))
+    return _are_even(numbers) and has_decimals and not columns.are_even(places)
+
+
+def _are_whole(numbers: list[str]) -> bool:
+    return all(map(WHOLE.fullmatch, numbers))
+
+
+def _are_even(numbers: list[str]) -> bool:
+    """Return whether numbers are the steps of a scale, such as 400, 400.5, 401, …."""
+    if len(numbers) < STEPS or not all(map(_PLAIN.fullmatch, numbers)):
+        return False
+    values = [float(number) for number in numbers]
+    steps = [after - before for before, after in pairwise(values)]
+    return bool(steps[0]) and all(math.isclose(step, steps[0], rel_tol=1e-3) for step in steps)
 
 
 def is_word(cell: str) -> bool:

@@ -121,6 +121,22 @@ def test_the_index_of_a_dataframe_with_a_name_is_a_column(parse: Parse, tmp_path
     assert list(types(parse((tmp_path / "in.parquet").read_bytes(), PARQUET))) == ["x", "age"]
 
 
+def test_categories_of_pandas_are_categories(parse: Parse, tmp_path: Path) -> None:
+    kinds = {"numbers": [1, 2, 1], "texts": ["a", "b", "a"]}
+    frame = pd.DataFrame({name: pd.Categorical(values) for name, values in kinds.items()})
+    frame.to_parquet(tmp_path / "in.parquet")
+    parsed = parse((tmp_path / "in.parquet").read_bytes(), PARQUET)
+    assert types(parsed) == dict.fromkeys(kinds, "category")
+
+
+@pytest.mark.parametrize("told", [b"[", b"[1]", b'{"columns": 5}', b'{"columns": [5]}'])
+def test_metadata_that_pandas_does_not_write_is_ignored(
+    parse: Parse, tmp_path: Path, told: bytes
+) -> None:
+    table = pa.table({"x": [1, 2]}).replace_schema_metadata({b"pandas": told})
+    assert types(parse(parquet(tmp_path, table), PARQUET)) == {"x": "integer"}
+
+
 def test_given_markers_are_missing_in_typed_columns_too(parse: Parse, tmp_path: Path) -> None:
     table = pa.table({"i": [-999, 1, 2], "n": [-999.0, 1.5, 2.5], "t": ["-", "a", "a"]})
     data = parquet(tmp_path, table)

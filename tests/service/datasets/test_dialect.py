@@ -208,6 +208,26 @@ TROUBLE: dict[str, tuple[bytes, list[str], list[list[str]], list[str]]] = {
         b",0,1\n0,0.5,0.3\n1,0.1,0.2\n",
         ["column_1", "0", "1"], [["0", "0.5", "0.3"], ["1", "0.1", "0.2"]], ["unnamed_column"],
     ),
+    "dates as names": (
+        b"country,2020-01,2020-02\nDE,1.5,2.5\nFR,2.5,3.5\n",
+        ["country", "2020-01", "2020-02"], [["DE", "1.5", "2.5"], ["FR", "2.5", "3.5"]], [],
+    ),
+    "times of day as names": (
+        b"day,00:00,00:30\n2024-01-01,1,2\n2024-01-02,3,4\n",
+        ["day", "00:00", "00:30"], [["2024-01-01", "1", "2"], ["2024-01-02", "3", "4"]], [],
+    ),
+    "a scale as names": (
+        b"400,400.5,401,401.5,kind\n0.1,0.3,0.2,0.1,a\n0.2,0.1,0.2,0.1,b\n",
+        ["400", "400.5", "401", "401.5", "kind"],
+        [["0.1", "0.3", "0.2", "0.1", "a"], ["0.2", "0.1", "0.2", "0.1", "b"]],
+        [],
+    ),
+    "even numbers as values": (
+        b"1,2,3,4\n2,4,6,8\n1.5,9,9,9\n",
+        ["column_1", "column_2", "column_3", "column_4"],
+        [["1", "2", "3", "4"], ["2", "4", "6", "8"], ["1.5", "9", "9", "9"]],
+        [],
+    ),
     "an index beside words": (
         b",name,city\n0,Ann,Bonn\n1,Bob,Ulm\n",
         ["column_1", "name", "city"], [["0", "Ann", "Bonn"], ["1", "Bob", "Ulm"]],
@@ -219,6 +239,18 @@ TROUBLE: dict[str, tuple[bytes, list[str], list[list[str]], list[str]]] = {
     ),
     "a blank line in one column": (
         b"x\n1\n\n2\n\n", ["x"], [["1"], ["2"]], [],
+    ),
+    "lines of blanks": (
+        b"  \na,b\n1,2\n   \n3,4\n ", ["a", "b"], [["1", "2"], ["3", "4"]], [],
+    ),
+    "lines of blanks beside quotes": (
+        b'a,b\n"1, 5",2\n   \n3,4\n', ["a", "b"], [["1, 5", "2"], ["3", "4"]], [],
+    ),
+    "a line of blanks in one column": (
+        b"x\n1\n  \n2\n", ["x"], [["1"], ["2"]], [],
+    ),
+    "rows without any value": (
+        b"a\tb\n1\t2\n\t\n3\t4\n", ["a", "b"], [["1", "2"], ["", ""], ["3", "4"]], [],
     ),
     "an empty cell in quotes in one column": (
         b'x\n1\n""\n2\n', ["x"], [["1"], [""], ["2"]], [],

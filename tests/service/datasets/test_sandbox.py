@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from service.datasets import sandbox
+from service.datasets.messages import XLSX
 from service.datasets.rejected import Rejected
 from service.datasets.sandbox import Limits, Task
+from tests.service.datasets.workbooks import workbook
 from tests.serving import ROOT
 
 MIB = 1024 * 1024
@@ -37,6 +39,18 @@ def test_a_table_comes_back_from_the_process(tmp_path: Path) -> None:
     parsed = sandbox.run(task(tmp_path, b"x,y\n1,2\n3,4\n"), LIMITS)
     assert (parsed["rows"], len(parsed["columns"])) == (2, 2)
     assert (tmp_path / "scratch" / "table.parquet").exists()
+
+
+def test_a_workbook_is_read_in_the_process(tmp_path: Path) -> None:
+    book = workbook({"A": [["x", "y"], [1, 2], [3, 4]]})
+    parsed = sandbox.run(task(tmp_path, book, media_type=XLSX), LIMITS)
+    assert (parsed["rows"], parsed["reading"]["sheet"]) == (2, "A")
+
+
+def test_a_workbook_that_needs_too_much_memory_is_refused(tmp_path: Path) -> None:
+    book = workbook({"A": [["x", "y"], *([n, f"text {n}"] for n in range(20_000))]})
+    with pytest.raises(Rejected):
+        sandbox.run(task(tmp_path, book, media_type=XLSX), Limits(8 * MIB, timeout_s=60))
 
 
 def test_a_rehearsal_starts_no_thread_that_the_confinement_would_not_bind() -> None:
