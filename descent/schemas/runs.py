@@ -106,7 +106,9 @@ class Estimate(Wire):
 
     parameters: int
     steps: int
-    memory_bytes: int
+    memory_bytes: int = Field(
+        description="The most resident memory of the training process, libraries included."
+    )
     seconds: float
 
 

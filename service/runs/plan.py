@@ -14,6 +14,7 @@ from descent.codes import ErrorCode, WarningCode, make_warning
 from descent.spec import (
     ColumnSplit,
     GroupSplit,
+    Layer,
     Layers,
     LinearLayer,
     NoSplit,
@@ -37,6 +38,14 @@ NUMBER_TYPES = frozenset({"number", "integer", "boolean"})
 #: A target with so few distinct whole values may hold classes, if each has enough rows.
 FEW_VALUES = 20
 FEW_SHARE = 5
+#: The most resident memory of a training process: that of the interpreter and the libraries; of
+#: reading columns, which grows up to READ_ROWS; of each row beside its encoded numbers, and of each
+#: of its outputs; of each parameter with its optimizer and its checkpoints.
+BASE_BYTES = 270_000_000
+READ_BYTES, READ_ROWS = 70_000_000, 250_000
+ROW_BYTES, OUTPUT_BYTES = 40, 16
+PARAMETER_BYTES, LBFGS_BYTES = 44, 120
+CHUNK = 16_384  # rows that are evaluated at a time
 STEP_S = 120e-6  # seconds of one optimizer step of a small network, measured on one CPU core
 FLOPS = 2e10  # multiplications and additions per second, measured likewise
 
@@ -440,10 +449,28 @@ def _estimate(
     training = max(1, round(rows * _training_share(config)))
     batch = training if config.batch_size == "full" else min(config.batch_size, training)
     steps = math.ceil(training / batch) * config.epochs
-    widest = sum(layer.linear for layer in hidden if isinstance(layer, LinearLayer)) + outputs
-    memory = 4 * (rows * (inputs + outputs) + 5 * parameters + 3 * batch * (widest + inputs))
+    last = training % batch if training > batch else 0
+    memory = (
+        BASE_BYTES
+        + round(READ_BYTES * min(1.0, rows / READ_ROWS))
+        + rows * (4 * inputs + ROW_BYTES + OUTPUT_BYTES * outputs)
+        + parameters * (LBFGS_BYTES if config.optimizer.type == "lbfgs" else PARAMETER_BYTES)
+        + _bytes_of_passes(hidden, inputs, outputs, batch + last, min(rows, CHUNK))
+    )
     seconds = steps * (STEP_S + 6.0 * parameters * batch / FLOPS)
     return Estimate(parameters, steps, memory, round(seconds, 3))
+
+
+def _bytes_of_passes(
+    hidden: list[Layer], inputs: int, outputs: int, trained: int, evaluated: int
+) -> int:
+    """Return the bytes of the activations of a step on so many rows, and of an evaluation."""
+    kept, widest, width = 0, inputs, inputs
+    for layer in [*hidden, LinearLayer(linear=outputs)]:
+        before, width = width, layer.linear if isinstance(layer, LinearLayer) else width
+        kept += before + width  # the result, and the slopes by what goes in
+        widest = max(widest, width)
+    return 4 * (trained * kept + evaluated * 2 * widest)
 
 
 def _training_share(config: RunConfig) -> float:
