@@ -68,12 +68,26 @@ def print_one(item: BaseModel, *, as_json: bool) -> None:
     _print(table, wraps=sys.stdout.isatty())
 
 
+def _how_read(reading: Mapping[str, Any]) -> str:
+    """Return how a file is read, on one line; `--json` shows the missing markers and reasons."""
+    parts = [str(reading[name]) for name in ("encoding", "sheet") if name in reading]
+    if "delimiter" in reading:
+        parts.append(f"delimiter {reading['delimiter']!r}")
+    if lines := reading.get("skip_lines"):
+        parts.append(f"{lines} lines skipped")
+    if "header" in reading:
+        parts.append("header" if reading["header"] else "no header")
+    return ", ".join(parts)
+
+
 def _fields(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, value in body.items():
         if name == "columns" or value in ({}, [], ""):
             continue  # columns are printed as a separate table
         if name == "warnings" and isinstance(value, list):
             yield from (("warning", warning["detail"]) for warning in value)
+        elif name == "reading":
+            yield name, _how_read(value)
         elif isinstance(value, list):
             yield from _inner(name, value)
         elif isinstance(value, dict):

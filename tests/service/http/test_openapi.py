@@ -44,7 +44,8 @@ def operations(document: dict[str, Any], method: str) -> dict[str, Any]:
 
 def test_every_post_that_makes_something_takes_an_idempotency_key(document: dict[str, Any]) -> None:
     for path, operation in operations(document, "post").items():
-        makes_nothing = path.endswith(("/predict", "/infer", "/validate", "/invocations"))
+        kinds = ("/predict", "/infer", "/validate", "/preview", "/invocations")
+        makes_nothing = path.endswith(kinds)
         assert ("Idempotency-Key" in headers_of(operation)) != makes_nothing, path
 
 
