@@ -30,6 +30,8 @@ LONGEST_TOP = 200  # characters of a frequent value; longer values are omitted
 MOST_COUNTED = 100_000  # different texts whose occurrences are counted; then the rarest are omitted
 MOST_KEPT = 16_000_000  # distinct values up to which their number is exact
 PIECE = 8_000_000  # values of a column that are sorted at a time
+CELLS = 4_000_000  # numbers of the columns that are read together
+MOST_CODED = 2 * 1024 * 1024  # bytes of a row group of texts that a file stores as codes
 NUMERIC = frozenset({"number", "integer"})
 TEXTS = frozenset({"text", "id", "category"})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -95,18 +97,47 @@ def _open(
         held = table.held
         yield lambda place: (batch.column(place) for batch in held)
         return
+    kinds = dict(enumerate(types, first))
     with pq.ParquetFile(table.path) as file:
-        names = file.schema_arrow.names
-    coded = [names[place] for place, kind in enumerate(types, first) if kind in TEXTS]
+        coded = [
+            file.schema_arrow.names[i] for i in kinds if kinds[i] in TEXTS and _is_coded(file, i)
+        ]
     with pq.ParquetFile(table.path, read_dictionary=coded) as file:
-        yield partial(_chunks, file)
+        yield _Stored(file, kinds).chunks
 
 
-def _chunks(file: pq.ParquetFile, place: int) -> Iterator["pa.Array[Any]"]:
-    for group in range(file.num_row_groups):
-        # By number, because a dot in a name would mean a path into a nested column.
-        found = file.reader.read_row_group(group, column_indices=[place], use_threads=False)
-        yield from found.column(0).chunks
+def _is_coded(file: pq.ParquetFile, place: int) -> bool:
+    """Return whether a column is stored as codes of its texts, which are then not too many."""
+    return file.metadata.row_group(0).column(place).total_uncompressed_size <= MOST_CODED
+
+
+class _Stored:
+    """Reads the columns of a file, and some of numbers together: each reading has a fixed cost."""
+
+    def __init__(self, file: pq.ParquetFile, kinds: dict[int, str]) -> None:
+        self._file = file
+        self._numbers = [place for place, kind in kinds.items() if kind not in TEXTS]
+        self._together = CELLS // max(1, file.metadata.num_rows)
+        self._held: dict[int, list[pa.Array[Any]]] = {}
+
+    def chunks(self, place: int) -> Iterator["pa.Array[Any]"]:
+        if place not in self._numbers or self._together < 2:
+            for found in self._groups([place]):
+                yield from found.column(0).chunks
+            return
+        if place not in self._held:
+            start = self._numbers.index(place)
+            places = self._numbers[start : start + self._together]
+            self._held = {each: [] for each in places}
+            for found in self._groups(places):
+                for each, column in zip(places, found.columns, strict=True):
+                    self._held[each] += column.chunks
+        yield from self._held[place]
+
+    def _groups(self, places: list[int]) -> Iterator[pa.Table]:
+        for group in range(self._file.num_row_groups):
+            # By number, because a dot in a name would mean a path into a nested column.
+            yield self._file.reader.read_row_group(group, column_indices=places, use_threads=False)
 
 
 # ---- numbers and moments ------------------------------------------------------------------------
@@ -126,7 +157,9 @@ class _Spread:
         mean = float(np.mean(values, dtype=np.float64))
         away = values - mean
         apart, total = mean - self.mean, self.count + len(values)
-        self.squares += float(np.dot(away, away)) + apart * apart * self.count * len(values) / total
+        # Not `dot`, which may start threads.
+        squares = float(np.add.reduce(np.square(away, out=away)))
+        self.squares += squares + apart * apart * self.count * len(values) / total
         self.mean += apart * len(values) / total
         self.count = total
 

@@ -27,6 +27,8 @@ from service.datasets.rejected import (
 )
 
 BLOCK = 2 * 1024 * 1024  # bytes of text that are read at a time, and of the longest row
+WIDE = 100  # columns above which a larger block is read at a time: each column has a fixed cost
+WIDE_BLOCK = 8 * 1024 * 1024
 SMALL = 256 * 1024  # bytes of the largest table that stays in memory
 MAX_BAD_ROWS = 1000  # ragged rows after which reading stops
 
@@ -157,7 +159,7 @@ def _csv_batches(
         # With several threads the handler would not get the number of a row.
         read_options=pacsv.ReadOptions(
             use_threads=False,
-            block_size=BLOCK,
+            block_size=BLOCK if len(names) <= WIDE else WIDE_BLOCK,
             column_names=names,
             skip_rows_after_names=dialect.skipped,
         ),
