@@ -208,16 +208,19 @@ def _judged(column: Numeric | Moment, values: Values, per_unit: float = 1.0) -> 
         numbers /= per_unit
     if column.gaps and column.type != "boolean":
         numbers[np.isin(numbers, list(column.gaps))] = np.nan
+    infinite = np.isinf(numbers)
+    numbers[infinite] = np.nan
     kinds = np.isnan(numbers).astype(np.int64)
+    kinds[infinite] = 4
     if column.type != "boolean" and column.min is not None and column.max is not None:
         kinds[(numbers < column.min) | (numbers > column.max)] = 2
         kinds[(numbers < column.least) | (numbers > column.most)] = 3
     missing = ValueProblem(column.name, "missing", "no value")
     far = ValueProblem(column.name, "out_of_range", "outside the training rows' range")
     clipped = ValueProblem(column.name, "clipped", "too far outside that range to compute with")
-    return ReadColumn(
-        numbers, kinds, [[], [missing], [far], [far, clipped]] if kinds.any() else [[]]
-    )
+    endless = ValueProblem(column.name, "non_finite", "the number is not finite")
+    found = [[], [missing], [far], [far, clipped], [endless]]
+    return ReadColumn(numbers, kinds, found if kinds.any() else [[]])
 
 
 def _looked_up(column: Input, values: Values) -> ReadColumn:

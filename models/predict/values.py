@@ -169,18 +169,24 @@ def _all_at_once(
     return None
 
 
-def _text_numbers(reading: Reading | None, texts: Sequence[str | None]) -> Floats | None:
+def _text_numbers(reading: Reading | None, texts: Sequence[str | None]) -> Floats:
     if reading is None:
         return np.array([_text_number(text) for text in texts])
-    if not reading.is_plain:
-        return None
+    read, is_missing = _number_reader(reading, texts), reading.is_missing
+    stripped = (text and text.strip(WHITE) for text in texts)
+    return np.array([math.nan if not text or is_missing(text) else read(text) for text in stripped])
+
+
+def _number_reader(reading: Reading, texts: Sequence[str | None]) -> Callable[[str], float]:
+    """Return the reader of the numbers in these texts: a fast one if they are simple."""
     whole = "".join(filter(None, texts))
     if "_" in whole or not whole.isascii():  # float() would read such numbers
-        return None
-    is_missing = reading.is_missing
-    if reading.missing_numbers:
-        texts = [text and text.strip(WHITE) for text in texts]
-    return np.array([math.nan if not text or is_missing(text) else float(text) for text in texts])
+        return reading.number
+    if reading.is_plain:
+        return float
+    if reading.decimal == "," and not reading.thousands and not reading.unit and "." not in whole:
+        return lambda text: float(text.replace(",", "."))
+    return reading.number
 
 
 def _text_number(text: str | None) -> float:

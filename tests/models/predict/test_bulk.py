@@ -115,7 +115,7 @@ def test_a_table_is_answered_like_the_same_rows_in_a_request(
     assert (answers.errors > 0) == (on_problem == "error")
 
 
-def test_foundof_other_types_than_the_model_has_are_read_like_in_a_request(
+def test_tables_of_other_types_than_the_model_has_are_read_like_in_a_request(
     survival: Predictor,
 ) -> None:
     columns = people() | {
@@ -180,3 +180,12 @@ def test_texts_of_a_row_are_joined_in_the_order_in_which_they_came() -> None:
     texts.add(np.array([0, 1, 1]), ["", "a"])
     texts.add(np.array([0, 0, 2]), ["", "b", "c"])
     assert texts.to_arrow().to_pylist() == [None, "a", "a; c"]
+
+
+def test_an_infinite_number_of_a_table_is_missing_as_in_training(line: Predictor) -> None:
+    answers = Bulk(line, {"Quiz": "number"}, "warn").predict(
+        batch({"Quiz": [np.inf, -np.inf, None, 10.0]}), nothing
+    )
+    first, second, missing, known = answers.columns[0].to_pylist()
+    assert first == second == missing != known
+    assert answers.warnings == {"missing": 1, "non_finite": 2}

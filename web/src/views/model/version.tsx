@@ -129,6 +129,10 @@ const FORMATS: Record<string, string> = {
   oip_binary: "Open Inference Protocol, binary",
   onnx: "ONNX",
   bundle: "Bundle",
+  csv_as_uploaded: "CSV, spelled as uploaded",
+  json_as_uploaded: "JSON, spelled as uploaded",
+  oip_as_uploaded: "Open Inference Protocol, spelled as uploaded",
+  script_as_uploaded: "Exported script, spelled as uploaded",
 };
 
 function ExportCheck({ version }: { version: ModelVersion }) {
