@@ -3,8 +3,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
-from models.data import Categories, epoch_order, read_table
+from descent.spec import ColumnType
+from models import data
+from models.data import Categories, ColumnValues, epoch_order, open_table, read_table
+from models.features import encoding
 from tests.models.samples import make_table
 
 
@@ -52,3 +56,108 @@ def test_a_table_knows_which_rows_are_complete() -> None:
     table = make_table({"a": "number", "c": "category"}, a=[1, None, 3], c=["x", "y", None])
     assert table.present(["a", "c"]).tolist() == [True, False, False]
     assert isinstance(table.columns["c"], Categories)
+
+
+def mixed(path: Path, rows: int = 5_000) -> dict[str, ColumnType]:
+    """Write a table of every type in several row groups; return its types."""
+    random = np.random.default_rng(4)
+    gaps = random.random(rows) < 0.1
+    words = np.array(["b", "a", "c", "d", "é"])[random.integers(0, 5, rows)]
+    table = pa.table(
+        {
+            "n": pa.array(random.normal(size=rows), mask=gaps),
+            "i": pa.array(random.integers(-5, 5, rows), mask=gaps),
+            "b": pa.array(random.random(rows) < 0.5),
+            "c": pa.array(words.tolist(), mask=gaps),
+            "t": pa.array(random.integers(0, 10**15, rows), pa.timestamp("us")),
+            "y": pa.array(random.normal(size=rows)),
+        }
+    )
+    pq.write_table(table, path, row_group_size=700)
+    return {
+        "n": "number",
+        "i": "integer",
+        "b": "boolean",
+        "c": "category",
+        "t": "datetime",
+        "y": "number",
+    }
+
+
+def test_columns_that_are_read_when_used_are_those_of_the_whole_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    types = mixed(tmp_path / "t.parquet")
+    whole = read_table(tmp_path / "t.parquet", types, list(types))
+    for cells in (1, 10_000, 1_000_000):  # a column, two columns or all columns at a time
+        monkeypatch.setattr(data, "KEPT_CELLS", cells)
+        table = open_table(tmp_path / "t.parquet", types, list(types), ["y"])
+        assert list(table.columns) == list(types)
+        for name in ("t", "n", "c", "n", "y", "i", "b"):
+            assert_equal(table.columns[name], whole.columns[name])
+
+
+def test_categories_are_numbered_in_the_order_of_the_rows(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    cells = ["b", None, "a", "b", "c", "a"]
+    pq.write_table(pa.table({"c": cells}), path, row_group_size=2)
+    found = read_table(path, {"c": "category"}, ["c"]).categories("c")
+    assert list(found.values) == ["b", "a", "c"]
+    assert found.codes.tolist() == [0, -1, 1, 0, 2, 1]
+
+
+def test_rows_come_in_parts_with_their_values(tmp_path: Path) -> None:
+    types = mixed(tmp_path / "t.parquet")
+    rows = np.sort(np.random.default_rng(1).permutation(5_000)[:1_234])
+    whole = read_table(tmp_path / "t.parquet", types, list(types))
+    for table in (whole, open_table(tmp_path / "t.parquet", types, list(types), ["y"])):
+        parts = list(table.parts(rows, 300))
+        assert sum(part.rows for part in parts) == 1_234
+        assert max(part.rows for part in parts) <= 300
+        for name in ("n", "i", "b", "t", "y"):
+            joined = np.concatenate([part.numbers(name) for part in parts])
+            np.testing.assert_array_equal(joined, whole.numbers(name)[rows])
+        joined_words = [word for part in parts for word in words_of(part.categories("c"))]
+        assert joined_words == [words_of(whole.categories("c"))[row] for row in rows]
+
+
+def test_encoded_rows_are_the_same_whether_columns_are_read_at_once_or_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    types = mixed(tmp_path / "t.parquet")
+    monkeypatch.setattr(data, "KEPT_CELLS", 1)
+    monkeypatch.setattr(encoding, "BLOCK", 333)
+    whole = read_table(tmp_path / "t.parquet", types, list(types))
+    lazy = open_table(tmp_path / "t.parquet", types, list(types), ["y"])
+    rows = np.arange(0, 5_000, 2)
+    fitted = [
+        encoding.Features.fit(
+            table,
+            rows,
+            features=["n", "i", "b", "c", "t"],
+            targets=["y"],
+            task="regression",
+            standardize=True,
+        )
+        for table in (whole, lazy)
+    ]
+    assert fitted[0].to_json() == fitted[1].to_json()
+    at_once = fitted[0].encode(whole, rows)
+    parts = [rows[:100], rows[100:]]
+    places = [np.empty((len(part), fitted[1].width), np.float32) for part in parts]
+    fitted[1].encode_into(lazy, list(zip(parts, places, strict=True)))
+    assert np.concatenate(places).tobytes() == at_once.tobytes()
+
+
+def words_of(column: Categories) -> list[str | None]:
+    return [column.values[code] if code >= 0 else None for code in column.codes]
+
+
+def assert_equal(one: ColumnValues, other: ColumnValues) -> None:
+    if isinstance(one, Categories):
+        assert isinstance(other, Categories)
+        assert list(one.values) == list(other.values)
+        np.testing.assert_array_equal(one.codes, other.codes)
+        return
+    assert not isinstance(other, Categories)
+    np.testing.assert_array_equal(one, other)
