@@ -18,6 +18,7 @@ WHITE = " \t\n\r\f\v\u00a0\u2007\u2009\u202f\ufeff"
 #: Cells that mean missing, unless the upload names others.
 MISSING = (
     "", "NA", "na", "N/A", "n/a", "NaN", "nan", "NAN", "null", "NULL", "Null", "?",
+    "#N/A", "<NA>", "NaT", "\\N",
 )  # fmt: skip
 TRUE = frozenset({"true", "t", "yes", "y", "on", "1", "1.0"})
 FALSE = frozenset({"false", "f", "no", "n", "off", "0", "0.0"})
@@ -25,7 +26,7 @@ FALSE = frozenset({"false", "f", "no", "n", "off", "0", "0.0"})
 UNITS = (
     "%", "‰", "$", "€", "£", "¥", "₹", "₽", "₩", "₺", "₴", "₪", "₫", "฿", "₦", "₱", "US$",
     "USD", "EUR", "GBP", "JPY", "CNY", "INR", "CHF", "CAD", "AUD", "SEK", "NOK", "DKK", "PLN",
-    "Fr.", "kr", "zł", "Kč", "R$",
+    "NZD", "SGD", "HKD", "MXN", "BRL", "ZAR", "Fr.", "kr", "zł", "Kč", "R$", "Rs.", "Rs",
 )  # fmt: skip
 #: Marks that separate thousands; a blank stands for every kind of blank.
 THOUSANDS = (",", ".", " ", "'", "_")
@@ -51,10 +52,14 @@ _NAME = (
     "|Sept?(?:ember)?|Oct(?:ober)?|Nov(?:ember)?|Dec(?:ember)?)[.]?"
 )
 _WEEKDAY = "(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*,? )?"
-_CLOCK = (
+#: a time of day, which has no zone: 12:30-13:30 is a range
+_TIME = (
     "(?P<H>[0-9]{1,2}):(?P<M>[0-9]{2})(?::(?P<S>[0-9]{2})(?:[.,](?P<f>[0-9]{1,9}))?)?"
     "(?: ?(?P<p>[AaPp])[.]?[Mm][.]?)?"
-    "(?: ?(?P<z>Z|z|UTC|GMT|[+-][0-9]{2}(?::?[0-9]{2})?))?"
+)
+_CLOCK = (
+    f"{_TIME}(?: ?(?P<z>Z|(?:UTC|GMT)[+-][0-9]{{1,2}}(?::?[0-9]{{2}})?|UTC|GMT"
+    "|[+-][0-9]{2}(?::?[0-9]{2})?))?"
 )
 #: The form of a date → its pattern; a time of day may follow each. The names are those of
 #: `strptime`, with `%b` for a month's name, short or whole. Days and months may have one digit.
@@ -71,12 +76,14 @@ DATE_FORMS: dict[str, str] = {
     "%m/%d/%y": f"{_MONTH}/{_DAY}/{_SHORT_YEAR}",
     "%d/%m/%y": f"{_DAY}/{_MONTH}/{_SHORT_YEAR}",
     "%d.%m.%y": rf"(?P<d>[0-9]{{2}})\.(?P<m>[0-9]{{2}})\.{_SHORT_YEAR}",
-    "%d-%b-%Y": f"{_DAY}-{_NAME}-{_YEAR}",
-    "%d-%b-%y": f"{_DAY}-{_NAME}-{_SHORT_YEAR}",
+    "%d-%b-%Y": f"{_DAY}[-/]?{_NAME}[-/]?{_YEAR}",
+    "%d-%b-%y": f"{_DAY}[-/]?{_NAME}[-/]?{_SHORT_YEAR}",
     "%d %b %Y": rf"{_WEEKDAY}{_DAY}\.? {_NAME},? {_YEAR}",
     "%b %d, %Y": f"{_WEEKDAY}{_NAME} {_DAY},? {_YEAR}",
     "%Y%m%d": "(?P<y>(?:19|20)[0-9]{2})(?P<m>[0-9]{2})(?P<d>[0-9]{2})",
     "%Y-%m": f"{_YEAR}-(?P<m>[0-9]{{2}})",
+    "%m/%Y": f"{_MONTH}/{_YEAR}",
+    "%b %Y": f"{_NAME}[- ]{_YEAR}",
     "%H:%M": "",
 }
 ISO = "%Y-%m-%d"
@@ -93,7 +100,7 @@ DAY_FIRST = {month: day for day, month in MONTH_FIRST.items()}
 def date_pattern(form: str) -> "re.Pattern[str]":
     """Return the pattern of a whole cell of this form; its groups are those of `strptime`."""
     date = DATE_FORMS[form]
-    pattern = f"{date}(?:[ T]{_CLOCK})?" if date else _CLOCK
+    pattern = f"{date}(?:(?:,? |T){_CLOCK})?" if date else _TIME
     return re.compile(pattern, re.IGNORECASE | re.ASCII)
 
 
@@ -359,10 +366,13 @@ def _microseconds(parts: Mapping[str, str | None]) -> int:
 
 def _offset(zone: str | None) -> int:
     """Return the minutes of a zone, such as +02:00."""
-    if not zone or zone[0] not in "+-":
+    offset = (zone or "").lstrip("UTCGMZutcgmz")
+    if not offset:
         return 0
-    digits = zone[1:].replace(":", "").ljust(4, "0")
-    hours, minutes = int(digits[:2]), int(digits[2:])
+    digits = offset[1:].replace(":", "")
+    if len(digits) % 2:  # GMT+2
+        digits = f"0{digits}"
+    hours, minutes = int(digits[:2]), int(digits[2:] or 0)
     if hours > 23 or minutes > 59:
         raise ValueError(zone)
-    return (60 * hours + minutes) * (-1 if zone[0] == "-" else 1)
+    return (60 * hours + minutes) * (-1 if offset[0] == "-" else 1)

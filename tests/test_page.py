@@ -97,7 +97,7 @@ def constant(text: str, name: str, *, keys: bool = False) -> list[str]:
     if keys:
         pairs = re.findall(r'^  (?:"([^"]+)"|(\w+)):', found[1], re.MULTILINE)
         return [quoted or plain for quoted, plain in pairs]
-    return re.findall(r'"([^"]+)"', found[1])
+    return [str(json.loads(text)) for text in re.findall(r'"[^"]+"', found[1])]
 
 
 def test_without_a_build_the_page_tells_how_to_build_it(tmp_path: Path) -> None:

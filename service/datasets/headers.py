@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from descent.codes import WarningCode, make_warning
-from models.reading import WHITE
+from models.reading import UNITS, WHITE
 from service.datasets.rejected import cell_error, free_name, shown
 
 MAX_NAME = 256  # characters of a column's name
@@ -15,9 +15,7 @@ MAX_NAME = 256  # characters of a column's name
 TYPED = 0.9
 STEPS = 4  # numbers of the shortest scale that is taken for names
 
-_CURRENCY = (
-    "(?:[$€£¥₹₽₩%‰]|US\\$|R\\$|USD|EUR|GBP|JPY|CNY|INR|CHF|CAD|AUD|SEK|NOK|DKK|PLN|kr|Fr\\.|zł|Kč)"
-)
+_CURRENCY = f"(?:{'|'.join(map(re.escape, sorted(UNITS, key=len, reverse=True)))})"
 _DIGITS = r"(?:\d[\d.,'\u2019_ \u00a0\u2009\u202f]*|[.,]\d+)(?:[eE][+-]?\d+)?"
 NUMBER = re.compile(
     rf"[+\-\u2212]?(?:{_CURRENCY} ?)?[+\-\u2212]?{_DIGITS}(?:[ \u00a0]?{_CURRENCY})?"

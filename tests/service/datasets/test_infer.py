@@ -30,6 +30,12 @@ def codes(parsed: dict[str, Any]) -> list[str]:
     return [warning["code"] for warning in parsed["warnings"]]
 
 
+@pytest.mark.parametrize("marker", ["#N/A", "<NA>", "NaT", "\\N", "NULL", "n/a"])
+def test_what_programs_write_for_a_missing_value_is_missing(parse: Parse, marker: str) -> None:
+    parsed = parse(table([marker, "1.5", "2.5"]))
+    assert (types(parsed)["x"], column(parsed, "x")["missing"]) == ("number", 1)
+
+
 # ---- numbers with marks -------------------------------------------------------------------------
 
 NUMBERS = {
@@ -54,6 +60,7 @@ NUMBERS = {
         {"decimal": ",", "thousands": ".", "unit": "€"},
         [1234.5, 7.0, 0.5],
     ),
+    "rupees": (["Rs. 1,07,037.5", "Rs. 7"], {"thousands": ",", "unit": "Rs."}, [107037.5, 7.0]),
     "code of a currency": (["CHF 5.5", "CHF 7"], {"unit": "CHF"}, [5.5, 7.0]),
     "minus of typesetters": (["\u22125.5", "3.25"], {}, [-5.5, 3.25]),
     "unit beside most": (["5 %", "7 %", "8.5"], {"unit": "%"}, [5.0, 7.0, 8.5]),
@@ -414,7 +421,33 @@ def test_many_others_among_dates_make_texts(parse: Parse, tmp_path: Path) -> Non
     assert stored(tmp_path)[-1] == "unknown"
 
 
-@pytest.mark.parametrize("cells", [["10-1-1", "11-2-3"], ["1.2.3", "1.2.4"], ["2024", "2023"]])
+@pytest.mark.parametrize(
+    ("text", "due"),
+    [
+        ("5/13/2024, 3:04:05 PM", "2024-05-13 15:04:05"),
+        ("31.12.2024, 14:30", "2024-12-31 14:30:00"),
+        ("2024/05/01 3:04:05 PM GMT+2", "2024-05-01 13:04:05"),
+        ("2024/05/01 3:04:05 PM GMT-3:30", "2024-05-01 18:34:05"),
+        ("Tue, 14 May 2024 09:30:00 GMT", "2024-05-14 09:30:00"),
+        ("01JAN2024", "2024-01-01 00:00:00"),
+        ("13/May/2024", "2024-05-13 00:00:00"),
+        ("14May24", "2024-05-14 00:00:00"),
+        ("May 2024", "2024-05-01 00:00:00"),
+        ("Dec-2024", "2024-12-01 00:00:00"),
+        ("05/2024", "2024-05-01 00:00:00"),
+    ],
+)
+def test_dates_as_programs_write_them_are_read(
+    parse: Parse, tmp_path: Path, text: str, due: str
+) -> None:
+    parsed = parse(table([text] * 3))
+    assert (types(parsed)["x"], str(stored(tmp_path)[0])) == ("datetime", due)
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [["10-1-1", "11-2-3"], ["1.2.3", "1.2.4"], ["2024", "2023"], ["12:30-13:30", "9:00-10:15"]],
+)
 def test_codes_are_no_dates(parse: Parse, cells: list[str]) -> None:
     assert types(parse(table(cells)))["x"] != "datetime"
 

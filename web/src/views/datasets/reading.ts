@@ -4,13 +4,16 @@ import type { Column, ColumnReading, FileOverride, FileReading } from "../../api
 import { sentence } from "../../format";
 
 /** Texts that mean missing unless the upload names others, as `models/reading.py` lists them. */
-export const MISSING = ["NA", "na", "N/A", "n/a", "NaN", "nan", "NAN", "null", "NULL", "Null", "?"];
+export const MISSING = [
+  "NA", "na", "N/A", "n/a", "NaN", "nan", "NAN", "null", "NULL", "Null", "?",
+  "#N/A", "<NA>", "NaT", "\\N",
+];
 
 /** Units that may stand beside a number, as `models/reading.py` lists them. */
 export const UNITS = [
   "%", "‰", "$", "€", "£", "¥", "₹", "₽", "₩", "₺", "₴", "₪", "₫", "฿", "₦", "₱", "US$",
   "USD", "EUR", "GBP", "JPY", "CNY", "INR", "CHF", "CAD", "AUD", "SEK", "NOK", "DKK", "PLN",
-  "Fr.", "kr", "zł", "Kč", "R$",
+  "NZD", "SGD", "HKD", "MXN", "BRL", "ZAR", "Fr.", "kr", "zł", "Kč", "R$", "Rs.", "Rs",
 ];
 
 /** The form of a date → its words, with the last day of 2024 as an example. */
@@ -33,6 +36,8 @@ export const DATE_FORMS: Record<string, string> = {
   "%b %d, %Y": "month name, day, year (Dec 31, 2024)",
   "%Y%m%d": "year, month, day in eight digits (20241231)",
   "%Y-%m": "year-month (2024-12)",
+  "%m/%Y": "month/year (12/2024)",
+  "%b %Y": "month name, year (Dec 2024)",
   "%H:%M": "time of day (23:59)",
 };
 
