@@ -124,8 +124,14 @@ def open_table(
     columns: Sequence[str],
     held: Sequence[str],
 ) -> Table:
-    """Return the table of these columns; those not in `held` are read whenever they are used."""
+    """Return the table of these columns; those not in `held` are read whenever they are used.
+
+    A small table is read at once.
+    """
     stored = Stored(path, types, columns)
+    if stored.rows * len(columns) <= KEPT_CELLS:
+        stored.close()
+        return read_table(path, types, columns)
     return Table(
         types=stored.types,
         columns=Lazy(stored, held),
@@ -163,6 +169,9 @@ class Stored:
         return self
 
     def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._file.close()
 
     def read(self, names: Sequence[str]) -> dict[str, ColumnValues]:
@@ -188,11 +197,22 @@ class Stored:
         """Return those columns of whole numbers that float64 would round."""
         found = {}
         for name in names:
-            if self.types[name] == "integer":
+            if self.types[name] == "integer" and not self._is_within_doubles(name):
                 cells = self._file.read(columns=[name], use_threads=False).column(name)
                 if _is_rounded(cells):
                     found[name] = _whole(cells)
         return found
+
+    def _is_within_doubles(self, name: str) -> bool:
+        """Return whether the file says that float64 holds the numbers of a column."""
+        metadata, place = self._file.metadata, self._file.schema_arrow.get_field_index(name)
+        for group in range(metadata.num_row_groups):
+            known: Any = metadata.row_group(group).column(place).statistics
+            if known is None or not known.has_min_max:
+                return False
+            if not -EXACT <= known.min <= known.max <= EXACT:
+                return False
+        return True
 
     def batches(self, rows: Integers, size: int | None = None) -> Iterator[pa.RecordBatch]:
         """Yield the given rows, which must be ascending, in parts."""

@@ -106,10 +106,13 @@ def test_categories_are_numbered_in_the_order_of_the_rows(tmp_path: Path) -> Non
     assert found.codes.tolist() == [0, -1, 1, 0, 2, 1]
 
 
-def test_rows_come_in_parts_with_their_values(tmp_path: Path) -> None:
+def test_rows_come_in_parts_with_their_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     types = mixed(tmp_path / "t.parquet")
     rows = np.sort(np.random.default_rng(1).permutation(5_000)[:1_234])
     whole = read_table(tmp_path / "t.parquet", types, list(types))
+    monkeypatch.setattr(data, "KEPT_CELLS", 10_000)
     for table in (whole, open_table(tmp_path / "t.parquet", types, list(types), ["y"])):
         parts = list(table.parts(rows, 300))
         assert sum(part.rows for part in parts) == 1_234
