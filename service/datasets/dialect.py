@@ -522,12 +522,21 @@ def cells_of(lines: Iterable[str], form: Form) -> Iterator[list[str]]:
     """Yield the cells of each line; a line of blanks has none."""
     if form.delimiter == BLANKS:
         lines = (line.strip(" \t\r\n").replace("\t", " ") for line in lines)
+    line = ""
+
+    def noted() -> Iterator[str]:
+        nonlocal line
+        for each in lines:
+            line = each
+            yield each
+
     reader = csv.reader(
-        lines,
+        noted(),
         delimiter=form.delimiter,
         quotechar=form.quote,
         skipinitialspace=form.skips_blanks or form.delimiter == BLANKS,
     )
     for cells in reader:
         # An empty cell in quotes is a cell.
-        yield [] if len(cells) == 1 and cells[0].isspace() else cells
+        is_blank = len(cells) == 1 and cells[0].isspace() and form.quote not in line
+        yield [] if is_blank else cells
