@@ -522,12 +522,20 @@ def cells_of(lines: Iterable[str], form: Form) -> Iterator[list[str]]:
     """Yield the cells of each line; a line of blanks has none."""
     if form.delimiter == BLANKS:
         lines = (line.strip(" \t\r\n").replace("\t", " ") for line in lines)
+    last = ""
+
+    def noted() -> Iterator[str]:
+        nonlocal last
+        for line in lines:
+            last = line
+            yield line
+
     reader = csv.reader(
-        lines,
+        noted(),
         delimiter=form.delimiter,
         quotechar=form.quote,
         skipinitialspace=form.skips_blanks or form.delimiter == BLANKS,
     )
     for cells in reader:
-        # An empty cell in quotes is a cell.
-        yield [] if len(cells) == 1 and cells[0].isspace() else cells
+        # A cell in quotes is a cell, even if it is empty or holds blanks only.
+        yield [] if len(cells) == 1 and last.isspace() else cells
