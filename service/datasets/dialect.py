@@ -522,13 +522,13 @@ def cells_of(lines: Iterable[str], form: Form) -> Iterator[list[str]]:
     """Yield the cells of each line; a line of blanks has none."""
     if form.delimiter == BLANKS:
         lines = (line.strip(" \t\r\n").replace("\t", " ") for line in lines)
-    line = ""
+    last = ""
 
     def noted() -> Iterator[str]:
-        nonlocal line
-        for each in lines:
-            line = each
-            yield each
+        nonlocal last
+        for line in lines:
+            last = line
+            yield line
 
     reader = csv.reader(
         noted(),
@@ -537,6 +537,5 @@ def cells_of(lines: Iterable[str], form: Form) -> Iterator[list[str]]:
         skipinitialspace=form.skips_blanks or form.delimiter == BLANKS,
     )
     for cells in reader:
-        # An empty cell in quotes is a cell.
-        is_blank = len(cells) == 1 and cells[0].isspace() and form.quote not in line
-        yield [] if is_blank else cells
+        # A cell in quotes is a cell, even if it is empty or holds blanks only.
+        yield [] if len(cells) == 1 and last.isspace() else cells
