@@ -4,7 +4,6 @@ If the sample was wrong about a column, the pass is repeated with a better readi
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ import pyarrow.parquet as pq
 
 from models.reading import Reading
 from service.datasets.cells import STORED, Cells, ColumnReader
-from service.datasets.infer import EXACT, Counts, InferredColumn, text_of
+from service.datasets.infer import EXACT, LABELS, Counts, InferredColumn, text_of
+from service.datasets.profile import TextCounter, TypedTable
 from service.datasets.staging import Stage
 
 pc: Any = pyarrow.compute  # its stubs know no arrays of any type
@@ -24,25 +24,8 @@ ROW_GROUP = 100_000  # rows
 GROUP_BYTES = 32 * 1024 * 1024  # after which a row group ends
 CONVERTED = 10_000  # rows, or so many bytes of texts, that are converted at a time
 CONVERTED_BYTES = 16 * 1024 * 1024
-HELD = 16 * 1024 * 1024  # bytes of the largest typed table that stays in memory
 EXAMPLES = 200  # different cells that did not fit, which may join the sample
 _ZEROS = "^0[0-9]+$"
-
-
-@dataclass
-class TypedTable:
-    """The typed table in its file."""
-
-    path: Path
-    rows: int = 0
-    #: the table itself if it is small
-    held: list[pa.RecordBatch] | None = None
-
-    def keep(self, batches: list[pa.RecordBatch]) -> None:
-        self.rows += sum(batch.num_rows for batch in batches)
-        if self.held is not None:
-            held = [*self.held, *batches]
-            self.held = held if sum(batch.nbytes for batch in held) <= HELD else None
 
 
 def write_typed(stage: Stage, columns: list[InferredColumn], target: Path) -> TypedTable:
@@ -55,12 +38,19 @@ def write_typed(stage: Stage, columns: list[InferredColumn], target: Path) -> Ty
     schema = pa.schema([(c.name, STORED.get(c.type, pa.string())) for c in columns])
     coded: Any = [c.name for c in columns if c.type not in {"number", "integer"}]
     with pq.ParquetWriter(
-        target, schema, compression="zstd", compression_level=1, use_dictionary=coded
+        target,
+        schema,
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=coded,
+        write_statistics=False,
     ) as writer:
         for batches in _together(_typed(stage, passes, schema), ROW_GROUP, GROUP_BYTES):
             if not any(column.is_wrong for column in columns):
                 writer.write_table(pa.Table.from_batches(batches), ROW_GROUP)
             table.keep(batches)
+    counters = enumerate(each.texts for each in passes)
+    table.texts = {place: each.summary() for place, each in counters if each is not None}
     return table
 
 
@@ -103,6 +93,7 @@ class _Pass:
         self._near = reader(column.near) if column.near else None
         self._rival = reader(column.rival) if column.rival else None
         self._expected = reader(column.expected) if column.expected else None
+        self.texts = TextCounter(column.type) if column.type in LABELS else None
 
     def take(self, cells: "pa.Array[Any]") -> "pa.Array[Any]":
         """Return the values of the next batch."""
@@ -121,6 +112,8 @@ class _Pass:
             _count_integers(counts, cells)
         elif column.is_whole and column.type == "integer":
             _count_integers(counts, found.values)
+        if self.texts is not None:
+            self.texts.add(found.values)
         self._rows += len(cells)
         return found.values
 
