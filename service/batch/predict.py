@@ -20,8 +20,7 @@ from models.predict.bulk import Bulk
 from models.predict.predictor import Predictor
 from service.batch.messages import BatchJob, ChunkFile, ResultFile
 from service.datasets.originals import read_texts
-from service.datasets.profile import MOST_TOP, summarize
-from service.datasets.typed import TypedTable
+from service.datasets.profile import MOST_TOP, TypedTable, summarize
 from service.jobs.pipe import Began, Channel, Heartbeat, Message, StopOrdered, last_message
 from service.storage.blobs import digest_of
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,6 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-
-from service.datasets.typed import TypedTable
 
 pc: Any = pyarrow.compute  # its stubs know no arrays of any type
 BINS = 20  # of a histogram
@@ -30,6 +29,7 @@ LONGEST_TOP = 200  # characters of a frequent value; longer values are omitted
 MOST_COUNTED = 100_000  # different texts whose occurrences are counted; then the rarest are omitted
 MOST_KEPT = 16_000_000  # distinct values up to which their number is exact
 PIECE = 8_000_000  # values of a column that are sorted at a time
+HELD = 16 * 1024 * 1024  # bytes of the largest typed table that stays in memory
 CELLS = 4_000_000  # numbers of the columns that are read together
 MOST_CODED = 2 * 1024 * 1024  # bytes of a row group of texts that a file stores as codes
 NUMERIC = frozenset({"number", "integer"})
@@ -72,6 +72,25 @@ class Summary:
         return found
 
 
+@dataclass
+class TypedTable:
+    """A typed table in its file."""
+
+    path: Path
+    rows: int = 0
+    #: the table itself if it is small
+    held: list[pa.RecordBatch] | None = None
+    #: number of a column → the summary of its texts, if it was made while they were written
+    texts: dict[int, Summary] = field(default_factory=dict)
+
+    def keep(self, batches: list[pa.RecordBatch]) -> None:
+        """Count the rows, and hold them while they are few."""
+        self.rows += sum(batch.num_rows for batch in batches)
+        if self.held is not None:
+            held = [*self.held, *batches]
+            self.held = held if sum(batch.nbytes for batch in held) <= HELD else None
+
+
 def most_top(columns: int) -> int:
     """Return how many frequent values a column of a table may have."""
     return max(10, min(MOST_TOP, TOP_OF_ALL // columns))
@@ -85,7 +104,8 @@ def summarize(table: TypedTable, types: list[str], first: int = 0) -> Iterator[S
     }
     with _open(table, types, first) as chunks_of:
         for place, kind in enumerate(types, first):
-            yield read.get(kind, _of_texts)(partial(chunks_of, place), kind)
+            known = table.texts.get(place)
+            yield known or read.get(kind, _of_texts)(partial(chunks_of, place), kind)
 
 
 @contextmanager
@@ -251,30 +271,51 @@ def _finite(value: float) -> float | None:
 # ---- texts and words ----------------------------------------------------------------------------
 
 
-def _of_texts(chunks: Chunks, kind: str) -> Summary:
-    summary, distinct = Summary(), _Distinct()
-    counts: Counter[Any] | None = Counter()
-    for chunk in chunks():
+class TextCounter:
+    """Summarizes the texts of a column, which come in chunks."""
+
+    def __init__(self, kind: str) -> None:
+        """`kind` is the type of the column; of categories the most frequent are always known."""
+        self._summary, self._distinct = Summary(), _Distinct()
+        self._keeps_all = kind == "category"
+        self._counts: Counter[Any] | None = Counter()
+
+    def add(self, chunk: "pa.Array[Any]") -> None:
+        summary = self._summary
         summary.missing += chunk.null_count
         coded = chunk.dictionary_encode()
         texts = coded.dictionary
         if not len(texts):
-            continue
+            return
         summary.longest = max(summary.longest, pc.max(pc.utf8_length(texts)).as_py())
         each = texts.to_numpy(zero_copy_only=False).tolist()
-        distinct.add_hashes(np.fromiter(map(hash, each), np.int64, len(each)).view(np.uint64))
-        if counts is None:
-            continue
-        times = np.bincount(coded.indices.drop_null().to_numpy(), minlength=len(each))
-        counts.update(dict(zip(each, times.tolist(), strict=True)))
-        if kind != "category" and len(counts) > MOST_TOP:
-            counts = None  # they are not shown
-        elif len(counts) > MOST_COUNTED:
-            counts = Counter(dict(counts.most_common(MOST_COUNTED // 2)))
-    summary.distinct = distinct.count()
-    if counts is not None:
-        summary.top = _most_common(counts)
-    return summary
+        self._distinct.add_hashes(np.fromiter(map(hash, each), np.int64, len(each)))
+        if self._counts is not None:
+            times = np.bincount(coded.indices.drop_null().to_numpy(), minlength=len(each))
+            self._count(dict(zip(each, times.tolist(), strict=True)))
+
+    def summary(self) -> Summary:
+        self._summary.distinct = self._distinct.count()
+        if self._counts is not None:
+            self._summary.top = _most_common(self._counts)
+        return self._summary
+
+    def _count(self, counts: dict[Any, int]) -> None:
+        known = self._counts if self._counts is not None else Counter()
+        known.update(counts)
+        if not self._keeps_all and len(known) > MOST_TOP:
+            self._counts = None  # they are not shown
+            return
+        if len(known) > MOST_COUNTED:
+            known = Counter(dict(known.most_common(MOST_COUNTED // 2)))
+        self._counts = known
+
+
+def _of_texts(chunks: Chunks, kind: str) -> Summary:
+    counter = TextCounter(kind)
+    for chunk in chunks():
+        counter.add(chunk)
+    return counter.summary()
 
 
 def _of_booleans(chunks: Chunks, _kind: str) -> Summary:
@@ -321,9 +362,9 @@ class _Distinct:
             self._values = None
         self.add_hashes(_hashes(values))
 
-    def add_hashes(self, hashes: "NDArray[np.uint64]") -> None:
-        """Add hashes, which may repeat."""
-        self._kept.append(self._low(hashes))
+    def add_hashes(self, hashes: "NDArray[Any]") -> None:
+        """Add hashes of 64 bits, which may repeat."""
+        self._kept.append(self._low(hashes.view(np.uint64)))
         self._size += len(self._kept[-1])
         if self._size > MOST_KEPT:
             self._unite()

@@ -4,7 +4,6 @@ If the sample was wrong about a column, the pass is repeated with a better readi
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,25 +15,17 @@ import pyarrow.parquet as pq
 
 from models.reading import Reading
 from service.datasets.cells import STORED, Cells, ColumnReader
-from service.datasets.infer import EXACT, Counts, InferredColumn, text_of
+from service.datasets.infer import EXACT, LABELS, Counts, InferredColumn, text_of
+from service.datasets.profile import TextCounter, TypedTable
 from service.datasets.staging import Stage
 
 pc: Any = pyarrow.compute  # its stubs know no arrays of any type
 ROW_GROUP = 100_000  # rows
-GATHERED = 32 * 1024 * 1024  # bytes of texts that are converted at a time
-HELD = 64 * 1024 * 1024  # bytes of the largest typed table that stays in memory
+GROUP_BYTES = 32 * 1024 * 1024  # after which a row group ends
+CONVERTED = 10_000  # rows, or so many bytes of texts, that are converted at a time
+CONVERTED_BYTES = 16 * 1024 * 1024
 EXAMPLES = 200  # different cells that did not fit, which may join the sample
 _ZEROS = "^0[0-9]+$"
-
-
-@dataclass
-class TypedTable:
-    """The typed table in its file."""
-
-    path: Path
-    rows: int = 0
-    #: the table itself if it is small
-    held: list[pa.RecordBatch] | None = None
 
 
 def write_typed(stage: Stage, columns: list[InferredColumn], target: Path) -> TypedTable:
@@ -46,42 +37,48 @@ def write_typed(stage: Stage, columns: list[InferredColumn], target: Path) -> Ty
     passes = [_Pass(column, frozenset(stage.missing)) for column in columns]
     schema = pa.schema([(c.name, STORED.get(c.type, pa.string())) for c in columns])
     coded: Any = [c.name for c in columns if c.type not in {"number", "integer"}]
-    size = 0
     with pq.ParquetWriter(
-        target, schema, compression="zstd", compression_level=1, use_dictionary=coded
+        target,
+        schema,
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=coded,
+        write_statistics=False,
     ) as writer:
-        for arrays in _gathered(stage.batches()):
-            found = [each.take(cells) for each, cells in zip(passes, arrays, strict=True)]
-            batch = pa.RecordBatch.from_arrays(found, schema=schema)
-            table.rows += batch.num_rows
-            size += batch.nbytes
-            if table.held is not None:
-                table.held = [*table.held, batch] if size <= HELD else None
+        for batches in _together(_typed(stage, passes, schema), ROW_GROUP, GROUP_BYTES):
             if not any(column.is_wrong for column in columns):
-                writer.write_batch(batch, ROW_GROUP)
+                writer.write_table(pa.Table.from_batches(batches), ROW_GROUP)
+            table.keep(batches)
+    counters = enumerate(each.texts for each in passes)
+    table.texts = {place: each.summary() for place, each in counters if each is not None}
     return table
 
 
-def _gathered(batches: Iterator[pa.RecordBatch]) -> Iterator[list["pa.Array[Any]"]]:
-    """Yield the columns of several batches together: each conversion has a fixed cost too."""
+def _typed(stage: Stage, passes: list["_Pass"], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    # The conversion of each column has a fixed cost too.
+    for batches in _together(stage.batches(), CONVERTED, CONVERTED_BYTES):
+        whole = pa.Table.from_batches(batches).combine_chunks()
+        arrays = [column.chunks[0] for column in whole.columns]
+        del batches, whole
+        found = [each.take(cells) for each, cells in zip(passes, arrays, strict=True)]
+        yield pa.RecordBatch.from_arrays(found, schema=schema)
+
+
+def _together(
+    batches: Iterator[pa.RecordBatch], most_rows: int, most_bytes: int
+) -> Iterator[list[pa.RecordBatch]]:
+    """Yield batches together that have so many rows or bytes."""
     held: list[pa.RecordBatch] = []
     rows = size = 0
     for batch in batches:
         held.append(batch)
         rows += batch.num_rows
         size += batch.nbytes
-        if rows >= ROW_GROUP or size >= GATHERED:
-            yield _joined(held)
+        if rows >= most_rows or size >= most_bytes:
+            yield held
             held, rows, size = [], 0, 0
     if rows:
-        yield _joined(held)
-
-
-def _joined(batches: list[pa.RecordBatch]) -> list["pa.Array[Any]"]:
-    if len(batches) == 1:
-        return list(batches[0].columns)
-    whole = pa.Table.from_batches(batches).combine_chunks()
-    return [column.chunks[0] for column in whole.columns]
+        yield held
 
 
 class _Pass:
@@ -96,6 +93,7 @@ class _Pass:
         self._near = reader(column.near) if column.near else None
         self._rival = reader(column.rival) if column.rival else None
         self._expected = reader(column.expected) if column.expected else None
+        self.texts = TextCounter(column.type) if column.type in LABELS else None
 
     def take(self, cells: "pa.Array[Any]") -> "pa.Array[Any]":
         """Return the values of the next batch."""
@@ -114,6 +112,8 @@ class _Pass:
             _count_integers(counts, cells)
         elif column.is_whole and column.type == "integer":
             _count_integers(counts, found.values)
+        if self.texts is not None:
+            self.texts.add(found.values)
         self._rows += len(cells)
         return found.values
 
