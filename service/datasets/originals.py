@@ -35,8 +35,8 @@ class OriginalFile(BaseModel):
 def text_options(options: dict[str, Any], names: list[str]) -> dict[str, Any]:
     """Return the options of a version, with text as the type of every column."""
     columns = options.get("columns") or {}
-    return options | {
-        "types": dict.fromkeys(names, "text"),
+    others = {name: value for name, value in options.items() if name != "types"}
+    return others | {
         "columns": {
             name: {"type": "text", "missing": (columns.get(name) or {}).get("missing")}
             for name in names
