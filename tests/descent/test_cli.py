@@ -315,5 +315,5 @@ def test_rows_to_predict_may_come_from_standard_input(
     assert (
         CliRunner().invoke(app, ["predict", "from-stdin"], input='{"Quiz": 1e400}').exit_code == 2
     )
-    unread = CliRunner().invoke(app, ["predict", "from-stdin", "Quiz=NaN"])
+    unread = CliRunner().invoke(app, ["predict", "from-stdin", "Quiz=ten"])
     assert "is taken as missing" in unread.stdout

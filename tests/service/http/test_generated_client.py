@@ -16,7 +16,13 @@ SCORES = Path(__file__).parents[3] / "descent" / "data" / "scores.csv"
 PACKAGE = "generated_descent"
 RUN_S = 60.0  # seconds in which the run must succeed
 #: the generator refuses unknown content types, unless the configuration declares them as bytes
-FILES = ("text/csv", "text/tab-separated-values", "application/x-ndjson", "application/zip")
+FILES = (
+    "text/csv",
+    "text/tab-separated-values",
+    "application/x-ndjson",
+    "application/zip",
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+)
 ARROW = ("parquet", "arrow.file", "arrow.stream")
 
 
