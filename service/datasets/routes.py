@@ -96,12 +96,9 @@ UPLOAD_DOC: dict[str, Any] = {
                     "oneOf": [
                         {"$ref": "#/components/schemas/DatasetColumns"},
                         {"$ref": "#/components/schemas/DatasetRows"},
-                        {
-                            "type": "array",
-                            "items": {"type": "object"},
-                            "description": "A list of rows.",
-                        },
-                    ]
+                    ],
+                    # Generators of clients cannot tell an object from a list by its type.
+                    "description": "A list of objects, the rows, is accepted too.",
                 }
             },
             messages.MULTIPART: {
