@@ -65,8 +65,7 @@ class _Facts:
     def add(self, chunk: bytes) -> None:
         # Faster than `bytes.count` where quotes are frequent.
         self.quotes += int(np.count_nonzero(np.frombuffer(chunk, np.uint8) == ord('"')))
-        if not self.has_blank_lines and (b"
- " in chunk or b" " in chunk):
+        if not self.has_blank_lines and (b"\n " in chunk or b"\r " in chunk):
             self.has_blank_lines = bool(_BLANK_LINE.search(chunk))
 
 
