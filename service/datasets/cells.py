@@ -57,7 +57,7 @@ class ColumnReader:
 
     def read(self, cells: "pa.Array[Any]") -> Cells:
         """Return the values of a batch of texts."""
-        if self.reading.is_plain and not len(self._own_markers):
+        if self.reading.is_plain and not self._has_own_markers:
             # Arrow reads no number beside blanks, and no text that means missing.
             values = self._plain(cells)
             if values is not None:
@@ -80,12 +80,9 @@ class ColumnReader:
     def clean(self, cells: "pa.Array[Any]") -> "pa.Array[Any]":
         """Return the cells without blanks at their ends, and null where they mean missing."""
         trimmed: pa.Array[Any] = pc.utf8_trim(cells, WHITE)
-        markers = self._own_markers
-        if _bytes(trimmed) != _bytes(cells):
-            markers = self._markers
-        if not len(markers):
+        if not self._has_own_markers and _bytes(trimmed) == _bytes(cells):
             return trimmed
-        return _where(pc.is_in(trimmed, value_set=markers), None, trimmed)
+        return _where(pc.is_in(trimmed, value_set=self._markers), None, trimmed)
 
     def fits(self, cells: "pa.Array[Any]") -> "pa.Array[Any]":
         """Return where a clean cell is a value; an integer must have no decimals at all."""
@@ -104,8 +101,9 @@ class ColumnReader:
         return pa.array(sorted(self.reading.missing), pa.string())
 
     @cached_property
-    def _own_markers(self) -> "pa.Array[Any]":
-        return pa.array(sorted({*self.reading.missing} - self.nulled), pa.string())
+    def _has_own_markers(self) -> bool:
+        """Whether the column has markers beside those that are null already."""
+        return not self.nulled.issuperset(self.reading.missing)
 
     # ---- numbers ----
 

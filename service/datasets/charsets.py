@@ -269,24 +269,33 @@ def as_utf8(
 def _first_fault(path: Path, check: Callable[[bytes], None] | None) -> Rejected | None:
     """Return the first place that is not UTF-8. Raises Rejected for a NUL byte."""
     decoder = codecs.getincrementaldecoder(UTF_8)()
-    lines, offset = 1, 0
+    offset = 0
     with path.open("rb") as file:
         while True:
             chunk = file.read(CHUNK)
             if (nul := chunk.find(b"\0")) >= 0:
-                raise nul_in(lines + chunk.count(b"\n", 0, nul), f"byte {offset + nul}")
+                raise nul_in(_line_of(path, offset + nul), f"byte {offset + nul}")
             held = len(decoder.getstate()[0])
             try:
                 decoder.decode(chunk, final=not chunk)
             except UnicodeDecodeError as error:
-                at = max(0, error.start - held)
-                return not_utf8(offset - held + error.start, lines + chunk.count(b"\n", 0, at))
+                place = offset - held + error.start
+                return not_utf8(place, _line_of(path, max(offset, place)))
             if not chunk:
                 return None
             if check:
                 check(chunk)
-            lines += chunk.count(b"\n")
             offset += len(chunk)
+
+
+def _line_of(path: Path, offset: int) -> int:
+    """Return the number of the line with the byte at an offset."""
+    lines = 1
+    with path.open("rb") as file:
+        while offset > 0 and (chunk := file.read(min(CHUNK, offset))):
+            lines += chunk.count(b"\n")
+            offset -= len(chunk)
+    return lines
 
 
 def _guessed(path: Path) -> Encoding | None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
+import numpy as np
+
 from service.datasets.charsets import CHUNK, HEAD, MARK, UTF_8, as_utf8, find_encoding
 from service.datasets.dialect import (
     BLANKS,
@@ -61,7 +63,8 @@ class _Facts:
         self.quotes, self.has_blank_lines = 0, False
 
     def add(self, chunk: bytes) -> None:
-        self.quotes += chunk.count(b'"')
+        # Faster than `bytes.count` where quotes are frequent.
+        self.quotes += int(np.count_nonzero(np.frombuffer(chunk, np.uint8) == ord('"')))
         if not self.has_blank_lines and (b"\n " in chunk or b"\r " in chunk):
             self.has_blank_lines = bool(_BLANK_LINE.search(chunk))
 

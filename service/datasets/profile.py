@@ -27,6 +27,7 @@ MOST_TOP = 1000  # most frequent values of a column
 TOP_OF_ALL = 200_000  # most frequent values of all columns, which bounds the size of a profile
 LONGEST_TOP = 200  # characters of a frequent value; longer values are omitted
 MOST_COUNTED = 100_000  # different texts whose occurrences are counted; then the rarest are omitted
+MANY = 0.5  # share of different texts from which equal ones are not looked for
 MOST_KEPT = 16_000_000  # distinct values up to which their number is exact
 PIECE = 8_000_000  # values of a column that are sorted at a time
 HELD = 16 * 1024 * 1024  # bytes of the largest typed table that stays in memory
@@ -279,17 +280,23 @@ class TextCounter:
         self._summary, self._distinct = Summary(), _Distinct()
         self._keeps_all = kind == "category"
         self._counts: Counter[Any] | None = Counter()
+        #: whether most texts of a chunk differ, so that finding equal ones saves nothing
+        self._are_many = False
 
     def add(self, chunk: "pa.Array[Any]") -> None:
         summary = self._summary
         summary.missing += chunk.null_count
-        coded = chunk.dictionary_encode()
-        texts = coded.dictionary
-        if not len(texts):
+        if chunk.null_count == len(chunk):
             return
+        is_plain = self._are_many and not isinstance(chunk, pa.DictionaryArray)
+        coded = None if is_plain else chunk.dictionary_encode()
+        texts = chunk.drop_null() if coded is None else coded.dictionary
         summary.longest = max(summary.longest, pc.max(pc.utf8_length(texts)).as_py())
         each = texts.to_numpy(zero_copy_only=False).tolist()
         self._distinct.add_hashes(np.fromiter(map(hash, each), np.int64, len(each)))
+        if coded is None:
+            return
+        self._are_many = self._counts is None and len(each) > MANY * len(chunk)
         if self._counts is not None:
             times = np.bincount(coded.indices.drop_null().to_numpy(), minlength=len(each))
             self._count(dict(zip(each, times.tolist(), strict=True)))

@@ -57,11 +57,16 @@ def write_typed(stage: Stage, columns: list[InferredColumn], target: Path) -> Ty
 def _typed(stage: Stage, passes: list["_Pass"], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     # The conversion of each column has a fixed cost too.
     for batches in _together(stage.batches(), CONVERTED, CONVERTED_BYTES):
-        whole = pa.Table.from_batches(batches).combine_chunks()
-        arrays = [column.chunks[0] for column in whole.columns]
-        del batches, whole
+        arrays = _joined(batches)
         found = [each.take(cells) for each, cells in zip(passes, arrays, strict=True)]
         yield pa.RecordBatch.from_arrays(found, schema=schema)
+
+
+def _joined(batches: list[pa.RecordBatch]) -> list["pa.Array[Any]"]:
+    if len(batches) == 1:
+        return list(batches[0].columns)
+    whole = pa.Table.from_batches(batches).combine_chunks()
+    return [column.chunks[0] for column in whole.columns]
 
 
 def _together(

@@ -4,6 +4,7 @@ The body is raw, multipart or gzip-compressed, and is read in bounded memory. Th
 on their way into one scratch file; no other copy is made before the blob.
 """
 
+import asyncio
 import errno
 import hashlib
 import re
@@ -17,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Self
 
+from anyio import CancelScope
 from anyio.to_thread import run_sync
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -108,20 +110,21 @@ async def receive(
     decode = _decoder(headers.get("content-encoding", "identity"), bounds)
     form = _Form(content_type, received) if is_form else None
     unpack = _MaybeGzip(bounds)
-    with _Sink(received, bounds) as sink:
-        held = bytearray()
-        async for chunk in chunks:
-            for piece in decode.feed(chunk):
-                for plain in unpack.feed(form.feed(piece) if form else piece):
-                    held += plain
-                    if len(held) >= WRITE:
-                        await run_sync(sink.write, bytes(held))
-                        held.clear()
-        decode.finish()
-        if form:
-            form.finish()
-        held += unpack.rest()
-        await run_sync(sink.write, bytes(held))
+    with _Sink(received, bounds) as file:
+        async with _Behind(file) as sink:
+            held = bytearray()
+            async for chunk in chunks:
+                for piece in decode.feed(chunk):
+                    for plain in unpack.feed(form.feed(piece) if form else piece):
+                        held += plain
+                        if len(held) >= WRITE:
+                            await sink.write(bytes(held))
+                            held.clear()
+            decode.finish()
+            if form:
+                form.finish()
+            held += unpack.rest()
+            await sink.write(bytes(held))
     received.sha256 = received._digest.hexdigest()  # noqa: SLF001  kept out of repr only
     return received
 
@@ -184,6 +187,39 @@ class _Sink:
             self._file.write(data)
         except OSError as failure:
             raise _named(failure) from failure
+
+
+class _Behind:
+    """Writes to a sink in a thread, while the next bytes arrive."""
+
+    def __init__(self, sink: _Sink) -> None:
+        self._sink = sink
+        self._last: asyncio.Task[None] | None = None
+
+    async def write(self, data: bytes) -> None:
+        """Begin to write, once the bytes before are written. Raises their error."""
+        await self._written()
+        self._last = asyncio.create_task(run_sync(self._sink.write, data))
+
+    async def _written(self) -> None:
+        last, self._last = self._last, None
+        if last is not None:
+            await last
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            await self._written()
+        elif self._last is not None:
+            with CancelScope(shield=True):  # the sink must not be closed while a thread writes
+                await asyncio.gather(self._last, return_exceptions=True)
 
 
 def _named(failure: OSError) -> Exception:
