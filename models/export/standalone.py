@@ -197,8 +197,13 @@ def read_csv(content: bytes, features: dict[str, Any]) -> list[dict[str, str]]:
         delimiters, text = [first.strip("\r")[4:5]], rest
     else:
         delimiters = [table.get("delimiter") or ",", ",", ";", "\t", "|"]
+    # Readings trim cells, so a quote may stand behind blanks.
+    trims = bool(table)
     lines = {
-        mark: list(csv.reader(io.StringIO(text, newline=""), delimiter=mark)) for mark in delimiters
+        mark: list(
+            csv.reader(io.StringIO(text, newline=""), delimiter=mark, skipinitialspace=trims)
+        )
+        for mark in delimiters
     }
     names: list[str] = table.get("names") or list(inputs)
     # The header is the first row that names the most columns.
@@ -224,9 +229,11 @@ def read_csv(content: bytes, features: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def decoded(content: bytes) -> str:
-    """Return the text of a file: UTF-8, or UTF-16 with its mark, or else Windows-1252."""
+    """Return the text of a file: UTF-8, or UTF-16, or else Windows-1252."""
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return content.decode("utf-16")
+    if b"\0" in content[:2]:  # the first letter is one of ASCII
+        return content.decode("utf-16-be" if content[0] == 0 else "utf-16-le")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:

@@ -12,8 +12,14 @@ from models.reading import Reading
 from service.batch import lifecycle
 from service.batch.lifecycle import BatchChunk, BatchPrediction
 from service.batch.messages import BatchJob, ChunkFile, ResultFile
-from service.datasets.originals import is_spelled_otherwise
-from service.datasets.versions import DatasetVersion, fetch_original, fetch_table, reading_of
+from service.datasets.originals import MIXED, TEXTS, is_certain, is_spelled_otherwise
+from service.datasets.versions import (
+    Dataset,
+    DatasetVersion,
+    fetch_original,
+    fetch_table,
+    reading_of,
+)
 from service.errors import BlobCorrupt
 from service.jobs import life
 from service.jobs.kind import Kind, Site, Tenure
@@ -38,15 +44,17 @@ def prepare(site: Site, job: BatchPrediction, scratch: Path) -> BatchJob:
     with reading(site.engine) as session:
         model = versions.find_version(session, job.model_name, job.model_version)
         chunks = lifecycle.chunks_of(session, job.id)
+        dataset = session.get(Dataset, job.dataset_id)
+        is_mixed = dataset is not None and dataset.media_type in MIXED
     version, table = fetch_table(site, job.dataset_id, job.dataset_version, scratch)
-    reread = _read_otherwise(model.signature, version)
+    reread = _read_otherwise(model.signature, version, is_mixed=is_mixed)
     return BatchJob(
         run_id=job.id,
         attempt=job.attempt,
         table=table,
         types={column["name"]: column["type"] for column in version.columns},
         rows=version.rows,
-        original=fetch_original(site, version, scratch) if reread else None,
+        original=fetch_original(site, version, scratch, TEXTS | MIXED) if reread else None,
         reread=reread,
         model=fetch_model(site, model.sha256, scratch),
         on_problem=job.on_problem,
@@ -56,20 +64,24 @@ def prepare(site: Site, job: BatchPrediction, scratch: Path) -> BatchJob:
     )
 
 
-def _read_otherwise(signature: Mapping[str, Any], version: DatasetVersion) -> list[str]:
+def _read_otherwise(
+    signature: Mapping[str, Any], version: DatasetVersion, *, is_mixed: bool
+) -> list[str]:
     """Return the columns of the dataset that the model reads by other marks."""
-    stored = reading_of(version).readings()
+    readings = reading_of(version).readings()
     types = {column["name"]: column["type"] for column in version.columns}
-    return [
-        column["name"]
-        for column in signature["inputs"]
-        if column["name"] in types
-        and column.get("reading")
-        and is_spelled_otherwise(
-            Reading.from_json(column["reading"]),
-            stored.get(column["name"]) or Reading(types[column["name"]]),
-        )
-    ]
+    named = version.options.get("missing_values")
+    found = []
+    for column in signature["inputs"]:
+        name, wanted = column["name"], column.get("reading")
+        if name not in types or not wanted:
+            continue
+        stored = readings.get(name) or Reading(types[name])
+        if is_mixed and is_certain(stored):
+            continue
+        if is_spelled_otherwise(Reading.from_json(wanted), stored, named):
+            found.append(name)
+    return found
 
 
 def _fetch_chunks(

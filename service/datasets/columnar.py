@@ -158,7 +158,7 @@ def _usable(schema: pa.Schema) -> tuple[list[int], list[dict[str, Any]]]:
         if not _is_usable(field):
             reason = f"has the type {str(field.type)[:80]}, which no cell can hold"
         elif _INDEX.fullmatch(field.name) and kind_of(field) != "datetime":
-            reason = "is the index of a DataFrame, which only counts its rows"
+            reason = "is the index of a DataFrame, which names its rows"
         if not reason:
             wanted.append(index)
             continue
@@ -271,7 +271,9 @@ def _decoded(column: "pa.Array[Any]") -> "pa.Array[Any]":
     if isinstance(column, pa.ExtensionArray):
         column = column.storage
     if isinstance(column, pa.DictionaryArray):
-        return _decoded(column.dictionary_decode())
+        return _decoded(column.dictionary).take(column.indices)
+    if pa.types.is_string_view(column.type):  # few functions take it
+        return column.cast(pa.string())
     if isinstance(column, pa.RunEndEncodedArray):
         return _decoded(pc.call_function("run_end_decode", [column]))
     return column

@@ -5,6 +5,7 @@ become text as they are written, so that a JSON table gets its types by the same
 file. Only the parser's process stages files.
 """
 
+import codecs
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -50,6 +51,12 @@ def stage_body(
     name = body.get("name")
     if name is not None and not (_is_text(name) and 1 <= len(name) <= MAX_NAME):
         raise _invalid("/name", f"name must be a text of 1 to {MAX_NAME} characters.")
+    if not {"columns", "rows"} & set(body):
+        raise _invalid(
+            "",
+            'Send a list of objects, one for each row, {"rows": [{…}, …]} or {"columns": {"name":'
+            ' […], …}}. pandas writes the list with to_json(orient="records").',
+        )
     if unknown := sorted(set(body) - BODY_KEYS):
         raise _invalid(pointer(unknown[0]), f"{shown(unknown[0])} is not a known field: remove it.")
     if ("columns" in body) == ("rows" in body):
@@ -126,7 +133,7 @@ def _line(line: bytes, number: int, row: int) -> object:
 
 def _body(path: Path) -> dict[str, Any] | list[Any]:
     try:
-        body = strict_json(path.read_bytes(), _Digits)
+        body = strict_json(path.read_bytes().removeprefix(codecs.BOM_UTF8), _Digits)
     except BadRequest as error:
         raise Rejected(error.code, error.detail, status=error.status) from error
     if not isinstance(body, dict | list):

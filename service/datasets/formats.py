@@ -114,8 +114,10 @@ def format_of(head: bytes, declared: str = "") -> str:
         return ARROW
     if head.startswith(_ZIP):
         return XLSX if _begins_as_workbook(head) else ZIP
-    if declared not in {"", JSON}:
+    if declared in TEXTS:
         return declared
+    if declared == NDJSON:  # whose lines are objects, so this is a list of rows
+        return JSON if head.lstrip().startswith(b"[") else NDJSON
     return _json_format(head, declared) or declared or CSV
 
 

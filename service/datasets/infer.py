@@ -53,7 +53,7 @@ EXACT = 2**53  # whole numbers from here on are not exact as floats
 _INT64 = 2**63
 BARE_DATE = "%Y%m%d"
 _ID_NAME = re.compile(r"(?i:id|uuid|index|.*_id)|.*[a-z0-9]I[dD]")
-_UNNAMED = re.compile(r"Unnamed: [0-9]+")  # pandas calls a column without a name so
+_UNNAMED = re.compile(r"Unnamed: [0-9]+([._][0-9]+)*")  # pandas calls a column without a name so
 LABELS = frozenset({"id", "category", "text"})  # types that are stored as texts
 
 
@@ -103,7 +103,8 @@ class InferredColumn:
     is_whole: bool = False
     #: whether whole numbers that all differ are an id, by the name or for lack of one
     is_named_id: bool = False
-    #: whether it comes first and has no name, as the index of a DataFrame
+    #: whether it comes first and has no name, as the index of a DataFrame; a table that was written
+    #: several times has several
     is_unnamed: bool = False
     counts: Counts = field(default_factory=Counts)
     #: text → count in the sample, with some cells that did not fit
@@ -158,15 +159,14 @@ class Inference:
         """Return the columns, with readings that the sample fits."""
         found = []
         names, kinds = self._stage.names, self._stage.kinds
-        for index, (name, kind, cells) in enumerate(
-            zip(names, kinds, _sample(self._stage), strict=True)
-        ):
+        is_unnamed = True
+        for name, kind, cells in zip(names, kinds, _sample(self._stage), strict=True):
             options = self._options.get(name, ColumnOptions())
             missing = tuple(dict.fromkeys([*self._stage.missing, *(options.missing or [])]))
             column = InferredColumn(name, kind, Reading("text", missing=missing))
             column.sample = _texts(cells, column)
             has_no_name = name in self._unnamed or _UNNAMED.fullmatch(name) is not None
-            column.is_unnamed = has_no_name and index == 0
+            column.is_unnamed = is_unnamed = is_unnamed and has_no_name
             column.is_named_id = column.is_unnamed or _ID_NAME.fullmatch(name) is not None
             self.decide(column)
             found.append(column)
@@ -245,6 +245,7 @@ class Inference:
             )
             return
         column.reading = base
+        fits = fits or date_fits(texts, base, marks, MANY)
         column.near = fits[0].reading if fits else None
 
     def _number_fits(self, texts: Texts, base: Reading, marks: Marks) -> list[Fit]:
@@ -312,14 +313,24 @@ class Inference:
         return changed
 
     def _heed_others(self, columns: list[InferredColumn]) -> None:
-        """Doubt a column of cells like 1.137 if other columns certainly have decimal commas."""
-        if not any(c.reading.decimal == "," and c.rival is None for c in columns):
+        """Doubt a column of cells like 1.137 if the table seems to have decimal commas.
+
+        It seems so if another column certainly has them, or if semicolons separate the cells and no
+        column certainly has decimal points.
+        """
+        has_commas = any(c.reading.decimal == "," and c.rival is None for c in columns)
+        if not has_commas and self._stage.reading.get("delimiter") != ";":
             return
+        rivals: list[tuple[InferredColumn, Reading | None]] = []
         for column in columns:
             is_plain = column.type == "number" and column.reading.is_plain
             if column.is_found and is_plain and column.name not in self._options:
                 thousands = replace(column.reading, decimal=",", thousands=".")
-                column.rival = rival_number(column.sample, column.reading, [thousands])
+                rival = rival_number(column.sample, column.reading, [thousands])
+                rivals.append((column, rival))
+        if has_commas or all(rival for _column, rival in rivals):
+            for column, rival in rivals:
+                column.rival = rival
 
 
 # ---- the sample ---------------------------------------------------------------------------------

@@ -5,20 +5,25 @@ Knows no database.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from models.reading import Reading
+from models.reading import ISO, Reading
 from service.datasets import sandbox
+from service.datasets.messages import CSV, JSON, NDJSON, TSV, XLSX, ZIP
 from service.datasets.rejected import Rejected
 from service.datasets.sandbox import TABLE, Limits, Task
 
 PARSER = "service.datasets.parse:parse"
 TICK_S = 0.2  # seconds between two calls of the pulse
+#: formats of which every cell is text
+TEXTS = frozenset({CSV, TSV, ZIP})
+#: formats of which a cell may be text, or a number, a truth value or a moment
+MIXED = frozenset({JSON, NDJSON, XLSX})
 NUMBERS = frozenset({"number", "integer"})
 TEXTUAL = frozenset({"category", "text", "id"})
 
@@ -32,10 +37,16 @@ class OriginalFile(BaseModel):
     rows: int
 
 
-def text_options(options: dict[str, Any], names: list[str]) -> dict[str, Any]:
-    """Return the options of a version, with text as the type of every column."""
+def text_options(options: dict[str, Any], names: list[str], header: bool | None) -> dict[str, Any]:  # noqa: FBT001  read from the file
+    """Return the options of a version, with text as the type of every column.
+
+    Only texts that the client has named mean missing. `header` is whether the first row names the
+    columns, which the others might change.
+    """
     columns = options.get("columns") or {}
     others = {name: value for name, value in options.items() if name != "types"}
+    if options.get("missing_values") is None:
+        others |= {"missing_values": []} | _header(header)
     return others | {
         "columns": {
             name: {"type": "text", "missing": (columns.get(name) or {}).get("missing")}
@@ -54,10 +65,12 @@ def with_markers(original: OriginalFile, *, header: bool | None) -> OriginalFile
         "missing_values": [],
         "columns": {name: {"type": "text"} for name in options["columns"]},
     }
-    if header is not None:
-        changed["header"] = "present" if header else "absent"
-    task = replace(original.task, options=options | changed)
+    task = replace(original.task, options=options | changed | _header(header))
     return original.model_copy(update={"task": task})
+
+
+def _header(has_header: bool | None) -> dict[str, str]:  # noqa: FBT001  read from the file
+    return {} if has_header is None else {"header": "present" if has_header else "absent"}
 
 
 def read_texts(original: OriginalFile, folder: Path, pulse: Callable[[], None]) -> Path | None:
@@ -84,12 +97,22 @@ def read_texts(original: OriginalFile, folder: Path, pulse: Callable[[], None]) 
     return folder / TABLE if is_whole else None
 
 
-def is_spelled_otherwise(wanted: Reading, stored: Reading) -> bool:
+def is_certain(stored: Reading) -> bool:
+    """Return whether the cells of a mixed column may be values, which have no spelling."""
+    if stored.type == "datetime":
+        return stored.form == ISO
+    return stored.type in NUMBERS and stored.is_plain
+
+
+def is_spelled_otherwise(wanted: Reading, stored: Reading, named: Collection[str] | None) -> bool:
     """Return whether a column that was read by `stored` has to be read again by `wanted`.
 
-    Text is not, since it still holds the spelling of its cells.
+    Text is not, since it still holds the spelling of its cells. `named` are the texts that mean
+    missing because the client has said so; None if it has said nothing.
     """
     if not set(wanted.missing) <= set(stored.missing) or stored.merges_numbers:
+        return True
+    if named is None and not set(stored.missing) <= set(wanted.missing):
         return True
     if stored.type in TEXTUAL:
         return False

@@ -5,7 +5,7 @@ Each warning names the remedy: the body of a PATCH of the dataset.
 
 import json
 
-from descent.codes import make_warning
+from descent.codes import WarningCode, make_warning
 from models.reading import Reading
 from service.datasets.candidates import other_order
 from service.datasets.infer import EXACT, LABELS, Counts, InferredColumn
@@ -37,7 +37,7 @@ def _reason(column: InferredColumn) -> str:
     if not counts.present:
         return "every value is missing"
     if column.near is not None and column.type in LABELS:
-        return f"{_not_numbers(column)}; {_of_values(column)}"
+        return f"{_not_near(column, column.near)}; {_of_values(column)}"
     return _of_values(column) + _not_finite(counts)
 
 
@@ -104,9 +104,13 @@ def _not_finite(counts: Counts) -> str:
     return f"; {counts.not_finite} of {counts.present} values {verb} missing"
 
 
-def _not_numbers(column: InferredColumn) -> str:
+def _not_near(column: InferredColumn, near: Reading) -> str:
     counts = column.counts
-    verb = "is not a number" if counts.not_near == 1 else "are not numbers"
+    if near.type == "datetime":
+        verb = "is no date" if counts.not_near == 1 else "are no dates"
+        verb += f" of the form {near.form}"
+    else:
+        verb = "is not a number" if counts.not_near == 1 else "are not numbers"
     row, text = counts.first_not_near or (0, "")
     return f"{counts.not_near} of {counts.present} values {verb}, first in row {row}: {shown(text)}"
 
@@ -120,12 +124,14 @@ def _warn(column: InferredColumn, warnings: Warnings) -> None:
         detail = f"Every value of {shown(name)} is missing."
         warnings.append(make_warning("all_missing", detail, name))
     if column.near is not None and column.type in LABELS and counts.not_near:
+        near = column.near
         noun = "it" if counts.not_near == 1 else "them"
         detail = (
-            f"{_not_numbers(column)}. Give {shown(name)} the type number to treat {noun} as"
-            f" missing: {remedy(name, type='number')}."
+            f"{_not_near(column, near)}. Give {shown(name)} the type {near.type} to treat {noun} as"
+            f" missing: {remedy(name, type=near.type)}."
         )
-        warnings.append(make_warning("mostly_numbers", detail, name))
+        code: WarningCode = "mostly_dates" if near.type == "datetime" else "mostly_numbers"
+        warnings.append(make_warning(code, detail, name))
     if column.rival is not None:
         warnings.append(_ambiguous(column, column.rival))
     lost = counts.unfit if column.type not in LABELS else 0
@@ -140,6 +146,8 @@ def _warn(column: InferredColumn, warnings: Warnings) -> None:
                 warning["detail"] += (
                     " Its whole numbers all differ, so it is an id and left out:"
                     f" {remedy(name, type='integer')} makes it a feature."
+                    if column.is_whole
+                    else " Its texts all differ, so it is an id and left out."
                 )
 
 

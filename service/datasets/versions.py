@@ -1,5 +1,6 @@
 """The tables of datasets, versions and parses; reading and removing a dataset."""
 
+from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -177,11 +178,13 @@ def fetch_table(
         raise DatasetUnavailable(f"{error} Upload the dataset again.") from error
 
 
-def fetch_original(site: Site, version: DatasetVersion, scratch: Path) -> OriginalFile | None:
-    """Return the CSV file of a version, to be read as text; None if there is no such file."""
+def fetch_original(
+    site: Site, version: DatasetVersion, scratch: Path, formats: Collection[str] = (CSV, TSV)
+) -> OriginalFile | None:
+    """Return the file of a version, to be read as text; None if it has another format."""
     with reading(site.engine) as session:
         dataset = session.get(Dataset, version.dataset_id)
-    if dataset is None or dataset.sha256 is None or dataset.media_type not in {CSV, TSV}:
+    if dataset is None or dataset.sha256 is None or dataset.media_type not in formats:
         return None
     try:
         path = site.blobs.fetch(dataset.sha256, scratch)
@@ -192,7 +195,11 @@ def fetch_original(site: Site, version: DatasetVersion, scratch: Path) -> Origin
         path=str(path),
         folder="",
         media_type=dataset.media_type,
-        options=text_options(version.options, [each["name"] for each in version.columns]),
+        options=text_options(
+            version.options,
+            [each["name"] for each in version.columns],
+            (version.reading or {}).get("header"),
+        ),
         max_columns=site.settings.max_columns,
     )
     return OriginalFile(task=task, limits=limits, rows=version.rows)

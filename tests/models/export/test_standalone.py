@@ -92,3 +92,11 @@ def test_cells_that_are_no_value_count_as_missing(tmp_path: Path) -> None:
     *missing, given = run(tmp_path, "bundle.zip", "rows.csv")
     assert missing == [missing[0]] * len(cells)
     assert given != missing[0]
+
+
+def test_the_encoding_and_quotes_behind_blanks_are_found() -> None:
+    features = {"inputs": [{"name": "a"}, {"name": "größe"}], "table": {"names": ["a", "größe"]}}
+    text = 'a, "größe"\n1, "x, y"\n'
+    for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252"):
+        rows = standalone.read_csv(text.encode(encoding), features)
+        assert rows == [{"a": "1", "größe": "x, y"}], encoding

@@ -1,18 +1,28 @@
 """A batch prediction reads the cells of any dataset as the table of its model was read."""
 
+import csv
+import io
+import json
 import random
+from collections.abc import Callable
 from typing import Any
 
 import httpx
+import pytest
 
+from service.datasets.messages import NDJSON, XLSX, ZIP
 from tests.service.batch.test_routes import API, post, predicted
+from tests.service.datasets.test_archives import zipped
+from tests.service.datasets.workbooks import workbook
 from tests.service.worker.workplace import until
 
 MARKERS = ["-999", "-"]
 
 
-def upload(client: httpx.Client, content: str, **params: Any) -> dict[str, Any]:
-    headers = {"Content-Type": "text/csv"}
+def upload(
+    client: httpx.Client, content: str | bytes, content_type: str = "text/csv", **params: Any
+) -> dict[str, Any]:
+    headers = {"Content-Type": content_type}
     answer = client.post(f"{API}/datasets", content=content, headers=headers, params=params)
     assert answer.status_code == 201, answer.text
     body: dict[str, Any] = answer.json()
@@ -80,6 +90,49 @@ def test_a_dataset_that_was_read_otherwise_is_read_as_the_model_does(
     types = {column["name"]: column["type"] for column in other["columns"]}
     assert types["price"] == "number"
     assert batch_values(service, "sales", other["id"]) == request_values(service, "sales", content)
+
+
+def as_ndjson(content: str) -> bytes:
+    rows = csv.DictReader(io.StringIO(content), delimiter=";")
+    return "".join(json.dumps(row | {"y": int(row["y"])}) + "\n" for row in rows).encode()
+
+
+def as_workbook(content: str) -> bytes:
+    rows = list(csv.reader(io.StringIO(content), delimiter=";"))
+    return workbook({"A": [rows[0], *([*row[:-1], int(row[-1])] for row in rows[1:])]})
+
+
+@pytest.mark.parametrize(
+    ("form", "write"),
+    [
+        (NDJSON, as_ndjson),
+        (XLSX, as_workbook),
+        (ZIP, lambda content: zipped({"sales.csv": content})),
+    ],
+)
+def test_the_texts_of_other_formats_are_read_as_the_model_does(
+    service: httpx.Client, form: str, write: Callable[[str], bytes]
+) -> None:
+    known = upload(service, sales(4, 60, days=range(1, 28)), missing_values=MARKERS)
+    name = f"sales-{form[-3:]}"
+    learn(service, name, known["id"])
+    content = sales(5, 30, days=range(1, 12))
+    other = upload(service, write(content), content_type=form)
+    assert batch_values(service, name, other["id"]) == request_values(service, name, content)
+
+
+def test_a_text_that_is_a_category_of_the_model_is_not_missing(service: httpx.Client) -> None:
+    rows = [f"{('NA', 'SE', 'DK')[row % 3]},{row % 3 * 10}" for row in range(30)]
+    known = upload(service, "\n".join(["land,y", *rows]), missing_values=["?"])
+    learn(service, "lands", known["id"])
+    content = "land,y\nNA,0\nSE,0\n"
+    other = upload(service, content)
+    assert batch_values(service, "lands", other["id"]) == request_values(service, "lands", content)
+    named = upload(service, content, missing_values=["NA"])
+    assert (
+        batch_values(service, "lands", named["id"])[0]
+        != request_values(service, "lands", content)[0]
+    )
 
 
 def test_the_table_of_the_model_is_predicted_from_its_typed_columns(service: httpx.Client) -> None:

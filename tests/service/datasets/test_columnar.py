@@ -48,6 +48,11 @@ KINDS: dict[str, tuple[Any, str, Any]] = {
 #: what only Arrow files hold
 ONLY_ARROW: dict[str, tuple[Any, str, Any]] = {
     "numbers by number": (pa.array([7, 8, 7]).dictionary_encode(), "category", "7"),
+    "views by number": (
+        pa.DictionaryArray.from_arrays([0, 1, 0], pa.array(["x", "y"], pa.string_view())),
+        "category",
+        "x",
+    ),
     "runs": (pc.call_function("run_end_encode", [pa.array(["a", "b", "a"])]), "category", "a"),
 }
 UNUSABLE: dict[str, Any] = {
@@ -166,6 +171,8 @@ def test_a_list_of_anything_else_is_refused(parse: Parse, body: bytes) -> None:
     assert refused.value.status == 422
 
 
-def test_json_in_utf_16_is_read(parse: Parse) -> None:
+def test_json_with_a_byte_order_mark_is_read(parse: Parse) -> None:
+    assert parse(b'\xef\xbb\xbf[{"x": 1}]', "application/json")["rows"] == 1
+    assert parse(b'\xef\xbb\xbf{"x": 1}', "application/x-ndjson")["rows"] == 1
     assert parse('[{"x": "ü"}]'.encode("utf-16"), "application/json")["rows"] == 1
     assert parse('{"x": "ü"}\n'.encode("utf-16"), "application/x-ndjson")["rows"] == 1

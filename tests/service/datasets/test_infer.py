@@ -122,6 +122,18 @@ def test_a_point_is_doubted_beside_decimal_commas(parse: Parse, tmp_path: Path) 
     assert stored(tmp_path, "b") == [1137, 2345]
 
 
+def test_a_point_is_doubted_between_semicolons(parse: Parse, tmp_path: Path) -> None:
+    data = b"x;y\n1.137;1\n2.274;1\n3.411;2\n"
+    parsed = parse(data)
+    assert (codes(parsed), stored(tmp_path)[0]) == (["ambiguous_number"], 1.137)
+    assert '{"columns": {"x": {"thousands": "."}}}' in parsed["warnings"][0]["detail"]
+    parsed = parse(data, columns={"x": {"thousands": "."}})
+    assert (codes(parsed), stored(tmp_path)[0]) == ([], 1137)
+    # A point that certainly is a decimal one, or a comma between the cells.
+    assert codes(parse(b"x;y\n1.137;0.5\n2.274;1.25\n3.411;2\n")) == []
+    assert codes(parse(data.replace(b";", b","))) == []
+
+
 def test_a_late_cell_ends_the_ambiguity(parse: Parse, tmp_path: Path) -> None:
     parsed = parse(table([*["1,137"] * LATE, "0,5"], delimiter=";"))
     assert codes(parsed) == []
@@ -272,6 +284,18 @@ def test_the_warning_of_a_column_without_a_name_names_the_remedy(parse: Parse) -
     assert again["columns"][0]["role"] == "feature"
 
 
+def test_every_first_column_without_a_name_that_counts_rows_is_left_out(parse: Parse) -> None:
+    for header in (",Unnamed: 0,x", "Unnamed: 0.1,Unnamed: 0,x", "Unnamed: 0,Unnamed: 0_2,x"):
+        rows = "".join(f"\n{row},{row},{row % 5}" for row in range(20))
+        roles = [each["role"] for each in parse((header + rows).encode())["columns"]]
+        assert roles == ["ignored", "ignored", "feature"], header
+
+
+def test_texts_without_a_name_are_not_called_whole_numbers(parse: Parse) -> None:
+    (warning,) = parse(b",x\nr1,1\nr2,1\nr3,2\n")["warnings"]
+    assert warning["detail"].endswith(" Its texts all differ, so it is an id and left out.")
+
+
 def test_a_column_without_a_name_that_repeats_is_a_feature(parse: Parse) -> None:
     data = b",x\n" + b"".join(b"%d,1\n" % (row % 4) for row in range(20))
     assert parse(data)["columns"][0]["type"] == "integer"
@@ -419,6 +443,24 @@ def test_many_others_among_dates_make_texts(parse: Parse, tmp_path: Path) -> Non
     late = [str(DAYS[row % 20]) for row in range(LATE)] + ["unknown"] * LATE
     assert types(parse(table(late)))["x"] == "category"
     assert stored(tmp_path)[-1] == "unknown"
+
+
+@pytest.mark.parametrize("rows", [5, 20])
+def test_texts_of_which_most_are_dates_can_be_made_dates(
+    parse: Parse, tmp_path: Path, rows: int
+) -> None:
+    cells = ["soon" if row % 5 == 2 else f"{row + 1:02}.12.2024" for row in range(rows)]
+    parsed = parse(table(cells))
+    (warning,) = parsed["warnings"]
+    assert types(parsed)["x"] != "datetime"
+    assert warning["code"] == "mostly_dates"
+    told = f"{rows // 5} of {rows} values"
+    assert told in warning["detail"]
+    assert "first in row 3: 'soon'" in warning["detail"]
+    assert told in column(parsed, "x")["why"]
+    assert '{"columns": {"x": {"type": "datetime"}}}' in warning["detail"]
+    parsed = parse(table(cells), columns={"x": {"type": "datetime"}})
+    assert (column(parsed, "x")["missing"], stored(tmp_path)[0].day) == (rows // 5, 1)
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,15 @@ def test_a_broken_json_table_is_refused(parse: Parse, body: bytes, status: int) 
     assert refused.value.status == status
 
 
+@pytest.mark.parametrize(
+    "body", [b'{"a":{"0":1,"1":2}}', b'{"columns_":[]}', b'{"data":[{"a":1}]}', b"{}"]
+)
+def test_json_of_another_shape_is_told_the_right_one(parse: Parse, body: bytes) -> None:
+    with pytest.raises(Rejected) as refused:
+        parse(body, JSON)
+    assert 'to_json(orient="records")' in refused.value.detail
+
+
 def test_too_many_columns_are_refused(parse: Parse) -> None:
     with pytest.raises(Rejected, match="at most 10") as refused:
         parse(b",".join([b"1"] * 11) + b"\n", max_columns=10)
