@@ -11,7 +11,7 @@ import pytest
 
 from tests.files import MadeColumn, MadeFile, make_file
 
-SEED, FILES, EACH = 15, 300, 50
+SEED, FILES, EACH = 15, 60, 30
 PATH = "/api/v1/datasets"
 #: the type of a column → the kinds that may have it
 TYPES = {"integer": "number", "id": "category"}
