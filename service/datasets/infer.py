@@ -45,12 +45,13 @@ from service.datasets.staging import Kind, Stage
 
 SAMPLE_ROWS = 10_000
 SAMPLE_CELLS = 300_000  # which limits the rows of wide tables
+SAMPLE_BYTES = 16 * 1024 * 1024  # which limits the rows of long texts
 FEW_CATEGORIES = 20  # up to this many different values are categories, however few rows there are
 MOST_CATEGORIES = 1000  # more different values are free text
 SEEN = 5  # how often a category occurs on average, if there are more than FEW_CATEGORIES
 LONGEST_CATEGORY = 200  # characters of a category
 EXACT = 2**53  # whole numbers from here on are not exact as floats
-_INT64 = 2**63
+_INT64, _DIGITS = 2**63, 20  # of which no number fits into 64 bits
 BARE_DATE = "%Y%m%d"
 _ID_NAME = re.compile(r"(?i:id|uuid|index|.*_id)|.*[a-z0-9]I[dD]")
 _UNNAMED = re.compile(r"Unnamed: [0-9]+([._][0-9]+)*")  # pandas calls a column without a name so
@@ -339,11 +340,11 @@ class Inference:
 def _sample(stage: Stage) -> Iterable["pa.ChunkedArray[Any]"]:
     wanted = max(1, min(SAMPLE_ROWS, SAMPLE_CELLS // len(stage.names)))
     held: list[pa.RecordBatch] = []
-    rows = 0
+    rows = size = 0
     for batch in stage.batches():
         held.append(batch.slice(0, wanted - rows))
-        rows += held[-1].num_rows
-        if rows >= wanted:
+        rows, size = rows + held[-1].num_rows, size + held[-1].nbytes
+        if rows >= wanted or size >= SAMPLE_BYTES:
             break
     if not held:
         return [pa.chunked_array([], pa.string())] * len(stage.names)
@@ -376,7 +377,8 @@ def _counts_of(texts: Texts) -> Counts:
         if text[0] == "0" and len(text) > 1:
             counts.zeros += count
         elif len(text) > 15:
-            number = abs(int("".join(c for c in text if c.isdigit())))
+            digits = "".join(character for character in text if character.isdigit())
+            number = int(digits) if len(digits) < _DIGITS else _INT64
             counts.beyond += count * (number >= EXACT)
             counts.fits_int64 &= number < _INT64
     return counts

@@ -137,17 +137,19 @@ class _Stored:
 
     def __init__(self, file: pq.ParquetFile, kinds: dict[int, str]) -> None:
         self._file = file
+        #: the columns of numbers, and the position of each among them
         self._numbers = [place for place, kind in kinds.items() if kind not in TEXTS]
+        self._positions = {place: position for position, place in enumerate(self._numbers)}
         self._together = CELLS // max(1, file.metadata.num_rows)
         self._held: dict[int, list[pa.Array[Any]]] = {}
 
     def chunks(self, place: int) -> Iterator["pa.Array[Any]"]:
-        if place not in self._numbers or self._together < 2:
+        if place not in self._positions or self._together < 2:
             for found in self._groups([place]):
                 yield from found.column(0).chunks
             return
         if place not in self._held:
-            start = self._numbers.index(place)
+            start = self._positions[place]
             places = self._numbers[start : start + self._together]
             self._held = {each: [] for each in places}
             for found in self._groups(places):
@@ -299,7 +301,10 @@ class TextCounter:
         self._are_many = self._counts is None and len(each) > MANY * len(chunk)
         if self._counts is not None:
             times = np.bincount(coded.indices.drop_null().to_numpy(), minlength=len(each))
-            self._count(dict(zip(each, times.tolist(), strict=True)))
+            counts = dict(zip(each, times.tolist(), strict=True))
+            if summary.longest > LONGEST_TOP:
+                counts = {text: count for text, count in counts.items() if len(text) <= LONGEST_TOP}
+            self._count(counts)
 
     def summary(self) -> Summary:
         self._summary.distinct = self._distinct.count()

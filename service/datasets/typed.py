@@ -25,7 +25,7 @@ GROUP_BYTES = 32 * 1024 * 1024  # after which a row group ends
 CONVERTED = 10_000  # rows, or so many bytes of texts, that are converted at a time
 CONVERTED_BYTES = 16 * 1024 * 1024
 EXAMPLES = 200  # different cells that did not fit, which may join the sample
-_ZEROS = "^0[0-9]+$"
+LONGEST = 200  # characters of these: no number or date is longer
 
 
 def write_typed(stage: Stage, columns: list[InferredColumn], target: Path) -> TypedTable:
@@ -155,6 +155,7 @@ class _Pass:
         examples = self._column.counts.examples
         if len(examples) < EXAMPLES and len(cells) > cells.null_count:
             found = pc.unique(cells.drop_null()).slice(0, EXAMPLES)
+            found = pc.utf8_slice_codeunits(found, 0, LONGEST)
             examples.update(dict.fromkeys(map(str, found.to_pylist())))
 
     def _first(self, cells: "pa.Array[Any]", where: "pa.Array[Any]") -> tuple[int, str] | None:
@@ -193,13 +194,20 @@ def _count_codes(counts: Counts, cells: "pa.Array[Any]", reading: Reading) -> No
 def _converted(cells: "pa.Array[Any]", kind: str, reading: Reading, reader: ColumnReader) -> Cells:
     """Return the values of a column of numbers, booleans or moments as another type."""
     if kind == "number":
-        finite = pc.is_finite(cells)
-        cells = pc.if_else(finite, cells, pa.scalar(None, cells.type))
+        cells = _without(cells, pc.invert(pc.is_finite(cells)))
+    if kind in {"number", "integer"} and (marks := sorted(reading.missing_numbers)):
+        markers = pa.array(marks, pa.float64()).cast(cells.type, safe=False)
+        cells = _without(cells, pc.is_in(cells, value_set=markers))
     if kind == reading.type:
         return Cells(cells, cells)
     if kind in {"integer", "boolean"} and reading.type == "number":
         return Cells(cells, cells.cast(pa.float64(), safe=False))
     return reader.read(_as_texts(cells))
+
+
+def _without(cells: "pa.Array[Any]", absent: "pa.Array[Any]") -> "pa.Array[Any]":
+    found: pa.Array[Any] = pc.if_else(absent, pa.scalar(None, cells.type), cells)
+    return found
 
 
 def _as_texts(cells: "pa.Array[Any]") -> "pa.Array[Any]":

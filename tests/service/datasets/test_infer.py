@@ -11,7 +11,7 @@ import pytest
 
 from service.datasets.infer import SAMPLE_ROWS
 from service.datasets.rejected import Rejected
-from tests.service.datasets.tables import ARROW, JSON, Parse, column, types
+from tests.service.datasets.tables import ARROW, JSON, PARQUET, Parse, column, types
 
 LATE = SAMPLE_ROWS + 500  # rows of a table whose last rows are in no sample
 
@@ -177,6 +177,28 @@ def test_own_markers_of_a_column_are_missing_there_only(parse: Parse, tmp_path: 
     assert types(parsed) == {"x": "number", "y": "integer"}
 
 
+def test_own_markers_of_a_column_of_a_typed_file_are_missing_too(
+    parse: Parse, tmp_path: Path
+) -> None:
+    pq.write_table(pa.table({"x": [1.5, -999.0], "n": [-999, 7]}), tmp_path / "in.parquet")
+    missing = {"missing": ["-999"]}
+    data = (tmp_path / "in.parquet").read_bytes()
+    parsed = parse(data, PARQUET, columns={"x": missing, "n": missing})
+    assert (stored(tmp_path), stored(tmp_path, "n")) == ([1.5, None], [None, 7])
+    assert [c["missing"] for c in parsed["columns"]] == [1, 1]
+
+
+def test_long_texts_are_read_in_bounded_memory(parse: Parse, tmp_path: Path) -> None:
+    cells = ["abcdefghi"[row % 9] * 1_000_000 for row in range(60)]
+    found = column(parse(table(cells)), "x")
+    assert (found["type"], found["distinct"]) == ("text", 9)
+    assert stored(tmp_path) == cells
+
+
+def test_a_number_of_a_million_digits_is_a_label(parse: Parse) -> None:
+    assert types(parse(table(["1" * 1_000_000, "2" * 1_000_000])))["x"] == "id"
+
+
 # ---- the sample was wrong -----------------------------------------------------------------------
 
 
@@ -332,7 +354,7 @@ def test_numbers_of_a_typed_file_become_categories_without_decimals(
     pq.write_table(pa.table({"x": [1.0, 2.5, None]}), tmp_path / "in.parquet")
     parse(
         (tmp_path / "in.parquet").read_bytes(),
-        "application/vnd.apache.parquet",
+        PARQUET,
         columns={"x": {"type": "category"}},
     )
     assert stored(tmp_path) == ["1", "2.5", None]
