@@ -40,7 +40,7 @@ FILE_BYTES = 64 * 1024**3  # the largest file that the process may write
 CPU_FACTOR = 2  # seconds of CPU time for each second of wall time
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
-LARGE = 1024 * 1024  # bytes; memory of such an allocation returns to the system when freed
+LARGE = 128 * 1024  # bytes; memory of such an allocation returns to the system when freed
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT, _LANDLOCK_BENEATH = 444, 445, 446, 1
 #: Landlock's rights to write to files, and to remove and make files, folders, links, pipes, sockets
 #: and devices

@@ -4,6 +4,7 @@ If the sample was wrong about a column, the pass is repeated with a better readi
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -181,10 +182,10 @@ def _count_integers(counts: Counts, values: "pa.Array[Any]") -> None:
 
 def _count_codes(counts: Counts, cells: "pa.Array[Any]", reading: Reading) -> None:
     """Count what whole numbers show that are stored as texts."""
-    found = ColumnReader(Reading("number", missing=reading.missing)).read(cells).values
-    values = found.to_numpy(zero_copy_only=False)
-    counts.beyond += int(np.count_nonzero(np.abs(values) >= EXACT))
-    counts.fits_int64 &= not np.any(np.abs(values) >= 2.0**63)
+    found = ColumnReader(replace(reading, type="number")).read(cells)
+    values = np.abs(found.values.to_numpy(zero_copy_only=False))
+    counts.beyond += found.not_finite + int(np.count_nonzero(values >= EXACT))
+    counts.fits_int64 &= not found.not_finite and not np.any(values >= 2.0**63)
     counts.has_signs |= bool(_count(pc.match_substring_regex(cells, "^-")))
 
 
