@@ -152,13 +152,26 @@ def _fits_one(read: Callable[[str], object], texts: Iterable[str]) -> bool:
 
 
 def rival_number(texts: Texts, chosen: Reading, others: Iterable[Reading]) -> Reading | None:
-    """Return another reading that every cell fits and that gives other numbers."""
-    for other in others:
-        if other != chosen and count_fitting(texts, other.number, present(texts)):
-            values = ((chosen.number(text), other.number(text)) for text in texts)
-            if any(one != two for one, two in values):
-                return other
-    return None
+    """Return another reading that fits the same cells and that gives other numbers."""
+    return next((other for other in others if _is_rival(texts, chosen, other)), None)
+
+
+def _is_rival(texts: Texts, chosen: Reading, other: Reading) -> bool:
+    differs = False
+    for text in texts:
+        one, two = number_or_none(text, chosen), number_or_none(text, other)
+        if one is not None and two is None:
+            return False
+        differs |= one is not None and one != two
+    return differs
+
+
+def number_or_none(text: str, reading: Reading) -> float | None:
+    """Return the number of a text; None if it is none."""
+    try:
+        return reading.number(text)
+    except ValueError:
+        return None
 
 
 def are_whole(texts: Iterable[str], reading: Reading) -> bool:

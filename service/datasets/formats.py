@@ -67,6 +67,7 @@ TEXTS = {CSV, TSV}
 GZIP = b"\x1f\x8b"
 _ZIP = b"PK\x03\x04"
 _OLD_EXCEL = bytes.fromhex("d0cf11e0a1b11ae1")
+_LIST_OF_ROWS = re.compile(rb'(?:\xef\xbb\xbf)?\s*\[\s*\{\s*"')
 _LINE = 64 * 1024  # bytes of a first line that is parsed as JSON
 
 
@@ -115,7 +116,7 @@ def format_of(head: bytes, declared: str = "") -> str:
     if head.startswith(_ZIP):
         return XLSX if _begins_as_workbook(head) else ZIP
     if declared in TEXTS:
-        return declared
+        return JSON if _LIST_OF_ROWS.match(head) else declared
     if declared == NDJSON:  # whose lines are objects, so this is a list of rows
         return JSON if head.lstrip().startswith(b"[") else NDJSON
     return _json_format(head, declared) or declared or CSV

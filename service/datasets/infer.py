@@ -33,6 +33,7 @@ from service.datasets.candidates import (
     Texts,
     are_whole,
     boolean_reading,
+    count_fitting,
     date_fits,
     given_boolean,
     number_fits,
@@ -203,11 +204,18 @@ class Inference:
         if wanted == column.kind != "text":
             return replace(base, type=wanted)
         if wanted in {"number", "integer"}:
-            reading = _best(self._number_fits(texts, base, marks), marks.as_number(base))
+            fits = self._number_fits(texts, base, marks)
+            if wanted == "integer":
+                fits.sort(key=lambda fit: -count_fitting(texts, fit.reading.whole_number))
+            reading = _best(fits, marks.as_number(base))
+            if not marks.are_of_numbers:
+                column.rival = rival_number(texts, reading, _equals(fits))
             return replace(reading, type=wanted)
         if wanted == "datetime":
             fits = date_fits(texts, base, marks, 0)
             form = marks.form or (fits[0].reading.form if fits else base.form)
+            if not marks.are_of_dates:
+                column.rival = _other_order(form, _equals(fits))
             return replace(base, type="datetime", form=form)
         if wanted == "boolean":
             return boolean_reading(texts, base) or given_boolean(texts, base)
@@ -239,11 +247,8 @@ class Inference:
         dates_found = date_fits(texts, base, marks, MOST_DATES)
         if dates_found and _are_dates(dates_found[0], present):
             column.reading = dates_found[0].reading
-            other = other_order(column.reading.form)
-            column.rival = next(
-                (f.reading for f in dates_found if f.reading.form == other and f.cells == present),
-                None,
-            )
+            if dates_found[0].cells == present:
+                column.rival = _other_order(column.reading.form, _equals(dates_found))
             return
         column.reading = base
         fits = fits or date_fits(texts, base, marks, MANY)
@@ -282,7 +287,8 @@ class Inference:
     def _heed_misfits(self, column: InferredColumn) -> None:
         counts = column.counts
         if counts.not_rival == 0 < counts.unfit and column.rival is not None:
-            column.reading, column.rival = column.rival, None
+            kept = column.type if column.is_given else column.rival.type
+            column.reading, column.rival = replace(column.rival, type=kept), None
         elif column.type == "datetime" and counts.unfit and column.is_found:
             if column.reading.form == BARE_DATE or not are_mostly_dates(counts):
                 # So many others that the dates are few.
@@ -292,7 +298,7 @@ class Inference:
         elif counts.examples and column.is_found:
             column.sample |= {t: column.sample.get(t, 1) for t in counts.examples}
             self.decide(column)
-        if counts.not_rival:
+        if counts.not_rival > (counts.unfit if column.is_given else 0):
             column.rival = None
 
     def refine(self, columns: list[InferredColumn], values: Sequence[Collection[str]]) -> bool:
@@ -477,3 +483,13 @@ def _marks(name: str, options: ColumnOptions) -> Marks:
 
 def _best(fits: list[Fit], otherwise: Reading) -> Reading:
     return fits[0].reading if fits else otherwise
+
+
+def _equals(fits: list[Fit]) -> list[Reading]:
+    """Return the other readings that as many cells fit as the first."""
+    return [fit.reading for fit in fits[1:] if fit.cells == fits[0].cells]
+
+
+def _other_order(form: str, readings: list[Reading]) -> Reading | None:
+    other = other_order(form)
+    return next((reading for reading in readings if reading.form == other), None)

@@ -7,7 +7,7 @@ import json
 
 from descent.codes import WarningCode, make_warning
 from models.reading import Reading
-from service.datasets.candidates import other_order
+from service.datasets.candidates import number_or_none, other_order
 from service.datasets.infer import EXACT, LABELS, Counts, InferredColumn
 from service.datasets.rejected import shown
 from service.datasets.staging import Kind
@@ -166,7 +166,11 @@ def _ambiguous(column: InferredColumn, rival: Reading) -> dict[str, str]:
             f" in the other order: {remedy(name, day_first=is_day_first)}."
         )
         return make_warning("ambiguous_date", detail, name)
-    example = next(t for t in column.sample if column.reading.number(t) != rival.number(t))
+    example = next(
+        text
+        for text in column.sample
+        if number_or_none(text, column.reading) != number_or_none(text, rival)
+    )
     change = (
         remedy(name, thousands=rival.thousands)
         if rival.thousands

@@ -151,7 +151,9 @@ def _known(column: Input) -> Collection[str] | None:
 
 
 def from_json(document: object, max_rows: int) -> Rows:
-    """Read `{"rows": [{…}, …]}` or `{"columns": {"name": […], …}}`."""
+    """Read `{"rows": [{…}, …]}`, the list alone, or `{"columns": {"name": […], …}}`."""
+    if isinstance(document, list) and document and isinstance(document[0], dict):
+        return from_rows(document, max_rows, "")
     if isinstance(document, dict):
         document = {name: value for name, value in document.items() if value is not None}
     if not isinstance(document, dict) or document.keys() not in ({"rows"}, {"columns"}):

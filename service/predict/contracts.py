@@ -135,14 +135,13 @@ def _columns(inputs: list[dict[str, Any]]) -> Schema:
 
 
 def _request() -> Schema:
-    rows = {"rows": {"type": "array", "items": _ref("Row")}}
-    return {
-        "oneOf": [
-            {"type": "object", "properties": properties, "required": list(properties)}
-            | {"additionalProperties": False}
-            for properties in (rows, {"columns": _ref("Columns")})
-        ]
-    }
+    rows: Schema = {"type": "array", "items": _ref("Row")}
+    objects = [
+        {"type": "object", "properties": properties, "required": list(properties)}
+        | {"additionalProperties": False}
+        for properties in ({"rows": rows}, {"columns": _ref("Columns")})
+    ]
+    return {"oneOf": [*objects, rows | {"minItems": 1}]}
 
 
 def _value(column: Mapping[str, Any]) -> Schema:

@@ -202,6 +202,8 @@ def test_the_first_bytes_tell_the_format(head: bytes, wanted: str) -> None:
 
 def test_a_declared_text_stays_that_text() -> None:
     assert format_of(b'{"a": 1}\n', TSV) == TSV
+    assert format_of(b'[{"a": 1}]\n', CSV) == JSON  # no header looks like this
+    assert format_of(b"[{a},b]\n", CSV) == CSV
     assert format_of(b'{"a": 1}\n', NDJSON) == NDJSON
     assert format_of(b'[{"a": 1}]\n', NDJSON) == JSON  # no line of NDJSON is a list
     assert format_of(b'{"a": 1}', JSON) == JSON  # its reader says what is wrong with it

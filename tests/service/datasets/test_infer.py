@@ -155,6 +155,29 @@ def test_a_given_number_has_the_marks_of_most_cells(parse: Parse, tmp_path: Path
     assert codes(parsed) == ["values_lost"]
 
 
+def test_a_given_number_is_doubted_too(parse: Parse, tmp_path: Path) -> None:
+    data = table(["1,500", "2,750", "unknown"] * 9, delimiter=";")
+    parsed = parse(data, columns={"x": {"type": "number"}})
+    assert (codes(parsed), stored(tmp_path)[0]) == (["ambiguous_number", "values_lost"], 1.5)
+    told = parsed["warnings"][0]["detail"]
+    assert "'1,500' is read as 1.5 and could be 1500." in told
+    assert '{"columns": {"x": {"thousands": ","}}}' in told
+    parsed = parse(data, columns={"x": {"type": "number", "thousands": ","}})
+    assert (codes(parsed), stored(tmp_path)[0]) == (["values_lost"], 1500)
+    parsed = parse(
+        table([*["1,500"] * LATE, "2,75"], delimiter=";"), columns={"x": {"type": "number"}}
+    )
+    assert codes(parsed) == []
+
+
+def test_a_given_integer_has_the_marks_that_make_whole_numbers(
+    parse: Parse, tmp_path: Path
+) -> None:
+    data = table(["1,500", "2,750"] * 9, delimiter=";")
+    parse(data, columns={"x": {"type": "integer"}})
+    assert stored(tmp_path)[:2] == [1500, 2750]
+
+
 def test_texts_with_commas_and_units_stay_texts(parse: Parse) -> None:
     cells = ["1,2,3", "4,5", "n 5 %", "$", "5 % or 6 %", "12:345", "1 2"]
     assert types(parse(table(cells, delimiter=";")))["x"] == "id"
@@ -537,6 +560,14 @@ def test_a_given_datetime_has_the_form_of_most_cells(parse: Parse, tmp_path: Pat
     parsed = parse(table(cells), columns={"x": {"type": "datetime"}})
     assert column(parsed, "x")["reading"]["form"] == "%d.%m.%Y"
     assert [each and each.year for each in stored(tmp_path)] == [None, 2024, 2025, None]
+    assert codes(parsed) == ["values_lost"]
+
+
+def test_a_given_datetime_is_doubted_too(parse: Parse) -> None:
+    data = table(["soon", "01/02/2024", "03/04/2024"])
+    parsed = parse(data, columns={"x": {"type": "datetime"}})
+    assert codes(parsed) == ["ambiguous_date", "values_lost"]
+    parsed = parse(data, columns={"x": {"type": "datetime", "day_first": True}})
     assert codes(parsed) == ["values_lost"]
 
 

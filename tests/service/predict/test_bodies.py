@@ -27,6 +27,12 @@ def test_no_rows_are_no_rows() -> None:
     assert bodies.from_json({"columns": {}}, 10).count == 0
 
 
+def test_a_list_of_objects_is_read_as_rows() -> None:
+    rows = bodies.from_json([{"a": 1}, {"b": "x"}, 5], 10)
+    assert (rows.columns, rows.count) == ({"a": [1, None, None], "b": [None, "x", None]}, 3)
+    assert list(rows.unreadable) == [2]
+
+
 @pytest.mark.parametrize(
     "document",
     [
