@@ -17,8 +17,8 @@ from descent.codes import make_warning
 from models.reading import MISSING, WHITE
 from service.datasets.charsets import decoded
 from service.datasets.headers import (
+    CURRENCY,
     NUMBER,
-    WHOLE,
     column_names,
     header_level,
     is_typed,
@@ -48,6 +48,11 @@ MAX_CELL = 2 * 1024 * 1024  # characters of the longest cell that `csv` reads he
 _SEP = re.compile(r"""["']?sep=(\\t|[^\w"'\r\n])["']?[,;\t ]*[\r\n]*""", re.IGNORECASE)
 #: A moment such as `2024-01-31 10:30` is one cell, though it holds a blank.
 _MOMENT = re.compile(r"\d{1,4}[-./]\d{1,2}[-./]\d{1,4} \d{1,2}:\d{2}\S*")
+
+#: a number with a decimal comma, or with commas between thousands
+_ONE_NUMBER = re.compile(
+    rf"[+-]?(?:{CURRENCY} ?)?(?:\d+(?:,\d+)?|\d{{1,3}}(?:,\d{{3}})+(?:\.\d+)?)(?: ?{CURRENCY})?"
+)
 
 csv.field_size_limit(MAX_CELL)  # of the whole process; the default is 128 KiB
 
@@ -487,11 +492,7 @@ def _is_decimal_comma(rows: list[_Row], scores: dict[str, float]) -> bool:
     """Return whether a comma stands only within the numbers of a single column."""
     if scores[","] < max(scores.values()) or len(rows) < 2 or len(rows[0].cells) != 1:
         return False
-    return all(
-        len(row.cells) == 2 and WHOLE.fullmatch(row.cells[1]) and not row.cells[1].startswith(" ")
-        and re.fullmatch(r"[+-]?\d+", row.cells[0].strip(WHITE))
-        for row in rows[1:]
-    )  # fmt: skip
+    return all(_ONE_NUMBER.fullmatch(",".join(row.cells).strip(WHITE)) for row in rows[1:])
 
 
 def _usual_width(rows: list[_Row]) -> int:

@@ -15,11 +15,9 @@ MAX_NAME = 256  # characters of a column's name
 TYPED = 0.9
 STEPS = 4  # numbers of the shortest scale that is taken for names
 
-_CURRENCY = f"(?:{'|'.join(map(re.escape, sorted(UNITS, key=len, reverse=True)))})"
+CURRENCY = f"(?:{'|'.join(map(re.escape, sorted(UNITS, key=len, reverse=True)))})"
 _DIGITS = r"(?:\d[\d.,'\u2019_ \u00a0\u2009\u202f]*|[.,]\d+)(?:[eE][+-]?\d+)?"
-NUMBER = re.compile(
-    rf"[+\-\u2212]?(?:{_CURRENCY} ?)?[+\-\u2212]?{_DIGITS}(?:[ \u00a0]?{_CURRENCY})?"
-)
+NUMBER = re.compile(rf"[+\-\u2212]?(?:{CURRENCY} ?)?[+\-\u2212]?{_DIGITS}(?:[ \u00a0]?{CURRENCY})?")
 _DATE = re.compile(
     r"\d{1,4}[-./]\d{1,2}[-./]\d{1,4}(?:[ T].*)?"
     r"|\d{4}-\d{2}|\d{1,2}:\d{2}(?::\d{2}.*)?(?: ?[AaPp]\.?[Mm]\.?)?"
@@ -82,6 +80,11 @@ class _Columns:
         cells = self._rows[0] if self._rows else []
         return _are_even([cells[i].strip(WHITE) for i in places if i < len(cells)])
 
+    def repeats(self, index: int) -> bool:
+        """Return whether values occur more than twice on average."""
+        values = self.values(index)
+        return len(values) > 2 * len(set(values))
+
     def holds(self, index: int, cell: str) -> bool:
         return any(index < len(row) and row[index].strip(WHITE) == cell for row in self._rows)
 
@@ -89,7 +92,8 @@ class _Columns:
 def _are_names(first: list[str], columns: _Columns) -> bool:
     """Return whether the numbers of a first row are names, though no word stands above numbers.
 
-    They are if they are years, the 0, 1, 2, … of a DataFrame, or the steps of a scale.
+    They are if they are years, the 0, 1, 2, … of a DataFrame, also beside the name of a class, or
+    the steps of a scale.
     """
     places = [i for i, cell in enumerate(first) if NUMBER.fullmatch(cell)]
     numbers = [first[i] for i in places]
@@ -101,6 +105,8 @@ def _are_names(first: list[str], columns: _Columns) -> bool:
         return numbers == sorted(set(numbers)) and not all(map(_YEAR.fullmatch, below))
     if others[:1] == [(0, "")] and columns.values(0)[:2] == ["0", "1"]:  # an index
         return len(others) == 1 and numbers == [str(n) for n in range(len(numbers))]
+    if others and all(is_word(cell) and columns.repeats(i) for i, cell in others):
+        return len(numbers) >= 2 and numbers == [str(place) for place in places]
     has_decimals = any("." in value for value in (*numbers, *below))
     return _are_even(numbers) and has_decimals and not columns.are_even(places)
 

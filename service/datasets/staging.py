@@ -198,7 +198,11 @@ def _ragged(bad: list[pacsv.InvalidRow], dialect: Dialect) -> Rejected:
         place = CellPlace(number, lacking[0] if lacking else None)
         errors.append(error_item("ragged_row", detail, place))
     more = f" ({len(bad) - 1} more rows are wrong too)" if len(bad) > 1 else ""
-    return Rejected("ragged_row", f"{errors[0]['detail']}{more}.", errors)
+    remedy = (
+        "Put quotes around cells that hold the delimiter, or say how the file is read, with"
+        " delimiter= or skip_lines=."
+    )
+    return Rejected("ragged_row", f"{errors[0]['detail']}{more}. {remedy}", errors)
 
 
 def _unreadable(error: pa.ArrowInvalid, rows: int) -> Rejected:

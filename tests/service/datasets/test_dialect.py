@@ -195,6 +195,29 @@ TROUBLE: dict[str, tuple[bytes, list[str], list[list[str]], list[str]]] = {
     "decimal commas are one column": (
         b"x\n1,5\n2,5\n", ["x"], [["1,5"], ["2,5"]], [],
     ),
+    "thousands are one column": (
+        b"x\n1,137\n$2,274,000.50\n5\n", ["x"], [["1,137"], ["$2,274,000.50"], ["5"]], [],
+    ),
+    "days as names": (
+        b"place,2024-01-01,1/2/24\nUlm,1,2\nBonn,3,4.5\n",
+        ["place", "2024-01-01", "1/2/24"], [["Ulm", "1", "2"], ["Bonn", "3", "4.5"]], [],
+    ),
+    "days as values": (
+        b"Ulm,2024-01-01,5\nBonn,2024-01-02,6\n",
+        ["column_1", "column_2", "column_3"],
+        [["Ulm", "2024-01-01", "5"], ["Bonn", "2024-01-02", "6"]], [],
+    ),
+    "numbered columns beside classes": (
+        b"0,1,target\n0.5,0.3,yes\n0.1,0.2,no\n0.1,0.2,no\n0.4,0.2,yes\n0.1,0.7,no\n",
+        ["0", "1", "target"],
+        [["0.5", "0.3", "yes"], ["0.1", "0.2", "no"], ["0.1", "0.2", "no"], ["0.4", "0.2", "yes"],
+         ["0.1", "0.7", "no"]],
+        [],
+    ),
+    "numbers beside names": (
+        b"0,1,Ann\n0,2,Bob\n", ["column_1", "column_2", "column_3"],
+        [["0", "1", "Ann"], ["0", "2", "Bob"]], [],
+    ),
     "years as names": (
         b"country,2019,2020\nDE,1.5,2.5\nFR,2.5,3.5\n",
         ["country", "2019", "2020"], [["DE", "1.5", "2.5"], ["FR", "2.5", "3.5"]], [],
