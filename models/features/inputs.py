@@ -275,7 +275,9 @@ def input_to_json(column: Input) -> dict[str, Any]:
     if column.reading is None:
         del stored["reading"]
     else:
-        stored["reading"] = column.reading.to_json()
+        # Stored even if they are the default ones, which a later version may extend.
+        markers = {"missing": list(column.reading.missing)}
+        stored["reading"] = column.reading.to_json() | markers
     if not stored.get("rare_marks", True):
         del stored["rare_marks"]
     return {"kind": column.kind} | {

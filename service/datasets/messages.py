@@ -84,6 +84,9 @@ class VersionReading(BaseModel):
                 found[field] = reading[key]
         if reading and reading.get("missing_values") is not None:
             found["missing"] = ["", *(each for each in reading["missing_values"] if each)]
+            # The markers of the table are those of each column that names no others.
+            common = {"missing": found["missing"]}
+            stored = {name: common | each for name, each in stored.items()}
         return cls(columns=stored, table=TableReading.from_json(found).to_json())
 
     def readings(self) -> dict[str, Reading]:
