@@ -199,6 +199,17 @@ class ColumnReader:
         return value
 
 
+def are_plain_decimals(cells: "pa.ChunkedArray[Any]") -> bool:
+    """Return whether all cells are plain numbers, and some not whole."""
+    if not pa.types.is_string(cells.type):
+        return False
+    try:
+        values = cells.cast(pa.float64()).to_numpy()
+    except pa.ArrowInvalid:
+        return False
+    return bool(np.any(values % 1 > 0))
+
+
 # ---- arrays -------------------------------------------------------------------------------------
 
 
@@ -216,6 +227,8 @@ def _matching(cells: "pa.Array[Any]", pattern: str) -> "pa.Array[Any]":
 
 
 def _all_finite(values: "pa.Array[Any]") -> bool:
+    if not values.null_count:
+        return bool(np.isfinite(values.to_numpy()).all())
     return pc.all(pc.is_finite(values)).as_py() is not False
 
 

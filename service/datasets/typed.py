@@ -125,7 +125,7 @@ class _Pass:
 
     def _count_texts(self, cells: "pa.Array[Any]") -> None:
         column, counts = self._column, self._column.counts
-        if not column.sample:  # the sample told nothing
+        if column.is_unseen:
             self._add_examples(cells)
         if column.is_whole:
             is_long = pc.greater(pc.binary_length(cells), 1)
