@@ -207,7 +207,7 @@ def are_plain_decimals(cells: "pa.ChunkedArray[Any]") -> bool:
         values = cells.cast(pa.float64()).to_numpy()
     except pa.ArrowInvalid:
         return False
-    return bool(np.any(values % 1 > 0))
+    return bool(np.any(np.isfinite(values) & (values != np.trunc(values))))
 
 
 # ---- arrays -------------------------------------------------------------------------------------

@@ -52,8 +52,8 @@ from service.datasets.messages import (
 from service.datasets.profile import most_top, summarize
 from service.datasets.reasons import explain
 from service.datasets.rejected import Rejected, cell_error, shown
-from service.datasets.sandbox import TABLE, Task, confine, keep_to, late, outcome
-from service.datasets.staging import Stage, stage_csv, staged_names
+from service.datasets.sandbox import TABLE, Task, confine, keep_buffers, keep_to, late, outcome
+from service.datasets.staging import WIDE, Stage, stage_csv, staged_names
 from service.datasets.typed import write_typed
 from service.jobs.pipe import Channel, Heartbeat, Message, Obeyed
 from service.storage.blobs import digest_of
@@ -97,6 +97,8 @@ def tabulate(
     The table is written again with better readings as long as cells of a column do not fit, which
     the sample did not show. After MOST_PASSES these columns are texts.
     """
+    if len(stage.names) <= WIDE:
+        keep_buffers()
     inference = Inference(stage, options)
     columns = inference.columns()
     for number in itertools.count(1):

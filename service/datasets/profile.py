@@ -47,7 +47,7 @@ class Summary:
 
     missing: int = 0
     distinct: int = 0
-    #: characters of the longest text
+    #: characters of the longest text, unless there are too many different ones to count them
     longest: int = 0
     min: Any = None
     max: Any = None
@@ -293,34 +293,35 @@ class TextCounter:
         is_plain = self._are_many and not isinstance(chunk, pa.DictionaryArray)
         coded = None if is_plain else chunk.dictionary_encode()
         texts = chunk.drop_null() if coded is None else coded.dictionary
-        summary.longest = max(summary.longest, pc.max(pc.utf8_length(texts)).as_py())
-        each = texts.to_numpy(zero_copy_only=False).tolist()
+        each = texts.cast(pa.binary()).to_numpy(zero_copy_only=False).tolist()
         self._distinct.add_hashes(np.fromiter(map(hash, each), np.int64, len(each)))
         if coded is None:
             return
         self._are_many = self._counts is None and len(each) > MANY * len(chunk)
         if self._counts is not None:
-            times = np.bincount(coded.indices.drop_null().to_numpy(), minlength=len(each))
-            counts = dict(zip(each, times.tolist(), strict=True))
-            if summary.longest > LONGEST_TOP:
-                counts = {text: count for text, count in counts.items() if len(text) <= LONGEST_TOP}
-            self._count(counts)
+            self._count(coded)
+
+    def _count(self, coded: "pa.DictionaryArray[Any, Any]") -> None:
+        """Count the occurrences of each text, while there are not too many."""
+        summary, texts = self._summary, coded.dictionary
+        summary.longest = max(summary.longest, pc.max(pc.utf8_length(texts)).as_py())
+        each = texts.to_numpy(zero_copy_only=False).tolist()
+        times = np.bincount(coded.indices.drop_null().to_numpy(), minlength=len(each))
+        known: Counter[Any] = self._counts or Counter()
+        for text, count in zip(each, times.tolist(), strict=True):
+            if len(text) <= LONGEST_TOP:
+                known[text] += count
+        self._counts = known
+        if not self._keeps_all and len(known) > MOST_TOP:
+            self._counts = None  # they are not shown
+        elif len(known) > MOST_COUNTED:
+            self._counts = Counter(dict(known.most_common(MOST_COUNTED // 2)))
 
     def summary(self) -> Summary:
         self._summary.distinct = self._distinct.count()
         if self._counts is not None:
             self._summary.top = _most_common(self._counts)
         return self._summary
-
-    def _count(self, counts: dict[Any, int]) -> None:
-        known = self._counts if self._counts is not None else Counter()
-        known.update(counts)
-        if not self._keeps_all and len(known) > MOST_TOP:
-            self._counts = None  # they are not shown
-            return
-        if len(known) > MOST_COUNTED:
-            known = Counter(dict(known.most_common(MOST_COUNTED // 2)))
-        self._counts = known
 
 
 def _of_texts(chunks: Chunks, kind: str) -> Summary:

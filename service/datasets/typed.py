@@ -23,7 +23,7 @@ from service.datasets.staging import Stage
 pc: Any = pyarrow.compute  # its stubs know no arrays of any type
 ROW_GROUP = 100_000  # rows
 GROUP_BYTES = 32 * 1024 * 1024  # after which a row group ends
-CONVERTED = 10_000  # rows, or so many bytes of texts, that are converted at a time
+CONVERTED = 4_000  # rows, or so many bytes of texts, that are converted at a time
 CONVERTED_BYTES = 16 * 1024 * 1024
 EXAMPLES = 200  # different cells that did not fit, which may join the sample
 LONGEST = 200  # characters of these: no number or date is longer
