@@ -46,6 +46,11 @@ class Cells:
     #: how many cells are infinite or NaN
     not_finite: int = 0
 
+    def part(self, start: int, count: int) -> "Cells":
+        """Return some of the cells, if all are finite."""
+        unfit = None if self.unfit is None else self.unfit.slice(start, count)
+        return Cells(self.texts.slice(start, count), self.values.slice(start, count), unfit)
+
 
 @dataclass(frozen=True)
 class ColumnReader:
