@@ -6,6 +6,7 @@ confines itself: it has no network, no environment, bounded memory and time, and
 its own folder only, so the effects of a malicious file end with it.
 """
 
+import gc
 import itertools
 import math
 import os
@@ -284,6 +285,7 @@ class ParseAttempt:
         self._sending = threading.Lock()
 
     def run(self) -> None:
+        gc.disable()  # the process ends soon, and a collection looks at all of its many objects
         # A thread inherits the limits of its parent, so they are set before it starts.
         confine(self._job.limits)
         keep_to(self._job.scratch)

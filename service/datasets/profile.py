@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +178,7 @@ class _Spread:
 
     def add(self, values: "NDArray[Any]") -> None:
         """Chan, Golub and LeVeque, Algorithms for computing the sample variance, 1983."""
-        mean = float(np.mean(values, dtype=np.float64))
+        mean = float(np.add.reduce(values, dtype=np.float64)) / len(values)
         away = values - mean
         apart, total = mean - self.mean, self.count + len(values)
         # Not `dot`, which may start threads.
@@ -192,29 +193,29 @@ class _Spread:
         return _finite(math.sqrt(self.squares / (self.count - 1)))
 
 
+@np.errstate(all="ignore")
 def _of_numbers(chunks: Chunks, kind: str) -> Summary:
     summary, spread, distinct = Summary(), _Spread(), _Distinct()
     counts: Counter[Any] = Counter()
     ordered: NDArray[Any] = np.zeros(0)
     pieces = 0
-    with np.errstate(all="ignore"):
-        for piece in _pieces(chunks, summary):
-            ordered, pieces = np.sort(piece), pieces + 1
-            starts = _firsts(ordered)
-            distinct.add(ordered[starts])
-            if kind == "integer" and len(starts) <= MOST_TOP and len(counts) <= MOST_TOP:
-                times = np.diff(np.append(starts, len(ordered)))
-                counts.update(dict(zip(ordered[starts].tolist(), times.tolist(), strict=True)))
-            if kind in NUMERIC:
-                spread.add(piece)
-            least, most = ordered[0].item(), ordered[-1].item()
-            summary.min = least if summary.min is None else min(summary.min, least)
-            summary.max = most if summary.max is None else max(summary.max, most)
-        summary.distinct = distinct.count()
-        if kind in NUMERIC and pieces:
-            summary.mean, summary.std = _finite(spread.mean), spread.std()
-            again = [ordered] if pieces == 1 else map(np.sort, _pieces(chunks, Summary()))
-            _histogram(summary, again)
+    for piece in _pieces(chunks, summary):
+        ordered, pieces = np.sort(piece), pieces + 1
+        starts = _firsts(ordered)
+        distinct.add(ordered[starts])
+        if kind == "integer" and len(starts) <= MOST_TOP and len(counts) <= MOST_TOP:
+            times = np.diff(np.append(starts, len(ordered)))
+            counts.update(dict(zip(ordered[starts].tolist(), times.tolist(), strict=True)))
+        if kind in NUMERIC:
+            spread.add(piece)
+        least, most = ordered[0].item(), ordered[-1].item()
+        summary.min = least if summary.min is None else min(summary.min, least)
+        summary.max = most if summary.max is None else max(summary.max, most)
+    summary.distinct = distinct.count()
+    if kind in NUMERIC and pieces:
+        summary.mean, summary.std = _finite(spread.mean), spread.std()
+        again = [ordered] if pieces == 1 else map(np.sort, _pieces(chunks, Summary()))
+        _histogram(summary, again)
     if summary.distinct <= MOST_TOP:
         summary.top = _most_common(counts)
     if kind == "datetime":
@@ -253,11 +254,14 @@ def _histogram(summary: Summary, ordered: Iterable["NDArray[Any]"]) -> None:
         bins, width = 1, 1.0
     inner = [least + width * step for step in range(1, bins)]
     summary.edges = [least, *inner, most]
-    total = np.zeros(bins, np.int64)
+    total = [0] * bins
     for values in ordered:
-        places = np.searchsorted(values, np.array(inner)).tolist() if inner else []
-        total += np.diff([0, *places, len(values)])
-    summary.bins = total.tolist()
+        ends = [0, *values.searchsorted(inner).tolist(), len(values)]
+        total = [
+            sum_ + after - before
+            for sum_, (before, after) in zip(total, pairwise(ends), strict=True)
+        ]
+    summary.bins = total
 
 
 def _moment(microseconds: int | None) -> str | None:
