@@ -449,8 +449,9 @@ def are_mostly_dates(counts: Counts) -> bool:
 
 def _is_one_letter(column: InferredColumn) -> bool:
     """Return whether the only word of a boolean is one letter, which may mean anything."""
-    is_letter = max(map(len, column.sample), default=0) == 1
-    return column.type == "boolean" and column.counts.distinct < 2 and is_letter
+    if column.type != "boolean" or column.counts.distinct > 1:
+        return False
+    return max(map(len, column.sample), default=0) == 1
 
 
 def _stored(column: InferredColumn) -> tuple[Any, ...]:

@@ -18,7 +18,7 @@ from models.reading import Reading
 from service.datasets.cells import STORED, Cells, ColumnReader
 from service.datasets.infer import EXACT, LABELS, Counts, InferredColumn, text_of
 from service.datasets.profile import TextCounter, TypedTable
-from service.datasets.staging import Stage
+from service.datasets.staging import WIDE, Stage
 
 pc: Any = pyarrow.compute  # its stubs know no arrays of any type
 ROW_GROUP = 100_000  # rows
@@ -39,12 +39,14 @@ def write_typed(stage: Stage, columns: list[InferredColumn], target: Path) -> Ty
     table = TypedTable(target, held=[])
     passes = [_Pass(column, frozenset(stage.missing)) for column in columns]
     schema = pa.schema([(c.name, STORED.get(c.type, pa.string())) for c in columns])
+    # A context of zstd for each of many columns takes longer than their bytes.
+    compression: Any = "lz4" if len(columns) > WIDE else "zstd"
     coded: Any = [c.name for c in columns if c.type not in {"number", "integer"}]
     with pq.ParquetWriter(
         target,
         schema,
-        compression="zstd",
-        compression_level=1,
+        compression=compression,
+        compression_level=1 if compression == "zstd" else None,
         use_dictionary=coded,
         write_statistics=False,
     ) as writer:
