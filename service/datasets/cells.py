@@ -46,6 +46,11 @@ class Cells:
     #: how many cells are infinite or NaN
     not_finite: int = 0
 
+    def part(self, start: int, count: int) -> "Cells":
+        """Return some of the cells, if all are finite."""
+        unfit = None if self.unfit is None else self.unfit.slice(start, count)
+        return Cells(self.texts.slice(start, count), self.values.slice(start, count), unfit)
+
 
 @dataclass(frozen=True)
 class ColumnReader:
@@ -199,6 +204,17 @@ class ColumnReader:
         return value
 
 
+def are_plain_decimals(cells: "pa.ChunkedArray[Any]") -> bool:
+    """Return whether all cells are plain numbers, and some not whole."""
+    if not pa.types.is_string(cells.type):
+        return False
+    try:
+        values = cells.cast(pa.float64()).to_numpy()
+    except pa.ArrowInvalid:
+        return False
+    return bool(np.any(np.isfinite(values) & (values != np.trunc(values))))
+
+
 # ---- arrays -------------------------------------------------------------------------------------
 
 
@@ -216,6 +232,8 @@ def _matching(cells: "pa.Array[Any]", pattern: str) -> "pa.Array[Any]":
 
 
 def _all_finite(values: "pa.Array[Any]") -> bool:
+    if not values.null_count:
+        return bool(np.isfinite(values.to_numpy()).all())
     return pc.all(pc.is_finite(values)).as_py() is not False
 
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -40,6 +41,7 @@ from service.datasets.candidates import (
     other_order,
     rival_number,
 )
+from service.datasets.cells import are_plain_decimals
 from service.datasets.messages import ColumnOptions
 from service.datasets.rejected import Rejected, cell_error, listed, shown
 from service.datasets.staging import Kind, Stage
@@ -56,6 +58,8 @@ _INT64, _DIGITS = 2**63, 20  # of which no number fits into 64 bits
 BARE_DATE = "%Y%m%d"
 _ID_NAME = re.compile(r"(?i:id|uuid|index|.*_id)|.*[a-z0-9]I[dD]")
 _UNNAMED = re.compile(r"Unnamed: [0-9]+([._][0-9]+)*")  # pandas calls a column without a name so
+_NO_OPTIONS = ColumnOptions()
+_NO_CELLS: "pa.ChunkedArray[Any]" = pa.chunked_array([], pa.string())
 LABELS = frozenset({"id", "category", "text"})  # types that are stored as texts
 
 
@@ -109,8 +113,15 @@ class InferredColumn:
     #: several times has several
     is_unnamed: bool = False
     counts: Counts = field(default_factory=Counts)
-    #: text → count in the sample, with some cells that did not fit
-    sample: dict[str, int] = field(default_factory=dict, repr=False)
+    #: whether the sample has no present cell
+    is_unseen: bool = False
+    #: the cells of the sample
+    cells: "pa.ChunkedArray[Any]" = field(default_factory=lambda: _NO_CELLS, repr=False)
+
+    @cached_property
+    def sample(self) -> dict[str, int]:
+        """Text → count in the sample, with some cells that did not fit."""
+        return _texts(self.cells, self)
 
     @property
     def type(self) -> str:
@@ -163,21 +174,23 @@ class Inference:
         names, kinds = self._stage.names, self._stage.kinds
         is_unnamed = True
         for name, kind, cells in zip(names, kinds, _sample(self._stage), strict=True):
-            options = self._options.get(name, ColumnOptions())
+            options = self._options.get(name, _NO_OPTIONS)
             missing = tuple(dict.fromkeys([*self._stage.missing, *(options.missing or [])]))
-            column = InferredColumn(name, kind, Reading("text", missing=missing))
-            column.sample = _texts(cells, column)
+            column = InferredColumn(name, kind, Reading("text", missing=missing), cells=cells)
             has_no_name = name in self._unnamed or _UNNAMED.fullmatch(name) is not None
             column.is_unnamed = is_unnamed = is_unnamed and has_no_name
             column.is_named_id = column.is_unnamed or _ID_NAME.fullmatch(name) is not None
-            self.decide(column)
+            if options == _NO_OPTIONS and are_plain_decimals(cells):
+                column.reading = replace(column.reading, type="number")
+            else:
+                self.decide(column)
             found.append(column)
         self._heed_others(found)
         return found
 
     def decide(self, column: InferredColumn) -> None:
         """Give a column the reading that its sample fits."""
-        options = self._options.get(column.name, ColumnOptions())
+        options = self._options.get(column.name, _NO_OPTIONS)
         marks = _marks(column.name, options)
         base = Reading("text", missing=column.reading.missing)
         column.near = column.rival = None
@@ -224,6 +237,7 @@ class Inference:
     def _find(self, column: InferredColumn, base: Reading, marks: Marks) -> None:
         texts = column.sample
         present = sum(texts.values())
+        column.is_unseen = not present
         if not present:
             column.reading = base
             return
@@ -353,7 +367,7 @@ def _sample(stage: Stage) -> Iterable["pa.ChunkedArray[Any]"]:
         if rows >= wanted or size >= SAMPLE_BYTES:
             break
     if not held:
-        return [pa.chunked_array([], pa.string())] * len(stage.names)
+        return [_NO_CELLS] * len(stage.names)
     return pa.Table.from_batches(held).columns
 
 
@@ -441,8 +455,9 @@ def are_mostly_dates(counts: Counts) -> bool:
 
 def _is_one_letter(column: InferredColumn) -> bool:
     """Return whether the only word of a boolean is one letter, which may mean anything."""
-    is_letter = max(map(len, column.sample), default=0) == 1
-    return column.type == "boolean" and column.counts.distinct < 2 and is_letter
+    if column.type != "boolean" or column.counts.distinct > 1:
+        return False
+    return max(map(len, column.sample), default=0) == 1
 
 
 def _stored(column: InferredColumn) -> tuple[Any, ...]:

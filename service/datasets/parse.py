@@ -6,6 +6,7 @@ confines itself: it has no network, no environment, bounded memory and time, and
 its own folder only, so the effects of a malicious file end with it.
 """
 
+import gc
 import itertools
 import math
 import os
@@ -52,8 +53,8 @@ from service.datasets.messages import (
 from service.datasets.profile import most_top, summarize
 from service.datasets.reasons import explain
 from service.datasets.rejected import Rejected, cell_error, shown
-from service.datasets.sandbox import TABLE, Task, confine, keep_to, late, outcome
-from service.datasets.staging import Stage, stage_csv, staged_names
+from service.datasets.sandbox import TABLE, Task, confine, keep_buffers, keep_to, late, outcome
+from service.datasets.staging import WIDE, Stage, stage_csv, staged_names
 from service.datasets.typed import write_typed
 from service.jobs.pipe import Channel, Heartbeat, Message, Obeyed
 from service.storage.blobs import digest_of
@@ -97,6 +98,8 @@ def tabulate(
     The table is written again with better readings as long as cells of a column do not fit, which
     the sample did not show. After MOST_PASSES these columns are texts.
     """
+    if len(stage.names) <= WIDE:
+        keep_buffers()
     inference = Inference(stage, options)
     columns = inference.columns()
     for number in itertools.count(1):
@@ -282,6 +285,7 @@ class ParseAttempt:
         self._sending = threading.Lock()
 
     def run(self) -> None:
+        gc.disable()  # the process ends soon, and a collection looks at all of its many objects
         # A thread inherits the limits of its parent, so they are set before it starts.
         confine(self._job.limits)
         keep_to(self._job.scratch)

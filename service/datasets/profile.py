@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class Summary:
 
     missing: int = 0
     distinct: int = 0
-    #: characters of the longest text
+    #: characters of the longest text, unless there are too many different ones to count them
     longest: int = 0
     min: Any = None
     max: Any = None
@@ -177,7 +178,7 @@ class _Spread:
 
     def add(self, values: "NDArray[Any]") -> None:
         """Chan, Golub and LeVeque, Algorithms for computing the sample variance, 1983."""
-        mean = float(np.mean(values, dtype=np.float64))
+        mean = float(np.add.reduce(values, dtype=np.float64)) / len(values)
         away = values - mean
         apart, total = mean - self.mean, self.count + len(values)
         # Not `dot`, which may start threads.
@@ -192,29 +193,29 @@ class _Spread:
         return _finite(math.sqrt(self.squares / (self.count - 1)))
 
 
+@np.errstate(all="ignore")
 def _of_numbers(chunks: Chunks, kind: str) -> Summary:
     summary, spread, distinct = Summary(), _Spread(), _Distinct()
     counts: Counter[Any] = Counter()
     ordered: NDArray[Any] = np.zeros(0)
     pieces = 0
-    with np.errstate(all="ignore"):
-        for piece in _pieces(chunks, summary):
-            ordered, pieces = np.sort(piece), pieces + 1
-            starts = _firsts(ordered)
-            distinct.add(ordered[starts])
-            if kind == "integer" and len(starts) <= MOST_TOP and len(counts) <= MOST_TOP:
-                times = np.diff(np.append(starts, len(ordered)))
-                counts.update(dict(zip(ordered[starts].tolist(), times.tolist(), strict=True)))
-            if kind in NUMERIC:
-                spread.add(piece)
-            least, most = ordered[0].item(), ordered[-1].item()
-            summary.min = least if summary.min is None else min(summary.min, least)
-            summary.max = most if summary.max is None else max(summary.max, most)
-        summary.distinct = distinct.count()
-        if kind in NUMERIC and pieces:
-            summary.mean, summary.std = _finite(spread.mean), spread.std()
-            again = [ordered] if pieces == 1 else map(np.sort, _pieces(chunks, Summary()))
-            _histogram(summary, again)
+    for piece in _pieces(chunks, summary):
+        ordered, pieces = np.sort(piece), pieces + 1
+        starts = _firsts(ordered)
+        distinct.add(ordered[starts])
+        if kind == "integer" and len(starts) <= MOST_TOP and len(counts) <= MOST_TOP:
+            times = np.diff(np.append(starts, len(ordered)))
+            counts.update(dict(zip(ordered[starts].tolist(), times.tolist(), strict=True)))
+        if kind in NUMERIC:
+            spread.add(piece)
+        least, most = ordered[0].item(), ordered[-1].item()
+        summary.min = least if summary.min is None else min(summary.min, least)
+        summary.max = most if summary.max is None else max(summary.max, most)
+    summary.distinct = distinct.count()
+    if kind in NUMERIC and pieces:
+        summary.mean, summary.std = _finite(spread.mean), spread.std()
+        again = [ordered] if pieces == 1 else map(np.sort, _pieces(chunks, Summary()))
+        _histogram(summary, again)
     if summary.distinct <= MOST_TOP:
         summary.top = _most_common(counts)
     if kind == "datetime":
@@ -253,11 +254,14 @@ def _histogram(summary: Summary, ordered: Iterable["NDArray[Any]"]) -> None:
         bins, width = 1, 1.0
     inner = [least + width * step for step in range(1, bins)]
     summary.edges = [least, *inner, most]
-    total = np.zeros(bins, np.int64)
+    total = [0] * bins
     for values in ordered:
-        places = np.searchsorted(values, np.array(inner)).tolist() if inner else []
-        total += np.diff([0, *places, len(values)])
-    summary.bins = total.tolist()
+        ends = [0, *values.searchsorted(inner).tolist(), len(values)]
+        total = [
+            sum_ + after - before
+            for sum_, (before, after) in zip(total, pairwise(ends), strict=True)
+        ]
+    summary.bins = total
 
 
 def _moment(microseconds: int | None) -> str | None:
@@ -293,34 +297,35 @@ class TextCounter:
         is_plain = self._are_many and not isinstance(chunk, pa.DictionaryArray)
         coded = None if is_plain else chunk.dictionary_encode()
         texts = chunk.drop_null() if coded is None else coded.dictionary
-        summary.longest = max(summary.longest, pc.max(pc.utf8_length(texts)).as_py())
-        each = texts.to_numpy(zero_copy_only=False).tolist()
+        each = texts.cast(pa.binary()).to_numpy(zero_copy_only=False).tolist()
         self._distinct.add_hashes(np.fromiter(map(hash, each), np.int64, len(each)))
         if coded is None:
             return
         self._are_many = self._counts is None and len(each) > MANY * len(chunk)
         if self._counts is not None:
-            times = np.bincount(coded.indices.drop_null().to_numpy(), minlength=len(each))
-            counts = dict(zip(each, times.tolist(), strict=True))
-            if summary.longest > LONGEST_TOP:
-                counts = {text: count for text, count in counts.items() if len(text) <= LONGEST_TOP}
-            self._count(counts)
+            self._count(coded)
+
+    def _count(self, coded: "pa.DictionaryArray[Any, Any]") -> None:
+        """Count the occurrences of each text, while there are not too many."""
+        summary, texts = self._summary, coded.dictionary
+        summary.longest = max(summary.longest, pc.max(pc.utf8_length(texts)).as_py())
+        each = texts.to_numpy(zero_copy_only=False).tolist()
+        times = np.bincount(coded.indices.drop_null().to_numpy(), minlength=len(each))
+        known: Counter[Any] = self._counts or Counter()
+        for text, count in zip(each, times.tolist(), strict=True):
+            if len(text) <= LONGEST_TOP:
+                known[text] += count
+        self._counts = known
+        if not self._keeps_all and len(known) > MOST_TOP:
+            self._counts = None  # they are not shown
+        elif len(known) > MOST_COUNTED:
+            self._counts = Counter(dict(known.most_common(MOST_COUNTED // 2)))
 
     def summary(self) -> Summary:
         self._summary.distinct = self._distinct.count()
         if self._counts is not None:
             self._summary.top = _most_common(self._counts)
         return self._summary
-
-    def _count(self, counts: dict[Any, int]) -> None:
-        known = self._counts if self._counts is not None else Counter()
-        known.update(counts)
-        if not self._keeps_all and len(known) > MOST_TOP:
-            self._counts = None  # they are not shown
-            return
-        if len(known) > MOST_COUNTED:
-            known = Counter(dict(known.most_common(MOST_COUNTED // 2)))
-        self._counts = known
 
 
 def _of_texts(chunks: Chunks, kind: str) -> Summary:

@@ -29,7 +29,7 @@ from service.datasets.rejected import (
 BLOCK = 2 * 1024 * 1024  # bytes of text that are read at a time, and of the longest row
 WIDE = 100  # columns above which a larger block is read at a time: each column has a fixed cost
 WIDE_BLOCK = 8 * 1024 * 1024
-SMALL = 256 * 1024  # bytes of the largest table that stays in memory
+SMALL = 4 * 1024 * 1024  # bytes of the largest table that stays in memory
 MAX_BAD_ROWS = 1000  # ragged rows after which reading stops
 
 #: text; category, which is text too; or the type in the file: number, integer, boolean, datetime

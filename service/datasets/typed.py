@@ -18,12 +18,14 @@ from models.reading import Reading
 from service.datasets.cells import STORED, Cells, ColumnReader
 from service.datasets.infer import EXACT, LABELS, Counts, InferredColumn, text_of
 from service.datasets.profile import TextCounter, TypedTable
-from service.datasets.staging import Stage
+from service.datasets.staging import WIDE, Stage
 
 pc: Any = pyarrow.compute  # its stubs know no arrays of any type
 ROW_GROUP = 100_000  # rows
 GROUP_BYTES = 32 * 1024 * 1024  # after which a row group ends
-CONVERTED = 10_000  # rows, or so many bytes of texts, that are converted at a time
+CONVERTED = 4_000  # rows, or so many bytes of texts, that are converted at a time
+FEW_ROWS = 1000  # up to which columns that are read alike are read together
+TEXTUAL = frozenset({"text", "category"})  # kinds of columns of texts
 CONVERTED_BYTES = 16 * 1024 * 1024
 EXAMPLES = 200  # different cells that did not fit, which may join the sample
 LONGEST = 200  # characters of these: no number or date is longer
@@ -37,12 +39,14 @@ def write_typed(stage: Stage, columns: list[InferredColumn], target: Path) -> Ty
     table = TypedTable(target, held=[])
     passes = [_Pass(column, frozenset(stage.missing)) for column in columns]
     schema = pa.schema([(c.name, STORED.get(c.type, pa.string())) for c in columns])
+    # A context of zstd for each of many columns takes longer than their bytes.
+    compression: Any = "lz4" if len(columns) > WIDE else "zstd"
     coded: Any = [c.name for c in columns if c.type not in {"number", "integer"}]
     with pq.ParquetWriter(
         target,
         schema,
-        compression="zstd",
-        compression_level=1,
+        compression=compression,
+        compression_level=1 if compression == "zstd" else None,
         use_dictionary=coded,
         write_statistics=False,
     ) as writer:
@@ -59,8 +63,28 @@ def _typed(stage: Stage, passes: list["_Pass"], schema: pa.Schema) -> Iterator[p
     # The conversion of each column has a fixed cost too.
     for batches in _together(stage.batches(), CONVERTED, CONVERTED_BYTES):
         arrays = _joined(batches)
-        found = [each.take(cells) for each, cells in zip(passes, arrays, strict=True)]
+        if len(arrays[0]) <= FEW_ROWS:
+            found = _read_alike(passes, arrays)
+        else:
+            found = [each.take(cells) for each, cells in zip(passes, arrays, strict=True)]
         yield pa.RecordBatch.from_arrays(found, schema=schema)
+
+
+def _read_alike(passes: list["_Pass"], arrays: list["pa.Array[Any]"]) -> list["pa.Array[Any]"]:
+    """Return the values of columns of few cells: those with the same reading are read together."""
+    rows = len(arrays[0])
+    groups: dict[tuple[str, Reading], list[int]] = {}
+    for place, each in enumerate(passes):
+        groups.setdefault(each.alike, []).append(place)
+    found = list(arrays)
+    for places in groups.values():
+        whole = passes[places[0]].read(pa.concat_arrays([arrays[place] for place in places]))
+        for start, place in enumerate(places):
+            part = whole.part(start * rows, rows)
+            # How many of these cells are not finite is known of the whole only.
+            again = passes[place].read(arrays[place]) if whole.not_finite else part
+            found[place] = passes[place].note(arrays[place], again)
+    return found
 
 
 def _joined(batches: list[pa.RecordBatch]) -> list["pa.Array[Any]"]:
@@ -101,14 +125,27 @@ class _Pass:
         self._expected = reader(column.expected) if column.expected else None
         self.texts = TextCounter(column.type) if column.type in LABELS else None
 
+    @property
+    def alike(self) -> tuple[str, Reading]:
+        """What columns have in common that are read together."""
+        return self._column.kind, self._column.reading
+
     def take(self, cells: "pa.Array[Any]") -> "pa.Array[Any]":
         """Return the values of the next batch."""
+        return self.note(cells, self.read(cells))
+
+    def read(self, cells: "pa.Array[Any]") -> Cells:
+        """Return the cells of a batch as values."""
+        column = self._column
+        if column.kind in TEXTUAL:
+            return self._reader.read(cells)
+        return _converted(cells, column.kind, column.reading, self._reader)
+
+    def note(self, cells: "pa.Array[Any]", found: Cells) -> "pa.Array[Any]":
+        """Count what the next batch shows; return its values."""
         column, counts = self._column, self._column.counts
-        if column.kind in {"text", "category"}:
-            found = self._reader.read(cells)
+        if column.kind in TEXTUAL:
             self._count_texts(found.texts)
-        else:
-            found = _converted(cells, column.kind, column.reading, self._reader)
         if found.unfit is not None:
             self._note_unfit(found.texts, found.unfit)
         unfit = 0 if found.unfit is None else pc.sum(found.unfit).as_py() or 0
@@ -125,7 +162,7 @@ class _Pass:
 
     def _count_texts(self, cells: "pa.Array[Any]") -> None:
         column, counts = self._column, self._column.counts
-        if not column.sample:  # the sample told nothing
+        if column.is_unseen:
             self._add_examples(cells)
         if column.is_whole:
             is_long = pc.greater(pc.binary_length(cells), 1)
