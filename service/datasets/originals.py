@@ -4,7 +4,6 @@ A table with types does not hold the spelling of its cells, which a model may re
 Knows no database.
 """
 
-import threading
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,6 @@ from service.datasets.rejected import Rejected
 from service.datasets.sandbox import TABLE, Limits, Task
 
 PARSER = "service.datasets.parse:parse"
-TICK_S = 0.2  # seconds between two calls of the pulse
 #: formats of which every cell is text
 TEXTS = frozenset({CSV, TSV, ZIP})
 #: formats of which a cell may be text, or a number, a truth value or a moment
@@ -80,21 +78,11 @@ def read_texts(original: OriginalFile, folder: Path, pulse: Callable[[], None]) 
     """
     folder.mkdir(exist_ok=True)
     task = replace(original.task, folder=str(folder), parser=PARSER)
-    found: list[dict[str, Any]] = []
-
-    def work() -> None:
-        try:
-            found.append(sandbox.run(task, original.limits))
-        except Rejected:  # the rules of a later version of the program may refuse the file
-            return
-
-    thread = threading.Thread(target=work, name="texts", daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(TICK_S)
-        pulse()
-    is_whole = bool(found) and found[0]["rows"] == original.rows
-    return folder / TABLE if is_whole else None
+    try:
+        found = sandbox.run_in_attempt(task, original.limits, pulse)
+    except Rejected:  # the rules of a later version of the program may refuse the file
+        return None
+    return folder / TABLE if found["rows"] == original.rows else None
 
 
 def is_certain(stored: Reading) -> bool:

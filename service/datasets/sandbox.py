@@ -14,9 +14,12 @@ import os
 import resource
 import signal
 import struct
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -31,6 +34,7 @@ PACKER = "service.exports.packing:pack"  # exports and imports models
 #: the modules of these functions
 WARM = ["service.datasets.parse", "service.exports.packing"]
 TABLE = "table.parquet"  # the parser's output in its folder
+TICK_S = 0.2  # seconds between two calls of a pulse
 END_S = 5.0  # seconds within which a process must end after its answer
 MAX_ANSWER = 256 * 1024 * 1024  # bytes; a profile is far smaller
 #: limit of addresses / limit of memory; allocators keep the addresses of freed memory
@@ -87,18 +91,36 @@ def warm() -> None:
     """Start the server that forks the processes, so that the first request need not wait for it."""
     CONTEXT.set_forkserver_preload(WARM)
     with contextlib.suppress(RuntimeError, OSError):
-        _start(_nothing, ()).join(END_S)
+        _start(CONTEXT, _nothing, ()).join(END_S)
 
 
 def run(task: Task, limits: Limits) -> dict[str, Any]:
     """Do a task in a fresh process; raise Rejected, also if the process dies."""
     CONTEXT.set_forkserver_preload(WARM)
+    return _done(task, limits, CONTEXT, _nothing)
+
+
+def run_in_attempt(task: Task, limits: Limits, pulse: Callable[[], None]) -> dict[str, Any]:
+    """Do the same in a fork of this process, the process of an attempt.
+
+    Such a process may fork, because it has no threads of its own and uses no storage; a server for
+    one task would have to import everything again. Calls `pulse` while it waits; an exception of it
+    ends the task.
+    """
+    context = CONTEXT if sys.platform == "darwin" else multiprocessing.get_context("fork")
+    return _done(task, limits, context, pulse)
+
+
+def _done(
+    task: Task, limits: Limits, context: BaseContext, pulse: Callable[[], None]
+) -> dict[str, Any]:
     receiver, sender = multiprocessing.Pipe(duplex=False)
     with receiver:
         with sender:
-            process = _start(_child, (sender, json.dumps(asdict(task)), limits))
+            arguments = (sender, json.dumps(asdict(task)), limits)
+            process = _start(context, _child, arguments)
         try:
-            answer = _answer(receiver, limits)
+            answer = _answer(receiver, limits, pulse)
             process.join(END_S)
         finally:
             if process.is_alive():
@@ -115,16 +137,23 @@ def run(task: Task, limits: Limits) -> dict[str, Any]:
     return result
 
 
-def _start(target: Callable[..., None], arguments: tuple[Any, ...]) -> BaseProcess:
-    process = CONTEXT.Process(target=target, args=arguments, daemon=True)
+def _start(
+    context: BaseContext, target: Callable[..., None], arguments: tuple[Any, ...]
+) -> BaseProcess:
+    process: BaseProcess = context.Process(target=target, args=arguments, daemon=True)  # type: ignore[attr-defined]  # each context has it
     process.start()
     return process
 
 
-def _answer(receiver: Connection, limits: Limits) -> dict[str, Any] | None:
+def _answer(
+    receiver: Connection, limits: Limits, pulse: Callable[[], None]
+) -> dict[str, Any] | None:
     """Return the answer of the process, or None if it died without one."""
-    if not receiver.poll(limits.timeout_s):
-        raise late(limits)
+    deadline = time.monotonic() + limits.timeout_s
+    while not receiver.poll(min(TICK_S, max(0.0, deadline - time.monotonic()))):
+        if time.monotonic() >= deadline:
+            raise late(limits)
+        pulse()
     try:
         answer: dict[str, Any] = json.loads(receiver.recv_bytes(limits.answer_bytes))
     except (EOFError, OSError):
@@ -163,7 +192,7 @@ def died(code: int | None, limits: Limits) -> Rejected:
 
 
 def _nothing() -> None:
-    """Do nothing. Once this process has started, the server is warm."""
+    """Do nothing, as a first process, which warms the server up, and as a pulse."""
 
 
 def _child(sender: Connection, text: str, limits: Limits) -> None:
