@@ -218,7 +218,7 @@ def _of_numbers(chunks: Chunks, kind: str) -> Summary:
         summary.mean, summary.std = _finite(spread.mean), spread.std()
         again = [ordered] if pieces == 1 else map(np.sort, _pieces(chunks, Summary()))
         _histogram(summary, again)
-    if summary.distinct <= MOST_TOP:
+    if kind == "integer" and summary.distinct <= MOST_TOP:
         summary.top = _most_common(counts)
     if kind == "datetime":
         summary.min, summary.max = _moment(summary.min), _moment(summary.max)
