@@ -4,8 +4,9 @@ Arrow and NumPy read the plain spellings. All other cells go to `Reading.read`, 
 once. So there is one reader, and a test holds these shortcuts equal to it.
 """
 
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -204,15 +205,43 @@ class ColumnReader:
         return value
 
 
-def are_plain_decimals(cells: "pa.ChunkedArray[Any]") -> bool:
-    """Return whether all cells are plain numbers, and some not whole."""
-    if not pa.types.is_string(cells.type):
+def plain_decimals(columns: Sequence["pa.ChunkedArray[Any]"]) -> list[bool]:
+    """Return which columns of equal length hold plain numbers only, some of them not whole."""
+    likely = [place for place, cells in enumerate(columns) if _begins_with_number(cells)]
+    found = [False] * len(columns)
+    groups = [likely]
+    if _numbers_of(columns, likely) is None:  # then each column is looked at alone
+        groups = [[place] for place in likely]
+    for group in groups:
+        values = _numbers_of(columns, group)
+        if group and values is not None:
+            table = values.reshape(len(group), -1)
+            is_fraction = np.isfinite(table) & (table != np.trunc(table))
+            for place, is_some in zip(group, is_fraction.any(axis=1).tolist(), strict=True):
+                found[place] = is_some
+    return found
+
+
+def _begins_with_number(cells: "pa.ChunkedArray[Any]") -> bool:
+    if not len(cells) or not pa.types.is_string(cells.type):
         return False
+    first = cells[0].as_py()
     try:
-        values = cells.cast(pa.float64()).to_numpy()
-    except pa.ArrowInvalid:
+        return first is None or math.isfinite(float(first))
+    except ValueError:
         return False
-    return bool(np.any(np.isfinite(values) & (values != np.trunc(values))))
+
+
+def _numbers_of(
+    columns: Sequence["pa.ChunkedArray[Any]"], places: list[int]
+) -> "NDArray[np.float64] | None":
+    cells = pa.chunked_array(
+        [chunk for place in places for chunk in columns[place].chunks], pa.string()
+    )
+    try:
+        return cells.cast(pa.float64()).to_numpy()
+    except pa.ArrowInvalid:
+        return None
 
 
 # ---- arrays -------------------------------------------------------------------------------------

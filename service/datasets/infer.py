@@ -41,7 +41,7 @@ from service.datasets.candidates import (
     other_order,
     rival_number,
 )
-from service.datasets.cells import are_plain_decimals
+from service.datasets.cells import plain_decimals
 from service.datasets.messages import ColumnOptions
 from service.datasets.rejected import Rejected, cell_error, listed, shown
 from service.datasets.staging import Kind, Stage
@@ -171,17 +171,24 @@ class Inference:
     def columns(self) -> list[InferredColumn]:
         """Return the columns, with readings that the sample fits."""
         found = []
-        names, kinds = self._stage.names, self._stage.kinds
+        sample = _sample(self._stage)
+        read = zip(
+            self._stage.names, self._stage.kinds, sample, plain_decimals(sample), strict=True
+        )
         is_unnamed = True
-        for name, kind, cells in zip(names, kinds, _sample(self._stage), strict=True):
+        base = Reading("text", missing=self._stage.missing)
+        number = replace(base, type="number")
+        for name, kind, cells, is_decimal in read:
             options = self._options.get(name, _NO_OPTIONS)
-            missing = tuple(dict.fromkeys([*self._stage.missing, *(options.missing or [])]))
-            column = InferredColumn(name, kind, Reading("text", missing=missing), cells=cells)
+            column = InferredColumn(name, kind, base, cells=cells)
+            if options.missing:
+                missing = dict.fromkeys([*base.missing, *options.missing])
+                column.reading = replace(base, missing=tuple(missing))
             has_no_name = name in self._unnamed or _UNNAMED.fullmatch(name) is not None
             column.is_unnamed = is_unnamed = is_unnamed and has_no_name
             column.is_named_id = column.is_unnamed or _ID_NAME.fullmatch(name) is not None
-            if options == _NO_OPTIONS and are_plain_decimals(cells):
-                column.reading = replace(column.reading, type="number")
+            if options is _NO_OPTIONS and is_decimal:
+                column.reading = number
             else:
                 self.decide(column)
             found.append(column)
@@ -357,7 +364,7 @@ class Inference:
 # ---- the sample ---------------------------------------------------------------------------------
 
 
-def _sample(stage: Stage) -> Iterable["pa.ChunkedArray[Any]"]:
+def _sample(stage: Stage) -> list["pa.ChunkedArray[Any]"]:
     wanted = max(1, min(SAMPLE_ROWS, SAMPLE_CELLS // len(stage.names)))
     held: list[pa.RecordBatch] = []
     rows = size = 0

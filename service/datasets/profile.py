@@ -32,6 +32,7 @@ MANY = 0.5  # share of different texts from which equal ones are not looked for
 MOST_KEPT = 16_000_000  # distinct values up to which their number is exact
 PIECE = 8_000_000  # values of a column that are sorted at a time
 HELD = 16 * 1024 * 1024  # bytes of the largest typed table that stays in memory
+FEW_ROWS = 1000  # up to which the columns of a table are summarized together
 CELLS = 4_000_000  # numbers of the columns that are read together
 MOST_CODED = 2 * 1024 * 1024  # bytes of a row group of texts that a file stores as codes
 NUMERIC = frozenset({"number", "integer"})
@@ -104,9 +105,10 @@ def summarize(table: TypedTable, types: list[str], first: int = 0) -> Iterator[S
         **dict.fromkeys(["number", "integer", "datetime"], _of_numbers),
         "boolean": _of_booleans,
     }
+    known_of = table.texts | _of_few(table, types)
     with _open(table, types, first) as chunks_of:
         for place, kind in enumerate(types, first):
-            known = table.texts.get(place)
+            known = known_of.get(place)
             yield known or read.get(kind, _of_texts)(partial(chunks_of, place), kind)
 
 
@@ -216,11 +218,55 @@ def _of_numbers(chunks: Chunks, kind: str) -> Summary:
         summary.mean, summary.std = _finite(spread.mean), spread.std()
         again = [ordered] if pieces == 1 else map(np.sort, _pieces(chunks, Summary()))
         _histogram(summary, again)
-    if summary.distinct <= MOST_TOP:
+    if kind == "integer" and summary.distinct <= MOST_TOP:
         summary.top = _most_common(counts)
     if kind == "datetime":
         summary.min, summary.max = _moment(summary.min), _moment(summary.max)
     return summary
+
+
+@np.errstate(all="ignore")
+def _of_few(table: TypedTable, types: list[str]) -> dict[int, Summary]:
+    """Return the summaries of columns of few numbers that are all present, made together.
+
+    Otherwise each column of a wide table has a fixed cost.
+    """
+    if len(table.held or []) != 1 or not 1 < table.rows <= FEW_ROWS:
+        return {}
+    (batch,) = table.held or []
+    places = [
+        place
+        for place, kind in enumerate(types)
+        if kind == "number" and not batch.column(place).null_count
+    ]
+    if not places:
+        return {}
+    ordered = np.sort([batch.column(place).to_numpy() for place in places], axis=1)
+    distinct = np.count_nonzero(ordered[:, 1:] != ordered[:, :-1], axis=1) + 1
+    means = np.add.reduce(ordered, axis=1) / table.rows
+    squares = np.add.reduce(np.square(ordered - means[:, None]), axis=1)
+    stds = np.sqrt(squares / (table.rows - 1))
+    width = (ordered[:, -1] - ordered[:, 0]) / BINS
+    inner = ordered[:, :1] + width[:, None] * np.arange(1, BINS)
+    below = np.array(
+        [values.searchsorted(ends) for values, ends in zip(ordered, inner, strict=True)]
+    )
+    bins = np.diff(below, axis=1, prepend=0, append=table.rows)
+    edges = np.concatenate([ordered[:, :1], inner, ordered[:, -1:]], axis=1)
+    found = {}
+    for number, place in enumerate(places):
+        summary = found[place] = Summary(
+            distinct=int(distinct[number]),
+            min=ordered[number, 0].item(),
+            max=ordered[number, -1].item(),
+            mean=_finite(means[number].item()),
+            std=_finite(stds[number].item()),
+        )
+        if summary.distinct >= BINS and 0 < width[number] < math.inf:
+            summary.edges, summary.bins = edges[number].tolist(), bins[number].tolist()
+        else:
+            _histogram(summary, [ordered[number]])
+    return found
 
 
 def _pieces(chunks: Chunks, summary: Summary) -> Iterator["NDArray[Any]"]:

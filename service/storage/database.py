@@ -9,6 +9,7 @@ Queries no table of the service.
 """
 
 import errno
+import json
 import shutil
 import sqlite3
 import time
@@ -24,6 +25,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from pydantic_core import PydanticSerializationError, from_json, to_json
 from sqlalchemy import Connection, CursorResult, Engine, Result, create_engine, event, func, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -88,6 +90,8 @@ def create_database(url: str) -> Engine:
         engine = create_engine(
             parsed,
             hide_parameters=True,  # errors are logged, and the log must not hold clients' data
+            json_serializer=_to_json,
+            json_deserializer=_from_json,
             pool_size=POOL_SIZE,
             pool_timeout=POOL_WAIT,
             connect_args={"timeout": BUSY_TIMEOUT, "check_same_thread": False},
@@ -99,12 +103,29 @@ def create_database(url: str) -> Engine:
         return create_engine(
             parsed.set(drivername="postgresql+psycopg"),
             hide_parameters=True,
+            json_serializer=_to_json,
+            json_deserializer=_from_json,
             pool_size=POOL_SIZE,
             pool_timeout=POOL_WAIT,
             pool_pre_ping=True,
             connect_args={"options": POSTGRES_OPTIONS, "connect_timeout": 5},
         )
     raise ValueError(f"database_url must begin with sqlite: or postgresql:, got {url!r}")
+
+
+def _to_json(value: Any) -> str:  # noqa: ANN401  any value of JSON
+    """Return the text of a value. NaN and infinities are written as Python's `json` does."""
+    try:
+        return to_json(value, inf_nan_mode="constants").decode()
+    except PydanticSerializationError:  # half of a surrogate pair
+        return json.dumps(value)
+
+
+def _from_json(text: str | bytes) -> Any:  # noqa: ANN401  any value of JSON
+    try:
+        return from_json(text, allow_inf_nan=True)
+    except ValueError:
+        return json.loads(text)
 
 
 def is_wal_safe(version: tuple[int, ...]) -> bool:
