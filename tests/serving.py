@@ -81,10 +81,13 @@ class Parser:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._wake = -1
+        self._is_closed = False
 
     def wake(self) -> None:
         with self._lock:
-            if self._thread is None and not self._has_work():
+            # A request may still commit after the end. A worker that began then would stay, and
+            # claim the jobs of a later test, whose database gets the same engine.
+            if self._is_closed or (self._thread is None and not self._has_work()):
                 return
             if self._thread is None:
                 reader, self._wake = os.pipe()
@@ -94,6 +97,7 @@ class Parser:
 
     def close(self) -> None:
         with self._lock:
+            self._is_closed = True
             if self._thread is not None:
                 os.close(self._wake)  # the supervisor stops
                 self._thread.join(START_S)
