@@ -5,7 +5,10 @@ read from the client's own file, such as one of JSON rows, becomes one by `Stage
 if it is small, else in a file of the parser's folder.
 """
 
+import queue
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +33,8 @@ BLOCK = 2 * 1024 * 1024  # bytes of text that are read at a time, and of the lon
 WIDE = 100  # columns above which a larger block is read at a time: each column has a fixed cost
 WIDE_BLOCK = 8 * 1024 * 1024
 SMALL = 4 * 1024 * 1024  # bytes of the largest table that stays in memory
+AHEAD = 3  # batches that a thread may read in advance
+JOIN_S = 0.01  # seconds between two looks whether that thread has ended
 MAX_BAD_ROWS = 1000  # ragged rows after which reading stops
 
 #: text; category, which is text too; or the type in the file: number, integer, boolean, datetime
@@ -120,8 +125,41 @@ def stage_csv(path: Path, folder: Path, dialect: Dialect, missing: tuple[str, ..
         held = list(_csv_rows(path, dialect, missing))
         stage.batches = lambda: iter(held)
     else:
-        stage.batches = lambda: _csv_rows(path, dialect, missing)
+        # The batches of wide tables are large, and their conversion takes most of the time.
+        read = _ahead if len(dialect.names) <= WIDE else iter
+        stage.batches = lambda: read(_csv_rows(path, dialect, missing))
     return stage
+
+
+def _ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Yield the batches, which a thread reads while the ones before are converted."""
+    ready: queue.Queue[pa.RecordBatch | BaseException | None] = queue.Queue(AHEAD)
+    is_wanted = True
+
+    def read() -> None:
+        last: BaseException | None = None
+        try:
+            for batch in batches:
+                ready.put(batch)
+                if not is_wanted:
+                    return
+        except BaseException as error:  # noqa: BLE001  raised again by the reader's caller
+            last = error
+        ready.put(last)
+
+    thread = threading.Thread(target=read, name="read", daemon=True)
+    thread.start()
+    try:
+        while (found := ready.get()) is not None:
+            if isinstance(found, BaseException):
+                raise found
+            yield found
+    finally:
+        is_wanted = False
+        while thread.is_alive():  # it may wait for room
+            with suppress(queue.Empty):
+                ready.get_nowait()
+            thread.join(JOIN_S)
 
 
 def _csv_rows(path: Path, dialect: Dialect, missing: tuple[str, ...]) -> Iterator[pa.RecordBatch]:

@@ -4,6 +4,8 @@ If the sample was wrong about a column, the pass is repeated with a better readi
 """
 
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -42,21 +44,60 @@ def write_typed(stage: Stage, columns: list[InferredColumn], target: Path) -> Ty
     # A context of zstd for each of many columns takes longer than their bytes.
     compression: Any = "lz4" if len(columns) > WIDE else "zstd"
     coded: Any = [c.name for c in columns if c.type not in {"number", "integer"}]
-    with pq.ParquetWriter(
+    file = pq.ParquetWriter(
         target,
         schema,
         compression=compression,
         compression_level=1 if compression == "zstd" else None,
         use_dictionary=coded,
         write_statistics=False,
-    ) as writer:
+    )
+    with file as writer, closing(_Groups(writer, is_wide=len(columns) > WIDE)) as groups:
         for batches in _together(_typed(stage, passes, schema), ROW_GROUP, GROUP_BYTES):
             if not any(column.is_wrong for column in columns):
-                writer.write_table(pa.Table.from_batches(batches), ROW_GROUP)
+                groups.write(batches)
             table.keep(batches)
     counters = enumerate(each.texts for each in passes)
     table.texts = {place: each.summary() for place, each in counters if each is not None}
     return table
+
+
+class _Groups:
+    """Writes row groups, each in a thread while the next one is converted.
+
+    The only group of a small table needs no thread, and those of a wide one take much memory.
+    """
+
+    def __init__(self, writer: pq.ParquetWriter, *, is_wide: bool) -> None:
+        self._writer, self._is_wide = writer, is_wide
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="write")
+        self._last: Future[None] | None = None
+        self._next: list[pa.RecordBatch] | None = None
+
+    def write(self, batches: list[pa.RecordBatch]) -> None:
+        """Write the group before this one, or this one if the table is wide."""
+        if self._is_wide:
+            self._write(batches)
+            return
+        self._wait()
+        if self._next is not None:
+            self._last = self._thread.submit(self._write, self._next)
+        self._next = batches
+
+    def close(self) -> None:
+        """Write the last group. No thread writes afterwards."""
+        self._wait()
+        if self._next is not None:
+            self._write(self._next)
+        self._thread.shutdown()
+
+    def _wait(self) -> None:
+        last, self._last = self._last, None
+        if last is not None:
+            last.result()
+
+    def _write(self, batches: list[pa.RecordBatch]) -> None:
+        self._writer.write_table(pa.Table.from_batches(batches), ROW_GROUP)
 
 
 def _typed(stage: Stage, passes: list["_Pass"], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
