@@ -130,11 +130,10 @@ class Reading:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields that differ from their defaults, and the type."""
-        default = Reading(self.type)
         found: dict[str, Any] = {"type": self.type}
-        for name in (field.name for field in fields(self)):
+        for name, default in _DEFAULTS:
             value = getattr(self, name)
-            if value != getattr(default, name):
+            if value != default:
                 found[name] = list(value) if isinstance(value, tuple) else value
         return found
 
@@ -291,6 +290,9 @@ class Reading:
             if mark:
                 text = text.replace(mark, "")
         return text.replace(self.decimal, ".")
+
+
+_DEFAULTS = [(field.name, field.default) for field in fields(Reading) if field.name != "type"]
 
 
 @dataclass(frozen=True)

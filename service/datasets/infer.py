@@ -370,7 +370,7 @@ def _sample(stage: Stage) -> list["pa.ChunkedArray[Any]"]:
     rows = size = 0
     for batch in stage.batches():
         held.append(batch.slice(0, wanted - rows))
-        rows, size = rows + held[-1].num_rows, size + held[-1].nbytes
+        rows, size = rows + held[-1].num_rows, size + held[-1].get_total_buffer_size()
         if rows >= wanted or size >= SAMPLE_BYTES:
             break
     if not held:

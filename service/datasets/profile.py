@@ -91,7 +91,7 @@ class TypedTable:
         self.rows += sum(batch.num_rows for batch in batches)
         if self.held is not None:
             held = [*self.held, *batches]
-            self.held = held if sum(batch.nbytes for batch in held) <= HELD else None
+            self.held = held if sum(b.get_total_buffer_size() for b in held) <= HELD else None
 
 
 def most_top(columns: int) -> int:

@@ -144,7 +144,7 @@ def _together(
     for batch in batches:
         held.append(batch)
         rows += batch.num_rows
-        size += batch.nbytes
+        size += batch.get_total_buffer_size()  # `nbytes` visits each column
         if rows >= most_rows or size >= most_bytes:
             yield held
             held, rows, size = [], 0, 0
