@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from types import NoneType
 from typing import Any, Literal, TypeAlias
 
@@ -107,7 +107,9 @@ def note_unknown(
     for name, values in columns:
         if name in features.expected:
             continue
-        near = _nearest(name, features.names) if next(comparisons, None) is not None else None
+        near = None
+        if next(comparisons, None) is not None:
+            near = _nearest(name[:SHOWN], features.names)
         why = "is no input of the model"
         if name in features.targets:
             why = "is what the model predicts"
@@ -118,10 +120,11 @@ def note_unknown(
         problems.add((row for row, value in enumerate(values) if value is not None), problem)
 
 
-def _nearest(name: str, names: Iterable[str]) -> str | None:
+@lru_cache(maxsize=512)  # a client sends the same columns in each request
+def _nearest(name: str, names: frozenset[str]) -> str | None:
     """Return the name that is most like another one, without regard to case."""
     folded = {each.casefold(): each for each in sorted(names)}
-    near = difflib.get_close_matches(name[:SHOWN].casefold(), folded, 1)
+    near = difflib.get_close_matches(name.casefold(), folded, 1)
     return folded[near[0]] if near else None
 
 
