@@ -27,17 +27,13 @@ from models.predict.bulk import Bulk
 from models.predict.predictor import Predictor
 from service.datasets.messages import JSON, NDJSON, VersionReading
 from service.datasets.versions import DatasetVersion
-from service.runs.tables import Checkpoint
 from service.settings import Settings
 from service.storage.blobs import LocalBlobs
-from service.storage.columns import new_id
-from service.storage.database import create_database, migrate, reading, writing
+from service.storage.database import create_database, migrate, reading
 from tests.files import MadeFile, make_file
 from tests.models.export.portables import ABOUT
 from tests.models.samples import learn
 from tests.service import trained
-from tests.service.rows import add_run
-from tests.service.trained import Trained
 from tests.serving import app_of, serving
 
 pytestmark = pytest.mark.slow
@@ -125,26 +121,7 @@ def learned(stage: Stage, made: MadeFile) -> tuple[Known, list[float]]:
 
 
 def _publish(stage: Stage, known: Known, predictor: Predictor) -> None:
-    sha256, size = stage.blobs.put(known.checkpoint)
-    with writing(stage.engine) as session:
-        run = add_run(session, model={"type": "linear"})
-        run.state = "succeeded"
-        best = Checkpoint(
-            id=new_id("ckpt"),
-            run_id=run.id,
-            attempt=1,
-            epoch=1,
-            step=1,
-            metric_seq=1,
-            metrics={"train": {"loss": 1.0}},
-            metrics_epoch=1,
-            sha256=sha256,
-            bytes=size,
-            is_best=True,
-        )
-        session.add(best)
-        run.best_checkpoint_id = best.id
-    left = Trained(run.id, best.id, sha256)
+    left = trained.store_best(stage.engine, stage.blobs, known.checkpoint, model={"type": "linear"})
     trained.publish(stage.engine, left, known.name, signature=predictor.features.signature())
 
 

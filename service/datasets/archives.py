@@ -36,7 +36,7 @@ ERRORS = frozenset({"#N/A", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#
 
 @dataclass(frozen=True)
 class Bounds:
-    """What an archive may inflate to."""
+    """The limits of the inflated size of an archive."""
 
     max_bytes: int
     max_ratio: int

@@ -58,7 +58,7 @@ def utf8_of_json(path: Path, folder: Path, encoding: str | None) -> Path:
 
 
 class _Facts:
-    """What the bytes of the whole file tell."""
+    """Facts about the bytes of the whole file."""
 
     def __init__(self) -> None:
         self.quotes, self.has_blank_lines = 0, False

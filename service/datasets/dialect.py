@@ -68,7 +68,7 @@ class Form(NamedTuple):
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the client says about a text; None means that it is found."""
+    """The options of a client for a text; the finder decides those that are None."""
 
     delimiter: str | None = None
     #: auto, present or absent

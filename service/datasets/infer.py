@@ -65,7 +65,7 @@ LABELS = frozenset({"id", "category", "text"})  # types that are stored as texts
 
 @dataclass
 class Counts:
-    """What the cells of a column have shown."""
+    """Counts of the cells of a column."""
 
     present: int = 0
     distinct: int = 0

@@ -45,7 +45,7 @@ Chunks = Callable[[], Iterator["pa.Array[Any]"]]
 
 @dataclass
 class Summary:
-    """What is known of the values of a column."""
+    """The summary of the values of a column."""
 
     missing: int = 0
     distinct: int = 0

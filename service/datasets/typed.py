@@ -168,7 +168,7 @@ class _Pass:
 
     @property
     def alike(self) -> tuple[str, Reading]:
-        """What columns have in common that are read together."""
+        """The kind and the reading, which columns share that are read together."""
         return self._column.kind, self._column.reading
 
     def take(self, cells: "pa.Array[Any]") -> "pa.Array[Any]":

@@ -18,14 +18,9 @@ from models.features.encoding import Features
 from models.nets.architectures import build
 from models.predict.predictor import Predictor
 from models.reading import MISSING, Reading, TableReading
-from service.runs.tables import Checkpoint
 from service.storage.blobs import BlobStore
-from service.storage.columns import new_id
-from service.storage.database import writing
 from tests.models.samples import learn, make_table
 from tests.service import trained
-from tests.service.rows import add_run
-from tests.service.trained import Trained
 
 ROWS = 90
 TYPES: dict[str, ColumnType] = {
@@ -239,26 +234,8 @@ def train_all(folder: Path) -> Iterator[Known]:
 
 def publish(engine: Engine, blobs: BlobStore, known: Known) -> None:
     """Create the first version of a model of this name."""
-    sha256, size = blobs.put(known.checkpoint)
-    with writing(engine) as session:
-        run = add_run(session, model=dict(RECIPES[known.name].model))
-        run.state = "succeeded"
-        best = Checkpoint(
-            id=new_id("ckpt"),
-            run_id=run.id,
-            attempt=1,
-            epoch=1,
-            step=1,
-            metric_seq=1,
-            metrics={"train": {"loss": 1.0}},
-            metrics_epoch=1,
-            sha256=sha256,
-            bytes=size,
-            is_best=True,
-        )
-        session.add(best)
-        run.best_checkpoint_id = best.id
-    left = Trained(run.id, best.id, sha256)
+    model = dict(RECIPES[known.name].model)
+    left = trained.store_best(engine, blobs, known.checkpoint, model=model)
     trained.publish(engine, left, known.name, signature=known.features.signature())
 
 

@@ -183,11 +183,16 @@ def store(engine: Engine, blobs: BlobStore, folder: Path, saved: dict[str, Any])
     """Store the rows and files of a succeeded run."""
     file = folder / "trained.safetensors"
     checkpoint.write(file, saved["tensors"], saved["document"])
-    sha256, size = blobs.put(file)
     outputs = Features.from_json(saved["document"]["features"]).signature()["outputs"]
     target = [output["name"] for output in outputs]
+    return store_best(engine, blobs, file, target=target, model={"type": "linear"})
+
+
+def store_best(engine: Engine, blobs: BlobStore, file: Path, **config: Any) -> Trained:
+    """Store a checkpoint as the best one of a run that has succeeded, with this configuration."""
+    sha256, size = blobs.put(file)
     with writing(engine) as session:
-        run = add_run(session, target=target, model={"type": "linear"})
+        run = add_run(session, **config)
         run.state = "succeeded"
         best = Checkpoint(
             id=new_id("ckpt"),
