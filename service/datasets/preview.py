@@ -173,9 +173,12 @@ def _beginning(
 def _cut(head: bytearray, encoding: str) -> bytearray:
     """Return whole lines. A line end within quotes is none."""
     width = 4 if "32" in encoding else 2 if "16" in encoding else 1
-    end = len(head)
+    end = last = len(head)
+    quotes = head.count(b'"')
     while (end := head.rfind(b"\n", 0, end)) > 0:
         stop = end + width - end % width
-        if head.count(b'"', 0, stop) % 2 == 0:
+        quotes -= head.count(b'"', stop, last)  # each byte once: a file may hold one long cell
+        if quotes % 2 == 0:
             return head[:stop]
+        last = stop
     return head
