@@ -23,9 +23,9 @@ from descent import Client
 from descent.demo import running_service
 from descent.spec import RunConfig
 from models.data import Table
+from models.training.dataset import TrainingInput
 from models.training.interface import Saved
 from models.training.loop import train
-from models.training.state import TrainingInput
 
 ROWS, INPUTS = 4_000, 20
 ROUNDS = 2

@@ -18,8 +18,8 @@ import torch.utils.deterministic
 
 from models.errors import DeviceUnavailable, OutOfMemory
 
-#: A step with fewer multiplications is faster on one thread, because threads wait for each other.
-SERIAL_WORK = 30_000_000
+#: Linux tells here how many threads of the machine run at this moment.
+LOAD = Path("/proc/loadavg")
 #: A module of torch whose switch is missing from torch's types.
 MEMORY: Any = torch.utils.deterministic
 #: Parts of the messages of PyTorch and NumPy when memory runs out.
@@ -45,7 +45,10 @@ def choose_device(name: str) -> torch.device:
 
 @contextmanager
 def repeatable(device: torch.device) -> Iterator[None]:
-    """Restrict torch to algorithms that give the same bits every time; restore its threads after.
+    """Restrict torch to algorithms that give the same bits every time; restore its settings after.
+
+    Subnormal numbers become zero: the moments of Adam decay to them where a gradient stays zero,
+    and a step with them takes up to ten times as long.
 
     On a CPU every operation of a training is repeatable without torch's switch, and the switch
     would take a second to import torch's compiler.
@@ -57,14 +60,26 @@ def repeatable(device: torch.device) -> Iterator[None]:
             torch.use_deterministic_algorithms(mode=True)
             # The switch also fills new memory with NaN, which takes a third of a small step.
             MEMORY.fill_uninitialized_memory = False
+        torch.set_flush_denormal(True)
         yield
     finally:
+        torch.set_flush_denormal(False)
         torch.set_num_threads(threads)
 
 
-def choose_threads(batch: int, parameters: int) -> int:
-    """Return how many threads to use for a batch of rows and this many parameters."""
-    return 1 if batch * parameters < SERIAL_WORK else (os.cpu_count() or 1)
+def idle_processors(own: int) -> int:
+    """Return how many threads this process should use at this moment, at least 1.
+
+    `own` is how many it uses now. Processes that run besides get a processor each, so two trainings
+    on two processors have one each, and a training alone has both.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    try:
+        running = int(LOAD.read_text().split()[3].partition("/")[0])
+    except (OSError, ValueError, IndexError):
+        return allowed
+    others = max(0, running - own)
+    return max(1, min(allowed, (os.cpu_count() or 1) - others))
 
 
 def describe_environment(device: torch.device) -> dict[str, Any]:
@@ -81,7 +96,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         "machine": platform.machine(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "cpu_model": _cpu_model(),
-        "threads": torch.get_num_threads(),
+        "subnormals": "flushed",
     }
 
 

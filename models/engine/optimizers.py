@@ -34,6 +34,8 @@ from models.nets.architectures import Flat
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
 RMSPROP_DECAY = 0.99
+#: Numbers of steps that are made into tensors at a time.
+AHEAD = 64
 #: Steps that L-BFGS keeps; each costs two copies of the parameters, and time at every step.
 HISTORY_SIZE = 10
 #: Names in the state of torch's L-BFGS that hold its last steps.
@@ -103,12 +105,18 @@ class AdaptiveMoments(Optimizer):
         self.spec = spec
         self.mean = torch.zeros_like(flat.values)
         self.square = torch.zeros_like(flat.values)
-        self.steps = torch.zeros((), device=flat.values.device)
+        self.steps = 0
+        #: The next numbers of steps as tensors, the last one first: made many at a time, because
+        #: to make one costs as much as a small operation.
+        self._ahead: list[Tensor] = []
         # The kernels of torch.optim's fused=True, without its bookkeeping.
         self.kernel = torch._fused_adamw_ if isinstance(spec, AdamW) else torch._fused_adam_
 
     def update(self, rate: float, evaluate: Evaluate) -> None:
         evaluate()
+        if not self._ahead:
+            numbers = torch.arange(self.steps + AHEAD, self.steps, -1, dtype=torch.float32)
+            self._ahead = list(numbers.to(self.flat.values.device).unbind())
         self.steps += 1
         self.kernel(
             [self.flat.values],
@@ -116,7 +124,7 @@ class AdaptiveMoments(Optimizer):
             [self.mean],
             [self.square],
             [],
-            [self.steps],
+            [self._ahead.pop()],
             lr=rate,
             beta1=BETAS[0],
             beta2=BETAS[1],
@@ -127,7 +135,12 @@ class AdaptiveMoments(Optimizer):
         )
 
     def tensors(self) -> dict[str, Tensor]:
-        return {"mean": self.mean, "square": self.square, "steps": self.steps}
+        steps = torch.tensor(float(self.steps), device=self.flat.values.device)
+        return {"mean": self.mean, "square": self.square, "steps": steps}
+
+    def load(self, tensors: dict[str, Tensor], scalars: dict[str, Any]) -> None:
+        super().load(tensors, scalars)
+        self.steps, self._ahead = int(tensors["steps"]), []
 
 
 class RootMeanSquare(Optimizer):

@@ -13,11 +13,12 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from descent.spec import DropoutLayer, Layer, LinearLayer, ModelSpec
+from descent.spec import MAX_LAYERS, DropoutLayer, Layer, LinearLayer, ModelSpec
 from models.checkpoint import read_parameters
 from models.data import Floats, Table
 from models.errors import CheckpointCorrupt
 from models.features.encoding import Features
+from models.nets.dropout import Dropout
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -54,13 +55,16 @@ def build_stack(layers: list[Layer], inputs: int, seed: int) -> nn.Sequential:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         modules: list[nn.Module] = []
-        width = inputs
+        width, number = inputs, 0
         for layer in layers:
             if isinstance(layer, LinearLayer):
                 modules.append(nn.Linear(width, layer.linear))
                 width = layer.linear
+                number += 1
             elif isinstance(layer, DropoutLayer):
-                modules.append(nn.Dropout(layer.dropout))
+                # The number of the linear layer before it; a second dropout has its own masks.
+                again = isinstance(modules[-1], Dropout) if modules else False
+                modules.append(Dropout(layer.dropout, max(0, number - 1) + again * MAX_LAYERS))
             else:
                 modules.append(ACTIVATIONS[layer]())
         return nn.Sequential(*modules)

@@ -92,6 +92,11 @@ class Metrics:
 
 
 @dataclass(frozen=True)
+class Piece:
+    """The end of a short piece of work, where the caller may let another training go on."""
+
+
+@dataclass(frozen=True)
 class Alive:
     """A regular sign that the training makes steps, however long an epoch takes."""
 
@@ -142,4 +147,4 @@ class Finished:
     warnings: list[dict[str, Any]] = field(default_factory=list)
 
 
-TrainingEvent: TypeAlias = Started | Metrics | Alive | Saved | Noted | Finished
+TrainingEvent: TypeAlias = Started | Metrics | Piece | Alive | Saved | Noted | Finished

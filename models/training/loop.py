@@ -14,25 +14,25 @@ import torch
 
 from descent.codes import make_warning
 from descent.spec import Lbfgs
-from models.engine.hardware import choose_device, choose_threads, memory_failures, repeatable
+from models.engine.hardware import choose_device, memory_failures, repeatable
 from models.errors import Diverged
 from models.failpoints import reach
-from models.features.encoding import Features
 from models.features.targets import ClassTarget
 from models.training.advice import explain_divergence
+from models.training.dataset import Data, TrainingInput
 from models.training.interface import (
     Alive,
     EndReason,
     Finished,
     Metrics,
+    Piece,
     Started,
     StopReason,
     TrainingEvent,
 )
 from models.training.outcome import evaluate_best, frame, scalar_scores, subject
-from models.training.scores import RowSplit, split_table
 from models.training.snapshots import Snapshot, linear_parameters, save_at_last, try_to_save
-from models.training.state import Training, TrainingInput
+from models.training.state import Training
 
 #: Reasons to end after which the training is never resumed.
 FINAL = ("budget", "cancel")
@@ -76,27 +76,15 @@ def _learn(
             return "early_stopping"
         rate = training.learning_rate()
 
-        for batch in training.batches():
-            training.step(batch, rate)
+        while not training.is_epoch_complete:
+            training.advance(rate, time.monotonic() + training.given.poll_s)
             reach("train.step")
-
-            if pace.is_due():
-                if pace.wants_sign():
-                    yield Alive(training.progress())
-                reason = pace.reason_to_end()
-                wants_checkpoint = pace.wants_checkpoint()
-                if (reason or wants_checkpoint) and not training.is_finite():
-                    # There is nothing to save. The epoch continues to its end, which reports the
-                    # divergence, so that its metrics do not depend on the time of this check.
-                    if reason in FINAL:
-                        break
-                    wants_checkpoint = False
-                if reason:
-                    return reason
-                if wants_checkpoint:
-                    with pace.measured():
-                        saved = try_to_save(training)
-                    yield saved
+            yield Piece()
+            reason = yield from _attend(training, pace)
+            if reason in FINAL and not training.is_finite():
+                break  # there is nothing to save: the epoch's end reports the divergence
+            if reason:
+                return reason
 
         epoch = training.end_epoch()
         reach("train.epoch")
@@ -111,7 +99,24 @@ def _learn(
                 return "diverged"
             yield from save_at_last(training, should_stop, resumable=False)
             raise Diverged(why)
+        if state.epoch == training.given.pause_after and state.epoch < training.config.epochs:
+            return "pause"
     return None
+
+
+def _attend(training: Training, pace: "Pace") -> Generator[TrainingEvent, None, EndReason | None]:
+    """Do between two pieces what is due; return the reason to end, if there is one."""
+    if not pace.is_due():
+        return None
+    training.adapt_threads()
+    if pace.wants_sign():
+        yield Alive(training.progress())
+    reason = pace.reason_to_end()
+    if reason is None and pace.wants_checkpoint() and training.is_finite():
+        with pace.measured():
+            saved = try_to_save(training)
+        yield saved
+    return reason
 
 
 def _started(training: Training, warnings: list[dict[str, str]]) -> Started:
@@ -136,7 +141,8 @@ def _finish(
     training: Training, reason: EndReason | None, should_stop: Callable[[], StopReason | None]
 ) -> Iterator[TrainingEvent]:
     if reason in FINAL and training.state.best is None:
-        training.best.copy_(training.flat.values)  # the run ends within its first epoch
+        training.engine.pull()  # the run ends within its first epoch
+        training.best.copy_(training.flat.values)
     if reason in {"cancel", "pause", "handback"}:
         if training.is_finite():  # else the next attempt diverges again, from the checkpoint before
             yield from save_at_last(training, should_stop)
@@ -164,28 +170,16 @@ def prepare(given: TrainingInput, device: torch.device) -> tuple[Training, list[
     Raises `TrainingFailed`.
     """
     snapshot = Snapshot.read(given.resume) if given.resume else None
-    split = split_table(given.config, given.table)
-    features = snapshot.features if snapshot else _fit(given, split)
-    training = Training(given, features, split, device)
-    torch.set_num_threads(choose_threads(training.batch_size, training.parameters))
-    warnings = [*features.warnings(), *_warn(given, training)]
+    data = Data(given, device, snapshot.features if snapshot else None)
+    torch.set_num_threads(1)  # of an operation; an engine has threads of its own
+    training = Training(given, data)
+    warnings = [*data.features.warnings(), *_warn(given, training)]
     if snapshot:
         snapshot.restore(training)
-        if reason := snapshot.inexactness(device):
+        if reason := snapshot.inexactness(training):
             detail = f"the resumed run may differ in the last digits: {reason}"
             warnings.append(make_warning("resume_inexact", detail))
     return training, warnings
-
-
-def _fit(given: TrainingInput, split: RowSplit) -> Features:
-    return Features.fit(
-        given.table,
-        split.train,
-        features=given.features,
-        targets=given.config.targets,
-        task=given.task,
-        standardize=given.config.standardize,
-    )
 
 
 def _warn(given: TrainingInput, training: Training) -> list[Warning_]:

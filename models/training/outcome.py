@@ -9,13 +9,14 @@ import numpy as np
 from descent.codes import make_warning
 from descent.spec import Sgd
 from models.data import Floats, Integers
+from models.engine.examples import Examples
 from models.features.inputs import Matrix, Numeric
 from models.features.targets import ClassTarget, Target
 from models.nets.architectures import describe
 from models.nets.stack import Line, describe_line, predict_line
 from models.training.interface import Frame, SplitName
 from models.training.scores import Scores, evaluate, evaluate_baseline, permutation_importance
-from models.training.state import Examples, Training
+from models.training.state import Training
 
 #: The work for the importance of columns, as a share of the training's work.
 SHARE = 0.02
@@ -41,7 +42,7 @@ def evaluate_best(training: Training) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     with training.best_parameters():
         for name, rows in parts.items():
-            examples = training.examples(name)
+            examples = training.data.examples(name)
             figures[name] = _evaluate(training, rows, training.decode(examples))
     held_out = next(reversed(parts))
     training.warnings += _never_predicted(training.features.target, held_out, figures[held_out])
@@ -86,7 +87,7 @@ def _evaluate(training: Training, rows: Integers, decoded: Floats) -> Scores:
 def _baseline(training: Training, rows: Integers) -> dict[str, Scores]:
     target, train = training.features.target, _truth(training, training.split.train)
     found = {"constant": evaluate_baseline(target, train, _truth(training, rows))}
-    line = training.least_squares
+    line = training.data.least_squares
     if line is not None:
         found["linear"] = _evaluate(training, rows, _predict(training, line, rows))
     return found
@@ -113,7 +114,7 @@ def _predict(training: Training, line: Line, rows: Integers) -> Floats:
 
 
 def _truth(training: Training, rows: Integers) -> Floats | Integers:
-    return training.features.truth(training.given.table, rows)
+    return training.data.truth(rows)
 
 
 #: A net with more parameters has no trajectory; the default net for a few columns has fewer.
@@ -172,7 +173,7 @@ def subject(training: Training) -> dict[str, Any] | None:
         "target": _units(features.target),
         "loss": training.given.loss,
         "steps_per_epoch": training.steps_per_epoch,
-        "rows": {"train": len(training.train), "validation": len(training.validation)},
+        "rows": {"train": len(training.data.train), "validation": len(training.data.validation)},
         "sample": _sample(training),
         "line": _line(training),
     }
@@ -205,7 +206,7 @@ def _sample(training: Training) -> dict[str, Any]:
     train = _spread(np.arange(len(split.train)), most - share)
     validation = _spread(np.arange(held_out), share)
     rows = np.concatenate([split.train[train], split.validation[validation]])
-    x = np.concatenate([training.train.rows(train), training.validation.rows(validation)])
+    x = np.concatenate([training.data.train.rows(train), training.data.validation.rows(validation)])
     truth = features.truth(training.given.table, rows)
     names = np.repeat(["train", "validation"], [len(train), len(validation)])
     finite = np.isfinite(x).all(axis=1)
@@ -226,11 +227,11 @@ def _spread(rows: Integers, most: int) -> Integers:
 def _line(training: Training) -> dict[str, Any] | None:
     """Return the closed form and the largest learning rate of a line; None for other models."""
     features, config = training.features, training.config
-    work = len(training.train) * features.width**2
+    work = len(training.data.train) * features.width**2
     if config.model.hidden_layers() or work > MAX_WORK:
         return None
-    best = training.least_squares
-    rate = training.largest_learning_rate(Sgd())
+    best = training.data.least_squares
+    rate = training.data.largest_learning_rate(training.given.loss, Sgd())
     return {
         "closed_form": describe_line(features, best) if best else None,
         "largest_learning_rate": rate if rate and math.isfinite(rate) else None,

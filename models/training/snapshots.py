@@ -25,7 +25,6 @@ from models.training.interface import Alive, Noted, Saved, StopReason, TrainingE
 from models.training.state import Training, TrainingState
 
 OPTIMIZER = "optimizer."
-RANDOM = "random."
 #: The sums of losses of an unfinished epoch.
 REPORT = "loss.report"
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -52,8 +51,8 @@ def save(
         "task": given.task,
         "config": given.config.model_dump(mode="json"),
         "state": state.to_json(),
-        "optimizer": training.optimizer.scalars(),
-        "environment": describe_environment(training.device),
+        "optimizer": training.engine.scalars(),
+        "environment": _environment(training),
         "resumable": resumable,
         "metrics": state.best_metrics,
         "evaluation": evaluation,
@@ -108,19 +107,19 @@ class Snapshot:
         try:
             self._load(NET, flat.named(flat.values), training.device)
             self._load(BEST, flat.named(training.best), training.device)
-            training.report.copy_(torch.from_numpy(self.tensors[REPORT]))
-            training.optimizer.load(
-                self._tensors(OPTIMIZER, training.device), self.document["optimizer"]
-            )
-            _restore_random(training, self._tensors(RANDOM, torch.device("cpu")))
+            engine = training.engine
+            engine.push()
+            engine.totals[:] = self.tensors[REPORT][: len(engine.totals)]
+            engine.load(self._tensors(OPTIMIZER, training.device), self.document["optimizer"])
         except (KeyError, RuntimeError) as error:
             raise NotResumable(f"the checkpoint's tensors do not fit: {error}") from error
         state.seq = training.given.seq
+        engine.step = state.step
         training.state = state
 
-    def inexactness(self, device: torch.device) -> str | None:
+    def inexactness(self, training: Training) -> str | None:
         """Return why a resumed run may differ in the last bits, or None if it is exact."""
-        then, now = self.document["environment"], describe_environment(device)
+        then, now = self.document["environment"], _environment(training)
         changes = [
             f"{name} was {then.get(name)}, is {now[name]}"
             for name in now
@@ -151,32 +150,25 @@ def linear_parameters(training: Training) -> dict[str, Any] | None:
     return parameters(
         training.features,
         Line(weight, bias),
-        training.least_squares,
+        training.data.least_squares,
         given.table,
         training.split.train,
-        training.weights,
+        training.data.weights,
     )
 
 
 def _tensors(training: Training) -> dict[str, Tensor]:
-    flat = training.flat
+    flat, engine = training.flat, training.engine
+    engine.pull()
     tensors = {f"{NET}{name}": tensor for name, tensor in flat.named(flat.values).items()}
     best = flat.named(training.best)
     tensors |= {f"{BEST}{name}": tensor for name, tensor in best.items()}
-    state = training.optimizer.tensors()
-    tensors |= {f"{OPTIMIZER}{name}": tensor for name, tensor in state.items()}
-    if training.has_dropout:
-        tensors[f"{RANDOM}cpu"] = torch.get_rng_state()
-        if training.device.type == "cuda":
-            tensors[f"{RANDOM}cuda"] = torch.cuda.get_rng_state(training.device)
-    return tensors | {REPORT: training.report}
+    tensors |= {f"{OPTIMIZER}{name}": tensor for name, tensor in engine.tensors().items()}
+    return tensors | {REPORT: torch.from_numpy(engine.totals)}
 
 
-def _restore_random(training: Training, states: dict[str, Tensor]) -> None:
-    if "cpu" in states:
-        torch.set_rng_state(states["cpu"])
-    if "cuda" in states and training.device.type == "cuda":
-        torch.cuda.set_rng_state(states["cuda"], training.device)
+def _environment(training: Training) -> dict[str, Any]:
+    return describe_environment(training.device) | {"engine": training.engine.name}
 
 
 def _to_numpy(tensor: Tensor) -> NDArray[Any]:

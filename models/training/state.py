@@ -1,89 +1,31 @@
-"""A training in memory: its data on the device, its net, its optimizer and its progress.
+"""A training in memory: its data, its net, its engine and its progress.
 
-Knows how to make a step and to end an epoch; `training.loop` decides when to do so.
+Knows how to make a piece of an epoch and to end an epoch; `training.loop` decides when to do so.
 """
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from descent.spec import LossName, RunConfig, Sgd, Task
-from models.data import Floats, Integers, Table, epoch_order
-from models.engine.optimizers import PlateauState, factor, make_optimizer
-from models.engine.steps import Loss, Stepper, choose_loss, choose_passes
+from models.data import Floats
+from models.engine.choice import make_engine
+from models.engine.engine import DenseLayer, Engine, Setup
+from models.engine.examples import CHUNK, Examples
+from models.engine.hardware import idle_processors
+from models.engine.losses import Loss, choose_loss
+from models.engine.optimizers import PlateauState, factor
 from models.errors import NotResumable
-from models.features.encoding import Features
 from models.features.targets import ClassTarget
 from models.nets.architectures import Flat, build, describe, flatten
-from models.nets.stack import (
-    Line,
-    Stack,
-    is_small,
-    largest_learning_rate,
-    least_squares,
-    load_stack,
-    products,
-)
+from models.nets.stack import Stack, load_stack
+from models.training.dataset import Data, TrainingInput, Window
 from models.training.interface import Best, MetricRow, Progress, SplitName
-from models.training.scores import RowSplit
-from models.training.weights import weights_of
-
-#: Rows that are predicted at a time, outside of steps.
-CHUNK = 16_384
-
-
-@dataclass(frozen=True)
-class TrainingInput:
-    """One attempt at a run."""
-
-    #: Task, loss and features are decided; only the device may be "auto".
-    config: RunConfig
-    table: Table
-    #: The folder for checkpoints; no other attempt writes in it.
-    scratch: Path
-    #: The checkpoint to continue from, if any.
-    resume: Path | None = None
-    attempt: int = 1
-    #: The last metric row that is stored at `resume`; the next row is seq + 1.
-    seq: int = 0
-    #: Seconds of training in earlier attempts, and how many of them went into checkpoints. They are
-    #: not in the checkpoint, so that equal trainings make equal files.
-    elapsed_s: float = 0.0
-    saving_s: float = 0.0
-    #: Seconds between two checks whether to stop or to save.
-    poll_s: float = 0.02
-    #: Seconds between two signs of life.
-    sign_s: float = 1.0
-    #: Seconds between two checkpoints; None weighs their cost against the work that a crash loses.
-    checkpoint_s: float | None = None
-
-    @property
-    def task(self) -> Task:
-        if self.config.task == "auto":
-            raise ValueError("the task must be decided, got 'auto'")
-        return self.config.task
-
-    @property
-    def loss(self) -> LossName:
-        if self.config.loss == "auto":
-            raise ValueError("the loss must be decided, got 'auto'")
-        return self.config.loss
-
-    @property
-    def features(self) -> list[str]:
-        if self.config.features is None:
-            raise ValueError("the features must be decided, got None")
-        return self.config.features
 
 
 @dataclass
@@ -119,52 +61,6 @@ class TrainingState:
 
 
 @dataclass(frozen=True)
-class Examples:
-    """Encoded rows x (rows, width) and their targets, on the device."""
-
-    x: Tensor
-    truth: Tensor
-    #: The weight of each row in the training loss, (rows,); None if all rows count once.
-    weights: Tensor | None = None
-
-    @classmethod
-    def load(
-        cls, features: Features, table: Table, parts: Sequence[Integers], device: torch.device
-    ) -> list["Examples"]:
-        """Encode the rows of each part and copy them to the device; each column is read once."""
-        # Encode into memory of torch, which is aligned: NumPy's alignment differs between
-        # processes, and MKL's order of addition depends on it.
-        encoded = [torch.empty(len(rows), features.width) for rows in parts]
-        features.encode_into(
-            table, [(rows, x.numpy()) for rows, x in zip(parts, encoded, strict=True)]
-        )
-        return [
-            cls(x.to(device), _aligned(features.encode_targets(table, rows)).to(device))
-            for rows, x in zip(parts, encoded, strict=True)
-        ]
-
-    def __len__(self) -> int:
-        return self.x.shape[0]
-
-    def rows(self, places: Integers) -> NDArray[np.float32]:
-        """Return the encoded rows at these places, (places, width)."""
-        chosen = self.at(torch.from_numpy(places).to(self.x.device))
-        found: NDArray[np.float32] = chosen.x.cpu().numpy()
-        return found
-
-    def at(self, places: Tensor) -> "Examples":
-        """Return the rows at these places, a tensor on the same device."""
-        weights = None if self.weights is None else self.weights.index_select(0, places)
-        return Examples(self.x.index_select(0, places), self.truth.index_select(0, places), weights)
-
-    def chunks(self) -> Iterator["Examples"]:
-        """Yield the rows in parts that fit the memory of a forward pass."""
-        for start in range(0, len(self), CHUNK):
-            part = slice(start, start + CHUNK)
-            yield Examples(self.x[part], self.truth[part])
-
-
-@dataclass(frozen=True)
 class Epoch:
     """The result of an epoch."""
 
@@ -176,41 +72,41 @@ class Epoch:
 class Training:
     """A training between its first and its last step."""
 
-    def __init__(
-        self, given: TrainingInput, features: Features, split: RowSplit, device: torch.device
-    ) -> None:
-        config = given.config
-        self.given, self.config, self.features, self.split = given, config, features, split
-        self.device = device
-        parts = [split.train, split.validation]
-        self.train, self.validation = Examples.load(features, given.table, parts, device)
-        #: float64 (training rows,), with the mean 1.
-        self.weights = weights_of(config, features.target, given.table, split.train)
-        if self.weights is not None:
-            weights = _aligned(self.weights.astype(np.float32)).to(device)
-            self.train = replace(self.train, weights=weights)
-        self.net = build(config.model, features.width, features.outputs, config.seed)
-        self.flat: Flat = flatten(self.net, device)
-        self.loss: Loss = choose_loss(given.loss, features.target, device)
-        self.optimizer = make_optimizer(config.optimizer, self.flat)
-        passes = choose_passes(self.net, self.flat)
-        self.stepper = Stepper(passes, self.loss, self.optimizer)
-        self.has_dropout = any(isinstance(module, nn.Dropout) for module in self.net)
-        if self.has_dropout:
-            torch.manual_seed(config.seed)
+    def __init__(self, given: TrainingInput, data: Data) -> None:
+        config, features = given.config, data.features
+        self.given, self.config, self.data = given, config, data
+        self.features, self.split, self.device = features, data.split, data.device
+        self.loss: Loss = choose_loss(given.loss, features.target, data.device)
+        self.setup = self.new_setup()
+        self.flat: Flat = self.setup.flat
+        self.engine: Engine = make_engine(self.setup, given.engine)
+        self.engine.threads = given.threads or 1
         self.state = TrainingState(seq=given.seq)
         self.best = self.flat.values.clone()
         self.zeros = torch.zeros_like(self.flat.values)
-        # Read back from the device once per epoch: the sums of both losses, hits, a check.
-        width = self.loss.width
-        self.report = torch.zeros(2 * width + 2, dtype=torch.float64, device=device)
-        self.train_sums, self.validation_sums = self.report[:width], self.report[width : 2 * width]
-        self.hits, self.check = self.report[-2], self.report[-1]
+        #: The windows of the present epoch that are not done, and the first of them.
+        self._windows: Iterator[Window] = iter(())
+        self._window: Window | None = None
         self.started_at = time.monotonic()
         #: Warnings for the end of the run: `{"code", "detail"}` each.
         self.warnings: list[dict[str, str]] = []
         #: Seconds that went into checkpoints, earlier attempts included.
         self.saving_s = given.saving_s
+
+    def new_setup(self) -> Setup:
+        """Return what an engine is made of, with a new net that has its initial parameters."""
+        config, features = self.config, self.features
+        net = build(config.model, features.width, features.outputs, config.seed)
+        flat = flatten(net, self.device)
+        return Setup(
+            net,
+            flat,
+            dense_layers(describe(config.model, features.width, features.outputs)),
+            self.loss,
+            config.optimizer,
+            self.batch_size,
+            config.seed,
+        )
 
     # ---- shape ----
 
@@ -220,12 +116,12 @@ class Training:
 
     @property
     def batch_size(self) -> int:
-        size, rows = self.config.batch_size, len(self.train)
+        size, rows = self.config.batch_size, len(self.data.train)
         return rows if size == "full" else min(size, rows)
 
     @property
     def steps_per_epoch(self) -> int:
-        return math.ceil(len(self.train) / self.batch_size)
+        return math.ceil(len(self.data.train) / self.batch_size)
 
     @property
     def elapsed_s(self) -> float:
@@ -236,22 +132,9 @@ class Training:
     def stopped_early(self) -> bool:
         """Whether the validation loss has not improved for `patience` epochs."""
         stopping, best = self.config.early_stopping, self.state.best
-        if stopping is None or len(self.validation) == 0 or self.state.epoch == 0:
+        if stopping is None or len(self.data.validation) == 0 or self.state.epoch == 0:
             return False
         return self.state.epoch - (best.epoch if best else 0) >= stopping.patience
-
-    @cached_property
-    def least_squares(self) -> Line | None:
-        """The closed-form solution over the training rows, for a regression."""
-        return least_squares(self.features, self.given.table, self.split.train, self.weights)
-
-    def largest_learning_rate(self, optimizer: Sgd) -> float | None:
-        """Return the largest rate at which full batches converge to the closed form, if known."""
-        features, rows = self.features, self.split.train
-        if not is_small(len(rows), features.width):
-            return None
-        sums = products(features, self.given.table, rows, self.weights)
-        return largest_learning_rate(sums, len(rows), self.given.loss, optimizer, features.outputs)
 
     def progress(self) -> Progress:
         state, steps = self.state, self.config.epochs * self.steps_per_epoch
@@ -271,36 +154,57 @@ class Training:
 
     # ---- learning ----
 
-    def batches(self) -> Iterator["Examples"]:
-        """Yield the batches of the present epoch that are not done."""
-        if self.steps_per_epoch == 1:
-            if self.state.batch == 0:
-                yield self.train
-            return
-        order = epoch_order(self.config.seed, self.state.epoch, len(self.train))
-        batches = torch.split(torch.from_numpy(order).to(self.device), self.batch_size)
-        for rows in batches[self.state.batch :]:
-            yield self.train.at(rows)
-
     def learning_rate(self) -> float:
         """Return the learning rate of the present epoch."""
         state, config = self.state, self.config
         share = factor(config.schedule, state.epoch, config.epochs, state.plateau)
         return config.optimizer.learning_rate * share
 
-    def step(self, batch: Examples, rate: float) -> None:
-        """Make an optimizer step on a batch."""
-        self.stepper.step(batch.x, batch.truth, rate, self.train_sums, batch.weights)
-        self.state.batch += 1
-        self.state.step += 1
+    @property
+    def is_epoch_complete(self) -> bool:
+        """Whether every batch of the present epoch is made."""
+        return self.state.batch == self.steps_per_epoch
+
+    def advance(self, rate: float, until: float) -> None:
+        """Make batches of the present epoch until its window ends or until the time `until`."""
+        # A thread has a mode of its own for subnormal numbers, and any thread may continue.
+        torch.set_flush_denormal(True)
+        state = self.state
+        window = self._window
+        if window is None or state.batch >= window.first + window.batches:
+            window = self._next_window()
+        first = state.batch - window.first
+        done = self.engine.advance(
+            window.rows, window.order, first, window.batches - first, rate, until
+        )
+        state.batch += done
+        state.step += done
+
+    def adapt_threads(self) -> None:
+        """Give the engine the processors that are idle now; this does not change its bits."""
+        engine = self.engine
+        if engine.shards > 1 and self.given.threads is None:
+            engine.threads = min(engine.shards, idle_processors(engine.threads))
+
+    def _next_window(self) -> Window:
+        state = self.state
+        window = next(self._windows, None)
+        if window is None:
+            seed, epoch, size = self.config.seed, state.epoch, self.batch_size
+            self._windows = self.data.windows(seed, epoch, size, state.batch)
+            window = next(self._windows)
+        self._window = window
+        return window
 
     def end_epoch(self) -> Epoch:
-        """End the epoch: measure it with one readback from the device, and note the best epoch."""
-        self._validate()
-        self._check()
-        figures, is_finite = self._read_report()
+        """End the epoch: measure it and note the best epoch."""
+        torch.set_flush_denormal(True)
+        self.engine.pull()
+        figures = self._figures()
+        is_finite = math.isfinite(figures["train"]["loss"]) and self._has_finite_parameters()
         state = self.state
         state.epoch, state.batch = state.epoch + 1, 0
+        self._windows, self._window = iter(()), None
         if is_finite:
             self._note_best(figures)
         monitored = figures.get("validation") or figures["train"]
@@ -310,6 +214,7 @@ class Training:
     def recall_best(self) -> None:
         """Set the net to the best epoch's parameters."""
         self.flat.values.copy_(self.best)
+        self.engine.push()
 
     def best_place(self) -> tuple[int, int]:
         """Return the best epoch and the count of steps at its end; zeros before the first."""
@@ -329,38 +234,30 @@ class Training:
 
     def is_finite(self) -> bool:
         """Return whether every parameter is finite; waits for the device."""
-        self._check()
-        return self.check.item() == 0
+        self.engine.pull()
+        return self._has_finite_parameters()
 
-    def _check(self) -> None:
+    def _has_finite_parameters(self) -> bool:
         # Zero times a finite number is zero, otherwise NaN: one pass that cannot overflow.
-        self.check.copy_(torch.dot(self.flat.values, self.zeros))
+        return bool(torch.dot(self.flat.values, self.zeros).item() == 0)
 
-    def _validate(self) -> None:
-        self.validation_sums.zero_()
-        with self._evaluating():
-            for chunk in self.validation.chunks():
-                outputs = self.net(chunk.x)
-                self.validation_sums.add_(self.loss.measure(outputs, chunk.truth))
-                if isinstance(self.features.target, ClassTarget):
-                    self.hits.add_((outputs.argmax(1) == chunk.truth).sum())
-
-    def _read_report(self) -> tuple[dict[str, dict[str, float]], bool]:
-        values = self.report.tolist()
-        self.report.zero_()
-        width, rows = self.loss.width, len(self.validation)
+    def _figures(self) -> dict[str, dict[str, float]]:
+        """Return the metrics of the epoch, by split and name."""
         # An epoch that was ended early because a parameter is not finite has no loss.
-        complete = self.state.batch == self.steps_per_epoch
-        train_loss = self.loss.report(values[:width], len(self.train)) if complete else math.nan
-        figures = {"train": {"loss": train_loss}}
-        if rows:
-            figures["validation"] = {"loss": self.loss.report(values[width : 2 * width], rows)}
+        loss, totals = math.nan, self.engine.totals
+        if self.is_epoch_complete:
+            loss = self.loss.report(totals.tolist(), len(self.data.train))
+        totals[:] = 0
+        figures = {"train": {"loss": loss}}
+        if rows := len(self.data.validation):
+            sums, hits = self.engine.evaluate(self.data.validation)
+            figures["validation"] = {"loss": self.loss.report(sums.tolist(), rows)}
             if isinstance(self.features.target, ClassTarget):
-                figures["validation"]["accuracy"] = values[-2] / rows
-        return figures, math.isfinite(train_loss) and values[-1] == 0
+                figures["validation"]["accuracy"] = hits / rows
+        return figures
 
     def _note_best(self, figures: dict[str, dict[str, float]]) -> None:
-        split: SplitName = "validation" if len(self.validation) else "train"
+        split: SplitName = "validation" if len(self.data.validation) else "train"
         value, best = figures[split]["loss"], self.state.best
         if split == "validation" and not (best is None or value < best.value):
             return
@@ -371,20 +268,12 @@ class Training:
 
     # ---- predicting ----
 
-    def examples(self, name: SplitName) -> Examples:
-        """Return the rows of a split; the test rows are loaded to the device here, each time."""
-        known = {"train": self.train, "validation": self.validation}
-        if name in known:
-            return known[name]
-        (test,) = Examples.load(self.features, self.given.table, [self.split.test], self.device)
-        return test
-
     def decode(self, examples: Examples) -> Floats:
         """Predict with the present parameters; shapes as in `Features.decode`."""
         decoded = np.empty((len(examples), self.features.outputs))
         with self._evaluating():
             for place, chunk in enumerate(examples.chunks()):
-                outputs = self.net(chunk.x).cpu().numpy()
+                outputs = self.setup.net(chunk.x).cpu().numpy()
                 decoded[place * CHUNK :][: len(chunk)] = self.features.decode(outputs)
         return decoded
 
@@ -404,13 +293,27 @@ class Training:
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
-        if self.has_dropout:
-            self.net.eval()
+        self.setup.net.eval()
         with torch.no_grad():
             yield
-        if self.has_dropout:
-            self.net.train()
+        self.setup.net.train()
 
 
-def _aligned(values: NDArray[Any]) -> Tensor:
-    return torch.from_numpy(values).clone()
+def dense_layers(net: Mapping[str, Any]) -> tuple[DenseLayer, ...] | None:
+    """Return a net's description as dense layers; None if it has others or another order."""
+    found: list[DenseLayer] = []
+    width = net["inputs"]
+    for layer in net["layers"]:
+        if isinstance(layer, dict) and "linear" in layer:
+            found.append(DenseLayer(width, layer["linear"], None, 0.0))
+            width = layer["linear"]
+            continue
+        last = found.pop() if found else None
+        if last is None or last.dropout or (isinstance(layer, str) and last.activation):
+            return None
+        if isinstance(layer, str):
+            found.append(DenseLayer(last.inputs, last.outputs, layer, 0.0))  # type: ignore[arg-type]
+        else:
+            share = layer["dropout"]
+            found.append(DenseLayer(last.inputs, last.outputs, last.activation, share))
+    return tuple(found)

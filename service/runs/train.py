@@ -21,6 +21,7 @@ from models.engine.hardware import memory_failures
 from models.errors import LearningError
 from models.failpoints import reach
 from models.features.encoding import Features
+from models.training.dataset import TrainingInput
 from models.training.interface import (
     Alive,
     Finished,
@@ -28,13 +29,13 @@ from models.training.interface import (
     MetricRow,
     Metrics,
     Noted,
+    Piece,
     Saved,
     Started,
     TrainingEvent,
 )
 from models.training.loop import train
 from models.training.scores import columns_that_split
-from models.training.state import TrainingInput
 from service.jobs.pipe import OWN_DEVICE, Channel, Message, Obeyed, last_message
 from service.runs.messages import (
     CheckpointFile,
@@ -77,6 +78,8 @@ class Reporter(Channel):
             is_due = time.monotonic() - self._flushed_at >= FLUSH_S
             if is_due or len(self._rows) >= FLUSH_ROWS:
                 self.flush()
+            return
+        if isinstance(event, Piece):
             return
         if isinstance(event, Alive) and time.monotonic() - self.sent_at < QUIET_S:
             return

@@ -10,6 +10,7 @@ import numpy as np
 from descent.spec import ColumnType, RunConfig
 from models.data import TEXTUAL, Categories, ColumnValues, Table
 from models.errors import TrainingFailed
+from models.training.dataset import TrainingInput
 from models.training.interface import (
     Alive,
     Finished,
@@ -21,7 +22,6 @@ from models.training.interface import (
     StopReason,
 )
 from models.training.loop import train
-from models.training.state import TrainingInput
 
 QUIZ = [25.2, 8.4, 4.9, 11.1, 9.0, 7.8, 3.0, 16.0, 2.5, 13.8, 9.6, 11.8, 16.9]
 FINAL = [30.5, 13.6, 14.0, 16.6, 15.8, 6.3, 2.4, 27.7, 0.0, 16.8, 14.9, 7.6, 25.9]
@@ -164,7 +164,7 @@ def learn(
                 outcome.noted.append(event)
             elif isinstance(event, Alive):
                 outcome.alive.append(event)
-            else:
+            elif isinstance(event, Finished):
                 outcome.finished = event
     except TrainingFailed as error:
         outcome.error = error

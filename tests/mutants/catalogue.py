@@ -254,16 +254,16 @@ MUTANTS = (
     ),
     # ---- exact resume -------------------------------------------------------------------------
     Mutant(
-        "the random generator is not restored",
+        "dropout begins again with its first masks",
         "models/training/snapshots.py",
-        '        torch.set_rng_state(states["cpu"])',
-        "        pass",
+        "        engine.step = state.step\n",
+        "",
         EXACT,
     ),
     Mutant(
         "the loss of the unfinished epoch is forgotten",
         "models/training/snapshots.py",
-        "            training.report.copy_(torch.from_numpy(self.tensors[REPORT]))\n",
+        "            engine.totals[:] = self.tensors[REPORT][: len(engine.totals)]\n",
         "",
         EXACT,
     ),

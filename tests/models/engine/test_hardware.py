@@ -1,7 +1,9 @@
+import os
+
 import pytest
 import torch
 
-from models.engine.hardware import choose_device, choose_threads, memory_failures, repeatable
+from models.engine.hardware import choose_device, idle_processors, memory_failures, repeatable
 from models.errors import DeviceUnavailable, OutOfMemory
 
 
@@ -53,8 +55,8 @@ def test_the_threads_are_as_before_after_a_training() -> None:
     assert torch.get_num_threads() == before
 
 
-def test_a_small_step_gets_one_thread() -> None:
-    assert choose_threads(batch=32, parameters=5_000) == 1
+def test_a_training_has_at_least_one_thread_and_at_most_all_processors() -> None:
+    assert 1 <= idle_processors(own=1) <= (os.cpu_count() or 1)
 
 
 def test_auto_is_a_device_that_is_there() -> None:

@@ -11,9 +11,9 @@ import torch
 from descent.spec import RunConfig
 from models import checkpoint
 from models.errors import Diverged, NotResumable
+from models.training.dataset import TrainingInput
 from models.training.interface import Started, StopReason
 from models.training.loop import prepare
-from models.training.state import TrainingInput
 from tests.models.samples import LINE, SURVIVAL, learn, passengers, scores
 
 AGE: dict[str, Any] = {
@@ -175,7 +175,8 @@ def test_what_is_learned_from_lies_where_torch_would_put_it(tmp_path: Path) -> N
     for rows in range(20, 30):
         job = TrainingInput(RunConfig.model_validate(SURVIVAL), passengers(rows), tmp_path)
         training, _ = prepare(job, torch.device("cpu"))
-        assert training.train.x.data_ptr() % 64 == training.validation.x.data_ptr() % 64 == 0
+        data = training.data
+        assert data.train.x.data_ptr() % 64 == data.validation.x.data_ptr() % 64 == 0
 
 
 def test_a_run_killed_after_a_checkpoint_resumes_exactly(tmp_path: Path) -> None:

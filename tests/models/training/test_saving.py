@@ -1,9 +1,9 @@
 from pathlib import Path
 
 from descent.spec import RunConfig
+from models.training.dataset import TrainingInput
 from models.training.interface import Finished, Noted, Saved, StopReason, TrainingEvent
 from models.training.loop import train
-from models.training.state import TrainingInput
 from tests.disk import fill, small_disk
 from tests.models.samples import LINE, scores
 

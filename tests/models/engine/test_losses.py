@@ -1,5 +1,6 @@
-"""The fast passes, the losses and the optimizers, each compared with PyTorch's own."""
+"""The losses and the optimizers, each compared with PyTorch's own."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +11,10 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from descent.spec import ColumnType, LossName, ModelSpec, OptimizerSpec
-from models.engine.optimizers import make_optimizer
-from models.engine.steps import Autograd, DensePasses, ErrorLoss, Loss, Stepper, choose_loss
+from models.engine.autograd import Autograd
+from models.engine.engine import Setup
+from models.engine.examples import Examples
+from models.engine.losses import ErrorLoss, Loss, choose_loss
 from models.features.targets import ClassTarget, NumberTargets
 from models.nets.architectures import build, flatten
 
@@ -28,37 +31,6 @@ def numbers(*scale: float) -> NumberTargets:
 
 
 CLASSES = ClassTarget("y", "integer", (0, 1, 2))
-STACKS: list[dict[str, Any]] = [
-    {"type": "linear"},
-    {"type": "mlp", "hidden": [16, 8], "activation": "relu"},
-    {"type": "mlp", "hidden": [16, 8], "activation": "sigmoid"},
-    {"type": "mlp", "hidden": [16, 8], "activation": "tanh"},
-    {"type": "mlp", "hidden": [16, 8], "activation": "gelu"},
-    {"type": "layers", "layers": ["tanh", {"linear": 4}, {"linear": 5}, "relu", "sigmoid"]},
-]
-
-
-@pytest.mark.parametrize("spec", STACKS, ids=str)
-def test_the_fast_passes_equal_autograd(spec: dict[str, Any]) -> None:
-    generator = torch.Generator().manual_seed(1)
-    for rows in (32, 7, 32):
-        x = torch.randn(rows, 5, generator=generator)
-        slopes = torch.randn(rows, 3, generator=generator)
-        results = []
-        for kind in (DensePasses, Autograd):
-            net = build(MODELS.validate_python(spec), 5, 3, seed=4)
-            flat = flatten(net, CPU)
-            passes = kind(net, flat)
-            outputs = passes.forward(x).clone()
-            passes.backward(slopes.clone())
-            results.append((outputs, flat.gradients.clone()))
-        for fast, slow in zip(*results, strict=True):
-            torch.testing.assert_close(fast, slow, rtol=1e-5, atol=1e-6)
-
-
-def test_dropout_is_left_to_autograd() -> None:
-    spec = MODELS.validate_python({"type": "mlp", "hidden": [4], "dropout": 0.5})
-    assert not DensePasses.covers(build(spec, 2, 1, seed=0))
 
 
 @pytest.mark.parametrize("name", ["mse", "sse", "mae", "huber"])
@@ -76,9 +48,9 @@ def check_gradient(loss: Loss, outputs: Tensor, truth: Tensor) -> None:
     leaf = outputs.clone().requires_grad_()
     objective = loss.measure(leaf, truth).sum() / loss.divisor(len(truth))
     (expected,) = torch.autograd.grad(objective, leaf)
-    sums, slopes = loss.differentiate(outputs.clone(), truth)
+    slopes = loss.slopes(outputs.clone(), truth, loss.divisor(len(truth)))
     torch.testing.assert_close(slopes, expected)
-    torch.testing.assert_close(sums.sum() / loss.divisor(len(truth)), objective.detach())
+    torch.testing.assert_close(Loss.slopes(loss, outputs, truth, loss.divisor(11)), expected)
 
 
 @pytest.mark.parametrize("name", ["mse", "sse", "mae", "huber", "cross_entropy"])
@@ -88,13 +60,16 @@ def test_a_weight_multiplies_the_loss_of_its_row_and_its_slopes(name: LossName) 
     outputs = torch.randn(11, 3 if is_class else 2) * 3
     truth = torch.randint(0, 3, (11,)) if is_class else torch.randn(11, 2)
     weights = torch.rand(11) * 2
-    rows = [loss.differentiate(outputs[[row]], truth[[row]]) for row in range(11)]
-    share = loss.divisor(1) / loss.divisor(11)
-    sums, slopes = loss.differentiate(outputs.clone(), truth, weights)
-    expected = [own * weight for (own, _), weight in zip(rows, weights, strict=True)]
-    torch.testing.assert_close(sums, torch.stack(expected).sum(0))
-    expected = [own * weight * share for (_, own), weight in zip(rows, weights, strict=True)]
-    torch.testing.assert_close(slopes, torch.cat(expected))
+    divisor = loss.divisor(11)
+    expected = [
+        loss.measure(outputs[[row]], truth[[row]]) * weight for row, weight in enumerate(weights)
+    ]
+    torch.testing.assert_close(loss.measure(outputs, truth, weights), sum(expected))
+    slopes = [
+        loss.slopes(outputs[[row]], truth[[row]], divisor) * weight
+        for row, weight in enumerate(weights)
+    ]
+    torch.testing.assert_close(loss.slopes(outputs, truth, divisor, weights), torch.cat(slopes))
 
 
 @pytest.mark.parametrize(
@@ -163,12 +138,12 @@ def test_an_optimizer_follows_pytorchs(
     x, truth = torch.randn(40, 3), torch.randn(40, 1)
     net, twin = build(model, 3, 1, seed=2), build(model, 3, 1, seed=2)
     flat = flatten(net, CPU)
-    optimizer = make_optimizer(OPTIMIZERS.validate_python(spec), flat)
+    optimizer = OPTIMIZERS.validate_python(spec)
     loss = choose_loss("mse", numbers(1.0), CPU)
-    stepper = Stepper(DensePasses(net, flat), loss, optimizer)
+    engine = Autograd(Setup(net, flat, None, loss, optimizer, 40, 0))
     expected = reference(twin.parameters())
     for _ in range(20):
-        stepper.step(x, truth, 0.01, torch.zeros(1, dtype=torch.float64))
+        engine.advance(Examples(x, truth), None, 0, 1, 0.01, math.inf)
         expected.zero_grad()
         torch.autograd.backward(nn.functional.mse_loss(twin(x), truth))
         expected.step()
@@ -176,17 +151,16 @@ def test_an_optimizer_follows_pytorchs(
     torch.testing.assert_close(flat.values, parameters, rtol=1e-4, atol=1e-5)
 
 
-def test_the_step_adds_up_the_loss_before_the_update() -> None:
+def test_a_step_adds_up_the_loss_before_it() -> None:
     net = build(MODELS.validate_python({"type": "linear"}), 2, 1, seed=0)
-    flat = flatten(net, CPU)
-    optimizer = make_optimizer(OPTIMIZERS.validate_python({"type": "lbfgs"}), flat)
-    loss = choose_loss("sse", numbers(1.0), CPU)
     x, truth = torch.randn(9, 2), torch.randn(9, 1)
     with torch.no_grad():
         before = float(((net(x) - truth) ** 2).sum())
-    totals = torch.zeros(1, dtype=torch.float64)
-    Stepper(DensePasses(net, flat), loss, optimizer).step(x, truth, 1.0, totals)
-    assert totals.item() == pytest.approx(before, rel=1e-5)
+    loss = choose_loss("sse", numbers(1.0), CPU)
+    optimizer = OPTIMIZERS.validate_python({"type": "lbfgs"})
+    engine = Autograd(Setup(net, flatten(net, CPU), None, loss, optimizer, 9, 0))
+    engine.advance(Examples(x, truth), None, 0, 1, 1.0, math.inf)
+    assert engine.totals.item() == pytest.approx(before, rel=1e-5)
 
 
 def test_a_seed_gives_the_same_net_and_another_seed_another() -> None:

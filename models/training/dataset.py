@@ -1,0 +1,149 @@
+"""The input of a training, and its encoded data."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from descent.spec import LossName, RunConfig, Sgd, Task
+from models.data import Floats, Integers, Table, epoch_order
+from models.engine.engine import EngineName
+from models.engine.examples import Examples, aligned
+from models.features.encoding import Features
+from models.nets.stack import Line, is_small, largest_learning_rate, least_squares, products
+from models.training.interface import SplitName
+from models.training.scores import RowSplit, split_table
+from models.training.weights import weights_of
+
+
+@dataclass(frozen=True)
+class TrainingInput:
+    """One attempt at a run."""
+
+    #: Task, loss and features are decided; only the device may be "auto".
+    config: RunConfig
+    table: Table
+    #: The folder for checkpoints; no other attempt writes in it.
+    scratch: Path
+    #: The checkpoint to continue from, if any.
+    resume: Path | None = None
+    attempt: int = 1
+    #: The last metric row that is stored at `resume`; the next row is seq + 1.
+    seq: int = 0
+    #: Seconds of training in earlier attempts, and how many of them went into checkpoints. They are
+    #: not in the checkpoint, so that equal trainings make equal files.
+    elapsed_s: float = 0.0
+    saving_s: float = 0.0
+    #: The longest piece in seconds, after which the loop looks for orders; 0 makes one batch each.
+    poll_s: float = 0.02
+    #: Seconds between two signs of life.
+    sign_s: float = 1.0
+    #: Seconds between two checkpoints; None weighs their cost against the work that a crash loses.
+    checkpoint_s: float | None = None
+    #: The epoch after which the training pauses, if any.
+    pause_after: int | None = None
+    #: Threads of the engine; None takes those that are idle.
+    threads: int | None = None
+    #: The engine to use if it can do the training; None chooses the fastest.
+    engine: EngineName | None = None
+
+    @property
+    def task(self) -> Task:
+        if self.config.task == "auto":
+            raise ValueError("the task must be decided, got 'auto'")
+        return self.config.task
+
+    @property
+    def loss(self) -> LossName:
+        if self.config.loss == "auto":
+            raise ValueError("the loss must be decided, got 'auto'")
+        return self.config.loss
+
+    @property
+    def features(self) -> list[str]:
+        if self.config.features is None:
+            raise ValueError("the features must be decided, got None")
+        return self.config.features
+
+
+@dataclass(frozen=True)
+class Window:
+    """Neighbouring batches of an epoch, with the rows that they are made of."""
+
+    rows: Examples
+    #: The places of the rows in their order; None if they are trained as they lie.
+    order: Integers | None
+    #: The number of the first batch in the epoch, and the count of batches.
+    first: int
+    batches: int
+
+
+class Data:
+    """The rows of a training: split, encoded and on the device.
+
+    It does not change during the training, so several trainings may share it.
+    """
+
+    def __init__(
+        self, given: TrainingInput, device: torch.device, features: Features | None = None
+    ) -> None:
+        """Split and encode the table; `features` are those of a checkpoint, else they are fitted.
+
+        Raises `TrainingFailed`.
+        """
+        self.config, self.table, self.device = given.config, given.table, device
+        self.split: RowSplit = split_table(given.config, given.table)
+        self.features = features or Features.fit(
+            given.table,
+            self.split.train,
+            features=given.features,
+            targets=given.config.targets,
+            task=given.task,
+            standardize=given.config.standardize,
+        )
+        parts = [self.split.train, self.split.validation]
+        self.train, self.validation = Examples.load(self.features, given.table, parts, device)
+        #: float64 (training rows,), with the mean 1.
+        self.weights = weights_of(given.config, self.features.target, given.table, self.split.train)
+        if self.weights is not None:
+            weights = aligned(self.weights.astype(np.float32)).to(device)
+            self.train = replace(self.train, weights=weights)
+
+    def windows(self, seed: int, epoch: int, size: int, begin: int) -> Iterator[Window]:
+        """Yield the windows of an epoch, from the one that holds the batch `begin` on.
+
+        `size` is the count of rows in a batch. A single batch of all rows keeps their order.
+        """
+        del begin  # there is one window
+        rows = len(self.train)
+        count = -(-rows // size)
+        order = None if count == 1 else epoch_order(seed, epoch, rows)
+        yield Window(self.train, order, 0, count)
+
+    def examples(self, name: SplitName) -> Examples:
+        """Return the rows of a split; the test rows are loaded to the device here, each time."""
+        known = {"train": self.train, "validation": self.validation}
+        if name in known:
+            return known[name]
+        (test,) = Examples.load(self.features, self.table, [self.split.test], self.device)
+        return test
+
+    @cached_property
+    def least_squares(self) -> Line | None:
+        """The closed-form solution over the training rows, for a regression."""
+        return least_squares(self.features, self.table, self.split.train, self.weights)
+
+    def largest_learning_rate(self, loss: LossName, optimizer: Sgd) -> float | None:
+        """Return the largest rate at which full batches converge to the closed form, if known."""
+        rows = self.split.train
+        if not is_small(len(rows), self.features.width):
+            return None
+        sums = products(self.features, self.table, rows, self.weights)
+        return largest_learning_rate(sums, len(rows), loss, optimizer, self.features.outputs)
+
+    def truth(self, rows: Integers) -> Floats | Integers:
+        """Return the true targets of these rows of the table."""
+        return self.features.truth(self.table, rows)
