@@ -25,22 +25,22 @@ from models.nets.dropout import is_kept
 CHUNK_NUMBERS = 2**18  # numbers of a chunk, unless one batch has more
 aten = torch.ops.aten
 
-#: Computes the activations of the sums of a layer; both are (units, rows).
+#: Computes the activations of the sums of a layer, both (units, rows); they may be one tensor.
 Activate: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 #: Multiplies slopes by the derivative; its arguments: slopes, sums, activations, the result.
 Derive: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 ACTIVATIONS: dict[str, tuple[Activate, Derive]] = {
     "relu": (
-        lambda z, out: torch.clamp_min(z, 0, out=out),
+        lambda z, _: torch.relu_(z),
         lambda d, _, a, out: aten.threshold_backward.grad_input(d, a, 0, grad_input=out),
     ),
     "sigmoid": (
-        lambda z, out: torch.sigmoid(z, out=out),
+        lambda z, _: torch.sigmoid_(z),
         lambda d, _, a, out: aten.sigmoid_backward.grad_input(d, a, grad_input=out),
     ),
     "tanh": (
-        lambda z, out: torch.tanh(z, out=out),
+        lambda z, _: torch.tanh_(z),
         lambda d, _, a, out: aten.tanh_backward.grad_input(d, a, grad_input=out),
     ),
     "gelu": (
@@ -50,21 +50,49 @@ ACTIVATIONS: dict[str, tuple[Activate, Derive]] = {
 }
 
 
-@dataclass(frozen=True)
-class _Chunk:
-    """The gathered rows of neighbouring batches, feature by feature."""
+class _Part(NamedTuple):
+    """Gathered rows, feature by feature."""
 
     #: (inputs + 1, rows); the last row holds ones.
     x: Tensor
+    #: `x` transposed.
+    rows: Tensor
     #: Of numbers (targets, rows), of classes one-hot (classes, rows).
     y: Tensor
+    #: What comes out of the last layer: for numbers their errors, otherwise the outputs.
+    results: Tensor
     #: As in `Examples`.
     truth: Tensor
     weights: Tensor | None
-    #: What comes out of the last layer: for numbers their errors, otherwise the outputs.
-    results: Tensor
     #: For each layer the factors of its activations (units, rows), or None without dropout.
-    masks: list[Tensor | None]
+    masks: tuple[Tensor | None, ...]
+
+    def cut(self, size: int) -> list["_Part"]:
+        """Return neighbouring parts of so many rows; the last one may have fewer."""
+        count = -(-self.x.shape[1] // size)
+        nothing = (None,) * count
+        masks = [nothing if mask is None else torch.split(mask, size, 1) for mask in self.masks]
+        return [
+            _Part(*each)
+            for each in zip(
+                torch.split(self.x, size, 1),
+                torch.split(self.rows, size),
+                torch.split(self.y, size, 1),
+                torch.split(self.results, size, 1),
+                torch.split(self.truth, size),
+                nothing if self.weights is None else torch.split(self.weights, size),
+                zip(*masks, strict=True),
+                strict=True,
+            )
+        ]
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Neighbouring batches, each cut into the parts of its shards."""
+
+    whole: _Part
+    batches: list[list[_Part]]
 
 
 class Chunked(TorchEngine):
@@ -112,10 +140,10 @@ class Chunked(TorchEngine):
             begin = first + done - number * self._per_chunk
             end = min(begin + count - done, self._per_chunk)
             for place in range(begin, end):
-                self._step(chunk, place, rate)
+                self._step(chunk.batches[place], rate)
                 if is_over := is_late(until):
                     break
-            self._add_up(chunk, begin, place + 1)
+            self._add_up(chunk.whole, begin, place + 1)
             done += place + 1 - begin
         return done
 
@@ -165,11 +193,15 @@ class Chunked(TorchEngine):
             y = x.new_zeros(outputs, len(rows)).scatter_(0, rows.truth[None], 1.0)
         else:
             y = rows.truth.t().contiguous()
-        masks = [
+        masks = tuple(
             self._mask(number, layer, len(rows), step) if layer.dropout else None
             for number, layer in enumerate(self.layers)
-        ]
-        return _Chunk(x, y, rows.truth, rows.weights, torch.empty_like(y), masks)
+        )
+        whole = _Part(x, x.t(), y, torch.empty_like(y), rows.truth, rows.weights, masks)
+        batches = whole.cut(self.batch)
+        if self.shards == 1:
+            return _Chunk(whole, [[batch] for batch in batches])
+        return _Chunk(whole, [batch.cut(self.capacity) for batch in batches])
 
     def _mask(self, number: int, layer: DenseLayer, rows: int, step: int) -> Tensor:
         steps = range(step, step - (-rows // self.batch))
@@ -180,24 +212,27 @@ class Chunked(TorchEngine):
         mask = torch.from_numpy(kept.astype(np.float32)).to(self.flat.values.device)
         return mask.mul_(1 / (1 - layer.dropout))
 
-    def _step(self, chunk: _Chunk, place: int, rate: float) -> None:
-        begin = place * self.batch
-        size = min(self.batch, chunk.x.shape[1] - begin)
-        divisor = self.loss.divisor(size)
-
-        def compute(shard: int) -> None:
-            start = begin + min(shard * self.capacity, size)
-            stop = begin + min((shard + 1) * self.capacity, size)
-            self._shards[shard].differentiate(chunk, start, stop, divisor)
-
-        self.each_shard(compute)
-        for shard in self._shards[1:]:
-            self._own.gradients.add_(shard.gradients)
+    def _step(self, parts: list[_Part], rate: float) -> None:
+        if self.shards == 1:
+            self._shards[0].differentiate(parts[0], self.loss.divisor(parts[0].x.shape[1]))
+        else:
+            self._step_in_shards(parts)
         self.optimizer.update(rate, _nothing)
         self.step += 1
 
-    def _add_up(self, chunk: _Chunk, begin: int, end: int) -> None:
-        """Add the losses of these batches of the chunk to the totals, batch by batch."""
+    def _step_in_shards(self, parts: list[_Part]) -> None:
+        divisor = self.loss.divisor(sum(part.x.shape[1] for part in parts))
+
+        def compute(number: int) -> None:
+            if number < len(parts):
+                self._shards[number].differentiate(parts[number], divisor)
+
+        self.each_shard(compute)
+        for shard in self._shards[1 : len(parts)]:
+            self._own.gradients.add_(shard.gradients)
+
+    def _add_up(self, chunk: _Part, begin: int, end: int) -> None:
+        """Add the losses of these batches of the chunk to the totals."""
         taken = slice(begin * self.batch, end * self.batch)
         results, truth = chunk.results[:, taken].t(), chunk.truth[taken]
         if isinstance(self.loss, ErrorLoss):
@@ -207,8 +242,9 @@ class Chunked(TorchEngine):
         losses = each.double()
         if chunk.weights is not None:
             losses = losses * chunk.weights[taken, None]
-        for batch in torch.split(losses, self.batch):
-            self.totals += batch.sum(0).cpu().numpy()
+        # Row by row, so that the cuts of an epoch do not matter.
+        rows = np.concatenate([self.totals[None], losses.cpu().numpy()])
+        self.totals[:] = np.cumsum(rows, axis=0)[-1]
 
 
 def _nothing() -> tuple[Tensor, float]:
@@ -228,18 +264,26 @@ def _own_order(layers: tuple[DenseLayer, ...]) -> Tensor:
     return torch.cat(places)
 
 
-class _Buffers(NamedTuple):
-    """The intermediate results of a hidden layer for a number of rows."""
+class _Hidden(NamedTuple):
+    """A hidden layer with its intermediate results for a number of rows."""
 
-    #: (units + 1, rows): what goes into the next layer, with ones in the last row.
-    inputs: Tensor
-    #: The first `units` rows of `inputs`, (units, rows), and the transposed `inputs`.
-    active: Tensor
+    #: (units, inputs + 1), the biases in the last column.
+    weights: Tensor
+    activate: Activate | None
+    derive: Derive | None
+    #: (units + 1, rows): what goes into the next layer, with ones in the last row; transposed too.
+    results: Tensor
     transposed: Tensor
+    #: The first `units` rows of `results`, (units, rows).
+    active: Tensor
     #: The sums of the layer, and its activations before dropout; both may be `active` itself.
     sums: Tensor
     raw: Tensor
+    #: The slopes of the objective by the sums, (units, rows).
     slopes: Tensor
+    #: The gradients of the weights, and the weights of the next layer transposed, without biases.
+    gradient: Tensor
+    next_weights: Tensor
 
 
 class _Shard:
@@ -248,99 +292,90 @@ class _Shard:
     def __init__(self, engine: Chunked, values: Tensor, gradients: Tensor) -> None:
         self.loss, self.layers, self.gradients = engine.loss, engine.layers, gradients
         shapes = [(layer.outputs, layer.inputs + 1) for layer in self.layers]
-        self._weights = _views(values, shapes)
-        self._slopes = _views(gradients, shapes)
-        self._transposed = [weights[:, :-1].t() for weights in self._weights]
-        self._acts = [
-            ACTIVATIONS[each.activation] if each.activation else None for each in self.layers
-        ]
-        self._buffers: dict[int, list[_Buffers]] = {}
-        self._rest = torch.empty(0)
-        self._is_squared = isinstance(engine.loss, ErrorLoss) and engine.loss.factor == 2.0
+        self._weights, self._slopes = _views(values, shapes), _views(gradients, shapes)
+        #: By the count of rows: an epoch has two, the usual size and that of the last batch.
+        self._hidden: dict[int, list[_Hidden]] = {}
+        loss = engine.loss
+        self._is_squared = isinstance(loss, ErrorLoss) and loss.factor == 2.0
 
-    def differentiate(self, chunk: _Chunk, start: int, stop: int, divisor: float) -> None:
-        """Set the gradients of the rows `start` to `stop` of a chunk."""
-        if start == stop:
-            self.gradients.zero_()
-            return
-        taken = slice(start, stop)
-        x = chunk.x[:, taken]
-        buffers = self._buffers_for(stop - start)
-        masks = [None if mask is None else mask[:, taken] for mask in chunk.masks]
-        last = self._forward(x, buffers, masks)
-        slopes, share = self._differentiate_loss(chunk, taken, last, divisor)
-        self._backward(x, slopes, share, buffers, masks)
-
-    def _forward(self, x: Tensor, buffers: list[_Buffers], masks: list[Tensor | None]) -> Tensor:
-        """Return what goes into the last layer."""
-        for weights, act, held, mask in zip(
-            self._weights, self._acts, buffers, masks, strict=False
-        ):
-            torch.mm(weights, x, out=held.sums)
-            if act is not None:
-                act[0](held.sums, held.raw)
+    def differentiate(self, part: _Part, divisor: float) -> None:
+        """Set the gradients of some rows."""
+        rows = part.x.shape[1]
+        hidden = self._hidden.get(rows)
+        if hidden is None:
+            hidden = self._hidden[rows] = self._made(rows)
+        x = part.x
+        for layer, mask in zip(hidden, part.masks, strict=False):
+            torch.mm(layer.weights, x, out=layer.sums)
+            if layer.activate is not None:
+                layer.activate(layer.sums, layer.raw)
             if mask is not None:
-                torch.mul(held.raw, mask, out=held.active)
-            x = held.inputs
-        return x
+                torch.mul(layer.raw, mask, out=layer.active)
+            x = layer.results
+        slopes, share = self._differentiate_loss(part, x, divisor)
+        self._backward(part, hidden, slopes, share)
 
-    def _differentiate_loss(
-        self, chunk: _Chunk, taken: slice, x: Tensor, divisor: float
-    ) -> tuple[Tensor, float]:
+    def _differentiate_loss(self, part: _Part, x: Tensor, divisor: float) -> tuple[Tensor, float]:
         """Return slopes (outputs, rows) and the factor that makes them those of the objective."""
-        y, results, loss = chunk.y[:, taken], chunk.results[:, taken], self.loss
-        weights = None if chunk.weights is None else chunk.weights[taken]
+        loss, results, weights = self.loss, part.results, part.weights
         if isinstance(loss, ErrorLoss):
-            torch.addmm(y, self._weights[-1], x, beta=-1, out=results)
-            # The errors are needed again; of those losses that change them, only a copy is.
+            torch.addmm(part.y, self._weights[-1], x, beta=-1, out=results)
+            # The errors are needed again, so losses that change them get a copy.
             slopes = results if self._is_squared else loss.bend(results.t().clone()).t()
             share = loss.factor / divisor
         else:
             torch.mm(self._weights[-1], x, out=results)
             if not isinstance(loss, CrossEntropy):
-                truth = chunk.truth[taken]
-                return loss.slopes(results.t(), truth, divisor, weights).t(), 1.0
-            slopes = torch.softmax(results, 0).sub_(y)
+                return loss.slopes(results.t(), part.truth, divisor, weights).t(), 1.0
+            slopes = torch.softmax(results, 0).sub_(part.y)
             share = 1 / divisor
         return (slopes if weights is None else slopes * weights), share
 
-    def _backward(
-        self,
-        x: Tensor,
-        slopes: Tensor,
-        share: float,
-        buffers: list[_Buffers],
-        masks: list[Tensor | None],
-    ) -> None:
-        for place in range(len(self.layers) - 1, -1, -1):
-            before = buffers[place - 1].transposed if place else x.t()
-            gradient = self._slopes[place]
-            torch.addmm(gradient, slopes, before, beta=0, alpha=share, out=gradient)
-            if place == 0:
-                return
-            held, mask, act = buffers[place - 1], masks[place - 1], self._acts[place - 1]
-            torch.addmm(
-                held.slopes, self._transposed[place], slopes, beta=0, alpha=share, out=held.slopes
-            )
-            slopes, share = held.slopes, 1.0
+    def _backward(self, part: _Part, hidden: list[_Hidden], slopes: Tensor, share: float) -> None:
+        gradient = self._slopes[-1]
+        for layer, mask in zip(reversed(hidden), reversed(part.masks[:-1]), strict=True):
+            _multiply(slopes, layer.transposed, share, gradient)
+            _multiply(layer.next_weights, slopes, share, layer.slopes)
+            slopes, share, gradient = layer.slopes, 1.0, layer.gradient
             if mask is not None:
                 slopes.mul_(mask)
-            if act is not None:
-                act[1](slopes, held.sums, held.raw, slopes)
+            if layer.derive is not None:
+                layer.derive(slopes, layer.sums, layer.raw, slopes)
+        _multiply(slopes, part.rows, share, gradient)
 
-    def _buffers_for(self, rows: int) -> list[_Buffers]:
-        if rows not in self._buffers:
-            # An epoch has two sizes of batches: the usual size and that of the last batch.
-            self._buffers[rows] = [self._buffer(layer, rows) for layer in self.layers[:-1]]
-        return self._buffers[rows]
+    def _made(self, rows: int) -> list[_Hidden]:
+        made = []
+        for place, layer in enumerate(self.layers[:-1]):
+            results = self.gradients.new_ones(layer.outputs + 1, rows)
+            active = results[:-1]
+            # Only gelu needs its sums again, and only dropout changes activations that are needed.
+            raw = torch.empty_like(active) if layer.dropout else active
+            sums = torch.empty_like(active) if layer.activation == "gelu" else raw
+            activate, derive = ACTIVATIONS[layer.activation] if layer.activation else (None, None)
+            made.append(
+                _Hidden(
+                    self._weights[place],
+                    activate,
+                    derive,
+                    results,
+                    results.t(),
+                    active,
+                    sums,
+                    raw,
+                    torch.empty_like(active),
+                    self._slopes[place],
+                    self._weights[place + 1][:, :-1].t(),
+                )
+            )
+        return made
 
-    def _buffer(self, layer: DenseLayer, rows: int) -> _Buffers:
-        inputs = self.gradients.new_ones(layer.outputs + 1, rows)
-        active = inputs[:-1]
-        # Only gelu needs its sums again, and only dropout changes activations that are needed.
-        raw = torch.empty_like(active) if layer.dropout else active
-        sums = torch.empty_like(active) if layer.activation == "gelu" else raw
-        return _Buffers(inputs, active, inputs.t(), sums, raw, torch.empty_like(active))
+
+def _multiply(a: Tensor, b: Tensor, share: float, out: Tensor) -> None:
+    """Write `share` times the product of two matrices into `out`."""
+    if share == 1.0:
+        torch.mm(a, b, out=out)
+    else:
+        torch.addmm(out, a, b, beta=0, alpha=share, out=out)
 
 
 def _views(flat: Tensor, shapes: list[tuple[int, int]]) -> list[Tensor]:

@@ -105,6 +105,8 @@ class AdaptiveMoments(Optimizer):
         self.spec = spec
         self.mean = torch.zeros_like(flat.values)
         self.square = torch.zeros_like(flat.values)
+        nothing: list[Tensor] = []
+        self._lists = [flat.values], [flat.gradients], [self.mean], [self.square], nothing
         self.steps = 0
         #: The next numbers of steps as tensors, the last one first: made many at a time, because
         #: to make one costs as much as a small operation.
@@ -119,11 +121,7 @@ class AdaptiveMoments(Optimizer):
             self._ahead = list(numbers.to(self.flat.values.device).unbind())
         self.steps += 1
         self.kernel(
-            [self.flat.values],
-            [self.flat.gradients],
-            [self.mean],
-            [self.square],
-            [],
+            *self._lists,
             [self._ahead.pop()],
             lr=rate,
             beta1=BETAS[0],
