@@ -182,20 +182,6 @@ MUTANTS = (
     ),
     # ---- checkpoints and blobs ----------------------------------------------------------------
     Mutant(
-        "a checkpoint is not synced",
-        "models/checkpoint.py",
-        "        os.fsync(file.fileno())\n",
-        "",
-        f"{SYNCED}[write_checkpoint]",
-    ),
-    Mutant(
-        "the folder of a checkpoint is not synced",
-        "models/checkpoint.py",
-        "    _sync_folder(path.parent)\n",
-        "",
-        f"{SYNCED}[write_checkpoint]",
-    ),
-    Mutant(
         "the tensors of a checkpoint may leave a gap",
         "models/checkpoint.py",
         "    if at != size:",
