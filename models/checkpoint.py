@@ -42,9 +42,9 @@ class Written:
 def write(path: Path, tensors: Mapping[str, NDArray[Any]], document: Mapping[str, Any]) -> Written:
     """Write a checkpoint; the file appears under its name complete or not at all.
 
-    It may be lost in a power cut: only the blob store, which copies it, makes bytes durable. Reading
-    returns the floats of the document exactly, and NaN and infinities as strings. Raises
-    OSError, for example for a full disk; then no part of the file is left.
+    It may be lost in a power cut; the blob store makes its copy durable. Reading returns the floats
+    of the document exactly, and NaN and infinities as strings. Raises OSError, for example for a
+    full disk; then no part of the file is left.
     """
     text = json.dumps(_plain({"schema": SCHEMA} | dict(document)), allow_nan=False)
     content = safetensors.numpy.save(

@@ -167,9 +167,7 @@ def _measured(attempt: Attempt, file: FileMessage) -> tuple[str, int]:
     return (file.sha256, file.path.stat().st_size) if file.sha256 else digest_of(file.path)
 
 
-def _write_one(
-    session: Session, attempt: Attempt, message: Message, held: HeldBlob | None
-) -> None:
+def _write_one(session: Session, attempt: Attempt, message: Message, held: HeldBlob | None) -> None:
     attempt.writes = message.type
     if type(message) in {Began, Obeyed, Failure}:
         _write_common(session, attempt.tenure, message)
