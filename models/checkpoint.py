@@ -33,7 +33,7 @@ Tensors: TypeAlias = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Written:
-    """The digest and size of a file that is complete on disk."""
+    """The digest and size of a file that is complete."""
 
     sha256: str
     bytes: int
@@ -42,8 +42,9 @@ class Written:
 def write(path: Path, tensors: Mapping[str, NDArray[Any]], document: Mapping[str, Any]) -> Written:
     """Write a checkpoint; the file appears under its name complete or not at all.
 
-    Reading returns the floats of the document exactly, and NaN and infinities as strings. Raises
-    OSError, for example for a full disk; then no part of the file is left.
+    It may be lost in a power cut; the blob store makes its copy durable. Reading returns the floats
+    of the document exactly, and NaN and infinities as strings. Raises OSError, for example for a
+    full disk; then no part of the file is left.
     """
     text = json.dumps(_plain({"schema": SCHEMA} | dict(document)), allow_nan=False)
     content = safetensors.numpy.save(
@@ -55,16 +56,12 @@ def write(path: Path, tensors: Mapping[str, NDArray[Any]], document: Mapping[str
         reach("checkpoint.begin")
         with temporary.open("wb") as file:
             file.write(content)
-            file.flush()
-            reach("checkpoint.written")
-            os.fsync(file.fileno())
-        reach("checkpoint.synced")
+        reach("checkpoint.written")
         temporary.replace(path)
         reach("checkpoint.renamed")
     except OSError:
         temporary.unlink(missing_ok=True)  # a partial file would fill the disk further
         raise
-    _sync_folder(path.parent)
     return Written(hashlib.sha256(content).hexdigest(), len(content))
 
 
@@ -189,11 +186,3 @@ def _plain(value: object) -> object:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -105,7 +105,7 @@ class Alive:
 
 @dataclass(frozen=True)
 class Saved:
-    """A checkpoint that is complete on disk; the caller may move or delete it."""
+    """A checkpoint whose file is complete; the caller may move or delete it."""
 
     path: Path
     sha256: str

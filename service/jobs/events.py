@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from anyio.to_thread import run_sync
-from sqlalchemy import Engine, insert, select, update
+from sqlalchemy import Engine, insert, select
 from sqlalchemy.orm import Session
 
 from service.errors import ServiceError
@@ -23,40 +23,27 @@ from service.storage.database import reading
 
 POLL = 0.05  # seconds between two queries for the watched jobs
 POLL_WOKEN = 0.25  # seconds between two queries if notices wake the watcher
-PAUSE = 0.01  # the fewest seconds between two queries, however many notices arrive
+PAUSE = 0.002  # the fewest seconds between two queries, however many notices arrive
 END_S = 1.0  # seconds that reads may take to end when the service stops
 T = TypeVar("T")
 EventT = TypeVar("EventT", bound=JobEvent)
 KINDS = ("state", "metrics", "checkpoint", "log", "rewind", "end")
 
 
-def append(session: Session, job_id: str, attempt: int, kind: str, data: dict[str, Any]) -> int:
-    """Add one event to a job whose row the caller has locked; return its number.
+def append(session: Session, job: Job, kind: str, data: dict[str, Any]) -> None:
+    """Add one event to a job that the caller has locked and then read.
 
     Only jobs with a table of events keep them. Other jobs count theirs, for waiting requests.
     """
-    table = queue.table_of(job_id)
-    seq = session.execute(
-        update(table)
-        .where(table.id == job_id)
-        .values(event_seq=table.event_seq + 1)
-        .returning(table.event_seq),
-        execution_options={"synchronize_session": False},
-    ).scalar_one()
-    _write(session, table, kind, data, job_id=job_id, seq=seq, attempt=attempt)
-    return seq
+    job.event_seq += 1  # written with the other changes of the job
+    write(session, job, kind, data)
 
 
 def write(session: Session, job: Job, kind: str, data: dict[str, Any]) -> None:
     """Add the event whose number `job.event_seq` is: the caller has counted it."""
-    _write(session, type(job), kind, data, job_id=job.id, seq=job.event_seq, attempt=job.attempt)
-
-
-def _write(
-    session: Session, table: type[Job], kind: str, data: dict[str, Any], **key: str | int
-) -> None:
-    if table.event_table is not None:
-        session.execute(insert(table.event_table).values(kind=kind, data=data, **key))
+    if job.event_table is not None:
+        key = {"job_id": job.id, "seq": job.event_seq, "attempt": job.attempt}
+        session.execute(insert(job.event_table).values(kind=kind, data=data, **key))
     database.tell(session, database.EVENTS)
 
 

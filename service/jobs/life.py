@@ -14,7 +14,6 @@ from typing import Any
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
-from sqlalchemy.orm.attributes import set_committed_value
 
 from descent.codes import ErrorCode
 from service.errors import Conflict, DeathCode, Fenced, NotFound
@@ -112,13 +111,12 @@ def enqueue(session: Session, job: JobT) -> JobT:
 
     Jobs start in the order of `queued_at`, so the database's clock sets it.
     """
-    job.state = "queued"
+    job.state, job.attempt, job.event_seq = "queued", 0, 1
     job.created_at = job.queued_at = time_of_day(session)
     session.add(job)
     session.flush()
-    events.append(session, job.id, 0, "state", {"state": "queued"})
+    events.write(session, job, "state", {"state": "queued"})
     database.tell(session, database.QUEUE)
-    session.refresh(job)
     return job
 
 
@@ -180,8 +178,7 @@ def claim(
     """Give the oldest job that may start to `owner`, as a new attempt; see `queue.claim`."""
     job = queue.claim(session, table, owner, lease_s=lease_s, choice=choice)
     if job is not None:
-        seq = events.append(session, job.id, job.attempt, "state", {"state": "starting"})
-        set_committed_value(job, "event_seq", seq)
+        events.append(session, job, "state", {"state": "starting"})
     return job
 
 
@@ -273,7 +270,7 @@ def rescue(session: Session, job_id: str, attempt: int, *, now: float | None = N
 def finish(session: Session, job: Job, to: str, values: dict[str, Any]) -> None:
     free = {"owner": None, "lease_expires": None, "finished_at": time_of_day(session)}
     move(session, job, to, **free, **values)
-    events.append(session, job.id, job.attempt, "end", {"state": to})
+    events.append(session, job, "end", {"state": to})
     job.settle(session, to, values.get("error"))
 
 

@@ -131,9 +131,14 @@ def _write_checkpoint(
         bytes=held.bytes,
         is_best=message.is_best,
     )
-    progress = vars(message.progress) if message.progress else None
-    metrics.append(session, run_id, attempt, [], {"progress": progress})
-    lifecycle.add_checkpoint(session, run_id, attempt, checkpoint, is_resumable=message.resumable)
+    lifecycle.add_checkpoint(
+        session,
+        run_id,
+        attempt,
+        checkpoint,
+        is_resumable=message.resumable,
+        progress=vars(message.progress) if message.progress else None,
+    )
 
 
 def _write_end(session: Session, tenure: Tenure, message: TrainingEnded) -> None:

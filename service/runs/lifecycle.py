@@ -206,8 +206,8 @@ def claim(session: Session, owner: str, *, lease_s: float, now: float | None = N
     step = checkpoint.step if checkpoint else 0
     metrics.rewind(session, run, covered_seq(run.id, checkpoint), step)
     reach("claim.rewound")
-    events.append(session, run.id, run.attempt, "state", {"state": "starting"})
-    return get(session, run.id)
+    events.append(session, run, "state", {"state": "starting"})
+    return run
 
 
 def resume_checkpoint(session: Session, run: Run) -> Checkpoint | None:
@@ -223,7 +223,13 @@ def covered_seq(run_id: str, checkpoint: Checkpoint | None) -> int:
 
 
 def add_checkpoint(
-    session: Session, run_id: str, attempt: int, checkpoint: Checkpoint, *, is_resumable: bool
+    session: Session,
+    run_id: str,
+    attempt: int,
+    checkpoint: Checkpoint,
+    *,
+    is_resumable: bool,
+    progress: dict[str, Any] | None = None,
 ) -> None:
     """Add a checkpoint whose blob is stored, and delete older ones that are no longer needed."""
     run = queue.hold(session, Run, run_id, attempt)
@@ -231,21 +237,21 @@ def add_checkpoint(
         raise Fenced(f"checkpoint at row {checkpoint.metric_seq}, but only {run.metric_seq} rows")
     checkpoint.is_resumable = is_resumable
     session.add(checkpoint)
-    session.flush()
-    values: dict[str, Any] = {"crash_streak": 0}
+    run.crash_streak = 0
+    if progress is not None:
+        run.progress = progress
     if is_resumable:
-        values["resume_checkpoint_id"] = checkpoint.id
+        run.resume_checkpoint_id = checkpoint.id
     if checkpoint.is_best:
-        values["best_checkpoint_id"] = checkpoint.id
+        run.best_checkpoint_id = checkpoint.id
         session.execute(
             update(Checkpoint)
             .where(Checkpoint.run_id == run_id, Checkpoint.id != checkpoint.id)
             .values(is_best=False)
         )
-    session.execute(update(Run).where(Run.id == run_id).values(**values))
     data = {"id": checkpoint.id, "epoch": checkpoint.epoch, "step": checkpoint.step}
-    events.append(session, run_id, attempt, "checkpoint", data | {"is_best": checkpoint.is_best})
-    _drop_old_checkpoints(session, run_id)
+    events.append(session, run, "checkpoint", data | {"is_best": checkpoint.is_best})
+    _drop_old_checkpoints(session, run)
 
 
 def fall_back(
@@ -267,27 +273,26 @@ def fall_back(
     run = get(session, run_id)
     warning = make_warning("checkpoint_corrupt", _fall_back_text(damaged, older))
     run.warnings = [*run.warnings, warning]
-    events.append(session, run_id, attempt, "log", {"line": warning["detail"]} | warning)
+    events.append(session, run, "log", {"line": warning["detail"]} | warning)
     step = older.step if older else 0
     metrics.rewind(session, run, covered_seq(run_id, older), step)
     return older
 
 
 def log(session: Session, run_id: str, attempt: int, line: str) -> None:
-    queue.hold(session, Run, run_id, attempt)
-    events.append(session, run_id, attempt, "log", {"line": line})
+    run = queue.hold(session, Run, run_id, attempt)
+    events.append(session, run, "log", {"line": line})
 
 
 # ---- private ------------------------------------------------------------------------------------
 
 
-def _drop_old_checkpoints(session: Session, run_id: str) -> None:
+def _drop_old_checkpoints(session: Session, run: Run) -> None:
     newest_first = session.scalars(
         select(Checkpoint)
-        .where(Checkpoint.run_id == run_id)
+        .where(Checkpoint.run_id == run.id)
         .order_by(Checkpoint.step.desc(), Checkpoint.id.desc())
     ).all()
-    run = get(session, run_id)
     keep = {run.resume_checkpoint_id, run.best_checkpoint_id}
     old = [c for c in newest_first[KEEP_CHECKPOINTS:] if c.id not in keep]
     for checkpoint in old:

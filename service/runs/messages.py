@@ -66,7 +66,7 @@ class TrainingHeartbeat(Heartbeat):
 
 
 class CheckpointFile(FileMessage):
-    """A checkpoint that is complete on disk; see `models.training.interface.Saved`."""
+    """A checkpoint whose file is complete; see `models.training.interface.Saved`."""
 
     type: Literal["checkpoint"] = "checkpoint"
     bytes: int

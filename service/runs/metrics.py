@@ -83,15 +83,14 @@ def append(
             raise Fenced(f"rows from {fresh[0]['seq']} do not follow row {run.metric_seq}")
         stored = [_stored(row) | {"run_id": run_id, "attempt": attempt} for row in fresh]
         assign(session, run_id, stored, run.latest)
-        session.execute(insert(Metric), stored)
+        # Without the session, whose bookkeeping would take most of the time.
+        session.connection().execute(insert(Metric), stored)
         check(session, run, stored)
-    latest = _latest(run.latest, fresh)
-    session.execute(
-        update(Run).where(Run.id == run_id).values(metric_seq=last, latest=latest, **summary)
-    )
-    if fresh:
+        run.metric_seq, run.latest = last, _latest(run.latest, fresh)
         data = {"attempt": attempt, "first_seq": fresh[0]["seq"], "last_seq": last}
-        events.append(session, run_id, attempt, "metrics", data)
+        events.append(session, run, "metrics", data)
+    for column, value in summary.items():
+        setattr(run, column, value)
 
 
 def rewind(session: Session, run: Run, after_seq: int, step: int) -> None:
@@ -107,15 +106,11 @@ def rewind(session: Session, run: Run, after_seq: int, step: int) -> None:
         .where(Metric.run_id == run.id, Metric.seq > after_seq, Metric.superseded_by.is_(None))
         .values(superseded_by=run.attempt)
     )
-    session.execute(
-        update(Run)
-        .where(Run.id == run.id)
-        .values(metric_seq=after_seq, latest=_latest_at(session, run.id))
-    )
+    run.metric_seq, run.latest = after_seq, _latest_at(session, run.id)
     rewind_frames(session, run.id, step)
     again = max(0, (run.progress or {}).get("step", step) - step)
     data = {"attempt": run.attempt, "after_seq": after_seq, "steps_recomputed": again}
-    events.append(session, run.id, run.attempt, "rewind", data)
+    events.append(session, run, "rewind", data)
 
 
 def _stored(row: dict[str, Any]) -> dict[str, Any]:
@@ -497,7 +492,7 @@ def _warn_of_divergence(
         f" {row['name']}: it was {_shown(was)}, is {_shown(row)}; {reason}"
     )
     data = {"line": line, "code": "resume_divergence", "was": _point(was), "now": _point(row)}
-    events.append(session, run.id, run.attempt, "log", data)
+    events.append(session, run, "log", data)
     run.warnings = [*run.warnings, make_warning("resume_divergence", line)]
 
 
@@ -538,9 +533,8 @@ def append_frames(session: Session, run_id: str, frames: Sequence[NetFrame]) -> 
     newest = session.scalar(select(func.max(Frame.epoch)).where(Frame.run_id == run_id))
     fresh = [frame for frame in frames if newest is None or frame.epoch > newest]
     if fresh:
-        session.execute(
-            insert(Frame), [_stored_frame(frame) | {"run_id": run_id} for frame in fresh]
-        )
+        stored = [_stored_frame(frame) | {"run_id": run_id} for frame in fresh]
+        session.connection().execute(insert(Frame), stored)
 
 
 def rewind_frames(session: Session, run_id: str, step: int) -> None:

@@ -10,16 +10,19 @@ import time
 import traceback
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
-from descent.spec import RunConfig
+from descent.spec import Linear, RunConfig
 from models.checkpoint import read
 from models.data import open_table
 from models.engine.hardware import memory_failures
 from models.errors import LearningError
-from models.failpoints import reach
+from models.failpoints import ignored, reach
 from models.features.encoding import Features
 from models.training.dataset import TrainingInput
 from models.training.interface import (
@@ -155,6 +158,42 @@ def read_job(job: TrainingJob) -> TrainingInput:
         checkpoint_s=job.checkpoint_s,
         saving_s=job.saving_s,
     )
+
+
+def rehearse() -> None:
+    """Train on a small table of our own, so that the memory that this takes is in place for a job.
+
+    It uses the CPU only, because the job's order chooses the GPU that this process sees.
+    """
+    numbers = [float(row) for row in range(20)]
+    config = RunConfig(
+        dataset="rehearsal",
+        target="y",
+        features=["x"],
+        task="regression",
+        loss="mse",
+        model=Linear(),
+        epochs=2,
+        device="cpu",
+    )
+    supervisor, end = socket.socketpair()
+    with ignored("rehearsal"), supervisor, end, TemporaryDirectory() as folder:
+        table = Path(folder) / "table.parquet"
+        pq.write_table(pa.table({"x": numbers, "y": numbers}), table)
+        job = TrainingJob(
+            run_id="rehearsal",
+            attempt=1,
+            config=config.model_dump(mode="json"),
+            columns={"x": "number", "y": "number"},
+            table=table,
+            scratch=Path(folder),
+            resume=None,
+            seq=0,
+            elapsed_s=0.0,
+            saving_s=0.0,
+            checkpoint_s=None,
+        )
+        _train(Reporter(end), TrainingJob.model_validate_json(job.model_dump_json()))
 
 
 def main(end: socket.socket, job: str) -> None:

@@ -109,9 +109,14 @@ def _pinned(engine: Engine, sha256: str, size: int) -> Iterator[HeldBlob]:
     try:
         yield held
     except BaseException:
-        with suppress(ServiceError), writing(engine) as session:
-            session.execute(delete(BlobPin).where(BlobPin.id == held.pin))
+        unpin(engine, held)
         raise
+
+
+def unpin(engine: Engine, held: HeldBlob) -> None:
+    """Delete a pin that no transaction will keep, if the database answers; else it expires."""
+    with suppress(ServiceError), writing(engine) as session:
+        session.execute(delete(BlobPin).where(BlobPin.id == held.pin))
 
 
 def pin(session: Session, sha256: str, size: int, *, now: float | None = None) -> HeldBlob:

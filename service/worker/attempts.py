@@ -1,12 +1,12 @@
 """An attempt of a job on this worker: its scratch folder, its messages and its death.
 
-Each message is written in one transaction, which the attempt number fences.
+Messages that arrive together are written in one transaction, which the attempt number fences.
 """
 
 import json
 import shutil
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,10 +21,12 @@ from models.failpoints import reach
 from service.errors import BlobCorrupt
 from service.jobs import life, queue
 from service.jobs.kind import Job, Kind, Site, Tenure
-from service.jobs.pipe import Began, Failure, FileMessage, Heartbeat, Message, Obeyed
+from service.jobs.pipe import Began, Failure, FileMessage, Message, Obeyed
 from service.settings import Settings
 from service.storage import references
+from service.storage.blobs import digest_of
 from service.storage.database import reading, writing
+from service.storage.references import HeldBlob
 from service.worker.launch import OUTPUT, Child
 from service.worker.machine import Gpu
 
@@ -42,8 +44,10 @@ class Attempt:
     child: Child
     scratch: Path
     inbox: deque[Message] = field(default_factory=deque)
-    #: the first message of the inbox, while a thread stores its file
+    #: a thread that writes the first messages of the inbox, while it stores their files
     storing: Future[None] | None = None
+    #: the type of the message that is written, or was written last
+    writes: str = ""
     #: when the first message may be tried again
     retry_at: float = 0.0
     #: the reason of the order to stop, and when the process is killed if it does not obey
@@ -87,28 +91,91 @@ def clear_scratch(
 # ---- writing messages and deaths ----------------------------------------------------------------
 
 
-def write(site: Site, attempt: Attempt, message: Message) -> None:
-    """Write a message; raise Fenced if the job has another owner."""
-    if type(message) is Heartbeat:
-        return
-    point = f"{attempt.kind.table.prefix}.{message.type}"
-    reach(point)
-    if isinstance(message, FileMessage):
-        if not _store(site, attempt, message, point):
-            return
-    else:
-        reach(f"{point}.begin")
+def write(site: Site, attempt: Attempt, messages: Sequence[Message]) -> None:
+    """Write the first messages of the inbox in order; they leave it once they are committed.
+
+    One transaction writes the messages before a file and pins the file. The file is stored after
+    it, and the message about the file begins the next transaction. Raises Fenced if the job has
+    another owner.
+    """
+    held: HeldBlob | None = None
+    try:
+        for group, file in _parted(messages):
+            held = _commit(site, attempt, group, held, file)
+            if file is not None and held is not None:
+                reach("blob.pinned")
+                site.blobs.put(file.path, held.sha256)
+                reach("blob.stored")
+    except BaseException as error:
+        if held is not None:
+            references.unpin(site.engine, held)
+        if not isinstance(error, BlobCorrupt):  # the file has other bytes than the process wrote
+            raise
         with writing(site.engine) as session:
-            if type(message) in {Began, Obeyed, Failure}:
-                _write_common(session, attempt.tenure, message)
-            else:
-                attempt.kind.write(session, attempt.tenure, message, None)
-            reach(f"{point}.written")
-    reach(f"{point}.committed")
-    if message.is_last:
+            life.crashed(session, attempt.tenure.job_id, attempt.tenure.attempt, str(error))
         attempt.is_settled = True
-        tenure = attempt.tenure
-        log.info("attempt ended", job_id=tenure.job_id, attempt=tenure.attempt, how=message.type)
+        attempt.child.kill()
+
+
+def _parted(
+    messages: Sequence[Message],
+) -> Iterator[tuple[Sequence[Message], FileMessage | None]]:
+    """Yield the messages up to each file and that file, whose message begins the next part."""
+    part: list[Message] = []
+    for message in messages:
+        if isinstance(message, FileMessage):
+            yield part, message
+            part = []
+        part.append(message)
+    yield part, None
+
+
+def _commit(
+    site: Site,
+    attempt: Attempt,
+    messages: Sequence[Message],
+    held: HeldBlob | None,
+    file: FileMessage | None,
+) -> HeldBlob | None:
+    """Write messages, of which the first may be about the file `held`, and pin the next file."""
+    measured = None if file is None else _measured(attempt, file)
+    points = [f"{attempt.kind.table.prefix}.{message.type}" for message in messages]
+    for point in points:
+        reach(point)
+    with writing(site.engine) as session:
+        for message, point in zip(messages, points, strict=True):
+            _write_one(session, attempt, message, held)
+            reach(f"{point}.written")
+        pinned = None if measured is None else references.pin(session, *measured)
+    for message, point in zip(messages, points, strict=True):
+        attempt.inbox.popleft()
+        reach(f"{point}.committed")
+        if isinstance(message, FileMessage):
+            message.path.unlink(missing_ok=True)
+        if message.is_last:
+            attempt.is_settled = True
+            job_id, number = attempt.tenure.job_id, attempt.tenure.attempt
+            log.info("attempt ended", job_id=job_id, attempt=number, how=message.type)
+    return pinned
+
+
+def _measured(attempt: Attempt, file: FileMessage) -> tuple[str, int]:
+    """Return the digest and the size of a file."""
+    # A malicious file may control its process, which must not publish other files.
+    if not file.path.resolve().is_relative_to(attempt.scratch.resolve()):
+        raise BlobCorrupt("The process named a file outside its folder.")
+    return (file.sha256, file.path.stat().st_size) if file.sha256 else digest_of(file.path)
+
+
+def _write_one(session: Session, attempt: Attempt, message: Message, held: HeldBlob | None) -> None:
+    attempt.writes = message.type
+    if type(message) in {Began, Obeyed, Failure}:
+        _write_common(session, attempt.tenure, message)
+    elif isinstance(message, FileMessage) and held is not None:
+        attempt.kind.write(session, attempt.tenure, message, held)
+        references.keep(session, held)
+    else:
+        attempt.kind.write(session, attempt.tenure, message, None)
 
 
 def _write_common(session: Session, tenure: Tenure, message: Message) -> None:
@@ -121,31 +188,6 @@ def _write_common(session: Session, tenure: Tenure, message: Message) -> None:
         case Failure():
             problem = life.problem(message.code, message.detail, where=message.where)
             life.fail(session, job_id, number, problem)
-
-
-def _store(site: Site, attempt: Attempt, message: FileMessage, point: str) -> bool:
-    """Store the file, then make it visible in one transaction; return whether it was intact."""
-    tenure = attempt.tenure
-    try:
-        # A malicious file may control its process, which must not publish other files.
-        if not message.path.resolve().is_relative_to(attempt.scratch.resolve()):
-            raise BlobCorrupt("The process named a file outside its folder.")  # noqa: TRY301
-        with (
-            references.stored(site.engine, site.blobs, message.path, message.sha256) as held,
-            writing(site.engine) as session,
-        ):
-            reach(f"{point}.begin")
-            attempt.kind.write(session, tenure, message, held)
-            references.keep(session, held)
-            reach(f"{point}.written")
-    except BlobCorrupt as error:  # the file has other bytes than the process wrote
-        with writing(site.engine) as session:
-            life.crashed(session, tenure.job_id, tenure.attempt, str(error))
-        attempt.is_settled = True
-        attempt.child.kill()
-        return False
-    message.path.unlink(missing_ok=True)
-    return True
 
 
 def write_death(site: Site, attempt: Attempt, code: int | None) -> None:

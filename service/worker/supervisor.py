@@ -1,8 +1,8 @@
 """The supervisor: claims jobs, starts a process for each, and writes their messages.
 
 Only the supervisor uses the database and the storage; its processes use neither. It never imports
-torch. One thread does everything except store files, so the messages of a job are written in the
-order in which they were sent.
+torch. One thread does everything, except that other threads store files together with the messages
+around them. The messages of a job are written in the order in which they were sent.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from itertools import islice
 from typing import Any
 
 import structlog
@@ -26,7 +27,7 @@ from models.training.interface import StopReason
 from service.errors import Fenced, ServiceError
 from service.jobs import life, queue
 from service.jobs.kind import InputUnavailable, Job, Kind, Site, Tenure, Worker
-from service.jobs.pipe import FileMessage, StopOrder
+from service.jobs.pipe import FileMessage, Heartbeat, StopOrder
 from service.storage import database
 from service.storage.database import reading, time_of_day, writing
 from service.storage.references import collecting
@@ -45,6 +46,7 @@ LAST_WRITES = (
 DATABASE_RETRY = 0.5  # seconds between two tries to write while the database does not answer
 STORAGE_WAIT = 2.0  # seconds before the next attempt at a job whose files could not be read
 INBOX = 64  # the most messages of a process that wait to be written
+TOGETHER = 8  # the most of them that are written without a look at other processes
 SEEN = 10.0  # seconds between two heartbeats in the table of workers
 FORGOTTEN = timedelta(hours=1)  # the row of a worker without heartbeats is deleted after this
 
@@ -363,9 +365,12 @@ class Supervisor:
                 attempt.has_ended = True
             elif attempt.fault is None:
                 try:
-                    attempt.inbox.append(attempt.kind.messages.validate_json(line))
+                    message = attempt.kind.messages.validate_json(line)
                 except ValidationError as error:
                     self._give_up(attempt, attempts.describe(line, error))
+                    continue
+                if type(message) is not Heartbeat:  # nothing of it is written
+                    attempt.inbox.append(message)
 
     def _write_inbox(self, attempt: Attempt) -> bool:
         """Write the messages of the inbox in order; return whether the inbox is empty."""
@@ -376,13 +381,11 @@ class Supervisor:
             except (Fenced, ServiceError, OSError):
                 raise
             except Exception as error:  # a defect in one kind of job must not end the others
-                name = attempt.inbox[0].type
+                name = attempt.writes
                 log.exception("cannot write", job_id=attempt.tenure.job_id, message=name)
                 attempt.inbox.clear()
                 fault = f"its message {name!r} could not be written: {type(error).__name__}"
                 self._give_up(attempt, fault)
-                return True
-            attempt.inbox.popleft()
         return True
 
     def _give_up(self, attempt: Attempt, fault: str) -> None:
@@ -392,18 +395,20 @@ class Supervisor:
         attempt.child.kill()
 
     def _write_first(self, attempt: Attempt) -> bool:
-        """Write the first message of the inbox; return whether it is written.
+        """Write the first messages of the inbox; return whether they are written.
 
-        A thread stores files, because storage may be slow and leases must be renewed meanwhile.
+        If there is a file among them, a thread does it, because storage may be slow and leases must
+        be renewed meanwhile.
         """
         if attempt.storing is None:
             if attempt.is_settled:
+                attempt.inbox.clear()
                 return True
-            message = attempt.inbox[0]
-            if not isinstance(message, FileMessage):
-                attempts.write(self._site, attempt, message)
+            messages = list(islice(attempt.inbox, TOGETHER))
+            if not any(isinstance(message, FileMessage) for message in messages):
+                attempts.write(self._site, attempt, messages)
                 return True
-            attempt.storing = self._storers.submit(attempts.write, self._site, attempt, message)
+            attempt.storing = self._storers.submit(attempts.write, self._site, attempt, messages)
             attempt.storing.add_done_callback(lambda _done: os.write(self._stored[1], b"\n"))
         if not attempt.storing.done():
             return False

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 #: the messages of an undisturbed run that succeeds
 MESSAGES = ("started", "metrics", "checkpoint", "finished")
 #: the points that the supervisor passes with each message
-RESTS = ("", ".begin", ".written", ".committed")
+RESTS = ("", ".written", ".committed")
 
 #: in the process that trains
 TRAINER = (
@@ -19,7 +19,6 @@ TRAINER = (
     "train.evaluate",
     "checkpoint.begin",
     "checkpoint.written",
-    "checkpoint.synced",
     "checkpoint.renamed",
     "trainer.begin",
     *(f"trainer.{kind}" for kind in MESSAGES),
@@ -34,7 +33,6 @@ SITES = (
     "worker.launched",
     "worker.beat",
     *(f"run.{kind}" for kind in MESSAGES),
-    *(f"run.{kind}.begin" for kind in MESSAGES if kind != "checkpoint"),
     *(f"run.{kind}.committed" for kind in MESSAGES),
     "blob.pinned",
     "blob.stored",
@@ -43,7 +41,6 @@ SITES = (
 #: in the supervisor, inside a transaction
 TRANSACTIONS = (
     "claim.rewound",
-    "run.checkpoint.begin",
     *(f"run.{kind}.written" for kind in MESSAGES),
     "collect.forgotten",
     "collect.deleted",
@@ -118,7 +115,6 @@ REPEATED = frozenset(
 WRITES = (
     "checkpoint.begin",
     "checkpoint.written",
-    "checkpoint.synced",
     "blob.copied",
     "blob.published",
     "claim.rewound",

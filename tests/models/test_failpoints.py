@@ -42,3 +42,13 @@ def test_nothing_happens_without_an_order(tmp_path: Path) -> None:
 def test_a_normal_process_looks_for_no_orders(tmp_path: Path) -> None:
     assert VARIABLE not in os.environ
     reach("../anything at all")
+
+
+def test_a_rehearsal_is_no_visit(tmp_path: Path) -> None:
+    (tmp_path / "here").write_text("kill 1")
+    code = "from models.failpoints import ignored, reach\nwith ignored('rehearsal'): reach('here')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {VARIABLE: str(tmp_path)}, check=False
+    )
+    assert done.returncode == 0
+    assert not (tmp_path / "here.times").exists()

@@ -66,8 +66,8 @@ MUTANTS = (
     Mutant(
         "the log is not fenced",
         "service/runs/lifecycle.py",
-        "    queue.hold(session, Run, run_id, attempt)\n    events.append(",
-        "    events.append(",
+        "    run = queue.hold(session, Run, run_id, attempt)\n    events.append(",
+        "    run = get(session, run_id)\n    events.append(",
         f"{LATE}[sqlite-a line of the log]",
     ),
     Mutant(
@@ -182,20 +182,6 @@ MUTANTS = (
     ),
     # ---- checkpoints and blobs ----------------------------------------------------------------
     Mutant(
-        "a checkpoint is not synced",
-        "models/checkpoint.py",
-        "        os.fsync(file.fileno())\n",
-        "",
-        f"{SYNCED}[write_checkpoint]",
-    ),
-    Mutant(
-        "the folder of a checkpoint is not synced",
-        "models/checkpoint.py",
-        "    _sync_folder(path.parent)\n",
-        "",
-        f"{SYNCED}[write_checkpoint]",
-    ),
-    Mutant(
         "the tensors of a checkpoint may leave a gap",
         "models/checkpoint.py",
         "    if at != size:",
@@ -299,8 +285,8 @@ MUTANTS = (
     Mutant(
         "a checkpoint forgives nothing",
         "service/runs/lifecycle.py",
-        'values: dict[str, Any] = {"crash_streak": 0}',
-        "values: dict[str, Any] = {}",
+        "    run.crash_streak = 0\n",
+        "",
         f"{LIFECYCLE}::test_a_checkpoint_forgives_earlier_deaths",
     ),
     Mutant(

@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 
 from service.jobs import events
 from service.jobs.events import Watcher
+from service.runs import lifecycle
 from service.storage.database import create_database, writing
 from tests.service.rows import add_run
 
@@ -103,7 +104,8 @@ def test_news_wake_those_who_wait_before_the_next_look(
 
     def change() -> None:
         with writing(engine) as session:
-            events.append(session, run_id, 0, "log", {"line": "news"})
+            run = lifecycle.get(session, run_id)
+            events.append(session, run, "log", {"line": "news"})
 
     async def ask() -> bool:
         watcher = Watcher(engine, reader)

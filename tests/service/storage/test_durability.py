@@ -3,14 +3,13 @@
 import os
 import sys
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import pytest
 
-from models import checkpoint
 from service.storage.blobs import LocalBlobs
 
 WATCHED = {os.fsync: "sync", os.replace: "publish", os.link: "publish"}
@@ -32,17 +31,19 @@ def calls_of(work: Callable[[], object]) -> list[str]:
     return made
 
 
-def write_checkpoint(folder: Path) -> Callable[[], object]:
-    return lambda: checkpoint.write(folder / "a.safetensors", {"w": np.zeros(3)}, {})
-
-
 def put_blob(folder: Path) -> Callable[[], object]:
     source, store = folder / "source", LocalBlobs(folder / "blobs")
     source.write_bytes(b"bytes")
     return lambda: store.put(source)
 
 
-@pytest.mark.parametrize("write", [write_checkpoint, put_blob])
+def take_blob(folder: Path) -> Callable[[], object]:
+    source, store = folder / "source", LocalBlobs(folder / "blobs")
+    source.write_bytes(b"bytes")
+    return lambda: store.take(source, sha256(b"bytes").hexdigest())
+
+
+@pytest.mark.parametrize("write", [put_blob, take_blob])
 def test_a_file_is_synced_before_it_has_its_name_and_its_folder_after(
     tmp_path: Path, write: Callable[[Path], Callable[[], object]]
 ) -> None:
