@@ -66,6 +66,8 @@ class TrainingInput:
     sign_s: float = 1.0
     #: Seconds between two checkpoints; None weighs their cost against the work that a crash loses.
     checkpoint_s: float | None = None
+    #: The epoch after which the training pauses by itself.
+    pause_after: int | None = None
 
     @property
     def task(self) -> Task:

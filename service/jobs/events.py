@@ -27,7 +27,6 @@ PAUSE = 0.01  # the fewest seconds between two queries, however many notices arr
 END_S = 1.0  # seconds that reads may take to end when the service stops
 T = TypeVar("T")
 EventT = TypeVar("EventT", bound=JobEvent)
-KINDS = ("state", "metrics", "checkpoint", "log", "rewind", "end")
 
 
 def append(session: Session, job_id: str, attempt: int, kind: str, data: dict[str, Any]) -> int:
@@ -50,6 +49,15 @@ def append(session: Session, job_id: str, attempt: int, kind: str, data: dict[st
 def write(session: Session, job: Job, kind: str, data: dict[str, Any]) -> None:
     """Add the event whose number `job.event_seq` is: the caller has counted it."""
     _write(session, type(job), kind, data, job_id=job.id, seq=job.event_seq, attempt=job.attempt)
+
+
+def write_first(session: Session, jobs: Sequence[Job]) -> None:
+    """Add event 1, `queued`, to new jobs of one kind, whose `event_seq` is 1."""
+    table = type(jobs[0]).event_table if jobs else None
+    if table is not None:
+        queued = {"attempt": 0, "kind": "state", "data": {"state": "queued"}, "seq": 1}
+        session.execute(insert(table), [queued | {"job_id": job.id} for job in jobs])
+    database.tell(session, database.EVENTS)
 
 
 def _write(

@@ -40,6 +40,7 @@ from service.runs.messages import (
     CheckpointFile,
     LogLine,
     MetricRows,
+    RungReached,
     TrainingBegan,
     TrainingEnded,
     TrainingHeartbeat,
@@ -101,6 +102,8 @@ class Reporter(Channel):
                 return CheckpointFile(**vars(event))
             case Noted():
                 return LogLine(line=f"{event.code}: {event.detail}")
+            case Finished() if event.reason == "pause" and self.should_stop() != "pause":
+                return RungReached()
             case Finished() if event.reason in STOPS:
                 return Obeyed()
             case Finished():
@@ -151,6 +154,7 @@ def read_job(job: TrainingJob) -> TrainingInput:
         elapsed_s=job.elapsed_s,
         checkpoint_s=job.checkpoint_s,
         saving_s=job.saving_s,
+        pause_after=job.pause_after,
     )
 
 
