@@ -8,16 +8,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.datasets.versions import DatasetVersion
-from service.errors import Invalid
 from service.jobs import life, queue
 from service.jobs.kind import Kind, Site, Tenure
 from service.jobs.pipe import Began, Failure, Heartbeat, Obeyed
 from service.storage.database import reading
 from service.storage.references import HeldBlob
 from service.sweeps import members, steering
-from service.sweeps.messages import EndedTrial, Suggested, SuggestJob
-from service.sweeps.plan import member_of
-from service.sweeps.space import Parameters
+from service.sweeps.messages import EndedTrial, Misfit, Suggested, SuggestJob
 from service.sweeps.tables import Suggestion, Sweep, Trial
 
 Messages = Annotated[Began | Suggested | Heartbeat | Obeyed | Failure, Field(discriminator="type")]
@@ -27,6 +24,7 @@ def prepare(site: Site, job: Suggestion, _scratch: Path) -> SuggestJob:
     """Return the input of the process: the trials before the suggested ones."""
     with reading(site.engine) as session:
         sweep = life.get(session, Sweep, job.sweep_id)
+        version = session.get_one(DatasetVersion, (sweep.dataset_id, sweep.dataset_version))
         trials = session.scalars(
             select(Trial)
             .where(Trial.sweep_id == sweep.id, Trial.number < job.first)
@@ -35,6 +33,9 @@ def prepare(site: Site, job: Suggestion, _scratch: Path) -> SuggestJob:
     return SuggestJob(
         run_id=job.id,
         attempt=job.attempt,
+        base=sweep.base,
+        columns=version.columns,
+        rows=version.rows,
         space=sweep.space,
         direction=sweep.metric["direction"],
         seed=sweep.seed,
@@ -50,28 +51,22 @@ def write(session: Session, tenure: Tenure, message: Suggested, _held: HeldBlob 
     sweep = life.lock(session, Sweep, job.sweep_id)
     if sweep.state != "running":
         return
-    version = session.get_one(DatasetVersion, (sweep.dataset_id, sweep.dataset_version))
-    for number, parameters in enumerate(message.parameters, start=job.first):
-        try:
-            member = member_of(sweep.base, parameters, version)
-        except Invalid as error:
-            _add_misfit(session, sweep, number, parameters, error)
+    for number, trial in enumerate(message.trials, start=job.first):
+        if isinstance(trial, Misfit):
+            _add_misfit(session, sweep, number, trial)
         else:
-            members.submit(session, sweep, number, [member])
+            members.submit(session, sweep, number, [trial])
     sweep.is_due = True
 
 
-def _add_misfit(
-    session: Session, sweep: Sweep, number: int, parameters: Parameters, error: Invalid
-) -> None:
-    """Add a trial whose parameters fit no run together."""
+def _add_misfit(session: Session, sweep: Sweep, number: int, misfit: Misfit) -> None:
     trial = Trial(
         sweep_id=sweep.id,
         number=number,
-        parameters=parameters,
+        parameters=misfit.parameters,
         state="failed",
-        state_reason=error.code,
-        error=error.problem(),
+        state_reason=misfit.problem["code"],
+        error=misfit.problem,
         epochs=0,
         rung=0,
     )

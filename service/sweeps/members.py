@@ -5,10 +5,9 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from descent.spec import Budget
 from service.runs import lifecycle
 from service.runs.groups import group_of
-from service.sweeps.plan import Member
+from service.sweeps.messages import Member
 from service.sweeps.tables import Sweep, Trial
 
 
@@ -35,26 +34,26 @@ def submit(session: Session, sweep: Sweep, first: int, members: Sequence[Member]
 def _submission(sweep: Sweep, number: int, member: Member) -> lifecycle.Submission:
     name = f"{sweep.name or sweep.id} · {number}"
     changes = {"name": name[-256:], "tags": sweep.tags, "budget": _budget(sweep, member)}
-    config = member.plan.config.model_copy(update=changes)
-    document = config.model_dump(mode="json")
+    config = member.config | changes
     return lifecycle.Submission(
-        config=document,
+        config=config,
         dataset_id=sweep.dataset_id,
         dataset_version=sweep.dataset_version,
-        warnings=member.plan.warnings,
+        warnings=member.warnings,
         sweep_id=sweep.id,
         trial=number,
-        group=group_of(document),
+        group=group_of(config),
         pause_after=sweep.rungs[0] if sweep.rungs else None,
     )
 
 
-def _budget(sweep: Sweep, member: Member) -> Budget | None:
-    """Return the smaller one of the budgets of time."""
-    own, limit = member.plan.config.budget, (sweep.budget or {}).get("time_s")
+def _budget(sweep: Sweep, member: Member) -> dict[str, Any] | None:
+    """Return the smaller one of the budgets of time of the run and of the sweep."""
+    own: dict[str, Any] | None = member.config.get("budget")
+    limit = (sweep.budget or {}).get("time_s")
     if limit is None:
         return own
-    return Budget(time_s=min(limit, own.time_s) if own else limit)
+    return {"time_s": min(limit, own["time_s"]) if own else limit}
 
 
 def value_of(

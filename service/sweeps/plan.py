@@ -8,13 +8,13 @@ from typing import Any
 
 from descent.codes import make_warning
 from descent.schemas.sweeps import GridSearch, Halving, RandomSearch, SweepRequest, Tpe
-from descent.spec import ColumnSplit, NoSplit, RunConfig, Task
+from descent.spec import ColumnSplit, DatasetRef, NoSplit, RunConfig, Task
 from models.training.scores import split_of
-from service.datasets.versions import DatasetVersion
 from service.errors import Invalid, invalid_at
-from service.runs.plan import Estimate, Plan, make_plan
+from service.runs.plan import Column, Estimate, Plan, make_plan
 from service.sweeps import space as spaces
-from service.sweeps.space import Parameters
+from service.sweeps.messages import Member
+from service.sweeps.space import Parameters, kept
 
 DEFAULT_TRIALS = 16
 STARTUP = 10  # random trials before a sampler suggests others
@@ -38,14 +38,6 @@ STRATEGIES: dict[str, type[SearchStrategy]] = {
 }
 
 
-@dataclass(frozen=True)
-class Member:
-    """A trial: its parameters, and the plan of its run."""
-
-    parameters: Parameters
-    plan: Plan
-
-
 @dataclass
 class SweepPlan:
     """A complete sweep and its first members: all of them, unless a sampler suggests the others."""
@@ -61,11 +53,13 @@ class SweepPlan:
     trials: int
     rungs: list[int]
     members: list[Member]
+    #: the cost of each of them
+    estimates: list[Estimate]
     warnings: list[dict[str, Any]] = field(default_factory=list)
 
     def estimate(self) -> Estimate:
         """Return the steps and seconds of all trials, parameters and memory of the largest."""
-        each = [member.plan.estimate for member in self.members]
+        each = self.estimates
         scale = self.trials / len(each)
         return Estimate(
             parameters=max(one.parameters for one in each),
@@ -75,31 +69,33 @@ class SweepPlan:
         )
 
 
-def make_sweep_plan(request: SweepRequest, version: DatasetVersion) -> SweepPlan:
-    """Return the plan of a sweep on a dataset version. Raises Invalid."""
+def make_sweep_plan(
+    request: SweepRequest, dataset: DatasetRef, columns: Sequence[Column], rows: int
+) -> SweepPlan:
+    """Return the plan of a sweep on a dataset version with these columns. Raises Invalid."""
     _check_base(request.base)
-    dataset = {"id": version.dataset_id, "version": version.version}
-    base = request.base.model_dump(mode="json", exclude_unset=True) | {"dataset": dataset}
+    base = request.base.model_dump(mode="json", exclude_unset=True)
+    base["dataset"] = dataset.model_dump(mode="json")
     space = {path: each.model_dump(mode="json") for path, each in request.space.items()}
-    plan = _planned(RunConfig.model_validate(base), version, {})
+    plan = _planned(RunConfig.model_validate(base), columns, rows, {})
     spaces.check(base, space)
     strategy = _strategy(request, space)
     chosen = _parameters(request, strategy, space)
-    members = [member_of(base, parameters, version) for parameters in chosen]
-    trials = len(members)
+    trials = len(chosen)
     if isinstance(strategy, Tpe):
-        trials = request.trials or DEFAULT_TRIALS
-        members = members[: min(trials, STARTUP)]
+        chosen = chosen[:STARTUP]
+    made = [make_member(base, parameters, columns, rows) for parameters in chosen]
     found = SweepPlan(
         request=request,
         base=base,
         plan=plan,
         space=space,
         strategy=strategy,
-        metric=_metric(request, strategy, plan.config, version.columns),
+        metric=_metric(request, strategy, plan.config, columns),
         trials=trials,
         rungs=_rungs(strategy, plan.config, space, trials),
-        members=members,
+        members=[member for member, _estimate in made],
+        estimates=[estimate for _member, estimate in made],
         warnings=list(plan.warnings),
     )
     _fit_budget(found)
@@ -108,14 +104,19 @@ def make_sweep_plan(request: SweepRequest, version: DatasetVersion) -> SweepPlan
     return found
 
 
-def member_of(base: dict[str, Any], parameters: Parameters, version: DatasetVersion) -> Member:
-    """Return a member with these parameters. Raises Invalid."""
-    return Member(parameters, _planned(spaces.configured(base, parameters), version, parameters))
+def make_member(
+    base: dict[str, Any], parameters: Parameters, columns: Sequence[Column], rows: int
+) -> tuple[Member, Estimate]:
+    """Return a member with these parameters, and its cost. Raises Invalid."""
+    plan = _planned(spaces.configured(base, parameters), columns, rows, parameters)
+    return Member(parameters, plan.config.model_dump(mode="json"), plan.warnings), plan.estimate
 
 
-def _planned(config: RunConfig, version: DatasetVersion, parameters: Parameters) -> Plan:
+def _planned(
+    config: RunConfig, columns: Sequence[Column], rows: int, parameters: Parameters
+) -> Plan:
     try:
-        return make_plan(config, version.columns, version.rows)
+        return make_plan(config, columns, rows)
     except Invalid as error:
         raise spaces.blame(error, parameters) from error
 
@@ -198,7 +199,7 @@ def _metric(
     request: SweepRequest,
     strategy: SearchStrategy,
     config: RunConfig,
-    columns: Sequence[dict[str, Any]],
+    columns: Sequence[Column],
 ) -> dict[str, str]:
     wanted, task = request.metric, config.task
     held_out = "validation" if _has_validation(config, columns) else "train"
@@ -246,7 +247,7 @@ def _check_metric(name: str, task: Task | str) -> None:
         )
 
 
-def _has_validation(config: RunConfig, columns: Sequence[dict[str, Any]]) -> bool:
+def _has_validation(config: RunConfig, columns: Sequence[Column]) -> bool:
     split = config.split
     if isinstance(split, NoSplit):
         return False
@@ -284,7 +285,7 @@ def _fit_budget(found: SweepPlan) -> None:
             f" {found.plan.config.epochs} epochs.",
         )
     if found.trials < wanted:
-        del found.members[found.trials :]
+        del found.members[found.trials :], found.estimates[found.trials :]
         detail = f"the budget of {budget.epochs} epochs allows {found.trials} of {wanted} trials"
         found.warnings.append(make_warning("fewer_trials", detail))
 
@@ -292,7 +293,7 @@ def _fit_budget(found: SweepPlan) -> None:
 def _epochs_of(found: SweepPlan) -> "Callable[[int], int]":
     """Return the function from a number of trials to their epochs."""
     if not found.rungs:
-        each = [member.plan.config.epochs for member in found.members]
+        each = [member.config["epochs"] for member in found.members]
         rest = found.plan.config.epochs  # of a trial that a sampler will suggest
         return lambda trials: sum(each[:trials]) + rest * max(0, trials - len(each))
     strategy = found.strategy
@@ -300,12 +301,6 @@ def _epochs_of(found: SweepPlan) -> "Callable[[int], int]":
     stops = [*found.rungs, found.plan.config.epochs]
     spans = [after - before for before, after in itertools.pairwise([0, *stops])]
     return lambda trials: sum(kept(trials, factor, rung) * span for rung, span in enumerate(spans))
-
-
-def kept(trials: int, factor: int, rung: int) -> int:
-    """Return how many trials of a halving train for a rung, counted from 0."""
-    least: int = trials // factor**rung
-    return max(1, least)
 
 
 def _check_size(found: SweepPlan) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from descent import schemas
 from descent.schemas import SweepRequest
 from descent.schemas.sweeps import Tpe
+from descent.spec import DatasetRef
 from service.datasets.versions import ready_version
 from service.errors import invalid_at
 from service.http.resources import (
@@ -79,7 +80,9 @@ def validate(asked: SweepRequest, session: ReadSession) -> Response:
 
 def _planned(session: Session, asked: SweepRequest) -> SweepPlan:
     wanted = asked.base.dataset_ref
-    plan = make_sweep_plan(asked, ready_version(session, wanted.id, wanted.version))
+    version = ready_version(session, wanted.id, wanted.version)
+    dataset = DatasetRef(id=version.dataset_id, version=version.version)
+    plan = make_sweep_plan(asked, dataset, version.columns, version.rows)
     if isinstance(plan.strategy, Tpe) and find_spec("optuna") is None:
         raise invalid_at("/strategy", "sampler_unavailable", MISSING)
     return plan

@@ -39,6 +39,11 @@ Parameters = dict[str, Any]
 # ---- draws --------------------------------------------------------------------------------------
 
 
+def kept(trials: int, factor: int, rung: int) -> int:
+    """Return how many trials of a halving train for a rung, counted from 0."""
+    return max(1, trials // int(factor**rung))
+
+
 def values_of(dimension: Mapping[str, Any]) -> list[Any] | None:
     """Return the values of a dimension if they are listed, else None."""
     found: list[Any] | None = dimension.get("grid", dimension.get("choice"))

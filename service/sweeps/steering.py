@@ -25,7 +25,7 @@ from service.runs.tables import Checkpoint, Run
 from service.storage.columns import new_id
 from service.storage.database import reading, time_of_day, writing
 from service.sweeps.members import order_of, value_of
-from service.sweeps.plan import kept
+from service.sweeps.space import kept
 from service.sweeps.tables import Suggestion, Sweep, Trial
 
 PRUNED = "pruned"

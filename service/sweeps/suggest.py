@@ -9,8 +9,10 @@ from typing import Any
 
 from models.errors import LearningError
 from models.failpoints import reach
+from service.errors import Invalid
 from service.jobs.pipe import Began, Channel, last_message
-from service.sweeps.messages import MISSING, Suggested, SuggestJob
+from service.sweeps.messages import MISSING, Member, Misfit, Suggested, SuggestJob
+from service.sweeps.plan import make_member
 from service.sweeps.space import Parameters, rounded, values_of
 
 try:
@@ -102,4 +104,13 @@ def main(end: socket.socket, job: str) -> None:
     reach("sampler.begin")
     with last_message(channel, "suggestion"):
         channel.send(Began())
-        channel.send(Suggested(parameters=suggest(SuggestJob.model_validate_json(job))))
+        asked = SuggestJob.model_validate_json(job)
+        trials = [_planned(asked, parameters) for parameters in suggest(asked)]
+        channel.send(Suggested(trials=trials))
+
+
+def _planned(job: SuggestJob, parameters: Parameters) -> Member | Misfit:
+    try:
+        return make_member(job.base, parameters, job.columns, job.rows)[0]
+    except Invalid as error:
+        return Misfit(parameters, error.problem())
