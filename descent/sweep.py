@@ -87,7 +87,7 @@ class Sweep(RemoteJob[schemas.Sweep]):
     def best(self) -> Run:
         """Return the run at the top of the leaderboard. Raises RunFailed if none has a value.
 
-        >>> sweep.best().config["optimizer"]["learning_rate"]
+        >>> sweep.best().info.config["optimizer"]["learning_rate"]
         0.1
         """
         best = self.refresh().info.best

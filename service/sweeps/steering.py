@@ -32,6 +32,9 @@ PRUNED = "pruned"
 ENDED = life.TERMINAL
 #: the states of members that no process trains and none will, unless they are resumed
 AT_REST = ENDED | {"paused"}
+#: Whether a run is in another state than its trial. A member that a person paused may have reached
+#: the end of its rung before the next step: then only the reason differs.
+HAS_MOVED = or_(Run.state != Trial.state, Run.state_reason.is_distinct_from(Trial.state_reason))
 #: the states through which a sweep has to go to reach another one
 WAYS: dict[tuple[str, str], tuple[str, ...]] = {
     ("queued", "pausing"): ("starting", "running"),
@@ -73,9 +76,7 @@ def steer_due(site: Site) -> None:
 
 def due(session: Session) -> list[str]:
     """Return the ids of the sweeps that a step would change."""
-    moved = exists().where(
-        Trial.sweep_id == Sweep.id, Run.id == Trial.run_id, Run.state != Trial.state
-    )
+    moved = exists().where(Trial.sweep_id == Sweep.id, Run.id == Trial.run_id, HAS_MOVED)
     time_is_up = and_(Sweep.state == "running", Sweep.ends_at <= time_of_day(session))
     asks = Sweep.state.in_(("pausing", "cancelling"))
     active = Sweep.state.not_in((*ENDED, "paused"))
@@ -133,7 +134,7 @@ def see(session: Session, sweep: Sweep) -> list[Trial]:
     changed = session.execute(
         select(Trial, *columns)
         .join(Run, Run.id == Trial.run_id)
-        .where(Trial.sweep_id == sweep.id, Trial.state != Run.state)
+        .where(Trial.sweep_id == sweep.id, HAS_MOVED)
         .order_by(Trial.number)
     ).all()
     for trial, state, reason, best, evaluation, progress, error in changed:
