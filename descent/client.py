@@ -26,9 +26,14 @@ from descent.datasets import DatasetCalls, file_content
 from descent.errors import Unavailable, Unreachable
 from descent.model import Model
 from descent.run import BatchPrediction, Run
+from descent.sweep import Sweep
 from descent.transport import API, ApiCall, Connection, Transport, part
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+#: options of a sweep that are not fields of its runs; `sweep_seed` is the field `seed`
+SWEEP_FIELDS = frozenset(
+    {"trials", "strategy", "metric", "budget", "register_best_as", "sweep_seed", "name", "tags"}
+)
 PATIENCE = 15.0  # seconds for which the client repeats a request that fails temporarily
 
 
@@ -144,6 +149,84 @@ class Client(DatasetCalls):
         """
         for info in self._connection.pages(f"{API}/runs", filters, schemas.Run.model_validate):
             yield Run(self._connection, info)
+
+    # ---- sweeps ----------------------------------------------------------------------------------
+
+    def sweep(
+        self,
+        dataset: str | schemas.Dataset,
+        target: str | Sequence[str],
+        space: Mapping[str, object],
+        **options: object,
+    ) -> Sweep:
+        """Start a sweep, show its leaderboard until it is over, and return it.
+
+        `space` holds paths of fields of a run and their values: `{"grid": […]}`,
+        `{"choice": […]}`, `{"uniform": [low, high]}`, `{"log_uniform": [low, high]}` or
+        `{"int": [low, high]}`; a list is a `grid`. `options` holds the fields of
+        `descent.schemas.SweepRequest`: `trials`, `strategy`, `metric`, `budget`,
+        `register_best_as`, `sweep_seed`, `name`, `tags`; all others are fields of
+        `descent.spec.RunConfig`. Raises RunFailed unless a member succeeds.
+
+        >>> rates = {"optimizer.learning_rate": {"grid": [0.1, 0.01, 0.001]}}
+        >>> options = line | {"optimizer": {"type": "sgd"}, "epochs": 30}
+        >>> sweep = client.sweep(scores, "Final", rates, **options, register_best_as="tuned")
+        >>> sweep.info.best.parameters
+        {'optimizer.learning_rate': 0.1}
+        """
+        return self.submit_sweep(dataset, target, space, **options).show()
+
+    def submit_sweep(
+        self,
+        dataset: str | schemas.Dataset,
+        target: str | Sequence[str],
+        space: Mapping[str, object],
+        **options: object,
+    ) -> Sweep:
+        """Start a sweep like `sweep`, but return it at once.
+
+        >>> later = client.submit_sweep(scores, "Final", {"seed": [1, 2]}, epochs=3)
+        >>> len(later.wait(60).leaderboard())
+        2
+        """
+        call = ApiCall("POST", f"{API}/sweeps", json=_sweep_body(dataset, target, space, options))
+        content = self._connection.transport.send(call).content
+        return Sweep(self._connection, schemas.Sweep.model_validate_json(content))
+
+    def validate_sweep(
+        self,
+        dataset: str | schemas.Dataset,
+        target: str | Sequence[str],
+        space: Mapping[str, object],
+        **options: object,
+    ) -> schemas.SweepPlan:
+        """Return the trials, warnings and an estimate of the cost of a sweep; start none.
+
+        >>> client.validate_sweep(scores, "Final", {"seed": [1, 2]}).parameters
+        [{'seed': 1}, {'seed': 2}]
+        """
+        body = _sweep_body(dataset, target, space, options)
+        call = ApiCall("POST", f"{API}/sweeps/validate", json=body)
+        content = self._connection.transport.send(call).content
+        return schemas.SweepPlan.model_validate_json(content)
+
+    def get_sweep(self, sweep_id: str) -> Sweep:
+        """Return a sweep by its id.
+
+        >>> client.get_sweep(sweep.id).state
+        'succeeded'
+        """
+        content = self._connection.get(f"{API}/sweeps/{part(sweep_id)}")
+        return Sweep(self._connection, schemas.Sweep.model_validate_json(content))
+
+    def sweeps(self, **filters: str) -> Iterator[Sweep]:
+        """Yield all sweeps without their leaderboards, newest first; filter by `state`, `dataset`.
+
+        >>> sweep.id in [each.id for each in client.sweeps(state="succeeded")]
+        True
+        """
+        for info in self._connection.pages(f"{API}/sweeps", filters, schemas.Sweep.model_validate):
+            yield Sweep(self._connection, info)
 
     # ---- batch predictions -----------------------------------------------------------------------
 
@@ -300,8 +383,25 @@ def _run_body(
         "dataset": dataset if isinstance(dataset, str) else dataset.id,
         "target": target if isinstance(target, str) else list(target),
     }
-    fields = {
-        name: value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-        for name, value in config.items()
+    return body | {name: _plain(value) for name, value in config.items()}
+
+
+def _sweep_body(
+    dataset: str | schemas.Dataset,
+    target: str | Sequence[str],
+    space: Mapping[str, object],
+    options: Mapping[str, object],
+) -> dict[str, object]:
+    own = {name: _plain(value) for name, value in options.items() if name in SWEEP_FIELDS}
+    rest = {name: value for name, value in options.items() if name not in SWEEP_FIELDS}
+    if "sweep_seed" in own:
+        own["seed"] = own.pop("sweep_seed")
+    dimensions = {
+        path: {"grid": values} if isinstance(values, list | tuple) else _plain(values)
+        for path, values in space.items()
     }
-    return body | fields
+    return own | {"base": _run_body(dataset, target, rest), "space": dimensions}
+
+
+def _plain(value: object) -> object:
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value

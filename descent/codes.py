@@ -151,6 +151,8 @@ ErrorCode = Literal[
     "stalled",
     "training_failed",
     "proof_failed",
+    "no_trial_succeeded",
+    "sampler_unavailable",
     # a row of a prediction request
     "malformed_row",
 ]
@@ -187,6 +189,10 @@ WarningCode = Literal[
     "perhaps_classes",
     "class_too_small",
     "target_missing",
+    # a sweep
+    "metric_of_training_rows",
+    "metric_not_comparable",
+    "fewer_trials",
     # a row of a prediction request
     "missing",
     "unknown_category",

@@ -316,7 +316,7 @@ def show_training(events: Iterable[Event], title: str, epochs: int, where: Scree
     if where == "terminal":
         in_terminal(events, training, Console(stderr=True))
     elif where == "notebook":
-        in_notebook(events, training, _new_output())
+        in_notebook(events, training, new_output())
     else:
         for _ in events:
             pass
@@ -374,7 +374,8 @@ class Markup:
         return self.text
 
 
-def _new_output() -> Handle:
+def new_output() -> Handle:
+    """Return an output of this notebook that can be replaced."""
     handle: Handle = import_module("IPython.display").display(Markup("…"), display_id=True)
     return handle
 
@@ -446,7 +447,7 @@ class _NotebookBar:
         if self._output is None:
             if done == total:
                 return  # too quick for a bar
-            self._output = _new_output()
+            self._output = new_output()
         self._shown_at = time.monotonic()
         most = f' max="{total}"' if total else ""
         text = f'{html.escape(self._title)} <progress value="{done}"{most}></progress>'

@@ -17,9 +17,10 @@ from descent.transport import API, ApiCall, Connection, NothingLeft, Pauses, par
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+RESTART_PATIENCE = 120.0  # seconds that a stream waits for the service to restart
 LONG_POLL = 30  # seconds that the service may hold back one answer while a job goes on
 
-Info = TypeVar("Info", bound=schemas.Run | schemas.BatchPrediction)
+Info = TypeVar("Info", bound=schemas.Run | schemas.BatchPrediction | schemas.Sweep)
 
 
 class RemoteJob(Generic[Info]):
@@ -100,6 +101,27 @@ class RemoteJob(Generic[Info]):
         """
         self._connection.transport.send(ApiCall("DELETE", self._path()))
 
+    def _events(self, after: int) -> Iterator[Event]:
+        """Yield every event after number `after`, across broken connections, until the end."""
+        pauses = Pauses(RESTART_PATIENCE)
+        while True:
+            failure: DescentError | None = None
+            try:
+                for message in self._connection.transport.stream(self._path("/events"), after):
+                    after = int(message.id or after)
+                    yield Event(after, message.event, json.loads(message.data))
+                    if message.event == "end":
+                        self.refresh()
+                        return
+                    pauses = Pauses(RESTART_PATIENCE)
+            except NothingLeft:
+                self.refresh()
+                return
+            except (Unreachable, Unavailable) as error:
+                failure = error
+            if not pauses.sleep():
+                raise failure or Unreachable("unreachable", f"the events of {self.id} ended early")
+
     def _ask(self, verb: str) -> Self:
         call = ApiCall("POST", self._path(f"/{verb}"))
         return self._take(self._connection.transport.send(call).content)
@@ -149,9 +171,6 @@ class BatchPrediction(RemoteJob[schemas.BatchPrediction]):
             raise RunFailed("no_result", f"{self.id} is {self.state} and has made no dataset")
         path = f"{API}/datasets/{part(self.info.result.id)}"
         return schemas.Dataset.model_validate_json(self._connection.get(path))
-
-
-RESTART_PATIENCE = 120.0  # seconds that a stream waits for the service to restart
 
 
 class Run(RemoteJob[schemas.Run]):
@@ -213,24 +232,7 @@ class Run(RemoteJob[schemas.Run]):
         >>> [event.data["state"] for event in run.follow() if event.kind == "state"]
         ['queued', 'starting', 'running', 'succeeded']
         """
-        pauses = Pauses(RESTART_PATIENCE)
-        while True:
-            failure: DescentError | None = None
-            try:
-                for message in self._connection.transport.stream(self._path("/events"), after):
-                    after = int(message.id or after)
-                    yield Event(after, message.event, json.loads(message.data))
-                    if message.event == "end":
-                        self.refresh()
-                        return
-                    pauses = Pauses(RESTART_PATIENCE)
-            except NothingLeft:
-                self.refresh()
-                return
-            except (Unreachable, Unavailable) as error:
-                failure = error
-            if not pauses.sleep():
-                raise failure or Unreachable("unreachable", f"the events of {self.id} ended early")
+        yield from self._events(after)
 
     @overload
     def metrics(

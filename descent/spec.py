@@ -66,6 +66,10 @@ Decay = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 # Not a `const`: generated clients test a `const` of a union first and then refuse a number.
 Full = Annotated[Literal["full"], WithJsonSchema({"type": "string", "enum": ["full"]})]
+Tags = Annotated[
+    dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=256)]],
+    Field(max_length=64),
+]
 Width = Annotated[int, Field(ge=1, le=MAX_WIDTH), WHOLE]
 
 
@@ -417,13 +421,7 @@ class RunConfig(Strict):
     budget: Budget | None = None
     register_as: Name | None = None
     name: Annotated[str, Field(max_length=256)] | None = None
-    tags: Annotated[
-        dict[
-            Annotated[str, Field(min_length=1, max_length=64)],
-            Annotated[str, Field(max_length=256)],
-        ],
-        Field(max_length=64),
-    ] = {}
+    tags: Tags = {}
 
     @field_validator("weight")
     @classmethod

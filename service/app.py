@@ -53,6 +53,7 @@ from service.storage import database
 from service.storage.blobs import BlobStore, Scratch
 from service.storage.database import create_database
 from service.storage.s3 import open_store
+from service.sweeps import routes as sweeps
 from service.system import RunCounts
 
 API = "/api/v1"
@@ -231,6 +232,7 @@ def common_routes() -> list[BaseRoute]:
         access.router,
         datasets.router,
         runs.router,
+        sweeps.router,
         batch.router,
         models,
     ):

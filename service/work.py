@@ -17,13 +17,15 @@ from service.settings import Settings
 from service.storage import database
 from service.storage.database import check_schema, create_database
 from service.storage.s3 import open_store
+from service.sweeps.kind import SUGGESTIONS
+from service.sweeps.steering import steer_due
 from service.worker.launch import LocalLauncher
 from service.worker.machine import found_gpus
 from service.worker.supervisor import Supervisor
 
 #: The order in which a worker looks for jobs. Each kind has its own slots, so that predictions do
 #: not wait for trainings of hours.
-KINDS: tuple[Kind[Any], ...] = (SMALL_PARSES, PARSES, RUNS, BATCHES, PROOFS)
+KINDS: tuple[Kind[Any], ...] = (SMALL_PARSES, PARSES, SUGGESTIONS, RUNS, BATCHES, PROOFS)
 
 
 def main(settings: Settings, *, stdin_wake: bool, warm: int | None = None) -> None:
@@ -40,7 +42,7 @@ def main(settings: Settings, *, stdin_wake: bool, warm: int | None = None) -> No
     engine = create_database(settings.resolved_database_url)
     check_schema(engine)
     site = Site(settings, engine, open_store(settings))
-    supervisor = Supervisor(site, KINDS, launcher, found_gpus())
+    supervisor = Supervisor(site, KINDS, launcher, found_gpus(), steer_due)
     if stdin_wake:
         news = os.dup(sys.stdout.fileno())
         os.set_blocking(news, False)

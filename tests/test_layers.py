@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = """
 service
 service.worker
-service.batch service.proofs service.exports
+service.batch service.proofs service.exports service.sweeps
 service.protocols
 service.predict
 service.runs

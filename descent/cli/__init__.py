@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from descent.cli import datasets, keys, models, runs
+from descent.cli import datasets, keys, models, runs, sweeps
 from descent.cli.arguments import (
     Alias,
     AsJson,
@@ -58,6 +58,8 @@ app = typer.Typer(
 )
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(runs.app, name="runs")
+app.command("sweep")(sweeps.start)
+app.add_typer(sweeps.app, name="sweeps")
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
 

@@ -14,6 +14,9 @@ from descent.client import Client
 from descent.errors import DescentError
 from descent.predictions import Table
 
+#: kinds of a part of a space, with two bounds or with a list
+BOUNDED = frozenset({"uniform", "log_uniform", "int"})
+LISTED = frozenset({"grid", "choice"})
 PATIENCE = 3.0  # seconds of repeated attempts; short, since a person waits for the result
 COMPLETION_PATIENCE = 0.0  # seconds; the completion of a word must be quick
 
@@ -60,6 +63,9 @@ DatasetId = Annotated[
 ]
 RunId = Annotated[
     str, typer.Argument(autocompletion=_completed(lambda c: (r.id for r in c.runs())))
+]
+SweepName = Annotated[
+    str, typer.Argument(autocompletion=_completed(lambda c: (s.id for s in c.sweeps())))
 ]
 ModelName = Annotated[
     str, typer.Argument(autocompletion=_completed(lambda c: (m.name for m in c.models())))
@@ -114,6 +120,27 @@ def settings(assignments: Iterable[str]) -> dict[str, Any]:
                 raise typer.BadParameter(f"{path}: {parent} already has a value of its own")
         place[last] = value
     return config
+
+
+def dimension(text: str) -> tuple[str, dict[str, Any]]:
+    """Read `field=kind:values`, such as `seed=int:0:9`, or `field=a,b,c`, as a part of a space."""
+    path, equals, values = text.partition("=")
+    kind, colon, rest = values.partition(":")
+    if not equals or not path or not values:
+        raise typer.BadParameter(f"{text!r} is not of the form field=log_uniform:0.0001:0.1")
+    if colon and kind in BOUNDED:
+        return path, {kind: [_value(part) for part in rest.split(":")]}
+    kind, listed = (kind, rest) if colon and kind in LISTED else ("grid", values)
+    whole = _value(listed)
+    found = whole if isinstance(whole, list) else [_value(part) for part in listed.split(",")]
+    return path, {kind: found}
+
+
+def _value(text: str) -> object:
+    try:
+        return _strict(text)
+    except ValueError:
+        return text
 
 
 def in_days(days: float | None) -> datetime | None:

@@ -41,6 +41,7 @@ RunState = Literal[
 ]
 TERMINAL_STATES: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
 EventKind = Literal["state", "metrics", "checkpoint", "log", "rewind", "end"]
+SweepEventKind = Literal["state", "trial", "end"]
 Split = Literal["train", "validation", "test"]
 
 # The OpenAPI document shows the patterns. Clients do not enforce them, so that ids stay opaque.
@@ -56,6 +57,7 @@ DatasetId = Annotated[str, _pattern("ds")]
 RunId = Annotated[str, _pattern("run")]
 KeyId = Annotated[str, _pattern("key")]
 BatchId = Annotated[str, _pattern("batch")]
+SweepId = Annotated[str, _pattern("sweep")]
 CheckpointId = Annotated[str, _pattern("ckpt")]
 
 

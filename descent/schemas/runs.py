@@ -17,10 +17,11 @@ from descent.schemas.common import (
     RunId,
     RunState,
     Split,
+    SweepId,
     Wire,
 )
 from descent.schemas.models import ModelMetrics
-from descent.spec import Name, RunConfig, Strict
+from descent.spec import Name, RunConfig, Strict, Tags
 
 
 class Progress(Wire):
@@ -53,6 +54,13 @@ class Timings(Wire):
     saving_s: float | None = None
 
 
+class SweepMember(Wire):
+    """The place of a run in a sweep."""
+
+    id: SweepId
+    trial: int
+
+
 class Run(Wire):
     """One training job and its results."""
 
@@ -80,6 +88,8 @@ class Run(Wire):
     error: Problem | None = None
     model: ModelVersionRef | None = None
     retry_of: RunId | None = None
+    #: the sweep that the run is a member of
+    sweep: SweepMember | None = None
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -89,16 +99,7 @@ class RunPatch(Strict):
     """The fields of a run that can change: its name and tags."""
 
     name: Annotated[str, Field(max_length=256)] | None = None
-    tags: (
-        Annotated[
-            dict[
-                Annotated[str, Field(min_length=1, max_length=64)],
-                Annotated[str, Field(max_length=256)],
-            ],
-            Field(max_length=64),
-        ]
-        | None
-    ) = None
+    tags: Tags | None = None
 
 
 class Estimate(Wire):

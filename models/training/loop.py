@@ -72,8 +72,8 @@ def _learn(
 ) -> Generator[TrainingEvent, None, EndReason | None]:
     state, pace = training.state, Pace(training, should_stop)
     while state.epoch < training.config.epochs:
-        if training.stopped_early:
-            return "early_stopping"
+        if between := _reason_between_epochs(training):
+            return between
         rate = training.learning_rate()
 
         while not training.is_epoch_complete:
@@ -99,8 +99,6 @@ def _learn(
                 return "diverged"
             yield from save_at_last(training, should_stop, resumable=False)
             raise Diverged(why)
-        if state.epoch == training.given.pause_after and state.epoch < training.config.epochs:
-            return "pause"
     return None
 
 
@@ -117,6 +115,13 @@ def _attend(training: Training, pace: "Pace") -> Generator[TrainingEvent, None, 
             saved = try_to_save(training)
         yield saved
     return reason
+
+
+def _reason_between_epochs(training: Training) -> EndReason | None:
+    pause_after = training.given.pause_after
+    if training.stopped_early:
+        return "early_stopping"
+    return "pause" if pause_after is not None and training.state.epoch >= pause_after else None
 
 
 def _started(training: Training, warnings: list[dict[str, str]]) -> Started:

@@ -27,7 +27,6 @@ PAUSE = 0.002  # the fewest seconds between two queries, however many notices ar
 END_S = 1.0  # seconds that reads may take to end when the service stops
 T = TypeVar("T")
 EventT = TypeVar("EventT", bound=JobEvent)
-KINDS = ("state", "metrics", "checkpoint", "log", "rewind", "end")
 
 
 def append(session: Session, job: Job, kind: str, data: dict[str, Any]) -> None:
@@ -44,6 +43,15 @@ def write(session: Session, job: Job, kind: str, data: dict[str, Any]) -> None:
     if job.event_table is not None:
         key = {"job_id": job.id, "seq": job.event_seq, "attempt": job.attempt}
         session.execute(insert(job.event_table).values(kind=kind, data=data, **key))
+    database.tell(session, database.EVENTS)
+
+
+def write_first(session: Session, jobs: Sequence[Job]) -> None:
+    """Add event 1, `queued`, to new jobs of one kind, whose `event_seq` is 1."""
+    table = type(jobs[0]).event_table if jobs else None
+    if table is not None:
+        queued = {"attempt": 0, "kind": "state", "data": {"state": "queued"}, "seq": 1}
+        session.execute(insert(table), [queued | {"job_id": job.id} for job in jobs])
     database.tell(session, database.EVENTS)
 
 

@@ -45,7 +45,7 @@ class JobEvent:
     job_id: Mapped[str]
     seq: Mapped[int] = mapped_column(primary_key=True)
     attempt: Mapped[int]
-    #: state, metrics, checkpoint, log, rewind, end
+    #: state, metrics, checkpoint, log, rewind, trial, end
     kind: Mapped[str] = mapped_column(String(16))
     data: Mapped[Json]
     at: Mapped[datetime] = mapped_column(default=utc_now)

@@ -7,6 +7,7 @@ the supervisor obeys; it never overwrites a running attempt.
 
 import math
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -23,7 +24,7 @@ from service.storage import database
 from service.storage.database import boot_id, clock, time_of_day
 
 TRANSITIONS: dict[str, frozenset[str]] = {
-    "queued": frozenset({"starting", "cancelled"}),
+    "queued": frozenset({"starting", "paused", "cancelled"}),
     "starting": frozenset({"running", "interrupted", "failed", "cancelling"}),
     "running": frozenset({"pausing", "cancelling", "interrupted", "succeeded", "failed"}),
     "pausing": frozenset({"paused", "cancelling", "interrupted", "succeeded", "failed"}),
@@ -37,7 +38,7 @@ TRANSITIONS: dict[str, frozenset[str]] = {
 TERMINAL = frozenset(state for state, to in TRANSITIONS.items() if not to)
 #: state → the requests of clients that it allows, if the kind of job has the verb
 VERBS = {
-    "queued": ["cancel"],
+    "queued": ["cancel", "pause"],
     "starting": ["cancel"],
     "running": ["cancel", "pause"],
     "pausing": ["cancel"],
@@ -111,13 +112,20 @@ def enqueue(session: Session, job: JobT) -> JobT:
 
     Jobs start in the order of `queued_at`, so the database's clock sets it.
     """
-    job.state, job.attempt, job.event_seq = "queued", 0, 1
-    job.created_at = job.queued_at = time_of_day(session)
-    session.add(job)
-    session.flush()
-    events.write(session, job, "state", {"state": "queued"})
-    database.tell(session, database.QUEUE)
+    enqueue_all(session, [job])
     return job
+
+
+def enqueue_all(session: Session, jobs: Sequence[Job]) -> None:
+    """Add jobs of one kind to the queue, in this order; see `enqueue`."""
+    now = time_of_day(session)
+    for place, job in enumerate(jobs):
+        job.state, job.event_seq, job.attempt = "queued", 1, 0
+        job.created_at = job.queued_at = now + timedelta(microseconds=place)
+    session.add_all(jobs)
+    session.flush()
+    events.write_first(session, jobs)
+    database.tell(session, database.QUEUE)
 
 
 def cancel(session: Session, table: type[JobT], job_id: str) -> tuple[JobT, bool]:
@@ -125,18 +133,24 @@ def cancel(session: Session, table: type[JobT], job_id: str) -> tuple[JobT, bool
     return ask(session, table, job_id, "cancelling")
 
 
-def ask(session: Session, table: type[JobT], job_id: str, request: str) -> tuple[JobT, bool]:
-    """Move a job to the requested state, or directly to its end if no process runs it."""
+def ask(
+    session: Session, table: type[JobT], job_id: str, request: str, *, reason: str = "cancel"
+) -> tuple[JobT, bool]:
+    """Move a job to the requested state, or directly to its end if no process runs it.
+
+    `reason` is the `state_reason` of a job that is cancelled at once.
+    """
     job = lock(session, table, job_id)
     reached = {"cancelling": {"cancelling", "cancelled"}, "pausing": {"pausing", "paused"}}
     if job.state in reached[request]:
         return job, False
-    is_idle = request == "cancelling" and job.state in {"queued", "paused"}
-    to = "cancelled" if is_idle else request
+    idle = {"cancelling": {"queued", "paused"}, "pausing": {"queued"}}
+    rests = {"cancelling": "cancelled", "pausing": "paused"}
+    to = rests[request] if job.state in idle[request] else request
     if to not in TRANSITIONS[job.state]:
         raise not_allowed(job, "cancel" if request == "cancelling" else "pause")
     if to in TERMINAL:
-        finish(session, job, to, {"state_reason": "cancel"})
+        finish(session, job, to, {"state_reason": reason})
     else:
         move(session, job, to)
         database.tell(session, database.QUEUE)

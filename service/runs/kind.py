@@ -17,6 +17,7 @@ from service.runs.messages import (
     CheckpointFile,
     LogLine,
     MetricRows,
+    RungReached,
     TrainingBegan,
     TrainingEnded,
     TrainingHeartbeat,
@@ -58,6 +59,7 @@ def prepare(site: Site, run: Run, scratch: Path) -> TrainingJob:
         elapsed_s=progress.get("elapsed_s", 0.0),
         saving_s=progress.get("saving_s", 0.0),
         checkpoint_s=site.settings.checkpoint_s,
+        pause_after=run.pause_after,
     )
 
 
@@ -83,6 +85,7 @@ Messages = Annotated[
     | TrainingHeartbeat
     | CheckpointFile
     | LogLine
+    | RungReached
     | TrainingEnded
     | Obeyed
     | Failure,
@@ -110,6 +113,8 @@ def write(session: Session, tenure: Tenure, message: Messages, held: HeldBlob | 
             _write_checkpoint(session, tenure, message, held)
         case LogLine():
             lifecycle.log(session, run_id, attempt, message.line)
+        case RungReached():
+            lifecycle.rest(session, run_id, attempt)
         case TrainingEnded():
             _write_end(session, tenure, message)
 
@@ -155,6 +160,8 @@ def _write_end(session: Session, tenure: Tenure, message: TrainingEnded) -> None
         }
         version = lifecycle.register(session, run, checkpoint, name, document)
         values |= {"model_name": name, "model_version": version.version}
+    if run.sweep_id:  # whether it is the best member shows when the sweep ends
+        values["outcome"] = {"signature": message.signature, "parameters": message.parameters}
     _add_warnings(session, run.id, message.warnings)
     lifecycle.succeed(session, run.id, tenure.attempt, values)
 

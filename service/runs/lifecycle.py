@@ -4,7 +4,7 @@ Writes of a supervisor are fenced by the attempt. A client's request (cancel, pa
 that the supervisor acts on; it never overwrites data of a running attempt.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,8 @@ __all__ = [
     "succeed",
 ]
 
+#: the `state_reason` of a run that paused at the end of the epoch `pause_after`
+RUNG = "rung"
 KEEP_CHECKPOINTS = 2  # the newest checkpoints, which are kept besides the best
 
 
@@ -66,11 +68,26 @@ class Submission:
     warnings: list[dict[str, Any]]
     retry_of: str | None = None
     resume_checkpoint_id: str | None = None
+    sweep_id: str | None = None
+    trial: int | None = None
+    group: str | None = None
+    pause_after: int | None = None
 
 
 def submit(session: Session, submission: Submission) -> Run:
     """Store the run as queued. Its row is also its job, so one commit creates both."""
-    run = Run(
+    return life.enqueue(session, _row(submission))
+
+
+def submit_all(session: Session, submissions: Sequence[Submission]) -> list[Run]:
+    """Store runs as queued, in this order, with few statements."""
+    runs = [_row(submission) for submission in submissions]
+    life.enqueue_all(session, runs)
+    return runs
+
+
+def _row(submission: Submission) -> Run:
+    return Run(
         id=new_id("run"),
         name=submission.config.get("name"),
         tags=submission.config.get("tags") or {},
@@ -81,13 +98,19 @@ def submit(session: Session, submission: Submission) -> Run:
         retry_of=submission.retry_of,
         resume_checkpoint_id=submission.resume_checkpoint_id,
         best_checkpoint_id=submission.resume_checkpoint_id,
+        sweep_id=submission.sweep_id,
+        trial=submission.trial,
+        group=submission.group,
+        pause_after=submission.pause_after,
     )
-    return life.enqueue(session, run)
 
 
-def cancel(session: Session, run_id: str) -> tuple[Run, bool]:
-    """Request the cancellation of a run; return the run and whether anything changed."""
-    return life.cancel(session, Run, run_id)
+def cancel(session: Session, run_id: str, *, reason: str = "cancel") -> tuple[Run, bool]:
+    """Request the cancellation of a run; return the run and whether anything changed.
+
+    `reason` is the `state_reason` of a run that no process trains.
+    """
+    return life.ask(session, Run, run_id, "cancelling", reason=reason)
 
 
 def pause(session: Session, run_id: str) -> tuple[Run, bool]:
@@ -127,6 +150,14 @@ def retry(session: Session, run_id: str) -> Run:
 def delete(session: Session, run_id: str) -> None:
     """Delete a finished run with its metrics and checkpoints; its model versions stay."""
     run = life.lock_ended(session, Run, run_id)
+    sweep = session.get(queue.table_of(run.sweep_id), run.sweep_id) if run.sweep_id else None
+    if sweep is not None and sweep.state not in TERMINAL:
+        raise Conflict(
+            f"The run is trial {run.trial} of the sweep {sweep.id}, which is {sweep.state}:"
+            " cancel the sweep or wait until it has ended.",
+            code="in_use",
+            sweep=sweep.id,
+        )
     if heir := _heir(session, run_id):
         needs = f"The run {heir} resumes from a checkpoint of this run"
         raise Conflict(f"{needs}: wait until it has its own.", code="in_use", run=heir)
@@ -277,6 +308,17 @@ def fall_back(
     step = older.step if older else 0
     metrics.rewind(session, run, covered_seq(run_id, older), step)
     return older
+
+
+def rest(session: Session, run_id: str, attempt: int) -> None:
+    """Record that a training paused by itself, at the end of the epoch `pause_after`."""
+    run = queue.hold(session, Run, run_id, attempt)
+    if run.state == "cancelling":
+        life.finish(session, run, "cancelled", {"state_reason": "cancel"})
+        return
+    if run.state == "running":
+        life.move(session, run, "pausing")
+    life.move(session, run, "paused", owner=None, lease_expires=None, state_reason=RUNG)
 
 
 def log(session: Session, run_id: str, attempt: int, line: str) -> None:

@@ -33,6 +33,8 @@ class TrainingJob(BaseModel):
     saving_s: float
     #: seconds between two checkpoints; None chooses the interval by the cost of a checkpoint
     checkpoint_s: float | None
+    #: the epoch at whose end the training pauses by itself
+    pause_after: int | None = None
 
 
 class TrainingBegan(Began):
@@ -85,6 +87,13 @@ class LogLine(Message):
 
     type: Literal["log"] = "log"
     line: str
+
+
+class RungReached(Message):
+    """The training has paused by itself, at the end of the epoch `pause_after`."""
+
+    type: Literal["rung"] = "rung"
+    is_last: ClassVar[bool] = True
 
 
 class TrainingEnded(Message):

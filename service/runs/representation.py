@@ -50,6 +50,7 @@ def _run_body(run: Run, queue_position: int | None) -> Body:
             {"name": run.model_name, "version": run.model_version} if run.model_version else None
         ),
         "retry_of": run.retry_of,
+        "sweep": {"id": run.sweep_id, "trial": run.trial} if run.sweep_id else None,
         "created_at": run.created_at,
         "started_at": run.started_at,
         "finished_at": run.finished_at,

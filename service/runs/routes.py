@@ -1,55 +1,44 @@
-"""The routes of runs: submit and validate, read, control, follow metrics and events, register.
+"""The routes of runs: submit and validate, read, control, follow metrics and events, register."""
 
-Also the stream of a run's events, as Server-Sent Events.
-"""
-
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
 
-import orjson
-from anyio.to_thread import run_sync
-from fastapi import Depends, Header, Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 from fastapi.responses import PlainTextResponse
-from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 from pydantic import BaseModel, Field
-from sqlalchemy import ColumnElement, Engine
+from sqlalchemy import ColumnElement
 from sqlalchemy.orm import Session
 
 from descent import schemas
 from descent.spec import RunConfig
 from service.datasets.versions import DatasetVersion, ready_version
-from service.errors import Invalid
 from service.http.resources import (
     BlobsDep,
     EngineDep,
     NewestFirst,
     OneOf,
     PageParams,
-    PageRequest,
     ReadSession,
     WriteSession,
     etag_of,
     json_response,
     not_modified,
-    page_response,
 )
 from service.http.strict_route import has_etag, not_idempotent
 from service.http.strict_route import router as strict_router
-from service.jobs import events
+from service.jobs.streams import EventsDep, prefers
 from service.jobs.waiting import Wait, WatcherDep, when_changed
 from service.registry import versions
 from service.registry.routes import version_body
 from service.registry.serving import ServingDep, describe, follow_change
 from service.runs import lifecycle, metrics, representation
 from service.runs.plan import Plan, make_plan
-from service.runs.tables import Checkpoint, Event, Run
+from service.runs.tables import Checkpoint, Run
 from service.storage.blobs import BlobStore
 from service.storage.database import reading
 
-KEEP_ALIVE_S = 15.0  # seconds between two comments of an idle stream
-EVENTS_READ = 200  # events that are read at a time
 REPEATED: dict[int | str, dict[str, Any]] = {
     200: {
         "model": schemas.Run,
@@ -72,6 +61,7 @@ class RunFilter(BaseModel):
     state: list[schemas.RunState] = Field([], description="Only runs in one of these states.")
     dataset: str | None = Field(None, description="Only runs on the dataset with this id.")
     model: str | None = Field(None, description="Only runs that made a version of this model.")
+    sweep: str | None = Field(None, description="Only the members of the sweep with this id.")
     tag: list[str] = Field([], description="Only runs with this tag: `name` or `name:value`.")
 
     def states(self) -> OneOf | None:
@@ -82,6 +72,8 @@ class RunFilter(BaseModel):
             yield Run.dataset_id == self.dataset
         if self.model is not None:
             yield Run.model_name == self.model
+        if self.sweep is not None:
+            yield Run.sweep_id == self.sweep
         for text in self.tag:
             name, colon, value = text.partition(":")
             stored = Run.tags[name].as_string()
@@ -314,7 +306,7 @@ def get_metrics(
 ) -> Response:
     """Return the live metric rows after `after`, in order."""
     run = lifecycle.get(session, run_id)
-    wants_csv = _prefers(request, "text/csv")
+    wants_csv = prefers(request, "text/csv")
     etag = etag_of(run.id, run.attempt, run.metric_seq, run.state, request.url.query, wants_csv)
     headers = {"ETag": etag, "Vary": "Accept"}
     if not_modified(request, etag):
@@ -365,26 +357,9 @@ def get_trajectory(
         204: {"description": "The run ended and the client has all events."},
     },
 )
-async def list_events(
-    run_id: str,
-    engine: EngineDep,
-    watcher: WatcherDep,
-    look: Annotated[RunLook, Depends()],
-    request: Request,
-    after: Annotated[int, Query(ge=0, lt=2**63, description="Events after this number.")] = 0,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    last_event_id: Annotated[str | None, Header(max_length=20)] = None,
-) -> Response:
+async def list_events(run_id: str, wanted: EventsDep) -> Response:
     """Return a page of events or, with `Accept: text/event-stream`, stream them as they come."""
-    if not _prefers(request, "text/event-stream"):
-        return await run_sync(_event_page, engine, request, run_id, after, limit)
-    seen = _event_number(last_event_id, after)
-    run = await run_sync(look, run_id)
-    if run[0]["state"] in lifecycle.TERMINAL and seen >= run[1]:
-        return Response(status_code=204)  # an EventSource then does not reconnect
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    stream = follow(engine, watcher, run_id, seen)
-    return EventSourceResponse(stream, headers=headers)
+    return await wanted.answer(Run, representation.event_bodies, run_id)
 
 
 @router.get("/{run_id}/log", operation_id="get_log", response_class=PlainTextResponse)
@@ -396,81 +371,6 @@ def get_log(run_id: str, session: ReadSession, request: Request) -> Response:
     if not_modified(request, etag):
         return Response(status_code=304, headers={"ETag": etag})
     return PlainTextResponse(representation.log_text(session, run_id), headers={"ETag": etag})
-
-
-def _prefers(request: Request, media_type: str) -> bool:
-    accepted = request.headers.get("accept", "")
-    return any(part.strip().split(";")[0] == media_type for part in accepted.split(","))
-
-
-def _event_number(last_event_id: str | None, after: int) -> int:
-    if last_event_id is None:
-        return after
-    if not (last_event_id.isascii() and last_event_id.isdigit()):
-        raise Invalid(
-            f"Last-Event-ID must be the id of an event of this stream, got {last_event_id!r}.",
-            code="invalid_event_id",
-        )
-    return int(last_event_id)
-
-
-def _event_page(engine: Engine, request: Request, run_id: str, after: int, limit: int) -> Response:
-    with reading(engine) as session:
-        lifecycle.get(session, run_id)
-        found = events.after(session, Event, run_id, after, limit + 1)
-        bodies = partial(representation.event_bodies, session, run_id)
-        return page_response(
-            request, found, PageRequest(limit, None), lambda event: str(event.seq), bodies
-        )
-
-
-# ---- the stream of events -----------------------------------------------------------------------
-
-
-async def follow(
-    engine: Engine, watcher: events.Watcher, run_id: str, seen: int
-) -> AsyncIterator[bytes]:
-    """Yield every event after number `seen`, as it is committed, until the run ends."""
-    while True:
-        found = await watcher.once((run_id, seen), partial(_read, engine, run_id, seen))
-        if found.text:
-            yield found.text
-        if found.is_end:
-            return
-        if found.last > seen:
-            seen = found.last
-            continue
-        if not await watcher.wait(run_id, seen, KEEP_ALIVE_S):
-            if watcher.is_stopping.is_set():
-                return  # the client reconnects with Last-Event-ID and misses nothing
-            yield KEEPALIVE_COMMENT
-
-
-@dataclass(frozen=True)
-class Found:
-    """The events after a number, in the format of the stream."""
-
-    text: bytes
-    #: the number of the last event in `text`, or the number before it if there is none
-    last: int
-    is_end: bool
-
-
-def _read(engine: Engine, run_id: str, seen: int) -> Found:
-    with reading(engine) as session:
-        if session.get(Run, run_id) is None:
-            text = format_sse_event(event="end", data_str='{"state":"deleted"}')
-            return Found(text, seen, is_end=True)
-        found = events.after(session, Event, run_id, seen, EVENTS_READ)
-        bodies = representation.event_bodies(session, run_id, found)
-    text = b"".join(
-        format_sse_event(
-            id=str(body["seq"]), event=body["event"], data_str=orjson.dumps(body["data"]).decode()
-        )
-        for body in bodies
-    )
-    last = bodies[-1]["seq"] if bodies else seen
-    return Found(text, last, is_end=any(body["event"] == "end" for body in bodies))
 
 
 # ---- checkpoints --------------------------------------------------------------------------------

@@ -45,6 +45,8 @@ class Run(Job, SqlTable):
         Index("ix_runs_state", "state", "created_at", "id"),
         Index("ix_runs_dataset", "dataset_id", "created_at", "id"),
         Index("ix_runs_model", "model_name", "created_at", "id"),
+        Index("ix_runs_sweep", "sweep_id", "created_at", "id"),
+        Index("ix_runs_group", "group", "state", "queued_at", "id"),
     )
 
     name: Mapped[str | None]
@@ -53,6 +55,13 @@ class Run(Job, SqlTable):
     dataset_id: Mapped[str] = mapped_column(Id)
     dataset_version: Mapped[int]
     retry_of: Mapped[str | None] = mapped_column(Id)
+    #: the sweep that the run is a member of, and the number of its trial there
+    sweep_id: Mapped[str | None] = mapped_column(Id)
+    trial: Mapped[int | None]
+    #: runs of one group may train in one process: see `runs.groups`
+    group: Mapped[str | None] = mapped_column(String(64))
+    #: the epoch at whose end the training pauses by itself
+    pause_after: Mapped[int | None]
     #: the checkpoint to resume from, and the one to predict with
     resume_checkpoint_id: Mapped[str | None] = mapped_column(Id)
     best_checkpoint_id: Mapped[str | None] = mapped_column(Id)
@@ -66,6 +75,8 @@ class Run(Job, SqlTable):
     #: the model version that the run registered
     model_name: Mapped[str | None] = mapped_column(String(128))
     model_version: Mapped[int | None]
+    #: `signature` and `parameters` of the result, for as long as its sweep may register it
+    outcome: Mapped[Json | None]
 
 
 class Metric(SqlTable):

@@ -44,6 +44,7 @@ from service.runs.messages import (
     CheckpointFile,
     LogLine,
     MetricRows,
+    RungReached,
     TrainingBegan,
     TrainingEnded,
     TrainingHeartbeat,
@@ -107,6 +108,8 @@ class Reporter(Channel):
                 return CheckpointFile(**vars(event))
             case Noted():
                 return LogLine(line=f"{event.code}: {event.detail}")
+            case Finished() if event.reason == "pause" and self.should_stop() != "pause":
+                return RungReached()
             case Finished() if event.reason in STOPS:
                 return Obeyed()
             case Finished():
@@ -157,6 +160,7 @@ def read_job(job: TrainingJob) -> TrainingInput:
         elapsed_s=job.elapsed_s,
         checkpoint_s=job.checkpoint_s,
         saving_s=job.saving_s,
+        pause_after=job.pause_after,
     )
 
 

@@ -62,7 +62,9 @@ class Supervisor:
         kinds: Sequence[Kind[Any]],
         launcher: Launcher,
         gpus: Sequence[Gpu] = (),
+        steer: Callable[[Site], None] = lambda _site: None,
     ) -> None:
+        """`steer` queues the jobs that follow from those that have ended; it must not wait."""
         self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._site = site
         self._settings, self._engine = site.settings, site.engine
@@ -82,6 +84,7 @@ class Supervisor:
         self._locks = self._settings.data_dir.absolute() / "locks"
         self._lock: int | None = None
         self._gpus = gpus
+        self._steer = steer
 
     # ---- the loop -----------------------------------------------------------------------------
 
@@ -175,6 +178,7 @@ class Supervisor:
         can_start = not self.is_stopping and self._launcher.is_warm()
         # Not after each message, because a process may send ten a second.
         if can_start and self._is_due("claim", self._settings.poll_s):
+            self._steer(self._site)
             self._claim_all()
 
     def _guarded(self, step: Callable[[], None]) -> None:

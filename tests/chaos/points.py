@@ -67,6 +67,14 @@ BATCH = (
 #: in an export verification, and in its supervisor; tests/service/proofs kills at each
 PROVER = ("prover.begin", "prover.way", "prover.compared")
 PROOF = tuple(f"proof.compared{rest}" for rest in RESTS)
+#: in the steering of a sweep, and on the way of a suggestion; tests/service/sweeps kills at each
+SWEEP = (
+    "sweep.steer",
+    "sweep.steered",
+    *(f"run.rung{rest}" for rest in RESTS),
+    "sampler.begin",
+    *(f"suggest.{kind}{rest}" for kind in ("started", "suggested") for rest in RESTS),
+)
 #: in the supervisor, for messages of jobs that are slow, fail or are stopped: no list above kills
 #: there, and tests name these points where they need one
 SELDOM = tuple(
@@ -75,6 +83,7 @@ SELDOM = tuple(
         "run": ("alive", "log", "stopped", "failed"),
         "batch": ("stopped", "failed"),
         "proof": ("stopped", "failed"),
+        "suggest": ("stopped", "failed"),
         "parse": ("refused", "took_long", "stopped", "failed"),
     }.items()
     for message in messages

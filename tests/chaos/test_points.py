@@ -15,6 +15,7 @@ LISTED = {
     *points.BATCH,
     *points.PROVER,
     *points.PROOF,
+    *points.SWEEP,
     *points.SELDOM,
     "worker.bury",
 }

@@ -14,19 +14,20 @@ from descent import Client
 from descent.model import Model
 from descent.predictions import Predictions
 from descent.run import BatchPrediction, Run
+from descent.sweep import Sweep
 from tests.serving import RunService
 
 pytestmark = pytest.mark.slow
 
 SCORES = Path(__file__).parents[2] / "descent" / "data" / "scores.csv"
-CLASSES = (Client, Run, Model, Predictions, BatchPrediction)
+CLASSES = (Client, Run, Sweep, Model, Predictions, BatchPrediction)
 #: in this order: later examples use the results of earlier ones
-ORDER = ("upload", "train", "show", "predict", "set_alias", "rollback", "history")
+ORDER = ("upload", "train", "sweep", "show", "predict", "set_alias", "rollback", "history")
 #: at the end: for a second after it the service still asks for the deleted key
 LAST = "create_key"
 FLAGS = doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL
 #: documented by the example of another one
-SHOWN_ELSEWHERE = {"Run.resume", "Client.delete_key"}
+SHOWN_ELSEWHERE = {"Run.resume", "Sweep.resume", "Client.delete_key"}
 
 
 def members(kind: type) -> Iterator[tuple[str, Any]]:

@@ -33,7 +33,7 @@ def calls_in(module: ModuleType, function: str) -> set[str]:
 @pytest.mark.parametrize(
     ("module", "function"),
     [
-        (life, "enqueue"),
+        (life, "enqueue_all"),
         (life, "finish"),
         (life, "started"),
         (life, "_waiting"),

@@ -12,7 +12,7 @@ TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
 
 #: the table of api.md
 EDGES: dict[str, frozenset[str]] = {
-    "queued": frozenset({"starting", "cancelled"}),
+    "queued": frozenset({"starting", "paused", "cancelled"}),
     "starting": frozenset({"running", "interrupted", "failed", "cancelling"}),
     "running": frozenset({"pausing", "cancelling", "interrupted", "succeeded", "failed"}),
     "pausing": frozenset({"paused", "cancelling", "interrupted", "succeeded", "failed"}),
@@ -29,7 +29,7 @@ CHANGES: dict[str, dict[str, str]] = {
         "running": "cancelling",
         "pausing": "cancelling",
     },
-    "pause": {"running": "pausing"},
+    "pause": {"queued": "paused", "running": "pausing"},
     "resume": {"paused": "queued"},
 }
 #: verb → states in which its goal is already requested or reached, answered with 200

@@ -164,12 +164,15 @@ def test_a_pausing_run_whose_worker_is_lost_is_parked(engine: Engine) -> None:
         assert lifecycle.get(session, run.id).state == "paused"
 
 
-def test_a_queued_run_cannot_be_paused(engine: Engine) -> None:
+def test_a_run_that_was_paused_in_the_queue_starts_only_once_it_is_resumed(engine: Engine) -> None:
     with writing(engine) as session:
-        run = add_run(session)
-        with pytest.raises(Conflict) as caught:
-            lifecycle.pause(session, run.id)
-    assert caught.value.fields["allowed"] == ["cancel"]
+        run, _is_new = lifecycle.pause(session, add_run(session).id)
+        assert run.state == "paused"
+        assert lifecycle.claim(session, "w1", lease_s=LEASE) is None
+        lifecycle.resume(session, run.id)
+        claimed = lifecycle.claim(session, "w1", lease_s=LEASE)
+    assert claimed is not None
+    assert claimed.id == run.id
 
 
 def test_a_retry_is_a_new_run_from_the_last_checkpoint(engine: Engine) -> None:

@@ -196,7 +196,7 @@ def test_cancelling_twice_answers_200(client: httpx.Client, run: dict[str, Any])
 def test_what_cannot_be_asked_names_what_can(client: httpx.Client, run: dict[str, Any]) -> None:
     answer = client.post(f"{API}/runs/{run['id']}/retry")
     assert answer.status_code == 409
-    assert answer.json()["allowed"] == ["cancel"]
+    assert answer.json()["allowed"] == ["cancel", "pause"]
 
 
 def test_curves_come_as_rows_columns_and_csv(

@@ -1,0 +1,1 @@
+"""Sweeps: many runs that differ in chosen fields, their steering, and their leaderboard."""
