@@ -4,7 +4,7 @@
 
 Both get the same encoded rows, in turn, in one thread each as in the service. The output also shows
 the time of a whole prediction of parsed rows with either; the service uses onnxruntime where it is
-faster (`models/nets/stack.py`).
+faster (`models/nets/sessions.py`).
 """
 
 import os
@@ -15,7 +15,6 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,9 @@ import stored
 from predict_one_row import rows as some_rows
 
 from models import checkpoint
-from models.nets.stack import Activations, made
+from models.model import GraphModel
+from models.nets.numeric import Activations
+from models.nets.sessions import made
 from models.predict.predictor import Predictor
 
 NETS = ((8, 64, 64, 1), (8, 256, 256, 1), (8, 512, 512, 1), (8, 2048, 2048, 1))
@@ -46,11 +47,21 @@ def best(works: Sequence[Callable[[], object]]) -> list[float]:
     return found
 
 
+class NumpyOnly(GraphModel):
+    """A model that never uses onnxruntime."""
+
+    def forward(self, x: Activations) -> Activations:
+        return self.net.forward(x)
+
+
 def compare(widths: Sequence[int], rows: int, folder: Path) -> None:
     saved = stored.checkpoint_of(0, widths)
     checkpoint.write(folder / "net", saved["tensors"], saved["document"])
     predictor = Predictor.load(folder / "net")
-    session = made(predictor.stack)
+    model = predictor.model
+    if not isinstance(model, GraphModel):
+        raise TypeError("the net is no graph")
+    session = made(model.net)
     table = some_rows(rows)
     columns = {name: [row[name] for row in table] for name in table[0]}
     encoded = predictor.plain.encode(table)
@@ -61,16 +72,16 @@ def compare(widths: Sequence[int], rows: int, folder: Path) -> None:
         found: Activations = session.run(None, {"x": x})[0]
         return found
 
-    numpy_only = replace(predictor, stack=replace(predictor.stack, parameters=0))
+    numpy_only = Predictor(NumpyOnly(model.features, model.graph, model.tensors))
     net, net_other, whole, chosen = best(
         [
-            lambda: predictor.stack.forward(encoded),
+            lambda: model.net.forward(encoded),
             lambda: other(encoded),
             lambda: numpy_only.predict(columns, rows),
             lambda: predictor.predict(columns, rows),
         ]
     )
-    difference = np.abs(predictor.stack.forward(encoded) - other(encoded)).max()
+    difference = np.abs(model.net.forward(encoded) - other(encoded)).max()
     cells = ["-".join(map(str, widths)), f"{rows:,}"]
     cells += [f"{net * 1e6:,.0f}", f"{net_other * 1e6:,.0f}", f"{net / net_other:.2f}"]
     cells += [f"{whole * 1e6:,.0f}", f"{chosen * 1e6:,.0f}", f"{whole / chosen:.2f}"]

@@ -6,37 +6,21 @@ configuration means the same everywhere. They know nothing of HTTP, SQL or torch
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from operator import itemgetter
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
-    BeforeValidator,
     ConfigDict,
-    Discriminator,
     Field,
-    Tag,
     ValidationInfo,
     WithJsonSchema,
     field_validator,
     model_validator,
 )
 
-
-class Strict(BaseModel):
-    """A request body: unknown fields and wrong types are errors; instances never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-def _whole(value: object) -> object:
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-#: Lets an `int` accept 5.0: JSON has one type of number, and in JSON Schema 5.0 is an integer.
-#: Put it after the bounds; before them it would hide them from the OpenAPI document.
-WHOLE = BeforeValidator(_whole)
+from descent.fields import WHOLE, Fraction, Strict, with_type
+from models.architectures import ModelSpec
+from models.architectures.dense import Mlp
 
 
 def name_object_defaults(schema: dict[str, Any]) -> None:
@@ -52,133 +36,20 @@ def name_object_defaults(schema: dict[str, Any]) -> None:
 
 
 MAX_EPOCHS = 1_000_000
-MAX_LAYERS = 64
-MAX_WIDTH = 65_536
 
 ColumnType = Literal["number", "integer", "boolean", "category", "datetime", "text", "id"]
 Task = Literal["regression", "binary", "multiclass"]
-Activation = Literal["relu", "sigmoid", "tanh", "gelu"]
 LossName = Literal["mse", "sse", "mae", "huber", "cross_entropy"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 ColumnName = Annotated[str, Field(min_length=1, max_length=1024)]
 Rate = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 Decay = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 # Not a `const`: generated clients test a `const` of a union first and then refuse a number.
 Full = Annotated[Literal["full"], WithJsonSchema({"type": "string", "enum": ["full"]})]
 Tags = Annotated[
     dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=256)]],
     Field(max_length=64),
 ]
-Width = Annotated[int, Field(ge=1, le=MAX_WIDTH), WHOLE]
-
-
-def _with_type(default: str) -> BeforeValidator:
-    """Give an object without a `type` the default type, so that `{"learning_rate": 1}` works."""
-
-    def fill(value: object) -> object:
-        return {"type": default} | value if isinstance(value, dict) else value
-
-    return BeforeValidator(fill)
-
-
-# ---- networks -----------------------------------------------------------------------------
-
-
-class LinearLayer(Strict):
-    """A fully connected layer with this number of units."""
-
-    linear: Width
-
-
-class DropoutLayer(Strict):
-    """Sets this share of the activations to zero during training."""
-
-    dropout: Fraction
-
-
-def _layer_kind(value: object) -> str | None:
-    if isinstance(value, str):
-        return "activation"
-    if isinstance(value, LinearLayer) or (isinstance(value, dict) and "linear" in value):
-        return "linear"
-    if isinstance(value, DropoutLayer) or (isinstance(value, dict) and "dropout" in value):
-        return "dropout"
-    return None
-
-
-# The discriminator lets a wrong layer cause one error, not one for each kind of layer.
-Layer = Annotated[
-    Annotated[LinearLayer, Tag("linear")]
-    | Annotated[DropoutLayer, Tag("dropout")]
-    | Annotated[Activation, Tag("activation")],
-    Discriminator(
-        _layer_kind,
-        custom_error_type="layer",
-        custom_error_message=(
-            'a layer is {"linear": 32}, {"dropout": 0.1} or an activation such as "relu"'
-        ),
-    ),
-]
-
-
-class Linear(Strict):
-    """`y = Wx + b`: no hidden layer."""
-
-    type: Literal["linear"] = "linear"
-
-    def hidden_layers(self) -> list[Layer]:
-        return []
-
-
-class Mlp(Strict):
-    """Hidden layers of the given widths, each followed by the activation and dropout."""
-
-    type: Literal["mlp"] = "mlp"
-    hidden: Annotated[list[Width], Field(min_length=1, max_length=MAX_LAYERS)] = [64, 64]
-    activation: Activation = "relu"
-    dropout: Fraction = 0.0
-
-    def hidden_layers(self) -> list[Layer]:
-        return list(self._layers())
-
-    def _layers(self) -> Iterator[Layer]:
-        for width in self.hidden:
-            yield LinearLayer(linear=width)
-            yield self.activation
-            if self.dropout:
-                yield DropoutLayer(dropout=self.dropout)
-
-
-class Layers(Strict):
-    """Hidden layers, listed one by one; the output layer is added."""
-
-    type: Literal["layers"] = "layers"
-    layers: Annotated[list[Layer], Field(min_length=1, max_length=4 * MAX_LAYERS)]
-
-    def hidden_layers(self) -> list[Layer]:
-        return list(self.layers)
-
-
-ModelSpec = Annotated[
-    Annotated[Linear | Mlp | Layers, Field(discriminator="type")], _with_type("mlp")
-]
-#: every architecture by its type, as `GET /architectures` lists them
-ARCHITECTURES: dict[str, type[Linear | Mlp | Layers]] = {
-    "linear": Linear,
-    "mlp": Mlp,
-    "layers": Layers,
-}
-
-
-def count_parameters(hidden: list[Layer], inputs: int, outputs: int) -> int:
-    """Return the number of weights and biases of a stack with its output layer."""
-    total, width = 0, inputs
-    for layer in [*hidden, LinearLayer(linear=outputs)]:
-        if isinstance(layer, LinearLayer):
-            total += (width + 1) * layer.linear
-            width = layer.linear
-    return total
 
 
 # ---- optimizers and schedules ---------------------------------------------------------------
@@ -235,7 +106,7 @@ class Lbfgs(Strict):
 
 OptimizerSpec = Annotated[
     Annotated[Sgd | Adam | AdamW | RmsProp | Lbfgs, Field(discriminator="type")],
-    _with_type("adam"),
+    with_type("adam"),
 ]
 
 Weight = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
@@ -261,7 +132,7 @@ class Cosine(Strict):
 
     type: Literal["cosine"] = "cosine"
     warmup_epochs: WarmupEpochs = 0
-    final: Annotated[float, Field(ge=0, le=1)] = 0.0
+    final: Annotated[float, Field(ge=0, le=1, title="Final fraction")] = 0.0
 
 
 class OneCycle(Strict):
@@ -292,7 +163,7 @@ class Plateau(Strict):
 
 ScheduleSpec = Annotated[
     Annotated[Constant | Cosine | OneCycle | Step | Plateau, Field(discriminator="type")],
-    _with_type("constant"),
+    with_type("constant"),
 ]
 
 # ---- split, stopping, budget ------------------------------------------------------------------
@@ -301,8 +172,8 @@ ScheduleSpec = Annotated[
 class Shares(Strict):
     """The shares of held-out rows; all other rows are training rows."""
 
-    validation: Fraction = 0.2
-    test: Fraction = 0.0
+    validation: Annotated[Fraction, Field(title="Validation fraction")] = 0.2
+    test: Annotated[Fraction, Field(title="Test fraction")] = 0.0
 
     @model_validator(mode="after")
     def _leaves_training_rows(self) -> Self:
@@ -352,7 +223,7 @@ SplitSpec = Annotated[
     Annotated[
         RandomSplit | TimeSplit | GroupSplit | ColumnSplit | NoSplit, Field(discriminator="type")
     ],
-    _with_type("random"),
+    with_type("random"),
 ]
 
 
@@ -365,7 +236,10 @@ class EarlyStopping(Strict):
 class Budget(Strict):
     """Limits at which the run ends with its best model so far."""
 
-    time_s: Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)]
+    time_s: Annotated[
+        float,
+        Field(gt=0, le=31_536_000, allow_inf_nan=False, title="Time limit in seconds"),
+    ]
 
 
 class DatasetRef(Strict):
@@ -420,8 +294,8 @@ class RunConfig(Strict):
     seed: Annotated[int, Field(ge=0, lt=2**32), WHOLE] = 0
     budget: Budget | None = None
     register_as: Name | None = None
-    name: Annotated[str, Field(max_length=256)] | None = None
-    tags: Tags = {}
+    name: Annotated[Annotated[str, Field(max_length=256)] | None, Field(title="Run name")] = None
+    tags: Tags = {}  # noqa: RUF012  pydantic copies it
 
     @field_validator("weight")
     @classmethod

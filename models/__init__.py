@@ -3,12 +3,14 @@
 Each package imports only packages below it:
 
     training    export
-    engine      predict    evaluation
+    engine      predict
+    model
     nets
     features
     data  checkpoint
     errors  failpoints
 
-Only `nets.architectures`, `engine`, `training`, `export.reference` and `export.standalone` load
-torch. Nothing here knows HTTP, SQL, queues or the service.
+and `architectures` with `nets.graph`, which even the client imports. Only `nets.module`,
+`nets.dropout`, `engine`, `training`, `predict.reference` and `export.standalone` load torch.
+Nothing here knows HTTP, SQL, queues or the service.
 """

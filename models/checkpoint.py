@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from models.errors import CheckpointCorrupt
 from models.failpoints import reach
 
-SCHEMA = 1  # of the JSON document; a reader refuses a newer one
+SCHEMA = 2  # of the JSON document; a reader refuses a newer one
+OLDER = frozenset({1})  # in which a net was a list of layers
 MAX_HEADER = 64 * 2**20  # bytes; a document with 100 000 columns needs half of them
 DTYPES = {"F32": "<f4", "F64": "<f8", "I64": "<i8", "I32": "<i4", "U8": "|u1", "BOOL": "|b1"}
 #: Prefixes of tensor names. Predictions use the tensors of BEST, or those of NET if there are none.
@@ -128,7 +129,7 @@ def _read_document(metadata: object) -> dict[str, Any]:
         raise CheckpointCorrupt(f"the document is no JSON: {error}") from error
     if not isinstance(document, dict):
         raise CheckpointCorrupt("the file has no document: descent did not write it")
-    if document.get("schema") != SCHEMA:
+    if document.get("schema") not in OLDER | {SCHEMA}:
         raise CheckpointCorrupt(
             f"the file has schema {document.get('schema')!r}, this version reads {SCHEMA}"
         )

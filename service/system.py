@@ -14,7 +14,7 @@ from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
 from descent import schemas
-from descent.spec import ARCHITECTURES
+from models.architectures import ARCHITECTURES
 from service.errors import ServiceError, StorageFull, StorageUnavailable
 from service.http.middleware import CONTENT_TYPE, Telemetry
 from service.http.resources import (
@@ -225,10 +225,11 @@ def architectures(page: PageParams, request: Request) -> Response:
 
 
 def _architecture(name: str) -> schemas.Architecture:
-    model = ARCHITECTURES[name]
+    architecture = ARCHITECTURES[name]
+    schema = architecture.model_json_schema()
     return schemas.Architecture(
         type=name,
-        title=name.capitalize(),
-        description=(model.__doc__ or "").strip(),
-        json_schema=model.model_json_schema(),
+        title=architecture.title,
+        description=schema["description"],
+        json_schema=schema,
     )

@@ -95,7 +95,10 @@ def test_the_face_the_learning_and_the_serving_know_only_what_is_below_them() ->
     for name in MODULES:
         tops = {imported.partition(".")[0] for imported in imports_of(name)}
         if is_in(name, "descent"):
-            assert not tops & {"models", "service", "torch", "sqlalchemy", "fastapi"}, name
+            assert not tops & {"service", "torch", "sqlalchemy", "fastapi"}, name
+            inner = {each for each in imports_of(name) if is_in(each, "models")}
+            # A configuration names an architecture, which knows neither arrays nor tensors.
+            assert all(is_in(each, "models.architectures") for each in inner), name
         if is_in(name, "models"):
             assert not tops & {"service", "sqlalchemy", "fastapi", "httpx"}, name
 
@@ -213,7 +216,7 @@ def test_the_supervisor_loads_no_web_framework_and_nothing_that_predicts() -> No
 
 
 def test_the_client_is_light() -> None:
-    heavy = {"torch", "numpy", "fastapi", "starlette", "sqlalchemy", "service", "models", "pyarrow"}
+    heavy = {"torch", "numpy", "fastapi", "starlette", "sqlalchemy", "service", "pyarrow"}
     heavy |= {"pandas", "polars", "matplotlib", "IPython"}  # only on request
     assert not loaded_by("import descent") & (heavy | {"httpx", "pydantic"})
     assert not loaded_by("from descent import Client") & heavy

@@ -16,6 +16,8 @@ from sqlalchemy import text as sql
 from descent import output
 from descent.codes import ERROR_CODES, WARNING_CODES
 from descent.spec import RunConfig
+from models.architectures import ARCHITECTURES
+from models.nets.graph import KINDS
 from service.runs.lifecycle import TRANSITIONS
 from service.settings import Settings
 from service.storage.database import create_database
@@ -70,6 +72,15 @@ def setting_row(name: str) -> str:
     field = Settings.model_fields[name]
     default = "" if field.default in (None, "", ()) else f"`{field.default}`"
     return f"| `DESCENT_{name.upper()}` | {default} | {allowed(name)} | {field.description} |"
+
+
+def test_the_page_of_concepts_shows_a_configuration_of_every_architecture() -> None:
+    page = (ROOT / "docs" / "concepts.md").read_text()
+    shown = re.findall(r'^\{"model": (\{.*\})\}$', page, re.MULTILINE)
+    models = [RunConfig(dataset="ds_1", target="y", model=json.loads(each)).model for each in shown]
+    assert {each.type for each in models} == ARCHITECTURES.keys()
+    operations = page[page.index("The operations are") :].partition(";")[0]
+    assert set(re.findall(r"`(\w+)`", operations)) == KINDS.keys()
 
 
 def test_the_page_of_settings_lists_each_one_once_with_what_it_may_be() -> None:

@@ -24,12 +24,16 @@ service.storage
 service.settings service.errors service.storage.columns service.logs service.settings
 models.training models.export
 models.engine models.predict
+models.model
 models.nets
 models.features
 models.data models.checkpoint
 models.errors models.failpoints models.reading
 models
 descent
+models.architectures
+models.nets.graph
+descent.fields
 """
 LEVELS = {
     room: level for level, line in enumerate(ROOMS.strip().splitlines()) for room in line.split()

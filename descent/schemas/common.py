@@ -15,8 +15,9 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticKnownError
+from pydantic_core.core_schema import definitions_schema
 
-from descent.spec import Strict
+from descent.fields import Strict
 
 Item = TypeVar("Item")
 #: a value of a table in JSON; null means missing
@@ -74,7 +75,8 @@ class DescribedBy:
     def __get_pydantic_json_schema__(
         self, _schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        return handler(self.model.__pydantic_core_schema__)
+        # As a definition, so that it is referred to by its name and not repeated.
+        return handler(definitions_schema(self.model.__pydantic_core_schema__, []))
 
 
 class Wire(BaseModel):

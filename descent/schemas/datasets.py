@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from descent.fields import Strict
 from descent.schemas.common import (
     ColumnRole,
     DatasetId,
@@ -15,7 +16,7 @@ from descent.schemas.common import (
     Scalar,
     Wire,
 )
-from descent.spec import ColumnName, ColumnType, Strict
+from descent.spec import ColumnName, ColumnType
 
 #: a cell that means missing
 Marker = Annotated[str, Field(max_length=200)]

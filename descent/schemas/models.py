@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from descent.fields import WHOLE, Strict
 from descent.schemas.common import (
     BatchId,
     CheckpointId,
@@ -18,7 +19,7 @@ from descent.schemas.common import (
     Wire,
 )
 from descent.schemas.datasets import TopValue
-from descent.spec import WHOLE, ColumnType, DatasetRef, Name, Strict
+from descent.spec import ColumnType, DatasetRef, Name
 
 
 class Model(Wire):

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from descent.fields import WHOLE, Strict
 from descent.schemas.common import Notice, Scalar, Wire
-from descent.spec import WHOLE, Strict
 
 MAX_TENSORS = 10_000  # of one request; this also limits the length of the error response
 

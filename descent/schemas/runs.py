@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from descent.fields import Strict
 from descent.schemas.common import (
     CheckpointId,
     DatasetVersionRef,
@@ -21,7 +22,7 @@ from descent.schemas.common import (
     Wire,
 )
 from descent.schemas.models import ModelMetrics
-from descent.spec import Name, RunConfig, Strict, Tags
+from descent.spec import Name, RunConfig, Tags
 
 
 class Progress(Wire):
@@ -119,6 +120,8 @@ class RunPlan(Wire):
     config: Annotated[dict[str, Any], DescribedBy(RunConfig)]
     warnings: list[Notice] = Field(default_factory=list)
     estimate: Estimate
+    #: the network: its `operations` in order, each with the names of what it reads and its result
+    net: dict[str, Any] = Field(default_factory=dict)
 
 
 class MetricRow(Wire):
@@ -249,7 +252,7 @@ class TrajectorySubject(Wire):
     An encoded number is (value - center) / scale, for the column that its label names.
     """
 
-    #: the layers, input side first
+    #: its `operations` in order, each with the names of what it reads and its result
     net: dict[str, Any]
     parameters: list[NamedShape]
     labels: list[str]

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, JsonValue, Tag, model_validator
 
+from descent.fields import WHOLE, Strict
 from descent.schemas.common import (
     DatasetVersionRef,
     DescribedBy,
@@ -19,7 +20,7 @@ from descent.schemas.common import (
     Wire,
 )
 from descent.schemas.runs import Estimate
-from descent.spec import WHOLE, Name, RunConfig, Strict, Tags
+from descent.spec import Name, RunConfig, Tags
 
 MAX_TRIALS = 1000
 MAX_KEYS = 50

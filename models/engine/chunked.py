@@ -15,12 +15,13 @@ from torch import Tensor
 
 from descent.spec import Lbfgs
 from models.data import Integers
-from models.engine.engine import DenseLayer, Setup, TorchEngine, is_late
+from models.engine.engine import Setup, TorchEngine, is_late
 from models.engine.examples import Examples
 from models.engine.losses import CrossEntropy, ErrorLoss
 from models.engine.optimizers import make_optimizer
-from models.nets.architectures import Flat
 from models.nets.dropout import is_kept
+from models.nets.graph import DenseLayer
+from models.nets.module import Flat
 
 CHUNK_NUMBERS = 2**18  # numbers of a chunk, unless one batch has more
 aten = torch.ops.aten

@@ -17,24 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from descent.spec import Activation, OptimizerSpec
+from descent.spec import OptimizerSpec
 from models.data import Floats, Integers
 from models.engine.examples import Examples
 from models.engine.losses import Loss
-from models.nets.architectures import Flat
+from models.nets.graph import DenseLayer
+from models.nets.module import Flat
 
 EngineName = Literal["kernel", "chunked", "autograd"]
-
-
-@dataclass(frozen=True)
-class DenseLayer:
-    """A linear layer, then at most one activation, then at most one dropout."""
-
-    inputs: int
-    outputs: int
-    activation: Activation | None
-    #: The share of activations that is set to zero in training; 0 for none.
-    dropout: float
 
 
 @dataclass(frozen=True)

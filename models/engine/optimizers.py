@@ -29,7 +29,7 @@ from descent.spec import (
     Sgd,
     Step,
 )
-from models.nets.architectures import Flat
+from models.nets.module import Flat
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8

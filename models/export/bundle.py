@@ -18,69 +18,22 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 import safetensors.numpy
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import from_json
 from safetensors import SafetensorError
 
-from models import checkpoint, reading
-from models.checkpoint import NET, Written, read_parameters
+from models import reading
+from models.checkpoint import Written
 from models.errors import BundleInvalid, CheckpointCorrupt
 from models.export.card import check_golden, golden, golden_rows, write_card
 from models.features.encoding import Features
 from models.features.inputs import KINDS, PERIODS, Choice, Moment, Numeric
 from models.features.targets import ClassTarget, NumberTargets
-from models.nets.stack import load_stack
+from models.model import GraphModel, Model, load, save
 from models.predict.predictor import Predictor
 
-NetParameters: TypeAlias = Mapping[str, NDArray[np.float32]]
-
-
-@dataclass(frozen=True)
-class Portable:
-    """A model that can only predict."""
-
-    features: Features
-    #: the description in the format of `nets.stack`
-    net: Mapping[str, Any]
-    #: by the place of their layer: `0.weight` (outputs, inputs), `0.bias` (outputs,)
-    parameters: NetParameters
-
-    @classmethod
-    def load(cls, source: Path | bytes) -> "Portable":
-        """Read a checkpoint; raises `CheckpointCorrupt`."""
-        parameters, document = read_parameters(source)
-        try:
-            found = cls(Features.from_json(document["features"]), document["net"], parameters)
-        except KeyError as error:
-            raise CheckpointCorrupt(f"the document lacks {error}") from error
-        found.check()
-        return found
-
-    def check(self) -> None:
-        """Raise `CheckpointCorrupt` if the parts do not fit each other."""
-        stack = load_stack(self.net, self.parameters)
-        layers = self.net["layers"]
-        places = [place for place, layer in enumerate(layers) if "linear" in layer]
-        names = {f"{place}.{part}" for place in places for part in ("weight", "bias")}
-        if names != self.parameters.keys():
-            raise CheckpointCorrupt(f"the layers need {sorted(names)} and nothing else")
-        if not layers or layers[-1] != {"linear": stack.outputs}:
-            raise CheckpointCorrupt(f"the last layer must be linear with {stack.outputs} outputs")
-        if (stack.inputs, stack.outputs) != (self.features.width, self.features.outputs):
-            raise CheckpointCorrupt(
-                f"a net {stack.inputs} → {stack.outputs} does not fit features "
-                f"{self.features.width} → {self.features.outputs}"
-            )
-
-    def save(self, path: Path, document: Mapping[str, Any]) -> Written:
-        """Write a checkpoint that predicts but cannot be resumed; `document` adds to its JSON."""
-        tensors = {NET + name: tensor for name, tensor in self.parameters.items()}
-        own = {"net": dict(self.net), "features": self.features.to_json(), "resumable": False}
-        return checkpoint.write(path, tensors, own | dict(document))
-
-
-SCHEMA = 1  # of the bundle; a reader refuses a newer one
+#: Of the bundle; a reader refuses a newer one. In format 1 a net was a list of layers.
+SCHEMA = 2
 FORMAT = "descent-bundle"
 MANIFEST = "manifest.json"
 TENSORS = "model.safetensors"
@@ -177,7 +130,7 @@ class Bundle:
     """A bundle that was read and is complete; `prove` verifies its predictions."""
 
     manifest: Manifest
-    model: Portable
+    model: Model
     golden: Golden
     training: Provenance
 
@@ -204,16 +157,17 @@ def write(path: Path, source: Path | bytes, training: Mapping[str, Any]) -> Writ
 
     Raises `CheckpointCorrupt`.
     """
-    model, predictor = Portable.load(source), Predictor.load(source)
+    model = load(source)
+    net, parameters = model.state()
     about = Provenance.model_validate(training).model_dump()
-    tensors = {name: np.asarray(each, order="C") for name, each in model.parameters.items()}
+    tensors = {name: np.asarray(each, order="C") for name, each in parameters.items()}
     members: Members = {
         "model_card.md": write_card(model.features, about).encode(),
         "signature.json": _to_json(model.features.signature()),
         "preprocessing.json": _to_json(model.features.to_json()),
-        "net.json": _to_json(dict(model.net)),
+        "net.json": _to_json(net),
         TENSORS: safetensors.numpy.save(tensors),
-        "golden.json": _to_json(golden(predictor)),
+        "golden.json": _to_json(golden(Predictor(model))),
         "training.json": _to_json(about),
         "predict.py": script(),
     }
@@ -268,8 +222,8 @@ def read(path: Path, max_bytes: int = MAX_BYTES) -> Bundle:
     manifest = _check_manifest(members)
     try:
         features = _read_features(members["preprocessing.json"])
-        model = Portable(features, _object(members, "net.json"), _read_tensors(members[TENSORS]))
-        model.check()
+        net, tensors = _object(members, "net.json"), _read_tensors(members[TENSORS])
+        model = GraphModel.of(features, net, tensors, {})
         found = Bundle(
             manifest,
             model,
@@ -288,7 +242,7 @@ def to_predictor(bundle: Bundle, path: Path) -> tuple[Predictor, Written]:
     """Write a bundle's model as a checkpoint, load it and verify it; raises `BundleInvalid`."""
     # Keep the golden rows in the checkpoint, so that it can be verified again without the bundle.
     origin = {"training": bundle.training.model_dump(), "golden": bundle.golden.model_dump()}
-    written = bundle.model.save(path, origin)
+    written = save(bundle.model, path, origin)
     predictor = Predictor.load(path)
     bundle.prove(predictor)
     # Also predict the golden rows of this version: those of the bundle may leave a case out.

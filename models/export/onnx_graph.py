@@ -3,40 +3,38 @@
 Inputs are the columns, `[N, 1]` each: numbers, integers, booleans (0 and 1) and datetimes (seconds
 since 1970, UTC) as double, NaN if missing; categories as strings, empty if missing. The output
 `value` has the target's own type; classes add `probabilities`. The nodes compute the same as
-`Features.encode`, `Stack.forward_precisely` and `Features.decode`, in the same precision: each
+`Features.encode`, `Model.forward_precisely` and `Features.decode`, in the same precision: each
 runtime has its own order of additions, and in float32 that would show if large numbers cancel.
 
 Written with `onnx.helper`, without torch. Knows the operators; nothing of files or versions.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from models.data import Floats
 from models.errors import CheckpointCorrupt
-from models.export.bundle import Portable
 from models.features.inputs import PERIODS, Choice, Input, Moment, Numeric
 from models.features.targets import ClassTarget, NumberTargets
+from models.model import Model
+from models.nets.onnx_nodes import IR_VERSION, OPSET, Nodes
 
-OPSET = 18  # of the operators: old enough for runtimes of 2023
 ML_OPSET = 3  # of ai.onnx.ml, for LabelEncoder
-IR_VERSION = 8
 ML = "ai.onnx.ml"
 NUMBER, TEXT = TensorProto.DOUBLE, TensorProto.STRING
-SQRT_HALF = np.sqrt(0.5)
 VALUE, PROBABILITIES = "value", "probabilities"
 
 #: Places of encoded numbers in a row, and the name of the tensor [N, places] that holds them.
 Block: TypeAlias = tuple[Sequence[int], str]
 
 
-def build(model: Portable, properties: Mapping[str, str]) -> bytes:
+def build(model: Model, properties: Mapping[str, str]) -> bytes:
     """Return the bytes of the ONNX file; `properties` become its metadata beside the signature.
 
     Raises `CheckpointCorrupt` if a column has no name.
@@ -44,9 +42,10 @@ def build(model: Portable, properties: Mapping[str, str]) -> bytes:
     columns = model.features.inputs
     if not all(column.name for column in columns):
         raise CheckpointCorrupt("a column without a name cannot be an input of a graph")
-    graph = _Graph([column.name for column in columns], model.features.target.output_names)
+    graph = Nodes([column.name for column in columns], model.features.target.output_names)
     encoded = _encode(graph, columns)
-    scores = _forward(graph, encoded, model)
+    # The net computes in double, and its outputs are rounded once.
+    scores = graph.single(model.add_to(graph, graph.double(encoded)))
     outputs = _decode(graph, scores, model.features.target)
     inputs = [_column(column.name, TEXT if _is_text(column) else NUMBER) for column in columns]
     made = helper.make_model(
@@ -62,58 +61,10 @@ def build(model: Portable, properties: Mapping[str, str]) -> bytes:
     return content
 
 
-class _Graph:
-    """Nodes and constants, with names that differ from those of all inputs and outputs."""
-
-    def __init__(self, taken: Iterable[str], outputs: Iterable[str]) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-        self.taken = set(taken)
-        self._prefix = "/"
-        while any(name.startswith(self._prefix) for name in self.taken.union(outputs)):
-            self._prefix += "/"
-
-    def constant(self, values: NDArray[Any]) -> str:
-        name = f"{self._prefix}constant_{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(values, name))
-        return name
-
-    def apply(
-        self,
-        operator: str,
-        *inputs: str,
-        output: str | None = None,
-        domain: str = "",
-        **attributes: Any,  # noqa: ANN401  the type in onnx.helper.make_node
-    ) -> str:
-        """Add a node with one output and return the output's name."""
-        name = f"{self._prefix}{operator}_{len(self.nodes)}"
-        self.nodes.append(
-            helper.make_node(operator, inputs, [output or name], name, domain=domain, **attributes)
-        )
-        return output or name
-
-    def join(self, parts: Sequence[str]) -> str:
-        """Put columns side by side."""
-        return parts[0] if len(parts) == 1 else self.apply("Concat", *parts, axis=1)
-
-    def pick(self, matrix: str, places: Sequence[int], output: str | None = None) -> str:
-        """Return these columns of a matrix, in this order."""
-        found = self.constant(np.array(places, dtype=np.int64))
-        return self.apply("Gather", matrix, found, output=output, axis=1)
-
-    def free(self, name: str) -> str:
-        """Return this name, with underscores appended until no column has it."""
-        while name in self.taken:
-            name += "_"
-        self.taken.add(name)
-        return name
-
-
 # ---- columns ------------------------------------------------------------------------------------
 
 
-def _encode(graph: _Graph, columns: Sequence[Input]) -> str:
+def _encode(graph: Nodes, columns: Sequence[Input]) -> str:
     """Return float32 [N, width]; columns of one kind share nodes, as there may be thousands."""
     starts = np.cumsum([0, *(column.width for column in columns)]).tolist()
     scalars = [(at, c) for at, c in zip(starts, columns, strict=False) if isinstance(c, Numeric)]
@@ -133,7 +84,7 @@ def _encode(graph: _Graph, columns: Sequence[Input]) -> str:
     return graph.pick(encoded, np.argsort(places).tolist())
 
 
-def _scalars(graph: _Graph, columns: Sequence[tuple[int, Numeric]]) -> list[Block]:
+def _scalars(graph: Nodes, columns: Sequence[tuple[int, Numeric]]) -> list[Block]:
     values, gaps = _filled(graph, [column for _, column in columns])
     center = np.array([column.center for _, column in columns])
     scale = np.array([column.scale for _, column in columns])
@@ -141,7 +92,7 @@ def _scalars(graph: _Graph, columns: Sequence[tuple[int, Numeric]]) -> list[Bloc
     return [numbers, *_missing(graph, gaps, columns)]
 
 
-def _moments(graph: _Graph, columns: Sequence[tuple[int, Moment]]) -> list[Block]:
+def _moments(graph: Nodes, columns: Sequence[tuple[int, Moment]]) -> list[Block]:
     values, gaps = _filled(graph, [column for _, column in columns])
     center = np.array([column.mean for _, column in columns])
     scale = np.array([column.std or 1.0 for _, column in columns])
@@ -156,7 +107,7 @@ def _moments(graph: _Graph, columns: Sequence[tuple[int, Moment]]) -> list[Block
     return [*blocks, *_missing(graph, gaps, columns)]
 
 
-def _filled(graph: _Graph, columns: Sequence[Numeric | Moment]) -> tuple[str, str]:
+def _filled(graph: Nodes, columns: Sequence[Numeric | Moment]) -> tuple[str, str]:
     """Return double [N, columns], clipped, with means for missing values; and a mask of these."""
     values = graph.join([column.name for column in columns])
     gaps = graph.apply("Or", graph.apply("IsNaN", values), graph.apply("IsInf", values))
@@ -175,32 +126,32 @@ def _filled(graph: _Graph, columns: Sequence[Numeric | Moment]) -> tuple[str, st
     return graph.apply("Where", gaps, mean, clipped), gaps
 
 
-def _standardized(graph: _Graph, values: str, center: Floats, scale: Floats) -> str:
+def _standardized(graph: Nodes, values: str, center: Floats, scale: Floats) -> str:
     centered = graph.apply("Sub", values, graph.constant(center[None, :]))
-    return _single(graph, graph.apply("Div", centered, graph.constant(scale[None, :])))
+    return graph.single(graph.apply("Div", centered, graph.constant(scale[None, :])))
 
 
 def _missing(
-    graph: _Graph, gaps: str, columns: Sequence[tuple[int, Numeric | Moment]]
+    graph: Nodes, gaps: str, columns: Sequence[tuple[int, Numeric | Moment]]
 ) -> list[Block]:
     """Return the indicators of columns that had missing values in training."""
     has_one = [index for index, (_, column) in enumerate(columns) if column.missing]
     if not has_one:
         return []
     places = [columns[index][0] + columns[index][1].width - 1 for index in has_one]
-    return [(places, graph.pick(_single(graph, gaps), has_one))]
+    return [(places, graph.pick(graph.single(gaps), has_one))]
 
 
-def _phase(graph: _Graph, seconds: str, period: float) -> str:
+def _phase(graph: Nodes, seconds: str, period: float) -> str:
     """Return the sine and the cosine of a time's phase in its period, [N, 2]."""
     rest = graph.apply("Mod", seconds, graph.constant(np.array(period)), fmod=1)
     phase = graph.apply("Mul", rest, graph.constant(np.array(2 * np.pi / period)))
     # The cosine is a sine a quarter ahead: not every runtime has a cosine of doubles.
     ahead = graph.apply("Add", phase, graph.constant(np.array(np.pi / 2)))
-    return _single(graph, graph.join([graph.apply("Sin", phase), graph.apply("Sin", ahead)]))
+    return graph.single(graph.join([graph.apply("Sin", phase), graph.apply("Sin", ahead)]))
 
 
-def _choice(graph: _Graph, column: Choice) -> str:
+def _choice(graph: Nodes, column: Choice) -> str:
     """Return the one-hot category; for other values the number `other`, or each share."""
     known = len(column.categories)
     if known == 0:
@@ -228,47 +179,13 @@ def _choice(graph: _Graph, column: Choice) -> str:
     return graph.apply("Where", unknown, mixed, hot)
 
 
-def _single(graph: _Graph, value: str) -> str:
-    return graph.apply("Cast", value, to=TensorProto.FLOAT)
-
-
-# ---- the net ------------------------------------------------------------------------------------
-
-
-def _forward(graph: _Graph, x: str, model: Portable) -> str:
-    """Return float32 [N, outputs], computed in double and rounded once."""
-    x = graph.apply("Cast", x, to=NUMBER)
-    for place, layer in enumerate(model.net["layers"]):
-        if isinstance(layer, str):
-            x = _gelu(graph, x) if layer == "gelu" else graph.apply(OPERATORS[layer], x)
-        elif "linear" in layer:
-            # Stored as float32: a file of doubles would be twice as large.
-            weight, bias = (
-                graph.apply("Cast", graph.constant(model.parameters[f"{place}.{part}"]), to=NUMBER)
-                for part in ("weight", "bias")
-            )
-            x = graph.apply("Gemm", x, weight, bias, transB=1)
-    return _single(graph, x)
-
-
-OPERATORS = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh"}
-
-
-def _gelu(graph: _Graph, x: str) -> str:
-    half, one = (graph.constant(np.array(number, dtype=np.float64)) for number in (0.5, 1))
-    scaled = graph.apply("Mul", x, graph.constant(np.array(SQRT_HALF)))
-    # Runtimes have no Erf of doubles; it lies between -1 and 1, so float32 loses no relevant digit.
-    bent = graph.apply("Cast", graph.apply("Erf", _single(graph, scaled)), to=NUMBER)
-    return graph.apply("Mul", graph.apply("Mul", x, half), graph.apply("Add", bent, one))
-
-
 # ---- outputs ------------------------------------------------------------------------------------
 
 
 def _decode(
-    graph: _Graph, scores: str, target: NumberTargets | ClassTarget
+    graph: Nodes, scores: str, target: NumberTargets | ClassTarget
 ) -> list[onnx.ValueInfoProto]:
-    exact = graph.apply("Cast", scores, to=NUMBER)
+    exact = graph.double(scores)
     if isinstance(target, ClassTarget):
         return _classes(graph, exact, target)
     scaled = graph.apply("Mul", exact, graph.constant(np.array([target.scale])))
@@ -284,7 +201,7 @@ def _decode(
     return [_column(name, NUMBER) for name in names]
 
 
-def _classes(graph: _Graph, scores: str, target: ClassTarget) -> list[onnx.ValueInfoProto]:
+def _classes(graph: Nodes, scores: str, target: ClassTarget) -> list[onnx.ValueInfoProto]:
     shares = graph.apply("Softmax", scores, output=graph.free(PROBABILITIES), axis=1)
     best = graph.apply("ArgMax", shares, axis=1, keepdims=1)
     labels = _labels(target)

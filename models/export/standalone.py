@@ -31,7 +31,16 @@ HEAD = 50  # rows among which the header is looked for
 EMPTY = {"", "NA", "N/A", "NaN", "null", "?"}
 #: true and false in columns without a reading
 WORDS = {"true": 1, "t": 1, "yes": 1, "y": 1, "1": 1, "false": 0, "f": 0, "no": 0, "n": 0, "0": 0}
-LAYERS = {"relu": torch.relu, "sigmoid": torch.sigmoid, "tanh": torch.tanh}
+#: the operations of the net that have no parameters
+OPERATIONS: dict[str, Any] = {
+    "relu": torch.relu,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "gelu": torch.nn.functional.gelu,
+    "dropout": torch.clone,  # it does nothing outside of training
+    "add": torch.add,
+    "multiply": torch.mul,
+}
 
 
 def read(bundle: Path, name: str) -> bytes:
@@ -147,13 +156,14 @@ def encode(column: dict[str, Any], reading: Reading | None, value: CellValue) ->
 def forward(bundle: Path, x: torch.Tensor) -> torch.Tensor:
     """Run the net: (rows, width) to (rows, outputs)."""
     parameters = load(read(bundle, "model.safetensors"))
-    for place, layer in enumerate(json.loads(read(bundle, "net.json"))["layers"]):
-        if layer == "gelu":
-            x = torch.nn.functional.gelu(x)
-        elif isinstance(layer, str):
-            x = LAYERS[layer](x)
-        elif "linear" in layer:
-            x = x @ parameters[f"{place}.weight"].T + parameters[f"{place}.bias"]
+    values = {"x": x}
+    for each in json.loads(read(bundle, "net.json"))["operations"]:
+        inputs, name = [values[name] for name in each["inputs"]], each["output"]
+        if each["kind"] == "linear":
+            x = inputs[0] @ parameters[f"{name}.weight"].T + parameters[f"{name}.bias"]
+        else:
+            x = OPERATIONS[each["kind"]](*inputs)
+        values[name] = x
     return x
 
 

@@ -1,5 +1,6 @@
-"""Nets: built in torch, run in NumPy or onnxruntime, and solved exactly where they are lines.
+"""Nets: a graph of operations, and what computes it: NumPy, torch, onnxruntime; lines exactly.
 
-Knows layers and parameters; nothing of losses, steps, runs or requests. Only `architectures` loads
-torch.
+Knows operations and parameters; nothing of losses, steps, runs or requests. Only `module` and `dropout` load
+torch. Each evaluator has one table by the kind of operation: `graph`, `numeric`, `module`,
+`onnx_nodes`, `sessions`, and `models.export.standalone`.
 """

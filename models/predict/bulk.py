@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -24,8 +23,8 @@ from models.features.targets import ClassTarget
 from models.predict.predictor import NOT_FINITE, STRICT, Predictor
 from models.predict.values import Problems, RawValue, ValueProblem, read_column
 
-#: Outputs of the widest layer at a time: few enough for the processor's cache and the memory.
-BLOCK_CELLS = 2**17
+#: Numbers that the net holds at a time: few enough for the processor's cache and the memory.
+BLOCK_CELLS = 2**18
 BLOCK_ROWS = (16, 8192)
 NUMBERS: frozenset[str] = frozenset({"number", "integer"})
 
@@ -67,14 +66,7 @@ class Bulk:
     @property
     def multiplications(self) -> int:
         """The approximate count of multiplications that the net needs for a row."""
-        widths = [self.features.width, *self._widths()]
-        return max(1, sum(before * after for before, after in pairwise(widths)))
-
-    def _widths(self) -> list[int]:
-        layers = self._predictor.document["net"]["layers"]
-        return [
-            layer["linear"] for layer in layers if isinstance(layer, dict) and "linear" in layer
-        ]
+        return self._predictor.model.work
 
     def predict(self, batch: pa.RecordBatch, pulse: Pulse) -> Answers:
         """Predict the rows of a batch; its columns are found by name, absent ones are missing."""
@@ -131,8 +123,7 @@ class Bulk:
         types = {column.name: column.type for column in features.inputs}
         outputs = np.empty((rows, features.outputs), np.float32)
         least, most = BLOCK_ROWS
-        widest = max(features.width, *self._widths())
-        step = min(most, max(least, BLOCK_CELLS // widest))
+        step = min(most, max(least, BLOCK_CELLS // self._predictor.model.held))
         for start in range(0, rows, step):
             pulse()
             part = slice(start, start + step)

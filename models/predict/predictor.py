@@ -10,13 +10,11 @@ from typing import Any, Literal, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from models.checkpoint import read_parameters
 from models.data import Floats, Table
-from models.errors import CheckpointCorrupt
 from models.features.encoding import Features
 from models.features.inputs import LARGEST, Choice, Input, Matrix, Moment, Numeric
 from models.features.targets import ClassTarget, Label, NumberTargets
-from models.nets.stack import FAR, MANY, OnnxSession, Stack, load_stack
+from models.model import Model, load
 from models.predict.values import (
     Problems,
     RawValue,
@@ -34,6 +32,9 @@ BooleanPlace: TypeAlias = tuple[str, int, tuple[float, float]]
 #: name; for each category its place and the number to put there
 CategoryPlace: TypeAlias = tuple[str, Mapping[str, tuple[int, float]]]
 
+#: Rows with an encoded number beyond this are computed in float64; the unit is mostly standard
+#: deviations.
+FAR = 16.0
 NUMBERS = frozenset((int, float))  # without bool, a subclass of int
 
 
@@ -272,28 +273,23 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predictor:
-    """The features and the net of a checkpoint."""
+    """Answers rows of values with a model."""
 
-    features: Features
-    stack: Stack
-    #: The checkpoint's document: configuration, metrics, environment and more.
-    document: dict[str, Any]
+    model: Model
 
     @classmethod
     def load(cls, source: Path | bytes) -> "Predictor":
         """Read a checkpoint from a file or its bytes; raises `CheckpointCorrupt`."""
-        parameters, document = read_parameters(source)
-        try:
-            features = Features.from_json(document["features"])
-            stack = load_stack(document["net"], parameters)
-        except KeyError as error:
-            raise CheckpointCorrupt(f"the document lacks {error}") from error
-        if (stack.inputs, stack.outputs) != (features.width, features.outputs):
-            raise CheckpointCorrupt(
-                f"a net {stack.inputs} → {stack.outputs} does not fit features "
-                f"{features.width} → {features.outputs}"
-            )
-        return cls(features, stack, document)
+        return cls(load(source))
+
+    @cached_property
+    def features(self) -> Features:
+        return self.model.features
+
+    @property
+    def document(self) -> Mapping[str, Any]:
+        """The checkpoint's document: configuration, metrics, environment and more."""
+        return self.model.document
 
     def predict(
         self,
@@ -325,11 +321,6 @@ class Predictor:
             else:
                 values[row] = Prediction(values[row].value, values[row].probabilities, found)
         return values
-
-    @cached_property
-    def session(self) -> OnnxSession:
-        """The onnxruntime session that computes a wide net for many rows."""
-        return OnnxSession(self.stack)
 
     @cached_property
     def plain(self) -> PlainRows:
@@ -393,10 +384,7 @@ class Predictor:
 
     def outputs(self, encoded: Matrix) -> NDArray[np.float32]:
         """Run the net in float32: (rows, width) to (rows, outputs)."""
-        rows = encoded.astype(np.float32, copy=False)
-        if len(rows) >= MANY and (outputs := self.session.forward(rows)) is not None:
-            return outputs
-        return self.stack.forward(rows)
+        return self.model.forward(encoded.astype(np.float32, copy=False))
 
     def outputs_with_care(self, encoded: Matrix) -> NDArray[np.float32]:
         """Run the net, in float64 for rows whose inputs or outputs are far from the training rows.
@@ -405,13 +393,13 @@ class Predictor:
         """
         is_far = np.abs(encoded).max(axis=1, initial=0.0) > FAR
         if len(is_far) and is_far.all():
-            return self.stack.forward_precisely(encoded.astype(np.float32))
+            return self.model.forward_precisely(encoded.astype(np.float32))
         outputs = self.outputs(encoded)
         if isinstance(self.features.target, NumberTargets):
             is_far |= ~(np.abs(outputs) <= FAR).all(axis=1)
         far = np.flatnonzero(is_far)
         if len(far):
-            outputs[far] = self.stack.forward_precisely(encoded[far].astype(np.float32))
+            outputs[far] = self.model.forward_precisely(encoded[far].astype(np.float32))
         return outputs
 
     def _decode(self, outputs: NDArray[np.float32]) -> tuple[Floats, NDArray[np.bool_]]:

@@ -37,7 +37,7 @@ def explain_divergence(training: Training, rate: float) -> str:
         f"learning rate {rate:g}"
     )
     is_whole = training.steps_per_epoch == 1
-    if is_whole and not config.model.hidden_layers() and isinstance(config.optimizer, Sgd):
+    if is_whole and training.graph.is_linear and isinstance(config.optimizer, Sgd):
         largest = training.data.largest_learning_rate(training.given.loss, config.optimizer)
         if largest is not None:
             return (

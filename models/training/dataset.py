@@ -13,7 +13,7 @@ from models.data import Floats, Integers, Table, epoch_order
 from models.engine.engine import EngineName
 from models.engine.examples import Examples, aligned
 from models.features.encoding import Features
-from models.nets.stack import Line, is_small, largest_learning_rate, least_squares, products
+from models.nets.lines import Line, is_small, largest_learning_rate, least_squares, products
 from models.training.interface import SplitName
 from models.training.scores import RowSplit, split_table
 from models.training.weights import weights_of

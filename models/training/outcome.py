@@ -12,8 +12,7 @@ from models.data import Floats, Integers
 from models.engine.examples import Examples
 from models.features.inputs import Matrix, Numeric
 from models.features.targets import ClassTarget, Target
-from models.nets.architectures import describe
-from models.nets.stack import Line, describe_line, predict_line
+from models.nets.lines import Line, describe_line, predict_line
 from models.training.interface import Frame, SplitName
 from models.training.scores import Scores, evaluate, evaluate_baseline, permutation_importance
 from models.training.state import Training
@@ -101,7 +100,7 @@ def _importance(training: Training, rows: Integers, examples: Examples) -> dict[
 
     return permutation_importance(
         training.features,
-        training.best_stack(),
+        training.best_net(),
         read,
         rows,
         seed=training.config.seed,
@@ -159,11 +158,11 @@ def subject(training: Training) -> dict[str, Any] | None:
     """
     if not is_small(training):
         return None
-    features, config = training.features, training.config
+    features = training.features
     centers, scales = features.centers_and_scales()
     shapes = training.flat.shapes.items()
     return {
-        "net": describe(config.model, features.width, features.outputs),
+        "net": training.graph.to_json(),
         "parameters": [{"name": name, "shape": list(shape)} for name, shape in shapes],
         "labels": features.labels,
         "centers": centers.tolist(),
@@ -226,9 +225,9 @@ def _spread(rows: Integers, most: int) -> Integers:
 
 def _line(training: Training) -> dict[str, Any] | None:
     """Return the closed form and the largest learning rate of a line; None for other models."""
-    features, config = training.features, training.config
+    features = training.features
     work = len(training.data.train) * features.width**2
-    if config.model.hidden_layers() or work > MAX_WORK:
+    if not training.graph.is_linear or work > MAX_WORK:
         return None
     best = training.data.least_squares
     rate = training.data.largest_learning_rate(training.given.loss, Sgd())

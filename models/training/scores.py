@@ -25,7 +25,7 @@ from models.errors import DataInvalid
 from models.features.encoding import Features
 from models.features.inputs import Matrix
 from models.features.targets import ClassTarget, NumberTargets, Target, fit_classes
-from models.nets.stack import Stack
+from models.nets.numeric import Net
 from models.reading import WHITE
 from models.training.interface import SplitName
 
@@ -195,7 +195,7 @@ STREAM = 2**63 + 1
 
 def permutation_importance(
     features: Features,
-    stack: Stack,
+    net: Net,
     read: Callable[[Integers], tuple[Matrix, Floats | Integers]],
     rows: Integers,
     *,
@@ -209,19 +209,19 @@ def permutation_importance(
     is None if even few rows cost too much, or if a cost is not finite. `read` returns some of the
     rows encoded, and their true targets.
     """
-    shuffles, count = _affordable(features, stack, len(rows), min(max(work, FLOOR), CEILING))
+    shuffles, count = _affordable(features, net, len(rows), min(max(work, FLOOR), CEILING))
     if not shuffles or not count:
         return None
     random = generator(seed, STREAM)
     encoded, truth = read(np.sort(random.permutation(rows)[:count]))
     with np.errstate(all="ignore"):
-        whole = _cost(features, stack, encoded, truth)
+        whole = _cost(features, net, encoded, truth)
         columns: list[dict[str, Any]] = []
         for name, part in _parts(features):
             shuffled, costs = encoded.copy(), []
             for _ in range(shuffles):
                 shuffled[:, part] = encoded[random.permutation(count), part]
-                costs.append(_cost(features, stack, shuffled, truth) - whole)
+                costs.append(_cost(features, net, shuffled, truth) - whole)
             mean, std = float(np.mean(costs)), float(np.std(costs))
             if not math.isfinite(mean + std):
                 return None
@@ -231,11 +231,11 @@ def permutation_importance(
     return {"metric": metric, "rows": count, "shuffles": shuffles, "columns": columns}
 
 
-def _affordable(features: Features, stack: Stack, rows: int, work: int) -> tuple[int, int]:
+def _affordable(features: Features, net: Net, rows: int, work: int) -> tuple[int, int]:
     """Return the shuffles and the rows that fit the work; zeros if none do."""
     for shuffles, most in ((SHUFFLES, MAX_ROWS), (SHUFFLES, 200), (2, 200), (1, 100)):
         count = min(rows, most)
-        if len(features.inputs) * shuffles * (OVERHEAD + count * stack.parameters) <= work:
+        if len(features.inputs) * shuffles * (OVERHEAD + count * net.graph.work) <= work:
             return shuffles, count
     return 0, 0
 
@@ -247,8 +247,8 @@ def _parts(features: Features) -> Iterator[tuple[str, slice]]:
         start += column.width
 
 
-def _cost(features: Features, stack: Stack, encoded: Matrix, truth: Floats | Integers) -> float:
-    decoded = features.decode(stack.forward(encoded))
+def _cost(features: Features, net: Net, encoded: Matrix, truth: Floats | Integers) -> float:
+    decoded = features.decode(net.forward(encoded))
     if isinstance(features.target, ClassTarget):
         likely = decoded[np.arange(len(truth)), truth]
         return float(-np.log(np.maximum(likely, np.finfo(np.float64).tiny)).mean())

@@ -19,8 +19,8 @@ from models.checkpoint import BEST, NET, Tensors
 from models.engine.hardware import describe_environment
 from models.errors import NotResumable
 from models.features.encoding import Features
-from models.nets.architectures import describe
-from models.nets.stack import Line, parameters
+from models.nets.graph import Graph
+from models.nets.lines import line_of, parameters
 from models.training.interface import Alive, Noted, Saved, StopReason, TrainingEvent
 from models.training.state import Training, TrainingState
 
@@ -46,7 +46,7 @@ def save(
     name = f"attempt-{given.attempt}-step-{state.step}{'-last' if is_best else ''}.safetensors"
     path = given.scratch / name
     document = {
-        "net": describe(given.config.model, training.features.width, training.features.outputs),
+        "net": training.graph.to_json(),
         "features": training.features.to_json(),
         "task": given.task,
         "config": given.config.model_dump(mode="json"),
@@ -100,8 +100,7 @@ class Snapshot:
 
     def restore(self, training: Training) -> None:
         """Set the training to the state of the checkpoint; raises `NotResumable`."""
-        net = describe(training.config.model, training.features.width, training.features.outputs)
-        if self.document["net"] != net:
+        if self._graph() != training.graph:
             raise NotResumable("the checkpoint's network is not the one of this configuration")
         flat, state = training.flat, TrainingState.from_json(self.document["state"])
         try:
@@ -116,6 +115,12 @@ class Snapshot:
         state.seq = training.given.seq
         engine.step = state.step
         training.state = state
+
+    def _graph(self) -> Graph:
+        try:
+            return Graph.from_json(self.document["net"])
+        except ValueError as error:
+            raise NotResumable(f"the checkpoint's network cannot be read: {error}") from error
 
     def inexactness(self, training: Training) -> str | None:
         """Return why a resumed run may differ in the last bits, or None if it is exact."""
@@ -142,14 +147,14 @@ class Snapshot:
 
 def linear_parameters(training: Training) -> dict[str, Any] | None:
     """Return a linear model's parameters and the closed form's; None for other models."""
-    if training.config.model.hidden_layers():
+    named = training.flat.named(training.best).items()
+    line = line_of(training.graph, {name: _to_numpy(tensor) for name, tensor in named})
+    if line is None:
         return None
-    named = training.flat.named(training.best)
-    weight, bias = (_to_numpy(named[name]).astype("float64") for name in ("0.weight", "0.bias"))
     given = training.given
     return parameters(
         training.features,
-        Line(weight, bias),
+        line,
         training.data.least_squares,
         given.table,
         training.split.train,

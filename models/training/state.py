@@ -15,15 +15,16 @@ import torch
 
 from models.data import Floats
 from models.engine.choice import make_engine
-from models.engine.engine import DenseLayer, Engine, Setup
+from models.engine.engine import Engine, Setup
 from models.engine.examples import CHUNK, Examples
 from models.engine.hardware import idle_processors
 from models.engine.losses import Loss, choose_loss
 from models.engine.optimizers import PlateauState, factor
 from models.errors import NotResumable
 from models.features.targets import ClassTarget
-from models.nets.architectures import Flat, build, describe, flatten
-from models.nets.stack import Stack, load_stack
+from models.nets.graph import Graph
+from models.nets.module import Flat, build_graph, flatten
+from models.nets.numeric import Net, compiled
 from models.training.dataset import Data, TrainingInput, Window
 from models.training.interface import Best, MetricRow, Progress, SplitName
 
@@ -77,6 +78,7 @@ class Training:
         self.given, self.config, self.data = given, config, data
         self.features, self.split, self.device = features, data.split, data.device
         self.loss: Loss = choose_loss(given.loss, features.target, data.device)
+        self.graph: Graph = config.model.graph(features.width, features.outputs)
         self.setup = self.new_setup()
         self.flat: Flat = self.setup.flat
         self.engine: Engine = make_engine(self.setup, given.engine)
@@ -95,18 +97,11 @@ class Training:
 
     def new_setup(self) -> Setup:
         """Return what an engine is made of, with a new net that has its initial parameters."""
-        config, features = self.config, self.features
-        net = build(config.model, features.width, features.outputs, config.seed)
+        config = self.config
+        net = build_graph(self.graph, config.seed)
         flat = flatten(net, self.device)
-        return Setup(
-            net,
-            flat,
-            dense_layers(describe(config.model, features.width, features.outputs)),
-            self.loss,
-            config.optimizer,
-            self.batch_size,
-            config.seed,
-        )
+        layers, size = self.graph.dense(), self.batch_size
+        return Setup(net, flat, layers, self.loss, config.optimizer, size, config.seed)
 
     # ---- shape ----
 
@@ -277,11 +272,10 @@ class Training:
                 decoded[place * CHUNK :][: len(chunk)] = self.features.decode(outputs)
         return decoded
 
-    def best_stack(self) -> Stack:
-        """Return the net with the best epoch's parameters as a NumPy stack, as in predictions."""
+    def best_net(self) -> Net:
+        """Return the net with the best epoch's parameters in NumPy, as in predictions."""
         named = self.flat.named(self.best).items()
-        net = describe(self.config.model, self.features.width, self.features.outputs)
-        return load_stack(net, {name: tensor.cpu().numpy() for name, tensor in named})
+        return compiled(self.graph, {name: tensor.cpu().numpy() for name, tensor in named})
 
     @contextmanager
     def best_parameters(self) -> Iterator[None]:
@@ -297,23 +291,3 @@ class Training:
         with torch.no_grad():
             yield
         self.setup.net.train()
-
-
-def dense_layers(net: Mapping[str, Any]) -> tuple[DenseLayer, ...] | None:
-    """Return a net's description as dense layers; None if it has others or another order."""
-    found: list[DenseLayer] = []
-    width = net["inputs"]
-    for layer in net["layers"]:
-        if isinstance(layer, dict) and "linear" in layer:
-            found.append(DenseLayer(width, layer["linear"], None, 0.0))
-            width = layer["linear"]
-            continue
-        last = found.pop() if found else None
-        if last is None or last.dropout or (isinstance(layer, str) and last.activation):
-            return None
-        if isinstance(layer, str):
-            found.append(DenseLayer(last.inputs, last.outputs, layer, 0.0))  # type: ignore[arg-type]
-        else:
-            share = layer["dropout"]
-            found.append(DenseLayer(last.inputs, last.outputs, last.activation, share))
-    return tuple(found)

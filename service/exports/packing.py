@@ -8,15 +8,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from descent import schemas
 from models.checkpoint import Written
 from models.errors import BundleInvalid, LearningError
 from models.export import bundle, onnx_graph
-from models.export.bundle import Bundle, Portable
-from models.nets.stack import Line, describe_line
+from models.export.bundle import Bundle
+from models.model import load
+from models.nets.lines import describe_line
 from service.datasets.rejected import Rejected
 from service.datasets.sandbox import Task
 from service.errors import BadRequest
@@ -44,7 +44,7 @@ def _bundle(source: Path, folder: Path, options: dict[str, Any]) -> dict[str, An
 
 
 def _onnx(source: Path, folder: Path, options: dict[str, Any]) -> dict[str, Any]:
-    content = onnx_graph.build(Portable.load(source), options["properties"])
+    content = onnx_graph.build(load(source), options["properties"])
     (folder / EXPORTED).write_bytes(content)
     return {"bytes": len(content)}
 
@@ -98,7 +98,8 @@ def _signature(found: Bundle) -> dict[str, Any]:
 def _parameters(found: Bundle) -> dict[str, Any] | None:
     """Return the weights of a linear model, with the closed-form solution that the bundle holds."""
     model = found.model
-    if len(model.net["layers"]) > 1:
+    line = model.line
+    if line is None:
         return None
     stored = found.training.parameters
     if stored is not None:
@@ -107,8 +108,6 @@ def _parameters(found: Bundle) -> dict[str, Any] | None:
         except ValidationError as error:
             raise BundleInvalid("the linear model's parameters cannot be read") from error
         return stored
-    weights, biases = (model.parameters[f"0.{part}"] for part in ("weight", "bias"))
-    line = Line(weights.astype(np.float64), biases.astype(np.float64))
     described = describe_line(model.features, line)
     entries = {name: {"sse": None} | entry for name, entry in described.items()}
     return entries if len(entries) > 1 else next(iter(entries.values()))

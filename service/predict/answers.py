@@ -259,7 +259,7 @@ class ExplanationTooLarge(Invalid):
 
 def check(predictor: Predictor, rows: int) -> None:
     """Raise ExplanationTooLarge if explanations of so many rows would take too long."""
-    most = most_rows(predictor.features, predictor.stack)
+    most = most_rows(predictor.model)
     if rows > most:
         raise ExplanationTooLarge(
             f"At most {most} rows of this model can be explained in a request, got {rows}: "
@@ -272,7 +272,7 @@ def add(found: Sequence[Answer], predictor: Predictor, rows: bodies.Rows) -> Non
     features = predictor.features
     # The answers list the problems of values already, so these are discarded.
     table = predictor.read(rows.columns, rows.count, Problems(), from_text=rows.is_text)
-    explained = explain(features, predictor.stack, table)
+    explained = explain(predictor.model, table)
     several = not isinstance(features.target, ClassTarget) and features.outputs > 1
     for answer, by_goal in zip(found, explained, strict=True):
         if answer["value"] is None or not all(map(_is_finite, by_goal.values())):

@@ -129,7 +129,7 @@ class Predictors:
         with damage_named():
             content = read_blob(self._blobs, sha256)
             predictor = self._load(content)
-            return predictor, len(content) + predictor.session.bytes
+            return predictor, len(content) + predictor.model.bytes
 
     def _keep(self, sha256: str, kept: _Kept) -> None:
         if kept.bytes > self._max_bytes:

@@ -123,7 +123,7 @@ def evaluate(
     drawn = _draw(rows, predictor, config.seed)
     truth = features.truth(table, drawn)
     sample = _rows_of(stored, inputs, drawn)
-    decoded = features.decode(predictor.stack.forward(features.encode(sample)))
+    decoded = features.decode(predictor.model.forward(features.encode(sample)))
     body: dict[str, Any] = {"split": name, "rows": len(rows), "shown": len(drawn)}
     if isinstance(features.target, ClassTarget):
         return body | {"points": [], "curves": _curves(features.target, truth, decoded)}
@@ -138,7 +138,7 @@ def _chosen(split: RowSplit, wanted: str | None) -> tuple[str, Integers]:
 
 def _draw(rows: Integers, predictor: Predictor, seed: int) -> Integers:
     """Return a sample of the rows, the same one each time."""
-    most = min(MOST_ROWS, max(20, MOST_WORK // max(1, predictor.stack.parameters)))
+    most = min(MOST_ROWS, max(20, MOST_WORK // max(1, predictor.model.work)))
     return np.sort(generator(seed, STREAM).permutation(rows)[:most])
 
 

@@ -375,4 +375,4 @@ class HotRoutes:
 
 
 def _is_light(predictor: Predictor, rows: int) -> bool:
-    return rows * predictor.stack.parameters <= LIGHT
+    return rows * predictor.model.work <= LIGHT

@@ -22,8 +22,9 @@ from models.export.card import TOLERANCE, differences
 from models.failpoints import reach
 from models.features.encoding import Features
 from models.features.targets import ClassTarget
-from models.nets.architectures import Reference, keep_to_one_thread
+from models.nets.module import keep_to_one_thread
 from models.predict.predictor import Predictor
+from models.predict.reference import Reference
 from service.jobs.pipe import Channel, Heartbeat, StopOrdered, last_message
 from service.proofs.messages import Compared, ProofJob
 from service.proofs.ways import SPELLED_WAYS, WAYS, Answered, Sample, Subject, Way, read_sample
@@ -150,7 +151,7 @@ def _prove(channel: Channel, job: ProofJob) -> None:
         channel.send(Heartbeat())
 
     predictor = Predictor.load(job.model)
-    sample = read_sample(job, predictor, Reference.load(job.model), pulse)
+    sample = read_sample(job, predictor, Reference.of(predictor.model), pulse)
     subject = Subject(predictor, job.model, job.training, job.scratch)
     began = time.monotonic()
     ways = WAYS | SPELLED_WAYS if sample.spelled else WAYS

@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 from descent.spec import RunConfig
 from models.data import Categories, Floats, Integers, Table, generator, read_rows, read_table
 from models.export import bundle, onnx_graph, standalone
-from models.export.bundle import Portable
 from models.export.card import golden_rows
 from models.features.inputs import Choice, Input, Moment
 from models.features.targets import ClassTarget
-from models.nets.architectures import Reference
+from models.model import save
 from models.predict.predictor import Prediction, Predictor
+from models.predict.reference import Reference
 from models.predict.values import Problems, RawValue
 from models.training.scores import columns_that_split, split_table
 from service.datasets import parse
@@ -181,7 +181,7 @@ def _places(stored: StoredTable, config: RunConfig, most: int) -> tuple[Source, 
 def _most_rows(predictor: Predictor) -> int:
     affordable = min(
         MOST_CELLS // max(1, len(predictor.features.inputs)),
-        MOST_WORK // max(1, predictor.stack.parameters),
+        MOST_WORK // max(1, predictor.model.work),
     )
     return max(LEAST_ROWS, min(MOST_ROWS, affordable))
 
@@ -434,12 +434,12 @@ def _from_tensors(subject: Subject, found: Sequence[Mapping[str, Any]]) -> Float
 
 def onnx(subject: Subject, sample: Sample) -> Answered | None:
     """Predict with the exported graph in onnxruntime."""
-    if subject.predictor.stack.parameters > ONNX_PARAMETERS:
+    if subject.predictor.model.parameters > ONNX_PARAMETERS:
         return None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     graph = onnxruntime.InferenceSession(
-        onnx_graph.build(Portable.load(subject.file), {}),
+        onnx_graph.build(subject.predictor.model, {}),
         options,
         providers=["CPUExecutionProvider"],
     )
@@ -468,7 +468,7 @@ def sealed(subject: Subject, sample: Sample) -> Answered:
     bundle.write(path, subject.file, subject.training)
     found = bundle.read(path, BUNDLE_BYTES)
     again = subject.folder / "reloaded"
-    found.model.save(again, {})
+    save(found.model, again, {})
     other = Predictor.load(again)
     found.prove(other)
     predictions = other.predict(sample.columns, sample.rows)

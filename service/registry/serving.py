@@ -11,10 +11,10 @@ import structlog
 from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
-from models.checkpoint import read_parameters
 from models.errors import CheckpointCorrupt
 from models.features.encoding import Features
-from models.nets.stack import Line, describe_line
+from models.model import load
+from models.nets.lines import Line, describe_line
 from service.errors import BlobCorrupt, Conflict
 from service.http.resources import after_commit
 from service.storage.blobs import BlobStore, read_blob
@@ -74,13 +74,11 @@ def damage_named() -> Iterator[None]:
 def describe(blobs: BlobStore, sha256: str) -> dict[str, Any]:
     """Return the `signature` of a checkpoint, and `parameters` if it is linear."""
     with damage_named():
-        tensors, document = read_parameters(read_blob(blobs, sha256))
-        features = Features.from_json(document["features"])
-    is_linear = len(document["net"]["layers"]) == 1
-    line = Line(tensors["0.weight"], tensors["0.bias"]) if is_linear else None
+        model = load(read_blob(blobs, sha256))
+    line = model.line
     return {
-        "signature": features.signature(),
-        "parameters": None if line is None else _parameters(features, line),
+        "signature": model.features.signature(),
+        "parameters": None if line is None else _parameters(model.features, line),
     }
 
 

@@ -34,6 +34,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from descent.codes import make_warning
+from models.nets.graph import Graph
 from models.training.interface import Frame as NetFrame
 from service.errors import Fenced
 from service.jobs import events, queue
@@ -566,12 +567,16 @@ def page_of_frames(session: Session, run_id: str, after: int, limit: int) -> Fra
     ).all()
     shown = found[:limit]
     return FramesPage(
-        subject=trajectory.subject if trajectory else None,
+        subject=_in_the_present_format(trajectory.subject) if trajectory else None,
         epochs=[frame.epoch for frame in shown],
         steps=[frame.step for frame in shown],
         frames=[np.frombuffer(frame.parameters, dtype="<f4") for frame in shown],
         next_after=shown[-1].epoch if len(found) > limit else None,
     )
+
+
+def _in_the_present_format(subject: dict[str, Any]) -> dict[str, Any]:
+    return subject | {"net": Graph.from_json(subject["net"]).to_json()}
 
 
 def _stored_frame(frame: NetFrame) -> dict[str, Any]:

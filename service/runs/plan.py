@@ -14,18 +14,15 @@ from descent.codes import ErrorCode, WarningCode, make_warning
 from descent.spec import (
     ColumnSplit,
     GroupSplit,
-    Layer,
-    Layers,
-    LinearLayer,
     NoSplit,
     RandomSplit,
     RunConfig,
     Task,
     TimeSplit,
-    count_parameters,
 )
 from models.features.encoding import estimate_width
 from models.features.targets import spelling
+from models.nets.graph import Graph
 from models.reading import Reading, category_key
 from models.training.scores import count_of, split_of
 from service.datasets.rejected import listed
@@ -69,6 +66,8 @@ class Plan:
     config: RunConfig
     warnings: list[dict[str, Any]] = field(default_factory=list)
     estimate: Estimate = field(default_factory=lambda: Estimate(0, 0, 0, 0.0))
+    #: the network with the expected number of inputs
+    net: Graph | None = None
 
     def warn(self, code: WarningCode, detail: str, column: str | None = None) -> None:
         self.warnings.append(make_warning(code, detail, column))
@@ -103,8 +102,9 @@ def make_plan(config: RunConfig, columns: Sequence[Column], rows: int) -> Plan:
         "batch_size": _batch_size(plan),
     }
     plan.config = config.model_copy(update=changes)
-    _warn_of_network(plan)
-    plan.estimate = _estimate(plan.config, [by_name[name] for name in features], targets, usable)
+    plan.net = _network(plan.config, [by_name[name] for name in features], targets)
+    _warn_of_network(plan, plan.net)
+    plan.estimate = _estimate(plan.config, plan.net, usable)
     return plan
 
 
@@ -422,9 +422,13 @@ def _batch_size(plan: Plan) -> int | Literal["full"]:
     return config.batch_size
 
 
-def _warn_of_network(plan: Plan) -> None:
-    model = plan.config.model
-    if isinstance(model, Layers) and not any(isinstance(layer, str) for layer in model.layers):
+def _network(config: RunConfig, features: list[Column], targets: list[Column]) -> Graph:
+    outputs = len(targets) if config.task == "regression" else int(targets[0]["distinct"])
+    return config.model.graph(max(1, estimate_width(features)), max(1, outputs))
+
+
+def _warn_of_network(plan: Plan, net: Graph) -> None:
+    if net.is_affine and not net.is_linear:
         plan.warn(
             "no_nonlinearity",
             "Layers without an activation between them equal one linear layer: add relu, for"
@@ -432,13 +436,8 @@ def _warn_of_network(plan: Plan) -> None:
         )
 
 
-def _estimate(
-    config: RunConfig, features: list[Column], targets: list[Column], rows: int
-) -> Estimate:
-    inputs = estimate_width(features)
-    outputs = len(targets) if config.task == "regression" else int(targets[0]["distinct"])
-    hidden = config.model.hidden_layers()
-    parameters = count_parameters(hidden, inputs, outputs)
+def _estimate(config: RunConfig, net: Graph, rows: int) -> Estimate:
+    parameters = net.parameters
     if parameters > MAX_PARAMETERS:
         raise _invalid(
             "model_too_large",
@@ -453,24 +452,12 @@ def _estimate(
     memory = (
         BASE_BYTES
         + round(READ_BYTES * min(1.0, rows / READ_ROWS))
-        + rows * (4 * inputs + ROW_BYTES + OUTPUT_BYTES * outputs)
+        + rows * (4 * net.inputs + ROW_BYTES + OUTPUT_BYTES * net.outputs)
         + parameters * (LBFGS_BYTES if config.optimizer.type == "lbfgs" else PARAMETER_BYTES)
-        + _bytes_of_passes(hidden, inputs, outputs, batch + last, min(rows, CHUNK))
+        + 4 * ((batch + last) * net.kept + min(rows, CHUNK) * net.held)
     )
     seconds = steps * (STEP_S + 6.0 * parameters * batch / FLOPS)
     return Estimate(parameters, steps, memory, round(seconds, 3))
-
-
-def _bytes_of_passes(
-    hidden: list[Layer], inputs: int, outputs: int, trained: int, evaluated: int
-) -> int:
-    """Return the bytes of the activations of a step on so many rows, and of an evaluation."""
-    kept, widest, width = 0, inputs, inputs
-    for layer in [*hidden, LinearLayer(linear=outputs)]:
-        before, width = width, layer.linear if isinstance(layer, LinearLayer) else width
-        kept += before + width  # the result, and the slopes by what goes in
-        widest = max(widest, width)
-    return 4 * (trained * kept + evaluated * 2 * widest)
 
 
 def _training_share(config: RunConfig) -> float:

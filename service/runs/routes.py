@@ -162,6 +162,7 @@ def validate(config: RunConfig, session: ReadSession) -> Response:
         "config": plan.config.model_dump(mode="json"),
         "warnings": plan.warnings,
         "estimate": vars(plan.estimate),
+        "net": plan.net.to_json() if plan.net else {},
     }
     return json_response(body)
 

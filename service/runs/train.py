@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from descent.spec import Linear, RunConfig
+from descent.spec import RunConfig
+from models.architectures.dense import Linear
 from models.checkpoint import read
 from models.data import open_table
 from models.engine.hardware import memory_failures

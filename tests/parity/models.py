@@ -15,7 +15,7 @@ from models import checkpoint
 from models.checkpoint import BEST
 from models.data import Categories, Floats, Table
 from models.features.encoding import Features
-from models.nets.architectures import build
+from models.nets.module import build
 from models.predict.predictor import Predictor
 from models.reading import MISSING, Reading, TableReading
 from service.storage.blobs import BlobStore
@@ -136,7 +136,7 @@ class Known:
     name: str
     checkpoint: Path
     features: Features
-    net: nn.Sequential
+    net: nn.Module
     #: by target, the scale of errors
     scales: Floats
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from descent.spec import Strict
+from descent.fields import Strict
 from service import logs
 from service.http.strict_route import router
 from service.settings import Settings

@@ -9,16 +9,16 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
-from descent.spec import ColumnType, ModelSpec, OptimizerSpec
+from descent.spec import ColumnType, OptimizerSpec
+from models.architectures import ModelSpec
 from models.data import Integers
 from models.engine.choice import make_engine
 from models.engine.engine import Engine, EngineName, Setup
 from models.engine.examples import Examples
 from models.engine.losses import choose_loss
 from models.features.targets import ClassTarget, NumberTargets
-from models.nets.architectures import build, describe, flatten
 from models.nets.dropout import is_kept
-from models.training.state import dense_layers
+from models.nets.module import build, flatten
 
 CPU = torch.device("cpu")
 OPTIMIZERS: TypeAdapter[Any] = TypeAdapter(OptimizerSpec)
@@ -54,7 +54,7 @@ class Case:
 
     def engine(self, name: EngineName) -> Engine:
         net = build(self.model, self.inputs, self.outputs, self.seed)
-        layers = dense_layers(describe(self.model, self.inputs, self.outputs))
+        layers = self.model.graph(self.inputs, self.outputs).dense()
         target: ClassTarget | NumberTargets = ClassTarget("y", "integer", (0, 1, 2))
         if not self.is_class:
             ones = (1.0,) * self.outputs

@@ -10,13 +10,14 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
-from descent.spec import ColumnType, LossName, ModelSpec, OptimizerSpec
+from descent.spec import ColumnType, LossName, OptimizerSpec
+from models.architectures import ModelSpec
 from models.engine.autograd import Autograd
 from models.engine.engine import Setup
 from models.engine.examples import Examples
 from models.engine.losses import ErrorLoss, Loss, choose_loss
 from models.features.targets import ClassTarget, NumberTargets
-from models.nets.architectures import build, flatten
+from models.nets.module import build, flatten
 
 CPU = torch.device("cpu")
 OPTIMIZERS: TypeAdapter[Any] = TypeAdapter(OptimizerSpec)

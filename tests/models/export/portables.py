@@ -8,9 +8,10 @@ import numpy as np
 
 from descent.spec import Task
 from models.data import Table
-from models.export.bundle import Portable
 from models.export.card import TOLERANCE
 from models.features.encoding import Features
+from models.model import GraphModel, save
+from models.nets.graph import chain
 from models.predict.predictor import Prediction, Predictor
 from tests.models.samples import make_table, passengers
 
@@ -74,7 +75,7 @@ COLUMNS = ["Sex", "Age", "Port", "Alone", "Boarded", "Class", "Size"]
 
 def portable(
     task: str, net: str, *, standardize: bool = True, columns: Sequence[str] = COLUMNS
-) -> Portable:
+) -> GraphModel:
     """Return a model of a kind with parameters of the magnitude of trained ones."""
     targets, kind = TASKS[task]
     table = people()
@@ -96,23 +97,20 @@ def portable(
             parameters[f"{place}.weight"] = weights / np.float32(np.sqrt(width))
             parameters[f"{place}.bias"] = random.normal(size=(shape[0],)).astype(np.float32)
             width = layer["linear"]
-    described = {"inputs": features.width, "outputs": features.outputs, "layers": layers}
-    found = Portable(features, described, parameters)
-    found.check()
-    return found
+    return GraphModel(features, chain(features.width, layers), parameters)
 
 
-def portables() -> Iterator[tuple[str, Portable]]:
+def portables() -> Iterator[tuple[str, GraphModel]]:
     """Yield every task with every net, with and without standardisation in turn."""
     for task in TASKS:
         for number, net in enumerate(NETS):
             yield f"{task}, {net}", portable(task, net, standardize=number % 2 == 0)
 
 
-def predict(model: Portable, rows: Sequence[dict[str, Any]], folder: Path) -> list[Prediction]:
+def predict(model: GraphModel, rows: Sequence[dict[str, Any]], folder: Path) -> list[Prediction]:
     """Predict with the predictor that the service uses."""
     path = folder / "model.safetensors"
-    model.save(path, {})
+    save(model, path, {})
     columns = {
         column.name: [row.get(column.name) for row in rows] for column in model.features.inputs
     }

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +11,23 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from models.export.bundle import Portable
 from models.export.card import TOLERANCE, golden_rows
 from models.export.onnx_graph import build
 from models.features.inputs import Choice, Input
 from models.features.targets import ClassTarget, NumberTargets
+from models.model import GraphModel
 from models.predict.predictor import Prediction
 from tests.models.export.portables import NETS, TASKS, portable, predict
 
 Row = dict[str, Any]
 
 
-def session(model: Portable) -> onnxruntime.InferenceSession:
+def session(model: GraphModel) -> onnxruntime.InferenceSession:
     content = build(model, {"model": "boats", "version": "3"})
     return onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 
 
-def ask(model: Portable, rows: Sequence[Row]) -> dict[str, NDArray[Any]]:
+def ask(model: GraphModel, rows: Sequence[Row]) -> dict[str, NDArray[Any]]:
     run = session(model)
     feed = {column.name: tensor(column, rows) for column in model.features.inputs}
     names = [output.name for output in run.get_outputs()]
@@ -46,7 +47,7 @@ def tensor(column: Input, rows: Sequence[Row]) -> NDArray[Any]:
     return np.array([np.nan if value is None else float(value) for value in values])[:, None]
 
 
-def rows_for(model: Portable, *, far: bool = False) -> list[Row]:
+def rows_for(model: GraphModel, *, far: bool = False) -> list[Row]:
     """Return golden rows and rows of random values, with `far` also values like 1e300."""
     random = np.random.default_rng(5)
     columns = model.features.inputs
@@ -72,7 +73,7 @@ def value(column: Input, random: np.random.Generator, *, far: bool) -> Any:
 
 
 def differences(
-    model: Portable, wanted: Sequence[Prediction], found: dict[str, NDArray[Any]]
+    model: GraphModel, wanted: Sequence[Prediction], found: dict[str, NDArray[Any]]
 ) -> Iterator[float]:
     """Yield for each row the difference from the predictor's answer, in tolerances."""
     target = model.features.target
@@ -139,7 +140,7 @@ def test_names_that_the_graph_uses_itself_may_be_columns(tmp_path: Path) -> None
     model = portable("number", "linear", columns=["Age", "Sex"])
     text = repr(model.features.to_json()).replace("'Age'", "'value'").replace("'Sex'", "'/Or_2'")
     document = eval(text)  # noqa: S307  our own representation
-    renamed = Portable(model.features.from_json(document), model.net, model.parameters)
+    renamed = replace(model, features=model.features.from_json(document))
     rows = rows_for(renamed)
     answer = ask(renamed, rows)
     wanted = predict(renamed, rows, tmp_path)
@@ -149,7 +150,7 @@ def test_names_that_the_graph_uses_itself_may_be_columns(tmp_path: Path) -> None
 def test_names_that_the_graph_uses_itself_may_be_targets() -> None:
     model = portable("numbers", "linear")
     text = json.dumps(model.features.to_json()).replace('"Debt"', '"/constant_0"')
-    renamed = Portable(model.features.from_json(json.loads(text)), model.net, model.parameters)
+    renamed = replace(model, features=model.features.from_json(json.loads(text)))
     assert [each.name for each in session(renamed).get_outputs()] == ["Fare", "/constant_0"]
 
 

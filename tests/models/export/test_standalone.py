@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from models.export import bundle, standalone
+from models.model import save
 from tests.models.export.portables import ABOUT, Answers, agree, portable, portables, predict
 
 
@@ -43,7 +44,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def make(folder: Path, task: str, net: str) -> dict[str, Any]:
-    portable(task, net).save(folder / "source", {})
+    save(portable(task, net), folder / "source", {})
     bundle.write(folder / "bundle.zip", folder / "source", ABOUT)
     with zipfile.ZipFile(folder / "bundle.zip") as archive:
         golden: dict[str, Any] = json.loads(archive.read("golden.json"))
@@ -69,7 +70,7 @@ def test_the_golden_rows_are_predicted_from_csv_and_the_unpacked_folder(tmp_path
 def test_every_kind_of_model_is_predicted_as_the_service_does(tmp_path: Path) -> None:
     for name, model in portables():
         source, file = tmp_path / "source", tmp_path / "bundle.zip"
-        model.save(source, {})
+        save(model, source, {})
         bundle.write(file, source, ABOUT)
         golden = bundle.read(file).golden.model_dump()
         assert agree(standalone.predict(file, golden["rows"]), golden), name

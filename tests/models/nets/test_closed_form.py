@@ -4,7 +4,7 @@ import pytest
 from descent.spec import Sgd
 from models.data import Floats, Table
 from models.features.encoding import Features
-from models.nets.stack import describe_line, largest_learning_rate, least_squares, squared_errors
+from models.nets.lines import describe_line, largest_learning_rate, least_squares, squared_errors
 from tests.models.samples import PASSENGER_FEATURES, QUIZ, passengers, scores
 
 SCORES = np.arange(13)

@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 
 from descent.spec import ColumnType
-from models.nets.stack import load_stack
+from models.model import GraphModel
+from models.nets.graph import chain
 from models.predict import bulk
 from models.predict.bulk import Bulk, Texts
 from models.predict.predictor import Prediction, Predictor
@@ -147,7 +148,7 @@ def test_a_column_that_the_table_lacks_is_missing_in_every_row(survival: Predict
 
 def test_a_row_without_a_finite_answer_is_an_error_of_its_own(line: Predictor) -> None:
     parameters = {"0.weight": np.full((1, 1), 3e38, np.float32), "0.bias": np.ones(1, np.float32)}
-    steep = Predictor(line.features, load_stack(line.document["net"], parameters), line.document)
+    steep = Predictor(GraphModel(line.features, chain(1, [{"linear": 1}]), parameters))
     mean = float(np.mean(QUIZ))
     compare(steep, {"Quiz": [mean, 1000.0, mean]}, {"Quiz": "number"}, "warn")
     answers = Bulk(steep, {"Quiz": "number"}, "warn").predict(batch({"Quiz": [1e3, mean]}), nothing)

@@ -67,9 +67,7 @@ def test_base_and_contributions_add_up_to_the_prediction(
     table = predictor.read(columns, 4, Problems())
     (nothing,) = predictor.predict({}, 1)
     predictions = predictor.predict(columns, 4)
-    for row, prediction in zip(
-        explain(predictor.features, predictor.stack, table), predictions, strict=True
-    ):
+    for row, prediction in zip(explain(predictor.model, table), predictions, strict=True):
         found = row["Class"]
         assert list(found.contributions) == features
         assert found.base == pytest.approx(nothing.value, rel=1e-4, abs=1e-4)
@@ -87,7 +85,7 @@ def test_classes_are_explained_by_the_log_odds_of_the_predicted_one(
     config = {"model": net, "features": features, "target": target, "task": task, "epochs": 20}
     predictor = predictor_of(tmp_path, config)
     columns = {name: [COLUMNS[name][0]] for name in features}
-    (row,) = explain(predictor.features, predictor.stack, predictor.read(columns, 1, Problems()))
+    (row,) = explain(predictor.model, predictor.read(columns, 1, Problems()))
     (prediction,) = predictor.predict(columns, 1)
     ((label, found),) = row.items()
     assert label == str(prediction.value).replace("T", "t").replace("F", "f")
@@ -98,7 +96,7 @@ def test_classes_are_explained_by_the_log_odds_of_the_predicted_one(
 def test_the_contributions_of_a_line_are_exact(tmp_path: Path) -> None:
     predictor = Predictor.load(learn(scores(), tmp_path, LINE | {"epochs": 50}).saved[-1].path)
     table = predictor.read({"Quiz": [10.0]}, 1, Problems())
-    (row,) = explain(predictor.features, predictor.stack, table)
+    (row,) = explain(predictor.model, table)
     at, mean = (predictor.predict({"Quiz": [x]}, 1)[0].value for x in (10.0, float(np.mean(QUIZ))))
     assert isinstance(at, float)
     assert isinstance(mean, float)
@@ -116,7 +114,7 @@ def test_what_a_net_does_not_use_contributes_nothing(tmp_path: Path) -> None:
     config = LINE | {"features": ["a", "b"], "target": "y", "model": {"type": "mlp"}, "epochs": 30}
     predictor = Predictor.load(learn(table, tmp_path, config).saved[-1].path)
     asked = predictor.read({"a": [1.5], "b": [5]}, 1, Problems())
-    (row,) = explain(predictor.features, predictor.stack, asked)
+    (row,) = explain(predictor.model, asked)
     assert row["y"].contributions["b"] == 0
     assert abs(row["y"].contributions["a"]) > 0.1
 
@@ -126,5 +124,5 @@ def test_a_larger_net_may_have_fewer_rows_explained(tmp_path: Path) -> None:
         predictor_of(tmp_path / str(width), {"model": {"type": "mlp", "hidden": [width]}})
         for width in (4, 400)
     )
-    assert most_rows(small.features, small.stack) > 50 * most_rows(large.features, large.stack) > 0
-    assert most_rows(large.features, large.stack) > 1000
+    assert most_rows(small.model) > 50 * most_rows(large.model) > 0
+    assert most_rows(large.model) > 1000

@@ -8,12 +8,13 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
-from descent.spec import ModelSpec
 from models import checkpoint
+from models.architectures import ModelSpec
 from models.checkpoint import read
 from models.errors import CheckpointCorrupt
-from models.nets.architectures import build, describe
-from models.nets.stack import Stack, load_stack
+from models.nets.graph import chain
+from models.nets.module import build
+from models.nets.numeric import compiled
 from models.predict.predictor import Prediction, Predictor
 from models.predict.values import RawValue
 from tests.models.samples import LINE, QUIZ, SURVIVAL, learn, make_table, passengers, scores
@@ -268,7 +269,7 @@ def test_the_forward_pass_equals_pytorchs(activation: str) -> None:
     x = torch.randn(500, 5, generator=torch.Generator().manual_seed(1)) * 4
     with torch.no_grad():
         expected = net(x).numpy()
-    outputs = load_stack(describe(spec, 5, 3), parameters).forward(x.numpy())
+    outputs = compiled(spec.graph(5, 3), parameters).forward(x.numpy())
     np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -277,7 +278,8 @@ def test_tensors_that_do_not_fit_the_net_are_refused(tmp_path: Path) -> None:
     tensors, document = read(path)
     damages: list[dict[str, Any]] = [
         {"net": document["net"] | {"inputs": 2}},
-        {"net": document["net"] | {"layers": [{"linear": 7}]}},
+        {"net": chain(1, [{"linear": 7}]).to_json()},
+        {"net": {"inputs": 1, "outputs": 7, "layers": [{"linear": 7}]}},
         {"net": {}},
         {"features": {}},
         {"features": {"inputs": [{"kind": "spell"}], "target": {}}},
@@ -300,15 +302,16 @@ def test_far_out_no_digit_is_lost_where_large_numbers_cancel(survival: Predictor
     far = near * np.float32(1e5)
     far[:, 0] += np.float32(17.3)
     weights = np.repeat([1.0, -1.0], 32)
-    stack = Stack(64, 1, (lambda x: (x @ weights.astype(x.dtype))[:, None],), (), 64)
+    parameters = {"0.weight": weights[None].astype(np.float32), "0.bias": np.zeros(1, np.float32)}
+    net = compiled(chain(64, [{"linear": 1}]), parameters)
     x = np.tile(random.normal(size=(30, 32)) * 1e6, 2).astype(np.float32)
     exact = x.astype(np.float64) @ weights
-    assert np.abs(stack.forward(x)[:, 0] - exact).max() > 1e-4
-    assert np.abs(stack.forward_precisely(x)[:, 0] - exact).max() < 1e-6
+    assert np.abs(net.forward(x)[:, 0] - exact).max() > 1e-4
+    assert np.abs(net.forward_precisely(x)[:, 0] - exact).max() < 1e-6
     # A predictor computes only the far rows precisely.
     outputs = survival.outputs_with_care(np.concatenate([near, far]))
-    assert np.array_equal(outputs[40:], survival.stack.forward_precisely(far))
-    assert np.array_equal(outputs[:40], survival.stack.forward(np.concatenate([near, far]))[:40])
+    assert np.array_equal(outputs[40:], survival.model.forward_precisely(far))
+    assert np.array_equal(outputs[:40], survival.model.forward(np.concatenate([near, far]))[:40])
 
 
 def test_the_precise_forward_pass_equals_pytorchs_in_float64() -> None:
@@ -317,7 +320,7 @@ def test_the_precise_forward_pass_equals_pytorchs_in_float64() -> None:
         net = build(spec, 5, 3, seed=1).eval()
         parameters = {name: value.numpy() for name, value in net.state_dict().items()}
         x = torch.randn(200, 5, generator=torch.Generator().manual_seed(1)) * 1e5
-        stack = load_stack(describe(spec, 5, 3), parameters)
+        stack = compiled(spec.graph(5, 3), parameters)
         with torch.no_grad():
             expected = net.double()(x.double()).numpy()
         np.testing.assert_allclose(

@@ -6,6 +6,8 @@ import pytest
 
 from models.data import Floats, Integers, Table
 from models.features.inputs import Matrix
+from models.nets.graph import chain
+from models.nets.numeric import compiled
 from models.predict.predictor import Predictor
 from models.training.scores import CEILING, permutation_importance
 from tests.models.samples import LINE, SURVIVAL, learn, make_table, passengers
@@ -81,16 +83,15 @@ def test_its_work_is_bounded(tmp_path: Path) -> None:
     def measured(columns: int, work: int) -> dict[str, Any] | None:
         features = predictor.features
         wide = type(features)(features.inputs * columns, features.target)
-        stack = predictor.stack
-        weights = np.tile(np.ones((1, 3), dtype=np.float32), columns)
-        layers = ((weights, np.zeros(1, dtype=np.float32)),)
-        wide_stack = type(stack)(3 * columns, 1, (lambda x: x @ weights.T,), layers, weights.size)
+        weights = np.ones((1, 3 * columns), dtype=np.float32)
+        parameters = {"0.weight": weights, "0.bias": np.zeros(1, dtype=np.float32)}
+        net = compiled(chain(3 * columns, [{"linear": 1}]), parameters)
         rows = np.arange(table.rows)
 
         def read(drawn: Integers) -> tuple[Matrix, Floats | Integers]:
             return wide.encode(table, drawn), wide.truth(table, drawn)
 
-        return permutation_importance(wide, wide_stack, read, rows, seed=0, work=work)
+        return permutation_importance(wide, net, read, rows, seed=0, work=work)
 
     for columns, work, expected in ((1, 0, 5), (25, 0, 2), (50, 0, 1), (500, 0, None)):
         found = measured(columns, work)

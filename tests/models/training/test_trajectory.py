@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from models.checkpoint import NET, read
 from models.errors import Diverged
-from models.nets.stack import load_stack
+from models.nets.graph import Graph
+from models.nets.numeric import compiled
 from models.predict.predictor import Predictor
 from models.training.interface import Frame
 from models.training.outcome import MAX_FRAMES, MAX_NUMBERS
@@ -105,7 +106,7 @@ def test_subject_and_frame_predict_what_the_model_predicts(
         parameters[parameter["name"]] = values
         start += size
     x = np.array(about["sample"]["x"], dtype=np.float32)
-    outputs = load_stack(about["net"], parameters).forward(x)
+    outputs = compiled(Graph.from_json(about["net"]), parameters).forward(x)
     predictor = Predictor.load(outcome.saved[-1].path)
     rows = np.flatnonzero(table.present([config["target"]]))
     expected = predictor.outputs(predictor.features.encode(table, rows))

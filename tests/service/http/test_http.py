@@ -14,7 +14,8 @@ from pydantic import Field, SecretStr
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
-from descent.spec import RunConfig, Strict
+from descent.fields import Strict
+from descent.spec import RunConfig
 from service.access.keys import Key
 from service.errors import BadRequest, Invalid
 from service.http import validation

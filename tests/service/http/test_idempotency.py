@@ -12,7 +12,7 @@ from fastapi import Request, Response
 from sqlalchemy import Engine, event, func, select
 from sqlalchemy.exc import OperationalError
 
-from descent.spec import Strict
+from descent.fields import Strict
 from service.errors import Conflict, Invalid, NotFound
 from service.http import strict_route
 from service.http.resources import EngineDep, WriteSession

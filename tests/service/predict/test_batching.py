@@ -3,13 +3,14 @@
 import asyncio
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from models import checkpoint
+from models.model import GraphModel
 from models.predict.predictor import Predictor
 from service.errors import DeadlineExceeded, Overloaded
 from service.predict.executor import MAX_ROWS, Batches, Numbers, PredictionExecutor
@@ -40,6 +41,16 @@ class Gate:
         return x
 
 
+@dataclass(frozen=True)
+class Gated(GraphModel):
+    """A model whose rows pass a gate first."""
+
+    gate: Gate = field(default_factory=Gate)
+
+    def forward(self, x: Numbers) -> Numbers:
+        return super().forward(self.gate(x))
+
+
 @pytest.fixture
 def gate() -> Iterator[Gate]:
     gate = Gate()
@@ -64,9 +75,9 @@ def predictor(tmp_path: Path, gate: Gate) -> Predictor:
     file = tmp_path / "wide"
     checkpoint.write(file, tensors, document)
     found = Predictor.load(file)
-    stack = found.stack
-    gated = replace(stack, operations=(gate, *stack.operations), layers=("gate", *stack.layers))
-    return replace(found, stack=gated)
+    model = found.model
+    assert isinstance(model, GraphModel)
+    return Predictor(Gated(model.features, model.graph, model.tensors, gate=gate))
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from descent.spec import ColumnType
 from models import checkpoint
 from models.data import read_table
-from models.nets.architectures import Reference
 from models.predict.predictor import Predictor
+from models.predict.reference import Reference
 from service.proofs.messages import ProofJob, StoredTable
 from service.proofs.prove import prove
 from service.proofs.ways import WAYS, Sample, Subject, Way, read_sample
@@ -91,7 +91,8 @@ class Proved:
     def sample(self, **others: Any) -> Sample:
         """Return the sample of the verification; `others` replace fields of the job."""
         job = self.job.model_copy(update=others)
-        return read_sample(job, Predictor.load(job.model), Reference.load(job.model))
+        predictor = Predictor.load(job.model)
+        return read_sample(job, predictor, Reference.of(predictor.model))
 
     def prove(
         self, ways: Mapping[str, Way] = WAYS, **others: Any

@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from descent import schemas
+from models.nets.graph import chain
 from models.training.interface import Frame
 from service.runs import lifecycle, metrics
 from service.storage.database import writing
@@ -18,6 +19,7 @@ from tests.service.runs.test_metrics import resumed_from, running
 pytestmark = pytest.mark.both_databases
 
 API = "/api/v1"
+#: as a version stored it that knew only layers
 SUBJECT: dict[str, Any] = {
     "net": {"inputs": 1, "outputs": 1, "layers": [{"linear": 1}]},
     "parameters": [{"name": "0.weight", "shape": [1, 1]}, {"name": "0.bias", "shape": [1]}],
@@ -106,7 +108,8 @@ def test_the_parameters_come_with_what_they_mean(client: httpx.Client, run_id: s
     body = client.get(f"{API}/runs/{run_id}/trajectory").json()
     assert body["frames"][1] == [0.1, -0.1]  # the shortest text of a float32
     assert body["steps"] == [0, 1, 2, 3, 4]
-    assert body["subject"] == SUBJECT
+    net = chain(1, [{"linear": 1}]).to_json()
+    assert body["subject"] == SUBJECT | {"net": net}
 
 
 def test_an_unchanged_trajectory_is_not_sent_again(client: httpx.Client, run_id: str) -> None:

@@ -1,11 +1,16 @@
-/** A small network in the browser: the layers that the service trains, forward pass only. */
+/** A small network in the browser: the operations that the service trains, forward pass only. */
 
 import type { TrajectorySubject } from "../api";
 
 /** All parameters of a network, flattened. */
 export type Parameters = ArrayLike<number>;
 
-export interface LinearStep {
+interface Reading {
+  /** places of the values that a step reads: 0 for the rows, n for the result of the n-th step */
+  reads: number[];
+}
+
+export interface LinearStep extends Reading {
   kind: "linear";
   weight: number; // offset of the weights in the parameters
   bias: number; // offset of the biases
@@ -13,12 +18,17 @@ export interface LinearStep {
   outputs: number;
 }
 
-export interface ActivationStep {
+export interface ActivationStep extends Reading {
   kind: "activation";
   name: string;
 }
 
-export type Step = LinearStep | ActivationStep;
+export interface PairStep extends Reading {
+  kind: "pair";
+  name: string;
+}
+
+export type Step = LinearStep | ActivationStep | PairStep;
 
 export interface Net {
   steps: Step[];
@@ -26,10 +36,22 @@ export interface Net {
   outputs: number;
 }
 
-type LayerSpec = string | { linear?: number };
+/** An operation of a network, as the service describes it. */
+export interface Operation {
+  kind: string;
+  inputs: string[];
+  output: string;
+  units?: number;
+}
+
+export interface Graph {
+  inputs: number;
+  outputs: number;
+  operations: Operation[];
+}
 
 export function netOf(subject: TrajectorySubject): Net {
-  const { inputs, outputs, layers } = subject.net as { inputs: number; outputs: number; layers: LayerSpec[] };
+  const { inputs, outputs, operations } = subject.net as unknown as Graph;
   const places = new Map<string, number>();
   let at = 0;
   for (const { name, shape } of subject.parameters) {
@@ -37,27 +59,34 @@ export function netOf(subject: TrajectorySubject): Net {
     at += shape.reduce((product, size) => product * size, 1);
   }
   const steps: Step[] = [];
-  let width = inputs;
-  layers.forEach((layer, place) => {
-    if (typeof layer === "string") steps.push({ kind: "activation", name: layer });
-    else if (layer.linear !== undefined) {
-      const [weight, bias] = [places.get(`${place}.weight`) ?? 0, places.get(`${place}.bias`) ?? 0];
-      steps.push({ kind: "linear", weight, bias, inputs: width, outputs: layer.linear });
-      width = layer.linear;
-    } // dropout does nothing outside of training
-  });
+  const values = new Map([["x", { place: 0, width: inputs }]]);
+  for (const { kind, inputs: names, output, units } of operations) {
+    const read = names.map((name) => values.get(name) ?? { place: 0, width: inputs });
+    const [first = { place: 0, width: inputs }] = read;
+    const reads = read.map((value) => value.place);
+    if (kind === "dropout") {
+      values.set(output, first); // it does nothing outside of training
+      continue;
+    }
+    if (kind === "linear") {
+      const [weight, bias] = [places.get(`${output}.weight`) ?? 0, places.get(`${output}.bias`) ?? 0];
+      steps.push({ kind, reads, weight, bias, inputs: first.width, outputs: units ?? first.width });
+    } else steps.push({ kind: reads.length > 1 ? "pair" : "activation", name: kind, reads });
+    values.set(output, { place: steps.length, width: units ?? first.width });
+  }
   return { steps, inputs, outputs };
 }
 
 /** Returns the outputs of each step for `rows` rows in `x`, (rows, inputs) flattened. */
 export function trace(net: Net, values: Parameters, x: Float32Array, rows: number): Float32Array[] {
-  const found: Float32Array[] = [];
-  let current = x;
+  const found = [x];
   for (const step of net.steps) {
-    current = step.kind === "linear" ? linear(step, values, current, rows) : activated(step.name, current);
-    found.push(current);
+    const [one = x, other = x] = step.reads.map((place) => found[place] ?? x);
+    if (step.kind === "linear") found.push(linear(step, values, one, rows));
+    else if (step.kind === "activation") found.push(activated(step.name, one));
+    else found.push(paired(step.name, one, other));
   }
-  return found;
+  return found.slice(1);
 }
 
 export function forward(net: Net, values: Parameters, x: Float32Array, rows: number): Float32Array {
@@ -85,6 +114,16 @@ function activated(name: string, x: Float32Array): Float32Array {
   const act = ACTIVATIONS[name];
   return act ? x.map(act) : x;
 }
+
+function paired(name: string, one: Float32Array, other: Float32Array): Float32Array {
+  const pair = PAIRS[name];
+  return pair ? one.map((value, place) => pair(value, other[place] ?? 0)) : one;
+}
+
+const PAIRS: Record<string, (one: number, other: number) => number> = {
+  add: (one, other) => one + other,
+  multiply: (one, other) => one * other,
+};
 
 export const ACTIVATIONS: Record<string, (value: number) => number> = {
   relu: (value) => Math.max(value, 0),

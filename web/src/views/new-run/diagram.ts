@@ -2,30 +2,23 @@
 
 import type { Dataset, RunPlan } from "../../api";
 import type { DrawnLayer } from "../../components/charts/network";
+import type { Graph } from "../../learning/net";
 import type { Json } from "./schema";
 
+/** Draws a column for each linear layer; the other operations are noted below the one before them. */
 export function drawnLayers(plan: RunPlan, dataset: Dataset): DrawnLayer[] {
   const config = plan.config as Record<string, Json>;
   const features = Array.isArray(config["features"]) ? config["features"].length : 1;
   const layers: DrawnLayer[] = [{ units: features, label: features === 1 ? "feature" : "features", note: "input" }];
-  for (const layer of hiddenOf(config["model"])) {
+  const { operations = [] } = plan.net as Partial<Graph>;
+  const output = outputOf(config, dataset);
+  for (const [place, operation] of operations.entries()) {
     const last = layers[layers.length - 1];
-    if (typeof layer === "object" && layer !== null && "linear" in layer) {
-      layers.push({ units: Number(layer["linear"]), label: "units", note: "" });
-    } else if (last) {
-      const note = typeof layer === "string" ? layer : "dropout";
-      last.note = [last.note, note].filter(Boolean).join(", ");
-    }
+    if (place === operations.length - 1) layers.push(output);
+    else if (operation.kind === "linear") layers.push({ units: operation.units ?? 0, label: "units", note: "" });
+    else if (last) last.note = [last.note, operation.kind].filter(Boolean).join(", ");
   }
-  layers.push(outputOf(config, dataset));
   return layers;
-}
-
-function hiddenOf(model: Json | undefined): Json[] {
-  if (typeof model !== "object" || model === null || Array.isArray(model)) return [];
-  if (Array.isArray(model["layers"])) return model["layers"];
-  const widths = Array.isArray(model["hidden"]) ? model["hidden"] : [];
-  return widths.flatMap((width): Json[] => [{ linear: width }, model["activation"] ?? ""]);
 }
 
 function outputOf(config: Record<string, Json>, dataset: Dataset): DrawnLayer {

@@ -68,7 +68,7 @@ function NumberField({ name, schema, value, pointer, onValue, hint }: FieldProps
   const [typed, setTyped] = useState<string | null>(null);
   const shown = typed ?? (value === null || value === undefined ? "" : String(value));
   return (
-    <Labelled text={label(name)} pointer={pointer} hint={hint ?? range(part, word)}>
+    <Labelled text={label(name, schema)} pointer={pointer} hint={hint ?? range(part, word)}>
       {(id, attributes) => (
         <input
           id={id}
@@ -107,11 +107,11 @@ function range(schema: Schema, word: string | undefined): string {
   return parts.join(", ");
 }
 
-function NumbersField({ name, value, pointer, onValue }: FieldProps) {
+function NumbersField({ name, schema, value, pointer, onValue }: FieldProps) {
   const [typed, setTyped] = useState<string | null>(null);
   const numbers = Array.isArray(value) ? value : [];
   return (
-    <Labelled text={label(name)} pointer={pointer} hint="units per hidden layer, separated by commas">
+    <Labelled text={label(name, schema)} pointer={pointer} hint={[schema.description, "Numbers separated by commas."].filter(Boolean).join(" ")}>
       {(id, attributes) => (
         <input
           id={id}
@@ -133,7 +133,7 @@ function NumbersField({ name, value, pointer, onValue }: FieldProps) {
 
 function WordField({ name, schema, value, pointer, onValue, hint }: FieldProps) {
   return (
-    <Labelled text={label(name)} pointer={pointer} hint={hint}>
+    <Labelled text={label(name, schema)} pointer={pointer} hint={hint}>
       {(id, attributes) => (
         <select
           id={id}
@@ -152,7 +152,7 @@ function WordField({ name, schema, value, pointer, onValue, hint }: FieldProps) 
   );
 }
 
-function CheckField({ name, value, onValue }: FieldProps) {
+function CheckField({ name, schema, value, onValue }: FieldProps) {
   return (
     <label class="check">
       <input
@@ -160,15 +160,15 @@ function CheckField({ name, value, onValue }: FieldProps) {
         checked={value === true}
         onChange={(event) => onValue(event.currentTarget.checked)}
       />
-      {label(name)}
+      {label(name, schema)}
     </label>
   );
 }
 
-function ColumnField({ name, value, pointer, onValue }: FieldProps) {
+function ColumnField({ name, schema, value, pointer, onValue }: FieldProps) {
   const names = useContext(ColumnNames);
   return (
-    <Labelled text={label(name)} pointer={pointer}>
+    <Labelled text={label(name, schema)} pointer={pointer}>
       {(id, attributes) => (
         <select
           id={id}
@@ -188,9 +188,9 @@ function ColumnField({ name, value, pointer, onValue }: FieldProps) {
   );
 }
 
-function TextField({ name, value, pointer, onValue, hint }: FieldProps) {
+function TextField({ name, schema, value, pointer, onValue, hint }: FieldProps) {
   return (
-    <Labelled text={label(name)} pointer={pointer} hint={hint}>
+    <Labelled text={label(name, schema)} pointer={pointer} hint={hint}>
       {(id, attributes) => (
         <input
           id={id}

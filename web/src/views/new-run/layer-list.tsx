@@ -23,7 +23,7 @@ export function LayerList({ name, schema, value, onValue }: Props) {
   const change = (place: number, layer: Json) => onValue(layers.with(place, layer));
   return (
     <fieldset class="stack whole">
-      <legend>{label(name)}</legend>
+      <legend>{label(name, schema)}</legend>
       <ol class="layers">
         {layers.map((layer, place) => (
           <li key={place}>
@@ -78,13 +78,11 @@ export function LayerList({ name, schema, value, onValue }: Props) {
   );
 }
 
-const PRESETS: Record<string, number> = { linear: 16, dropout: 0.1 };
-
 function kindsOf(schema: Schema): LayerKind[] {
   return (schema.items?.oneOf ?? []).flatMap((each): LayerKind[] => {
     const choice = resolve(each, schema.$defs);
-    const field = Object.keys(choice.properties ?? {})[0];
-    if (field !== undefined) return [{ name: field, preset: { [field]: PRESETS[field] ?? 1 } }];
+    const [field, part] = Object.entries(choice.properties ?? {})[0] ?? [];
+    if (field !== undefined) return [{ name: field, preset: { [field]: part?.examples?.[0] ?? 1 } }];
     return words(choice).map((word) => ({ name: word, preset: word }));
   });
 }

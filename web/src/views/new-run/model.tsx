@@ -12,14 +12,6 @@ interface Props {
   onDraft: (draft: Draft) => void;
 }
 
-/** Titles that are clearer than the names of the types. */
-const TITLES: Record<string, string> = {
-  linear: "Linear model",
-  mlp: "Multilayer perceptron",
-  layers: "Custom layers",
-};
-const FIRST: Record<string, JsonObject> = { layers: { layers: [{ linear: 16 }, "relu"] } };
-
 export function ModelFields({ draft, onDraft }: Props) {
   const types = useResource((signal) => call(listArchitectures({ signal })), []);
   const model = valueOf(draft, "model") as JsonObject;
@@ -35,7 +27,7 @@ export function ModelFields({ draft, onDraft }: Props) {
             key={each.type}
             architecture={each}
             isChosen={each === chosen}
-            onChoose={() => onDraft(withValue(draft, "model", first(each.type)))}
+            onChoose={() => onDraft(withValue(draft, "model", first(each)))}
           />
         ))}
       </div>
@@ -54,10 +46,13 @@ export function ModelFields({ draft, onDraft }: Props) {
   );
 }
 
-/** Returns the initial model of a type; the default type as the service defines it. */
-function first(type: string): JsonObject {
+/** Returns the initial model of a type: the service's default, or the first example of each required field. */
+function first({ type, schema }: Architecture): JsonObject {
   const preset = defaultOf("model") as JsonObject;
-  return preset["type"] === type ? preset : { type, ...FIRST[type] };
+  if (preset["type"] === type) return preset;
+  const { properties = {}, required = [] } = schema as Schema;
+  const examples = required.map((name) => [name, properties[name]?.examples?.[0] ?? null]);
+  return { type, ...Object.fromEntries(examples) };
 }
 
 interface ArchitectureChoiceProps {
@@ -71,7 +66,7 @@ function ArchitectureChoice({ architecture, isChosen, onChoose }: ArchitectureCh
     <label class={isChosen ? "choice chosen" : "choice"}>
       <input type="radio" name="model" checked={isChosen} onChange={onChoose} />
       <span>
-        <strong>{TITLES[architecture.type] ?? architecture.title}</strong>
+        <strong>{architecture.title}</strong>
         <small class="quiet">{architecture.description.replaceAll("`", "")}</small>
       </span>
     </label>

@@ -12,6 +12,7 @@ export interface Schema {
   const?: Json;
   enum?: readonly Json[];
   default?: Json;
+  examples?: readonly Json[];
   /** a default that is an object: generators of clients refuse these as `default` */
   "x-default"?: JsonObject;
   properties?: Record<string, Schema>;
@@ -71,20 +72,9 @@ export function numeric(schema: Schema): Schema | null {
   return schema.anyOf?.map(numeric).find((part) => part !== null) ?? null;
 }
 
-/** Labels of fields whose names alone are unclear. */
-const LABELS: Record<string, string> = {
-  final: "Final fraction",
-  hidden: "Hidden layers",
-  name: "Run name",
-  test: "Test fraction",
-  time_s: "Time limit in seconds",
-  validation: "Validation fraction",
-};
-
-/** `learning_rate` → "Learning rate" */
-export function label(name: string): string {
-  const known = LABELS[name];
-  if (known) return known;
+/** Returns the label of a field: its title in the schema, or `learning_rate` → "Learning rate". */
+export function label(name: string, schema: Schema = {}): string {
+  if (schema.title) return schema.title;
   const text = name.replaceAll("_", " ");
   return text.charAt(0).toUpperCase() + text.slice(1);
 }

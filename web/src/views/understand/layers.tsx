@@ -46,7 +46,8 @@ function layersOf(net: Net, values: Float32Array, x: Float32Array, rows: number)
   let index = 0;
   return net.steps.flatMap((step, place) => {
     if (step.kind !== "linear") return [];
-    const next = net.steps[place + 1];
+    const after = net.steps.findIndex((each) => each.kind === "activation" && each.reads[0] === place + 1);
+    const next = net.steps[after];
     const activation = next?.kind === "activation" ? next.name : null;
     const name = index < hidden ? `Layer ${index + 1}` : "Output";
     index++;
@@ -57,7 +58,7 @@ function layersOf(net: Net, values: Float32Array, x: Float32Array, rows: number)
         activation,
         weights: values.subarray(step.weight, step.weight + step.inputs * step.outputs),
         biases: values.subarray(step.bias, step.bias + step.outputs),
-        activations: outputs[activation ? place + 1 : place] ?? new Float32Array(),
+        activations: outputs[activation ? after : place] ?? new Float32Array(),
       },
     ];
   });

@@ -1,0 +1,104 @@
+"""Stacks of linear layers, activations and dropout: `linear`, `mlp`, `layers`."""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from descent.fields import MAX_LAYERS, Fraction, Strict, Width
+from models.architectures.base import Architecture
+from models.nets.graph import Activation, Graph, chain
+
+
+class Linear(Architecture):
+    """`y = Wx + b`: no hidden layer."""
+
+    title: ClassVar[str] = "Linear model"
+
+    type: Literal["linear"] = "linear"
+
+    def graph(self, inputs: int, outputs: int) -> Graph:
+        return chain(inputs, [{"linear": outputs}])
+
+
+class Mlp(Architecture):
+    """Hidden layers of the given widths, each followed by the activation and dropout."""
+
+    title: ClassVar[str] = "Multilayer perceptron"
+
+    type: Literal["mlp"] = "mlp"
+    hidden: Annotated[
+        list[Width],
+        Field(
+            min_length=1,
+            max_length=MAX_LAYERS,
+            title="Hidden layers",
+            description="Units per hidden layer.",
+        ),
+    ] = [64, 64]  # noqa: RUF012  pydantic copies it
+    activation: Activation = "relu"
+    dropout: Fraction = 0.0
+
+    def graph(self, inputs: int, outputs: int) -> Graph:
+        layers: list[Any] = []
+        for width in self.hidden:
+            layers += [{"linear": width}, self.activation]
+            if self.dropout:
+                layers.append({"dropout": self.dropout})
+        return chain(inputs, [*layers, {"linear": outputs}])
+
+
+class LinearLayer(Strict):
+    """A fully connected layer with this number of units."""
+
+    linear: Annotated[Width, Field(examples=[16])]
+
+
+class DropoutLayer(Strict):
+    """Sets this share of the activations to zero during training."""
+
+    dropout: Annotated[Fraction, Field(examples=[0.1])]
+
+
+def _layer_kind(value: object) -> str | None:
+    if isinstance(value, str):
+        return "activation"
+    if isinstance(value, LinearLayer) or (isinstance(value, dict) and "linear" in value):
+        return "linear"
+    if isinstance(value, DropoutLayer) or (isinstance(value, dict) and "dropout" in value):
+        return "dropout"
+    return None
+
+
+# The discriminator lets a wrong layer cause one error, not one for each kind of layer.
+Layer = Annotated[
+    Annotated[LinearLayer, Tag("linear")]
+    | Annotated[DropoutLayer, Tag("dropout")]
+    | Annotated[Activation, Tag("activation")],
+    Discriminator(
+        _layer_kind,
+        custom_error_type="layer",
+        custom_error_message=(
+            'a layer is {"linear": 32}, {"dropout": 0.1} or an activation such as "relu"'
+        ),
+    ),
+]
+
+
+class Layers(Architecture):
+    """Hidden layers, listed one by one; the output layer is added."""
+
+    title: ClassVar[str] = "Custom layers"
+
+    type: Literal["layers"] = "layers"
+    layers: Annotated[
+        list[Layer],
+        Field(
+            min_length=1,
+            max_length=4 * MAX_LAYERS,
+            examples=[[{"linear": 16}, "relu"]],
+        ),
+    ]
+
+    def graph(self, inputs: int, outputs: int) -> Graph:
+        hidden = [layer if isinstance(layer, str) else layer.model_dump() for layer in self.layers]
+        return chain(inputs, [*hidden, {"linear": outputs}])

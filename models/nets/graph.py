@@ -1,0 +1,355 @@
+"""The forward pass of a net, said once: named operations on rows of numbers, as data.
+
+NumPy, torch, ONNX, onnxruntime, the exported script and the engines are made from it. Knows no
+library: the client reads it too.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal, TypeAlias, get_args
+
+Activation = Literal["relu", "sigmoid", "tanh", "gelu"]
+ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
+#: the name of the rows that a net reads
+INPUT = "x"
+#: Limits of graphs from files that anybody may have written.
+MAX_OPERATIONS = 4096
+MAX_WIDTH = 2**31 - 1
+MAX_HELD = 2**27  # numbers of a row at one time
+NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
+
+Shape: TypeAlias = tuple[int, ...]
+Attributes: TypeAlias = Mapping[str, int | float]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a graph knows of a kind of operation; each evaluator has a table of its arithmetic."""
+
+    #: how many values it reads
+    inputs: int = 1
+    #: its attributes, and whether a number is allowed
+    attributes: Mapping[str, Callable[[int | float], bool]] = field(default_factory=dict)
+    #: whether it multiplies by constants and adds, nothing else
+    is_affine: bool = False
+    #: the width of its result, from those of its inputs and its attributes
+    width: Callable[[Sequence[int], Attributes], int] = lambda widths, _: widths[0]
+    #: the shape of each parameter, by the last part of its name
+    shapes: Callable[[Sequence[int], Attributes], dict[str, Shape]] = lambda _widths, _: {}
+
+
+def _is_width(number: float) -> bool:
+    return isinstance(number, int) and 0 < number <= MAX_WIDTH
+
+
+KINDS: dict[str, Kind] = {
+    # y = x Wᵀ + b
+    "linear": Kind(
+        attributes={"units": _is_width},
+        is_affine=True,
+        width=lambda _, attributes: int(attributes["units"]),
+        shapes=lambda widths, attributes: {
+            "weight": (int(attributes["units"]), widths[0]),
+            "bias": (int(attributes["units"]),),
+        },
+    ),
+    "relu": Kind(),
+    "sigmoid": Kind(),
+    "tanh": Kind(),
+    "gelu": Kind(),
+    # In training it sets a share of the numbers to zero, otherwise it does nothing.
+    "dropout": Kind(attributes={"share": lambda number: 0 <= number < 1}, is_affine=True),
+    "add": Kind(inputs=2, is_affine=True),
+    "multiply": Kind(inputs=2),
+}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A step of a forward pass: it reads values by name and gives its result a name."""
+
+    kind: str
+    inputs: tuple[str, ...]
+    #: Its parameters are named after it: `0.weight`, `0.bias`.
+    output: str
+    attributes: Attributes = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DenseLayer:
+    """A linear layer, then at most one activation, then at most one dropout."""
+
+    inputs: int
+    outputs: int
+    activation: Activation | None = None
+    #: the share of the activations that training sets to zero
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A net: operations in an order in which each reads only earlier results.
+
+    The last result has the outputs. Every graph that exists is valid: making another one raises
+    ValueError.
+    """
+
+    inputs: int
+    operations: tuple[Operation, ...]
+
+    def __post_init__(self) -> None:
+        if not _is_width(self.inputs) or not 0 < len(self.operations) <= MAX_OPERATIONS:
+            msg = (
+                f"a net has 1 to {MAX_WIDTH} inputs and 1 to {MAX_OPERATIONS} operations, got"
+                f" {self.inputs} and {len(self.operations)}"
+            )
+            raise ValueError(msg)
+        unread = set(self.widths) - {name for each in self.operations for name in each.inputs}
+        if unread != {self.operations[-1].output}:
+            shown = ", ".join(sorted(unread - {self.operations[-1].output})) or INPUT
+            raise ValueError(f"the net reads no result {shown[:100]}")
+        if self.held > MAX_HELD:
+            raise ValueError(f"the net holds {self.held} numbers for a row, more than {MAX_HELD}")
+
+    # ---- stored ----
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything that `from_json` needs."""
+        return {
+            "inputs": self.inputs,
+            "outputs": self.outputs,
+            "operations": [
+                {"kind": each.kind, "inputs": list(each.inputs), "output": each.output}
+                | dict(each.attributes)
+                for each in self.operations
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, document: object) -> "Graph":
+        """Return a stored net, also one of a version that knew only layers; raises ValueError."""
+        if not isinstance(document, Mapping):
+            raise ValueError("a net is an object")  # noqa: TRY004  it is a value of a file
+        listed = document.get("operations")
+        if listed is None:
+            listed = _operations_of_layers(document.get("layers"))
+        if not isinstance(listed, list) or len(listed) > MAX_OPERATIONS:
+            raise ValueError(f"a net has a list of at most {MAX_OPERATIONS} operations")
+        inputs, outputs = document.get("inputs"), document.get("outputs")
+        if type(inputs) is not int or type(outputs) is not int:
+            raise ValueError("the numbers of inputs and outputs are whole")
+        found = cls(inputs, tuple(map(_operation, listed)))
+        if found.outputs != outputs:
+            raise ValueError(f"the last operation has {found.outputs} outputs, not {outputs}")
+        return found
+
+    # ---- shape ----
+
+    @cached_property
+    def widths(self) -> dict[str, int]:
+        """The count of numbers of each value, for one row."""
+        found = {INPUT: self.inputs}
+        for each in self.operations:
+            kind = _checked_kind(each)
+            missing = [name for name in each.inputs if name not in found]
+            if missing or each.output in found or not NAME.fullmatch(each.output):
+                raise ValueError(
+                    f"the operation {each.output[:64]!r} reads {missing[:1] or 'values'}:"
+                    " it may read earlier results only, and its own name must be new"
+                )
+            widths = [found[name] for name in each.inputs]
+            if len(set(widths)) > 1:
+                raise ValueError(f"{each.output!r} reads values of different widths: {widths}")
+            found[each.output] = kind.width(widths, each.attributes)
+        return found
+
+    @property
+    def outputs(self) -> int:
+        return self.widths[self.operations[-1].output]
+
+    @cached_property
+    def shapes(self) -> dict[str, Shape]:
+        """The shape of each parameter by its name, in the order of the operations."""
+        return {
+            f"{each.output}.{part}": shape
+            for each in self.operations
+            for part, shape in KINDS[each.kind]
+            .shapes([self.widths[name] for name in each.inputs], each.attributes)
+            .items()
+        }
+
+    @cached_property
+    def parameters(self) -> int:
+        """The count of learned numbers."""
+        return sum(math.prod(shape) for shape in self.shapes.values())
+
+    @cached_property
+    def work(self) -> int:
+        """About how many multiplications a row takes; a number through any function is one."""
+        products = sum(math.prod(shape) for shape in self.shapes.values() if len(shape) > 1)
+        return products + sum(
+            self.widths[each.output] for each in self.operations if each.kind != "linear"
+        )
+
+    @cached_property
+    def kept(self) -> int:
+        """The count of numbers that a training step keeps for each row.
+
+        For each operation these are its result, and the slopes by what it reads.
+        """
+        return sum(
+            self.widths[each.output] + sum(self.widths[name] for name in each.inputs)
+            for each in self.operations
+        )
+
+    @cached_property
+    def held(self) -> int:
+        """The largest count of numbers that predicting holds for each row at one time."""
+        most, present = 0, {INPUT}
+        for place, each in enumerate(self.operations):
+            present.add(each.output)
+            most = max(most, sum(self.widths[name] for name in present))
+            present -= set(self.last_reads[place])
+        return most
+
+    @cached_property
+    def last_reads(self) -> tuple[tuple[str, ...], ...]:
+        """For each operation, the values that no later one reads."""
+        last = {name: place for place, each in enumerate(self.operations) for name in each.inputs}
+        return tuple(
+            tuple(name for name in dict.fromkeys(each.inputs) if last[name] == place)
+            for place, each in enumerate(self.operations)
+        )
+
+    # ---- what it is ----
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether the net is y = Wx + b, which has a closed form; asked only here."""
+        return [each.kind for each in self.operations] == ["linear"]
+
+    @property
+    def is_affine(self) -> bool:
+        """Whether the net could be one linear layer, as it has nothing that bends."""
+        return all(KINDS[each.kind].is_affine for each in self.operations)
+
+    @cached_property
+    def is_chain(self) -> bool:
+        """Whether each operation reads the result of the one before it, and nothing else."""
+        before = [INPUT, *(each.output for each in self.operations)]
+        return all(
+            each.inputs == (name,) for each, name in zip(self.operations, before, strict=False)
+        )
+
+    def dense(self) -> tuple[DenseLayer, ...] | None:
+        """Return the net as dense layers, the input side first; None if it is no stack of them."""
+        layers: list[DenseLayer] = []
+        for each in self.operations if self.is_chain else ():
+            if each.kind == "linear":
+                layers.append(DenseLayer(self.widths[each.inputs[0]], self.widths[each.output]))
+                continue
+            last = layers.pop() if layers else None
+            if last is None or last.dropout:
+                return None
+            if each.kind == "dropout":
+                layers.append(replace(last, dropout=float(each.attributes["share"])))
+            elif each.kind in ACTIVATIONS and last.activation is None:
+                layers.append(replace(last, activation=each.kind))
+            else:
+                return None
+        return tuple(layers) or None
+
+
+class GraphBuilder:
+    """Collects operations, which are named by their places, from `0`."""
+
+    def __init__(self, inputs: int) -> None:
+        self._inputs = inputs
+        self._operations: list[Operation] = []
+        #: the rows that the net reads
+        self.x = INPUT
+
+    def add(self, kind: str, *inputs: str, **attributes: float) -> str:
+        """Add an operation on these values; return the name of its result."""
+        name = str(len(self._operations))
+        self._operations.append(Operation(kind, inputs, name, attributes))
+        return name
+
+    def linear(self, x: str, units: int) -> str:
+        """Add a linear layer with this number of units."""
+        return self.add("linear", x, units=units)
+
+    def graph(self) -> Graph:
+        """Return the net, whose outputs are the last result."""
+        return Graph(self._inputs, tuple(self._operations))
+
+
+def chain(inputs: int, layers: Sequence[str | Mapping[str, int | float]]) -> Graph:
+    """Return a stack of layers: `{"linear": 64}`, `"relu"`, `{"dropout": 0.1}`."""
+    builder = GraphBuilder(inputs)
+    at = builder.x
+    for layer in layers:
+        if isinstance(layer, str):
+            at = builder.add(layer, at)
+        elif "linear" in layer:
+            at = builder.add("linear", at, units=layer["linear"])
+        else:
+            at = builder.add("dropout", at, share=layer["dropout"])
+    return builder.graph()
+
+
+def _checked_kind(operation: Operation) -> Kind:
+    kind = KINDS.get(operation.kind)
+    if kind is None:
+        known = ", ".join(KINDS)
+        raise ValueError(f"there is no operation {operation.kind[:64]!r}: the kinds are {known}")
+    if len(operation.inputs) != kind.inputs:
+        raise ValueError(
+            f"{operation.kind} reads {kind.inputs} values, not {len(operation.inputs)}"
+        )
+    given = operation.attributes
+    if given.keys() != kind.attributes.keys() or not all(
+        type(given[name]) in {int, float} and is_allowed(given[name])
+        for name, is_allowed in kind.attributes.items()
+    ):
+        wanted = ", ".join(kind.attributes) or "no attributes"
+        raise ValueError(f"{operation.kind} has {wanted} within limits, got {str(given)[:100]}")
+    return kind
+
+
+def _operation(document: object) -> Operation:
+    if not isinstance(document, Mapping):
+        raise ValueError("an operation is an object")  # noqa: TRY004  it is a value of a file
+    rest = dict(document)
+    kind, inputs, output = (rest.pop(name, None) for name in ("kind", "inputs", "output"))
+    if (
+        not isinstance(kind, str)
+        or not isinstance(output, str)
+        or not isinstance(inputs, list)
+        or not all(isinstance(name, str) for name in inputs)
+    ):
+        raise ValueError("an operation has a kind, the names of its inputs, and an output")
+    return Operation(kind, tuple(inputs), output, rest)
+
+
+def _operations_of_layers(layers: object) -> list[dict[str, Any]]:
+    """Return the operations of a net of a version that knew only stacks of layers."""
+    if not isinstance(layers, list) or not layers:
+        raise ValueError("a net has operations")
+    found, at = [], INPUT
+    for place, layer in enumerate(layers[: MAX_OPERATIONS + 1]):
+        entry: dict[str, Any] = {"inputs": [at], "output": str(place)}
+        if isinstance(layer, str):
+            entry["kind"] = layer
+        elif isinstance(layer, Mapping) and len(layer) == 1 and "linear" in layer:
+            entry |= {"kind": "linear", "units": layer["linear"]}
+        elif isinstance(layer, Mapping) and len(layer) == 1 and "dropout" in layer:
+            entry |= {"kind": "dropout", "share": layer["dropout"]}
+        else:
+            raise ValueError(f"there is no layer {str(layer)[:100]}")
+        found.append(entry)
+        at = str(place)
+    return found

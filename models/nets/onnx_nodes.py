@@ -1,0 +1,113 @@
+"""A graph as nodes of ONNX: in the exported file, and in the session of onnxruntime.
+
+Knows the operators; nothing of columns or files.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from models.nets.graph import INPUT, Graph
+
+OPSET = 18  # of the operators: old enough for runtimes of 2023
+IR_VERSION = 8
+SQRT_HALF = np.sqrt(0.5)
+
+
+class Nodes:
+    """Nodes and constants, with names that differ from those of all inputs and outputs."""
+
+    def __init__(self, taken: Iterable[str], outputs: Iterable[str]) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+        self.taken = set(taken)
+        self._prefix = "/"
+        while any(name.startswith(self._prefix) for name in self.taken.union(outputs)):
+            self._prefix += "/"
+
+    def constant(self, values: NDArray[Any]) -> str:
+        name = f"{self._prefix}constant_{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(values, name))
+        return name
+
+    def apply(
+        self,
+        operator: str,
+        *inputs: str,
+        output: str | None = None,
+        domain: str = "",
+        **attributes: Any,  # noqa: ANN401  the type in onnx.helper.make_node
+    ) -> str:
+        """Add a node with one output and return the output's name."""
+        name = f"{self._prefix}{operator}_{len(self.nodes)}"
+        self.nodes.append(
+            helper.make_node(operator, inputs, [output or name], name, domain=domain, **attributes)
+        )
+        return output or name
+
+    def join(self, parts: Sequence[str]) -> str:
+        """Put columns side by side."""
+        return parts[0] if len(parts) == 1 else self.apply("Concat", *parts, axis=1)
+
+    def pick(self, matrix: str, places: Sequence[int], output: str | None = None) -> str:
+        """Return these columns of a matrix, in this order."""
+        found = self.constant(np.array(places, dtype=np.int64))
+        return self.apply("Gather", matrix, found, output=output, axis=1)
+
+    def single(self, value: str) -> str:
+        """Round numbers to float32."""
+        return self.apply("Cast", value, to=TensorProto.FLOAT)
+
+    def double(self, value: str) -> str:
+        return self.apply("Cast", value, to=TensorProto.DOUBLE)
+
+    def free(self, name: str) -> str:
+        """Return this name, with underscores appended until no column has it."""
+        while name in self.taken:
+            name += "_"
+        self.taken.add(name)
+        return name
+
+
+#: from a parameter's name to the name of its constant
+Weight = Callable[[str], str]
+
+
+def add_net(nodes: Nodes, graph: Graph, x: str, weight: Weight) -> str:
+    """Add the operations of a net on the rows x; return the name of its outputs."""
+    values = {INPUT: x}
+    for each in graph.operations:
+        inputs = [values[name] for name in each.inputs]
+        if each.kind == "linear":
+            # Not `weight` twice in the call: the file keeps its parameters in this order.
+            names = [weight(f"{each.output}.{part}") for part in ("weight", "bias")]
+            found = nodes.apply("Gemm", *inputs, *names, transB=1)
+        elif each.kind == "dropout":
+            (found,) = inputs
+        elif each.kind == "gelu":
+            found = _gelu(nodes, *inputs)
+        else:
+            found = nodes.apply(OPERATORS[each.kind], *inputs)
+        values[each.output] = found
+    return values[graph.operations[-1].output]
+
+
+OPERATORS = {
+    "relu": "Relu",
+    "sigmoid": "Sigmoid",
+    "tanh": "Tanh",
+    "add": "Add",
+    "multiply": "Mul",
+}
+
+
+def _gelu(nodes: Nodes, x: str) -> str:
+    half, one = (nodes.constant(np.array(number, dtype=np.float64)) for number in (0.5, 1))
+    scaled = nodes.apply("Mul", x, nodes.constant(np.array(SQRT_HALF)))
+    # Runtimes have no Erf of doubles; it lies between -1 and 1, so float32 loses no relevant digit.
+    bent = nodes.double(nodes.apply("Erf", nodes.single(scaled)))
+    return nodes.apply("Mul", nodes.apply("Mul", x, half), nodes.apply("Add", bent, one))

@@ -1,0 +1,50 @@
+"""Random nets of every kind of operation: stacks, residual ones, gated ones."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.nets.graph import ACTIVATIONS, Graph, GraphBuilder
+
+Parameters = dict[str, NDArray[np.float32]]
+
+
+def random_graph(seed: int) -> Graph:
+    """Return a net of up to twelve operations, each reading results that are there."""
+    random = np.random.default_rng(seed)
+    builder = GraphBuilder(int(random.integers(1, 6)))
+    width = int(random.integers(1, 9))
+    at = builder.linear(builder.x, width)
+    free = [at]  # values of this width; all but the newest may be read again
+    for _ in range(int(random.integers(0, 9))):
+        kind = random.choice(["linear", "dropout", "add", "multiply", *ACTIVATIONS])
+        if kind == "linear":
+            at = builder.linear(at, width)
+        elif kind == "dropout":
+            at = builder.add("dropout", at, share=0.25)
+        elif kind in {"add", "multiply"}:
+            at = builder.add(str(kind), at, str(random.choice(free)))
+        else:
+            at = builder.add(str(kind), at)
+        free.append(at)
+    builder.linear(at, int(random.integers(1, 4)))
+    return builder.graph()
+
+
+def gated(inputs: int, outputs: int, width: int = 6) -> Graph:
+    """Return a net with a residual block that a gate opens and closes."""
+    builder = GraphBuilder(inputs)
+    begun = builder.linear(builder.x, width)
+    gate = builder.add("sigmoid", builder.linear(begun, width))
+    value = builder.add("gelu", builder.linear(begun, width))
+    opened = builder.add("dropout", builder.add("multiply", gate, value), share=0.1)
+    builder.linear(builder.add("add", begun, opened), outputs)
+    return builder.graph()
+
+
+def parameters_of(graph: Graph, seed: int = 0) -> Parameters:
+    """Return parameters of the magnitude of trained ones."""
+    random = np.random.default_rng(seed)
+    return {
+        name: (random.normal(size=shape) / np.sqrt(shape[-1])).astype(np.float32)
+        for name, shape in graph.shapes.items()
+    }
