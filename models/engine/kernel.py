@@ -42,10 +42,10 @@ MOST_THREADS = 64
 MOST_UNITS = 256
 MOST_INPUTS = 1024
 MOST_SHARDS = 8
-#: Multiplications of a shard's forward pass below which threads wait longer than they compute.
-SHARD_WORK = 400_000
-#: The kernel computes with vectors of so many rows.
-LANES = 16
+#: The least rows of a shard, and multiplications of its forward pass: with fewer, the additions of
+#: the shards' gradients and the meetings of threads take more than 3 % of a step.
+SHARD_ROWS = 64
+SHARD_WORK = 150_000
 
 ACTIVATIONS = {None: 0, "relu": 1, "sigmoid": 2, "tanh": 3, "gelu": 4}
 LOSSES: dict[type[Loss], int] = {
@@ -278,15 +278,10 @@ def is_there() -> bool:
 
 
 def count_shards(layers: tuple[DenseLayer, ...], batch: int) -> int:
-    """Return into how many parts to cut a batch: at most as many as pay off with a thread each.
-
-    Parts are powers of two, so that a batch of a power of two fills the kernel's vectors.
-    """
+    """Return into how many parts to cut a batch, a power of two."""
     work = batch * sum(layer.inputs * layer.outputs for layer in layers)
-    shards = 1
-    while shards < MOST_SHARDS and work >= 2 * shards * SHARD_WORK and batch >= 2 * shards * LANES:
-        shards *= 2
-    return shards
+    most = min(MOST_SHARDS, batch // SHARD_ROWS, work // SHARD_WORK)
+    return 1 << most.bit_length() - 1 if most else 1
 
 
 @cache

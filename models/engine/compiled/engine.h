@@ -6,7 +6,7 @@
 
 // Rows of a batch that pass through the net together. Activations of one tile fit the caches, and
 // a batch of any size needs the memory of one tile per shard.
-#define TILE 64
+#define TILE 32
 
 // Where a layer's parameters are in a vector of the state. Weights lie in rows, one per output,
 // each `row` floats long; beyond the inputs they are zero and stay zero.

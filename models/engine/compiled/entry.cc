@@ -315,13 +315,10 @@ template <bool PUSHES> static void copy(const Engine &engine, float *part, float
   }
 }
 
-// ---- What Python calls. Each function that can fail returns a code, or a count. ----
-
-#define EXPORT extern "C" __attribute__((visibility("default")))
+// ---- What Python calls, as plan.h describes it ----
 
 EXPORT int32_t descent_version(void) { return DESCENT_VERSION; }
 
-// The bytes of the structures, so that a difference between C++ and Python is found at once.
 EXPORT int64_t descent_sizes(void) { return (int64_t)(sizeof(Plan) << 16 | sizeof(Call)); }
 
 EXPORT const char *descent_build(int32_t build) {
@@ -333,7 +330,6 @@ EXPORT const char *descent_build(int32_t build) {
 #endif
 }
 
-// `deltas` are those of the Huber loss, one per target; null for other losses.
 EXPORT int32_t descent_open(const Plan *plan, const float *deltas, int64_t count, void **opened) {
   if (!plan || !opened || !is_good(*plan)) return BAD_PLAN;
   if ((plan->loss == HUBER) != (deltas != 0)) return BAD_PLAN;
@@ -380,8 +376,6 @@ EXPORT int32_t descent_pull(void *opened, int32_t part, float *numbers, int64_t 
   return OK;
 }
 
-// Make the batches of a call; return how many were made. `totals` is float64, one sum per target, or
-// one for classes.
 EXPORT int64_t descent_advance(void *opened, const Call *call, double *totals, int64_t count) {
   Engine *engine = (Engine *)opened;
   if (!is_open(engine) || !call || !totals || !is_good(engine->plan, *call) ||
@@ -394,8 +388,6 @@ EXPORT int64_t descent_advance(void *opened, const Call *call, double *totals, i
   return code == OK ? training.done : code;
 }
 
-// Set `sums` to the sums of the loss over the rows, of the net with these parameters, and return the
-// rows whose likeliest class is true.
 EXPORT int64_t descent_measure(void *opened, const float *numbers, int64_t numbers_count,
                                const Rows *rows, int32_t threads, double *sums, int64_t count) {
   Engine *engine = (Engine *)opened;

@@ -68,4 +68,26 @@ struct Call {
   int32_t threads;
 };
 
+// Each function that can fail returns a code, or a count.
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+EXPORT int32_t descent_version(void);
+// The bytes of the structures, so that a difference between C++ and Python is found at once.
+EXPORT int64_t descent_sizes(void);
+// The name of a build, `none` if this processor runs none.
+EXPORT const char *descent_build(int32_t build);
+// Make an engine. `deltas` are those of the Huber loss, one per target; null for other losses.
+EXPORT int32_t descent_open(const Plan *plan, const float *deltas, int64_t count, void **opened);
+EXPORT int32_t descent_close(void *opened);
+// Copy one vector of the state, in the order weight (outputs, inputs), bias (outputs,) of each layer.
+EXPORT int32_t descent_push(void *opened, int32_t part, const float *numbers, int64_t count);
+EXPORT int32_t descent_pull(void *opened, int32_t part, float *numbers, int64_t count);
+// Make the batches of a call, at least one; return how many were made. Adds their loss to `totals`,
+// one float64 per target, or one for classes.
+EXPORT int64_t descent_advance(void *opened, const Call *call, double *totals, int64_t count);
+// Set `sums` to the sums of the loss over the rows, of the net with these parameters; return how many
+// rows have the true class as their likeliest.
+EXPORT int64_t descent_measure(void *opened, const float *numbers, int64_t numbers_count,
+                               const Rows *rows, int32_t threads, double *sums, int64_t count);
+
 #endif
