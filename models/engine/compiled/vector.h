@@ -2,7 +2,7 @@
 //
 // The type is the same on every processor; compilers make one, two or four registers of it. Each
 // multiply-add is written out, and nothing else may be contracted (-ffp-contract=off), so the bits
-// of a result are the same on every processor too.
+// of a result are the same on every processor too, but for the sign and digits of NaN.
 #ifndef DESCENT_VECTOR_H
 #define DESCENT_VECTOR_H
 

@@ -128,8 +128,14 @@ static Call whole_epoch(const Plan &plan, const Table &table, bool is_ordered) {
 
 static uint64_t hash = 0xcbf29ce484222325u;
 
-static void add_to_hash(const void *bytes, size_t count) {
-  for (size_t i = 0; i < count; i++) hash = (hash ^ ((const uint8_t *)bytes)[i]) * 0x100000001b3u;
+// Processors choose different signs and digits for NaN, which a diverged training has.
+template <typename Number> static void add_to_hash(const Number *numbers, int64_t count) {
+  for (int64_t n = 0; n < count; n++) {
+    Number number = numbers[n] == numbers[n] ? numbers[n] : (Number)12345;
+    uint8_t bytes[sizeof(Number)];
+    memcpy(bytes, &number, sizeof bytes);
+    for (uint8_t byte : bytes) hash = (hash ^ byte) * 0x100000001b3u;
+  }
 }
 
 static int digest(int nets, bool is_narrow) {
@@ -151,14 +157,14 @@ static int digest(int nets, bool is_narrow) {
       Call call = whole_epoch(plan, table, epoch > 0);
       call.step = call.updates = epoch * 1000;
       if (descent_advance(engine, &call, sums, losses) != call.count) return 1;
-      add_to_hash(sums, (size_t)losses * sizeof(double));
+      add_to_hash(sums, losses);
     }
     if (descent_pull(engine, VALUES, parameters, count)) return 1;
-    add_to_hash(parameters, (size_t)count * sizeof(float));
+    add_to_hash(parameters, count);
     int64_t hits = descent_measure(engine, parameters, count, &table.rows, 2, sums, losses);
     if (hits < 0) return 1;
-    add_to_hash(&hits, sizeof hits);
-    add_to_hash(sums, (size_t)losses * sizeof(double));
+    add_to_hash(&hits, 1);
+    add_to_hash(sums, losses);
     descent_close(engine);
     free(parameters);
     free(deltas);
