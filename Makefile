@@ -16,6 +16,7 @@ endif
 # If it were set, each of the hundreds of processes of the tests would compile the program again.
 unexport PYTHONDONTWRITEBYTECODE
 PAGE_SOURCES := $(shell find web -type f -not -path 'web/node_modules/*' -not -path 'web/src/generated/*')
+KERNEL_SOURCES := $(wildcard models/engine/compiled/*.cc models/engine/compiled/*.h models/engine/compiled/build.py)
 
 .PHONY: help install demo nightly serve page screenshots contract test types pytest lint chaos submits alias-moves parity mutants clean
 
@@ -25,7 +26,7 @@ help: ## list the targets
 demo: .venv/.server ## train on two small tables and show the loss; takes one minute
 	@$(BIN)/descent demo
 
-test: .venv/.dev .venv/.page ## run every check of CI: ruff, mypy, pytest with a sample of the chaos tests
+test: .venv/.dev .venv/.page .venv/.kernel ## run every check of CI: ruff, mypy, pytest with a sample of the chaos tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	@$(MAKE) --no-print-directory --jobs 2 types pytest
@@ -34,15 +35,16 @@ test: .venv/.dev .venv/.page ## run every check of CI: ruff, mypy, pytest with a
 types: .venv/.dev
 	nice $(BIN)/mypy
 
-pytest: .venv/.dev .venv/.page
+pytest: .venv/.dev .venv/.page .venv/.kernel
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not nightly"
 
-nightly: .venv/.dev .venv/.page ## every test on both databases, chaos, parity, mutants: some hours
+nightly: .venv/.dev .venv/.page .venv/.kernel ## every test on both databases, chaos, parity, mutants: some hours
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --both-databases
 	@$(MAKE) --no-print-directory chaos submits alias-moves parity mutants screenshots
 
 # If the web page cannot be built (no npm registry), the API is served without it.
 serve: .venv/.server ## run the service on 127.0.0.1:8000, with its data in ./data
+	@$(MAKE) --no-print-directory .venv/.kernel
 	@$(MAKE) --no-print-directory page || echo "Starting without the web page"
 	@exec $(BIN)/descent serve
 
@@ -54,7 +56,7 @@ screenshots: .venv/.dev .venv/.page ## update the pictures of docs/page.md, with
 contract: .venv/.dev ## update web/openapi.json, from which the web page's client is generated
 	@$(BIN)/python -m service openapi > web/openapi.json
 
-install: .venv/.dev .venv/.page ## install everything that demo, serve and test need into .venv
+install: .venv/.dev .venv/.page .venv/.kernel ## install everything that demo, serve and test need into .venv
 
 lint: .venv/.dev ## run ruff with its automatic fixes, then mypy
 	$(BIN)/ruff check --fix .
@@ -79,7 +81,7 @@ mutants: .venv/.dev ## put faults into a copy of the code; a named test must fin
 	$(BIN)/python -m tests.mutants
 
 clean: ## remove .venv and caches, but not ./data
-	rm -rf .venv web/node_modules web/src/generated service/page .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf .venv web/node_modules web/src/generated service/page models/engine/compiled/kernel.so .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 
 # If an interrupted run left an incomplete folder, venv completes it.
 .venv/.python:
@@ -103,7 +105,7 @@ $(TORCH): constraints.txt | .venv/.python
 	@touch $@
 
 # The build requirements of the working tree are installed once, not for every install. Building a
-# wheel also needs Node, which `make demo` does not.
+# wheel also needs Node and a compiler, which `make demo` does not.
 .venv/.build: constraints.txt | .venv/.python
 	@$(PIP) install --quiet -c constraints.txt hatchling editables
 	@touch $@
@@ -117,6 +119,12 @@ $(TORCH): constraints.txt | .venv/.python
 	@echo "Installing the service and the requirements of its tests"
 	@$(PIP) install --quiet --no-build-isolation -c constraints.txt -e '.[dev]'
 	@touch .venv/.server $@
+
+# Without the kernel PyTorch does the same work, so its failure stops nothing and is tried again.
+.venv/.kernel: $(KERNEL_SOURCES) | .venv/.python
+	@echo "Compiling the kernel"
+	@$(PIP) install --quiet -c constraints.txt ziglang && $(BIN)/python models/engine/compiled/build.py \
+	    && touch $@ || echo "Training without the kernel, which could not be compiled"
 
 .venv/.page: $(PAGE_SOURCES) | .venv/.python
 	@echo "Building the web page"
