@@ -324,10 +324,16 @@ class Supervisor:
             elif self.is_stopping:
                 self._order_stop(attempt, "handback", self._settings.grace_s)
             if attempt.kill_at is not None and time.monotonic() > attempt.kill_at:
-                attempt.process.child.kill()
+                self._kill_for(attempt)
         for process in self._processes:
             if process.kill_at is not None and time.monotonic() > process.kill_at:
                 process.child.kill()
+
+    def _kill_for(self, attempt: Attempt) -> None:
+        """Kill the process of an attempt that does not obey, unless others advance in it."""
+        process = attempt.process
+        if len(process.attempts) == 1 or process.silent_s >= STOP_GRACE:
+            process.child.kill()
 
     def _order_stop(self, attempt: Attempt, reason: StopReason, grace_s: float) -> None:
         if attempt.stop_reason in {reason, "cancel"}:
