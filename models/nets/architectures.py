@@ -3,6 +3,7 @@
 Knows torch; nothing of data or training.
 """
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,10 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "tanh": nn.Tanh,
     "gelu": nn.GELU,
 }
+
+
+#: Held while a net draws from torch's global generator, as another thread may build one.
+SEEDING = threading.Lock()
 
 
 def build(model: ModelSpec, inputs: int, outputs: int, seed: int) -> nn.Sequential:
@@ -52,7 +57,7 @@ def build_stack(layers: list[Layer], inputs: int, seed: int) -> nn.Sequential:
 
     The global random generator is left as it was.
     """
-    with torch.random.fork_rng(devices=[]):
+    with SEEDING, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         modules: list[nn.Module] = []
         width, number = inputs, 0
