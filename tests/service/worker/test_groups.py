@@ -148,4 +148,3 @@ def test_a_member_that_diverges_ends_alone(
     assert run.error["code"] == "diverged"
     assert [result(workplace, run_id) for run_id in others] == alone
     assert set(attempts_of(workplace, runs)) == {1}
-

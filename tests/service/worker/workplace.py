@@ -130,7 +130,7 @@ class Workplace:
         with writing(self.engine) as session:
             version = session.get_one(DatasetVersion, (dataset_id, 1))
             for config in configs:
-                asked = {
+                asked: dict[str, Any] = {
                     "dataset": dataset_id,
                     "target": "y",
                     "model": {"type": "linear"},
