@@ -138,7 +138,7 @@ class Workplace:
                     "batch_size": "full",
                     "early_stopping": None,
                 }
-                parsed = RunConfig.model_validate(asked | config)
+                parsed = RunConfig.model_validate({**asked, **config})
                 plan = make_plan(parsed, version.columns, version.rows)
                 document = plan.config.model_dump(mode="json")
                 submission = lifecycle.Submission(
