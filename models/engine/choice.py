@@ -3,10 +3,16 @@
 from models.engine.autograd import Autograd
 from models.engine.chunked import Chunked
 from models.engine.engine import Engine, EngineName, Setup
+from models.engine.kernel import Kernel
 
 
 def make_engine(setup: Setup, name: EngineName | None = None) -> Engine:
-    """Return the fastest engine that can do the training, or the named one if it can."""
+    """Return the fastest engine that can do the training.
+
+    With a name it is that engine, or if that cannot do the training the next slower one.
+    """
+    if name in {None, "kernel"} and Kernel.covers(setup):
+        return Kernel(setup)
     if name != "autograd" and Chunked.covers(setup):
         return Chunked(setup)
     return Autograd(setup)

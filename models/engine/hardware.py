@@ -67,6 +67,11 @@ def repeatable(device: torch.device) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+def processors() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def idle_processors(own: int) -> int:
     """Return how many threads this process should use at this moment, at least 1.
 

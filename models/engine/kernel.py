@@ -7,21 +7,32 @@ do its work.
 
 import ctypes
 import math
-import platform
 import time
 import weakref
-from ctypes import POINTER, Structure, byref, c_double, c_float, c_int32, c_int64, c_uint32, c_uint64
+from collections.abc import Callable
+from ctypes import (
+    POINTER,
+    Structure,
+    byref,
+    c_double,
+    c_float,
+    c_int32,
+    c_int64,
+    c_uint32,
+    c_uint64,
+)
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from descent.spec import Adam, AdamW, Lbfgs, OptimizerSpec, RmsProp, Sgd
 from models.data import Floats, Integers
-from models.engine.engine import DenseLayer, Engine, Setup
+from models.engine.engine import Engine, Setup
 from models.engine.examples import Examples
 from models.engine.losses import (
     CrossEntropy,
@@ -32,6 +43,7 @@ from models.engine.losses import (
     SumSquared,
 )
 from models.engine.optimizers import BETAS, EPSILON, RMSPROP_DECAY
+from models.nets.graph import DenseLayer
 
 LIBRARY = Path(__file__).parent / "compiled" / "kernel.so"
 #: Of the interface in compiled/plan.h.
@@ -259,7 +271,7 @@ class Kernel(Engine):
             self._call.order, self._call.places = order.ctypes.data, len(order)
         self._order = order
 
-    def _copy(self, function: Any, part: int, tensor: Tensor) -> None:
+    def _copy(self, function: Callable[..., int], part: int, tensor: Tensor) -> None:
         tensor = _contiguous(tensor, torch.float32)
         self._check(function(self._handle, part, tensor.data_ptr(), tensor.numel()))
 
@@ -285,7 +297,7 @@ def count_shards(layers: tuple[DenseLayer, ...], batch: int) -> int:
 
 
 @cache
-def load_library() -> Any:
+def load_library() -> ctypes.CDLL | None:
     """Return the library, or None."""
     if not LIBRARY.exists():
         return None
@@ -311,9 +323,7 @@ def load_library() -> Any:
     return None if library.descent_build(0) == b"none" else library
 
 
-def _plan(
-    setup: Setup, layers: tuple[DenseLayer, ...], shards: int, *, narrow: bool
-) -> _Plan:
+def _plan(setup: Setup, layers: tuple[DenseLayer, ...], shards: int, *, narrow: bool) -> _Plan:
     optimizer: Any = setup.optimizer
     plan = _Plan()
     plan.version, plan.layers, plan.loss = VERSION, len(layers), LOSSES[type(setup.loss)]
@@ -338,8 +348,8 @@ def _state_names(optimizer: OptimizerSpec) -> list[str]:
     return [*names, "velocity"] if getattr(optimizer, "momentum", 0.0) else names
 
 
-def _deltas(loss: Loss) -> Any:
-    return loss.delta.numpy().astype(np.float32) if isinstance(loss, Huber) else None
+def _deltas(loss: Loss) -> NDArray[np.float32] | None:
+    return loss.delta.numpy() if isinstance(loss, Huber) else None
 
 
 def _rows(rows: Examples) -> _Rows:

@@ -3,6 +3,7 @@
 Knows torch; nothing of data or training.
 """
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ MODULES: dict[str, Callable[[int, Operation], nn.Module]] = {
     "tanh": lambda _width, _each: nn.Tanh(),
     "gelu": lambda _width, _each: nn.GELU(),
 }
+#: Held while a net draws from torch's global generator, as another thread may build one.
+SEEDING = threading.Lock()
 #: the function of each kind with two inputs
 PAIRS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"add": torch.add, "multiply": torch.mul}
 
@@ -36,7 +39,7 @@ def build_graph(graph: Graph, seed: int = 0) -> nn.Module:
 
     A chain becomes a `Sequential`. The global random generator is left as it was.
     """
-    with torch.random.fork_rng(devices=[]):
+    with SEEDING, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         modules: dict[str, nn.Module] = {}
         linear, taken = 0, set[int]()

@@ -7,7 +7,7 @@ or HTTP.
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from descent.spec import Lbfgs
 from models.engine.hardware import choose_device, memory_failures, repeatable
 from models.errors import Diverged
 from models.failpoints import reach
+from models.features.encoding import Features
 from models.features.targets import ClassTarget
 from models.training.advice import explain_divergence
 from models.training.dataset import Data, TrainingInput
@@ -38,6 +39,8 @@ from models.training.state import Training
 FINAL = ("budget", "cancel")
 #: A warning for the run: `{"code", "column"?, "detail"}`.
 Warning_ = dict[str, Any]
+#: Makes the data of a training, or returns that of another one; see `Data`.
+MakeData: TypeAlias = Callable[[TrainingInput, torch.device, Features | None], Data]
 #: When to write a checkpoint.
 FIRST = 1.0  # seconds; a shorter run saves only at its end
 FIRST_AT_MOST = 60.0  # seconds; the first one waits for an epoch's end, but no longer than this
@@ -47,7 +50,9 @@ LOSS_SHARE = 0.01  # of the expected run that a crash may lose, unless SHARE for
 
 
 def train(
-    given: TrainingInput, should_stop: Callable[[], StopReason | None]
+    given: TrainingInput,
+    should_stop: Callable[[], StopReason | None],
+    make_data: MakeData = Data,
 ) -> Iterator[TrainingEvent]:
     """Train, from the start or from `given.resume`, until the last epoch or a reason to end.
 
@@ -61,7 +66,7 @@ def train(
         f"this table with model {given.config.model.type!r}, batch_size {given.config.batch_size!r}"
     )
     with repeatable(device), memory_failures(need, device):
-        training, warnings = prepare(given, device)
+        training, warnings = prepare(given, device, make_data)
         yield _started(training, warnings)
         reason = yield from _learn(training, should_stop)
         yield from _finish(training, reason, should_stop)
@@ -169,13 +174,15 @@ def _finish(
     yield Finished(reason, evaluation, linear_parameters(training), training.warnings)
 
 
-def prepare(given: TrainingInput, device: torch.device) -> tuple[Training, list[Warning_]]:
+def prepare(
+    given: TrainingInput, device: torch.device, make_data: MakeData = Data
+) -> tuple[Training, list[Warning_]]:
     """Build the training, resumed from its checkpoint if there is one; return its warnings too.
 
     Raises `TrainingFailed`.
     """
     snapshot = Snapshot.read(given.resume) if given.resume else None
-    data = Data(given, device, snapshot.features if snapshot else None)
+    data = make_data(given, device, snapshot.features if snapshot else None)
     torch.set_num_threads(1)  # of an operation; an engine has threads of its own
     training = Training(given, data)
     warnings = [*data.features.warnings(), *_warn(given, training)]

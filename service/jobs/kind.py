@@ -4,7 +4,7 @@ Each kind is declared once, in its own room: its table inherits from `Job`, and 
 everything that a worker needs to do such jobs.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -147,6 +147,19 @@ class Tenure:
 
 
 @dataclass(frozen=True)
+class Together(Generic[JobT]):
+    """How several jobs of a kind share one process: each with its own attempt, lease and folder."""
+
+    #: gives the jobs that may join the process of a claimed job to its owner for some seconds
+    claim: Callable[[Session, JobT, str, float], Sequence[JobT]]
+    #: Makes the input of a job that joins, from the input of the first job, whose files it may
+    #: share.
+    prepare: Callable[[Site, JobT, Path, Any], BaseModel]
+    #: makes the input of the process from the inputs of its jobs, which are two or more
+    join: Callable[[Sequence[Any]], BaseModel]
+
+
+@dataclass(frozen=True)
 class Kind(Generic[JobT]):
     """A kind of job, as a worker needs it; the names of its jobs are in its table."""
 
@@ -168,3 +181,5 @@ class Kind(Generic[JobT]):
     write: Callable[[Session, Tenure, Any, HeldBlob | None], None]
     #: the device that a job requests, such as `auto` or `cuda:1`; None if it can use no GPU
     device: Callable[[JobT], str | None] = lambda _job: None
+    #: None if each job has a process of its own
+    together: Together[JobT] | None = None

@@ -7,12 +7,13 @@ which its receiver validates.
 
 import os
 import socket
+import threading
 import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
@@ -34,14 +35,19 @@ class Message(BaseModel):
     # A loss may be NaN or infinite. JSON has no such numbers, so Python's spelling is used.
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
 
-    #: whether the process sends no further message
+    #: whether the process sends no further message about the job
     is_last: ClassVar[bool] = False
 
     type: str
+    #: the job that it is about; None in a process with one job
+    job_id: str | None = None
 
 
 class StopOrder(Message):
-    """The only order of a supervisor: stop, and save the progress unless the reason is a cancel."""
+    """The only order of a supervisor: stop, and save the progress unless the reason is a cancel.
+
+    In a process with several jobs it concerns one of them.
+    """
 
     type: Literal["stop"] = "stop"
     reason: StopReason
@@ -138,36 +144,57 @@ class Pipe:
 
 
 class Channel:
-    """The end of the process: sends its messages, and looks for the order to stop."""
+    """The end of the process: sends its messages, and looks for the orders to stop.
+
+    Threads may share it.
+    """
 
     def __init__(self, end: socket.socket) -> None:
         self._pipe = Pipe(end)
+        self._sending, self._polling = threading.Lock(), threading.Lock()
         self._polled_at = 0.0
-        self._stop: StopReason | None = None
+        #: job → the reason of its first order; the only job of a process is None
+        self._stops: dict[str | None, StopReason] = {}
         #: when the last message was sent
         self.sent_at = 0.0
 
-    def should_stop(self) -> StopReason | None:
-        """Return the reason if the supervisor has ordered a stop.
+    def should_stop(self, job_id: str | None = None) -> StopReason | None:
+        """Return the reason if the supervisor has ordered to stop this job.
 
         Without a supervisor no result can be stored, so the process ends.
         """
         now = time.monotonic()
-        if self._stop is None and now - self._polled_at >= POLL_S:
+        if now - self._polled_at >= POLL_S and job_id not in self._stops:
             self._polled_at = now
-            if self._pipe.has_message():
-                order = self._pipe.receive()
-                if order is None:
-                    os._exit(1)
-                self._stop = StopOrder.model_validate_json(order).reason
-        return self._stop
+            with self._polling:
+                self._poll()
+        return self._stops.get(job_id)
+
+    def _poll(self) -> None:
+        while self._pipe.has_message():
+            line = self._pipe.receive()
+            if line is None:
+                os._exit(1)
+            order = StopOrder.model_validate_json(line)
+            self._stops.setdefault(order.job_id, order.reason)
 
     def send(self, message: Message) -> None:
-        self._pipe.send(message)
+        with self._sending:
+            self._pipe.send(message)
         self.sent_at = time.monotonic()
 
     def close(self) -> None:
         self._pipe.close()
+
+
+class Sender(Protocol):
+    """Sends the messages about one job."""
+
+    def send(self, message: Message) -> None: ...
+
+    def close(self) -> None:
+        """Note that no message follows."""
+        ...
 
 
 class StopOrdered(Exception):
@@ -175,7 +202,7 @@ class StopOrdered(Exception):
 
 
 @contextmanager
-def last_message(channel: Channel, work: str) -> Iterator[None]:
+def last_message(channel: Sender, work: str) -> Iterator[None]:
     """Send the last message if the block raises; `work` names the job in a sentence."""
     try:
         yield

@@ -28,10 +28,12 @@ class ClaimRule:
     """A choice among the waiting jobs of a table.
 
     Only jobs that meet the conditions `only` may be claimed; `first` orders them before their age.
+    At most `most` are claimed at once.
     """
 
     only: Sequence[ColumnElement[bool]] = ()
     first: Sequence[ColumnElement[Any]] = ()
+    most: int = 1
 
 
 OLDEST = ClaimRule()
@@ -64,6 +66,20 @@ def claim(
 
     `choice` may exclude jobs, and put jobs before the oldest.
     """
+    jobs = claim_several(session, table, owner, lease_s=lease_s, choice=choice, now=now)
+    return jobs[0] if jobs else None
+
+
+def claim_several(
+    session: Session,
+    table: type[JobT],
+    owner: str,
+    *,
+    lease_s: float,
+    choice: ClaimRule = OLDEST,
+    now: float | None = None,
+) -> list[JobT]:
+    """Give the oldest jobs that may start to `owner`, at most `choice.most`; see `claim`."""
     time, boot = clock(session, now), boot_id(session)
     # SKIP LOCKED lets several supervisors claim at once (PostgreSQL; SQLite has one writer).
     oldest = (
@@ -71,12 +87,16 @@ def claim(
         .where(table.state == "queued", _may_start(table, time, boot))
         .where(*choice.only)
         .order_by(*choice.first, table.queued_at, table.id)
-        .limit(1)
+        .limit(choice.most)
         .with_for_update(skip_locked=True)
     )
-    return session.execute(
+    if choice.most == 1:
+        chosen = table.id == oldest.scalar_subquery()
+    else:  # PostgreSQL might evaluate `IN (SELECT … LIMIT …)` more than once and give other rows
+        chosen = table.id.in_(session.scalars(oldest).all())
+    jobs = session.scalars(
         update(table)
-        .where(table.id == oldest.scalar_subquery(), table.state == "queued")
+        .where(chosen, table.state == "queued")
         .values(
             state="starting",
             state_reason=None,
@@ -90,7 +110,8 @@ def claim(
         )
         .returning(table),
         execution_options={"synchronize_session": False, "populate_existing": True},
-    ).scalar_one_or_none()
+    )
+    return sorted(jobs, key=lambda job: (job.queued_at, job.id))
 
 
 def beat(

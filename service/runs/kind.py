@@ -1,5 +1,6 @@
 """Runs as a kind of job: the input of the training process, and how its messages are stored."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -7,10 +8,12 @@ import structlog
 from pydantic import Field, TypeAdapter
 from sqlalchemy.orm import Session
 
+from descent.spec import ColumnType
+from service.datasets.messages import VersionReading
 from service.datasets.versions import fetch_table, reading_of
 from service.errors import BlobCorrupt
 from service.jobs import queue
-from service.jobs.kind import Kind, Site, Tenure
+from service.jobs.kind import Kind, Site, Tenure, Together
 from service.jobs.pipe import Failure, Obeyed
 from service.runs import lifecycle, metrics
 from service.runs.messages import (
@@ -20,6 +23,7 @@ from service.runs.messages import (
     RungReached,
     TrainingBegan,
     TrainingEnded,
+    TrainingGroup,
     TrainingHeartbeat,
     TrainingJob,
 )
@@ -27,6 +31,8 @@ from service.runs.tables import Checkpoint, Run
 from service.storage.columns import new_id
 from service.storage.database import reading, writing
 from service.storage.references import HeldBlob
+
+MOST_TOGETHER = 64  # runs in one process
 
 log = structlog.get_logger("worker")
 
@@ -41,6 +47,26 @@ def prepare(site: Site, run: Run, scratch: Path) -> TrainingJob:
     previous one.
     """
     version, table = fetch_table(site, run.dataset_id, run.dataset_version, scratch)
+    columns = {column["name"]: column["type"] for column in version.columns}
+    return _job(site, run, scratch, Source(columns, reading_of(version), table))
+
+
+def prepare_companion(site: Site, run: Run, scratch: Path, first: TrainingJob) -> TrainingJob:
+    """Return the job of a run that trains in the process of `first`, on the same dataset."""
+    return _job(site, run, scratch, Source(first.columns, first.reading, first.table))
+
+
+@dataclass(frozen=True)
+class Source:
+    """The table of a run, as a local file."""
+
+    #: column name → its type
+    columns: dict[str, ColumnType]
+    reading: VersionReading
+    table: Path
+
+
+def _job(site: Site, run: Run, scratch: Path, source: Source) -> TrainingJob:
     with reading(site.engine) as session:
         newest = lifecycle.resume_checkpoint(session, run)
     checkpoint, resume = _fetch_checkpoint(site, run, newest, scratch)
@@ -49,9 +75,9 @@ def prepare(site: Site, run: Run, scratch: Path) -> TrainingJob:
         run_id=run.id,
         attempt=run.attempt,
         config=run.config,
-        columns={column["name"]: column["type"] for column in version.columns},
-        reading=reading_of(version),
-        table=table,
+        columns=source.columns,
+        reading=source.reading,
+        table=source.table,
         scratch=scratch,
         resume=resume,
         seq=lifecycle.covered_seq(run.id, checkpoint),
@@ -181,4 +207,11 @@ RUNS = Kind(
     messages=TypeAdapter(Messages),
     write=write,
     device=lambda run: run.config.get("device"),
+    together=Together(
+        claim=lambda session, first, owner, lease_s: lifecycle.claim_companions(
+            session, first, owner, MOST_TOGETHER - 1, lease_s=lease_s
+        ),
+        prepare=prepare_companion,
+        join=lambda jobs: TrainingGroup(jobs=list(jobs)),
+    ),
 )

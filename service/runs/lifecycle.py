@@ -231,8 +231,30 @@ def register(
 def claim(session: Session, owner: str, *, lease_s: float, now: float | None = None) -> Run | None:
     """Start a new attempt of the oldest queued run, and replace rows that no checkpoint covers."""
     run = queue.claim(session, Run, owner, lease_s=lease_s, now=now)
-    if run is None:
-        return None
+    return _begin(session, run) if run else None
+
+
+def claim_companions(
+    session: Session, first: Run, owner: str, most: int, *, lease_s: float
+) -> list[Run]:
+    """Start new attempts of queued runs of the group and the dataset of `first`, oldest first.
+
+    A run whose process has died trains alone until its next checkpoint, because it may be the
+    reason, and the others would die with it.
+    """
+    if first.group is None or first.crash_streak:
+        return []
+    same = [
+        Run.group == first.group,
+        Run.dataset_id == first.dataset_id,
+        Run.dataset_version == first.dataset_version,
+    ]
+    choice = queue.ClaimRule(only=[*same, Run.crash_streak == 0], most=most)
+    runs = queue.claim_several(session, Run, owner, lease_s=lease_s, choice=choice)
+    return [_begin(session, run) for run in runs]
+
+
+def _begin(session: Session, run: Run) -> Run:
     checkpoint = resume_checkpoint(session, run)
     step = checkpoint.step if checkpoint else 0
     metrics.rewind(session, run, covered_seq(run.id, checkpoint), step)

@@ -37,6 +37,12 @@ class TrainingJob(BaseModel):
     pause_after: int | None = None
 
 
+class TrainingGroup(BaseModel):
+    """Attempts at several runs, to train in one process."""
+
+    jobs: list[TrainingJob]
+
+
 class TrainingBegan(Began):
     """The training is about to make its first step."""
 

@@ -8,24 +8,27 @@ import os
 import socket
 import time
 import traceback
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from pydantic import TypeAdapter
 
 from descent.spec import RunConfig
 from models.architectures.dense import Linear
 from models.checkpoint import read
-from models.data import open_table
-from models.engine.hardware import memory_failures
+from models.data import Table, open_table
+from models.engine.hardware import memory_failures, processors
 from models.errors import LearningError
 from models.failpoints import ignored, reach
 from models.features.encoding import Features
-from models.training.dataset import TrainingInput
+from models.training.dataset import Data, TrainingInput
 from models.training.interface import (
     Alive,
     Finished,
@@ -36,10 +39,11 @@ from models.training.interface import (
     Piece,
     Saved,
     Started,
-    TrainingEvent,
+    StopReason,
 )
-from models.training.loop import train
+from models.training.loop import MakeData, train
 from models.training.scores import columns_that_split
+from models.training.together import Member, SharedData, take_turns
 from service.jobs.pipe import OWN_DEVICE, Channel, Message, Obeyed, last_message
 from service.runs.messages import (
     CheckpointFile,
@@ -48,25 +52,30 @@ from service.runs.messages import (
     RungReached,
     TrainingBegan,
     TrainingEnded,
+    TrainingGroup,
     TrainingHeartbeat,
     TrainingJob,
 )
 
+ORDERS: TypeAdapter[TrainingJob | TrainingGroup] = TypeAdapter(TrainingJob | TrainingGroup)
 FLUSH_S = 0.1  # seconds between two messages with rows
 FLUSH_ROWS = 2000  # rows after which a message is sent early
 QUIET_S = 0.5  # a heartbeat, due once a second, is sent only after so many seconds of silence
 #: reasons that end a training by order of the supervisor
 STOPS = frozenset({"cancel", "pause", "handback"})
+Report: TypeAlias = Started | Metrics | Alive | Saved | Noted | Finished
 
 
-class Reporter(Channel):
-    """Sends the events of the training, with rows collected so that a fast run sends few messages.
+class Reporter:
+    """Sends the events of a training, with rows collected so that a fast run sends few messages.
 
-    Progress is serialised only at a flush; only the latest matters.
+    Progress is serialised only at a flush; only the latest matters. Several trainings of one
+    process share the channel; `job_id` is None for the only one.
     """
 
-    def __init__(self, end: socket.socket) -> None:
-        super().__init__(end)
+    def __init__(self, channel: Channel, job_id: str | None = None) -> None:
+        self._channel, self._job_id = channel, job_id
+        self._sent_at = 0.0
         self._rows: list[MetricRow] = []
         self._frames: list[Frame] = []
         #: the newest report with rows; a flush shows its progress
@@ -74,7 +83,15 @@ class Reporter(Channel):
         self._flushed_at = 0.0
         self._signature: dict[str, Any] | None = None
 
-    def report(self, event: TrainingEvent) -> None:
+    def should_stop(self) -> StopReason | None:
+        """Return the reason if the supervisor has ordered to stop this training."""
+        return self._channel.should_stop(self._job_id)
+
+    def is_stopping(self) -> bool:
+        """Return whether the supervisor has ordered to stop this training."""
+        return self.should_stop() is not None
+
+    def report(self, event: Report) -> None:
         if isinstance(event, Metrics):
             # A run may finish thousands of epochs in a second: keep only the rows of each.
             self._rows += event.rows
@@ -84,9 +101,7 @@ class Reporter(Channel):
             if is_due or len(self._rows) >= FLUSH_ROWS:
                 self.flush()
             return
-        if isinstance(event, Piece):
-            return
-        if isinstance(event, Alive) and time.monotonic() - self.sent_at < QUIET_S:
+        if isinstance(event, Alive) and time.monotonic() - self._sent_at < QUIET_S:
             return
         self.flush()
         if isinstance(event, Saved) and event.is_best:
@@ -129,7 +144,15 @@ class Reporter(Channel):
         if message.is_last:
             self.flush()
         reach(f"trainer.{message.type}")
-        super().send(message)
+        if self._job_id is not None:
+            message = message.model_copy(update={"job_id": self._job_id})
+        self._channel.send(message)
+        self._sent_at = time.monotonic()
+
+    def close(self) -> None:
+        """Close the channel, unless other trainings use it."""
+        if self._job_id is None:
+            self._channel.close()
 
 
 def _frames(frame: Frame | None) -> list[Frame]:
@@ -141,19 +164,14 @@ def _signature(path: Path) -> dict[str, Any]:
     return Features.from_json(document["features"]).signature()
 
 
-def read_job(job: TrainingJob) -> TrainingInput:
+def read_job(job: TrainingJob, tables: "Tables", threads: int | None = None) -> TrainingInput:
     """Return the input of the training, with the needed columns read from the dataset's file."""
     config = RunConfig.model_validate(job.config)
     if config.device == os.environ.get(OWN_DEVICE):  # the only GPU that torch sees here
         config = config.model_copy(update={"device": "cuda"})
-    held = [*columns_that_split(config), *([config.weight] if config.weight else [])]
-    columns = list(dict.fromkeys([*(config.features or []), *held]))
-    types = {name: job.columns[name] for name in columns}
-    table = open_table(job.table, types, columns, held)
-    known = {name: each for name, each in job.reading.readings().items() if name in types}
     return TrainingInput(
         config=config,
-        table=replace(table, readings=known, reading=job.reading.table_reading()),
+        table=tables.read(job, config),
         scratch=job.scratch,
         resume=job.resume,
         attempt=job.attempt,
@@ -162,7 +180,27 @@ def read_job(job: TrainingJob) -> TrainingInput:
         checkpoint_s=job.checkpoint_s,
         saving_s=job.saving_s,
         pause_after=job.pause_after,
+        threads=threads,
     )
+
+
+class Tables:
+    """Reads the tables of trainings; those that need the same columns share them."""
+
+    def __init__(self) -> None:
+        self._read: dict[tuple[Path, tuple[str, ...], tuple[str, ...]], Table] = {}
+
+    def read(self, job: TrainingJob, config: RunConfig) -> Table:
+        """Return the needed columns of the dataset's file."""
+        held = [*columns_that_split(config), *([config.weight] if config.weight else [])]
+        columns = list(dict.fromkeys([*(config.features or []), *held]))
+        key = (job.table, tuple(columns), tuple(held))
+        if key not in self._read:
+            types = {name: job.columns[name] for name in columns}
+            table = open_table(job.table, types, columns, held)
+            known = {name: each for name, each in job.reading.readings().items() if name in types}
+            self._read[key] = replace(table, readings=known, reading=job.reading.table_reading())
+        return self._read[key]
 
 
 def rehearse() -> None:
@@ -198,26 +236,54 @@ def rehearse() -> None:
             saving_s=0.0,
             checkpoint_s=None,
         )
-        _train(Reporter(end), TrainingJob.model_validate_json(job.model_dump_json()))
+        _train_alone(Channel(end), TrainingJob.model_validate_json(job.model_dump_json()))
 
 
 def main(end: socket.socket, job: str) -> None:
-    """Run one attempt to its end."""
-    reporter = Reporter(end)
+    """Run one attempt to its end, or several."""
+    channel = Channel(end)
     reach("trainer.begin")
+    order = ORDERS.validate_json(job)
+    if isinstance(order, TrainingGroup):
+        _train_together(channel, order.jobs)
+    else:
+        _train_alone(channel, order)
+
+
+def _train_alone(channel: Channel, job: TrainingJob) -> None:
+    for _piece in _train(Reporter(channel), partial(read_job, job, Tables()), Data):
+        pass
+
+
+def _train_together(channel: Channel, jobs: list[TrainingJob]) -> None:
+    tables, data = Tables(), SharedData()
+    reporters = [Reporter(channel, job.run_id) for job in jobs]
+    members = [
+        Member(
+            pieces=_train(reporter, partial(read_job, job, tables, threads=1), data),
+            is_urgent=reporter.is_stopping,
+        )
+        for reporter, job in zip(reporters, jobs, strict=True)
+    ]
+    take_turns(members, processors())
+
+
+def _train(
+    reporter: Reporter, read: Callable[[], TrainingInput], make_data: MakeData
+) -> Iterator[None]:
+    """Train and report until the end; yield once the training is prepared and after each piece."""
     with last_message(reporter, "training"):
-        _train(reporter, TrainingJob.model_validate_json(job))
-
-
-def _train(reporter: Reporter, job: TrainingJob) -> None:
-    try:
-        with memory_failures("the columns of this table", torch.device("cpu")):
-            order = read_job(job)
-        for event in train(order, reporter.should_stop):
-            reporter.report(event)
-        reach("trainer.end")
-    except LearningError:
-        raise
-    except Exception:
-        reporter.send(LogLine(line=traceback.format_exc()))
-        raise
+        try:
+            with memory_failures("the columns of this table", torch.device("cpu")):
+                given = read()
+            for event in train(given, reporter.should_stop, make_data):
+                if not isinstance(event, Piece):
+                    reporter.report(event)
+                if isinstance(event, Piece | Started):
+                    yield
+            reach("trainer.end")
+        except LearningError:
+            raise
+        except Exception:
+            reporter.send(LogLine(line=traceback.format_exc()))
+            raise

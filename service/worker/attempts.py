@@ -1,6 +1,7 @@
-"""An attempt of a job on this worker: its scratch folder, its messages and its death.
+"""The processes of this worker and their attempts: scratch folders, messages and deaths.
 
-Messages that arrive together are written in one transaction, which the attempt number fences.
+A process computes one attempt, or several at once. Messages about one attempt that arrive together
+are written in one transaction, which the attempt number fences.
 """
 
 import json
@@ -18,10 +19,11 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from models.failpoints import reach
+from models.training.interface import StopReason
 from service.errors import BlobCorrupt
 from service.jobs import life, queue
 from service.jobs.kind import Job, Kind, Site, Tenure
-from service.jobs.pipe import Began, Failure, FileMessage, Message, Obeyed
+from service.jobs.pipe import Began, Failure, FileMessage, Message, Obeyed, StopOrder
 from service.settings import Settings
 from service.storage import references
 from service.storage.blobs import digest_of
@@ -36,12 +38,62 @@ log = structlog.get_logger("worker")
 
 
 @dataclass
+class Process:
+    """The process of one attempt or several, until it has ended."""
+
+    kind: Kind[Any]
+    child: Child
+    #: the folder of its input and its output, which is that of its first attempt
+    scratch: Path
+    #: job → its attempt, until the end of the attempt is written
+    attempts: "dict[str, Attempt]" = field(default_factory=dict)
+    #: the jobs that it began with
+    job_ids: tuple[str, ...] = ()
+    #: the GPU that it holds until it ends, if any
+    gpu: Gpu | None = None
+    #: whether it has closed its end of the pipe
+    has_ended: bool = False
+    #: whether its exit status is known, and the status
+    is_reaped: bool = False
+    code: int | None = None
+    #: when it is killed, if it has not ended by then
+    kill_at: float | None = None
+    #: the reason why its further messages are ignored
+    fault: str | None = None
+    #: seconds without a message, and the limit if it was killed for exceeding it
+    silent_s: float = 0.0
+    stalled_s: float | None = None
+    #: the count of `life.memory_kills` when it began
+    memory_kills: int = field(default_factory=life.memory_kills)
+
+    def begin(self, tenure: Tenure, scratch: Path) -> None:
+        """Add an attempt that it begins with."""
+        self.attempts[tenure.job_id] = Attempt(self, tenure, scratch)
+        self.job_ids += (tenure.job_id,)
+
+    def wait(self) -> int | None:
+        """Wait for its end and return the exit status; None if the status is unknown."""
+        if not self.is_reaped:
+            self.code, self.is_reaped = self.child.exit_code(), True
+        return self.code
+
+    def attempt_of(self, message: Message) -> "Attempt | None":
+        """Return the attempt that a message is about; None if its end is written."""
+        return self.attempts.get(message.job_id or self.job_ids[0])
+
+    def order_stop(self, attempt: "Attempt", reason: StopReason) -> None:
+        """Order it to end one attempt."""
+        is_only = len(self.job_ids) == 1
+        job_id = None if is_only else attempt.tenure.job_id
+        self.child.send(StopOrder(reason=reason, job_id=job_id))
+
+
+@dataclass
 class Attempt:
     """One attempt of a job on this worker."""
 
-    kind: Kind[Any]
+    process: Process
     tenure: Tenure
-    child: Child
     scratch: Path
     inbox: deque[Message] = field(default_factory=deque)
     #: a thread that writes the first messages of the inbox, while it stores their files
@@ -53,18 +105,8 @@ class Attempt:
     #: the reason of the order to stop, and when the process is killed if it does not obey
     stop_reason: str | None = None
     kill_at: float | None = None
-    #: the GPU that the attempt holds until it ends, if any
-    gpu: Gpu | None = None
-    #: whether the end of the attempt is written, so that the process may end
+    #: whether the end of the attempt is written
     is_settled: bool = False
-    has_ended: bool = False
-    #: the reason why further messages of the process are ignored
-    fault: str | None = None
-    #: seconds without a message, and the limit if the process was killed for exceeding it
-    silent_s: float = 0.0
-    stalled_s: float | None = None
-    #: the count of `life.memory_kills` when the attempt began
-    memory_kills: int = field(default_factory=life.memory_kills)
 
 
 def make_scratch(settings: Settings, job: Job) -> Path:
@@ -114,7 +156,7 @@ def write(site: Site, attempt: Attempt, messages: Sequence[Message]) -> None:
         with writing(site.engine) as session:
             life.crashed(session, attempt.tenure.job_id, attempt.tenure.attempt, str(error))
         attempt.is_settled = True
-        attempt.child.kill()
+        attempt.process.child.kill()
 
 
 def _parted(
@@ -139,7 +181,7 @@ def _commit(
 ) -> HeldBlob | None:
     """Write messages, of which the first may be about the file `held`, and pin the next file."""
     measured = None if file is None else _measured(attempt, file)
-    points = [f"{attempt.kind.table.prefix}.{message.type}" for message in messages]
+    points = [f"{attempt.process.kind.table.prefix}.{message.type}" for message in messages]
     for point in points:
         reach(point)
     with writing(site.engine) as session:
@@ -172,10 +214,10 @@ def _write_one(session: Session, attempt: Attempt, message: Message, held: HeldB
     if type(message) in {Began, Obeyed, Failure}:
         _write_common(session, attempt.tenure, message)
     elif isinstance(message, FileMessage) and held is not None:
-        attempt.kind.write(session, attempt.tenure, message, held)
+        attempt.process.kind.write(session, attempt.tenure, message, held)
         references.keep(session, held)
     else:
-        attempt.kind.write(session, attempt.tenure, message, None)
+        attempt.process.kind.write(session, attempt.tenure, message, None)
 
 
 def _write_common(session: Session, tenure: Tenure, message: Message) -> None:
@@ -193,7 +235,7 @@ def _write_common(session: Session, tenure: Tenure, message: Message) -> None:
 def write_death(site: Site, attempt: Attempt, code: int | None) -> None:
     """Record that the process ended without a last message."""
     job_id, number = attempt.tenure.job_id, attempt.tenure.attempt
-    death = _explain(attempt, code)
+    death = _explain(attempt.process, code)
     log.warning("process died", job_id=job_id, exit_code=code, last_words=death.words)
     with writing(site.engine) as session:
         if attempt.stop_reason:  # killed because it did not obey in time
@@ -202,14 +244,14 @@ def write_death(site: Site, attempt: Attempt, code: int | None) -> None:
             life.crashed(session, job_id, number, death.words, code=death.code)
 
 
-def _explain(attempt: Attempt, code: int | None) -> life.Death:
-    if attempt.fault is not None:
-        return life.Death(code="worker_lost", words=attempt.fault)
+def _explain(process: Process, code: int | None) -> life.Death:
+    if process.fault is not None:
+        return life.Death(code="worker_lost", words=process.fault)
     return life.explain(
         code,
-        _last_words(attempt.scratch / OUTPUT),
-        stalled_s=attempt.stalled_s,
-        memory_kills=life.memory_kills() - attempt.memory_kills,
+        _last_words(process.scratch / OUTPUT),
+        stalled_s=process.stalled_s,
+        memory_kills=life.memory_kills() - process.memory_kills,
     )
 
 

@@ -1,4 +1,6 @@
-"""The supervisor: claims jobs, starts a process for each, and writes their messages.
+"""The supervisor: claims jobs, starts their processes, and writes their messages.
+
+A process has one job, or several that compute together; each job has its own attempt.
 
 Only the supervisor uses the database and the storage; its processes use neither. It never imports
 torch. One thread does everything, except that other threads store files together with the messages
@@ -16,10 +18,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import structlog
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from sqlalchemy import delete
 
 from models.failpoints import reach
@@ -27,12 +30,12 @@ from models.training.interface import StopReason
 from service.errors import Fenced, ServiceError
 from service.jobs import life, queue
 from service.jobs.kind import InputUnavailable, Job, Kind, Site, Tenure, Worker
-from service.jobs.pipe import FileMessage, Heartbeat, StopOrder
+from service.jobs.pipe import FileMessage, Heartbeat
 from service.storage import database
 from service.storage.database import reading, time_of_day, writing
 from service.storage.references import collecting
 from service.worker import attempts, machine
-from service.worker.attempts import Attempt, clear_scratch, make_scratch
+from service.worker.attempts import Attempt, Process, clear_scratch, make_scratch
 from service.worker.launch import Child, Launcher
 from service.worker.machine import Gpu, choose_gpu, found_devices
 
@@ -72,7 +75,7 @@ class Supervisor:
         self._tables = list(dict.fromkeys(kind.table for kind in kinds))
         self._listener = database.Listener(self._engine, database.QUEUE)
         self._launcher = launcher
-        self._attempts: dict[str, Attempt] = {}
+        self._processes: list[Process] = []
         self.is_stopping = False
         self._stop_by = 0.0
         self._next: dict[str, float] = {}
@@ -99,8 +102,8 @@ class Supervisor:
             self._guarded(self._keep_house)  # at once: an earlier worker may have died
             while not self._is_over():
                 wake = self._wait(wake)
-                for attempt in list(self._attempts.values()):
-                    self._handle(attempt)
+                for process in list(self._processes):
+                    self._handle(process)
                 self._guarded(self._keep_house)
                 if self.is_stopping and time.monotonic() > self._stop_by:
                     self._abandon()
@@ -124,18 +127,20 @@ class Supervisor:
     def _is_over(self) -> bool:
         """Return whether to end now. A job whose end is not written by then is rescued later."""
         is_late = time.monotonic() > self._stop_by + LAST_WRITES
-        return self.is_stopping and (not self._attempts or is_late)
+        return self.is_stopping and (not self._processes or is_late)
+
+    def _attempts(self) -> list[Attempt]:
+        """Return the attempts whose end is not written."""
+        found = (attempt for each in self._processes for attempt in each.attempts.values())
+        return [attempt for attempt in found if not attempt.is_settled]
 
     def _wait(self, wake: int | None) -> int | None:
         """Sleep until a process sends a message, `wake` is readable, or the next check is due."""
-        readable = [a for a in self._attempts.values() if not a.has_ended and len(a.inbox) < INBOX]
+        readable = [process.child for process in self._processes if _may_read(process)]
         pause = min(LOOK_S, self._settings.poll_s)
-        if any(attempt.child.has_message() for attempt in readable):
+        if any(child.has_message() for child in readable):
             pause = 0.0  # one read may bring several messages
-        readers: list[Child | database.Listener | int] = [
-            self._stored[0],
-            *(attempt.child for attempt in readable),
-        ]
+        readers: list[Child | database.Listener | int] = [self._stored[0], *readable]
         readers += [] if wake is None else [wake]
         if self._listener.connect():
             readers.append(self._listener)
@@ -203,7 +208,7 @@ class Supervisor:
     # ---- claiming and leases ------------------------------------------------------------------
 
     def _is_free(self, kind: Kind[Any]) -> bool:
-        busy = sum(attempt.kind is kind for attempt in self._attempts.values())
+        busy = sum(process.kind is kind for process in self._processes)
         return busy < kind.slots(self._settings)
 
     def _claim_all(self) -> None:
@@ -221,60 +226,96 @@ class Supervisor:
                 return
 
     def _claim(self, kind: Kind[Any]) -> bool:
+        """Claim a job, with those that may share its process, and start it."""
+        lease_s = self._settings.lease_s
         with writing(self._engine) as session:
-            job: Job | None = kind.claim(session, self.id, self._settings.lease_s)
-        if job is None:
+            first: Job | None = kind.claim(session, self.id, lease_s)
+            jobs = [first] if first else []
+            if first and kind.together:
+                jobs += kind.together.claim(session, first, self.id, lease_s)
+        if not jobs:
             return False
-        log.info("job claimed", job_id=job.id, attempt=job.attempt)
+        for job in jobs:
+            log.info("job claimed", job_id=job.id, attempt=job.attempt)
         reach("worker.claimed")
         try:
-            self._start(kind, job)
+            self._start(kind, jobs)
+        except (ServiceError, OSError):
+            # The jobs go back to the queue, so that they need not wait for the end of their leases.
+            # They wait a little, or an outage of the storage would use up one attempt after the
+            # other.
+            for job in jobs:
+                with writing(self._engine) as session, contextlib.suppress(Fenced):
+                    life.stopped(session, job.id, job.attempt, wait_s=STORAGE_WAIT)
+            raise
+        return True
+
+    def _start(self, kind: Kind[Any], jobs: Sequence[Job]) -> None:
+        """Start a process for the jobs whose inputs are there."""
+        inputs: list[BaseModel] = []
+        begun: list[tuple[Job, Path]] = []
+        for job in jobs:
+            scratch = make_scratch(self._settings, job)
+            first = inputs[0] if inputs else None
+            prepared = self._prepare(kind, job, scratch, first)
+            if prepared is not None:
+                inputs.append(prepared)
+                begun.append((job, scratch))
+        if not begun:
+            return
+        job, scratch = begun[0]
+        held = [process.gpu.name for process in self._processes if process.gpu]
+        gpu = choose_gpu(kind.device(job), self._gpus, held)
+        reach("worker.launch")
+        own = gpu.environment if gpu else {}
+        order = inputs[0]
+        if kind.together and len(inputs) > 1:
+            order = kind.together.join(inputs)
+        child = self._launcher.start(kind.module, order, scratch, self._lock, own)
+        process = Process(kind, child, scratch, gpu=gpu)
+        for job, folder in begun:
+            process.begin(Tenure(job.id, job.attempt), folder)
+        self._processes.append(process)
+        reach("worker.launched")
+
+    def _prepare(
+        self, kind: Kind[Any], job: Job, scratch: Path, first: BaseModel | None
+    ) -> BaseModel | None:
+        """Return the input of a job; None if it is gone, which ends the job."""
+        try:
+            if first is None or kind.together is None:
+                return kind.prepare(self._site, job, scratch)
+            return kind.together.prepare(self._site, job, scratch, first)
         except InputUnavailable as error:
             problem = life.problem(error.code, error.detail)
             with writing(self._engine) as session, contextlib.suppress(Fenced):
                 life.fail(session, job.id, job.attempt, problem)
         except Fenced:
             log.warning("job lost before its start", job_id=job.id, attempt=job.attempt)
-        except (ServiceError, OSError):
-            # The job goes back to the queue, so that it need not wait for the end of its lease. It
-            # waits a little, or an outage of the storage would use up one attempt after the other.
-            with writing(self._engine) as session, contextlib.suppress(Fenced):
-                life.stopped(session, job.id, job.attempt, wait_s=STORAGE_WAIT)
-            raise
-        return True
-
-    def _start(self, kind: Kind[Any], job: Job) -> None:
-        scratch = make_scratch(self._settings, job)
-        prepared = kind.prepare(self._site, job, scratch)
-        held = [attempt.gpu.name for attempt in self._attempts.values() if attempt.gpu]
-        gpu = choose_gpu(kind.device(job), self._gpus, held)
-        reach("worker.launch")
-        own = gpu.environment if gpu else {}
-        child = self._launcher.start(kind.module, prepared, scratch, self._lock, own)
-        tenure = Tenure(job.id, job.attempt)
-        self._attempts[job.id] = Attempt(kind, tenure, child, scratch, gpu=gpu)
-        reach("worker.launched")
+        shutil.rmtree(scratch, ignore_errors=True)
+        return None
 
     def _beat(self) -> None:
-        mine = {a.tenure.job_id: a.tenure.attempt for a in self._attempts.values()}
+        mine = self._attempts()
         if not mine:
             return
         reach("worker.beat")
         with writing(self._engine) as session:
-            held = queue.beat(session, self.id, mine, lease_s=self._settings.lease_s)
-        for job_id in mine.keys() - held.keys():
-            self._lose(self._attempts[job_id])
+            held = queue.beat(session, self.id, _numbers(mine), lease_s=self._settings.lease_s)
+        for attempt in mine:
+            if attempt.tenure.job_id not in held:
+                self._lose(attempt)
 
     def _obey_states(self) -> None:
         """Order processes to stop for a cancel, a pause or our end; kill those that do not obey."""
-        mine = {a.tenure.job_id: a.tenure.attempt for a in self._attempts.values()}
-        if not mine:
-            return
-        with reading(self._engine) as session:
-            states = queue.states(session, mine)
-        for attempt in list(self._attempts.values()):
+        mine = self._attempts()
+        states: dict[str, str] = {}
+        if mine:
+            with reading(self._engine) as session:
+                states = queue.states(session, _numbers(mine))
+        for attempt in mine:
             state = states.get(attempt.tenure.job_id)
-            if state is None and not attempt.is_settled:
+            if state is None:
                 self._lose(attempt)
             elif state == "cancelling":
                 self._order_stop(attempt, "cancel", STOP_GRACE)
@@ -283,40 +324,52 @@ class Supervisor:
             elif self.is_stopping:
                 self._order_stop(attempt, "handback", self._settings.grace_s)
             if attempt.kill_at is not None and time.monotonic() > attempt.kill_at:
-                attempt.child.kill()
+                self._kill_for(attempt)
+        for process in self._processes:
+            if process.kill_at is not None and time.monotonic() > process.kill_at:
+                process.child.kill()
+
+    def _kill_for(self, attempt: Attempt) -> None:
+        """Kill the process of an attempt that does not obey, unless others advance in it."""
+        process = attempt.process
+        if len(process.attempts) == 1 or process.silent_s >= STOP_GRACE:
+            process.child.kill()
 
     def _order_stop(self, attempt: Attempt, reason: StopReason, grace_s: float) -> None:
         if attempt.stop_reason in {reason, "cancel"}:
             return
         attempt.stop_reason = reason
         attempt.kill_at = time.monotonic() + grace_s
-        attempt.child.send(StopOrder(reason=reason))
+        attempt.process.order_stop(attempt, reason)
 
     def _end_stalls(self) -> None:
         """Kill processes that were silent for too long, after they have written their stacks."""
         now = time.monotonic()
         passed, self._looked_at = min(now - self._looked_at, LOOK_AT_MOST), now
-        for attempt in self._attempts.values():
+        for process in self._processes:
             # A process whose messages wait to be written is not silent.
-            attempt.silent_s = 0.0 if attempt.inbox else attempt.silent_s + passed
-            if attempt.silent_s < self._settings.stall_s or attempt.stalled_s is not None:
+            is_waiting = any(attempt.inbox for attempt in process.attempts.values())
+            process.silent_s = 0.0 if is_waiting else process.silent_s + passed
+            if process.silent_s < self._settings.stall_s or process.stalled_s is not None:
                 continue
-            log.warning(
-                "process stalled", job_id=attempt.tenure.job_id, attempt=attempt.tenure.attempt
-            )
-            attempt.stalled_s = self._settings.stall_s
-            attempt.child.show_stack()
-            attempt.kill_at = now + STACK_S
+            log.warning("process stalled", job_ids=list(process.attempts))
+            process.stalled_s = self._settings.stall_s
+            process.child.show_stack()
+            process.kill_at = now + STACK_S
 
     def _lose(self, attempt: Attempt) -> None:
-        """Kill a process whose job was deleted or has another owner; its messages are dropped."""
+        """End an attempt whose job was deleted or has another owner; its messages are dropped."""
         log.warning(
             "job lost: another worker has it, or it was deleted",
             job_id=attempt.tenure.job_id,
             attempt=attempt.tenure.attempt,
         )
         attempt.is_settled = True
-        attempt.child.kill()
+        process = attempt.process
+        if all(each.is_settled for each in process.attempts.values()):
+            process.child.kill()
+        else:
+            process.order_stop(attempt, "cancel")
 
     def _rescue_from_dead(self) -> None:
         """Return the jobs of dead supervisors of this machine to the queue."""
@@ -330,7 +383,8 @@ class Supervisor:
     def _sweep(self) -> None:
         """Return the jobs of silent supervisors to the queue; remove the files of dead ones."""
         self._rescue_expired()
-        own = {attempt.scratch for attempt in self._attempts.values()}
+        own = {each.scratch for each in self._processes}
+        own |= {a.scratch for each in self._processes for a in each.attempts.values()}
         clear_scratch(self._engine, self._settings, self._tables, own)
 
     def _rescue_expired(self) -> None:
@@ -344,12 +398,25 @@ class Supervisor:
 
     # ---- messages of processes ----------------------------------------------------------------
 
-    def _handle(self, attempt: Attempt) -> None:
-        self._read(attempt)
-        if attempt.retry_at > time.monotonic():
-            return
+    def _handle(self, process: Process) -> None:
+        """Read and write the messages of a process; record its end."""
+        self._read(process)
+        for attempt in list(process.attempts.values()):
+            if attempt.retry_at <= time.monotonic():
+                self._advance(attempt)
+        if process.has_ended and not process.attempts:
+            process.wait()
+            self._processes.remove(process)
+            shutil.rmtree(process.scratch, ignore_errors=True)
+            self._look_now()
+
+    def _advance(self, attempt: Attempt) -> None:
+        """Write the messages of an attempt, and its end if its process has ended."""
+        process = attempt.process
         try:
-            if self._write_inbox(attempt) and attempt.has_ended:
+            if not self._write_inbox(attempt):
+                return
+            if process.has_ended and not attempt.is_settled:
                 self._bury(attempt)
         except Fenced:
             self._lose(attempt)
@@ -360,20 +427,24 @@ class Supervisor:
             attempt.retry_at = time.monotonic() + DATABASE_RETRY
             if self.is_stopping and time.monotonic() > self._stop_by:
                 attempt.inbox.clear()  # the job continues from its last stored state
+        if attempt.is_settled and not attempt.inbox:
+            self._release(attempt)
 
-    def _read(self, attempt: Attempt) -> None:
-        while not attempt.has_ended and len(attempt.inbox) < INBOX and attempt.child.has_message():
-            line = attempt.child.receive()
-            attempt.silent_s = 0.0
+    def _read(self, process: Process) -> None:
+        child = process.child
+        while _may_read(process) and child.has_message():
+            line = child.receive()
+            process.silent_s = 0.0
             if line is None:
-                attempt.has_ended = True
-            elif attempt.fault is None:
+                process.has_ended = True
+            elif process.fault is None:
                 try:
-                    message = attempt.kind.messages.validate_json(line)
+                    message = process.kind.messages.validate_json(line)
                 except ValidationError as error:
-                    self._give_up(attempt, attempts.describe(line, error))
+                    self._give_up(process, attempts.describe(line, error))
                     continue
-                if type(message) is not Heartbeat:  # nothing of it is written
+                attempt = process.attempt_of(message)
+                if attempt and type(message) is not Heartbeat:  # nothing of it is written
                     attempt.inbox.append(message)
 
     def _write_inbox(self, attempt: Attempt) -> bool:
@@ -389,14 +460,14 @@ class Supervisor:
                 log.exception("cannot write", job_id=attempt.tenure.job_id, message=name)
                 attempt.inbox.clear()
                 fault = f"its message {name!r} could not be written: {type(error).__name__}"
-                self._give_up(attempt, fault)
+                self._give_up(attempt.process, fault)
         return True
 
-    def _give_up(self, attempt: Attempt, fault: str) -> None:
+    def _give_up(self, process: Process, fault: str) -> None:
         """Kill a process with a fault; the record of its death names the fault."""
-        log.error("process at fault", job_id=attempt.tenure.job_id, fault=fault)
-        attempt.fault = fault
-        attempt.child.kill()
+        log.error("process at fault", job_ids=list(process.attempts), fault=fault)
+        process.fault = fault
+        process.child.kill()
 
     def _write_first(self, attempt: Attempt) -> bool:
         """Write the first messages of the inbox; return whether they are written.
@@ -421,14 +492,20 @@ class Supervisor:
         return True
 
     def _bury(self, attempt: Attempt) -> None:
-        """Record the end of a process, if its last message did not, and remove its files."""
-        code = attempt.child.exit_code()
-        if not attempt.is_settled:
-            reach("worker.bury")
-            attempts.write_death(self._site, attempt, code)
-        del self._attempts[attempt.tenure.job_id]
-        shutil.rmtree(attempt.scratch, ignore_errors=True)
-        self._look_now()
+        """Record the end of an attempt by the death of its process."""
+        code = attempt.process.wait()
+        reach("worker.bury")
+        attempts.write_death(self._site, attempt, code)
+        attempt.is_settled = True
+
+    def _release(self, attempt: Attempt) -> None:
+        """Remove the files of an attempt whose end is written; its process ends with the last."""
+        process = attempt.process
+        del process.attempts[attempt.tenure.job_id]
+        if attempt.scratch != process.scratch:
+            shutil.rmtree(attempt.scratch, ignore_errors=True)
+        if not process.attempts and process.kill_at is None:
+            process.kill_at = time.monotonic() + STOP_GRACE
 
     # ---- heartbeat and end --------------------------------------------------------------------
 
@@ -446,12 +523,25 @@ class Supervisor:
             session.execute(delete(Worker).where(Worker.seen_at < now - FORGOTTEN))
 
     def _abandon(self) -> None:
-        for attempt in self._attempts.values():
+        for attempt in self._attempts():
             attempt.stop_reason = attempt.stop_reason or "handback"
-            attempt.child.kill()
+        for process in self._processes:
+            process.child.kill()
 
     def _leave(self) -> None:
         with writing(self._engine) as session:
             session.execute(delete(Worker).where(Worker.id == self.id))
-        if not self._attempts:  # otherwise the free lock lets others take the jobs at once
+        if not self._processes:  # otherwise the free lock lets others take the jobs at once
             machine.forget(self._locks, self.id)
+
+
+def _may_read(process: Process) -> bool:
+    """Return whether the inboxes have room for messages of the process."""
+    return not process.has_ended and all(
+        len(attempt.inbox) < INBOX for attempt in process.attempts.values()
+    )
+
+
+def _numbers(found: Sequence[Attempt]) -> dict[str, int]:
+    """Return the job of each attempt and its number."""
+    return {each.tenure.job_id: each.tenure.attempt for each in found}

@@ -327,7 +327,7 @@ MUTANTS = (
     Mutant(
         "an invalid message is skipped",
         "service/worker/supervisor.py",
-        "                    self._give_up(attempt, attempts.describe(line, error))",
+        "                    self._give_up(process, attempts.describe(line, error))",
         "                    log.warning(attempts.describe(line, error))",
         f"{TOY}::test_a_message_that_is_none_of_a_toys_is_the_death_of_its_process",
     ),

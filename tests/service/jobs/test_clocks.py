@@ -37,7 +37,7 @@ def calls_in(module: ModuleType, function: str) -> set[str]:
         (life, "finish"),
         (life, "started"),
         (life, "_waiting"),
-        (queue, "claim"),
+        (queue, "claim_several"),
         (lifecycle, "resume"),
         (strict_route, "begin_claim"),
         (supervisor, "_show"),

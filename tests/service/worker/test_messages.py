@@ -25,7 +25,7 @@ from service.storage.blobs import LocalBlobs
 from service.storage.database import reading, writing
 from service.storage.references import BlobPin
 from service.worker import attempts
-from service.worker.attempts import Attempt
+from service.worker.attempts import Attempt, Process
 from tests.service.rows import add_run, everything_of
 from tests.service.worker.test_storing import Slow, Told
 
@@ -54,7 +54,7 @@ def begin(engine: Engine, folder: Path) -> Attempt:
         add_run(session)
         claimed = lifecycle.claim(session, "worker", lease_s=60)
     assert claimed is not None
-    return Attempt(RUNS, Tenure(claimed.id, 1), Told(), folder)
+    return Attempt(Process(RUNS, Told(), folder), Tenure(claimed.id, 1), folder)
 
 
 def rows(first: int, last: int) -> MetricRows:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -119,21 +119,33 @@ class Workplace:
 
     def submit(self, dataset_id: str, **config: Any) -> str:
         """Submit a run of the linear model by full-batch gradient descent."""
-        asked = {
-            "dataset": dataset_id,
-            "target": "y",
-            "model": {"type": "linear"},
-            "optimizer": {"type": "sgd", "learning_rate": 0.01},
-            "batch_size": "full",
-            "early_stopping": None,
-        }
+        (run_id,) = self.submit_group(dataset_id, [config], group=None)
+        return run_id
+
+    def submit_group(
+        self, dataset_id: str, configs: Sequence[Mapping[str, Any]], group: str | None = "group"
+    ) -> list[str]:
+        """Submit runs that may train in one process, each as `submit` does; return their ids."""
+        ids = []
         with writing(self.engine) as session:
             version = session.get_one(DatasetVersion, (dataset_id, 1))
-            parsed = RunConfig.model_validate(asked | config)
-            plan = make_plan(parsed, version.columns, version.rows)
-            document = plan.config.model_dump(mode="json")
-            submission = lifecycle.Submission(document, dataset_id, 1, plan.warnings)
-            return lifecycle.submit(session, submission).id
+            for config in configs:
+                asked: dict[str, Any] = {
+                    "dataset": dataset_id,
+                    "target": "y",
+                    "model": {"type": "linear"},
+                    "optimizer": {"type": "sgd", "learning_rate": 0.01},
+                    "batch_size": "full",
+                    "early_stopping": None,
+                }
+                parsed = RunConfig.model_validate({**asked, **config})
+                plan = make_plan(parsed, version.columns, version.rows)
+                document = plan.config.model_dump(mode="json")
+                submission = lifecycle.Submission(
+                    document, dataset_id, 1, plan.warnings, group=group
+                )
+                ids.append(lifecycle.submit(session, submission).id)
+        return ids
 
     def start_worker(self) -> subprocess.Popen[bytes]:
         """Start a worker separately, as a user does, with its own parent for its trainers."""
