@@ -230,7 +230,7 @@ class SweepRequest(Strict):
     strategy: StrategyName | Strategy | None = Field(
         None, description="Default: `grid` if each field of the space is a `grid`, else `random`."
     )
-    metric: SweepMetric = SweepMetric()
+    metric: SweepMetric | None = Field(None, description="Default: the loss.")
     budget: SweepBudget | None = None
     register_best_as: Name | None = Field(
         None, description="The model whose next version the best member becomes."
@@ -272,6 +272,13 @@ class TrialCounts(Wire):
     cancelled: int
 
 
+class SweepLimits(Wire):
+    """The budget of a sweep."""
+
+    time_s: float | None = None
+    epochs: int | None = None
+
+
 class ChosenMetric(Wire):
     """The metric of the leaderboard, complete."""
 
@@ -298,7 +305,7 @@ class Sweep(Wire):
     metric: ChosenMetric
     #: the epochs after which a halving compares its members
     rungs: list[int] = Field(default_factory=list)
-    budget: dict[str, Any] | None = None
+    budget: SweepLimits | None = None
     seed: int
     trials: TrialCounts
     #: the first row of the leaderboard that has a value

@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from descent.codes import make_warning
-from descent.schemas.sweeps import GridSearch, Halving, RandomSearch, SweepRequest, Tpe
+from descent.schemas.sweeps import (
+    GridSearch,
+    Halving,
+    RandomSearch,
+    SweepMetric,
+    SweepRequest,
+    Tpe,
+)
 from descent.spec import ColumnSplit, DatasetRef, NoSplit, RunConfig, Task
 from models.training.scores import split_of
 from service.errors import Invalid, invalid_at
@@ -201,7 +208,7 @@ def _metric(
     config: RunConfig,
     columns: Sequence[Column],
 ) -> dict[str, str]:
-    wanted, task = request.metric, config.task
+    wanted, task = request.metric or SweepMetric(), config.task
     held_out = "validation" if _has_validation(config, columns) else "train"
     _check_metric(wanted.name, task)
     if isinstance(strategy, Halving) and wanted.name != "loss":
