@@ -24,7 +24,7 @@ FLAGS = (
 )
 #: By processor: the builds of step.cc, each with the name of its table, and the other sources'
 #: flags. On x86-64 entry.cc chooses between them when an engine is made.
-STEPS = {
+STEPS: dict[str, dict[str, tuple[str, ...]]] = {
     "x86_64": {
         "avx512_steps": ("-march=x86_64_v4", "-mprefer-vector-width=512"),
         "avx2_steps": ("-march=x86_64_v3",),
