@@ -6,7 +6,7 @@
 
 import importlib.metadata
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -131,6 +131,10 @@ class Settings(BaseSettings):
         300, ge=2, description="Time without progress after which a training process is killed."
     )
 
+    engine: Literal["auto", "kernel", "chunked", "autograd"] = Field(
+        "auto",
+        description="Engine that trains, where it can do the training; auto takes the fastest.",
+    )
     checkpoint_s: float | None = Field(
         None,
         gt=0,

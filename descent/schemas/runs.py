@@ -82,6 +82,8 @@ class Run(Wire):
     #: the metrics of the kept model, once the run has ended
     evaluation: Annotated[dict[str, Any], DescribedBy(ModelMetrics)] | None = None
     device: str | None = None
+    #: kernel (compiled), chunked (torch) or autograd (any net)
+    engine: str | None = None
     queue_position: int | None = None
     not_before: datetime | None = None
     timings: Timings = Field(default_factory=Timings)

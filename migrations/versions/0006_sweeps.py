@@ -16,7 +16,7 @@ branch_labels = None
 depends_on = None
 
 NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-RUN_COLUMNS = ("sweep_id", "trial", "group", "pause_after", "outcome")
+RUN_COLUMNS = ("sweep_id", "trial", "group", "pause_after", "outcome", "engine")
 
 
 def _job_columns() -> "Iterator[sa.Column[Any]]":
@@ -124,6 +124,7 @@ def upgrade() -> None:
     op.add_column("runs", sa.Column("group", sa.String(64), nullable=True))
     op.add_column("runs", sa.Column("pause_after", NUMBER, nullable=True))
     op.add_column("runs", sa.Column("outcome", sa.JSON(), nullable=True))
+    op.add_column("runs", sa.Column("engine", sa.String(16), nullable=True))
     op.create_index("ix_runs_sweep", "runs", ["sweep_id", "created_at", "id"])
     op.create_index("ix_runs_group", "runs", ["group", "state", "queued_at", "id"])
 

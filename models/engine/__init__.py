@@ -2,3 +2,7 @@
 
 Knows torch; nothing of runs, epochs, checkpoints or tables.
 """
+
+from typing import Literal
+
+EngineName = Literal["kernel", "chunked", "autograd"]

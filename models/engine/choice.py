@@ -1,8 +1,9 @@
 """Chooses the engine of a training by its shape."""
 
+from models.engine import EngineName
 from models.engine.autograd import Autograd
 from models.engine.chunked import Chunked
-from models.engine.engine import Engine, EngineName, Setup
+from models.engine.engine import Engine, Setup
 from models.engine.kernel import Kernel
 
 

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,12 +19,11 @@ from torch import Tensor, nn
 
 from descent.spec import OptimizerSpec
 from models.data import Floats, Integers
+from models.engine import EngineName
 from models.engine.examples import Examples
 from models.engine.losses import Loss
 from models.nets.graph import DenseLayer
 from models.nets.module import Flat
-
-EngineName = Literal["kernel", "chunked", "autograd"]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 
 from descent.spec import LossName, RunConfig, Sgd, Task
 from models.data import Floats, Integers, Table, epoch_order
-from models.engine.engine import EngineName
+from models.engine import EngineName
 from models.engine.examples import Examples, aligned
 from models.features.encoding import Features
 from models.nets.lines import Line, is_small, largest_learning_rate, least_squares, products

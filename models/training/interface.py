@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from descent.codes import WarningCode
+from models.engine import EngineName
 
 SplitName = Literal["train", "validation", "test"]
 #: Why the caller stops a training.
@@ -69,6 +70,8 @@ class Started:
     """The first event, before the first step."""
 
     device: str
+    #: The name of the engine that makes the steps.
+    engine: EngineName
     parameters: int
     #: Rows per split.
     rows: dict[SplitName, int]

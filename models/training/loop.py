@@ -133,6 +133,7 @@ def _started(training: Training, warnings: list[dict[str, str]]) -> Started:
     split, config = training.split, training.config
     return Started(
         device=str(training.device),
+        engine=training.engine.name,
         parameters=training.parameters,
         rows={
             "train": len(split.train),

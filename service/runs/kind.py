@@ -85,6 +85,7 @@ def _job(site: Site, run: Run, scratch: Path, source: Source) -> TrainingJob:
         elapsed_s=progress.get("elapsed_s", 0.0),
         saving_s=progress.get("saving_s", 0.0),
         checkpoint_s=site.settings.checkpoint_s,
+        engine=None if site.settings.engine == "auto" else site.settings.engine,
         pause_after=run.pause_after,
     )
 
@@ -124,7 +125,9 @@ def write(session: Session, tenure: Tenure, message: Messages, held: HeldBlob | 
     run_id, attempt = tenure.job_id, tenure.attempt
     match message:
         case TrainingBegan():
-            lifecycle.started(session, run_id, attempt, {"device": message.device})
+            found = {"device": message.device, "engine": message.engine}
+            lifecycle.started(session, run_id, attempt, found)
+            log.info("training began", run_id=run_id, **found)
             _add_warnings(session, run_id, message.warnings)
             metrics.begin_trajectory(session, run_id, message.subject, message.frames)
         case MetricRows():

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from descent.spec import ColumnType
+from models.engine import EngineName
 from models.training.interface import Best, Frame, MetricRow, Progress
 from service.datasets.messages import VersionReading
 from service.jobs.pipe import Began, FileMessage, Heartbeat, Message
@@ -33,6 +34,8 @@ class TrainingJob(BaseModel):
     saving_s: float
     #: seconds between two checkpoints; None chooses the interval by the cost of a checkpoint
     checkpoint_s: float | None
+    #: the engine to use if it can; None chooses the fastest
+    engine: EngineName | None = None
     #: the epoch at whose end the training pauses by itself
     pause_after: int | None = None
 
@@ -49,6 +52,7 @@ class TrainingBegan(Began):
     model_config = BYTES
 
     device: str
+    engine: EngineName
     warnings: list[dict[str, Any]]
     #: describes the columns and the net of the frames; None if the net is too large for frames
     subject: dict[str, Any] | None

@@ -41,6 +41,7 @@ def _run_body(run: Run, queue_position: int | None) -> Body:
         "best": run.best,
         "evaluation": run.evaluation,
         "device": run.device,
+        "engine": run.engine,
         "queue_position": queue_position,
         "not_before": run.waits_until if run.state == "queued" else None,
         "timings": _timings(run, times),

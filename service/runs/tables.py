@@ -71,6 +71,7 @@ class Run(Job, SqlTable):
     best: Mapped[Json | None]
     evaluation: Mapped[Json | None]
     device: Mapped[str | None]
+    engine: Mapped[str | None] = mapped_column(String(16))
     warnings: Mapped[list[Any]]
     #: the model version that the run registered
     model_name: Mapped[str | None] = mapped_column(String(128))

@@ -114,6 +114,7 @@ class Reporter:
                 own = os.environ.get(OWN_DEVICE)
                 return TrainingBegan(
                     device=own if own and event.device.startswith("cuda") else event.device,
+                    engine=event.engine,
                     warnings=event.warnings,
                     subject=event.subject,
                     frames=_frames(event.frame),
@@ -181,6 +182,7 @@ def read_job(job: TrainingJob, tables: "Tables", threads: int | None = None) -> 
         saving_s=job.saving_s,
         pause_after=job.pause_after,
         threads=threads,
+        engine=job.engine,
     )
 
 

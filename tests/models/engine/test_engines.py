@@ -12,8 +12,9 @@ from pydantic import TypeAdapter
 from descent.spec import ColumnType, OptimizerSpec
 from models.architectures import ModelSpec
 from models.data import Integers
+from models.engine import EngineName
 from models.engine.choice import make_engine
-from models.engine.engine import Engine, EngineName, Setup
+from models.engine.engine import Engine, Setup
 from models.engine.examples import Examples
 from models.engine.losses import choose_loss
 from models.features.targets import ClassTarget, NumberTargets

@@ -32,7 +32,7 @@ from tests.service.worker.test_storing import Slow, Told
 pytestmark = pytest.mark.both_databases
 
 DONE = Progress(2, 2, 2, 2, 1.0, 0.0, 0.1, 0.0)
-BEGAN = TrainingBegan(device="cpu", warnings=[], subject=None, frames=[])
+BEGAN = TrainingBegan(device="cpu", engine="chunked", warnings=[], subject=None, frames=[])
 ENDED = TrainingEnded(
     reason=None, evaluation={"train": {}}, parameters=None, warnings=[], signature=None
 )

@@ -112,7 +112,7 @@ function Progress({ run }: { run: Run }) {
     ["Step", progress ? count(progress.step) : "–"],
     ["Training time", duration(run.timings?.training_s)],
     ["Best loss", best ? `${number(best.value)} at epoch ${count(best.epoch)}` : "–"],
-    ["Device", run.device ?? "–"],
+    ["Device", run.engine ? `${run.device ?? "–"}, ${run.engine} engine` : (run.device ?? "–")],
   ];
   return (
     <section class="card" aria-label="Progress">
