@@ -32,8 +32,10 @@ def reach(name: str) -> None:
 def ignored(reason: str) -> Iterator[None]:
     """Count no visit and obey no order inside the block, because it does no job."""
     _ignored.append(reason)
-    yield
-    _ignored.remove(reason)
+    try:
+        yield
+    finally:
+        _ignored.remove(reason)
 
 
 def _obey(folder: Path, name: str) -> None:

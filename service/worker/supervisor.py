@@ -49,7 +49,7 @@ LAST_WRITES = (
 DATABASE_RETRY = 0.5  # seconds between two tries to write while the database does not answer
 STORAGE_WAIT = 2.0  # seconds before the next attempt at a job whose files could not be read
 INBOX = 64  # the most messages of a process that wait to be written
-TOGETHER = 8  # the most of them that are written without a look at other processes
+TOGETHER = 8  # the most of them in one transaction, for which all other writers wait
 SEEN = 10.0  # seconds between two heartbeats in the table of workers
 FORGOTTEN = timedelta(hours=1)  # the row of a worker without heartbeats is deleted after this
 
