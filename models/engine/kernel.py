@@ -268,7 +268,8 @@ class Kernel(Engine):
         elif order.dtype != np.int64 or order.ndim != 1 or not order.flags.c_contiguous:
             raise ValueError(f"the order must be an array of int64, got {order.dtype}")
         else:
-            self._call.order, self._call.places = order.ctypes.data, len(order)
+            self._call.order = order.__array_interface__["data"][0]  # faster than order.ctypes
+            self._call.places = len(order)
         self._order = order
 
     def _copy(self, function: Callable[..., int], part: int, tensor: Tensor) -> None:
@@ -287,6 +288,12 @@ class Kernel(Engine):
 def is_there() -> bool:
     """Return whether the library is built, of this version, and runs on this processor."""
     return load_library() is not None
+
+
+def name_build(*, narrow: bool = False) -> str | None:
+    """Return which instructions the kernel uses: `avx512`, `avx2` or `neon`; None without it."""
+    library = load_library()
+    return None if library is None else library.descent_build(narrow).decode()
 
 
 def count_shards(layers: tuple[DenseLayer, ...], batch: int) -> int:

@@ -31,7 +31,7 @@ STEPS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "aarch64": {"plain_steps": ()},
 }
-REST = {"x86_64": ("-march=x86_64_v2",), "aarch64": ()}
+REST: dict[str, tuple[str, ...]] = {"x86_64": ("-march=x86_64_v2",), "aarch64": ()}
 NAMES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 

@@ -16,6 +16,7 @@ from models.engine import EngineName
 from models.engine.choice import make_engine
 from models.engine.engine import Engine, Setup
 from models.engine.examples import Examples
+from models.engine.kernel import is_there
 from models.engine.losses import choose_loss
 from models.features.targets import ClassTarget, NumberTargets
 from models.nets.dropout import is_kept
@@ -25,7 +26,10 @@ CPU = torch.device("cpu")
 OPTIMIZERS: TypeAdapter[Any] = TypeAdapter(OptimizerSpec)
 MODELS: TypeAdapter[Any] = TypeAdapter(ModelSpec)
 #: The engines that are compared with `autograd`.
-FAST: tuple[EngineName, ...] = ("chunked",)
+FAST = (
+    pytest.param("kernel", marks=pytest.mark.skipif(not is_there(), reason="no kernel is built")),
+    "chunked",
+)
 SEEDS = range(200)
 CLASSES = 3
 
@@ -54,6 +58,11 @@ class Case:
         self.seed = seed
 
     def engine(self, name: EngineName) -> Engine:
+        engine = make_engine(self.setup(), name)
+        assert engine.name == name
+        return engine
+
+    def setup(self) -> Setup:
         net = build(self.model, self.inputs, self.outputs, self.seed)
         layers = self.model.graph(self.inputs, self.outputs).dense()
         target: ClassTarget | NumberTargets = ClassTarget("y", "integer", (0, 1, 2))
@@ -63,10 +72,7 @@ class Case:
             number: ColumnType = "number"
             target = NumberTargets(names, (number,) * self.outputs, *[ones] * 6)
         loss = choose_loss(self.loss, target, CPU)  # type: ignore[arg-type]
-        setup = Setup(net, flatten(net, CPU), layers, loss, self.optimizer, self.batch, self.seed)
-        engine = make_engine(setup, name)
-        assert engine.name == name
-        return engine
+        return Setup(net, flatten(net, CPU), layers, loss, self.optimizer, self.batch, self.seed)
 
     def orders(self, epochs: int) -> Iterator[Integers]:
         for epoch in range(epochs):
@@ -144,7 +150,7 @@ def test_an_epoch_cut_anywhere_gives_the_same_bits(name: EngineName) -> None:
 @pytest.mark.parametrize("name", [*FAST, "autograd"])
 def test_threads_do_not_change_the_bits(name: EngineName) -> None:
     case = Case(3)
-    case.model = MODELS.validate_python({"type": "mlp", "hidden": [300, 300]})
+    case.model = MODELS.validate_python({"type": "mlp", "hidden": [250, 250]})
     case.rows, case.batch = 700, 300
     rng = torch.Generator().manual_seed(0)
     x = torch.randn(case.rows, case.inputs, generator=rng)
