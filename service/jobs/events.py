@@ -46,12 +46,19 @@ def write(session: Session, job: Job, kind: str, data: dict[str, Any]) -> None:
     database.tell(session, database.EVENTS)
 
 
-def write_first(session: Session, jobs: Sequence[Job]) -> None:
-    """Add event 1, `queued`, to new jobs of one kind, whose `event_seq` is 1."""
-    table = type(jobs[0]).event_table if jobs else None
-    if table is not None:
-        queued = {"attempt": 0, "kind": "state", "data": {"state": "queued"}, "seq": 1}
-        session.execute(insert(table), [queued | {"job_id": job.id} for job in jobs])
+def append_all(session: Session, job: Job, kind: str, data: Sequence[dict[str, Any]]) -> None:
+    """Add events of one kind to a job, like `append`, with one statement."""
+    first = job.event_seq + 1
+    job.event_seq += len(data)
+    common = {"job_id": job.id, "attempt": job.attempt, "kind": kind}
+    rows = [common | {"seq": seq, "data": each} for seq, each in enumerate(data, start=first)]
+    write_all(session, type(job), rows)
+
+
+def write_all(session: Session, table: type[Job], rows: Sequence[dict[str, Any]]) -> None:
+    """Add events, which the caller has counted, as rows of the table of events."""
+    if rows and table.event_table is not None:
+        session.execute(insert(table.event_table), rows)
     database.tell(session, database.EVENTS)
 
 

@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
 from descent.codes import ErrorCode
@@ -124,7 +124,9 @@ def enqueue_all(session: Session, jobs: Sequence[Job]) -> None:
         job.created_at = job.queued_at = now + timedelta(microseconds=place)
     session.add_all(jobs)
     session.flush()
-    events.write_first(session, jobs)
+    queued = {"seq": 1, "attempt": 0, "kind": "state", "data": {"state": "queued"}}
+    for table in {type(job) for job in jobs}:
+        events.write_all(session, table, [queued | {"job_id": job.id} for job in jobs])
     database.tell(session, database.QUEUE)
 
 
@@ -286,6 +288,36 @@ def finish(session: Session, job: Job, to: str, values: dict[str, Any]) -> None:
     move(session, job, to, **free, **values)
     events.append(session, job, "end", {"state": to})
     job.settle(session, to, values.get("error"))
+
+
+def move_idle(
+    session: Session, table: type[Job], mine: ColumnElement[bool], to: str, *, reason: str | None
+) -> None:
+    """Move the jobs that meet a condition and that no process runs, with few statements.
+
+    `to` is `queued`, `paused` or `cancelled`.
+    """
+    idle = from_states(to) & {"queued", "paused"}
+    is_end, now = int(to in TERMINAL), time_of_day(session)
+    values: dict[str, Any] = {"state": to, "event_seq": table.event_seq + 1 + is_end}
+    values |= {"finished_at": now} if is_end else {}
+    values |= {"queued_at": now} if to == "queued" else {"state_reason": reason}
+    moved = session.execute(
+        update(table)
+        .where(mine, table.state.in_(idle))
+        .values(values)
+        .returning(table.id, table.attempt, table.event_seq),
+        execution_options={"synchronize_session": False},
+    ).all()
+    data = {"state": to} | ({"reason": reason} if reason else {})
+    rows = []
+    for job, attempt, seq in moved:
+        common = {"job_id": job, "attempt": attempt}
+        rows.append(common | {"seq": seq - is_end, "kind": "state", "data": data})
+        if is_end:
+            rows.append(common | {"seq": seq, "kind": "end", "data": {"state": to}})
+    events.write_all(session, table, rows)
+    database.tell(session, database.QUEUE)
 
 
 def _fail_by_deaths(session: Session, job: Job, code: DeathCode, last_words: str) -> None:

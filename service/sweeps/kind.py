@@ -72,7 +72,7 @@ def _add_misfit(session: Session, sweep: Sweep, number: int, misfit: Misfit) -> 
     )
     session.add(trial)
     session.flush()
-    steering.tell(session, sweep, trial)
+    steering.tell(session, sweep, [trial])
 
 
 SUGGESTIONS = Kind(

@@ -1,7 +1,7 @@
 """The requests of clients for a sweep: submit, cancel, pause, resume, delete."""
 
+from sqlalchemy import and_, exists, select
 from sqlalchemy import delete as sql_delete
-from sqlalchemy import exists, select
 from sqlalchemy.orm import Session, aliased
 
 from service.errors import Conflict
@@ -78,10 +78,10 @@ def resume(session: Session, sweep_id: str) -> tuple[Sweep, bool]:
         raise life.not_allowed(sweep, "resume")
     sweep.is_due = True
     steering.move(session, sweep, "queued")
-    for trial in steering.see(session, sweep):
-        # The next step decides which of those at the end of a rung continue.
-        if trial.state == "paused" and trial.state_reason != lifecycle.RUNG and trial.run_id:
-            lifecycle.resume(session, trial.run_id)
+    # The next step decides which of those at the end of a rung continue.
+    mine = and_(Run.sweep_id == sweep_id, Run.state_reason.is_distinct_from(lifecycle.RUNG))
+    life.move_idle(session, Run, mine, "queued", reason=None)
+    steering.see(session, sweep)
     return get(session, sweep_id), True
 
 

@@ -114,7 +114,7 @@ def steer(session: Session, sweep_id: str) -> None:
 
 def _advance(session: Session, sweep: Sweep, trials: Sequence[Trial]) -> None:
     if sweep.ends_at is not None and sweep.ends_at <= time_of_day(session):
-        _end_by_time(session, sweep, trials)
+        _end_by_time(session, sweep)
         trials = see(session, sweep)
     if sweep.rungs:
         _halve(session, sweep, trials)
@@ -142,7 +142,7 @@ def see(session: Session, sweep: Sweep) -> list[Trial]:
         trial.epochs = (progress or {}).get("epoch", 0)
         if state in AT_REST:
             trial.value = value_of(sweep.metric, best, evaluation)
-        tell(session, sweep, trial)
+    tell(session, sweep, [trial for trial, *_columns in changed])
     session.flush()
     trials = list(
         session.scalars(
@@ -153,18 +153,21 @@ def see(session: Session, sweep: Sweep) -> list[Trial]:
     return trials
 
 
-def tell(session: Session, sweep: Sweep, trial: Trial) -> None:
-    """Add an event with the state of a trial."""
-    data = {
-        "trial": trial.number,
-        "run": trial.run_id,
-        "parameters": trial.parameters,
-        "state": trial.state,
-        "state_reason": trial.state_reason,
-        "value": trial.value,
-        "epochs": trial.epochs,
-    }
-    events.append(session, sweep, "trial", data)
+def tell(session: Session, sweep: Sweep, trials: Sequence[Trial]) -> None:
+    """Add an event with the state of each of these trials."""
+    data = [
+        {
+            "trial": trial.number,
+            "run": trial.run_id,
+            "parameters": trial.parameters,
+            "state": trial.state,
+            "state_reason": trial.state_reason,
+            "value": trial.value,
+            "epochs": trial.epochs,
+        }
+        for trial in trials
+    ]
+    events.append_all(session, sweep, "trial", data)
 
 
 def _follow(session: Session, sweep: Sweep, trials: Sequence[Trial]) -> None:
@@ -197,7 +200,8 @@ def _have_ended(trials: Sequence[Trial]) -> bool:
 
 def cancel_all(session: Session, sweep: Sweep, trials: Sequence[Trial]) -> None:
     """Cancel all members; the sweep is cancelled once all have ended."""
-    _ask_all(session, trials, _cancel)
+    life.move_idle(session, Run, Run.sweep_id == sweep.id, "cancelled", reason="cancel")
+    _ask_all(session, trials, lifecycle.cancel)
     if _have_ended(see(session, sweep)):
         end(session, sweep, "cancelled", state_reason="cancel")
     elif sweep.state != "cancelling":
@@ -206,7 +210,8 @@ def cancel_all(session: Session, sweep: Sweep, trials: Sequence[Trial]) -> None:
 
 def pause_all(session: Session, sweep: Sweep, trials: Sequence[Trial]) -> None:
     """Pause all members; the sweep is paused once none trains."""
-    _ask_all(session, trials, _pause)
+    life.move_idle(session, Run, Run.sweep_id == sweep.id, "paused", reason=None)
+    _ask_all(session, trials, lifecycle.pause)
     if all(trial.state in AT_REST for trial in see(session, sweep)):
         _note_time_left(session, sweep)
         move(session, sweep, "paused")
@@ -215,22 +220,14 @@ def pause_all(session: Session, sweep: Sweep, trials: Sequence[Trial]) -> None:
 
 
 def _ask_all(
-    session: Session, trials: Sequence[Trial], request: Callable[[Session, Trial], None]
+    session: Session, trials: Sequence[Trial], request: Callable[[Session, str], object]
 ) -> None:
+    """Make a request to the members that a process trains."""
     for trial in trials:
-        if trial.run_id is not None and trial.state not in ENDED:
-            # Its state may have changed since it was seen: the next step sees that.
+        if trial.run_id is not None and trial.state not in {"queued", *AT_REST}:
+            # Its state may not allow it now: the next step asks again.
             with contextlib.suppress(Conflict, NotFound):
-                request(session, trial)
-
-
-def _cancel(session: Session, trial: Trial) -> None:
-    lifecycle.cancel(session, trial.run_id or "")
-
-
-def _pause(session: Session, trial: Trial) -> None:
-    if trial.state in {"queued", "running"}:
-        lifecycle.pause(session, trial.run_id or "")
+                request(session, trial.run_id)
 
 
 def _note_time_left(session: Session, sweep: Sweep) -> None:
@@ -239,14 +236,11 @@ def _note_time_left(session: Session, sweep: Sweep) -> None:
         sweep.left_s, sweep.ends_at = max(0.0, left.total_seconds()), None
 
 
-def _end_by_time(session: Session, sweep: Sweep, trials: Sequence[Trial]) -> None:
+def _end_by_time(session: Session, sweep: Sweep) -> None:
     """Cancel the members that have not started; those that train end by their own budget."""
     sweep.ends_at, sweep.state_reason = None, "budget"
     session.flush()
-    for trial in trials:
-        if trial.state in {"queued", "paused"}:
-            with contextlib.suppress(Conflict, NotFound):
-                lifecycle.cancel(session, trial.run_id or "", reason="budget")
+    life.move_idle(session, Run, Run.sweep_id == sweep.id, "cancelled", reason="budget")
 
 
 # ---- strategies ---------------------------------------------------------------------------------
