@@ -89,6 +89,8 @@ class Stage:
             f"{API}/datasets", content=out.getvalue(), headers={"Content-Type": "text/csv"}
         )
         identity: str = answer.raise_for_status().json()["id"]
+        path = f"{API}/datasets/{identity}"
+        until(lambda: self.client.get(path).json()["state"] == "ready")
         return identity
 
     def run(self, asked: dict[str, Any]) -> str:
