@@ -51,7 +51,7 @@ serve: .venv/.server ## run the service on 127.0.0.1:8000, with its data in ./da
 page: .venv/.page ## build the web page only
 
 screenshots: .venv/.dev .venv/.page ## update the pictures of docs/page.md, with Chromium
-	@PICTURES=docs/images $(BIN)/pytest -q -p no:randomly tests/browser/test_learning.py tests/browser/test_story.py tests/browser/test_reading.py
+	@PICTURES=docs/images $(BIN)/pytest -q -p no:randomly tests/browser/test_learning.py tests/browser/test_story.py tests/browser/test_reading.py tests/browser/test_sweeps.py
 
 contract: .venv/.dev ## update web/openapi.json, from which the web page's client is generated
 	@$(BIN)/python -m service openapi > web/openapi.json

@@ -19,6 +19,8 @@ interface Entry {
   path: string;
   title: string;
   view: ComponentType<ViewProps>;
+  /** the path of the entry that leads to this view, which is not in the navigation itself */
+  below?: string;
 }
 
 /** The views in navigation order; the first one is also at `#/`. */
@@ -30,6 +32,12 @@ const ENTRIES: Entry[] = [
     view: lazy(() => import("./views/new-run").then((module) => module.NewRun)),
   },
   { path: "runs", title: "Runs", view: Runs },
+  {
+    path: "sweeps",
+    title: "Sweeps",
+    view: lazy(() => import("./views/sweeps").then((module) => module.Sweeps)),
+    below: "runs",
+  },
   {
     path: "understand",
     title: "Understand",
@@ -76,12 +84,13 @@ export function App() {
 }
 
 function Navigation({ current }: { current: Entry | undefined }) {
+  const shown = current?.below ?? current?.path;
   return (
     <nav aria-label="Views">
       <ul>
-        {ENTRIES.map((entry) => (
+        {ENTRIES.filter((entry) => entry.below === undefined).map((entry) => (
           <li key={entry.path}>
-            <a href={href(entry.path)} aria-current={entry === current ? "page" : undefined}>
+            <a href={href(entry.path)} aria-current={entry.path === shown ? "page" : undefined}>
               {entry.title}
             </a>
           </li>

@@ -9,7 +9,7 @@ import { announce } from "../news";
 import { useResource } from "../resource";
 import { go, href, hrefWith, replace } from "../router";
 import { DataFields } from "./new-run/data";
-import { type Draft, draftOf, firstDraft, request } from "./new-run/draft";
+import { type Draft, draftOf, firstDraft, modelName, request } from "./new-run/draft";
 import { ColumnNames } from "./new-run/fields";
 import { ModelFields } from "./new-run/model";
 import { PlanPanel, usePlan } from "./new-run/plan";
@@ -20,7 +20,8 @@ import { idempotencyKey } from "./datasets/upload";
 export function NewRun({ route }: ViewProps) {
   const wanted = route.query.get("dataset");
   const from = route.query.get("from");
-  const start = useResource((signal) => load(wanted, from, signal), [wanted, from]);
+  const rate = route.query.get("rate");
+  const start = useResource((signal) => load({ wanted, from, rate }, signal), [wanted, from, rate]);
   return (
     <>
       <h1>New run</h1>
@@ -28,7 +29,7 @@ export function NewRun({ route }: ViewProps) {
       {start.data && start.data.datasets.length === 0 && <NoDataset />}
       {start.data?.dataset && (
         <Form
-          key={`${start.data.dataset.id} ${from}`}
+          key={`${start.data.dataset.id} ${from} ${rate}`}
           datasets={start.data.datasets}
           dataset={start.data.dataset}
           config={start.data.config}
@@ -45,7 +46,16 @@ interface Start {
   config: JsonObject | null;
 }
 
-async function load(wanted: string | null, from: string | null, signal: AbortSignal): Promise<Start> {
+interface Asked {
+  /** the dataset */
+  wanted: string | null;
+  /** the run to clone */
+  from: string | null;
+  /** the learning rate of the clone */
+  rate: string | null;
+}
+
+async function load({ wanted, from, rate }: Asked, signal: AbortSignal): Promise<Start> {
   const run = from === null ? null : await call(getRun({ path: { run_id: from }, signal }));
   const page = await call(listDatasets({ query: { limit: 200 }, signal }));
   const datasets = page.data.filter((each) => each.state === "ready");
@@ -53,7 +63,16 @@ async function load(wanted: string | null, from: string | null, signal: AbortSig
   const known = datasets.find((each) => each.id === id);
   const dataset = known ?? (id ? await call(getDataset({ path: { dataset_id: id }, signal })) : null);
   if (dataset && !known) datasets.unshift(dataset);
-  return { datasets, dataset, config: (run?.config as JsonObject | undefined) ?? null };
+  const config = (run?.config as JsonObject | undefined) ?? null;
+  const tested = config && dataset && rate !== null ? withRate(config, Number(rate), dataset) : null;
+  return { datasets, dataset, config: tested ?? config };
+}
+
+/** Returns the training with a learning rate that a test suggests; the test itself registers no model. */
+function withRate(config: JsonObject, rate: number, dataset: Dataset): JsonObject {
+  const optimizer = config["optimizer"] as JsonObject;
+  const register_as = config["register_as"] ?? modelName(dataset.name);
+  return { ...config, register_as, optimizer: { ...optimizer, learning_rate: rate } };
 }
 
 function NoDataset() {

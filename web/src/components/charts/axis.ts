@@ -12,3 +12,22 @@ export function ticks([least, most]: Range, count: number): number[] {
   const found = Math.floor(most / step) - first + 1;
   return Array.from({ length: Math.max(0, found) }, (_, place) => Number(((first + place) * step).toPrecision(12)));
 }
+
+const FEW_POWERS = 2; // powers of ten; a shorter range also gets ticks at 2 and 5
+const MOST_POWERS = 7;
+
+/** Returns the logarithms of round tick values in a range of logarithms. */
+export function powers([least, most]: Range): number[] {
+  const span = most - least;
+  const between = span < FEW_POWERS ? [1, 2, 5] : [1];
+  const step = Math.max(1, Math.ceil(span / MOST_POWERS));
+  const found: number[] = [];
+  for (let power = Math.floor(least); power <= most; power++) {
+    if (power % step !== 0) continue;
+    for (const each of between) {
+      const at = power + Math.log10(each);
+      if (at >= least && at <= most) found.push(at);
+    }
+  }
+  return found;
+}

@@ -3,7 +3,7 @@
 import type { ComponentChildren } from "preact";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { tick } from "../../format";
-import { type Range, ticks } from "./axis";
+import { powers, type Range, ticks } from "./axis";
 
 export interface Palette {
   ink: string;
@@ -58,7 +58,8 @@ export function Canvas({ label, height, draw, inputs, children }: Props) {
   );
 }
 
-function useWidth(canvas: { current: HTMLCanvasElement | null }): number {
+/** The width of an element in pixels, 0 before it is known. */
+export function useWidth(canvas: { current: Element | null }): number {
   const [width, setWidth] = useState(0);
   useEffect(() => {
     const element = canvas.current;
@@ -143,25 +144,6 @@ export function axes(pen: Pen, x: Range, y: Range, labels: Labels): Frame {
   context.textAlign = "left";
   context.fillText(labels.y, Math.max(2, left - 48), 12);
   return { left, top, width, height, x, y, toX, toY };
-}
-
-const FEW_POWERS = 2; // powers of ten; a shorter range also gets ticks at 2 and 5
-const MOST_POWERS = 7;
-
-/** Returns the logarithms of round tick values. */
-function powers([least, most]: Range): number[] {
-  const span = most - least;
-  const between = span < FEW_POWERS ? [1, 2, 5] : [1];
-  const step = Math.max(1, Math.ceil(span / MOST_POWERS));
-  const found: number[] = [];
-  for (let power = Math.floor(least); power <= most; power++) {
-    if (power % step !== 0) continue;
-    for (const each of between) {
-      const at = power + Math.log10(each);
-      if (at >= least && at <= most) found.push(at);
-    }
-  }
-  return found;
 }
 
 /** Clips `draw` to the plot area. */

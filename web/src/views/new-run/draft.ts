@@ -45,12 +45,12 @@ export function firstDraft(dataset: Dataset): Draft {
   };
 }
 
-/** Returns a draft with the configuration of a run. */
+/** Returns a draft with the configuration of a run: a training, also from a test of learning rates. */
 export function draftOf(config: JsonObject, dataset: Dataset): Draft {
   let draft: Draft = { dataset: dataset.id, target: config["target"] as string | string[], rest: {} };
   for (const name of Object.keys(RUN)) {
     const value = config[name];
-    if (["dataset", "target"].includes(name) || value === undefined) continue;
+    if (["dataset", "target", "lr_range"].includes(name) || value === undefined) continue;
     draft = withValue(draft, name, shortened(field(name), value));
   }
   return draft;

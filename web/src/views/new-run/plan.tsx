@@ -9,6 +9,7 @@ import { Failure, Notices } from "../../components/failure";
 import { bytes, count, duration } from "../../format";
 import { drawnLayers } from "./diagram";
 import { asCurl, asPython } from "./as-code";
+import { TrySettings } from "./try-settings";
 
 export interface Checked {
   plan: RunPlan | null;
@@ -69,6 +70,7 @@ export function PlanPanel({ body, plan: { plan, error }, dataset, children }: Pr
         {error !== null && <Failure error={error} />}
         {plan && error === null && <Notices notices={plan.warnings ?? []} />}
       </div>
+      {plan && <TrySettings body={body} plan={plan} />}
       <div class="card network-place">{plan && <Network layers={drawnLayers(plan, dataset)} />}</div>
       <div class="card">
         <h2>Request as code</h2>

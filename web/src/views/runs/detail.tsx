@@ -13,6 +13,7 @@ import { Checkpoints } from "./checkpoints";
 import { Controls } from "./controls";
 import { Curves } from "./curves";
 import { hasEnded, useLive } from "./live";
+import type { LrRange } from "./lr-range";
 import { Log } from "./log";
 import { useReplay } from "./replay";
 import { Result } from "./result";
@@ -26,6 +27,7 @@ export function RunDetail({ id }: { id: string }) {
     if (live.error !== null) return <Failure error={live.error} retry={live.reload} />;
     return <h1 class="quiet">Run</h1>;
   }
+  const lrRange = (run.evaluation as Record<string, unknown> | null | undefined)?.["lr_range"] as LrRange | null | undefined;
   return (
     <>
       <RunHead run={run} onRun={live.setRun} />
@@ -44,7 +46,8 @@ export function RunDetail({ id }: { id: string }) {
         </Curves>
         {hasPlot(run) && <Glimpse run={run} epoch={until ?? run.progress?.epoch ?? 0} />}
       </div>
-      {run.evaluation && <Result run={run} />}
+      {lrRange && <LrRangePlot runId={run.id} found={lrRange} />}
+      {run.evaluation && !lrRange && <Result run={run} />}
       <div class="halves">
         <Checkpoints run={run} events={live.events} />
         <Log run={run} events={live.events} />
@@ -55,6 +58,8 @@ export function RunDetail({ id }: { id: string }) {
 }
 
 const Glimpse = lazy(() => import("../understand/glimpse").then((module) => module.Glimpse));
+
+const LrRangePlot = lazy(() => import("./lr-range").then((module) => module.LrRangePlot));
 
 const MOST = 2; // features; with more, a plot over two of them does not show the whole model
 
@@ -88,6 +93,12 @@ function RunHead({ run, onRun }: RunHeadProps) {
         <div>
           <p class="quiet">
             <a href={href("runs")}>Runs</a>
+            {run.sweep && (
+              <>
+                {" / "}
+                <a href={href("sweeps", run.sweep.id)}>Sweep</a>, trial {run.sweep.trial}
+              </>
+            )}
           </p>
           <div class="row">
             <h1>{titleOf(run)}</h1>

@@ -40,6 +40,9 @@ export function RunList() {
           >
             Compare {chosen.length > 0 ? chosen.length : ""}
           </button>
+          <a class="button" href={href("sweeps")}>
+            Sweeps
+          </a>
           <a class="button primary" href={href("new")}>
             New run
           </a>
@@ -89,6 +92,16 @@ export function RunList() {
   );
 }
 
+/** Marks a member of a sweep, and links to the sweep. */
+function SweepNote({ run }: { run: Run }) {
+  if (!run.sweep) return null;
+  return (
+    <small class="quiet trial">
+      trial {run.sweep.trial} · <a href={href("sweeps", run.sweep.id)}>sweep</a>
+    </small>
+  );
+}
+
 /** Marks a run of a learning rate comparison and links to the comparison. */
 function RateNote({ run }: { run: Run }) {
   const of = run.tags?.[RATES_OF];
@@ -122,6 +135,7 @@ function RunRow({ run, isChosen, onToggle }: RunRowProps) {
       <th scope="row">
         <a href={href("runs", run.id)}>{title}</a>
         <RateNote run={run} />
+        <SweepNote run={run} />
       </th>
       <td>{model?.type}</td>
       <td>

@@ -41,7 +41,10 @@ export function useLive(id: string): Live {
   useEffect(() => {
     const abort = new AbortController();
     setError(null);
-    const look = pacedLook(id, abort.signal, setRun);
+    // After a failure the next event tries again; `watch` loads the final state itself.
+    const look = paced(() => {
+      call(getRun({ path: { run_id: id }, signal: abort.signal })).then(setRun, () => undefined);
+    });
     const take = (event: ServerEvent) => {
       if (takeEvent(event, store.current)) draw();
       else setEvents((count) => count + 1);
@@ -100,18 +103,17 @@ function takeEvent(event: ServerEvent, store: CurveStore): boolean {
   return true;
 }
 
-/** Returns a function that loads the run: at once if urgent, else at most once per REFRESH. */
-function pacedLook(id: string, signal: AbortSignal, setRun: (run: Run) => void) {
+/** Returns a function that acts: at once if urgent, else at most once per REFRESH. */
+export function paced(act: () => void): (isUrgent: boolean) => void {
   let timer: ReturnType<typeof setTimeout> | null = null;
-  const look = () => {
+  const now = () => {
     timer = null;
-    // After a failure the next event tries again; `watch` loads the final state itself.
-    call(getRun({ path: { run_id: id }, signal })).then(setRun, () => undefined);
+    act();
   };
-  return (isUrgent: boolean) => {
+  return (isUrgent) => {
     if (isUrgent && timer !== null) clearTimeout(timer);
-    if (isUrgent) look();
-    else timer ??= setTimeout(look, REFRESH);
+    if (isUrgent) now();
+    else timer ??= setTimeout(now, REFRESH);
   };
 }
 
