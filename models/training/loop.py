@@ -7,6 +7,7 @@ or HTTP.
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -31,6 +32,7 @@ from models.training.interface import (
     StopReason,
     TrainingEvent,
 )
+from models.training.lr_range import BATCHES, find_rate
 from models.training.outcome import evaluate_best, frame, scalar_scores, subject
 from models.training.snapshots import Snapshot, linear_parameters, save_at_last, try_to_save
 from models.training.state import Training
@@ -60,6 +62,7 @@ def train(
     after each epoch, `Alive` every second, `Saved` at intervals and once at the end, `Finished`.
     Raises `TrainingFailed`. A run that diverges first yields its whole curve and a checkpoint of
     its best epoch; with `on_divergence` "keep_best" it finishes with that instead of an error.
+    With `lr_range` it is a test of learning rates instead, which saves nothing.
     """
     device = choose_device(given.config.device)
     need = (
@@ -67,6 +70,11 @@ def train(
     )
     with repeatable(device), memory_failures(need, device):
         training, warnings = prepare(given, device, make_data)
+        if given.config.lr_range is not None:
+            started = _started(training, warnings)
+            yield replace(started, steps=BATCHES, epochs=BATCHES, subject=None, frame=None)
+            yield from find_rate(training, should_stop)
+            return
         yield _started(training, warnings)
         reason = yield from _learn(training, should_stop)
         yield from _finish(training, reason, should_stop)

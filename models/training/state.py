@@ -198,13 +198,17 @@ class Training:
         figures = self._figures()
         is_finite = math.isfinite(figures["train"]["loss"]) and self._has_finite_parameters()
         state = self.state
-        state.epoch, state.batch = state.epoch + 1, 0
-        self._windows, self._window = iter(()), None
+        self.begin_epoch()
         if is_finite:
             self._note_best(figures)
         monitored = figures.get("validation") or figures["train"]
         state.plateau.note(self.config.schedule, monitored["loss"])
         return Epoch(self.rows_of(figures), is_finite)
+
+    def begin_epoch(self) -> None:
+        """Begin the next epoch at its first batch."""
+        self.state.epoch, self.state.batch = self.state.epoch + 1, 0
+        self._windows, self._window = iter(()), None
 
     def recall_best(self) -> None:
         """Set the net to the best epoch's parameters."""
