@@ -15,6 +15,8 @@ from models.architectures.base import Architecture
 from models.nets.dropout import Dropout
 from models.nets.graph import INPUT, MAX_OPERATIONS, Graph, Operation
 
+#: held while a net draws from torch's global generator, because another thread may build one
+SEEDING = threading.Lock()
 #: the module of each kind with one input, from its width and the operation
 MODULES: dict[str, Callable[[int, Operation], nn.Module]] = {
     "linear": lambda width, each: nn.Linear(width, int(each.attributes["units"])),

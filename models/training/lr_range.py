@@ -45,8 +45,9 @@ def find_rate(
 ) -> Iterator[TrainingEvent]:
     """Test rates from the least to the largest of `config.lr_range`; yield a metric row for each.
 
-    Raises `Diverged` if the first loss is not finite. The last event has `lr_range` in its evaluation; see `evaluate_rates`. A test is never saved: it
-    takes seconds, so another attempt starts from the beginning.
+    The last event has `lr_range` in its evaluation; see `evaluate_rates`. A test is never saved: it
+    takes seconds, so another attempt starts from the beginning. Raises `Diverged` if the first loss
+    is not finite.
     """
     limits = training.config.lr_range
     if limits is None:
@@ -76,8 +77,8 @@ def find_rate(
     yield Metrics(rows, _progress(training, len(losses)), None)
     if not losses:
         raise Diverged(
-            f"the loss of the first batch is not a finite number at a learning rate of {limits.min:g};"
-            " standardize the inputs, or test lower rates"
+            "the loss of the first batch is not a finite number at a learning rate of"
+            f" {limits.min:g}: standardize the inputs, or test lower rates"
         )
     found = evaluate_rates(rates[: len(losses)], np.array(losses))
     yield Finished(None, {"lr_range": found}, None, training.warnings)
