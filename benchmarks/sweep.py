@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def main() -> None:
         alone, before, sweeps = [], [], []
         for _round in range(asked.rounds):
             alone.append(measured(lambda: one(client, dataset)))
-            before += [measured(lambda: one(each, other_dataset)) for each in others]
+            before += [measured(partial(one, each, other_dataset)) for each in others]
             sweeps.append(measured(lambda: sweep(client, dataset)))
         report(alone, before, sweeps)
         compare(client, dataset)
