@@ -15,8 +15,6 @@ from models.architectures.base import Architecture
 from models.nets.dropout import Dropout
 from models.nets.graph import INPUT, MAX_OPERATIONS, Graph, Operation
 
-#: held while a net draws from torch's global generator, because another thread may build one
-SEEDING = threading.Lock()
 #: the module of each kind with one input, from its width and the operation
 MODULES: dict[str, Callable[[int, Operation], nn.Module]] = {
     "linear": lambda width, each: nn.Linear(width, int(each.attributes["units"])),
@@ -42,7 +40,8 @@ def build_graph(graph: Graph, seed: int = 0) -> nn.Module:
     A chain becomes a `Sequential`. The global random generator is left as it was.
     """
     with SEEDING, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        # Only the CPU's generator draws; `torch.manual_seed` would spend milliseconds on GPUs.
+        torch.default_generator.manual_seed(seed)
         modules: dict[str, nn.Module] = {}
         linear, taken = 0, set[int]()
         for place, each in enumerate(graph.operations):

@@ -18,12 +18,11 @@ from models.training.interface import (
     Finished,
     MetricRow,
     Metrics,
-    Piece,
     Progress,
     StopReason,
     TrainingEvent,
 )
-from models.training.state import Training
+from models.training.state import Training, take_turn
 
 #: Batches of a test, which may be more or fewer than an epoch has.
 BATCHES = 300
@@ -66,7 +65,7 @@ def find_rate(
         if not is_over and time.monotonic() < looks_at:
             continue
         yield Metrics(rows, _progress(training, len(losses)), None)
-        yield Piece()
+        yield from take_turn(training)
         rows, looks_at = [], time.monotonic() + training.given.poll_s
         if reason := should_stop():
             yield Finished(reason, None)
