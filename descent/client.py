@@ -132,6 +132,26 @@ class Client(DatasetCalls):
         answer = self._connection.transport.send(ApiCall("POST", f"{API}/runs/validate", json=body))
         return schemas.RunPlan.model_validate_json(answer.content)
 
+    def lr_range(
+        self,
+        dataset: str | schemas.Dataset,
+        target: str | Sequence[str],
+        **config: object,
+    ) -> Run:
+        """Test learning rates by a short run, show its loss until it is over, and return it.
+
+        The rate rises with each batch until the loss explodes; `lr_range={"min": …, "max": …}`
+        limits it. Its `evaluation["lr_range"]` holds the `suggested` rate, and in `detail` how fast
+        the loss fell there.
+
+        >>> tested = client.lr_range(scores, "Final")
+        >>> tested.evaluation["lr_range"]["suggested"] > 0
+        True
+        """
+        body = _run_body(dataset, target, config)
+        answer = self._connection.transport.send(ApiCall("POST", f"{API}/runs/lr_range", json=body))
+        return Run(self._connection, schemas.Run.model_validate_json(answer.content)).show()
+
     def run(self, run_id: str) -> Run:
         """Return a run by its id.
 

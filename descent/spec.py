@@ -242,6 +242,20 @@ class Budget(Strict):
     ]
 
 
+class LearningRateRange(Strict):
+    """A test of learning rates: the rate rises by one factor per batch, until the loss explodes."""
+
+    min: Rate = 1e-7
+    max: Rate = 10.0
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        if self.min >= self.max:
+            msg = f"min must be below max: {self.min:g} is not below {self.max:g}"
+            raise ValueError(msg)
+        return self
+
+
 class DatasetRef(Strict):
     """A version of a dataset; without a number the newest one."""
 
@@ -293,6 +307,13 @@ class RunConfig(Strict):
     ] = "fail"
     seed: Annotated[int, Field(ge=0, lt=2**32), WHOLE] = 0
     budget: Budget | None = None
+    lr_range: Annotated[
+        LearningRateRange | None,
+        Field(
+            description="Test learning rates instead of training: the result suggests one. Such a"
+            " run makes no model."
+        ),
+    ] = None
     register_as: Name | None = None
     name: Annotated[Annotated[str, Field(max_length=256)] | None, Field(title="Run name")] = None
     tags: Tags = {}  # noqa: RUF012  pydantic copies it
@@ -304,6 +325,14 @@ class RunConfig(Strict):
         used = [target] if isinstance(target, str) else target
         if value in [*used, *(info.data.get("features") or [])]:
             msg = f"names {value!r}, which is a target or a feature of the run"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("register_as")
+    @classmethod
+    def _makes_a_model(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("lr_range") is not None:
+            msg = f"names the model {value!r}, but a run with lr_range makes none"
             raise ValueError(msg)
         return value
 

@@ -80,6 +80,21 @@ def check(
         print_one(service.validate(dataset, wanted, **settings(set_ or [])), as_json=as_json)
 
 
+@app.command("lr-range")
+def suggest_learning_rate(
+    dataset: DatasetId,
+    target: Annotated[list[str], typer.Argument(help="The column to predict, or several of them.")],
+    *,
+    set_: Set = None,
+    as_json: AsJson = False,
+) -> None:
+    """Suggest a learning rate: test rates that rise with each batch, until the loss explodes."""
+    with client() as service:
+        wanted = target[0] if len(target) == 1 else target
+        found = service.lr_range(dataset, wanted, **settings(set_ or [])).evaluation["lr_range"]
+    print(json.dumps(found) if as_json else found["detail"])
+
+
 @app.command()
 def show(run_id: RunId, *, as_json: AsJson = False) -> None:
     """Show one run."""

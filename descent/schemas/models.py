@@ -176,6 +176,21 @@ class BaselineMetrics(Wire):
     linear: RegressionMetrics | None = None
 
 
+class LearningRates(Wire):
+    """The result of a test of learning rates, `lr_range`."""
+
+    learning_rates: list[float]
+    #: the loss of the batch at each rate, before its step
+    losses: list[float]
+    #: where the smoothed loss falls fastest; null if it falls nowhere
+    suggested: float | None = None
+    #: the least and the largest rate around it at which the loss falls at least half as fast
+    range: list[float] | None = None
+    #: whether the fall is large, and larger than its noise
+    is_sure: bool
+    detail: str
+
+
 class ModelMetrics(Wire):
     """The metrics of a model on each split that has rows, beside those of baselines."""
 
@@ -185,6 +200,8 @@ class ModelMetrics(Wire):
     baseline: BaselineMetrics | None = None
     #: absent if it would take too long to compute
     importance: Importance | None = None
+    #: only of a run with `lr_range`, which has no other metrics
+    lr_range: LearningRates | None = None
 
 
 class ProofDetails(Wire):

@@ -40,7 +40,8 @@ def build_graph(graph: Graph, seed: int = 0) -> nn.Module:
     A chain becomes a `Sequential`. The global random generator is left as it was.
     """
     with SEEDING, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        # Only the CPU's generator draws; `torch.manual_seed` would spend milliseconds on GPUs.
+        torch.default_generator.manual_seed(seed)
         modules: dict[str, nn.Module] = {}
         linear, taken = 0, set[int]()
         for place, each in enumerate(graph.operations):

@@ -7,6 +7,7 @@ or HTTP.
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -26,14 +27,14 @@ from models.training.interface import (
     EndReason,
     Finished,
     Metrics,
-    Piece,
     Started,
     StopReason,
     TrainingEvent,
 )
+from models.training.lr_range import BATCHES, find_rate
 from models.training.outcome import evaluate_best, frame, scalar_scores, subject
 from models.training.snapshots import Snapshot, linear_parameters, save_at_last, try_to_save
-from models.training.state import Training
+from models.training.state import Training, take_turn
 
 #: Reasons to end after which the training is never resumed.
 FINAL = ("budget", "cancel")
@@ -60,6 +61,7 @@ def train(
     after each epoch, `Alive` every second, `Saved` at intervals and once at the end, `Finished`.
     Raises `TrainingFailed`. A run that diverges first yields its whole curve and a checkpoint of
     its best epoch; with `on_divergence` "keep_best" it finishes with that instead of an error.
+    With `lr_range` it is a test of learning rates instead, which saves nothing.
     """
     device = choose_device(given.config.device)
     need = (
@@ -67,7 +69,13 @@ def train(
     )
     with repeatable(device), memory_failures(need, device):
         training, warnings = prepare(given, device, make_data)
+        if given.config.lr_range is not None:
+            started = _started(training, warnings)
+            yield replace(started, steps=BATCHES, epochs=BATCHES, subject=None, frame=None)
+            yield from find_rate(training, should_stop)
+            return
         yield _started(training, warnings)
+        yield from take_turn(training)
         reason = yield from _learn(training, should_stop)
         yield from _finish(training, reason, should_stop)
 
@@ -84,7 +92,7 @@ def _learn(
         while not training.is_epoch_complete:
             training.advance(rate, time.monotonic() + training.given.poll_s)
             reach("train.step")
-            yield Piece()
+            yield from take_turn(training)
             reason = yield from _attend(training, pace)
             if reason in FINAL and not training.is_finite():
                 break  # there is nothing to save: the epoch's end reports the divergence
@@ -233,14 +241,14 @@ class Pace:
 
     def __init__(self, training: Training, should_stop: Callable[[], StopReason | None]) -> None:
         self.training, self.should_stop = training, should_stop
-        now = time.monotonic()
+        now = training.now()
         self.saved_at, self.shown_at, self.looks_at = now, now, now + training.given.poll_s
         #: Seconds that the last checkpoint took, None before the first.
         self.cost_s: float | None = None
 
     def is_due(self) -> bool:
         """Return whether it is time for the other checks; cheap enough for every step."""
-        now = time.monotonic()
+        now = self.training.now()
         if now < self.looks_at:
             return False
         self.looks_at = now + self.training.given.poll_s
@@ -248,7 +256,7 @@ class Pace:
 
     def wants_sign(self) -> bool:
         """Return whether it is time for a sign of life."""
-        now = time.monotonic()
+        now = self.training.now()
         if now - self.shown_at < self.training.given.sign_s:
             return False
         self.shown_at = now
@@ -263,14 +271,14 @@ class Pace:
 
     def wants_checkpoint(self) -> bool:
         """Return whether it is time to save."""
-        return time.monotonic() - self.saved_at >= self._interval()
+        return self.training.now() - self.saved_at >= self._interval()
 
     @contextmanager
     def measured(self) -> Iterator[None]:
         """Measure the seconds of a checkpoint."""
-        begun = time.monotonic()
+        begun = self.training.now()
         yield
-        self.saved_at = time.monotonic()
+        self.saved_at = self.training.now()
         self.cost_s = self.saved_at - begun
         self.training.saving_s += self.cost_s
 

@@ -26,7 +26,7 @@ from models.nets.graph import Graph
 from models.nets.module import Flat, build_graph, flatten
 from models.nets.numeric import Net, compiled
 from models.training.dataset import Data, TrainingInput, Window
-from models.training.interface import Best, MetricRow, Progress, SplitName
+from models.training.interface import Best, MetricRow, Piece, Progress, SplitName
 
 
 @dataclass
@@ -89,6 +89,8 @@ class Training:
         #: The windows of the present epoch that are not done, and the first of them.
         self._windows: Iterator[Window] = iter(())
         self._window: Window | None = None
+        #: Seconds in which other trainings of this process had their turns.
+        self.waited_s = 0.0
         self.started_at = time.monotonic()
         #: Warnings for the end of the run: `{"code", "detail"}` each.
         self.warnings: list[dict[str, str]] = []
@@ -121,7 +123,11 @@ class Training:
     @property
     def elapsed_s(self) -> float:
         """Seconds of training, earlier attempts included."""
-        return self.given.elapsed_s + time.monotonic() - self.started_at
+        return self.given.elapsed_s + self.now() - self.started_at
+
+    def now(self) -> float:
+        """Return the time in seconds; it stands still while other trainings have their turns."""
+        return time.monotonic() - self.waited_s
 
     @property
     def stopped_early(self) -> bool:
@@ -198,13 +204,17 @@ class Training:
         figures = self._figures()
         is_finite = math.isfinite(figures["train"]["loss"]) and self._has_finite_parameters()
         state = self.state
-        state.epoch, state.batch = state.epoch + 1, 0
-        self._windows, self._window = iter(()), None
+        self.begin_epoch()
         if is_finite:
             self._note_best(figures)
         monitored = figures.get("validation") or figures["train"]
         state.plateau.note(self.config.schedule, monitored["loss"])
         return Epoch(self.rows_of(figures), is_finite)
+
+    def begin_epoch(self) -> None:
+        """Begin the next epoch at its first batch."""
+        self.state.epoch, self.state.batch = self.state.epoch + 1, 0
+        self._windows, self._window = iter(()), None
 
     def recall_best(self) -> None:
         """Set the net to the best epoch's parameters."""
@@ -291,3 +301,10 @@ class Training:
         with torch.no_grad():
             yield
         self.setup.net.train()
+
+
+def take_turn(training: Training) -> Iterator[Piece]:
+    """Let other trainings of this process go on; the clock of this one stands still meanwhile."""
+    begun = time.monotonic()
+    yield Piece()
+    training.waited_s += time.monotonic() - begun

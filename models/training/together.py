@@ -29,6 +29,7 @@ OTHER = frozenset(
         "device",
         "on_divergence",
         "budget",
+        "lr_range",
         "register_as",
         "name",
         "tags",

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement
 from sqlalchemy.orm import Session
 
 from descent import schemas
-from descent.spec import RunConfig
+from descent.spec import LearningRateRange, RunConfig
 from service.datasets.versions import DatasetVersion, ready_version
 from service.http.resources import (
     BlobsDep,
@@ -151,6 +151,19 @@ def submit(config: RunConfig, session: WriteSession) -> Response:
     )
     run = lifecycle.submit(session, submission)
     return _accepted(session, run)
+
+
+@router.post(
+    "/lr_range", status_code=202, response_model=schemas.Run, operation_id="test_learning_rates"
+)
+def test_learning_rates(config: RunConfig, session: WriteSession) -> Response:
+    """Queue a test of learning rates: a short run whose `evaluation.lr_range` suggests one.
+
+    The body is the configuration of a run. Its learning rate is not used, and `register_as` is
+    left out. `lr_range` may hold the least and the largest rate.
+    """
+    limits = config.lr_range or LearningRateRange()
+    return submit(config.model_copy(update={"lr_range": limits, "register_as": None}), session)
 
 
 @router.post("/validate", response_model=schemas.RunPlan, operation_id="validate_run")

@@ -59,6 +59,7 @@ from service.runs.messages import (
 
 ORDERS: TypeAdapter[TrainingJob | TrainingGroup] = TypeAdapter(TrainingJob | TrainingGroup)
 FLUSH_S = 0.1  # seconds between two messages with rows
+FLUSH_AT_MOST = 1.0  # seconds between two of a run that trains with many others
 FLUSH_ROWS = 2000  # rows after which a message is sent early
 QUIET_S = 0.5  # a heartbeat, due once a second, is sent only after so many seconds of silence
 #: reasons that end a training by order of the supervisor
@@ -73,8 +74,10 @@ class Reporter:
     process share the channel; `job_id` is None for the only one.
     """
 
-    def __init__(self, channel: Channel, job_id: str | None = None) -> None:
-        self._channel, self._job_id = channel, job_id
+    def __init__(
+        self, channel: Channel, job_id: str | None = None, flush_s: float = FLUSH_S
+    ) -> None:
+        self._channel, self._job_id, self._flush_s = channel, job_id, flush_s
         self._sent_at = 0.0
         self._rows: list[MetricRow] = []
         self._frames: list[Frame] = []
@@ -97,7 +100,7 @@ class Reporter:
             self._rows += event.rows
             self._frames += _frames(event.frame)
             self._newest = event
-            is_due = time.monotonic() - self._flushed_at >= FLUSH_S
+            is_due = time.monotonic() - self._flushed_at >= self._flush_s
             if is_due or len(self._rows) >= FLUSH_ROWS:
                 self.flush()
             return
@@ -259,7 +262,8 @@ def _train_alone(channel: Channel, job: TrainingJob) -> None:
 
 def _train_together(channel: Channel, jobs: list[TrainingJob]) -> None:
     tables, data = Tables(), SharedData()
-    reporters = [Reporter(channel, job.run_id) for job in jobs]
+    flush_s = min(FLUSH_AT_MOST, FLUSH_S * len(jobs))
+    reporters = [Reporter(channel, job.run_id, flush_s) for job in jobs]
     members = [
         Member(
             pieces=_train(reporter, partial(read_job, job, tables, threads=1), data),
@@ -279,10 +283,10 @@ def _train(
             with memory_failures("the columns of this table", torch.device("cpu")):
                 given = read()
             for event in train(given, reporter.should_stop, make_data):
-                if not isinstance(event, Piece):
-                    reporter.report(event)
-                if isinstance(event, Piece | Started):
+                if isinstance(event, Piece):
                     yield
+                else:
+                    reporter.report(event)
             reach("trainer.end")
         except LearningError:
             raise

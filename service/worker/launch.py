@@ -47,6 +47,8 @@ LATE = "pandas"
 #: the files of an attempt's scratch folder: its input and its output
 JOB, OUTPUT = "job.json", "output.log"
 LARGEST = 65536  # the most bytes of an order
+#: NumPy multiplies small matrices here: several threads would wait for each other ten times as long
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 READY = b"ready"  # the answer to an order without a module
 PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
 
@@ -314,7 +316,7 @@ def _spawn(
 
 def _environment() -> dict[str, str]:
     """Return the variables of this process except those that may hold a credential."""
-    return {
+    return ONE_THREAD | {
         name: value
         for name, value in os.environ.items()
         if name == failpoints.VARIABLE or not name.startswith(SECRET)
