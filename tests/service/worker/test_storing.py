@@ -81,7 +81,9 @@ class Launcher:
         assert module == RUNS.module
         path = scratch / "checkpoint"
         path.write_text(TrainingJob.model_validate(job).run_id)
-        started = TrainingBegan(device="cpu", engine="chunked", warnings=[], subject=None, frames=[])
+        started = TrainingBegan(
+            device="cpu", engine="chunked", warnings=[], subject=None, frames=[]
+        )
         saved = CheckpointFile(
             path=path,
             sha256=None,
