@@ -179,6 +179,7 @@ WarningCode = Literal[
     "no_nonlinearity",
     "full_batch",
     "lbfgs_minibatch",
+    "memory_short",
     "checkpoint_corrupt",
     "checkpoint_skipped",
     "checkpoint_waits",

@@ -21,7 +21,8 @@ from models.errors import DataInvalid
 from models.reading import Reading, TableReading
 
 Floats: TypeAlias = NDArray[np.float64]
-Integers: TypeAlias = NDArray[np.int64]
+#: int64, or int32 where there are many.
+Integers: TypeAlias = NDArray[np.signedinteger[Any]]
 
 #: Column types whose values are text.
 TEXTUAL: frozenset[str] = frozenset({"category", "text", "id"})
@@ -29,6 +30,8 @@ BATCH_CELLS = 4_000_000  # cells in memory while a table is read in batches
 #: Cells of columns that are read together and kept until others are read: 8 MB as float64. A table
 #: with fewer cells is read once.
 KEPT_CELLS = 1_000_000
+#: Rows and cells of a block in which a table is read from its first row to its last.
+BLOCK_ROWS, BLOCK_CELLS = 16_384, 2_000_000
 EXACT = 2**53  # whole numbers up to here are exact as float64
 
 
@@ -43,6 +46,12 @@ class Categories:
 
 #: Numbers, booleans as 0 and 1, datetimes as seconds since 1970 in UTC; NaN where missing.
 ColumnValues: TypeAlias = Floats | Categories
+
+
+def _cut(column: ColumnValues, rows: slice) -> ColumnValues:
+    if isinstance(column, Categories):
+        return Categories(column.codes[rows], column.values)
+    return column[rows]
 
 
 def take(column: ColumnValues, rows: Integers) -> ColumnValues:
@@ -90,6 +99,47 @@ class Table:
             mask &= column.codes >= 0 if isinstance(column, Categories) else ~np.isnan(column)
         return mask
 
+    def blocks(
+        self, names: Sequence[str], parts: Sequence[Integers], width: int = 0
+    ) -> Iterator[tuple["Table", list[Integers]]]:
+        """Yield these columns in blocks of rows, with the places in it of the rows of each part.
+
+        The rows of a part must be ascending. A block is small enough that its cells, or `width`
+        numbers for each of its rows, take little memory; one without a row of a part is left out.
+        """
+        size = max(1, min(BLOCK_ROWS, BLOCK_CELLS // max(1, len(names), width)))
+        before = 0
+        for block in self._cut(names, size):
+            limits = [_between(rows, before, before + block.rows) for rows in parts]
+            if any(last > first for first, last in limits):
+                pairs = zip(parts, limits, strict=True)
+                yield block, [rows[first:last] - before for rows, (first, last) in pairs]
+            before += block.rows
+
+    def _cut(self, names: Sequence[str], size: int) -> Iterator["Table"]:
+        before = 0
+        for columns, rows in self._columns_in_blocks(names, size):
+            here = slice(before, before + rows)
+            exact = {name: self.exact[name][here] for name in names if name in self.exact}
+            yield replace(self, columns=columns, rows=rows, exact=exact, stored=None)
+            before += rows
+
+    def _columns_in_blocks(
+        self, names: Sequence[str], size: int
+    ) -> Iterator[tuple[Mapping[str, ColumnValues], int]]:
+        if self.stored is not None:
+            if isinstance(self.columns, Lazy):
+                self.columns.forget()
+            for batch in self.stored.cut(names, size):
+                part = self.stored.table(pa.Table.from_batches([batch]), names)
+                yield part.columns, part.rows
+            return
+        columns = {name: self.columns[name] for name in names}
+        for start in range(0, self.rows, size):
+            here = slice(start, start + size)
+            cut = {name: _cut(column, here) for name, column in columns.items()}
+            yield cut, min(size, self.rows - start)
+
     def parts(self, rows: Integers, size: int) -> Iterator["Table"]:
         """Yield the given rows, which must be ascending, as tables of at most `size` rows."""
         if self.stored is not None:
@@ -122,11 +172,12 @@ def open_table(
     path: Path,
     types: Mapping[str, ColumnType],
     columns: Sequence[str],
-    held: Sequence[str],
+    exactly: Sequence[str],
 ) -> Table:
-    """Return the table of these columns; those not in `held` are read whenever they are used.
+    """Return the table of these columns, each of which is read whenever it is used.
 
-    A small table is read at once.
+    The whole numbers of the columns in `exactly` are also kept as such, if float64 rounds them. A
+    small table is read at once.
     """
     stored = Stored(path, types, columns)
     if stored.rows * len(columns) <= KEPT_CELLS:
@@ -134,9 +185,9 @@ def open_table(
         return read_table(path, types, columns)
     return Table(
         types=stored.types,
-        columns=Lazy(stored, held),
+        columns=Lazy(stored),
         rows=stored.rows,
-        exact=stored.read_exactly(held),
+        exact=stored.read_exactly(exactly),
         stored=stored,
     )
 
@@ -184,9 +235,10 @@ class Stored:
                     reader.add(chunk)
         return {name: reader.values() for name, reader in readers.items()}
 
-    def table(self, arrow: pa.Table) -> Table:
-        """Return some rows of the file as arrays."""
-        readers = {name: _reader(self.types[name], arrow.num_rows) for name in self.types}
+    def table(self, arrow: pa.Table, names: Sequence[str] | None = None) -> Table:
+        """Return some rows of the file as arrays: all columns, or those of `names`."""
+        names = list(self.types) if names is None else names
+        readers = {name: _reader(self.types[name], arrow.num_rows) for name in names}
         for name, reader in readers.items():
             for chunk in arrow.column(name).chunks:
                 reader.add(chunk)
@@ -198,55 +250,50 @@ class Stored:
         found = {}
         for name in names:
             if self.types[name] == "integer" and not self._is_within_doubles(name):
-                cells = self._file.read(columns=[name], use_threads=False).column(name)
-                if _is_rounded(cells):
-                    found[name] = _whole(cells)
+                found[name] = _whole(self._file.read(columns=[name], use_threads=False)[name])
         return found
 
     def _is_within_doubles(self, name: str) -> bool:
-        """Return whether the file says that float64 holds the numbers of a column."""
-        metadata, place = self._file.metadata, self._file.schema_arrow.get_field_index(name)
-        for group in range(metadata.num_row_groups):
-            known: Any = metadata.row_group(group).column(place).statistics
-            if known is None or not known.has_min_max:
-                return False
-            if not -EXACT <= known.min <= known.max <= EXACT:
-                return False
-        return True
+        return not any(_is_rounded(batch.column(0)) for batch in self.cut([name], BLOCK_ROWS))
+
+    def cut(self, names: Sequence[str], size: int) -> Iterator[pa.RecordBatch]:
+        """Yield these columns in batches of `size` rows, of which the last may have fewer."""
+        yield from self._file.iter_batches(size, columns=list(names), use_threads=False)
 
     def batches(self, rows: Integers, size: int | None = None) -> Iterator[pa.RecordBatch]:
         """Yield the given rows, which must be ascending, in parts."""
         before = 0
         size = size or max(256, min(100_000, BATCH_CELLS // len(self.types)))
-        for batch in self._file.iter_batches(size, columns=list(self.types), use_threads=False):
-            first, last = np.searchsorted(rows, [before, before + batch.num_rows])
+        for batch in self.cut(list(self.types), size):
+            first, last = _between(rows, before, before + batch.num_rows)
             yield batch.take(rows[first:last] - before)
             before += batch.num_rows
 
 
 class Lazy(Mapping[str, ColumnValues]):
-    """Columns of a file: some are held, the others are read when they are used.
+    """Columns of a file, each of which is read when it is used.
 
     Neighbours are read together, as many as `KEPT_CELLS` allows, and the last ones are kept.
     """
 
-    def __init__(self, stored: Stored, held: Sequence[str]) -> None:
+    def __init__(self, stored: Stored) -> None:
         self._stored = stored
-        self._held = stored.read(held)
-        rest = [name for name in stored.types if name not in self._held]
+        names = list(stored.types)
         size = max(1, KEPT_CELLS // max(1, stored.rows))
-        groups = [rest[start : start + size] for start in range(0, len(rest), size)]
+        groups = [names[start : start + size] for start in range(0, len(names), size)]
         self._group = {name: group for group in groups for name in group}
         self._kept: dict[str, ColumnValues] = {}
 
     def __getitem__(self, name: str) -> ColumnValues:
-        if name in self._held:
-            return self._held[name]
         group = self._group[name]
         if name not in self._kept:
             self._kept = {}  # free these columns before others are read
             self._kept = self._stored.read(group)
         return self._kept[name]
+
+    def forget(self) -> None:
+        """Free the columns that were read last."""
+        self._kept = {}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._stored.types)
@@ -255,7 +302,19 @@ class Lazy(Mapping[str, ColumnValues]):
         return len(self._stored.types)
 
 
-def epoch_order(seed: int, epoch: int, rows: int) -> Integers:
+def _between(rows: Integers, first: int, last: int) -> tuple[int, int]:
+    """Return the places in ascending rows of those from `first` to before `last`."""
+    # Of the same type, or NumPy would convert all rows each time.
+    begin, end = np.searchsorted(rows, np.array([first, last], rows.dtype)).tolist()
+    return begin, end
+
+
+def release() -> None:
+    """Return the memory that reading a table took to the system."""
+    pa.default_memory_pool().release_unused()
+
+
+def epoch_order(seed: int, epoch: int, rows: int) -> NDArray[np.int64]:
     """Return the order of an epoch's rows: a permutation of 0 to rows - 1, (rows,).
 
     It depends on the seed and the epoch only.
@@ -326,7 +385,7 @@ class _Numbers:
         return self._values
 
 
-def _is_rounded(cells: "pa.ChunkedArray[Any]") -> bool:
+def _is_rounded(cells: "pa.Array[Any]") -> bool:
     """Return whether these whole numbers reach beyond those that float64 holds."""
     limits = pc.min_max(cells)
     least, most = limits["min"].as_py(), limits["max"].as_py()

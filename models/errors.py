@@ -4,6 +4,7 @@ LearningError
 ├── TrainingFailed        the run ends `failed`
 │   ├── Diverged          a loss or a parameter is no longer finite
 │   ├── OutOfMemory       a GPU or the machine has too little memory
+│   ├── StorageFull       the disk has too little space for the encoded rows
 │   ├── DeviceUnavailable the worker does not have the device
 │   ├── DataInvalid       the configuration does not fit the table
 │   └── NotResumable      the checkpoint cannot continue this run
@@ -42,6 +43,10 @@ class OutOfMemory(TrainingFailed):
     def __init__(self, detail: str, where: str) -> None:
         super().__init__(detail)
         self.where = where
+
+
+class StorageFull(TrainingFailed):
+    code = "storage_full"
 
 
 class DataInvalid(TrainingFailed):

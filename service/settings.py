@@ -115,6 +115,13 @@ class Settings(BaseSettings):
         64 * MIB, ge=0, description="Free space in the data folder below which uploads are refused."
     )
 
+    training_memory_bytes: int | None = Field(
+        None,
+        ge=256 * MIB,
+        description="Memory that a training process may take before it reads its rows from files;"
+        " empty: most of what is free.",
+    )
+
     idempotency_lease_s: float = Field(
         60,
         gt=0,

@@ -113,6 +113,11 @@ class Estimate(Wire):
     memory_bytes: int = Field(
         description="The most resident memory of the training process, libraries included."
     )
+    disk_bytes: int = Field(
+        0,
+        description="Bytes of the worker's disk for the encoded rows, if they need more memory than"
+        " a training may take; 0 if they stay in memory.",
+    )
     seconds: float
 
 

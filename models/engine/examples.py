@@ -11,6 +11,7 @@ from torch import Tensor
 
 from models.data import Integers, Table
 from models.features.encoding import Features
+from models.features.targets import ClassTarget
 
 #: Rows that are predicted at a time, outside of steps.
 CHUNK = 16_384
@@ -28,20 +29,28 @@ class Examples:
     weights: Tensor | None = None
 
     @classmethod
+    def empty(cls, features: Features, rows: int) -> "Examples":
+        """Return memory for so many rows. That of torch is aligned alike in every process."""
+        # NumPy's alignment differs between processes, and MKL's order of addition depends on it.
+        outputs = features.outputs
+        is_class = isinstance(features.target, ClassTarget)
+        truth = torch.empty(rows, dtype=torch.int64) if is_class else torch.empty(rows, outputs)
+        return cls(torch.empty(rows, features.width), truth)
+
+    @classmethod
     def load(
         cls, features: Features, table: Table, parts: Sequence[Integers], device: torch.device
     ) -> list["Examples"]:
         """Encode the rows of each part and copy them to the device; each column is read once."""
-        # Encode into memory of torch, which is aligned: NumPy's alignment differs between
-        # processes, and MKL's order of addition depends on it.
-        encoded = [torch.empty(len(rows), features.width) for rows in parts]
-        features.encode_into(
-            table, [(rows, x.numpy()) for rows, x in zip(parts, encoded, strict=True)]
-        )
-        return [
-            cls(x.to(device), aligned(features.encode_targets(table, rows)).to(device))
-            for rows, x in zip(parts, encoded, strict=True)
-        ]
+        loaded = [cls.empty(features, len(rows)) for rows in parts]
+        done = [0] * len(parts)
+        for blocks in features.encode_parts(table, parts):
+            for place, (x, truth) in enumerate(blocks):
+                here = slice(done[place], done[place] + len(x))
+                loaded[place].x.numpy()[here] = x
+                loaded[place].truth.numpy()[here] = truth
+                done[place] = here.stop
+        return [cls(rows.x.to(device), rows.truth.to(device)) for rows in loaded]
 
     def __len__(self) -> int:
         return self.x.shape[0]
@@ -61,6 +70,10 @@ class Examples:
         """Return neighbouring rows, without copying them."""
         weights = None if self.weights is None else self.weights[rows]
         return Examples(self.x[rows], self.truth[rows], weights)
+
+    def pieces(self) -> Iterator["Examples"]:
+        """Yield all rows at once; rows in files come in several parts."""
+        yield self
 
     def chunks(self) -> Iterator["Examples"]:
         """Yield the rows in parts that fit the memory of a forward pass."""

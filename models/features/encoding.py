@@ -16,13 +16,13 @@ from descent.codes import make_warning
 from descent.spec import Task
 from models.data import Floats, Integers, Table, take
 from models.errors import CheckpointCorrupt, DataInvalid
+from models.features.fits import fit_inputs
 from models.features.inputs import (
     MAX_CATEGORIES,
     Choice,
     Input,
     Matrix,
     estimate_width,
-    fit_input,
     input_from_json,
     input_to_json,
 )
@@ -37,8 +37,6 @@ from models.features.targets import (
 from models.reading import TableReading
 
 __all__ = ["Features", "estimate_width"]
-
-BLOCK = 65_536  # rows that are encoded at a time
 
 
 @dataclass(frozen=True)
@@ -63,13 +61,14 @@ class Features:
     ) -> "Features":
         """Learn from the training rows how to encode `features` and `targets`.
 
+        `rows` must be ascending; beside the targets only a block of them is in memory.
         Raises `DataInvalid` if these columns cannot be used for the task.
         """
         if not features:
             raise DataInvalid("there is no feature column to learn from")
-        inputs = [fit_input(table, name, rows, standardize=standardize) for name in features]
+        inputs = fit_inputs(table, features, rows, standardize=standardize)
         target = fit_target(table, rows, targets=targets, task=task, standardize=standardize)
-        return cls(tuple(inputs), target, table.reading)
+        return cls(inputs, target, table.reading)
 
     # ---- stored ----
 
@@ -144,21 +143,23 @@ class Features:
                 start += column.width
         return out
 
-    def encode_into(self, table: Table, parts: Sequence[tuple[Integers, Matrix]]) -> None:
-        """Write the encoded rows of each part, their numbers in the table, into (rows, width).
+    def encode_parts(
+        self, table: Table, parts: Sequence[Integers]
+    ) -> Iterator[list[tuple[Matrix, NDArray[np.float32] | Integers]]]:
+        """Yield the encoded rows of each part, which must be ascending, block by block.
 
-        Each column is read once, and beside it only a block of rows is in memory.
+        A block holds for each part its next rows (rows, width) and their encoded targets. Each
+        column is read once, and beside it only a block of rows is in memory.
         """
-        start = 0
-        with np.errstate(over="ignore", invalid="ignore"):
-            for column in self.inputs:
-                values = table.columns[column.name]
-                for rows, out in parts:
-                    for first in range(0, len(rows), BLOCK):
-                        block = slice(first, first + BLOCK)
-                        place = out[block, start : start + column.width]
-                        column.encode(take(values, rows[block]), place)
-                start += column.width
+        names = list(dict.fromkeys([*(column.name for column in self.inputs), *self.targets]))
+        for block, places in table.blocks(names, parts, self.width):
+            rows = np.concatenate(places)
+            x, truth = self.encode(block, rows), self.encode_targets(block, rows)
+            ends = np.cumsum([len(each) for each in places]).tolist()
+            starts = [0, *ends[:-1]]
+            yield [
+                (x[start:end], truth[start:end]) for start, end in zip(starts, ends, strict=True)
+            ]
 
     def encode_targets(self, table: Table, rows: Integers) -> NDArray[np.float32] | Integers:
         """Return float32 (rows, outputs), or the class number of each row as int64."""

@@ -1,12 +1,11 @@
-"""The kinds of input column: what each learns from the training rows, and how it becomes numbers.
+"""The kinds of input column, and how each becomes numbers.
 
 An input encodes the same way in training and in prediction. Knows NumPy only.
 """
 
 import base64
-import math
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, ClassVar, TypeAlias
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from descent.spec import ColumnType
-from models.data import TEXTUAL, Categories, ColumnValues, Floats, Integers, Table
+from models.data import TEXTUAL, Categories, ColumnValues, Floats, Integers
 from models.reading import Reading, category_key
 
 #: Categories of a column that get an encoded number of their own, the most frequent ones. The rest
@@ -138,7 +137,7 @@ class Moment:
         seconds = np.where(gaps, self.mean, values)
         out[:, 0] = (seconds - self.mean) / (self.std or 1.0)
         for index, part in enumerate(self.parts):
-            phase = _phase(seconds, part)
+            phase = phase_of(seconds, part)
             out[:, 1 + 2 * index] = np.sin(phase)
             out[:, 2 + 2 * index] = np.cos(phase)
         if self.missing:
@@ -199,7 +198,7 @@ class Choice:
         """Return whether training rows had this category, which is not among `categories`."""
         if self.reading is None or not self.rare:
             return False
-        return not self.rare_marks or _mark(value) in self._rare
+        return not self.rare_marks or mark(value) in self._rare
 
     @cached_property
     def _rare(self) -> frozenset[int]:
@@ -249,25 +248,6 @@ KINDS: dict[str, type[Numeric | Moment | Choice]] = {
 }
 
 
-def fit_input(table: Table, name: str, rows: Integers, *, standardize: bool) -> Input:
-    """Learn from the training rows how to encode a column."""
-    column_type = table.types[name]
-    if column_type in TEXTUAL:
-        return _fit_choice(table, name, rows)
-    values = table.numbers(name)[rows]
-    values = values[~np.isnan(values)]
-    mean, std = _mean_and_std(values) if len(values) else (0.0, 0.0)
-    low, high = (float(values.min()), float(values.max())) if len(values) else (None, None)
-    missing = len(rows) - len(values)
-    seen = (name, column_type, missing, mean, std, low, high, *_reach(low, high))
-    reading = table.readings.get(name)
-    if column_type == "datetime":
-        return Moment(*seen, _moving_parts(values), reading)
-    scaled = standardize and column_type != "boolean"
-    center, scale = (mean, std or 1.0) if scaled else (0.0, 1.0)
-    return Numeric(*seen, center, scale, reading)
-
-
 def input_to_json(column: Input) -> dict[str, Any]:
     """Return the fields of an input and its kind, ready for JSON."""
     stored = {field.name: getattr(column, field.name) for field in fields(column)}
@@ -312,47 +292,12 @@ def _estimate_column(profile: dict[str, Any]) -> int:
     return 1 + missing
 
 
-def _fit_choice(table: Table, name: str, rows: Integers) -> Choice:
-    column = table.categories(name)
-    codes = column.codes[rows]
-    counts = np.bincount(codes[codes >= 0], minlength=len(column.values))
-    pairs = zip(counts.tolist(), column.values, strict=True)
-    seen = [(count, value) for count, value in pairs if count]
-    seen.sort(key=lambda pair: (-pair[0], pair[1]))
-    kept, rare = seen[:MAX_CATEGORIES], seen[MAX_CATEGORIES:]
-    reading = table.readings.get(name)
-    return Choice(
-        name,
-        table.types[name],
-        missing=int((codes < 0).sum()),
-        categories=tuple(value for _, value in kept),
-        counts=tuple(count for count, _ in kept),
-        rare=sum(count for count, _ in rare),
-        reading=reading,
-        rare_marks=_rare_marks(value for _, value in rare) if reading else "",
-    )
-
-
-def _rare_marks(values: Iterable[str]) -> str:
-    marks = np.unique(np.fromiter(map(_mark, values), "<u4"))
-    return base64.b64encode(marks.tobytes()).decode() if len(marks) <= MAX_RARE else ""
-
-
-def _mark(value: str) -> int:
+def mark(value: str) -> int:
+    """Return the mark by which a rare category is remembered."""
     return zlib.crc32(category_key(value).encode())
 
 
-def _mean_and_std(values: Floats) -> tuple[float, float]:
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean, std = float(values.mean()), float(values.std())
-    if math.isfinite(mean) and math.isfinite(std):
-        return mean, std
-    # The numbers fit float64, but their sum or their squares do not: scale them down first.
-    size = float(np.abs(values).max())
-    return float((values / size).mean()) * size, float((values / size).std()) * size
-
-
-def _reach(low: float | None, high: float | None) -> tuple[float, float]:
+def reach_of(low: float | None, high: float | None) -> tuple[float, float]:
     """Return the least and the greatest value that are not clipped."""
     if low is None or high is None:
         return -REACH, REACH
@@ -361,18 +306,8 @@ def _reach(low: float | None, high: float | None) -> tuple[float, float]:
     return max(low - margin, -LARGEST), min(high + margin, LARGEST)
 
 
-def _moving_parts(seconds: Floats) -> tuple[str, ...]:
-    if len(seconds) == 0:
-        return ()
-    return tuple(
-        part
-        for part in PERIODS
-        if max(np.ptp(np.sin(_phase(seconds, part))), np.ptp(np.cos(_phase(seconds, part))))
-        > CONSTANT
-    )
-
-
-def _phase(seconds: Floats, part: str) -> Floats:
+def phase_of(seconds: Floats, part: str) -> Floats:
+    """Return the phase of each time in a period, in radians."""
     # Take the remainder first: the sine of a large argument loses digits.
     return (2 * np.pi / PERIODS[part]) * np.mod(seconds, PERIODS[part])
 

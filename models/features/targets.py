@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from descent.spec import ColumnType, Task
 from models.data import Categories, Floats, Integers, Table
 from models.errors import DataInvalid
+from models.features.fits import Moments
 from models.reading import Reading, category_key
 
 #: A class in its column's own type.
@@ -257,25 +258,24 @@ def _fit_numbers(
             raise DataInvalid(
                 f"task 'regression' needs numbers in {name!r}, which holds {table.types[name]}"
             )
-    values = np.column_stack([table.numbers(name)[rows] for name in targets])
-    mean, std = values.mean(axis=0), values.std(axis=0)
-    low, high = values.min(axis=0), values.max(axis=0)
-    for name, least, most in zip(targets, low, high, strict=True):
-        if least == most:
+    moments = [Moments() for _ in targets]
+    for block, (places,) in table.blocks(targets, [rows]):
+        values = np.column_stack([block.numbers(name)[places] for name in targets])
+        each = (values.mean(axis=0), values.std(axis=0), values.min(axis=0), values.max(axis=0))
+        for joined, figures in zip(moments, np.column_stack(each).tolist(), strict=True):
+            joined.join(Moments(len(values), *figures))
+    for name, seen in zip(targets, moments, strict=True):
+        if seen.low == seen.high:
             raise DataInvalid(
-                f"target {name!r} is {least:g} in every training row: there is nothing to learn"
+                f"target {name!r} is {seen.low:g} in every training row: there is nothing to learn"
             )
     return NumberTargets(
         names=tuple(targets),
         types=tuple(table.types[name] for name in targets),
-        mean=_tuple(mean),
-        std=_tuple(std),
-        min=_tuple(low),
-        max=_tuple(high),
-        center=_tuple(mean if standardize else np.zeros_like(mean)),
-        scale=_tuple(std if standardize else np.ones_like(std)),
+        mean=tuple(seen.mean for seen in moments),
+        std=tuple(seen.std for seen in moments),
+        min=tuple(seen.low for seen in moments),
+        max=tuple(seen.high for seen in moments),
+        center=tuple(seen.mean if standardize else 0.0 for seen in moments),
+        scale=tuple(seen.std if standardize else 1.0 for seen in moments),
     )
-
-
-def _tuple(values: Floats) -> tuple[float, ...]:
-    return tuple(float(value) for value in values)

@@ -14,6 +14,7 @@ import torch
 from descent.spec import Sgd
 from models.data import Integers, epoch_order
 from models.engine.choice import make_engine
+from models.engine.examples import Examples
 from models.training.state import Training
 
 STEPS = 60  # of each trial
@@ -76,7 +77,7 @@ def _learns(training: Training, size: int, rate: float) -> bool:
     """Return whether steps at this rate, from a new net, keep the loss from growing."""
     setup = replace(training.new_setup(), batch=size)
     engine = make_engine(setup)
-    train, order = training.data.train, _order(training, size)
+    train, order = _rows(training, size)
     begun = STEPS - LAST
     held_out = train.at(torch.from_numpy(order[begun * size :]).to(training.device))
     start = float(engine.evaluate(held_out)[0].sum())
@@ -90,8 +91,14 @@ def _learns(training: Training, size: int, rate: float) -> bool:
     return float(engine.totals.sum()) <= GROWTH * start
 
 
-def _order(training: Training, size: int) -> Integers:
-    """Return the places of the rows of a trial: the first epoch's, again where they end."""
-    order = epoch_order(training.config.seed, 0, len(training.data.train))
+def _rows(training: Training, size: int) -> tuple[Examples, Integers]:
+    """Return the rows of a trial and their places: the first epoch's, again where they end."""
+    seed, rows = training.config.seed, training.data.train
+    order: Integers | None = None
+    if not isinstance(rows, Examples):
+        window = next(training.data.windows(seed, 0, size, 0))
+        rows, order = window.rows, window.order
+    if order is None:
+        order = epoch_order(seed, 0, len(rows))
     whole = max(1, min(STEPS, len(order) // size)) * size
-    return np.resize(order[:whole], STEPS * size)
+    return rows, np.resize(order[:whole], STEPS * size)

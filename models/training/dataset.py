@@ -4,18 +4,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from descent.spec import LossName, RunConfig, Sgd, Task
-from models.data import Floats, Integers, Table, epoch_order
+from models.data import Floats, Integers, Table, epoch_order, release
 from models.engine import EngineName
 from models.engine.examples import Examples, aligned
 from models.features.encoding import Features
 from models.nets.lines import Line, is_small, largest_learning_rate, least_squares, products
+from models.training.cost import needs_disk, size_of
 from models.training.interface import SplitName
 from models.training.scores import RowSplit, split_table
+from models.training.scratch import StoredExamples, window_rows
 from models.training.weights import weights_of
 
 
@@ -47,6 +50,8 @@ class TrainingInput:
     pause_after: int | None = None
     #: Threads of the engine; None takes those that are idle.
     threads: int | None = None
+    #: The memory that the process may take in bytes; None: as much as the machine has free.
+    memory_bytes: int | None = None
     #: The engine to use if it can do the training; None chooses the fastest.
     engine: EngineName | None = None
 
@@ -82,17 +87,23 @@ class Window:
 
 
 class Data:
-    """The rows of a training: split, encoded and on the device.
+    """The rows of a training: split, encoded, and on the device or in files.
 
     It does not change during the training, so several trainings may share it.
     """
 
     def __init__(
-        self, given: TrainingInput, device: torch.device, features: Features | None = None
+        self,
+        given: TrainingInput,
+        device: torch.device,
+        features: Features | None = None,
+        *,
+        is_stored: bool | None = None,
     ) -> None:
         """Split and encode the table; `features` are those of a checkpoint, else they are fitted.
 
-        Raises `TrainingFailed`.
+        Files hold the rows if `is_stored`, by default if the memory is too small for them. Raises
+        `TrainingFailed`.
         """
         self.config, self.table, self.device = given.config, given.table, device
         self.split: RowSplit = split_table(given.config, given.table)
@@ -104,30 +115,59 @@ class Data:
             task=given.task,
             standardize=given.config.standardize,
         )
-        parts = [self.split.train, self.split.validation]
-        self.train, self.validation = Examples.load(self.features, given.table, parts, device)
         #: float64 (training rows,), with the mean 1.
         self.weights = weights_of(given.config, self.features.target, given.table, self.split.train)
+        if is_stored is None:
+            rows = sum(map(len, vars(self.split).values()))
+            net = given.config.model.graph(self.features.width, self.features.outputs)
+            is_stored = needs_disk(size_of(given.config, rows, net), given.memory_bytes)
+        self.is_stored = is_stored
+        if is_stored:
+            self._store(given.scratch)
+        else:
+            self._load()
+        release()
+
+    def _load(self) -> None:
+        parts = [self.split.train, self.split.validation]
+        train, validation = Examples.load(self.features, self.table, parts, self.device)
         if self.weights is not None:
-            weights = aligned(self.weights.astype(np.float32)).to(device)
-            self.train = replace(self.train, weights=weights)
+            weights = aligned(self.weights.astype(np.float32)).to(self.device)
+            train = replace(train, weights=weights)
+        self.validation: Examples | StoredExamples = validation
+        self.train: Examples | StoredExamples = train
+        self._test: StoredExamples | None = None
+
+    def _store(self, folder: Path) -> None:
+        parts = [self.split.train, self.split.validation, self.split.test]
+        weights = None if self.weights is None else self.weights.astype(np.float32)
+        self.train, self.validation, self._test = StoredExamples.load(
+            self.features, self.table, parts, weights, folder, self.device
+        )
 
     def windows(self, seed: int, epoch: int, size: int, begin: int) -> Iterator[Window]:
         """Yield the windows of an epoch, from the one that holds the batch `begin` on.
 
         `size` is the count of rows in a batch. A single batch of all rows keeps their order.
         """
-        del begin  # there is one window
         rows = len(self.train)
-        count = -(-rows // size)
-        order = None if count == 1 else epoch_order(seed, epoch, rows)
-        yield Window(self.train, order, 0, count)
+        if isinstance(self.train, Examples):
+            count = -(-rows // size)
+            order = None if count == 1 else epoch_order(seed, epoch, rows)
+            yield Window(self.train, order, 0, count)
+            return
+        taken = window_rows(size, self.train.row_bytes)
+        for found, order, first in self.train.windows(seed, epoch, taken, begin * size // taken):
+            yield Window(found, order, first // size, -(-len(found) // size))
 
-    def examples(self, name: SplitName) -> Examples:
-        """Return the rows of a split; the test rows are loaded to the device here, each time."""
-        known = {"train": self.train, "validation": self.validation}
-        if name in known:
-            return known[name]
+    def examples(self, name: SplitName) -> "Examples | StoredExamples":
+        """Return the rows of a split; test rows in memory are loaded to the device each time."""
+        if name == "train":
+            return self.train
+        if name == "validation":
+            return self.validation
+        if self._test is not None:
+            return self._test
         (test,) = Examples.load(self.features, self.table, [self.split.test], self.device)
         return test
 
@@ -145,5 +185,11 @@ class Data:
         return largest_learning_rate(sums, len(rows), loss, optimizer, self.features.outputs)
 
     def truth(self, rows: Integers) -> Floats | Integers:
-        """Return the true targets of these rows of the table."""
-        return self.features.truth(self.table, rows)
+        """Return the true targets of these rows of the table, which must be ascending."""
+        targets = self.config.targets
+        blocks = self.table.blocks(targets, [rows])
+        found = [self.features.truth(block, places) for block, (places,) in blocks]
+        if not found:
+            return self.features.truth(self.table, rows)
+        joined: Any = np.concatenate(found)
+        return joined  # type: ignore[no-any-return]

@@ -138,6 +138,16 @@ class Noted:
 
 
 @dataclass(frozen=True)
+class Speed:
+    """How fast a training was."""
+
+    #: The kind of training; see `models.training.cost`.
+    shape: str
+    #: Its seconds, divided by those of a usual machine.
+    ratio: float
+
+
+@dataclass(frozen=True)
 class Finished:
     """The end of a training without an error."""
 
@@ -148,6 +158,8 @@ class Finished:
     parameters: dict[str, Any] | None = field(default=None)
     #: `{"code", "detail"}` each.
     warnings: list[dict[str, Any]] = field(default_factory=list)
+    #: None if the training was too short to tell.
+    speed: Speed | None = None
 
 
 TrainingEvent: TypeAlias = Started | Metrics | Piece | Alive | Saved | Noted | Finished

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -40,14 +40,26 @@ from models.training.state import Training, take_turn
 FINAL = ("budget", "cancel")
 #: A warning for the run: `{"code", "column"?, "detail"}`.
 Warning_ = dict[str, Any]
-#: Makes the data of a training, or returns that of another one; see `Data`.
-MakeData: TypeAlias = Callable[[TrainingInput, torch.device, Features | None], Data]
 #: When to write a checkpoint.
 FIRST = 1.0  # seconds; a shorter run saves only at its end
 FIRST_AT_MOST = 60.0  # seconds; the first one waits for an epoch's end, but no longer than this
 SHARE = 0.03  # of the time that may go into checkpoints
+FIRST_SIGN_S = 0.05  # seconds of a long epoch after which the first sign of life comes
 LOSS_AT_MOST = 60.0  # seconds of work that a crash may lose, unless SHARE forbids it
 LOSS_SHARE = 0.01  # of the expected run that a crash may lose, unless SHARE forbids it
+
+
+class MakeData(Protocol):
+    """Makes the data of a training, or returns that of another one; see `Data`."""
+
+    def __call__(
+        self,
+        given: TrainingInput,
+        device: torch.device,
+        features: Features | None = None,
+        *,
+        is_stored: bool | None = None,
+    ) -> Data: ...
 
 
 def train(
@@ -180,7 +192,8 @@ def _finish(
     if "test" in evaluation:
         rows = training.rows_of({"test": scalar_scores(evaluation["test"])})
         yield Metrics(rows, training.progress(), training.state.best)
-    yield Finished(reason, evaluation, linear_parameters(training), training.warnings)
+    learned = linear_parameters(training)
+    yield Finished(reason, evaluation, learned, training.warnings, training.speed)
 
 
 def prepare(
@@ -191,7 +204,8 @@ def prepare(
     Raises `TrainingFailed`.
     """
     snapshot = Snapshot.read(given.resume) if given.resume else None
-    data = make_data(given, device, snapshot.features if snapshot else None)
+    stored = None if snapshot is None else snapshot.is_stored
+    data = make_data(given, device, snapshot.features if snapshot else None, is_stored=stored)
     torch.set_num_threads(1)  # of an operation; an engine has threads of its own
     training = Training(given, data)
     warnings = [*data.features.warnings(), *_warn(given, training)]
@@ -243,6 +257,8 @@ class Pace:
         self.training, self.should_stop = training, should_stop
         now = training.now()
         self.saved_at, self.shown_at, self.looks_at = now, now, now + training.given.poll_s
+        #: The epoch whose first sign of life comes early: it has the first estimate of the rest.
+        self.early: int | None = training.state.epoch
         #: Seconds that the last checkpoint took, None before the first.
         self.cost_s: float | None = None
 
@@ -256,10 +272,12 @@ class Pace:
 
     def wants_sign(self) -> bool:
         """Return whether it is time for a sign of life."""
-        now = self.training.now()
-        if now - self.shown_at < self.training.given.sign_s:
+        now, every_s = self.training.now(), self.training.given.sign_s
+        if self.training.state.epoch == self.early:
+            every_s = min(every_s, FIRST_SIGN_S)
+        if now - self.shown_at < every_s:
             return False
-        self.shown_at = now
+        self.shown_at, self.early = now, None
         return True
 
     def reason_to_end(self) -> EndReason | None:

@@ -9,12 +9,13 @@ import numpy as np
 from descent.codes import make_warning
 from descent.spec import Sgd
 from models.data import Floats, Integers
-from models.engine.examples import Examples
+from models.engine.examples import CHUNK, Examples
 from models.features.inputs import Matrix, Numeric
 from models.features.targets import ClassTarget, Target
 from models.nets.lines import Line, describe_line, predict_line
 from models.training.interface import Frame, SplitName
-from models.training.scores import Scores, evaluate, evaluate_baseline, permutation_importance
+from models.training.scores import Scores, evaluate_baseline, permutation_importance, tally
+from models.training.scratch import StoredExamples
 from models.training.state import Training
 
 #: The work for the importance of columns, as a share of the training's work.
@@ -42,7 +43,7 @@ def evaluate_best(training: Training) -> dict[str, Any]:
     with training.best_parameters():
         for name, rows in parts.items():
             examples = training.data.examples(name)
-            figures[name] = _evaluate(training, rows, training.decode(examples))
+            figures[name] = _evaluate(training, rows, training.predictions(examples))
     held_out = next(reversed(parts))
     training.warnings += _never_predicted(training.features.target, held_out, figures[held_out])
     if importance := _importance(training, parts[held_out], examples):
@@ -79,24 +80,36 @@ def scalar_scores(figures: Scores) -> dict[str, float]:
     return {name: value for name, value in figures.items() if isinstance(value, float)}
 
 
-def _evaluate(training: Training, rows: Integers, decoded: Floats) -> Scores:
-    return evaluate(training.features.target, _truth(training, rows), decoded)
+def _evaluate(training: Training, rows: Integers, predictions: Iterator[Floats]) -> Scores:
+    compared, truth, start = tally(training.features.target), training.data.truth(rows), 0
+    for decoded in predictions:
+        compared.add(truth[start : start + len(decoded)], decoded)
+        start += len(decoded)
+    return compared.scores()
 
 
 def _baseline(training: Training, rows: Integers) -> dict[str, Scores]:
-    target, train = training.features.target, _truth(training, training.split.train)
-    found = {"constant": evaluate_baseline(target, train, _truth(training, rows))}
+    target, train = training.features.target, training.split.train
+    truths = (_blocks(training.data.truth(part)) for part in (train, rows))
+    found = {"constant": evaluate_baseline(target, *truths)}
     line = training.data.least_squares
     if line is not None:
-        found["linear"] = _evaluate(training, rows, _predict(training, line, rows))
+        found["linear"] = _evaluate(training, rows, iter([_predict(training, line, rows)]))
     return found
 
 
-def _importance(training: Training, rows: Integers, examples: Examples) -> dict[str, Any] | None:
+def _blocks(values: Floats | Integers) -> Iterator[Floats | Integers]:
+    for start in range(0, len(values), CHUNK):
+        yield values[start : start + CHUNK]
+
+
+def _importance(
+    training: Training, rows: Integers, examples: Examples | StoredExamples
+) -> dict[str, Any] | None:
     spent = training.state.step * training.batch_size * training.parameters * PASSES
 
     def read(drawn: Integers) -> tuple[Matrix, Floats | Integers]:
-        return examples.rows(np.searchsorted(rows, drawn)), _truth(training, drawn)
+        return examples.rows(np.searchsorted(rows, drawn)), training.data.truth(drawn)
 
     return permutation_importance(
         training.features,
@@ -110,10 +123,6 @@ def _importance(training: Training, rows: Integers, examples: Examples) -> dict[
 
 def _predict(training: Training, line: Line, rows: Integers) -> Floats:
     return predict_line(training.features, line, training.given.table, rows)
-
-
-def _truth(training: Training, rows: Integers) -> Floats | Integers:
-    return training.data.truth(rows)
 
 
 #: A net with more parameters has no trajectory; the default net for a few columns has fewer.
@@ -202,11 +211,12 @@ def _sample(training: Training) -> dict[str, Any]:
     most = max(1, min(MAX_ROWS, MAX_CELLS // features.width))
     held_out = len(split.validation)
     share = most * held_out // max(1, held_out + len(split.train))
-    train = _spread(np.arange(len(split.train)), most - share)
-    validation = _spread(np.arange(held_out), share)
-    rows = np.concatenate([split.train[train], split.validation[validation]])
-    x = np.concatenate([training.data.train.rows(train), training.data.validation.rows(validation)])
-    truth = features.truth(training.given.table, rows)
+    train, validation = _spread(len(split.train), most - share), _spread(held_out, share)
+    data = training.data
+    x = np.concatenate([data.train.rows(train), data.validation.rows(validation)])
+    truth = np.concatenate(
+        [data.truth(split.train[train]), data.truth(split.validation[validation])]
+    )
     names = np.repeat(["train", "validation"], [len(train), len(validation)])
     finite = np.isfinite(x).all(axis=1)
     return {
@@ -216,11 +226,11 @@ def _sample(training: Training) -> dict[str, Any]:
     }
 
 
-def _spread(rows: Integers, most: int) -> Integers:
-    """Return at most `most` of the rows, evenly spread."""
-    if len(rows) <= most:
-        return rows
-    return rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)] if most else rows[:0]
+def _spread(count: int, most: int) -> Integers:
+    """Return at most `most` places of so many, evenly spread."""
+    if count <= most:
+        return np.arange(count)
+    return np.linspace(0, count - 1, most).astype(np.int64) if most else np.arange(0)
 
 
 def _line(training: Training) -> dict[str, Any] | None:

@@ -4,9 +4,9 @@ Knows NumPy only. A score that the rows do not define, such as R² of one row, i
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,62 +32,156 @@ from models.training.interface import SplitName
 Scores: TypeAlias = dict[str, Any]
 #: Points of a curve at most; a picture would not show more.
 MOST_POINTS = 200
+PAIRED = 65_536  # rows that are paired with all others at a time
+
+
+class Tally(Protocol):
+    """Compares predictions with the truth, block by block."""
+
+    def add(self, truth: Floats | Integers, decoded: Floats) -> None:
+        """Compare the predictions of the next rows, from `Features.decode`, with the truth.
+
+        `truth` is float64 (rows, targets) for a regression, and int64 (rows,) class numbers
+        otherwise.
+        """
+
+    def scores(self) -> Scores:
+        """Return the scores of all rows so far."""
+
+
+def tally(target: Target) -> Tally:
+    """Return an empty comparison for this target."""
+    return ClassTally(target) if isinstance(target, ClassTarget) else NumberTally(target)
 
 
 def evaluate(target: Target, truth: Floats | Integers, decoded: Floats) -> Scores:
-    """Compare the predictions `decoded`, from `Features.decode`, with the truth.
+    """Compare the predictions `decoded`, from `Features.decode`, with the truth."""
+    compared = tally(target)
+    compared.add(truth, decoded)
+    return compared.scores()
 
-    `truth` is float64 (rows, targets) for a regression, and int64 (rows,) class numbers otherwise.
+
+FIGURES = ("sse", "mse", "mae", "rmse", "r2")
+
+
+class NumberTally:
+    """Counts sse, mse, mae, rmse and r2; for several targets the means, and those of each."""
+
+    def __init__(self, target: NumberTargets) -> None:
+        self.errors = {name: _Errors() for name in target.names}
+
+    def add(self, truth: Floats | Integers, decoded: Floats) -> None:
+        for place, errors in enumerate(self.errors.values()):
+            errors.add(truth[:, place].astype(np.float64), decoded[:, place])
+
+    def scores(self) -> Scores:
+        each = {name: errors.figures() for name, errors in self.errors.items()}
+        if len(each) == 1:
+            return next(iter(each.values()))
+        mean = {name: _mean([figures[name] for figures in each.values()]) for name in FIGURES}
+        return mean | {"targets": each}
+
+
+@dataclass
+class _Errors:
+    """The sums over the errors of one target, and over its distances from its mean."""
+
+    rows: int = 0
+    squares: float = 0.0
+    sizes: float = 0.0
+    mean: float = 0.0
+    spread: float = 0.0
+
+    def add(self, truth: Floats, predicted: Floats) -> None:
+        # A net that diverged may predict numbers whose squares overflow.
+        with np.errstate(over="ignore", invalid="ignore"):
+            errors = predicted - truth
+            self.squares += float(errors @ errors)
+            self.sizes += float(np.abs(errors).sum())
+            mean = float(truth.mean())
+            spread = float(((truth - mean) ** 2).sum())
+        rows = self.rows + len(truth)
+        # The joined spread of two blocks: Chan, Golub and LeVeque (1979).
+        gap = mean - self.mean
+        self.spread += spread + gap**2 * (self.rows * len(truth) / rows)
+        self.mean += gap * (len(truth) / rows)
+        self.rows = rows
+
+    def figures(self) -> Scores:
+        mse = self.squares / self.rows
+        return {
+            "sse": self.squares,
+            "mse": mse,
+            "mae": self.sizes / self.rows,
+            "rmse": math.sqrt(mse),
+            "r2": 1 - self.squares / self.spread if self.spread else None,
+        }
+
+
+class ClassTally:
+    """Counts accuracy, cross_entropy, f1, scores per class, the confusion matrix, and auc.
+
+    `auc` is None unless there are two classes. The confusion matrix has a row per true class and a
+    column per predicted class.
     """
-    if isinstance(target, ClassTarget):
-        return evaluate_classes(target, truth.astype(np.int64), decoded)
-    return evaluate_numbers(target, truth.astype(np.float64), decoded)
+
+    def __init__(self, target: ClassTarget) -> None:
+        self.target = target
+        self.confusion = np.zeros((len(target.classes),) * 2, np.int64)
+        self.surprise = 0.0
+        #: of two classes: the shares of the second one in the rows of each
+        self.shares: tuple[list[Floats], list[Floats]] = ([], [])
+
+    def add(self, truth: Floats | Integers, decoded: Floats) -> None:
+        numbers, count = truth.astype(np.int64), len(self.target.classes)
+        found = np.bincount(numbers * count + decoded.argmax(axis=1), minlength=count**2)
+        self.confusion += found.reshape(count, count)
+        likely = np.maximum(decoded[np.arange(len(numbers)), numbers], np.finfo(np.float64).tiny)
+        self.surprise -= float(np.log(likely).sum())
+        if count == 2:
+            for place, shares in enumerate(self.shares):
+                shares.append(decoded[numbers == place, 1])
+
+    def scores(self) -> Scores:
+        labels, rows = self.target.labels, int(self.confusion.sum())
+        classes = {label: _class_figures(self.confusion, at) for at, label in enumerate(labels)}
+        auc = None
+        if len(labels) == 2:
+            negative, positive = (np.sort(np.concatenate(shares)) for shares in self.shares)
+            auc = _share_in_order(negative, positive)
+        return {
+            "accuracy": float(np.trace(self.confusion) / rows),
+            "cross_entropy": self.surprise / rows,
+            "auc": auc,
+            "f1": _mean([figures["f1"] for figures in classes.values() if figures["support"]]),
+            "classes": classes,
+            "confusion": {"labels": labels, "matrix": self.confusion.tolist()},
+        }
 
 
-def evaluate_numbers(target: NumberTargets, truth: Floats, predicted: Floats) -> Scores:
-    """Return sse, mse, mae, rmse and r2; for several targets the means, and those of each.
+Truth: TypeAlias = Iterable[Floats | Integers]
 
-    `truth` and `predicted` are (rows, targets).
+
+def evaluate_baseline(target: Target, train: Truth, truth: Truth) -> Scores:
+    """Score a constant prediction: the training rows' mean, or their classes' shares.
+
+    Both true values come in blocks.
     """
-    each = {
-        name: _number_figures(truth[:, place], predicted[:, place])
-        for place, name in enumerate(target.names)
-    }
-    if len(each) == 1:
-        return next(iter(each.values()))
-    mean = {name: _mean([figures[name] for figures in each.values()]) for name in FIGURES}
-    return mean | {"targets": each}
+    constant, compared = _constant(target, train), tally(target)
+    for block in truth:
+        compared.add(block, np.tile(constant, (len(block), 1)))
+    return compared.scores()
 
 
-def evaluate_classes(target: ClassTarget, truth: Integers, shares: Floats) -> Scores:
-    """Return accuracy, cross_entropy, f1, scores per class, the confusion matrix, and auc.
-
-    `truth` is (rows,) and `shares` (rows, classes). `auc` is None unless there are two classes.
-    The confusion matrix has a row per true class and a column per predicted class.
-    """
-    count = len(target.classes)
-    predicted = shares.argmax(axis=1)
-    confusion = np.bincount(truth * count + predicted, minlength=count**2).reshape(count, count)
-    likely = np.maximum(shares[np.arange(len(truth)), truth], np.finfo(np.float64).tiny)
-    classes = {label: _class_figures(confusion, place) for place, label in enumerate(target.labels)}
-    return {
-        "accuracy": float((predicted == truth).mean()),
-        "cross_entropy": float(-np.log(likely).mean()),
-        "auc": area_under_curve(truth == 1, shares[:, 1]) if count == 2 else None,
-        "f1": _mean([figures["f1"] for figures in classes.values() if figures["support"]]),
-        "classes": classes,
-        "confusion": {"labels": target.labels, "matrix": confusion.tolist()},
-    }
-
-
-def evaluate_baseline(target: Target, train: Floats | Integers, truth: Floats | Integers) -> Scores:
-    """Score a constant prediction: the training rows' mean, or their classes' shares."""
-    if isinstance(target, ClassTarget):
-        counts = np.bincount(train.astype(np.int64), minlength=len(target.classes))
-        constant = counts / counts.sum()
-    else:
-        constant = train.astype(np.float64).mean(axis=0)
-    return evaluate(target, truth, np.tile(constant, (len(truth), 1)))
+def _constant(target: Target, train: Truth) -> Floats:
+    sums, rows = np.zeros(target.outputs), 0
+    for block in train:
+        rows += len(block)
+        if isinstance(target, ClassTarget):
+            sums += np.bincount(block.astype(np.int64), minlength=target.outputs)
+        else:
+            sums += block.astype(np.float64).sum(axis=0)
+    return sums / rows
 
 
 def area_under_curve(positive: NDArray[np.bool_], scores: Floats) -> float | None:
@@ -95,31 +189,19 @@ def area_under_curve(positive: NDArray[np.bool_], scores: Floats) -> float | Non
 
     `positive` is a mask (rows,). Ties count half (Mann and Whitney, 1947). None without pairs.
     """
-    positives = int(positive.sum())
-    pairs = positives * (len(scores) - positives)
-    if pairs == 0:
+    return _share_in_order(np.sort(scores[~positive]), np.sort(scores[positive]))
+
+
+def _share_in_order(negative: Floats, positive: Floats) -> float | None:
+    """Return the share of pairs in order; both arrays are sorted. Ties count half."""
+    if not len(negative) or not len(positive):
         return None
-    _, places, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[places]
-    return float((ranks[positive].sum() - positives * (positives + 1) / 2) / pairs)
-
-
-FIGURES = ("sse", "mse", "mae", "rmse", "r2")
-
-
-def _number_figures(truth: Floats, predicted: Floats) -> Scores:
-    # A net that diverged may predict numbers whose squares overflow.
-    with np.errstate(over="ignore", invalid="ignore"):
-        errors = predicted - truth
-        sse, spread = float(errors @ errors), float(((truth - truth.mean()) ** 2).sum())
-        mse = sse / len(truth)
-        return {
-            "sse": sse,
-            "mse": mse,
-            "mae": float(np.abs(errors).mean()),
-            "rmse": float(np.sqrt(mse)),
-            "r2": 1 - sse / spread if spread else None,
-        }
+    twice = 0
+    for start in range(0, len(positive), PAIRED):
+        block = positive[start : start + PAIRED]
+        twice += int(np.searchsorted(negative, block, "left").sum())
+        twice += int(np.searchsorted(negative, block, "right").sum())
+    return twice / 2 / (len(negative) * len(positive))
 
 
 def _class_figures(confusion: Integers, place: int) -> Scores:
@@ -289,9 +371,13 @@ def split_table(config: RunConfig, table: Table) -> RowSplit:
     if config.task == "auto":
         raise ValueError("the task must be decided, got 'auto'")
     rows: Integers = np.flatnonzero(table.present(config.targets))
+    if table.rows <= np.iinfo(np.int32).max:
+        rows = rows.astype(np.int32)  # half the memory
     labels = None
     if config.task != "regression":
-        labels = fit_classes(table, config.targets[0], config.task).labels_of(table)
+        numbers = fit_classes(table, config.targets[0], config.task).labels_of(table)
+        labels = numbers.astype(np.int32)  # half the memory
+        del numbers
     return split_rows(config.split, table, rows, labels=labels, seed=config.seed)
 
 
@@ -323,22 +409,26 @@ def split_rows(
 
 def _take_from_each_class(order: Integers, labels: Integers, split: RandomSplit) -> RowSplit:
     """Take held-out rows of each class in proportion; each class keeps a training row."""
-    classes = labels[order]
-    counts = np.bincount(classes)
-    is_alone = counts[classes] == 1
-    drawn = _interleave_classes(order[~is_alone], labels)
+    counts = np.bincount(labels[order])
+    alone = order[:0]
+    if (counts == 1).any():
+        is_alone = counts[labels[order]] == 1
+        alone, order = order[is_alone], order[~is_alone]
+    drawn = _interleave_classes(order, labels)
     if not len(drawn):
         raise DataInvalid("each class has one row: no row can be held out; use split 'none'")
     parts = _take(drawn, split.validation, split.test)
-    train = np.concatenate([parts.train, order[is_alone]])
+    train = np.concatenate([parts.train, alone])
     # With large shares a class may have no training row: its last row becomes one.
-    untrained = np.setdiff1d(np.unique(classes), labels[train])
-    moved = np.array([drawn[labels[drawn] == label][-1] for label in untrained], dtype=np.int64)
+    trained = np.bincount(labels[train], minlength=len(counts))
+    untrained = np.flatnonzero((counts > 0) & (trained == 0))
+    last = [drawn[labels[drawn] == label][-1] for label in untrained]
+    moved = np.array(last, dtype=drawn.dtype)
     validation = np.setdiff1d(parts.validation, moved)
     test = np.setdiff1d(parts.test, moved)
     if (split.validation and not len(validation)) or (split.test and not len(test)):
         raise DataInvalid(
-            f"{len(order)} rows are too few for a split with validation {split.validation} and "
+            f"{counts.sum()} rows are too few for a split with validation {split.validation} and "
             f"test {split.test} in which each class trains; use smaller shares or split 'none'"
         )
     return RowSplit(np.sort(np.concatenate([train, moved])), validation, test)

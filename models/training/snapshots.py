@@ -53,6 +53,7 @@ def save(
         "state": state.to_json(),
         "optimizer": training.engine.scalars(),
         "environment": _environment(training),
+        "rows_in_files": training.data.is_stored,
         "resumable": resumable,
         "metrics": state.best_metrics,
         "evaluation": evaluation,
@@ -97,6 +98,11 @@ class Snapshot:
     @property
     def features(self) -> Features:
         return Features.from_json(self.document["features"])
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the rows were in files, which give them another order."""
+        return bool(self.document.get("rows_in_files"))
 
     def restore(self, training: Training) -> None:
         """Set the training to the state of the checkpoint; raises `NotResumable`."""

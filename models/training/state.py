@@ -16,7 +16,7 @@ import torch
 from models.data import Floats
 from models.engine.choice import make_engine
 from models.engine.engine import Engine, Setup
-from models.engine.examples import CHUNK, Examples
+from models.engine.examples import Examples
 from models.engine.hardware import idle_processors
 from models.engine.losses import Loss, choose_loss
 from models.engine.optimizers import PlateauState, factor
@@ -25,8 +25,13 @@ from models.features.targets import ClassTarget
 from models.nets.graph import Graph
 from models.nets.module import Flat, build_graph, flatten
 from models.nets.numeric import Net, compiled
+from models.training.cost import size_of
 from models.training.dataset import Data, TrainingInput, Window
-from models.training.interface import Best, MetricRow, Piece, Progress, SplitName
+from models.training.interface import Best, MetricRow, Piece, Progress, Speed, SplitName
+from models.training.scratch import StoredExamples
+
+#: A shorter training says little about the speed of a machine.
+SHORTEST_S = 0.02
 
 
 @dataclass
@@ -92,6 +97,8 @@ class Training:
         #: Seconds in which other trainings of this process had their turns.
         self.waited_s = 0.0
         self.started_at = time.monotonic()
+        #: Seconds of steps and of epochs' ends in this attempt, and the count of these steps.
+        self.learning_s, self.steps = 0.0, 0
         #: Warnings for the end of the run: `{"code", "detail"}` each.
         self.warnings: list[dict[str, str]] = []
         #: Seconds that went into checkpoints, earlier attempts included.
@@ -170,7 +177,7 @@ class Training:
         """Make batches of the present epoch until its window ends or until the time `until`."""
         # A thread has a mode of its own for subnormal numbers, and any thread may continue.
         torch.set_flush_denormal(True)
-        state = self.state
+        begun, state = time.monotonic(), self.state
         window = self._window
         if window is None or state.batch >= window.first + window.batches:
             window = self._next_window()
@@ -180,6 +187,17 @@ class Training:
         )
         state.batch += done
         state.step += done
+        self.steps += done
+        self.learning_s += time.monotonic() - begun
+
+    @property
+    def speed(self) -> Speed | None:
+        """How fast this attempt was; None if it was too short to tell."""
+        epochs, rows = self.steps / self.steps_per_epoch, sum(map(len, vars(self.split).values()))
+        if self.learning_s < SHORTEST_S or epochs < 1:
+            return None
+        size = size_of(self.config, rows, self.graph)
+        return Speed(size.shape, self.learning_s / size.training_s(epochs))
 
     def adapt_threads(self) -> None:
         """Give the engine the processors that are idle now; this does not change its bits."""
@@ -200,6 +218,7 @@ class Training:
     def end_epoch(self) -> Epoch:
         """End the epoch: measure it and note the best epoch."""
         torch.set_flush_denormal(True)
+        begun = time.monotonic()
         self.engine.pull()
         figures = self._figures()
         is_finite = math.isfinite(figures["train"]["loss"]) and self._has_finite_parameters()
@@ -209,6 +228,7 @@ class Training:
             self._note_best(figures)
         monitored = figures.get("validation") or figures["train"]
         state.plateau.note(self.config.schedule, monitored["loss"])
+        self.learning_s += time.monotonic() - begun
         return Epoch(self.rows_of(figures), is_finite)
 
     def begin_epoch(self) -> None:
@@ -255,7 +275,10 @@ class Training:
         totals[:] = 0
         figures = {"train": {"loss": loss}}
         if rows := len(self.data.validation):
-            sums, hits = self.engine.evaluate(self.data.validation)
+            sums, hits = np.zeros(self.loss.width), 0
+            for piece in self.data.validation.pieces():
+                losses, correct = self.engine.evaluate(piece)
+                sums, hits = sums + losses, hits + correct
             figures["validation"] = {"loss": self.loss.report(sums.tolist(), rows)}
             if isinstance(self.features.target, ClassTarget):
                 figures["validation"]["accuracy"] = hits / rows
@@ -273,14 +296,12 @@ class Training:
 
     # ---- predicting ----
 
-    def decode(self, examples: Examples) -> Floats:
-        """Predict with the present parameters; shapes as in `Features.decode`."""
-        decoded = np.empty((len(examples), self.features.outputs))
+    def predictions(self, examples: Examples | StoredExamples) -> Iterator[Floats]:
+        """Predict the rows with the present parameters, block by block, as `Features.decode`."""
         with self._evaluating():
-            for place, chunk in enumerate(examples.chunks()):
-                outputs = self.setup.net(chunk.x).cpu().numpy()
-                decoded[place * CHUNK :][: len(chunk)] = self.features.decode(outputs)
-        return decoded
+            for piece in examples.pieces():
+                for chunk in piece.chunks():
+                    yield self.features.decode(self.setup.net(chunk.x).cpu().numpy())
 
     def best_net(self) -> Net:
         """Return the net with the best epoch's parameters in NumPy, as in predictions."""

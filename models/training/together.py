@@ -43,17 +43,25 @@ class SharedData:
     """Makes the data of trainings; those that need the same data share one copy."""
 
     def __init__(self) -> None:
-        self._held: dict[Any, Data] = {}
+        self._held: dict[Any, list[Data]] = {}
 
     def __call__(
-        self, given: TrainingInput, device: torch.device, features: Features | None = None
+        self,
+        given: TrainingInput,
+        device: torch.device,
+        features: Features | None = None,
+        *,
+        is_stored: bool | None = None,
     ) -> Data:
         """Return the data of a training; see `Data`."""
         stored = None if features is None else str(features.to_json())
         key = (id(given.table), str(device), stored, str(_of_data(given.config)))
-        if key not in self._held:
-            self._held[key] = Data(given, device, features)
-        return self._held[key]
+        held = self._held.setdefault(key, [])
+        for data in held:
+            if is_stored in {None, data.is_stored}:
+                return data
+        held.append(Data(given, device, features, is_stored=is_stored))
+        return held[-1]
 
 
 def _of_data(config: RunConfig) -> dict[str, Any]:

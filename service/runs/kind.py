@@ -15,7 +15,7 @@ from service.errors import BlobCorrupt
 from service.jobs import queue
 from service.jobs.kind import Kind, Site, Tenure, Together
 from service.jobs.pipe import Failure, Obeyed
-from service.runs import lifecycle, metrics
+from service.runs import lifecycle, metrics, speeds
 from service.runs.messages import (
     CheckpointFile,
     LogLine,
@@ -87,6 +87,7 @@ def _job(site: Site, run: Run, scratch: Path, source: Source) -> TrainingJob:
         checkpoint_s=site.settings.checkpoint_s,
         engine=None if site.settings.engine == "auto" else site.settings.engine,
         pause_after=run.pause_after,
+        memory_bytes=site.settings.training_memory_bytes,
     )
 
 
@@ -192,6 +193,8 @@ def _write_end(session: Session, tenure: Tenure, message: TrainingEnded) -> None
     if run.sweep_id:  # whether it is the best member shows when the sweep ends
         values["outcome"] = {"signature": message.signature, "parameters": message.parameters}
     _add_warnings(session, run.id, message.warnings)
+    if message.speed is not None:
+        speeds.note(session, message.speed)
     lifecycle.succeed(session, run.id, tenure.attempt, values)
 
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from descent.spec import ColumnType
 from models.engine import EngineName
-from models.training.interface import Best, Frame, MetricRow, Progress
+from models.training.interface import Best, Frame, MetricRow, Progress, Speed
 from service.datasets.messages import VersionReading
 from service.jobs.pipe import Began, FileMessage, Heartbeat, Message
 
@@ -38,6 +38,8 @@ class TrainingJob(BaseModel):
     engine: EngineName | None = None
     #: the epoch at whose end the training pauses by itself
     pause_after: int | None = None
+    #: the memory that the process may take; None: as much as the machine has free
+    memory_bytes: int | None = None
 
 
 class TrainingGroup(BaseModel):
@@ -119,3 +121,5 @@ class TrainingEnded(Message):
     warnings: list[dict[str, Any]]
     #: inputs and outputs of the best checkpoint's model
     signature: dict[str, Any] | None
+    #: how fast the training was; None if it was too short to tell
+    speed: Speed | None = None

@@ -5,9 +5,9 @@ remedy, so that no run waits in the queue only to fail.
 """
 
 import difflib
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any, Literal
 
 from descent.codes import ErrorCode, WarningCode, make_warning
@@ -24,6 +24,7 @@ from models.features.encoding import estimate_width
 from models.features.targets import spelling
 from models.nets.graph import Graph
 from models.reading import Reading, category_key
+from models.training.cost import memory_limit, needs_disk, size_of
 from models.training.scores import count_of, split_of
 from service.datasets.rejected import listed
 from service.errors import Invalid, invalid_at
@@ -35,28 +36,36 @@ NUMBER_TYPES = frozenset({"number", "integer", "boolean"})
 #: A target with so few distinct whole values may hold classes, if each has enough rows.
 FEW_VALUES = 20
 FEW_SHARE = 5
-#: The most resident memory of a training process: that of the interpreter and the libraries; of
-#: reading columns, which grows up to READ_ROWS; of each row beside its encoded numbers, and of each
-#: of its outputs; of each parameter with its optimizer and its checkpoints.
-BASE_BYTES = 270_000_000
-READ_BYTES, READ_ROWS = 70_000_000, 250_000
-ROW_BYTES, OUTPUT_BYTES = 40, 16
-PARAMETER_BYTES, LBFGS_BYTES = 44, 120
-CHUNK = 16_384  # rows that are evaluated at a time
-STEP_S = 120e-6  # seconds of one optimizer step of a small network, measured on one CPU core
-FLOPS = 2e10  # multiplications and additions per second, measured likewise
-
 Column = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A rough estimate of a run's cost."""
+    """An estimate of a run's cost."""
 
     parameters: int
     steps: int
     memory_bytes: int
+    #: Bytes of the files that hold the encoded rows; 0 if these stay in memory.
+    disk_bytes: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What an estimate knows of the machine that will train."""
+
+    #: The memory that a training may take in bytes; None: as much as is free.
+    memory_bytes: int | None = None
+    #: By the kind of a training, its seconds divided by those of a usual machine.
+    speeds: Mapping[str, float] = field(default_factory=dict)
+
+    def speed(self, shape: str) -> float:
+        """Return the ratio for a kind of training; for an unknown one the middle of all."""
+        return self.speeds.get(shape) or (median(self.speeds.values()) if self.speeds else 1.0)
+
+
+USUAL = Machine()
 
 
 @dataclass
@@ -65,7 +74,7 @@ class Plan:
 
     config: RunConfig
     warnings: list[dict[str, Any]] = field(default_factory=list)
-    estimate: Estimate = field(default_factory=lambda: Estimate(0, 0, 0, 0.0))
+    estimate: Estimate = field(default_factory=lambda: Estimate(0, 0, 0, 0, 0.0))
     #: the network with the expected number of inputs
     net: Graph | None = None
 
@@ -73,7 +82,9 @@ class Plan:
         self.warnings.append(make_warning(code, detail, column))
 
 
-def make_plan(config: RunConfig, columns: Sequence[Column], rows: int) -> Plan:
+def make_plan(
+    config: RunConfig, columns: Sequence[Column], rows: int, machine: Machine = USUAL
+) -> Plan:
     """Return the plan of a run on a table with these columns. Raises Invalid."""
     by_name = {column["name"]: column for column in columns}
     targets = [_known(by_name, name, "/target") for name in config.targets]
@@ -104,7 +115,7 @@ def make_plan(config: RunConfig, columns: Sequence[Column], rows: int) -> Plan:
     plan.config = config.model_copy(update=changes)
     plan.net = _network(plan.config, [by_name[name] for name in features], targets)
     _warn_of_network(plan, plan.net)
-    plan.estimate = _estimate(plan.config, plan.net, usable)
+    _estimate(plan, plan.net, usable, machine)
     return plan
 
 
@@ -436,32 +447,28 @@ def _warn_of_network(plan: Plan, net: Graph) -> None:
         )
 
 
-def _estimate(config: RunConfig, net: Graph, rows: int) -> Estimate:
-    parameters = net.parameters
-    if parameters > MAX_PARAMETERS:
+def _estimate(plan: Plan, net: Graph, rows: int, machine: Machine) -> None:
+    config, size = plan.config, size_of(plan.config, rows, net)
+    if size.parameters > MAX_PARAMETERS:
         raise _invalid(
             "model_too_large",
-            f"The network would have {parameters:,} parameters, more than {MAX_PARAMETERS:,}:"
-            " choose narrower layers.",
+            f"The network would have {size.parameters:,} parameters, more than"
+            f" {MAX_PARAMETERS:,}: choose narrower layers.",
             "/model",
         )
-    training = max(1, round(rows * _training_share(config)))
-    batch = training if config.batch_size == "full" else min(config.batch_size, training)
-    steps = math.ceil(training / batch) * config.epochs
-    last = training % batch if training > batch else 0
-    memory = (
-        BASE_BYTES
-        + round(READ_BYTES * min(1.0, rows / READ_ROWS))
-        + rows * (4 * net.inputs + ROW_BYTES + OUTPUT_BYTES * net.outputs)
-        + parameters * (LBFGS_BYTES if config.optimizer.type == "lbfgs" else PARAMETER_BYTES)
-        + 4 * ((batch + last) * net.kept + min(rows, CHUNK) * net.held)
+    on_disk = needs_disk(size, machine.memory_bytes)
+    memory = size.memory_bytes_from_disk if on_disk else size.memory_bytes
+    if (limit := memory_limit(size, machine.memory_bytes)) is not None and memory > limit:
+        plan.warn(
+            "memory_short",
+            f"the training needs about {memory / 1e6:,.0f} MB, more than the {limit / 1e6:,.0f} MB"
+            " that it may take: choose a smaller batch_size or network",
+        )
+    seconds = size.around_s + size.training_s(config.epochs) * machine.speed(size.shape)
+    plan.estimate = Estimate(
+        parameters=size.parameters,
+        steps=size.steps_per_epoch * config.epochs,
+        memory_bytes=memory,
+        disk_bytes=size.disk_bytes if on_disk else 0,
+        seconds=round(seconds, 3),
     )
-    seconds = steps * (STEP_S + 6.0 * parameters * batch / FLOPS)
-    return Estimate(parameters, steps, memory, round(seconds, 3))
-
-
-def _training_share(config: RunConfig) -> float:
-    split = config.split
-    if isinstance(split, NoSplit):
-        return 1.0
-    return 0.8 if isinstance(split, ColumnSplit) else 1 - split.validation - split.test

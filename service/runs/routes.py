@@ -21,6 +21,7 @@ from service.http.resources import (
     OneOf,
     PageParams,
     ReadSession,
+    SettingsDep,
     WriteSession,
     etag_of,
     json_response,
@@ -34,7 +35,8 @@ from service.registry import versions
 from service.registry.routes import version_body
 from service.registry.serving import ServingDep, describe, follow_change
 from service.runs import lifecycle, metrics, representation
-from service.runs.plan import Plan, make_plan
+from service.runs.plan import Machine, Plan, make_plan
+from service.runs.speeds import known_speeds
 from service.runs.tables import Checkpoint, Run
 from service.storage.blobs import BlobStore
 from service.storage.database import reading
@@ -140,9 +142,9 @@ class RunLook:
 
 
 @router.post("", status_code=202, response_model=schemas.Run, operation_id="submit_run")
-def submit(config: RunConfig, session: WriteSession) -> Response:
+def submit(config: RunConfig, session: WriteSession, settings: SettingsDep) -> Response:
     """Queue a run. Only `dataset` and `target` are required; `POST /runs/validate` previews it."""
-    version, plan = _planned(session, config)
+    version, plan = _planned(session, config, Machine(settings.training_memory_bytes))
     submission = lifecycle.Submission(
         config=plan.config.model_dump(mode="json"),
         dataset_id=version.dataset_id,
@@ -156,21 +158,25 @@ def submit(config: RunConfig, session: WriteSession) -> Response:
 @router.post(
     "/lr_range", status_code=202, response_model=schemas.Run, operation_id="test_learning_rates"
 )
-def test_learning_rates(config: RunConfig, session: WriteSession) -> Response:
+def test_learning_rates(
+    config: RunConfig, session: WriteSession, settings: SettingsDep
+) -> Response:
     """Queue a test of learning rates: a short run whose `evaluation.lr_range` suggests one.
 
     The body is the configuration of a run. Its learning rate is not used, and `register_as` is
     left out. `lr_range` may hold the least and the largest rate.
     """
     limits = config.lr_range or LearningRateRange()
-    return submit(config.model_copy(update={"lr_range": limits, "register_as": None}), session)
+    config = config.model_copy(update={"lr_range": limits, "register_as": None})
+    return submit(config, session, settings)
 
 
 @router.post("/validate", response_model=schemas.RunPlan, operation_id="validate_run")
 @not_idempotent
-def validate(config: RunConfig, session: ReadSession) -> Response:
+def validate(config: RunConfig, session: ReadSession, settings: SettingsDep) -> Response:
     """Return the complete configuration, warnings and an estimate, without creating a run."""
-    _version, plan = _planned(session, config)
+    machine = Machine(settings.training_memory_bytes, known_speeds(session))
+    _version, plan = _planned(session, config, machine)
     body = {
         "config": plan.config.model_dump(mode="json"),
         "warnings": plan.warnings,
@@ -180,10 +186,10 @@ def validate(config: RunConfig, session: ReadSession) -> Response:
     return json_response(body)
 
 
-def _planned(session: Session, config: RunConfig) -> tuple[DatasetVersion, Plan]:
+def _planned(session: Session, config: RunConfig, machine: Machine) -> tuple[DatasetVersion, Plan]:
     wanted = config.dataset_ref
     version = ready_version(session, wanted.id, wanted.version)
-    plan = make_plan(config, version.columns, version.rows)
+    plan = make_plan(config, version.columns, version.rows, machine)
     dataset = {"id": version.dataset_id, "version": version.version}
     plan.config = plan.config.model_copy(update={"dataset": wanted.model_copy(update=dataset)})
     return version, plan

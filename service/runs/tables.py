@@ -160,6 +160,19 @@ Index(
 )
 
 
+class TrainingSpeed(SqlTable):
+    """How fast a machine trains; see `runs.speeds`."""
+
+    __tablename__ = "training_speeds"
+
+    host: Mapped[str] = mapped_column(String(255), primary_key=True)
+    #: the kind of training; see `models.training.cost`
+    shape: Mapped[str] = mapped_column(String(32), primary_key=True)
+    #: its seconds, divided by those of a usual machine
+    ratio: Mapped[float]
+    noted_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
 class Trajectory(SqlTable):
     """The columns and the net that the frames of a run show; see `models.training.outcome`."""
 

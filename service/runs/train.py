@@ -84,6 +84,8 @@ class Reporter:
         #: the newest report with rows; a flush shows its progress
         self._newest: Metrics | None = None
         self._flushed_at = 0.0
+        #: whether a message has shown how long the rest takes
+        self._has_progress = False
         self._signature: dict[str, Any] | None = None
 
     def should_stop(self) -> StopReason | None:
@@ -99,13 +101,15 @@ class Reporter:
             # A run may finish thousands of epochs in a second: keep only the rows of each.
             self._rows += event.rows
             self._frames += _frames(event.frame)
-            self._newest = event
+            self._newest, self._has_progress = event, True
             is_due = time.monotonic() - self._flushed_at >= self._flush_s
             if is_due or len(self._rows) >= FLUSH_ROWS:
                 self.flush()
             return
-        if isinstance(event, Alive) and time.monotonic() - self._sent_at < QUIET_S:
-            return
+        if isinstance(event, Alive):
+            if self._has_progress and time.monotonic() - self._sent_at < QUIET_S:
+                return
+            self._has_progress = True
         self.flush()
         if isinstance(event, Saved) and event.is_best:
             self._signature = _signature(event.path)
@@ -182,6 +186,7 @@ def read_job(job: TrainingJob, tables: "Tables", threads: int | None = None) -> 
         seq=job.seq,
         elapsed_s=job.elapsed_s,
         checkpoint_s=job.checkpoint_s,
+        memory_bytes=job.memory_bytes,
         saving_s=job.saving_s,
         pause_after=job.pause_after,
         threads=threads,
@@ -197,12 +202,12 @@ class Tables:
 
     def read(self, job: TrainingJob, config: RunConfig) -> Table:
         """Return the needed columns of the dataset's file."""
-        held = [*columns_that_split(config), *([config.weight] if config.weight else [])]
-        columns = list(dict.fromkeys([*(config.features or []), *held]))
-        key = (job.table, tuple(columns), tuple(held))
+        others = [*columns_that_split(config), *([config.weight] if config.weight else [])]
+        columns = list(dict.fromkeys([*(config.features or []), *others]))
+        key = (job.table, tuple(columns), tuple(config.targets))
         if key not in self._read:
             types = {name: job.columns[name] for name in columns}
-            table = open_table(job.table, types, columns, held)
+            table = open_table(job.table, types, columns, config.targets)
             known = {name: each for name, each in job.reading.readings().items() if name in types}
             self._read[key] = replace(table, readings=known, reading=job.reading.table_reading())
         return self._read[key]

@@ -18,7 +18,7 @@ from descent.schemas.sweeps import (
 from descent.spec import ColumnSplit, DatasetRef, NoSplit, RunConfig, Task
 from models.training.scores import split_of
 from service.errors import Invalid, invalid_at
-from service.runs.plan import Column, Estimate, Plan, make_plan
+from service.runs.plan import USUAL, Column, Estimate, Machine, Plan, make_plan
 from service.sweeps import space as spaces
 from service.sweeps.messages import Member
 from service.sweeps.space import Parameters, kept
@@ -72,12 +72,17 @@ class SweepPlan:
             parameters=max(one.parameters for one in each),
             steps=round(scale * sum(one.steps for one in each)),
             memory_bytes=max(one.memory_bytes for one in each),
+            disk_bytes=max(one.disk_bytes for one in each),
             seconds=round(scale * sum(one.seconds for one in each), 3),
         )
 
 
 def make_sweep_plan(
-    request: SweepRequest, dataset: DatasetRef, columns: Sequence[Column], rows: int
+    request: SweepRequest,
+    dataset: DatasetRef,
+    columns: Sequence[Column],
+    rows: int,
+    machine: Machine = USUAL,
 ) -> SweepPlan:
     """Return the plan of a sweep on a dataset version with these columns. Raises Invalid."""
     _check_base(request.base)
@@ -91,7 +96,7 @@ def make_sweep_plan(
     trials = len(chosen)
     if isinstance(strategy, Tpe):
         chosen = chosen[:STARTUP]
-    made = [make_member(base, parameters, columns, rows) for parameters in chosen]
+    made = [make_member(base, parameters, columns, rows, machine) for parameters in chosen]
     found = SweepPlan(
         request=request,
         base=base,
@@ -112,18 +117,26 @@ def make_sweep_plan(
 
 
 def make_member(
-    base: dict[str, Any], parameters: Parameters, columns: Sequence[Column], rows: int
+    base: dict[str, Any],
+    parameters: Parameters,
+    columns: Sequence[Column],
+    rows: int,
+    machine: Machine = USUAL,
 ) -> tuple[Member, Estimate]:
     """Return a member with these parameters, and its cost. Raises Invalid."""
-    plan = _planned(spaces.configured(base, parameters), columns, rows, parameters)
+    plan = _planned(spaces.configured(base, parameters), columns, rows, parameters, machine)
     return Member(parameters, plan.config.model_dump(mode="json"), plan.warnings), plan.estimate
 
 
 def _planned(
-    config: RunConfig, columns: Sequence[Column], rows: int, parameters: Parameters
+    config: RunConfig,
+    columns: Sequence[Column],
+    rows: int,
+    parameters: Parameters,
+    machine: Machine = USUAL,
 ) -> Plan:
     try:
-        return make_plan(config, columns, rows)
+        return make_plan(config, columns, rows, machine)
     except Invalid as error:
         raise spaces.blame(error, parameters) from error
 

@@ -21,6 +21,7 @@ from service.http.resources import (
     OneOf,
     PageParams,
     ReadSession,
+    SettingsDep,
     WriteSession,
     etag_of,
     json_response,
@@ -30,6 +31,9 @@ from service.http.strict_route import has_etag, not_idempotent
 from service.http.strict_route import router as strict_router
 from service.jobs.streams import EventsDep
 from service.jobs.waiting import Wait, WatcherDep, when_changed
+from service.runs.plan import Machine
+from service.runs.speeds import known_speeds
+from service.settings import Settings
 from service.storage.database import reading
 from service.sweeps import lifecycle, representation
 from service.sweeps.messages import MISSING
@@ -65,24 +69,25 @@ class SweepLook:
 
 
 @router.post("", status_code=202, response_model=schemas.Sweep, operation_id="submit_sweep")
-def submit(asked: SweepRequest, session: WriteSession) -> Response:
+def submit(asked: SweepRequest, session: WriteSession, settings: SettingsDep) -> Response:
     """Queue a sweep and its first members, which are ordinary runs."""
-    sweep = lifecycle.submit(session, _planned(session, asked))
+    sweep = lifecycle.submit(session, _planned(session, asked, settings))
     return _accepted(session, sweep)
 
 
 @router.post("/validate", response_model=schemas.SweepPlan, operation_id="validate_sweep")
 @not_idempotent
-def validate(asked: SweepRequest, session: ReadSession) -> Response:
+def validate(asked: SweepRequest, session: ReadSession, settings: SettingsDep) -> Response:
     """Return the trials, warnings and an estimate of a sweep, without creating it."""
-    return json_response(representation.plan_body(_planned(session, asked)))
+    return json_response(representation.plan_body(_planned(session, asked, settings)))
 
 
-def _planned(session: Session, asked: SweepRequest) -> SweepPlan:
+def _planned(session: Session, asked: SweepRequest, settings: Settings) -> SweepPlan:
     wanted = asked.base.dataset_ref
     version = ready_version(session, wanted.id, wanted.version)
     dataset = DatasetRef(id=version.dataset_id, version=version.version)
-    plan = make_sweep_plan(asked, dataset, version.columns, version.rows)
+    machine = Machine(settings.training_memory_bytes, known_speeds(session))
+    plan = make_sweep_plan(asked, dataset, version.columns, version.rows, machine)
     if isinstance(plan.strategy, Tpe) and find_spec("optuna") is None:
         raise invalid_at("/strategy", "sampler_unavailable", MISSING)
     return plan

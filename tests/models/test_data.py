@@ -9,6 +9,7 @@ from descent.spec import ColumnType
 from models import data
 from models.data import Categories, ColumnValues, epoch_order, open_table, read_table
 from models.features import encoding
+from models.features.fits import Moments
 from tests.models.samples import make_table
 
 
@@ -129,7 +130,7 @@ def test_encoded_rows_are_the_same_whether_columns_are_read_at_once_or_one_by_on
 ) -> None:
     types = mixed(tmp_path / "t.parquet")
     monkeypatch.setattr(data, "KEPT_CELLS", 1)
-    monkeypatch.setattr(encoding, "BLOCK", 333)
+    monkeypatch.setattr(data, "BLOCK_ROWS", 333)
     whole = read_table(tmp_path / "t.parquet", types, list(types))
     lazy = open_table(tmp_path / "t.parquet", types, list(types), ["y"])
     rows = np.arange(0, 5_000, 2)
@@ -147,9 +148,33 @@ def test_encoded_rows_are_the_same_whether_columns_are_read_at_once_or_one_by_on
     assert fitted[0].to_json() == fitted[1].to_json()
     at_once = fitted[0].encode(whole, rows)
     parts = [rows[:100], rows[100:]]
-    places = [np.empty((len(part), fitted[1].width), np.float32) for part in parts]
-    fitted[1].encode_into(lazy, list(zip(parts, places, strict=True)))
-    assert np.concatenate(places).tobytes() == at_once.tobytes()
+    blocks = list(fitted[1].encode_parts(lazy, parts))
+    joined = [np.concatenate([block[part][0] for block in blocks]) for part in range(2)]
+    assert np.concatenate(joined).tobytes() == at_once.tobytes()
+    truth = np.concatenate([block[part][1] for part in range(2) for block in blocks])
+    assert truth.tobytes() == fitted[0].encode_targets(whole, rows).tobytes()
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-200, 1e306])
+@pytest.mark.parametrize("shift", [0.0, 1.0, -1.0])
+def test_moments_of_blocks_are_those_of_all_numbers(scale: float, shift: float) -> None:
+    random = np.random.default_rng(2)
+    values = (random.normal(size=10_000) + shift) * scale
+    values[:100] = 7 * scale  # a block without deviation
+    joined, whole = Moments(), Moments()
+    whole.add(values)
+    for start in range(0, len(values), 100):
+        joined.add(values[start : start + 100])
+    assert (joined.count, joined.low, joined.high) == (whole.count, whole.low, whole.high)
+    assert joined.mean == pytest.approx(whole.mean, rel=1e-9)
+    assert joined.std == pytest.approx(whole.std, rel=1e-9)
+
+
+def test_equal_numbers_in_blocks_have_no_deviation() -> None:
+    joined = Moments()
+    for _ in range(1000):
+        joined.add(np.full(64, 0.1))
+    assert (joined.mean, joined.std) == (0.1, 0.0)
 
 
 def words_of(column: Categories) -> list[str | None]:

@@ -10,6 +10,7 @@ import torch
 
 from descent.spec import RunConfig
 from models import checkpoint
+from models.engine.examples import Examples
 from models.errors import Diverged, NotResumable
 from models.training.dataset import TrainingInput
 from models.training.interface import Started, StopReason
@@ -176,6 +177,8 @@ def test_what_is_learned_from_lies_where_torch_would_put_it(tmp_path: Path) -> N
         job = TrainingInput(RunConfig.model_validate(SURVIVAL), passengers(rows), tmp_path)
         training, _ = prepare(job, torch.device("cpu"))
         data = training.data
+        assert isinstance(data.train, Examples)
+        assert isinstance(data.validation, Examples)
         assert data.train.x.data_ptr() % 64 == data.validation.x.data_ptr() % 64 == 0
 
 

@@ -3,8 +3,9 @@ from typing import Any
 import pytest
 
 from descent.spec import RunConfig
+from models.training.cost import size_of
 from service.errors import Invalid
-from service.runs.plan import Plan, make_plan
+from service.runs.plan import USUAL, Machine, Plan, make_plan
 
 
 def column(name: str, kind: str = "number", **more: Any) -> dict[str, Any]:
@@ -21,8 +22,10 @@ SCORES = [column("Quiz"), column("Final")]
 FLOWERS = [column("a"), column("b"), classes("kind", x=30, y=30, z=40)]
 
 
-def planned(columns: list[dict[str, Any]], rows: int = 100, **config: Any) -> Plan:
-    return make_plan(RunConfig.model_validate({"dataset": "ds_x"} | config), columns, rows)
+def planned(
+    columns: list[dict[str, Any]], rows: int = 100, machine: Machine = USUAL, **config: Any
+) -> Plan:
+    return make_plan(RunConfig.model_validate({"dataset": "ds_x"} | config), columns, rows, machine)
 
 
 def refused(columns: list[dict[str, Any]], rows: int = 100, **config: Any) -> Invalid:
@@ -178,6 +181,34 @@ def test_layers_without_an_activation_are_warned_of() -> None:
 
 def test_the_estimate_counts_the_parameters() -> None:
     assert planned(SCORES, target="Final", model={"type": "linear"}).estimate.parameters == 2
+
+
+def test_a_table_that_needs_more_memory_than_a_training_may_take_is_read_from_files() -> None:
+    gibibyte = Machine(memory_bytes=2**30)
+    wide = [column(f"x{place}") for place in range(19)] + [column("y")]
+    small = planned(wide, 100_000, gibibyte, target="y").estimate
+    large = planned(wide, 20_000_000, gibibyte, target="y").estimate
+    roomy = planned(wide, 20_000_000, Machine(memory_bytes=2**34), target="y").estimate
+    assert small.disk_bytes == roomy.disk_bytes == 0
+    assert large.disk_bytes >= 20_000_000 * 4 * 20
+    assert large.memory_bytes < 2**30 < roomy.memory_bytes
+
+
+def test_a_batch_of_all_rows_needs_all_of_them_in_memory() -> None:
+    gibibyte, rows = Machine(memory_bytes=2**30), 200_000_000
+    plan = planned(SCORES, rows, gibibyte, target="Final", batch_size="full")
+    assert plan.estimate.disk_bytes == 0
+    assert "memory_short" in {warning["code"] for warning in plan.warnings}
+
+
+def test_the_estimated_time_is_that_of_the_machine() -> None:
+    plan = planned(SCORES, 1_000_000, target="Final", epochs=100)
+    usual = plan.estimate
+    assert plan.net is not None
+    shape = size_of(plan.config, 1_000_000, plan.net).shape
+    for speeds in ({shape: 3.0}, {"another": 2.0, "third": 4.0}):
+        slow = planned(SCORES, 1_000_000, Machine(speeds=speeds), target="Final", epochs=100)
+        assert slow.estimate.seconds == pytest.approx(3 * usual.seconds, rel=0.1)
 
 
 def test_rows_without_a_target_are_warned_of() -> None:

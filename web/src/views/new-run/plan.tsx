@@ -54,6 +54,7 @@ export function PlanPanel({ body, plan: { plan, error }, dataset, children }: Pr
     Steps: count(estimate?.steps),
     "Estimated time": duration(estimate?.seconds),
     Memory: bytes(estimate?.memory_bytes),
+    ...(estimate?.disk_bytes ? { "Rows in files": bytes(estimate.disk_bytes) } : {}),
   };
   return (
     <aside class="stack aside" aria-label="Plan">

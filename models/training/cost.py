@@ -1,0 +1,163 @@
+"""What a training costs: its memory, the disk that its rows take if that is too small, its time.
+
+Knows no torch. `benchmarks/memory.py` compares the estimates with trainings.
+"""
+
+import math
+from dataclasses import dataclass
+
+from descent.spec import ColumnSplit, NoSplit, RunConfig
+from models.machine import free_memory
+from models.nets.graph import Graph
+
+#: Resident memory of a training process: of the interpreter and the libraries; of reading blocks of
+#: a table, which grows up to READ_ROWS; of each parameter with its optimizer and its checkpoints.
+BASE_BYTES = 270_000_000
+READ_BYTES, READ_ROWS = 70_000_000, 250_000
+PARAMETER_BYTES, LBFGS_BYTES = 44, 120
+#: Of each row with a target: its place in the split; while the table is split, its targets and the
+#: random orders of its place.
+SPLIT_BYTES, SPLITTING_BYTES = 4, 24
+#: Of each training row: its place in the order of an epoch.
+ORDER_BYTES = 8
+#: Of each row that is evaluated: its true target as float64, and for classes its shares.
+TRUTH_BYTES, SHARES_BYTES = 8, 24
+CHUNK = 16_384  # rows that are evaluated at a time
+#: Rows in memory of fewer bytes than this are never kept in files.
+SMALL_BYTES = 64 * 1024 * 1024
+#: The share of the free memory that a training may take.
+SHARE = 0.8
+#: The memory of two windows of rows in files.
+WINDOWS_BYTES = 2 * 64 * 1024 * 1024
+#: Seconds of a run before and after its training; of reading and encoding a number of a row; of the
+#: fixed part of an epoch and of a step; and multiplications with an addition in a second.
+START_S, CELL_S, EPOCH_S, STEP_S, FLOPS = 0.1, 8e-8, 3e-4, 4e-5, 2e10
+#: A step of L-BFGS evaluates the objective several times.
+LBFGS_PASSES = 5
+
+
+@dataclass(frozen=True)
+class Size:
+    """The numbers that the cost of a training depends on."""
+
+    #: Rows with a target, training rows, and rows that are validated after each epoch.
+    rows: int
+    training: int
+    validated: int
+    #: Encoded numbers of a row; numbers that the net returns, and numbers in a target.
+    width: int
+    outputs: int
+    targets: int
+    is_weighted: bool
+    parameters: int
+    #: Rows of a batch, and numbers that its passes keep for each row.
+    batch: int
+    kept: int
+    #: Numbers that an evaluation holds for each row.
+    held: int
+    is_lbfgs: bool
+
+    @property
+    def shape(self) -> str:
+        """The kind of training, of which each machine learns how long it takes."""
+        work = round(math.log2(self.batch * self.parameters) / 2)
+        return f"{'lbfgs' if self.is_lbfgs else 'steps'}/4^{work}"
+
+    def training_s(self, epochs: float) -> float:
+        """The seconds of so many epochs on a usual machine, without what comes before and after."""
+        passes = LBFGS_PASSES if self.is_lbfgs else 1
+        step = passes * (STEP_S + 3 * self.batch * self.parameters / FLOPS)
+        epoch = EPOCH_S + self.validated * self.parameters / FLOPS
+        return epochs * (self.steps_per_epoch * step + epoch)
+
+    @property
+    def around_s(self) -> float:
+        """The seconds of a run beside its training."""
+        return START_S + CELL_S * self.rows * self.width
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.training // self.batch)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of an encoded row with its target and its weight."""
+        return 4 * (self.width + max(self.targets, 2) + self.is_weighted)
+
+    @property
+    def memory_bytes(self) -> int:
+        """The most resident memory of the training process with its rows in memory."""
+        loaded = (self.training + self.validated) * self.row_bytes
+        return self._memory(loaded, self.training * ORDER_BYTES)
+
+    @property
+    def memory_bytes_from_disk(self) -> int:
+        """The most resident memory of the training process with its rows in files."""
+        window = max(WINDOWS_BYTES, 2 * self.batch * self.row_bytes)
+        return self._memory(min(window, 2 * self.training * self.row_bytes), 0)
+
+    @property
+    def disk_bytes(self) -> int:
+        """The bytes of the files of the rows, if they are in files."""
+        return self.rows * self.row_bytes
+
+    def _memory(self, loaded: int, order: int) -> int:
+        optimizer = LBFGS_BYTES if self.is_lbfgs else PARAMETER_BYTES
+        last = self.training % self.batch
+        passes = 4 * ((self.batch + last) * self.kept + min(self.rows, CHUNK) * self.held)
+        shares = SHARES_BYTES if self.outputs > self.targets else 0
+        evaluating = self.training * (TRUTH_BYTES * self.targets + shares)
+        return (
+            BASE_BYTES
+            + round(READ_BYTES * min(1.0, self.rows / READ_ROWS))
+            + self.rows * SPLIT_BYTES
+            + max(self.rows * SPLITTING_BYTES, loaded + max(order, evaluating))
+            + self.parameters * optimizer
+            + passes
+        )
+
+
+def size_of(config: RunConfig, rows: int, net: Graph) -> Size:
+    """Return the size of the training of a net on `rows` rows with a target."""
+    split = config.split
+    validation = test = 0.0
+    if isinstance(split, ColumnSplit):
+        validation = 0.2
+    elif not isinstance(split, NoSplit):
+        validation, test = split.validation, split.test
+    training = max(1, round(rows * (1 - validation - test)))
+    return Size(
+        rows=rows,
+        training=training,
+        validated=round(rows * validation),
+        width=net.inputs,
+        outputs=net.outputs,
+        targets=len(config.targets),
+        is_weighted=config.weight is not None or config.class_weight is not None,
+        parameters=net.parameters,
+        batch=training if config.batch_size == "full" else min(config.batch_size, training),
+        kept=net.kept,
+        held=net.held,
+        is_lbfgs=config.optimizer.type == "lbfgs",
+    )
+
+
+def needs_disk(size: Size, limit: int | None) -> bool:
+    """Return whether the rows are to be kept in files.
+
+    `limit` is the memory that the process may take in bytes, libraries included; None means what
+    the machine has free. A batch of all rows is kept in memory.
+    """
+    if size.steps_per_epoch == 1:
+        return False
+    most = memory_limit(size, limit)
+    return most is not None and size.memory_bytes > most
+
+
+def memory_limit(size: Size, limit: int | None) -> int | None:
+    """Return the memory that a training of this size may take; None if it is not limited."""
+    loaded = (size.training + size.validated) * size.row_bytes
+    if limit is not None or loaded < SMALL_BYTES:  # looking costs time
+        return limit
+    free = free_memory()
+    return None if free is None else BASE_BYTES + round(SHARE * free)
