@@ -114,11 +114,12 @@ class Chunked(TorchEngine):
         gradients = [self._own.gradients]
         gradients += [torch.zeros_like(values) for _ in range(1, self.shards)]
         self._shards = [_Shard(self, values, each) for each in gradients]
+        self._has_dropout = any(layer.dropout for layer in self.layers)
         numbers = sum(layer.outputs for layer in self.layers if layer.dropout)
         numbers += self.layers[0].inputs + 1
         #: Batches of a chunk.
         self._per_chunk = max(1, CHUNK_NUMBERS // (self.batch * numbers))
-        self._held: tuple[Any, _Chunk] | None = None
+        self._held: tuple[Examples, Integers | None, Any, _Chunk] | None = None
 
     @staticmethod
     def covers(setup: Setup) -> bool:
@@ -173,17 +174,19 @@ class Chunked(TorchEngine):
     def _chunk(self, rows: Examples, order: Integers | None, number: int, batch: int) -> _Chunk:
         """Return the chunk of this number; it is kept, as the next piece mostly needs it again."""
         step = self.step - (batch - number * self._per_chunk)  # of the chunk's first batch
-        key = (id(rows), id(order), number, step)
-        if self._held is None or self._held[0] != key:
-            self._held = None  # frees the memory of the chunk before
+        # Only masks depend on the step: rows as they lie are laid out once for all epochs.
+        place = number, step if self._has_dropout else None
+        held = self._held
+        if held is None or held[0] is not rows or held[1] is not order or held[2] != place:
+            self._held = held = None  # frees the memory of the chunk before
             size = self._per_chunk * self.batch
             taken = slice(number * size, (number + 1) * size)
             if order is None:
                 found = rows.part(taken)
             else:
                 found = rows.at(torch.from_numpy(order[taken]).to(rows.x.device))
-            self._held = key, self._laid_out(found, step)
-        return self._held[1]
+            self._held = held = rows, order, place, self._laid_out(found, step)
+        return held[3]
 
     def _laid_out(self, rows: Examples, step: int) -> _Chunk:
         x = rows.x.new_empty(self.layers[0].inputs + 1, len(rows))
