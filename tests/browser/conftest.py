@@ -38,6 +38,7 @@ class Site:
     line: str
     net: str
     scores: str
+    flowers: str
 
 
 class Opens(Protocol):
@@ -82,4 +83,4 @@ def furnished(url: str) -> Site:
             ),
         ]
         runs = [run.wait() for run in submitted]
-    return Site(url, line=runs[0].id, net=runs[2].id, scores=scores.id)
+    return Site(url, line=runs[0].id, net=runs[2].id, scores=scores.id, flowers=flowers.id)

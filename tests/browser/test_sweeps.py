@@ -9,7 +9,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from descent import Client
 from descent.errors import Conflict, NotFound
-from tests.browser.conftest import DATA, Opens, Site
+from tests.browser.conftest import Opens, Site
 from tests.browser.pictures import picture
 from tests.browser.test_views import PHONE, SETTLED, faults
 
@@ -60,11 +60,9 @@ def marked(page: Page) -> Locator:
 
 
 def test_settings_are_tried_from_the_form_and_ranked(visit: Opens, site: Site) -> None:
-    with Client(site.url) as client:
-        flowers = client.upload(DATA / "iris.csv")
     with visit(site.url) as visited:
         page = visited.page
-        visited.go(f"#/new?dataset={flowers.id}")
+        visited.go(f"#/new?dataset={site.flowers}")
         page.get_by_label("Epochs", exact=True).fill("40")
         page.get_by_role("textbox", name="Hidden layers").fill("8")
         offer = page.get_by_role("region", name="Not sure?")
@@ -148,6 +146,24 @@ def test_a_sweep_is_paused_resumed_and_cancelled(visit: Opens, site: Site, endle
         page.get_by_role("dialog").get_by_role("button", name="Delete").click()
         expect(page.get_by_role("heading", name="Sweeps")).to_be_visible()
         expect(page.get_by_role("link", name="endless")).to_have_count(0)
+
+
+def test_a_learning_rate_is_found_and_taken_over_to_the_form(visit: Opens, site: Site) -> None:
+    with visit(site.url) as visited:
+        page = visited.page
+        visited.go(f"#/new?dataset={site.flowers}")
+        page.get_by_role("button", name="Find a learning rate").click()
+        expect(page.get_by_role("heading", name="Loss over learning rate")).to_be_visible()
+        curve = page.get_by_role("img", name=re.compile("^Loss over the learning rate from"))
+        expect(curve.locator(".best")).to_be_visible()
+        assert faults(page) == []
+        taken = page.get_by_role("link", name=re.compile("^Use "))
+        rate = taken.inner_text().removeprefix("Use ")
+        taken.click()
+        field = page.get_by_label("Learning rate", exact=True)
+        expect(field).not_to_have_value("")
+        assert float(field.input_value()) == pytest.approx(float(rate), rel=1e-3)
+        expect(page.get_by_label("Register as")).to_have_value("iris")
 
 
 @pytest.mark.parametrize("address", ["#/sweeps", "#/sweeps/{sweep}"])

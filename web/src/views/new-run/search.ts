@@ -22,10 +22,14 @@ export function searchOf(body: RunConfig, plan: RunPlan): SweepRequest {
     space: spaceOf(plan.config as unknown as Fields),
     trials: TRIALS,
     strategy: strategyOf(plan),
-    name: name || `Settings for ${[body.target].flat().join(", ")}`,
+    name: name || `Settings for ${targetOf(body)}`,
   };
   if (register_as) request.register_best_as = register_as;
   return request;
+}
+
+export function targetOf(body: RunConfig): string {
+  return [body.target].flat().join(", ");
 }
 
 /** Varies the learning rate, and the fields against under- and overfitting that the model has. */

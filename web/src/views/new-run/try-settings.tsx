@@ -1,15 +1,14 @@
 /** Searches over the settings of the form, and finds a learning rate for them. */
 
 import { useState } from "preact/hooks";
-import { call, type RunConfig, type RunPlan, submitSweep } from "../../api";
+import { call, type RunConfig, type RunPlan, submitSweep, testLearningRates } from "../../api";
 import { Failure } from "../../components/failure";
 import { duration } from "../../format";
 import { announce } from "../../news";
 import { go, href } from "../../router";
 import { idempotencyKey } from "../datasets/upload";
 import { labelOf, rangeText } from "../sweeps/parameters";
-import { submitLrRange } from "./lr-range";
-import { searchOf, TRIALS } from "./search";
+import { searchOf, targetOf, TRIALS } from "./search";
 
 const STRATEGIES: Record<string, string> = {
   random: "random search: every run trains to its end",
@@ -40,7 +39,8 @@ export function TrySettings({ body, plan }: { body: RunConfig; plan: RunPlan }) 
     });
   const findRate = () =>
     send(async () => {
-      const { id } = await submitLrRange(body, once());
+      const name = body.name || `Learning rates for ${targetOf(body)}`;
+      const { id } = await call(testLearningRates({ body: { ...body, name }, headers: once() }));
       announce("The test of learning rates is queued.");
       return href("runs", id);
     });

@@ -13,7 +13,6 @@ import { Checkpoints } from "./checkpoints";
 import { Controls } from "./controls";
 import { Curves } from "./curves";
 import { hasEnded, useLive } from "./live";
-import type { LrRange } from "./lr-range";
 import { Log } from "./log";
 import { useReplay } from "./replay";
 import { Result } from "./result";
@@ -27,7 +26,8 @@ export function RunDetail({ id }: { id: string }) {
     if (live.error !== null) return <Failure error={live.error} retry={live.reload} />;
     return <h1 class="quiet">Run</h1>;
   }
-  const lrRange = (run.evaluation as Record<string, unknown> | null | undefined)?.["lr_range"] as LrRange | null | undefined;
+  const isTest = Boolean(run.config["lr_range"]); // of learning rates: it makes no model
+  const rates = run.evaluation?.lr_range;
   return (
     <>
       <RunHead run={run} onRun={live.setRun} />
@@ -40,16 +40,18 @@ export function RunDetail({ id }: { id: string }) {
       <Progress run={run} />
       {run.error && <Failed run={run} />}
       <Notices notices={run.warnings ?? []} />
-      <div class={hasPlot(run) ? "seen" : "stack"}>
-        <Curves runId={id} store={curves} version={curves.version} until={until}>
-          {until !== null && ` Slow-motion replay: training took ${duration(run.timings?.training_s)}.`}
-        </Curves>
-        {hasPlot(run) && <Glimpse run={run} epoch={until ?? run.progress?.epoch ?? 0} />}
-      </div>
-      {lrRange && <LrRangePlot runId={run.id} found={lrRange} />}
-      {run.evaluation && !lrRange && <Result run={run} />}
+      {!isTest && (
+        <div class={hasPlot(run) ? "seen" : "stack"}>
+          <Curves runId={id} store={curves} version={curves.version} until={until}>
+            {until !== null && ` Slow-motion replay: training took ${duration(run.timings?.training_s)}.`}
+          </Curves>
+          {hasPlot(run) && <Glimpse run={run} epoch={until ?? run.progress?.epoch ?? 0} />}
+        </div>
+      )}
+      {rates && <LrRangePlot runId={run.id} found={rates} />}
+      {run.evaluation && !isTest && <Result run={run} />}
       <div class="halves">
-        <Checkpoints run={run} events={live.events} />
+        {!isTest && <Checkpoints run={run} events={live.events} />}
         <Log run={run} events={live.events} />
       </div>
       <Configuration run={run} />

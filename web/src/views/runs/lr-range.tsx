@@ -1,33 +1,21 @@
 /** The loss at each learning rate of a test of learning rates, and the one that it suggests. */
 
+import type { LearningRates } from "../../api";
 import { Frame, pointsOf } from "../../components/charts/frame";
 import { logarithmic, numeric } from "../../components/charts/scale";
 import { number, sentence } from "../../format";
 import { hrefWith } from "../../router";
 import "../../styles/sweeps.css";
-
-export interface LrRange {
-  learning_rates: number[];
-  /** null or a word for a loss that is not finite */
-  losses: unknown[];
-  suggested?: number | null;
-  /** the rates around it at which the loss falls fast, too */
-  range?: [number, number] | null;
-  detail?: string;
-}
+import { smoothed } from "./smooth";
 
 const TALL = 600; // pixels, more than the plot has
 const ROOM = 2; // times the first loss, above which the curve leaves the plot
+const WEIGHT = 0.9; // of the smoothing: each loss is that of one batch
 
-export function LrRangePlot({ runId, found }: { runId: string; found: LrRange }) {
-  const { learning_rates: rates, suggested = null, range } = found;
-  const losses = found.losses.map((loss) => (typeof loss === "number" ? loss : NaN));
-  const most = ROOM * (losses.find(Number.isFinite) ?? Infinity);
+export function LrRangePlot({ runId, found }: { runId: string; found: LearningRates }) {
+  const { learning_rates: rates, losses, suggested = null, range, detail } = found;
+  const most = ROOM * (losses[0] ?? Infinity);
   const y = numeric(losses.filter((loss) => loss <= most));
-  const advice =
-    suggested === null
-      ? "No learning rate is suggested: the loss does not fall."
-      : `The suggested learning rate is ${number(suggested)}, where the loss falls fastest.`;
   return (
     <section class="card" aria-labelledby="lr-range">
       <h2 id="lr-range">Loss over learning rate</h2>
@@ -36,12 +24,13 @@ export function LrRangePlot({ runId, found }: { runId: string; found: LrRange })
         y={y}
         xLabel="learning rate"
         yLabel="loss"
-        label={`Loss over the learning rate from ${number(rates[0])} to ${number(rates.at(-1))}. ${advice}`}
+        label={`Loss over the learning rate from ${number(rates[0])} to ${number(rates.at(-1))}. ${sentence(detail)}`}
       >
         {(place) => (
           <>
             {range && <Band left={place.toX(range[0])} right={place.toX(range[1])} />}
-            <polyline class="member best" points={pointsOf(rates, losses, place)} />
+            <polyline class="raw" points={pointsOf(rates, losses, place)} />
+            <polyline class="best" points={pointsOf(rates, smoothed(losses, WEIGHT), place)} />
             {suggested !== null && (
               <line
                 class="suggested"
@@ -54,7 +43,7 @@ export function LrRangePlot({ runId, found }: { runId: string; found: LrRange })
           </>
         )}
       </Frame>
-      <p>{found.detail ? sentence(found.detail) : advice}</p>
+      <p>{sentence(detail)}</p>
       {suggested !== null && (
         <div class="actions">
           <a class="button primary" href={hrefWith(["new"], { from: runId, rate: String(suggested) })}>
