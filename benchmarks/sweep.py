@@ -152,7 +152,7 @@ def show(name: str, ratios: list[float], target: float) -> None:
 def compare(client: Client, dataset: str) -> None:
     """Compare the curves of a sweep's members with those of the same runs alone."""
     members = {
-        trial.parameters["optimizer.learning_rate"]: trial.run_id
+        trial.parameters["optimizer.learning_rate"]: trial.run
         for trial in sweep(client, dataset).leaderboard()
     }
     equal = sum(

@@ -303,7 +303,7 @@ class Supervisor:
         with writing(self._engine) as session:
             held = queue.beat(session, self.id, _numbers(mine), lease_s=self._settings.lease_s)
         for attempt in mine:
-            if attempt.tenure.job_id not in held:
+            if attempt.tenure.job_id not in held and attempt.storing is None:
                 self._lose(attempt)
 
     def _obey_states(self) -> None:
@@ -316,7 +316,9 @@ class Supervisor:
         for attempt in mine:
             state = states.get(attempt.tenure.job_id)
             if state is None:
-                self._lose(attempt)
+                # While a thread writes, this may be the end that it has written.
+                if attempt.storing is None:
+                    self._lose(attempt)
             elif state == "cancelling":
                 self._order_stop(attempt, "cancel", STOP_GRACE)
             elif state == "pausing":
