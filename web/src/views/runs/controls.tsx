@@ -66,7 +66,7 @@ export function Controls({ run, onRun }: Props) {
             Predict
           </a>
         )}
-        {run.progress && (
+        {run.progress && !run.config["lr_range"] && (
           <a class="button" href={href("understand", run.id)}>
             Understand
           </a>

@@ -15,7 +15,8 @@ const WEIGHT = 0.9; // of the smoothing: each loss is that of one batch
 export function LrRangePlot({ runId, found }: { runId: string; found: LearningRates }) {
   const { learning_rates: rates, losses, suggested = null, range, detail } = found;
   const most = ROOM * (losses[0] ?? Infinity);
-  const y = numeric(losses.filter((loss) => loss <= most));
+  const smooth = smoothed(losses, WEIGHT);
+  const y = numeric(smooth.filter((loss) => loss <= most));
   return (
     <section class="card" aria-labelledby="lr-range">
       <h2 id="lr-range">Loss over learning rate</h2>
@@ -30,7 +31,7 @@ export function LrRangePlot({ runId, found }: { runId: string; found: LearningRa
           <>
             {range && <Band left={place.toX(range[0])} right={place.toX(range[1])} />}
             <polyline class="raw" points={pointsOf(rates, losses, place)} />
-            <polyline class="best" points={pointsOf(rates, smoothed(losses, WEIGHT), place)} />
+            <polyline class="best" points={pointsOf(rates, smooth, place)} />
             {suggested !== null && (
               <line
                 class="suggested"
