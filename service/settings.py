@@ -140,7 +140,7 @@ class Settings(BaseSettings):
 
     engine: Literal["auto", "kernel", "chunked", "autograd"] = Field(
         "auto",
-        description="Engine that trains, where it can do the training; auto takes the fastest.",
+        description="Engine of trainings that it can do: kernel, chunked or autograd; auto takes the fastest.",
     )
     checkpoint_s: float | None = Field(
         None,
