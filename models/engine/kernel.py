@@ -22,7 +22,6 @@ from ctypes import (
     c_uint64,
 )
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +31,7 @@ from torch import Tensor
 
 from descent.spec import Adam, AdamW, Lbfgs, OptimizerSpec, RmsProp, Sgd
 from models.data import Floats, Integers
+from models.engine import LIBRARY, MOST_INPUTS, MOST_UNITS
 from models.engine.engine import Engine, Setup
 from models.engine.examples import Examples
 from models.engine.losses import (
@@ -45,14 +45,10 @@ from models.engine.losses import (
 from models.engine.optimizers import BETAS, EPSILON, RMSPROP_DECAY
 from models.nets.graph import DenseLayer
 
-LIBRARY = Path(__file__).parent / "compiled" / "kernel.so"
 #: Of the interface in compiled/plan.h.
 VERSION = 1
 MOST_LAYERS = 65
 MOST_THREADS = 64
-#: Wider layers are as fast with torch's operations.
-MOST_UNITS = 256
-MOST_INPUTS = 1024
 MOST_SHARDS = 8
 #: The least rows of a shard, and multiplications of its forward pass: with fewer, the additions of
 #: the shards' gradients and the meetings of threads take more than 3 % of a step.

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 
 from descent.spec import ColumnSplit, NoSplit, RunConfig
+from models.engine import LIBRARY, MOST_INPUTS, MOST_UNITS
 from models.machine import free_memory
 from models.nets.graph import Graph
 
@@ -136,10 +137,25 @@ def size_of(config: RunConfig, rows: int, net: Graph) -> Size:
         is_weighted=config.weight is not None or config.class_weight is not None,
         parameters=net.parameters,
         batch=training if config.batch_size == "full" else min(config.batch_size, training),
-        kept=net.kept,
+        kept=_kept(config, net),
         held=net.held,
         is_lbfgs=config.optimizer.type == "lbfgs",
     )
+
+
+def _kept(config: RunConfig, net: Graph) -> int:
+    """Return the count of numbers that a step of the likely engine keeps for each row."""
+    layers = net.dense()
+    if layers is None or config.optimizer.type == "lbfgs":
+        return net.kept
+    is_narrow = max(layer.outputs for layer in layers) <= MOST_UNITS
+    if is_narrow and net.inputs <= MOST_INPUTS and LIBRARY.exists():
+        return 0  # it computes few rows at a time
+    hidden = sum(
+        layer.outputs * (2 + (layer.activation == "gelu") + (layer.dropout > 0))
+        for layer in layers[:-1]
+    )
+    return net.inputs + hidden + 3 * net.outputs
 
 
 def needs_disk(size: Size, limit: int | None) -> bool:
