@@ -86,7 +86,7 @@ def test_every_command_has_help_and_speaks_json() -> None:
     found = dict(commands(get_command(app)))
     assert {words[0] for words in found} == {
         *("serve", "worker", "migrate", "keys", "datasets", "runs", "models", "predict"),
-        *("demo", "doctor"),
+        *("demo", "doctor", "sweep", "sweeps"),
     }
     for words, command in found.items():
         options = {option for parameter in command.params for option in parameter.opts}

@@ -37,7 +37,9 @@ def shared(
     place = make_place(request.param, folder)
     with make_database("sqlite", folder) as url:
         engine = create_database(url)
-        workplace = Workplace(engine, folder, warm, place.url, settings={"CHECKPOINT_S": "0.2"})
+        # The slowest engine, so that trainings last until they are paused.
+        settings = {"CHECKPOINT_S": "0.2", "ENGINE": "autograd"}
+        workplace = Workplace(engine, folder, warm, place.url, settings=settings)
         yield workplace, place
         workplace.dismiss()
         engine.dispose()

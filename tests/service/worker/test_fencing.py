@@ -26,6 +26,7 @@ pytestmark = pytest.mark.both_databases
 #: functions that a worker calls without an attempt, with the reason
 UNFENCED = {
     "lifecycle.claim": "makes the attempt",
+    "lifecycle.claim_companions": "makes the attempts",
     "life.claim": "makes the attempt",
     "queue.beat": "takes all attempts of its owner",
     "queue.expire_now": "voids the leases of an owner that the kernel says is dead",

@@ -46,7 +46,8 @@ def shared(
     folder = tmp_path_factory.mktemp("workplace")
     with request.getfixturevalue("make_database")(request.param, folder) as url:
         engine = create_database(url)
-        settings = {"CHECKPOINT_S": "0.5", "LEASE_S": "300"}
+        # The slowest engine, so that trainings last until they are disturbed.
+        settings = {"CHECKPOINT_S": "0.5", "LEASE_S": "300", "ENGINE": "autograd"}
         place = Workplace(engine, folder, warm, settings=settings)
         place.staff(1)
         yield place

@@ -33,7 +33,8 @@ def shared(
         engine = create_database(url)
         # Early checkpoints, so that the disturbance is long before the end on a fast machine too.
         # Long leases, for which no test waits: another worker takes over abandoned runs at once.
-        settings = {"CHECKPOINT_S": "0.2", "LEASE_S": "300"}
+        # The kernel would be done before a disturbance.
+        settings = {"CHECKPOINT_S": "0.2", "LEASE_S": "300", "ENGINE": "chunked"}
         place = Workplace(engine, folder, warm, settings=settings)
         yield place
         place.dismiss()
