@@ -140,7 +140,10 @@ class Settings(BaseSettings):
 
     engine: Literal["auto", "kernel", "chunked", "autograd"] = Field(
         "auto",
-        description="Engine of trainings that it can do: kernel, chunked or autograd; auto takes the fastest.",
+        description=(
+            "Engine of trainings that it can do: kernel, chunked or autograd; auto takes the"
+            " fastest."
+        ),
     )
     checkpoint_s: float | None = Field(
         None,
