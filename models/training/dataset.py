@@ -48,6 +48,8 @@ class TrainingInput:
     checkpoint_s: float | None = None
     #: The epoch after which the training pauses, if any.
     pause_after: int | None = None
+    #: The most frames of a small net; None keeps as many as there is room for.
+    frames: int | None = None
     #: Threads of the engine; None takes those that are idle.
     threads: int | None = None
     #: The memory that the process may take in bytes; None: as much as the machine has free.
@@ -72,6 +74,10 @@ class TrainingInput:
         if self.config.features is None:
             raise ValueError("the features must be decided, got None")
         return self.config.features
+
+
+#: Orders of epochs that are kept, and the most rows of a table whose orders are.
+KEPT_ORDERS, KEPT_ROWS = 8, 100_000
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,10 @@ class Data:
             self._store(given.scratch)
         else:
             self._load()
+        #: The last orders of epochs by seed and epoch, for trainings that share this object.
+        self._orders: dict[tuple[int, int], Integers] = {}
+        #: Scores of the baselines on the held-out rows, once a training has computed them.
+        self.baseline: dict[str, Any] | None = None
         release()
 
     def _load(self) -> None:
@@ -153,12 +163,23 @@ class Data:
         rows = len(self.train)
         if isinstance(self.train, Examples):
             count = -(-rows // size)
-            order = None if count == 1 else epoch_order(seed, epoch, rows)
+            order = None if count == 1 else self._order(seed, epoch)
             yield Window(self.train, order, 0, count)
             return
         taken = window_rows(size, self.train.row_bytes)
         for found, order, first in self.train.windows(seed, epoch, taken, begin * size // taken):
             yield Window(found, order, first // size, -(-len(found) // size))
+
+    def _order(self, seed: int, epoch: int) -> Integers:
+        rows, known = len(self.train), self._orders.get((seed, epoch))
+        if known is not None:
+            return known
+        order = epoch_order(seed, epoch, rows)
+        if rows <= KEPT_ROWS:
+            self._orders[seed, epoch] = order
+            if len(self._orders) > KEPT_ORDERS:
+                self._orders.pop(list(self._orders)[0], None)  # noqa: RUF015  other threads add orders
+        return order
 
     def examples(self, name: SplitName) -> "Examples | StoredExamples":
         """Return the rows of a split; test rows in memory are loaded to the device each time."""

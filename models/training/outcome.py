@@ -49,7 +49,9 @@ def evaluate_best(training: Training) -> dict[str, Any]:
     if importance := _importance(training, parts[held_out], examples):
         figures["importance"] = {"split": held_out} | importance
     del examples
-    figures["baseline"] = {"split": held_out} | _baseline(training, parts[held_out])
+    if training.data.baseline is None:
+        training.data.baseline = _baseline(training, parts[held_out])
+    figures["baseline"] = {"split": held_out} | training.data.baseline
     return figures
 
 
@@ -155,8 +157,9 @@ def frame(training: Training) -> Frame | None:
 
 def _is_due(training: Training) -> bool:
     epoch, epochs = training.state.epoch, training.config.epochs
-    most = min(MAX_FRAMES, MAX_NUMBERS // training.parameters)
-    return epoch <= FIRST or epoch == epochs or epoch % math.ceil(epochs / most) == 0
+    most = min(training.given.frames or MAX_FRAMES, MAX_NUMBERS // training.parameters)
+    is_early = epoch <= FIRST < most
+    return is_early or epoch in {0, epochs} or epoch % math.ceil(epochs / most) == 0
 
 
 def subject(training: Training) -> dict[str, Any] | None:

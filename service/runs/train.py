@@ -62,6 +62,7 @@ FLUSH_S = 0.1  # seconds between two messages with rows
 FLUSH_AT_MOST = 1.0  # seconds between two of a run that trains with many others
 FLUSH_ROWS = 2000  # rows after which a message is sent early
 QUIET_S = 0.5  # a heartbeat, due once a second, is sent only after so many seconds of silence
+MEMBER_FRAMES = 4  # the most frames of a member of a group
 #: reasons that end a training by order of the supervisor
 STOPS = frozenset({"cancel", "pause", "handback"})
 Report: TypeAlias = Started | Metrics | Alive | Saved | Noted | Finished
@@ -172,8 +173,12 @@ def _signature(path: Path) -> dict[str, Any]:
     return Features.from_json(document["features"]).signature()
 
 
-def read_job(job: TrainingJob, tables: "Tables", threads: int | None = None) -> TrainingInput:
-    """Return the input of the training, with the needed columns read from the dataset's file."""
+def read_job(job: TrainingJob, tables: "Tables", *, is_member: bool = False) -> TrainingInput:
+    """Return the input of the training, with the needed columns read from the dataset's file.
+
+    The members of a group have one thread each, and few frames: to write as many as for a single
+    run would take longer than their training.
+    """
     config = RunConfig.model_validate(job.config)
     if config.device == os.environ.get(OWN_DEVICE):  # the only GPU that torch sees here
         config = config.model_copy(update={"device": "cuda"})
@@ -189,7 +194,8 @@ def read_job(job: TrainingJob, tables: "Tables", threads: int | None = None) -> 
         memory_bytes=job.memory_bytes,
         saving_s=job.saving_s,
         pause_after=job.pause_after,
-        threads=threads,
+        threads=1 if is_member else None,
+        frames=MEMBER_FRAMES if is_member else None,
         engine=job.engine,
     )
 
@@ -271,7 +277,7 @@ def _train_together(channel: Channel, jobs: list[TrainingJob]) -> None:
     reporters = [Reporter(channel, job.run_id, flush_s) for job in jobs]
     members = [
         Member(
-            pieces=_train(reporter, partial(read_job, job, tables, threads=1), data),
+            pieces=_train(reporter, partial(read_job, job, tables, is_member=True), data),
             is_urgent=reporter.is_stopping,
         )
         for reporter, job in zip(reporters, jobs, strict=True)
