@@ -18,7 +18,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PAGE_SOURCES := $(shell find web -type f -not -path 'web/node_modules/*' -not -path 'web/src/generated/*')
 KERNEL_SOURCES := $(wildcard models/engine/compiled/*.cc models/engine/compiled/*.h models/engine/compiled/build.py)
 
-.PHONY: help install demo nightly serve page screenshots contract test types pytest lint chaos submits alias-moves parity mutants clean
+.PHONY: help install demo nightly serve page screenshots contract test types pytest lint bench chaos submits alias-moves parity mutants clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -62,6 +62,11 @@ lint: .venv/.dev ## run ruff with its automatic fixes, then mypy
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/mypy
+
+bench: .venv/.dev .venv/.kernel ## measure training, sweeps and memory beside their peers; takes half an hour
+	$(BIN)/python benchmarks/train.py
+	$(BIN)/python benchmarks/sweep.py
+	$(BIN)/python benchmarks/memory.py
 
 chaos: .venv/.dev ## kill, stop and starve the service during training; options KILLS=… SEED=…
 	$(BIN)/python -m tests.chaos $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))
