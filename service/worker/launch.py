@@ -131,7 +131,7 @@ class LocalChild(Pipe):
             super().send(message)
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Send a signal to the process, if it has not ended."""
+        """Send a signal to the process; nothing happens if it has ended."""
         raise NotImplementedError
 
     def exit_code(self) -> int | None:
@@ -152,7 +152,7 @@ class ForkedChild(LocalChild):
         self._control = control
 
     def send_signal(self, number: signal.Signals) -> None:
-        with suppress(BrokenPipeError, ConnectionResetError):
+        with suppress(OSError):  # the other end, or ours too, is closed
             self._control.sendall(bytes([number]))
 
     def close(self) -> None:

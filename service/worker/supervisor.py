@@ -450,8 +450,9 @@ class Supervisor:
                     attempt.inbox.append(message)
 
     def _write_inbox(self, attempt: Attempt) -> bool:
-        """Write the messages of the inbox in order; return whether the inbox is empty."""
-        while attempt.inbox:
+        """Write the messages of the inbox in order; return whether all are written."""
+        # A thread takes messages from the inbox before it is done with them.
+        while attempt.inbox or attempt.storing is not None:
             try:
                 if not self._write_first(attempt):
                     return False
