@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -114,16 +115,16 @@ class Training:
 
     # ---- shape ----
 
-    @property
+    @cached_property
     def parameters(self) -> int:
         return self.flat.values.numel()
 
-    @property
+    @cached_property
     def batch_size(self) -> int:
         size, rows = self.config.batch_size, len(self.data.train)
         return rows if size == "full" else min(size, rows)
 
-    @property
+    @cached_property
     def steps_per_epoch(self) -> int:
         return math.ceil(len(self.data.train) / self.batch_size)
 
