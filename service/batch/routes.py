@@ -18,9 +18,8 @@ from service.http.resources import (
     ReadSession,
     SettingsDep,
     WriteSession,
-    etag_of,
     json_response,
-    not_modified,
+    json_unless_known,
 )
 from service.http.strict_route import has_etag
 from service.http.strict_route import router as strict_router
@@ -91,10 +90,7 @@ async def get_batch(
 ) -> Response:
     """Return a batch prediction; with `wait`, as soon as its state changes or the time is up."""
     body = await when_changed(request, watcher, batch_id, partial(_look, engine), wait)
-    etag = etag_of(body)
-    if not_modified(request, etag):
-        return Response(status_code=304, headers={"ETag": etag})
-    return json_response(body, headers={"ETag": etag})
+    return json_unless_known(request, body)
 
 
 def _look(engine: Engine, batch_id: str) -> tuple[dict[str, Any], int]:

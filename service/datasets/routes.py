@@ -43,6 +43,7 @@ from service.http.resources import (
     encode_cursor,
     etag_of,
     json_response,
+    json_unless_known,
     not_modified,
     page_response,
 )
@@ -278,10 +279,7 @@ async def get_dataset(
         if not await watcher.wait(parse.id, parse.event_seq, deadline - monotonic()):
             break
         body, parse = await run_sync(_body_and_parse, engine, dataset_id)
-    etag = _etag(body)
-    if not_modified(request, etag):
-        return Response(status_code=304, headers={"ETag": etag})
-    return json_response(body, headers={"ETag": etag})
+    return json_unless_known(request, body, _etag(body))
 
 
 def _body(engine: Engine, dataset_id: str) -> dict[str, Any]:

@@ -288,6 +288,14 @@ def cached(
     return body
 
 
+def json_unless_known(request: Request, body: object, etag: str | None = None) -> Response:
+    """Return a body as JSON with its ETag, or 304 if the client has it."""
+    etag = etag or etag_of(body)
+    if not_modified(request, etag):
+        return Response(status_code=304, headers={"ETag": etag})
+    return json_response(body, headers={"ETag": etag})
+
+
 def check_match(request: Request, etag: str, *, is_required: bool = False) -> None:
     """Raise PreconditionFailed unless If-Match names this representation.
 

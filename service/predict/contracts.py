@@ -13,7 +13,7 @@ from descent.spec import Name
 from models.predict.values import moment_text
 from models.reading import Reading
 from service.http import strict_route
-from service.http.resources import ReadSession, etag_of, json_response, not_modified
+from service.http.resources import ReadSession, json_unless_known
 from service.registry import versions
 
 MAX_LISTED = 50  # categories of a column that the document lists; the signature has all of them
@@ -41,10 +41,7 @@ def get_contract(
     row = versions.find_version(session, name, version)
     root = request.scope.get("root_path", "")
     document = openapi_of(name, version, row.signature, root=root)
-    etag = etag_of(document)
-    if not_modified(request, etag):
-        return Response(status_code=304, headers={"ETag": etag})
-    return json_response(document, headers={"ETag": etag})
+    return json_unless_known(request, document)
 
 
 def openapi_of(

@@ -24,8 +24,7 @@ from service.http.resources import (
     cached,
     check_match,
     etag_of,
-    json_response,
-    not_modified,
+    json_unless_known,
 )
 from service.jobs.waiting import WatcherDep
 from service.registry import aliases, versions
@@ -433,10 +432,7 @@ def get_parameters(
             "parameters to show.",
             code="not_linear",
         )
-    etag = etag_of(name, version, row.parameters)
-    if not_modified(request, etag):
-        return Response(status_code=304, headers={"ETag": etag})
-    return json_response(row.parameters, headers={"ETag": etag})
+    return json_unless_known(request, row.parameters, etag_of(name, version, row.parameters))
 
 
 # ---- bodies --------------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Machine:
-    """What an estimate knows of the machine that will train."""
+    """The memory and the speed of the machine that will train, for an estimate."""
 
     #: The memory that a training may take in bytes; None: as much as is free.
     memory_bytes: int | None = None

@@ -25,6 +25,7 @@ from service.http.resources import (
     WriteSession,
     etag_of,
     json_response,
+    json_unless_known,
     not_modified,
 )
 from service.http.strict_route import has_etag, not_idempotent
@@ -158,9 +159,7 @@ def submit(config: RunConfig, session: WriteSession, settings: SettingsDep) -> R
 @router.post(
     "/lr_range", status_code=202, response_model=schemas.Run, operation_id="test_learning_rates"
 )
-def test_learning_rates(
-    config: RunConfig, session: WriteSession, settings: SettingsDep
-) -> Response:
+def test_learning_rates(config: RunConfig, session: WriteSession, settings: SettingsDep) -> Response:
     """Queue a test of learning rates: a short run whose `evaluation.lr_range` suggests one.
 
     The body is the configuration of a run. Its learning rate is not used, and `register_as` is
@@ -227,10 +226,7 @@ async def get_run(
 ) -> Response:
     """Return a run; with `wait`, when its state changes or after that many seconds."""
     body = await when_changed(request, watcher, run_id, look, wait)
-    etag = etag_of(body)
-    if not_modified(request, etag):
-        return Response(status_code=304, headers={"ETag": etag})
-    return json_response(body, headers={"ETag": etag})
+    return json_unless_known(request, body)
 
 
 @router.patch("/{run_id}", response_model=schemas.Run, operation_id="rename_run")

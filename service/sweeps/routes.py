@@ -23,9 +23,8 @@ from service.http.resources import (
     ReadSession,
     SettingsDep,
     WriteSession,
-    etag_of,
     json_response,
-    not_modified,
+    json_unless_known,
 )
 from service.http.strict_route import has_etag, not_idempotent
 from service.http.strict_route import router as strict_router
@@ -132,10 +131,7 @@ async def get_sweep(
 ) -> Response:
     """Return a sweep with its leaderboard; with `wait`, when its state changes or time is up."""
     body = await when_changed(request, watcher, sweep_id, look, wait)
-    etag = etag_of(body)
-    if not_modified(request, etag):
-        return Response(status_code=304, headers={"ETag": etag})
-    return json_response(body, headers={"ETag": etag})
+    return json_unless_known(request, body)
 
 
 @router.get(
