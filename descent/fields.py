@@ -1,4 +1,4 @@
-"""What request bodies and configurations have in common: strictness, and types of fields.
+"""The strictness and the types of fields that request bodies and configurations share.
 
 Knows pydantic only.
 """

@@ -60,7 +60,7 @@ class Autograd(TorchEngine):
     def _differentiate(self, batch: Examples, divisor: float) -> Tensor:
         """Set the gradients of the batch; return its losses, summed over the rows."""
         for dropout in self._dropouts:
-            dropout.draw(self.seed, self.step, 0)
+            dropout.draw(self.seed, self.step)
         self.flat.gradients.zero_()
         if self.shards == 1:
             return self._pass(batch, divisor, None)

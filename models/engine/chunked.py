@@ -156,20 +156,13 @@ class Chunked(TorchEngine):
         torch.index_select(self.flat.values, 0, self._order, out=self._own.values)
 
     def tensors(self) -> dict[str, Tensor]:
-        return {
-            name: tensor[self._canonical] if tensor.dim() else tensor
-            for name, tensor in self.optimizer.tensors().items()
-        }
+        return _reordered(self.optimizer.tensors(), self._canonical)
 
     def scalars(self) -> dict[str, Any]:
         return self.optimizer.scalars()
 
     def load(self, tensors: dict[str, Tensor], scalars: dict[str, Any]) -> None:
-        own = {
-            name: tensor[self._order] if tensor.dim() else tensor
-            for name, tensor in tensors.items()
-        }
-        self.optimizer.load(own, scalars)
+        self.optimizer.load(_reordered(tensors, self._order), scalars)
 
     def _chunk(self, rows: Examples, order: Integers | None, number: int, batch: int) -> _Chunk:
         """Return the chunk of this number; it is kept, as the next piece mostly needs it again."""
@@ -258,6 +251,11 @@ class Chunked(TorchEngine):
 def _nothing() -> tuple[Tensor, float]:
     """Stand in for the evaluation of the objective, since the gradients are set already."""
     return torch.empty(0), 1.0
+
+
+def _reordered(tensors: dict[str, Tensor], order: Tensor) -> dict[str, Tensor]:
+    """Return a state with each tensor like the parameters in another order."""
+    return {name: each[order] if each.dim() else each for name, each in tensors.items()}
 
 
 def _own_order(layers: tuple[DenseLayer, ...]) -> Tensor:

@@ -78,13 +78,12 @@ def idle_processors(own: int) -> int:
     `own` is how many it uses now. Processes that run besides get a processor each, so two trainings
     on two processors have one each, and a training alone has both.
     """
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     try:
         running = int(LOAD.read_text().split()[3].partition("/")[0])
     except (OSError, ValueError, IndexError):
-        return allowed
+        return 1  # no other system tells it so cheaply
     others = max(0, running - own)
-    return max(1, min(allowed, (os.cpu_count() or 1) - others))
+    return max(1, min(processors(), (os.cpu_count() or 1) - others))
 
 
 def describe_environment(device: torch.device) -> dict[str, Any]:

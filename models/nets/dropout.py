@@ -59,12 +59,11 @@ class Dropout(nn.Module):
         """Apply the mask that `draw` told; outside of training return the activations."""
         if not self.training:
             return x
-        seed, step, first = self.place
-        rows = range(first, first + x.shape[0])
-        kept = is_kept(seed, [step], self.layer, rows, x.shape[1], self.share)[:, 0].T
+        seed, step = self.place
+        kept = is_kept(seed, [step], self.layer, range(len(x)), x.shape[1], self.share)[:, 0].T
         mask = torch.from_numpy(kept).to(x.device, x.dtype)
         return x * mask.mul_(1 / (1 - self.share))
 
-    def draw(self, seed: int, step: int, first: int) -> None:
-        """Set the masks to those of a step, for rows from the place `first` of its batch on."""
-        self.place = seed, step, first
+    def draw(self, seed: int, step: int) -> None:
+        """Set the masks to those of a step."""
+        self.place = seed, step

@@ -27,7 +27,7 @@ Attributes: TypeAlias = Mapping[str, int | float]
 
 @dataclass(frozen=True)
 class Kind:
-    """What a graph knows of a kind of operation; each evaluator has a table of its arithmetic."""
+    """A kind of operation in a graph; each evaluator has a table with the arithmetic of kinds."""
 
     #: how many values it reads
     inputs: int = 1

@@ -1,4 +1,4 @@
-"""What a training costs: its memory, the disk that its rows take if that is too small, its time.
+"""The cost of a training: its memory, its time, and the disk for rows that memory cannot hold.
 
 Knows no torch. `benchmarks/memory.py` compares the estimates with trainings.
 """

@@ -6,7 +6,7 @@ or HTTP.
 
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -81,15 +81,16 @@ def train(
     )
     with repeatable(device), memory_failures(need, device):
         training, warnings = prepare(given, device, make_data)
-        if given.config.lr_range is not None:
-            started = _started(training, warnings)
-            yield replace(started, steps=BATCHES, epochs=BATCHES, subject=None, frame=None)
-            yield from find_rate(training, should_stop)
-            return
-        yield _started(training, warnings)
-        yield from take_turn(training)
-        reason = yield from _learn(training, should_stop)
-        yield from _finish(training, reason, should_stop)
+        with closing(training.engine):
+            if given.config.lr_range is not None:
+                started = _started(training, warnings)
+                yield replace(started, steps=BATCHES, epochs=BATCHES, subject=None, frame=None)
+                yield from find_rate(training, should_stop)
+                return
+            yield _started(training, warnings)
+            yield from take_turn(training)
+            reason = yield from _learn(training, should_stop)
+            yield from _finish(training, reason, should_stop)
 
 
 def _learn(

@@ -1,4 +1,4 @@
-"""What the service learns of the speed of a machine, and what estimates make of it."""
+"""The service learns the speed of each machine from its runs, and estimates use it."""
 
 import socket
 from datetime import timedelta
