@@ -159,7 +159,9 @@ def submit(config: RunConfig, session: WriteSession, settings: SettingsDep) -> R
 @router.post(
     "/lr_range", status_code=202, response_model=schemas.Run, operation_id="test_learning_rates"
 )
-def test_learning_rates(config: RunConfig, session: WriteSession, settings: SettingsDep) -> Response:
+def test_learning_rates(
+    config: RunConfig, session: WriteSession, settings: SettingsDep
+) -> Response:
     """Queue a test of learning rates: a short run whose `evaluation.lr_range` suggests one.
 
     The body is the configuration of a run. Its learning rate is not used, and `register_as` is
