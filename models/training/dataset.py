@@ -76,8 +76,7 @@ class TrainingInput:
         return self.config.features
 
 
-#: Orders of epochs that are kept, and the most rows of a table whose orders are.
-KEPT_ORDERS, KEPT_ROWS = 8, 100_000
+KEPT_ORDERS = 2 * 10**6  # places in the orders of epochs that are kept, 8 bytes each
 
 
 @dataclass(frozen=True)
@@ -175,9 +174,9 @@ class Data:
         if known is not None:
             return known
         order = epoch_order(seed, epoch, rows)
-        if rows <= KEPT_ROWS:
+        if rows <= KEPT_ORDERS:
             self._orders[seed, epoch] = order
-            if len(self._orders) > KEPT_ORDERS:
+            if len(self._orders) * rows > KEPT_ORDERS:
                 self._orders.pop(list(self._orders)[0], None)  # noqa: RUF015  other threads add orders
         return order
 

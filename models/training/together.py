@@ -5,6 +5,7 @@ its own, and the data never changes.
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ OTHER = frozenset(
         "tags",
     }
 )
+#: Seconds of a turn: many short trainings end in their first one, and long ones wait little.
+TURN_S = 0.25
 #: The splits that depend on the seed.
 DRAWN = frozenset({"random", "group"})
 
@@ -82,12 +85,13 @@ class Member:
     is_urgent: Callable[[], bool]
 
 
-def take_turns(members: Sequence[Member], threads: int) -> None:
-    """Advance all members to their ends, piece by piece, on at most this many threads.
+def take_turns(members: Sequence[Member], threads: int, turn_s: float = TURN_S) -> None:
+    """Advance all members to their ends, in turns, on at most this many threads.
 
-    The first error of a member, after which the others stop too, is raised.
+    A turn takes `turn_s` seconds, or one piece if that takes longer. The first error of a member,
+    after which the others stop too, is raised.
     """
-    turns = _Turns(members)
+    turns = _Turns(members, turn_s)
     helpers = [
         threading.Thread(target=turns.work, name=f"member-{number}")
         for number in range(1, min(threads, len(members)))
@@ -104,7 +108,8 @@ def take_turns(members: Sequence[Member], threads: int) -> None:
 class _Turns:
     """The members that wait for their turns."""
 
-    def __init__(self, members: Sequence[Member]) -> None:
+    def __init__(self, members: Sequence[Member], turn_s: float) -> None:
+        self._turn_s = turn_s
         self.error: BaseException | None = None
         #: held while the other fields change
         self._changed = threading.Condition()
@@ -123,18 +128,34 @@ class _Turns:
             torch.set_flush_denormal(True)
             is_over, error = False, None
             try:
+                if is_new:
+                    self._prepare(member)
+                until = time.monotonic() + self._turn_s
                 next(member.pieces)
+                while time.monotonic() < until and not self._is_wanted():
+                    next(member.pieces)
             except StopIteration:
                 is_over = True
             except BaseException as raised:  # noqa: BLE001  the caller of `take_turns` gets it
                 is_over, error = True, raised
             with self._changed:
                 self.error = self.error or error
-                if is_new:
-                    self._is_preparing = False
                 if not is_over:
                     self._waiting.append(member)
                 self._changed.notify_all()
+
+    def _prepare(self, member: Member) -> None:
+        try:
+            next(member.pieces)
+        finally:
+            with self._changed:
+                self._is_preparing = False
+                self._changed.notify_all()
+
+    def _is_wanted(self) -> bool:
+        """Return whether a turn has to end early: for an urgent member or after an error."""
+        with self._changed:
+            return self.error is not None or any(each.is_urgent() for each in self._waiting)
 
     def _take(self) -> tuple[Member, bool] | None:
         """Return the next member and whether it is new; None if the others are in work."""

@@ -40,10 +40,8 @@ def append(session: Session, job: Job, kind: str, data: dict[str, Any]) -> None:
 
 def write(session: Session, job: Job, kind: str, data: dict[str, Any]) -> None:
     """Add the event whose number `job.event_seq` is: the caller has counted it."""
-    if job.event_table is not None:
-        key = {"job_id": job.id, "seq": job.event_seq, "attempt": job.attempt}
-        session.execute(insert(job.event_table).values(kind=kind, data=data, **key))
-    database.tell(session, database.EVENTS)
+    key = {"job_id": job.id, "seq": job.event_seq, "attempt": job.attempt}
+    write_all(session, type(job), [key | {"kind": kind, "data": data}])
 
 
 def append_all(session: Session, job: Job, kind: str, data: Sequence[dict[str, Any]]) -> None:

@@ -21,6 +21,8 @@ from service.storage.database import boot_id, clock, row_count, time_of_day
 #: states in which a supervisor owns the job
 OWNED = ("starting", "running", "pausing", "cancelling")
 Tables = Sequence[type[Job]]
+#: the entry of a session for its transaction and the jobs that it has locked
+_HELD = "held"
 
 
 @dataclass(frozen=True)
@@ -156,18 +158,26 @@ def states(session: Session, attempts: dict[str, int]) -> dict[str, str]:
 def hold(session: Session, table: type[JobT], job_id: str, attempt: int) -> JobT:
     """Lock the job's row for this attempt and return it; raise Fenced if it is not the owner.
 
-    The UPDATE takes the row's lock, so the check and the writes that follow are one step.
+    The UPDATE takes the row's lock, so the check and the writes that follow are one step. A second
+    call in the same transaction needs no statement, because the lock lasts until its end.
     """
-    job = session.execute(
-        update(table)
-        .where(table.id == job_id, table.attempt == attempt, table.state.in_(OWNED))
-        .values(attempt=attempt)
-        .returning(table),
-        execution_options={"synchronize_session": False, "populate_existing": True},
-    ).scalar_one_or_none()
+    transaction, held = session.info.get(_HELD, (None, {}))
+    if transaction is not session.get_transaction():
+        held = {}
+    job = held.get(job_id)
+    if job is None or job.attempt != attempt or job.state not in OWNED:
+        job = session.execute(
+            update(table)
+            .where(table.id == job_id, table.attempt == attempt, table.state.in_(OWNED))
+            .values(attempt=attempt)
+            .returning(table),
+            execution_options={"synchronize_session": False, "populate_existing": True},
+        ).scalar_one_or_none()
     if job is None:
         raise Fenced(f"attempt {attempt} no longer owns {job_id}")
-    return job
+    session.info[_HELD] = session.get_transaction(), held | {job_id: job}
+    found: JobT = job
+    return found
 
 
 def expired(

@@ -68,9 +68,11 @@ def at_random(seed: int) -> Callable[[], bool]:
     return lambda: random.random() < 0.3
 
 
-@pytest.mark.parametrize(("threads", "seed"), [(1, 0), (2, 1), (3, 2), (8, 3)])
+@pytest.mark.parametrize(
+    ("threads", "turn_s", "seed"), [(1, 0.0, 0), (2, 0.0, 1), (3, 0.002, 2), (8, 0.0, 3)]
+)
 def test_each_training_has_the_bits_that_it_has_alone(
-    tmp_path: Path, expected: dict[str, Result], threads: int, seed: int
+    tmp_path: Path, expected: dict[str, Result], threads: int, turn_s: float, seed: int
 ) -> None:
     found: dict[str, list[Result]] = {name: [] for name in MEMBERS}
     table, data = passengers(), SharedData()
@@ -78,7 +80,7 @@ def test_each_training_has_the_bits_that_it_has_alone(
         Member(member(config, table, tmp_path / name, found[name], data), at_random(seed))
         for name, config in MEMBERS.items()
     ]
-    take_turns(members, threads)
+    take_turns(members, threads, turn_s)
     assert {name: each for name, (each,) in found.items()} == expected
 
 

@@ -126,7 +126,7 @@ def test_members_of_a_killed_process_end_like_alone(
     (trainer,) = workplace.warm.trainers()
     os.kill(trainer, signal.SIGKILL)
     assert [result(workplace, run_id) for run_id in runs] == alone
-    assert set(attempts_of(workplace, runs)) == {2}
+    assert max(attempts_of(workplace, runs)) == 2
 
 
 def test_members_of_a_worker_that_stops_go_on_with_another(
@@ -137,7 +137,7 @@ def test_members_of_a_worker_that_stops_go_on_with_another(
     workplace.dismiss()
     workplace.staff(1)
     assert [result(workplace, run_id) for run_id in runs] == alone
-    assert set(attempts_of(workplace, runs)) == {2}
+    assert max(attempts_of(workplace, runs)) == 2
 
 
 def test_a_member_that_diverges_ends_alone(
