@@ -10,10 +10,11 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import ColumnElement, UpdateBase, bindparam, select, update
 from sqlalchemy.orm import Session
 
 from descent.codes import ErrorCode
@@ -333,10 +334,8 @@ def move(session: Session, job: Job, to: str, **values: object) -> None:
     """Write one transition, columns and the event; refresh `job`. The caller has locked the row."""
     table, came_from = type(job), job.state
     moved = session.execute(
-        update(table)
-        .where(table.id == job.id, table.attempt == job.attempt, table.state.in_(from_states(to)))
-        .values(state=to, event_seq=table.event_seq + 1, **values)
-        .returning(table),
+        _transition(table, to, tuple(sorted(values))),
+        {"moved": job.id, "number": job.attempt} | {f"new_{name}": values[name] for name in values},
         execution_options={"synchronize_session": False, "populate_existing": True},
     ).scalar_one_or_none()
     if moved is None:
@@ -349,6 +348,19 @@ def move(session: Session, job: Job, to: str, **values: object) -> None:
     events.write(session, job, "state", data)
     if to == "queued":
         database.tell(session, database.QUEUE)
+
+
+@cache
+def _transition(table: type[Any], to: str, columns: tuple[str, ...]) -> UpdateBase:
+    """Return the statement of a transition that sets these columns too; making it takes long."""
+    new = {name: bindparam(f"new_{name}", type_=getattr(table, name).type) for name in columns}
+    return (
+        update(table)
+        .where(table.id == bindparam("moved"), table.attempt == bindparam("number"))
+        .where(table.state.in_(from_states(to)))
+        .values(state=to, event_seq=table.event_seq + 1, **new)
+        .returning(table)
+    )
 
 
 def _interrupt(session: Session, job: Job, reason: str, values: dict[str, Any]) -> None:

@@ -9,9 +9,25 @@ the clock of leases.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, or_, select, union_all, update
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Float,
+    Integer,
+    Select,
+    String,
+    UpdateBase,
+    bindparam,
+    exists,
+    or_,
+    select,
+    tuple_,
+    union_all,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from service.errors import Fenced
@@ -21,6 +37,8 @@ from service.storage.database import boot_id, clock, row_count, time_of_day
 #: states in which a supervisor owns the job
 OWNED = ("starting", "running", "pausing", "cancelling")
 Tables = Sequence[type[Job]]
+#: the time of leases and the boot that it belongs to, in statements that are made once
+NOW, BOOT = bindparam("now", type_=Float), bindparam("boot", type_=String)
 #: the entry of a session for its transaction and the jobs that it has locked
 _HELD = "held"
 
@@ -47,12 +65,13 @@ def table_of(job_id: str) -> type[Job]:
 
 def waiting(session: Session, tables: Tables, *, now: float | None = None) -> list[type[Job]]:
     """Return the tables in which a job may start, by one query without a lock."""
-    time, boot = clock(session, now), boot_id(session)
-    looks = [
-        exists().where(table.state == "queued", _may_start(table, time, boot)) for table in tables
-    ]
-    found = session.execute(select(*looks)).one()
+    found = session.execute(_looks(tuple(tables)), _time(session, now)).one()
     return [table for table, is_there in zip(tables, found, strict=True) if is_there]
+
+
+@cache
+def _looks(tables: tuple[type[Any], ...]) -> Select[Any]:
+    return select(*(exists().where(table.state == "queued", _may_start(table)) for table in tables))
 
 
 def claim(
@@ -82,11 +101,11 @@ def claim_several(
     now: float | None = None,
 ) -> list[JobT]:
     """Give the oldest jobs that may start to `owner`, at most `choice.most`; see `claim`."""
-    time, boot = clock(session, now), boot_id(session)
+    time = _time(session, now)
     # SKIP LOCKED lets several supervisors claim at once (PostgreSQL; SQLite has one writer).
     oldest = (
         select(table.id)
-        .where(table.state == "queued", _may_start(table, time, boot))
+        .where(table.state == "queued", _may_start(table))
         .where(*choice.only)
         .order_by(*choice.first, table.queued_at, table.id)
         .limit(choice.most)
@@ -95,7 +114,10 @@ def claim_several(
     if choice.most == 1:
         chosen = table.id == oldest.scalar_subquery()
     else:  # PostgreSQL might evaluate `IN (SELECT … LIMIT …)` more than once and give other rows
-        chosen = table.id.in_(session.scalars(oldest).all())
+        found = session.scalars(oldest, time).all()
+        if not found:
+            return []
+        chosen = table.id.in_(found)
     jobs = session.scalars(
         update(table)
         .where(chosen, table.state == "queued")
@@ -104,13 +126,14 @@ def claim_several(
             state_reason=None,
             attempt=table.attempt + 1,
             owner=owner,
-            lease_expires=time + lease_s,
-            boot_id=boot,
+            lease_expires=NOW + lease_s,
+            boot_id=BOOT,
             not_before=None,
             waits_until=None,
             claimed_at=time_of_day(session),
         )
         .returning(table),
+        time,
         execution_options={"synchronize_session": False, "populate_existing": True},
     )
     return sorted(jobs, key=lambda job: (job.queued_at, job.id))
@@ -130,7 +153,7 @@ def beat(
     """
     held: dict[str, str] = {}
     for table, group in _by_table(attempts):
-        mine = or_(*(and_(table.id == job, table.attempt == n) for job, n in group.items()))
+        mine = tuple_(table.id, table.attempt).in_(list(group.items()))
         rows = session.execute(
             update(table)
             .where(mine, table.owner == owner, table.state.in_(OWNED))
@@ -167,10 +190,8 @@ def hold(session: Session, table: type[JobT], job_id: str, attempt: int) -> JobT
     job = held.get(job_id)
     if job is None or job.attempt != attempt or job.state not in OWNED:
         job = session.execute(
-            update(table)
-            .where(table.id == job_id, table.attempt == attempt, table.state.in_(OWNED))
-            .values(attempt=attempt)
-            .returning(table),
+            _hold(table),
+            {"held": job_id, "number": attempt},
             execution_options={"synchronize_session": False, "populate_existing": True},
         ).scalar_one_or_none()
     if job is None:
@@ -180,19 +201,34 @@ def hold(session: Session, table: type[JobT], job_id: str, attempt: int) -> JobT
     return found
 
 
+@cache
+def _hold(table: type[Any]) -> UpdateBase:
+    number = bindparam("number", type_=Integer)
+    return (
+        update(table)
+        .where(table.id == bindparam("held"), table.attempt == number, table.state.in_(OWNED))
+        .values(attempt=number)
+        .returning(table)
+    )
+
+
 def expired(
     session: Session, tables: Tables, *, now: float | None = None
 ) -> Sequence[tuple[str, int]]:
     """Return id and attempt of each job whose owner has been silent for longer than its lease."""
-    time, boot = clock(session, now), boot_id(session)
+    rows = session.execute(_expired(tuple(tables)), _time(session, now))
+    return [(job, attempt) for job, attempt, _queued_at in rows]
+
+
+@cache
+def _expired(tables: tuple[type[Any], ...]) -> CompoundSelect[Any]:
     looks = [
         select(table.id, table.attempt, table.queued_at).where(
-            table.state.in_(OWNED), _is_expired(table, time, boot)
+            table.state.in_(OWNED), _is_expired(table)
         )
         for table in tables
     ]
-    rows = session.execute(union_all(*looks).order_by("queued_at"))
-    return [(job, attempt) for job, attempt, _queued_at in rows]
+    return union_all(*looks).order_by("queued_at")
 
 
 def take_expired(
@@ -200,13 +236,13 @@ def take_expired(
 ) -> Job | None:
     """Lock the job if it still has this attempt and its lease has expired; else return None."""
     table = table_of(job_id)
-    time, boot = clock(session, now), boot_id(session)
     return session.execute(
         update(table)
         .where(table.id == job_id, table.attempt == attempt, table.state.in_(OWNED))
-        .where(_is_expired(table, time, boot))
+        .where(_is_expired(table))
         .values(owner=None, lease_expires=None)
         .returning(table),
+        _time(session, now),
         execution_options={"synchronize_session": False, "populate_existing": True},
     ).scalar_one_or_none()
 
@@ -233,10 +269,15 @@ def _by_table(attempts: dict[str, int]) -> Iterator[tuple[type[Job], dict[str, i
             yield table, group
 
 
-def _is_expired(table: type[Job], time: float, boot: str) -> ColumnElement[bool]:
-    return or_(table.lease_expires < time, table.boot_id != boot)
+def _time(session: Session, now: float | None) -> dict[str, Any]:
+    """Return the values of `NOW` and `BOOT`."""
+    return {"now": clock(session, now), "boot": boot_id(session)}
 
 
-def _may_start(table: type[Job], time: float, boot: str) -> ColumnElement[bool]:
+def _is_expired(table: type[Job]) -> ColumnElement[bool]:
+    return or_(table.lease_expires < NOW, table.boot_id != BOOT)
+
+
+def _may_start(table: type[Job]) -> ColumnElement[bool]:
     # The clock of this boot cannot compare a `not_before` of an earlier boot.
-    return or_(table.not_before.is_(None), table.not_before <= time, table.boot_id != boot)
+    return or_(table.not_before.is_(None), table.not_before <= NOW, table.boot_id != BOOT)

@@ -143,7 +143,7 @@ def _configure_sqlite(connection: sqlite3.Connection, _entry: ConnectionPoolEntr
     # None turns off the driver's own transactions: `_begin_sqlite` opens them, so that a
     # transaction that reads before it writes holds the write lock from its start.
     connection.isolation_level = None
-    journal = "WAL" if is_wal_safe(sqlite3.sqlite_version_info) else "TRUNCATE"
+    journal = "WAL" if is_wal_safe(sqlite3.sqlite_version_info) else "PERSIST"
     for pragma in (
         f"journal_mode={journal}",
         "synchronous=FULL",
@@ -174,9 +174,10 @@ def reading(engine: Engine) -> Iterator[Session]:
     """One read transaction: a consistent view that takes no write lock."""
     with (
         translated_errors(),
-        Session(engine.execution_options(reads_only=True), expire_on_commit=False) as session,
+        Session(engine, expire_on_commit=False) as session,
         session.begin(),
     ):
+        session.connection(execution_options={"reads_only": True})
         yield session
 
 

@@ -65,9 +65,12 @@ class Supervisor:
         kinds: Sequence[Kind[Any]],
         launcher: Launcher,
         gpus: Sequence[Gpu] = (),
-        steer: Callable[[Site], None] = lambda _site: None,
+        steer: Callable[[Site], bool] = lambda _site: False,
     ) -> None:
-        """`steer` queues the jobs that follow from those that have ended; it must not wait."""
+        """`steer` queues the jobs that follow from those that have ended; it must not wait.
+
+        It returns whether there may be such jobs.
+        """
         self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._site = site
         self._settings, self._engine = site.settings, site.engine
@@ -183,8 +186,9 @@ class Supervisor:
         can_start = not self.is_stopping and self._launcher.is_warm()
         # Not after each message, because a process may send ten a second.
         if can_start and self._is_due("claim", self._settings.poll_s):
-            self._steer(self._site)
             self._claim_all()
+            if self._steer(self._site):
+                self._claim_all()
 
     def _guarded(self, step: Callable[[], None]) -> None:
         """Run a step. If the database or the storage fails, log it; the next round tries again."""

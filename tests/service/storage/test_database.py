@@ -173,7 +173,7 @@ def test_sqlite_is_set_up_to_survive_a_power_cut(sqlite_url: str) -> None:
         assert connection.execute(text("PRAGMA synchronous")).scalar_one() == 2
         assert connection.execute(text("PRAGMA foreign_keys")).scalar_one() == 1
         mode = connection.execute(text("PRAGMA journal_mode")).scalar_one()
-    assert mode == ("wal" if is_wal_safe(sqlite3.sqlite_version_info) else "truncate")
+    assert mode == ("wal" if is_wal_safe(sqlite3.sqlite_version_info) else "persist")
     engine.dispose()
 
 
