@@ -334,7 +334,7 @@ def move(session: Session, job: Job, to: str, **values: object) -> None:
     """Write one transition, columns and the event; refresh `job`. The caller has locked the row."""
     table, came_from = type(job), job.state
     moved = session.execute(
-        _transition(table, to, tuple(sorted(values))),
+        _transition(table.prefix, to, tuple(sorted(values))),
         {"moved": job.id, "number": job.attempt} | {f"new_{name}": values[name] for name in values},
         execution_options={"synchronize_session": False, "populate_existing": True},
     ).scalar_one_or_none()
@@ -351,8 +351,9 @@ def move(session: Session, job: Job, to: str, **values: object) -> None:
 
 
 @cache
-def _transition(table: type[Any], to: str, columns: tuple[str, ...]) -> UpdateBase:
+def _transition(prefix: str, to: str, columns: tuple[str, ...]) -> UpdateBase:
     """Return the statement of a transition that sets these columns too; making it takes long."""
+    table = JOB_TABLES[prefix]
     new = {name: bindparam(f"new_{name}", type_=getattr(table, name).type) for name in columns}
     return (
         update(table)

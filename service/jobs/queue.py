@@ -14,10 +14,9 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
-    CompoundSelect,
+    Executable,
     Float,
     Integer,
-    Select,
     String,
     UpdateBase,
     bindparam,
@@ -70,7 +69,7 @@ def waiting(session: Session, tables: Tables, *, now: float | None = None) -> li
 
 
 @cache
-def _looks(tables: tuple[type[Any], ...]) -> Select[Any]:
+def _looks(tables: tuple[type[Any], ...]) -> Executable:
     return select(*(exists().where(table.state == "queued", _may_start(table)) for table in tables))
 
 
@@ -190,7 +189,7 @@ def hold(session: Session, table: type[JobT], job_id: str, attempt: int) -> JobT
     job = held.get(job_id)
     if job is None or job.attempt != attempt or job.state not in OWNED:
         job = session.execute(
-            _hold(table),
+            _hold(table.prefix),
             {"held": job_id, "number": attempt},
             execution_options={"synchronize_session": False, "populate_existing": True},
         ).scalar_one_or_none()
@@ -202,8 +201,8 @@ def hold(session: Session, table: type[JobT], job_id: str, attempt: int) -> JobT
 
 
 @cache
-def _hold(table: type[Any]) -> UpdateBase:
-    number = bindparam("number", type_=Integer)
+def _hold(prefix: str) -> UpdateBase:
+    table, number = JOB_TABLES[prefix], bindparam("number", type_=Integer)
     return (
         update(table)
         .where(table.id == bindparam("held"), table.attempt == number, table.state.in_(OWNED))
@@ -221,7 +220,7 @@ def expired(
 
 
 @cache
-def _expired(tables: tuple[type[Any], ...]) -> CompoundSelect[Any]:
+def _expired(tables: tuple[type[Any], ...]) -> Executable:
     looks = [
         select(table.id, table.attempt, table.queued_at).where(
             table.state.in_(OWNED), _is_expired(table)
