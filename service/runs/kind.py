@@ -67,8 +67,10 @@ class Source:
 
 
 def _job(site: Site, run: Run, scratch: Path, source: Source) -> TrainingJob:
-    with reading(site.engine) as session:
-        newest = lifecycle.resume_checkpoint(session, run)
+    newest = None
+    if run.resume_checkpoint_id is not None:
+        with reading(site.engine) as session:
+            newest = lifecycle.resume_checkpoint(session, run)
     checkpoint, resume = _fetch_checkpoint(site, run, newest, scratch)
     progress = run.progress or {}
     return TrainingJob(
