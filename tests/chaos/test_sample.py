@@ -10,7 +10,7 @@ from tests.warm import Order, Parent
 
 pytestmark = pytest.mark.slow
 
-SEED = 9
+SEED = 105
 HISTORIES = 4  # a lane: a process killed with each engine, a disk that is full
 
 
