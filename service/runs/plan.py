@@ -24,7 +24,7 @@ from models.features.encoding import estimate_width
 from models.features.targets import spelling
 from models.nets.graph import Graph
 from models.reading import Reading, category_key
-from models.training.cost import memory_limit, needs_disk, size_of
+from models.training.cost import Size, memory_limit, needs_disk, size_of
 from models.training.scores import count_of, split_of
 from service.datasets.rejected import listed
 from service.errors import Invalid, invalid_at
@@ -92,7 +92,7 @@ def make_plan(
     _check_split(config, by_name)
     task = _task(config, targets)
     features = _features(plan, by_name)
-    usable = rows - max((int(target["missing"]) for target in targets), default=0)
+    usable = _usable(targets, rows)
     _check_rows(config, usable)
     if task == "regression":
         _warn_of_classes(plan, targets, usable)
@@ -117,6 +117,19 @@ def make_plan(
     _warn_of_network(plan, plan.net)
     _estimate(plan, plan.net, usable, machine)
     return plan
+
+
+def size_for(config: RunConfig, columns: Sequence[Column], rows: int) -> Size:
+    """Return the size of the training of a complete configuration on a table of these columns."""
+    by_name = {column["name"]: column for column in columns}
+    targets = [by_name[name] for name in config.targets]
+    net = _network(config, [by_name[name] for name in config.features or []], targets)
+    return size_of(config, _usable(targets, rows), net)
+
+
+def _usable(targets: list[Column], rows: int) -> int:
+    """Return how many rows have a target."""
+    return rows - max((int(target["missing"]) for target in targets), default=0)
 
 
 def _known(by_name: dict[str, Column], name: str, pointer: str) -> Column:
