@@ -34,6 +34,8 @@ WINDOWS_BYTES = 2 * 64 * 1024 * 1024
 #: Seconds of a run before and after its training; of reading and encoding a number of a row; of the
 #: fixed part of an epoch and of a step; and multiplications with an addition in a second.
 START_S, CELL_S, EPOCH_S, STEP_S, FLOPS = 0.1, 1.4e-7, 3e-4, 4e-5, 2e10
+#: The batches of a test of learning rates, one for each rate; an epoch may have more or fewer.
+RATES = 300
 #: The splits that depend on the seed.
 DRAWN = frozenset({"random", "group"})
 #: A step of L-BFGS evaluates the objective several times.
@@ -73,6 +75,10 @@ class Size:
         step = passes * (STEP_S + 3 * self.batch * self.parameters / FLOPS)
         epoch = EPOCH_S + self.validated * self.parameters / FLOPS
         return epochs * (self.steps_per_epoch * step + epoch)
+
+    def steps(self, config: RunConfig) -> int:
+        """The most steps of a run with this configuration."""
+        return RATES if config.lr_range else self.steps_per_epoch * config.epochs
 
     @property
     def around_s(self) -> float:

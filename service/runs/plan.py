@@ -477,11 +477,12 @@ def _estimate(plan: Plan, net: Graph, rows: int, machine: Machine) -> None:
             f"the training needs about {memory / 1e6:,.0f} MB, more than the {limit / 1e6:,.0f} MB"
             " that it may take: choose a smaller batch_size or network",
         )
-    seconds = size.around_s + size.training_s(config.epochs) * machine.speed(size.shape)
+    steps = size.steps(config)
+    training_s = size.training_s(steps / size.steps_per_epoch) * machine.speed(size.shape)
     plan.estimate = Estimate(
         parameters=size.parameters,
-        steps=size.steps_per_epoch * config.epochs,
+        steps=steps,
         memory_bytes=memory,
         disk_bytes=size.disk_bytes if on_disk else 0,
-        seconds=round(seconds, 3),
+        seconds=round(size.around_s + training_s, 3),
     )
