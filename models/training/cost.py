@@ -4,11 +4,13 @@ Knows no torch. `benchmarks/memory.py` compares the estimates with trainings.
 """
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from descent.spec import ColumnSplit, NoSplit, RunConfig
 from models.engine import LIBRARY, MOST_INPUTS, MOST_UNITS
+from models.features.widths import estimate_width
 from models.machine import free_memory
 from models.nets.graph import Graph
 
@@ -143,6 +145,21 @@ class Size:
             + max(self.rows * SPLITTING_BYTES, rows)
             + self.net_bytes
         )
+
+
+def expected_net(
+    config: RunConfig,
+    features: Sequence[Mapping[str, Any]],
+    targets: Sequence[Mapping[str, Any]],
+) -> Graph:
+    """Return the net that will be trained, as far as the profiles of its columns tell."""
+    outputs = len(targets) if config.task == "regression" else int(targets[0]["distinct"])
+    return config.model.graph(max(1, estimate_width(features)), max(1, outputs))
+
+
+def rows_with(targets: Sequence[Mapping[str, Any]], rows: int) -> int:
+    """Return how many of the rows have a value in each of the columns with these profiles."""
+    return rows - max((int(target["missing"]) for target in targets), default=0)
 
 
 def size_of(config: RunConfig, rows: int, net: Graph) -> Size:

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from descent.spec import RunConfig
-from models.training.cost import DRAWN, Size, count_together
-from service.runs.plan import Column, size_for
+from models.training.cost import DRAWN, Size, count_together, expected_net, rows_with, size_of
 
 #: fields in which the runs of a group may differ, beside the learning rate, the decay and dropout
 FREE = ("seed", "split", "register_as", "name", "tags")
@@ -33,7 +32,7 @@ def group_of(config: dict[str, Any]) -> str:
 
 def count_fitting(
     configs: Sequence[dict[str, Any]],
-    columns: Sequence[Column],
+    columns: Sequence[dict[str, Any]],
     rows: int,
     memory_bytes: int | None,
 ) -> int:
@@ -48,7 +47,15 @@ def count_fitting(
         # Members differ in their splits and seeds; all else that decides their data is equal.
         split = json.dumps(config["split"], sort_keys=True)
         if split not in sizes:
-            sizes[split] = size_for(RunConfig.model_validate(config), columns, rows)
+            sizes[split] = _size(RunConfig.model_validate(config), columns, rows)
         is_drawn = config["split"]["type"] in DRAWN
         members.append((sizes[split], (split, config["seed"] if is_drawn else None)))
     return count_together(members, memory_bytes)
+
+
+def _size(config: RunConfig, columns: Sequence[dict[str, Any]], rows: int) -> Size:
+    """Return the size of the training of a complete configuration."""
+    by_name = {column["name"]: column for column in columns}
+    targets = [by_name[name] for name in config.targets]
+    net = expected_net(config, [by_name[name] for name in config.features or []], targets)
+    return size_of(config, rows_with(targets, rows), net)

@@ -20,11 +20,16 @@ from descent.spec import (
     Task,
     TimeSplit,
 )
-from models.features.encoding import estimate_width
 from models.features.targets import spelling
 from models.nets.graph import Graph
 from models.reading import Reading, category_key
-from models.training.cost import Size, memory_limit, needs_disk, size_of
+from models.training.cost import (
+    expected_net,
+    memory_limit,
+    needs_disk,
+    rows_with,
+    size_of,
+)
 from models.training.scores import count_of, split_of
 from service.datasets.rejected import listed
 from service.errors import Invalid, invalid_at
@@ -92,7 +97,7 @@ def make_plan(
     _check_split(config, by_name)
     task = _task(config, targets)
     features = _features(plan, by_name)
-    usable = _usable(targets, rows)
+    usable = rows_with(targets, rows)
     _check_rows(config, usable)
     if task == "regression":
         _warn_of_classes(plan, targets, usable)
@@ -113,23 +118,10 @@ def make_plan(
         "batch_size": _batch_size(plan),
     }
     plan.config = config.model_copy(update=changes)
-    plan.net = _network(plan.config, [by_name[name] for name in features], targets)
+    plan.net = expected_net(plan.config, [by_name[name] for name in features], targets)
     _warn_of_network(plan, plan.net)
     _estimate(plan, plan.net, usable, machine)
     return plan
-
-
-def size_for(config: RunConfig, columns: Sequence[Column], rows: int) -> Size:
-    """Return the size of the training of a complete configuration on a table of these columns."""
-    by_name = {column["name"]: column for column in columns}
-    targets = [by_name[name] for name in config.targets]
-    net = _network(config, [by_name[name] for name in config.features or []], targets)
-    return size_of(config, _usable(targets, rows), net)
-
-
-def _usable(targets: list[Column], rows: int) -> int:
-    """Return how many rows have a target."""
-    return rows - max((int(target["missing"]) for target in targets), default=0)
 
 
 def _known(by_name: dict[str, Column], name: str, pointer: str) -> Column:
@@ -444,11 +436,6 @@ def _batch_size(plan: Plan) -> int | Literal["full"]:
         plan.warn("full_batch", "lbfgs uses all training rows in each step: batch_size is full")
         return "full"
     return config.batch_size
-
-
-def _network(config: RunConfig, features: list[Column], targets: list[Column]) -> Graph:
-    outputs = len(targets) if config.task == "regression" else int(targets[0]["distinct"])
-    return config.model.graph(max(1, estimate_width(features)), max(1, outputs))
 
 
 def _warn_of_network(plan: Plan, net: Graph) -> None:

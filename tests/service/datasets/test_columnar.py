@@ -182,7 +182,7 @@ def test_json_with_a_byte_order_mark_is_read(parse: Parse) -> None:
 def test_reading_a_file_takes_the_memory_of_one_row_group(tmp_path: Path) -> None:
     path, random = tmp_path / "table.parquet", np.random.default_rng(0)
     table = pa.table({f"x{place}": random.random(200_000) for place in range(5)})
-    pq.write_table(table, path, row_group_size=10_000, use_dictionary=False, compression=None)
+    pq.write_table(table, path, row_group_size=10_000, use_dictionary=False, compression="none")
     size = table.nbytes
     del table
     before = most = pa.total_allocated_bytes()

@@ -120,10 +120,10 @@ def test_a_test_of_learning_rates_is_a_run_that_makes_no_model(
 def test_a_test_of_learning_rates_is_estimated_as_short_as_it_is(
     client: httpx.Client, dataset: str
 ) -> None:
-    body = {"dataset": dataset, "target": "Final", "epochs": 10_000}
+    body: dict[str, Any] = {"dataset": dataset, "target": "Final", "epochs": 10_000}
     whole, test = (
-        client.post(f"{API}/runs/validate", json=body | more).json()["estimate"]
-        for more in ({}, {"lr_range": {}})
+        client.post(f"{API}/runs/validate", json=each).json()["estimate"]
+        for each in (body, body | {"lr_range": {}})
     )
     assert test["steps"] == 300
     assert test["seconds"] < whole["seconds"] / 10
