@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from descent.spec import ColumnSplit, NoSplit, RunConfig
-from models.engine import LIBRARY, MOST_INPUTS, MOST_UNITS
+from models.engine import LIBRARY, suits_kernel
 from models.features.widths import estimate_width
 from models.machine import free_memory
 from models.nets.graph import Graph
@@ -192,8 +192,7 @@ def _kept(config: RunConfig, net: Graph) -> int:
     layers = net.dense()
     if layers is None or config.optimizer.type == "lbfgs":
         return net.kept
-    is_narrow = max(layer.outputs for layer in layers) <= MOST_UNITS
-    if is_narrow and net.inputs <= MOST_INPUTS and LIBRARY.exists():
+    if suits_kernel(layers) and LIBRARY.exists():
         return 0  # it computes few rows at a time
     hidden = sum(
         layer.outputs * (2 + (layer.activation == "gelu") + (layer.dropout > 0))
