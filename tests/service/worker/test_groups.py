@@ -22,7 +22,7 @@ from tests.warm import Parent
 
 pytestmark = pytest.mark.slow
 
-EPOCHS = 300
+EPOCHS = 180
 RATES = (0.003, 0.01, 0.03)
 DROPOUT = {"type": "mlp", "hidden": [8], "dropout": 0.2}
 
@@ -49,7 +49,7 @@ def shared(
     """Return a workplace with one worker, which trains one process at a time."""
     folder = tmp_path_factory.mktemp("workplace")
     # The slowest engine, so that trainings last until they are disturbed.
-    settings = {"CHECKPOINT_S": "0.5", "LEASE_S": "300", "ENGINE": "autograd"}
+    settings = {"CHECKPOINT_S": "0.3", "LEASE_S": "300", "ENGINE": "autograd"}
     with workplace_in(make_database, request.param, folder, warm, **settings) as place:
         place.staff(1)
         yield place
