@@ -186,7 +186,6 @@ def measure_larger(folder: Path) -> bool:
     settings = {
         "DESCENT_TRAINING_MEMORY_BYTES": str(GIB),
         "DESCENT_PARSE_TIMEOUT_S": "3600",
-        "DESCENT_PARSE_MEMORY_BYTES": str(GIB),
         "DESCENT_STALL_S": "3600",
     }
     with service(folder, **settings) as (client, pid), watched(pid) as all_of_it:

@@ -38,6 +38,8 @@ def name_object_defaults(schema: dict[str, Any]) -> None:
 MAX_EPOCHS = 1_000_000
 
 ColumnType = Literal["number", "integer", "boolean", "category", "datetime", "text", "id"]
+#: The types whose values are text.
+TEXTUAL: frozenset[ColumnType] = frozenset({"category", "text", "id"})
 Task = Literal["regression", "binary", "multiclass"]
 LossName = Literal["mse", "sse", "mae", "huber", "cross_entropy"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from descent.spec import ColumnType
+from descent.spec import TEXTUAL, ColumnType
 from models.errors import DataInvalid
 from models.reading import Reading, TableReading
 
@@ -24,8 +24,6 @@ Floats: TypeAlias = NDArray[np.float64]
 #: int64, or int32 where there are many.
 Integers: TypeAlias = NDArray[np.signedinteger[Any]]
 
-#: Column types whose values are text.
-TEXTUAL: frozenset[str] = frozenset({"category", "text", "id"})
 BATCH_CELLS = 4_000_000  # cells in memory while a table is read in batches
 #: Cells of columns that are read together and kept until others are read: 8 MB as float64. A table
 #: with fewer cells is read once.

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from descent.spec import Adam, AdamW, Lbfgs, OptimizerSpec, RmsProp, Sgd
 from models.data import Floats, Integers
-from models.engine import LIBRARY, MOST_INPUTS, MOST_UNITS
+from models.engine import LIBRARY, MOST_LAYERS, suits_kernel
 from models.engine.engine import Engine, Setup
 from models.engine.examples import Examples
 from models.engine.losses import (
@@ -47,7 +47,6 @@ from models.nets.graph import DenseLayer
 
 #: Of the interface in compiled/plan.h.
 VERSION = 1
-MOST_LAYERS = 65
 MOST_THREADS = 64
 MOST_SHARDS = 8
 #: The least rows of a shard, and multiplications of its forward pass: with fewer, the additions of
@@ -176,9 +175,7 @@ class Kernel(Engine):
         return (
             layers is not None
             and setup.device.type == "cpu"
-            and len(layers) <= MOST_LAYERS
-            and layers[0].inputs <= MOST_INPUTS
-            and max(layer.outputs for layer in layers) <= MOST_UNITS
+            and suits_kernel(layers)
             and type(setup.loss) in LOSSES
             and not isinstance(setup.optimizer, Lbfgs)
             and is_there()

@@ -27,8 +27,9 @@ from models.checkpoint import Written
 from models.errors import BundleInvalid, CheckpointCorrupt
 from models.export.card import check_golden, golden, golden_rows, write_card
 from models.features.encoding import Features
-from models.features.inputs import KINDS, PERIODS, Choice, Moment, Numeric
+from models.features.inputs import KINDS, Choice, Moment, Numeric
 from models.features.targets import ClassTarget, NumberTargets
+from models.features.widths import PERIODS
 from models.model import GraphModel, Model, load, save
 from models.predict.predictor import Predictor
 

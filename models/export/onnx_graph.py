@@ -20,8 +20,9 @@ from onnx import TensorProto, helper
 
 from models.data import Floats
 from models.errors import CheckpointCorrupt
-from models.features.inputs import PERIODS, Choice, Input, Moment, Numeric
+from models.features.inputs import Choice, Input, Moment, Numeric
 from models.features.targets import ClassTarget, NumberTargets
+from models.features.widths import PERIODS
 from models.model import Model
 from models.nets.onnx_nodes import IR_VERSION, OPSET, Nodes
 

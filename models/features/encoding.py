@@ -18,11 +18,9 @@ from models.data import Floats, Integers, Table, take
 from models.errors import CheckpointCorrupt, DataInvalid
 from models.features.fits import fit_inputs
 from models.features.inputs import (
-    MAX_CATEGORIES,
     Choice,
     Input,
     Matrix,
-    estimate_width,
     input_from_json,
     input_to_json,
 )
@@ -34,9 +32,8 @@ from models.features.targets import (
     target_from_json,
     target_to_json,
 )
+from models.features.widths import MAX_CATEGORIES
 from models.reading import TableReading
-
-__all__ = ["Features", "estimate_width"]
 
 
 @dataclass(frozen=True)

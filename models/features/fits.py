@@ -12,13 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from descent.spec import ColumnType
-from models.data import TEXTUAL, Categories, ColumnValues, Floats, Integers, Table, take
+from descent.spec import TEXTUAL, ColumnType
+from models.data import Categories, ColumnValues, Floats, Integers, Table, take
 from models.features.inputs import (
     CONSTANT,
-    MAX_CATEGORIES,
     MAX_RARE,
-    PERIODS,
     Choice,
     Input,
     Moment,
@@ -27,6 +25,7 @@ from models.features.inputs import (
     phase_of,
     reach_of,
 )
+from models.features.widths import MAX_CATEGORIES, PERIODS
 from models.reading import Reading
 
 

@@ -14,19 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from descent.spec import ColumnType
-from models.data import TEXTUAL, Categories, ColumnValues, Floats, Integers
+from models.data import Categories, ColumnValues, Floats, Integers
+from models.features.widths import PERIODS
 from models.reading import Reading, category_key
 
-#: Categories of a column that get an encoded number of their own, the most frequent ones. The rest
-#: share one: each encoded number costs a column of the first layer's weights.
-MAX_CATEGORIES = 255
 #: Rare categories of a column that are remembered, 4 bytes each. With more of them, each category
 #: that is not among the most frequent ones counts as rare.
 MAX_RARE = 100_000
-DAY = 86_400.0  # seconds
-#: Seconds of each period whose phase a datetime is encoded with. The year is a mean year: its
-#: phase differs from the calendar by a day at most.
-PERIODS = {"hour": DAY, "weekday": 7 * DAY, "day_of_year": 365.2425 * DAY}
 #: A phase whose sine and cosine vary by less than this over the training rows is left out.
 CONSTANT = 1e-6
 #: Values are clipped at this many widths of the training rows' range beyond that range. A line may
@@ -275,21 +269,6 @@ def input_from_json(document: Mapping[str, Any]) -> Input:
     if stored.get("reading") is not None:
         stored["reading"] = Reading.from_json(stored["reading"])
     return KINDS[document["kind"]](**stored)
-
-
-def estimate_width(columns: list[dict[str, Any]]) -> int:
-    """Estimate from a dataset's profile how many numbers these columns will become together."""
-    return sum(map(_estimate_column, columns))
-
-
-def _estimate_column(profile: dict[str, Any]) -> int:
-    missing = bool(profile.get("missing"))
-    if profile["type"] in TEXTUAL:
-        distinct = int(profile.get("distinct") or 1)
-        return min(distinct, MAX_CATEGORIES) + (missing or distinct > MAX_CATEGORIES)
-    if profile["type"] == "datetime":
-        return 1 + 2 * len(PERIODS) + missing
-    return 1 + missing
 
 
 def mark(value: str) -> int:

@@ -153,13 +153,15 @@ def describe_line(features: Features, line: Line) -> dict[str, dict[str, Any]]:
     }
 
 
-def predict_line(features: Features, line: Line, table: Table, rows: Integers) -> Floats:
-    """Return the line's predictions of these rows; shapes as in `Features.decode`."""
-    found = np.empty((len(rows), features.outputs))
-    for part, place in _parts(table, rows):
-        x = features.encode(part, dtype=np.float64)
-        found[place] = features.decode(x @ line.weights.T + line.biases)
-    return found
+def predict_line(features: Features, line: Line, table: Table, rows: Integers) -> Iterator[Floats]:
+    """Yield the line's predictions of these rows in parts; shapes as in `Features.decode`."""
+    for part, _place in _parts(table, rows):
+        yield _predict(features, line, part)
+
+
+def _predict(features: Features, line: Line, part: Table) -> Floats:
+    x = features.encode(part, dtype=np.float64)
+    return features.decode(x @ line.weights.T + line.biases)
 
 
 def squared_errors(
@@ -169,11 +171,15 @@ def squared_errors(
 
     `weights`, (rows,), multiply the squares.
     """
-    if not isinstance(features.target, NumberTargets):
+    target = features.target
+    if not isinstance(target, NumberTargets):
         return []
-    errors = predict_line(features, line, table, rows) - features.target.truth(table, rows)
-    squares = errors**2 if weights is None else errors**2 * weights[:, None]
-    return [float(total) for total in squares.sum(axis=0)]
+    totals = np.zeros(features.outputs)
+    for part, place in _parts(table, rows):
+        truth = target.truth(part, np.arange(part.rows))
+        squares = (_predict(features, line, part) - truth) ** 2
+        totals += (squares if weights is None else squares * weights[place][:, None]).sum(axis=0)
+    return [float(total) for total in totals]
 
 
 def parameters(

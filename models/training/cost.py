@@ -4,10 +4,13 @@ Knows no torch. `benchmarks/memory.py` compares the estimates with trainings.
 """
 
 import math
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from descent.spec import ColumnSplit, NoSplit, RunConfig
-from models.engine import LIBRARY, MOST_INPUTS, MOST_UNITS
+from models.engine import LIBRARY, suits_kernel
+from models.features.widths import estimate_width
 from models.machine import free_memory
 from models.nets.graph import Graph
 
@@ -33,6 +36,10 @@ WINDOWS_BYTES = 2 * 64 * 1024 * 1024
 #: Seconds of a run before and after its training; of reading and encoding a number of a row; of the
 #: fixed part of an epoch and of a step; and multiplications with an addition in a second.
 START_S, CELL_S, EPOCH_S, STEP_S, FLOPS = 0.1, 1.4e-7, 3e-4, 4e-5, 2e10
+#: The batches of a test of learning rates, one for each rate; an epoch may have more or fewer.
+RATES = 300
+#: The splits that depend on the seed.
+DRAWN = frozenset({"random", "group"})
 #: A step of L-BFGS evaluates the objective several times.
 LBFGS_PASSES = 5
 
@@ -71,6 +78,10 @@ class Size:
         epoch = EPOCH_S + self.validated * self.parameters / FLOPS
         return epochs * (self.steps_per_epoch * step + epoch)
 
+    def steps(self, config: RunConfig) -> int:
+        """The most steps of a run with this configuration."""
+        return RATES if config.lr_range else self.steps_per_epoch * config.epochs
+
     @property
     def around_s(self) -> float:
         """The seconds of a run beside its training."""
@@ -88,34 +99,67 @@ class Size:
     @property
     def memory_bytes(self) -> int:
         """The most resident memory of the training process with its rows in memory."""
-        loaded = (self.training + self.validated) * self.row_bytes
-        return self._memory(loaded, self.training * ORDER_BYTES)
+        return self._memory(on_disk=False)
 
     @property
     def memory_bytes_from_disk(self) -> int:
         """The most resident memory of the training process with its rows in files."""
-        window = max(WINDOWS_BYTES, 2 * self.batch * self.row_bytes)
-        return self._memory(min(window, 2 * self.training * self.row_bytes), 0)
+        return self._memory(on_disk=True)
 
     @property
     def disk_bytes(self) -> int:
         """The bytes of the files of the rows, if they are in files."""
         return self.rows * self.row_bytes
 
-    def _memory(self, loaded: int, order: int) -> int:
-        optimizer = LBFGS_BYTES if self.is_lbfgs else PARAMETER_BYTES
-        last = self.training % self.batch
-        passes = 4 * ((self.batch + last) * self.kept + min(self.rows, CHUNK) * self.held)
+    @property
+    def start_bytes(self) -> int:
+        """Bytes of the process before it splits the table."""
+        return BASE_BYTES + round(READ_BYTES * min(1.0, self.rows / READ_ROWS))
+
+    def loaded_bytes(self, *, on_disk: bool) -> int:
+        """Bytes of the encoded rows that are in memory."""
+        if not on_disk:
+            return (self.training + self.validated) * self.row_bytes
+        window = max(WINDOWS_BYTES, 2 * self.batch * self.row_bytes)
+        return min(window, 2 * self.training * self.row_bytes)
+
+    def working_bytes(self, *, on_disk: bool) -> int:
+        """Bytes of the order of an epoch, or of the answers in an evaluation, of all rows."""
         shares = SHARES_BYTES if self.outputs > self.targets else 0
         evaluating = self.training * (TRUTH_BYTES * self.targets + shares)
+        return max(0 if on_disk else self.training * ORDER_BYTES, evaluating)
+
+    @property
+    def net_bytes(self) -> int:
+        """Bytes of the parameters with their optimizer, and of the passes through the net."""
+        optimizer = LBFGS_BYTES if self.is_lbfgs else PARAMETER_BYTES
+        last = self.training % self.batch
+        passes = (self.batch + last) * self.kept + min(self.rows, CHUNK) * self.held
+        return self.parameters * optimizer + 4 * passes
+
+    def _memory(self, *, on_disk: bool) -> int:
+        rows = self.loaded_bytes(on_disk=on_disk) + self.working_bytes(on_disk=on_disk)
         return (
-            BASE_BYTES
-            + round(READ_BYTES * min(1.0, self.rows / READ_ROWS))
+            self.start_bytes
             + self.rows * SPLIT_BYTES
-            + max(self.rows * SPLITTING_BYTES, loaded + max(order, evaluating))
-            + self.parameters * optimizer
-            + passes
+            + max(self.rows * SPLITTING_BYTES, rows)
+            + self.net_bytes
         )
+
+
+def expected_net(
+    config: RunConfig,
+    features: Sequence[Mapping[str, Any]],
+    targets: Sequence[Mapping[str, Any]],
+) -> Graph:
+    """Return the net that will be trained, as far as the profiles of its columns tell."""
+    outputs = len(targets) if config.task == "regression" else int(targets[0]["distinct"])
+    return config.model.graph(max(1, estimate_width(features)), max(1, outputs))
+
+
+def rows_with(targets: Sequence[Mapping[str, Any]], rows: int) -> int:
+    """Return how many of the rows have a value in each of the columns with these profiles."""
+    return rows - max((int(target["missing"]) for target in targets), default=0)
 
 
 def size_of(config: RunConfig, rows: int, net: Graph) -> Size:
@@ -148,8 +192,7 @@ def _kept(config: RunConfig, net: Graph) -> int:
     layers = net.dense()
     if layers is None or config.optimizer.type == "lbfgs":
         return net.kept
-    is_narrow = max(layer.outputs for layer in layers) <= MOST_UNITS
-    if is_narrow and net.inputs <= MOST_INPUTS and LIBRARY.exists():
+    if suits_kernel(layers) and LIBRARY.exists():
         return 0  # it computes few rows at a time
     hidden = sum(
         layer.outputs * (2 + (layer.activation == "gelu") + (layer.dropout > 0))
@@ -175,5 +218,35 @@ def memory_limit(size: Size, limit: int | None) -> int | None:
     loaded = (size.training + size.validated) * size.row_bytes
     if limit is not None or loaded < SMALL_BYTES:  # looking costs time
         return limit
+    return _most_memory()
+
+
+def _most_memory() -> int | None:
+    """Return what a training process may take of this machine; None if the system does not say."""
     free = free_memory()
     return None if free is None else BASE_BYTES + round(SHARE * free)
+
+
+def count_together(members: Sequence[tuple[Size, Hashable]], limit: int | None) -> int:
+    """Return how many of these trainings, from the first on, one process has memory for.
+
+    Each comes with a key of its data; those with equal keys share them. `limit` is the memory that
+    the process may take in bytes; None means what the machine has free. It is at least one.
+    """
+    most = _most_memory() if limit is None else limit
+    if most is None:
+        return len(members)
+    known: set[Hashable] = set()
+    splitting = rows = rest = 0
+    for count, (size, data) in enumerate(members):
+        on_disk = needs_disk(size, limit)
+        if data not in known:
+            known.add(data)
+            splitting = max(splitting, size.rows * SPLITTING_BYTES)
+            rows += size.loaded_bytes(on_disk=on_disk)
+            rest += size.rows * SPLIT_BYTES
+        rows += size.working_bytes(on_disk=on_disk)
+        rest += size.net_bytes
+        if count > 0 and size.start_bytes + max(splitting, rows) + rest > most:
+            return count
+    return len(members)

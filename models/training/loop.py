@@ -21,6 +21,7 @@ from models.failpoints import reach
 from models.features.encoding import Features
 from models.features.targets import ClassTarget
 from models.training.advice import explain_divergence
+from models.training.cost import RATES
 from models.training.dataset import Data, TrainingInput
 from models.training.interface import (
     Alive,
@@ -31,7 +32,7 @@ from models.training.interface import (
     StopReason,
     TrainingEvent,
 )
-from models.training.lr_range import BATCHES, find_rate
+from models.training.lr_range import find_rate
 from models.training.outcome import evaluate_best, frame, scalar_scores, subject
 from models.training.snapshots import Snapshot, linear_parameters, save_at_last, try_to_save
 from models.training.state import Training, take_turn
@@ -84,7 +85,7 @@ def train(
         with closing(training.engine):
             if given.config.lr_range is not None:
                 started = _started(training, warnings)
-                yield replace(started, steps=BATCHES, epochs=BATCHES, subject=None, frame=None)
+                yield replace(started, steps=RATES, epochs=RATES, subject=None, frame=None)
                 yield from find_rate(training, should_stop)
                 return
             yield _started(training, warnings)

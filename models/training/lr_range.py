@@ -14,6 +14,7 @@ import numpy as np
 
 from models.data import Floats
 from models.errors import Diverged
+from models.training.cost import RATES
 from models.training.interface import (
     Finished,
     MetricRow,
@@ -24,8 +25,6 @@ from models.training.interface import (
 )
 from models.training.state import Training, take_turn
 
-#: Batches of a test, which may be more or fewer than an epoch has.
-BATCHES = 300
 #: The test ends when the smoothed loss is this many times its least value.
 EXPLODED = 4.0
 #: The share of the loss before a batch in the smoothed loss after it.
@@ -51,7 +50,7 @@ def find_rate(
     limits = training.config.lr_range
     if limits is None:
         raise ValueError("the configuration must have lr_range")
-    rates = np.geomspace(limits.min, limits.max, BATCHES)
+    rates = np.geomspace(limits.min, limits.max, RATES)
     losses: list[float] = []
     rows: list[MetricRow] = []
     watch = Explosion()
@@ -100,9 +99,9 @@ def _row(training: Training, place: int, loss: float) -> MetricRow:
 
 
 def _progress(training: Training, done: int) -> Progress:
-    elapsed_s, fraction = training.elapsed_s, done / BATCHES
+    elapsed_s, fraction = training.elapsed_s, done / RATES
     eta_s = elapsed_s * (1 - fraction) / fraction if done else None
-    return Progress(done, BATCHES, done, BATCHES, fraction, eta_s, elapsed_s, 0.0)
+    return Progress(done, RATES, done, RATES, fraction, eta_s, elapsed_s, 0.0)
 
 
 class Explosion:

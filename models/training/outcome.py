@@ -12,7 +12,7 @@ from models.data import Floats, Integers
 from models.engine.examples import CHUNK, Examples
 from models.features.inputs import Matrix, Numeric
 from models.features.targets import ClassTarget, Target
-from models.nets.lines import Line, describe_line, predict_line
+from models.nets.lines import describe_line, predict_line
 from models.training.interface import Frame, SplitName
 from models.training.scores import Scores, evaluate_baseline, permutation_importance, tally
 from models.training.scratch import StoredExamples
@@ -96,7 +96,8 @@ def _baseline(training: Training, rows: Integers) -> dict[str, Scores]:
     found = {"constant": evaluate_baseline(target, *truths)}
     line = training.data.least_squares
     if line is not None:
-        found["linear"] = _evaluate(training, rows, iter([_predict(training, line, rows)]))
+        predictions = predict_line(training.features, line, training.given.table, rows)
+        found["linear"] = _evaluate(training, rows, predictions)
     return found
 
 
@@ -121,10 +122,6 @@ def _importance(
         seed=training.config.seed,
         work=int(SHARE * spent),
     )
-
-
-def _predict(training: Training, line: Line, rows: Integers) -> Floats:
-    return predict_line(training.features, line, training.given.table, rows)
 
 
 #: A net with more parameters has no trajectory; the default net for a few columns has fewer.

@@ -15,6 +15,7 @@ import torch
 
 from descent.spec import RunConfig
 from models.features.encoding import Features
+from models.training.cost import DRAWN
 from models.training.dataset import Data, TrainingInput
 
 #: The fields of a configuration that change nothing about its data.
@@ -38,8 +39,6 @@ OTHER = frozenset(
 )
 #: Seconds of a turn: many short trainings end in their first one, and long ones wait little.
 TURN_S = 0.25
-#: The splits that depend on the seed.
-DRAWN = frozenset({"random", "group"})
 
 
 class SharedData:

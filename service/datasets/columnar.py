@@ -59,7 +59,8 @@ def stage_arrow(path: Path, folder: Path, max_columns: int, missing: Collection[
 def open_parquet(path: Path) -> Iterator[Opened]:
     """Give the schema and the rows of a file; raise Rejected, also during the block."""
     with _readable("Parquet"):
-        file = pq.ParquetFile(path)
+        # With a buffer ahead it would hold all that it has read.
+        file = pq.ParquetFile(path, pre_buffer=False)
         schema = file.schema_arrow
         size = max(1, min(ROWS, CELLS // max(1, len(schema))))
         yield schema, map(_validated, file.iter_batches(size))

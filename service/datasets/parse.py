@@ -20,6 +20,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from models.data import release
 from models.failpoints import reach
 from models.reading import MISSING
 from service.datasets.archives import Bounds, Opened, opened
@@ -104,6 +105,8 @@ def tabulate(
     columns = inference.columns()
     for number in itertools.count(1):
         table = write_typed(stage, columns, target)
+        if table.held is None:
+            release()  # a column is large, and what the writing has freed is still kept
         is_last = number > MOST_PASSES
         if not is_last and inference.revise(columns, makes_texts=number == MOST_PASSES):
             continue

@@ -30,7 +30,7 @@ LONGEST_TOP = 200  # characters of a frequent value; longer values are omitted
 MOST_COUNTED = 100_000  # different texts whose occurrences are counted; then the rarest are omitted
 MANY = 0.5  # share of different texts from which equal ones are not looked for
 MOST_KEPT = 16_000_000  # distinct values up to which their number is exact
-PIECE = 8_000_000  # values of a column that are sorted at a time
+PIECE = 4_000_000  # values of a column that are sorted at a time
 HELD = 16 * 1024 * 1024  # bytes of the largest typed table that stays in memory
 FEW_ROWS = 1000  # up to which the columns of a table are summarized together
 CELLS = 4_000_000  # numbers of the columns that are read together
@@ -286,8 +286,9 @@ def _pieces(chunks: Chunks, summary: Summary) -> Iterator["NDArray[Any]"]:
         held.append(numbers)
         size += len(numbers)
         if size >= PIECE:
-            yield np.concatenate(held)
-            held, size = [], 0
+            piece = np.concatenate(held)
+            held, size = [], 0  # before the piece is used, which takes memory too
+            yield piece
     if size:
         yield held[0] if len(held) == 1 else np.concatenate(held)
 
@@ -448,16 +449,23 @@ class _Distinct:
         return hashes[hashes < np.uint64(2**64 - 1 >> self._halved)] if self._halved else hashes
 
     def _unite(self) -> None:
-        ordered = np.sort(np.concatenate(self._kept))  # np.unique would hash, which is slower
-        self._kept = [ordered[_firsts(ordered)]]
+        ordered = np.concatenate(self._kept)
+        self._kept = []
+        ordered.sort()  # np.unique would hash, which is slower
+        self._kept = [ordered[_are_first(ordered)]]
         self._size = len(self._kept[0])
 
 
 def _firsts(ordered: "NDArray[Any]") -> "NDArray[np.int64]":
     """Return where each value of a sorted array occurs first."""
+    return np.flatnonzero(_are_first(ordered))
+
+
+def _are_first(ordered: "NDArray[Any]") -> "NDArray[np.bool_]":
+    """Return whether each value of a sorted array differs from the one before it."""
     differs = np.ones(len(ordered), bool)
     np.not_equal(ordered[1:], ordered[:-1], out=differs[1:])
-    return np.flatnonzero(differs)
+    return differs
 
 
 def _hashes(values: "NDArray[Any]") -> "NDArray[np.uint64]":

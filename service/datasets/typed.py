@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
+from models.data import release
 from models.reading import Reading
 from service.datasets.cells import STORED, Cells, ColumnReader
 from service.datasets.infer import EXACT, LABELS, Counts, InferredColumn, text_of
@@ -81,6 +82,7 @@ class _Groups:
             return
         self._wait()
         if self._next is not None:
+            release()  # of the group before the last; else the freed memory of each would be kept
             self._last = self._thread.submit(self._write, self._next)
         self._next = batches
 

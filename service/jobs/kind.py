@@ -150,8 +150,8 @@ class Tenure:
 class Together(Generic[JobT]):
     """How several jobs of a kind share one process: each with its own attempt, lease and folder."""
 
-    #: gives the jobs that may join the process of a claimed job to its owner for some seconds
-    claim: Callable[[Session, JobT, str, float], Sequence[JobT]]
+    #: gives the jobs that may join the process of a claimed job to its owner
+    claim: Callable[[Site, Session, JobT, str], Sequence[JobT]]
     #: Makes the input of a job that joins, from the input of the first job, whose files it may
     #: share.
     prepare: Callable[[Site, JobT, Path, Any], BaseModel]

@@ -1,5 +1,6 @@
 """Runs as a kind of job: the input of the training process, and how its messages are stored."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,12 +11,13 @@ from sqlalchemy.orm import Session
 
 from descent.spec import ColumnType
 from service.datasets.messages import VersionReading
-from service.datasets.versions import fetch_table, reading_of
+from service.datasets.versions import DatasetVersion, fetch_table, reading_of
 from service.errors import BlobCorrupt
 from service.jobs import queue
 from service.jobs.kind import Kind, Site, Tenure, Together
 from service.jobs.pipe import Failure, Obeyed
 from service.runs import lifecycle, metrics, speeds
+from service.runs.groups import count_fitting
 from service.runs.messages import (
     CheckpointFile,
     LogLine,
@@ -32,9 +34,25 @@ from service.storage.columns import new_id
 from service.storage.database import reading, writing
 from service.storage.references import HeldBlob
 
-MOST_TOGETHER = 64  # runs in one process
-
 log = structlog.get_logger("worker")
+
+
+# ---- several runs in one process ----------------------------------------------------------------
+
+
+def claim_companions(site: Site, session: Session, first: Run, owner: str) -> list[Run]:
+    """Claim the runs that train in the process of `first`, as many as it has memory for."""
+
+    def choose(waiting: Sequence[Run]) -> Sequence[Run]:
+        version = session.get(DatasetVersion, (first.dataset_id, first.dataset_version))
+        if version is None or not waiting:
+            return []
+        configs = [first.config, *(run.config for run in waiting)]
+        most = site.settings.training_memory_bytes
+        return waiting[: count_fitting(configs, version.columns, version.rows, most) - 1]
+
+    lease_s = site.settings.lease_s
+    return lifecycle.claim_companions(session, first, owner, choose, lease_s=lease_s)
 
 
 # ---- the input of the process -------------------------------------------------------------------
@@ -216,9 +234,7 @@ RUNS = Kind(
     write=write,
     device=lambda run: run.config.get("device"),
     together=Together(
-        claim=lambda session, first, owner, lease_s: lifecycle.claim_companions(
-            session, first, owner, MOST_TOGETHER - 1, lease_s=lease_s
-        ),
+        claim=claim_companions,
         prepare=prepare_companion,
         join=lambda jobs: TrainingGroup(jobs=list(jobs)),
     ),

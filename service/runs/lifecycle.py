@@ -4,7 +4,7 @@ Writes of a supervisor are fenced by the attempt. A client's request (cancel, pa
 that the supervisor acts on; it never overwrites data of a running attempt.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +48,7 @@ __all__ = [
 
 #: the `state_reason` of a run that paused at the end of the epoch `pause_after`
 RUNG = "rung"
+MOST_TOGETHER = 64  # runs in one process
 KEEP_CHECKPOINTS = 2  # the newest checkpoints, which are kept besides the best
 
 
@@ -235,12 +236,18 @@ def claim(session: Session, owner: str, *, lease_s: float, now: float | None = N
 
 
 def claim_companions(
-    session: Session, first: Run, owner: str, most: int, *, lease_s: float
+    session: Session,
+    first: Run,
+    owner: str,
+    choose: Callable[[Sequence[Run]], Sequence[Run]],
+    *,
+    lease_s: float,
 ) -> list[Run]:
     """Start new attempts of queued runs of the group and the dataset of `first`, oldest first.
 
-    A run whose process has died trains alone until its next checkpoint, because it may be the
-    reason, and the others would die with it.
+    `choose` is given the oldest of them, and returns those that there is room for. A run whose
+    process has died trains alone until its next checkpoint, because it may be the reason, and the
+    others would die with it.
     """
     if first.group is None or first.crash_streak:
         return []
@@ -248,8 +255,14 @@ def claim_companions(
         Run.group == first.group,
         Run.dataset_id == first.dataset_id,
         Run.dataset_version == first.dataset_version,
+        Run.crash_streak == 0,
     ]
-    choice = queue.ClaimRule(only=[*same, Run.crash_streak == 0], most=most)
+    waiting = select(Run).where(Run.state == "queued", *same).order_by(Run.queued_at, Run.id)
+    chosen = choose(session.scalars(waiting.limit(MOST_TOGETHER - 1)).all())
+    if not chosen:
+        return []
+    only = [*same, Run.id.in_([run.id for run in chosen])]
+    choice = queue.ClaimRule(only=only, most=len(chosen))
     runs = queue.claim_several(session, Run, owner, lease_s=lease_s, choice=choice)
     return [_begin(session, run) for run in runs]
 

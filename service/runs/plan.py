@@ -20,11 +20,16 @@ from descent.spec import (
     Task,
     TimeSplit,
 )
-from models.features.encoding import estimate_width
 from models.features.targets import spelling
 from models.nets.graph import Graph
 from models.reading import Reading, category_key
-from models.training.cost import memory_limit, needs_disk, size_of
+from models.training.cost import (
+    expected_net,
+    memory_limit,
+    needs_disk,
+    rows_with,
+    size_of,
+)
 from models.training.scores import count_of, split_of
 from service.datasets.rejected import listed
 from service.errors import Invalid, invalid_at
@@ -92,7 +97,7 @@ def make_plan(
     _check_split(config, by_name)
     task = _task(config, targets)
     features = _features(plan, by_name)
-    usable = rows - max((int(target["missing"]) for target in targets), default=0)
+    usable = rows_with(targets, rows)
     _check_rows(config, usable)
     if task == "regression":
         _warn_of_classes(plan, targets, usable)
@@ -113,7 +118,7 @@ def make_plan(
         "batch_size": _batch_size(plan),
     }
     plan.config = config.model_copy(update=changes)
-    plan.net = _network(plan.config, [by_name[name] for name in features], targets)
+    plan.net = expected_net(plan.config, [by_name[name] for name in features], targets)
     _warn_of_network(plan, plan.net)
     _estimate(plan, plan.net, usable, machine)
     return plan
@@ -433,11 +438,6 @@ def _batch_size(plan: Plan) -> int | Literal["full"]:
     return config.batch_size
 
 
-def _network(config: RunConfig, features: list[Column], targets: list[Column]) -> Graph:
-    outputs = len(targets) if config.task == "regression" else int(targets[0]["distinct"])
-    return config.model.graph(max(1, estimate_width(features)), max(1, outputs))
-
-
 def _warn_of_network(plan: Plan, net: Graph) -> None:
     if net.is_affine and not net.is_linear:
         plan.warn(
@@ -464,11 +464,12 @@ def _estimate(plan: Plan, net: Graph, rows: int, machine: Machine) -> None:
             f"the training needs about {memory / 1e6:,.0f} MB, more than the {limit / 1e6:,.0f} MB"
             " that it may take: choose a smaller batch_size or network",
         )
-    seconds = size.around_s + size.training_s(config.epochs) * machine.speed(size.shape)
+    steps = size.steps(config)
+    training_s = size.training_s(steps / size.steps_per_epoch) * machine.speed(size.shape)
     plan.estimate = Estimate(
         parameters=size.parameters,
-        steps=size.steps_per_epoch * config.epochs,
+        steps=steps,
         memory_bytes=memory,
         disk_bytes=size.disk_bytes if on_disk else 0,
-        seconds=round(seconds, 3),
+        seconds=round(size.around_s + training_s, 3),
     )

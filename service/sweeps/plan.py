@@ -148,6 +148,13 @@ def _check_base(base: RunConfig) -> None:
             "not_allowed",
             "Each member would register a version: give register_best_as instead.",
         )
+    if base.lr_range is not None:
+        raise invalid_at(
+            "/base/lr_range",
+            "not_allowed",
+            "Each member would test learning rates and make no model: leave lr_range out, and send"
+            " the base to POST /runs/lr_range for a test.",
+        )
 
 
 # ---- strategy -----------------------------------------------------------------------------------

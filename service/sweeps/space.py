@@ -29,6 +29,7 @@ FIXED = {
     "register_as": "give register_best_as",
     "device": "workers choose the device",
     "budget": "give the sweep a budget",
+    "lr_range": "a test of learning rates makes no model",
 }
 
 #: the path of a field → its dimension, `{kind: values}`

@@ -236,7 +236,7 @@ class Supervisor:
             first: Job | None = kind.claim(session, self.id, lease_s)
             jobs = [first] if first else []
             if first and kind.together:
-                jobs += kind.together.claim(session, first, self.id, lease_s)
+                jobs += kind.together.claim(self._site, session, first, self.id)
         if not jobs:
             return False
         for job in jobs:

@@ -161,6 +161,7 @@ def digests(settings: Settings, run_id: str) -> dict[str, Any]:
     values = json.dumps([(*row[:-1], _exact(row[-1])) for row in rows])
     return {
         "state": run.state,
+        "engine": run.engine,
         "attempts": run.attempt,
         "error": run.error,
         "rows": len(rows),

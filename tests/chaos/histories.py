@@ -4,9 +4,11 @@ import os
 import random
 import secrets
 import signal
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from itertools import cycle
+from typing import Literal, get_args
 
+from models.engine import EngineName
 from tests.chaos import points
 from tests.chaos.stage import PATIENCE_S, Stage, tell
 from tests.warm import end, has_ended, is_stopped, until
@@ -26,14 +28,16 @@ class History:
     again: str | None = None
     #: a key of RUNS
     number: int = 0
+    #: the engine of every attempt, of the undisturbed run too
+    engine: EngineName = "kernel"
 
     def __str__(self) -> str:
         again = f", then at {self.again}" if self.again else ""
-        return f"{self.kind} at {self.point}:{self.times}{again}, run {self.number}"
+        return f"{self.kind} at {self.point}:{self.times}{again}, run {self.number}, {self.engine}"
 
 
 def plan(seed: int) -> list[History]:
-    """Return every history once, in the order that the seed gives."""
+    """Return every history once, in the order that the seed gives, with the engines in turns."""
     chance = random.Random(seed)  # noqa: S311  no secret
 
     def some(kind: Kind, point: str, times: int = 1, again: str | None = None) -> History:
@@ -53,7 +57,11 @@ def plan(seed: int) -> list[History]:
     found += [some("orphan", point) for point in ("train.step", "trainer.checkpoint")]
     found += [some("full", point, times) for point in points.WRITES for times in (1, 2)]
     chance.shuffle(found)
-    return found
+    engines = chance.sample(get_args(EngineName), 3)
+    return [
+        replace(history, engine=engine)
+        for history, engine in zip(found, cycle(engines), strict=False)
+    ]
 
 
 def play(stage: Stage, history: History) -> None:
@@ -61,6 +69,8 @@ def play(stage: Stage, history: History) -> None:
     if history.kind == "upload":
         _upload(stage, history)
         return
+    stage.train_with(history.engine)
+    stage.expect(history.number)
     {
         "kill": _arm_kill,
         "service": _arm_stop,

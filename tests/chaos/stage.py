@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 from sqlalchemy import make_url
 
+from models.engine import EngineName
 from models.failpoints import FOLDER
 from service.settings import Settings
 from service.storage.database import create_database, migrate
@@ -59,6 +60,8 @@ class Figures:
     looks: int = 0
     attempts: int = 0
     reached: set[str] = field(default_factory=set)
+    #: the engines of the disturbed runs, as the runs name them
+    engines: set[str] = field(default_factory=set)
     wrong: list[str] = field(default_factory=list)
 
 
@@ -85,7 +88,8 @@ class Stage:
         self.url = f"http://127.0.0.1:{self.settings.port}"
         self.figures = Figures()
         self.worker = self.api = 0
-        self._expected: dict[int, dict[str, Any]] = {}
+        #: engine and number of a run → its results without a disturbance
+        self._expected: dict[tuple[str, int], dict[str, Any]] = {}
         self.dataset = ""
 
     # ---- the processes ------------------------------------------------------------------------
@@ -107,6 +111,13 @@ class Stage:
 
     def start_worker(self) -> None:
         self.worker = start_worker(self.warm, self.settings, self.log)
+
+    def train_with(self, engine: EngineName) -> None:
+        """Let a worker train from now on that uses this engine."""
+        if self.settings.engine != engine:
+            end(self.worker, signal.SIGTERM)
+            self.settings = self.settings.model_copy(update={"engine": engine})
+            self.start_worker()
 
     def revive(self) -> bool:
         """Restart dead processes; return whether there were any."""
@@ -219,11 +230,14 @@ class Stage:
         return fork(work, self.log), report
 
     def expect(self, number: int) -> None:
-        """Train one of RUNS undisturbed and keep its results."""
+        """Train one of RUNS undisturbed, once with each engine, and keep its results."""
+        key = (self.settings.engine, number)
+        if key in self._expected:
+            return
         run_id = self.submit(number)
         until(lambda: self.has_ended(run_id), PATIENCE_S)
-        self._expected[number] = self.digests(run_id)
-        assert self._expected[number]["state"] == "succeeded", self._expected[number]
+        self._expected[key] = self.digests(run_id)
+        assert self._expected[key]["state"] == "succeeded", self._expected[key]
 
     def judge(self, run_id: str, number: int, observer: tuple[int, Path], what: str) -> None:
         """Compare an ended run with the undisturbed one, and read the observer's findings."""
@@ -232,16 +246,18 @@ class Stage:
         seen: dict[str, Any] = {"looks": 0, "wrong": ["the observer died"]}
         if report.exists():
             seen = json.loads(report.read_text())
-        found, expected = self.digests(run_id), self._expected[number]
+        found = self.digests(run_id)
+        expected = self._expected[self.settings.engine, number]
         wrong = [*seen["wrong"], *found["wrong"]]
         wrong += [
             f"I6: {name} is {found[name]}, undisturbed {expected[name]}"
-            for name in ("state", "rows", "curve", "tensors")
+            for name in ("state", "engine", "rows", "curve", "tensors")
             if found[name] != expected[name]
         ]
         if found["error"]:
             wrong.append(str(found["error"]))
         self.figures.looks += seen["looks"]
+        self.figures.engines.add(str(found["engine"]))
         self.figures.attempts += found["attempts"]
         self.figures.wrong += [f"{what}: {run_id}: {sentence}" for sentence in wrong]
 

@@ -156,6 +156,17 @@ def test_the_commands_lead_from_a_file_to_a_prediction(descent: Command, service
     assert dataset["id"] in descent("datasets", "list", url=service_url).stdout
 
 
+def test_a_learning_rate_is_suggested(descent: Command, service_url: str) -> None:
+    with Client(service_url) as client:
+        dataset = client.upload(SCORES)
+    asked = ["runs", "lr-range", dataset.id, "Final", "-s", "model.type=linear"]
+    words = descent(*asked, url=service_url)
+    assert words.returncode == OK, words.stderr
+    found = json.loads(descent(*asked, "--json", url=service_url).stdout)
+    assert found["detail"] in words.stdout
+    assert 1e-7 < found["suggested"] < 10
+
+
 def test_tables_and_results_are_whole_and_for_people(descent: Command, service_url: str) -> None:
     upload = descent("datasets", "upload", str(SCORES), url=service_url, columns="60")
     assert "every value parses as a number" in upload.stdout

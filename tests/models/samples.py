@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from descent.spec import ColumnType, RunConfig
-from models.data import TEXTUAL, Categories, ColumnValues, Table
+from descent.spec import TEXTUAL, ColumnType, RunConfig
+from models.data import Categories, ColumnValues, Table
 from models.errors import TrainingFailed
 from models.training.dataset import TrainingInput
 from models.training.interface import (

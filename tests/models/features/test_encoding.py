@@ -7,9 +7,10 @@ import pytest
 from descent.spec import ColumnType
 from models.data import Table
 from models.errors import DataInvalid
-from models.features.encoding import Features, estimate_width
-from models.features.inputs import MAX_CATEGORIES, Choice
+from models.features.encoding import Features
+from models.features.inputs import Choice
 from models.features.targets import ClassTarget
+from models.features.widths import MAX_CATEGORIES, estimate_width
 from tests.models.samples import PASSENGER_FEATURES, Cells, make_table, passengers
 
 

@@ -1,10 +1,19 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from descent.spec import Sgd
 from models.data import Floats, Table
 from models.features.encoding import Features
-from models.nets.lines import describe_line, largest_learning_rate, least_squares, squared_errors
+from models.nets.lines import (
+    Line,
+    describe_line,
+    largest_learning_rate,
+    least_squares,
+    predict_line,
+    squared_errors,
+)
 from tests.models.samples import PASSENGER_FEATURES, QUIZ, passengers, scores
 
 SCORES = np.arange(13)
@@ -36,6 +45,28 @@ def test_least_squares_of_the_scores(standardize: bool) -> None:  # noqa: FBT001
     assert described["bias"] == pytest.approx(0.6480448256267218, rel=1e-12)
     (sse,) = squared_errors(features, line, scores(), SCORES)
     assert sse == pytest.approx(241.7887861102668, rel=1e-12)
+
+
+def test_the_errors_of_a_line_take_the_memory_of_a_few_rows_only() -> None:
+    rows = 600_000
+    random = np.random.default_rng(2)
+    x, noise, weights = random.normal(size=rows), random.normal(size=rows), random.random(rows)
+    table = Table({"x": "number", "y": "number"}, {"x": x, "y": 2 * x + 1 + noise}, rows=rows)
+    chosen = np.arange(0, rows, 2)
+    features = Features.fit(
+        table, chosen, features=["x"], targets=["y"], task="regression", standardize=False
+    )
+    line, chosen_weights = Line(np.array([[2.0]]), np.array([1.0])), weights[chosen]
+    tracemalloc.start()
+    try:
+        (sse,) = squared_errors(features, line, table, chosen, chosen_weights)
+        sizes = [len(each) for each in predict_line(features, line, table, chosen)]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert sse == pytest.approx((noise[chosen] ** 2 * chosen_weights).sum(), rel=1e-9)
+    assert sum(sizes) == len(chosen)
+    assert peak < 8 * len(chosen)
 
 
 def test_the_largest_learning_rate_of_the_scores() -> None:

@@ -8,10 +8,11 @@ import pytest
 
 from descent.spec import RunConfig
 from models.data import Table
+from models.training.cost import RATES
 from models.training.dataset import TrainingInput
 from models.training.interface import Finished, Metrics
 from models.training.loop import train
-from models.training.lr_range import BATCHES, evaluate_rates
+from models.training.lr_range import evaluate_rates
 
 HOUSES: dict[str, Any] = {
     "dataset": "ds_1",
@@ -66,7 +67,7 @@ def test_every_batch_has_a_row_and_nothing_is_saved(tmp_path: Path) -> None:
     rows = [row for event in events if isinstance(event, Metrics) for row in event.rows]
     assert [row.seq for row in rows] == list(range(1, len(rows) + 1))
     assert [row.value for row in rows] == found["losses"]
-    assert len(rows) == BATCHES
+    assert len(rows) == RATES
     assert found["learning_rates"][0] == pytest.approx(1e-6)
     assert found["learning_rates"][-1] <= 1e-2
     assert list(tmp_path.iterdir()) == []

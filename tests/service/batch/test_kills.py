@@ -11,11 +11,11 @@ from sqlalchemy import func, select, text
 from service.datasets.versions import Dataset
 from service.jobs.kind import Worker
 from service.storage import references
-from service.storage.database import create_database, reading
+from service.storage.database import reading
 from tests.chaos import points
 from tests.conftest import MakeDatabase
 from tests.service.batch.desk import ENDED, Desk
-from tests.service.worker.workplace import Workplace, clear_orders, until
+from tests.service.worker.workplace import clear_orders, until, workplace_in
 from tests.warm import Parent
 
 pytestmark = pytest.mark.slow
@@ -38,17 +38,13 @@ def shared(
 ) -> Iterator[tuple[Desk, str, str]]:
     """Return a desk, a dataset, and the digest of its undisturbed predictions."""
     folder = tmp_path_factory.mktemp("workplace")
-    with make_database(request.param, folder) as url:
-        engine = create_database(url)
-        # A stopping worker does not wait long for a stalled process.
-        workplace = Workplace(engine, folder, breakable, settings={"GRACE_S": "3"})
+    # A stopping worker does not wait long for a stalled process.
+    with workplace_in(make_database, request.param, folder, breakable, GRACE_S="3") as workplace:
         desk = Desk(workplace)
         workplace.staff(2)
         desk.train()
         dataset = workplace.add_dataset(ROWS)
         yield desk, dataset, desk.result(desk.submit(dataset))
-        workplace.dismiss()
-        engine.dispose()
 
 
 @pytest.fixture

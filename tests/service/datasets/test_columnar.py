@@ -5,6 +5,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,7 +13,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
 
-from service.datasets.columnar import stage_parquet
+from service.datasets.columnar import open_parquet, stage_parquet
 from service.datasets.rejected import Rejected
 from tests.service.datasets.tables import ARROW, PARQUET, Parse, types
 
@@ -176,3 +177,16 @@ def test_json_with_a_byte_order_mark_is_read(parse: Parse) -> None:
     assert parse(b'\xef\xbb\xbf{"x": 1}', "application/x-ndjson")["rows"] == 1
     assert parse('[{"x": "ü"}]'.encode("utf-16"), "application/json")["rows"] == 1
     assert parse('{"x": "ü"}\n'.encode("utf-16"), "application/x-ndjson")["rows"] == 1
+
+
+def test_reading_a_file_takes_the_memory_of_one_row_group(tmp_path: Path) -> None:
+    path, random = tmp_path / "table.parquet", np.random.default_rng(0)
+    table = pa.table({f"x{place}": random.random(200_000) for place in range(5)})
+    pq.write_table(table, path, row_group_size=10_000, use_dictionary=False, compression="none")
+    size = table.nbytes
+    del table
+    before = most = pa.total_allocated_bytes()
+    with open_parquet(path) as (_schema, batches):
+        for _batch in batches:
+            most = max(most, pa.total_allocated_bytes())
+    assert most - before < size / 5

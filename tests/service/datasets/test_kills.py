@@ -12,10 +12,10 @@ from service.datasets import upload
 from service.datasets.upload import Received, Upload
 from service.datasets.versions import Dataset
 from service.storage.blobs import digest_of
-from service.storage.database import create_database, reading
+from service.storage.database import reading
 from tests.chaos import points
 from tests.conftest import MakeDatabase
-from tests.service.worker.workplace import Workplace, clear_orders, until
+from tests.service.worker.workplace import Workplace, clear_orders, until, workplace_in
 from tests.serving import TLS, RunService
 from tests.warm import Parent
 
@@ -109,12 +109,8 @@ def workplace(
     breakable: Parent,
 ) -> Iterator[Workplace]:
     folder = tmp_path_factory.mktemp("workplace")
-    with make_database(request.param, folder) as url:
-        engine = create_database(url)
-        workplace = Workplace(engine, folder, breakable)
+    with workplace_in(make_database, request.param, folder, breakable) as workplace:
         yield workplace
-        workplace.dismiss()
-        engine.dispose()
 
 
 def take_in(workplace: Workplace, data: bytes) -> str:

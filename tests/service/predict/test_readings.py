@@ -14,7 +14,7 @@ from models import checkpoint
 from models.data import Categories, Table
 from models.export import bundle
 from models.features.encoding import Features
-from models.features.inputs import MAX_CATEGORIES
+from models.features.widths import MAX_CATEGORIES
 from models.predict.predictor import Prediction, Predictor
 from models.predict.values import RawValue
 from models.reading import MISSING, Reading, TableReading

@@ -9,11 +9,11 @@ import pytest
 from service.proofs.ways import WAYS
 from service.registry import versions
 from service.registry.tables import Proof
-from service.storage.database import create_database, reading
+from service.storage.database import reading
 from tests.chaos import points
 from tests.conftest import MakeDatabase
 from tests.service.batch.test_kills import Arm
-from tests.service.worker.workplace import Workplace, until
+from tests.service.worker.workplace import Workplace, until, workplace_in
 from tests.warm import Parent
 
 pytestmark = pytest.mark.slow
@@ -30,13 +30,9 @@ def shared(
 ) -> Iterator[tuple[Workplace, str]]:
     """Return a workplace and a dataset in it."""
     folder = tmp_path_factory.mktemp("workplace")
-    with make_database(request.param, folder) as url:
-        engine = create_database(url)
-        # A stopping worker does not wait long for a stalled process.
-        workplace = Workplace(engine, folder, breakable, settings={"GRACE_S": "3"})
+    # A stopping worker does not wait long for a stalled process.
+    with workplace_in(make_database, request.param, folder, breakable, GRACE_S="3") as workplace:
         yield workplace, workplace.add_dataset()
-        workplace.dismiss()
-        engine.dispose()
 
 
 @pytest.fixture

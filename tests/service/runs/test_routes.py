@@ -104,6 +104,32 @@ def test_validate_makes_no_run(client: httpx.Client, dataset: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "given", [{"register_as": "scores"}, {"lr_range": {"min": 1e-4, "max": 1.0}}]
+)
+def test_a_test_of_learning_rates_is_a_run_that_makes_no_model(
+    client: httpx.Client, dataset: str, given: dict[str, Any]
+) -> None:
+    body = {"dataset": dataset, "target": "Final"} | given
+    answer = client.post(f"{API}/runs/lr_range", json=body)
+    assert answer.status_code == 202, answer.text
+    config = get(client, f"/runs/{answer.json()['id']}")["config"]
+    assert config["lr_range"] == given.get("lr_range", {"min": 1e-7, "max": 10.0})
+    assert config["register_as"] is None
+
+
+def test_a_test_of_learning_rates_is_estimated_as_short_as_it_is(
+    client: httpx.Client, dataset: str
+) -> None:
+    body: dict[str, Any] = {"dataset": dataset, "target": "Final", "epochs": 10_000}
+    whole, test = (
+        client.post(f"{API}/runs/validate", json=each).json()["estimate"]
+        for each in (body, body | {"lr_range": {}})
+    )
+    assert test["steps"] == 300
+    assert test["seconds"] < whole["seconds"] / 10
+
+
+@pytest.mark.parametrize(
     ("change", "code"),
     [
         ({"optimizer": {"type": "adam", "learning_rate": -1}}, "invalid"),

@@ -12,13 +12,13 @@ from descent.schemas import SweepRequest
 from descent.spec import DatasetRef
 from service.datasets.versions import DatasetVersion
 from service.runs.tables import Run
-from service.storage.database import create_database, reading, writing
+from service.storage.database import reading, writing
 from service.sweeps import lifecycle, representation
 from service.sweeps.plan import make_sweep_plan
 from tests.chaos import points
 from tests.conftest import MakeDatabase
 from tests.service.batch.test_kills import Arm
-from tests.service.worker.workplace import Workplace, until
+from tests.service.worker.workplace import Workplace, until, workplace_in
 from tests.warm import Parent
 
 pytestmark = pytest.mark.slow
@@ -81,12 +81,8 @@ def bench(
     breakable: Parent,
 ) -> Iterator[SweepBench]:
     folder = tmp_path_factory.mktemp("workplace")
-    with make_database(request.param, folder) as url:
-        engine = create_database(url)
-        workplace = Workplace(engine, folder, breakable, settings={"GRACE_S": "3"})
+    with workplace_in(make_database, request.param, folder, breakable, GRACE_S="3") as workplace:
         yield SweepBench(workplace, workplace.add_dataset())
-        workplace.dismiss()
-        engine.dispose()
 
 
 @pytest.fixture(scope="module")

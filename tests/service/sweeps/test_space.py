@@ -103,6 +103,7 @@ def test_parameters_become_the_configuration_of_the_run() -> None:
         ({"model.hidden": {"choice": [[8], 8]}}, "/space/model.hidden", "wrong_type"),
         ({"dataset": {"grid": ["ds_2"]}}, "/space/dataset", "not_allowed"),
         ({"name.x": {"grid": [1]}}, "/space/name.x", "not_allowed"),
+        ({"lr_range.max": {"grid": [1]}}, "/space/lr_range.max", "not_allowed"),
         ({"batch_size.x": {"grid": [1]}}, "/space/batch_size.x", "invalid_value"),
         ({"features": {"grid": [["Quizz"]]}}, "/space/features", "unknown_column"),
     ],
@@ -129,6 +130,12 @@ def test_members_that_could_each_register_a_version_are_refused() -> None:
     item = refusal({"seed": {"grid": [1]}}, base={"register_as": "scores"})
     assert item["pointer"] == "/base/register_as"
     assert "register_best_as" in item["detail"]
+
+
+def test_members_that_would_test_learning_rates_are_refused() -> None:
+    item = refusal({"seed": {"grid": [1]}}, base={"lr_range": {}})
+    assert (item["pointer"], item["code"]) == ("/base/lr_range", "not_allowed")
+    assert "POST /runs/lr_range" in item["detail"]
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from service.predict.directory import Predictors
 from service.registry.serving import ModelDamaged
 from service.runs import lifecycle
 from service.runs.tables import Checkpoint, Event
-from service.storage.database import create_database, reading, writing
+from service.storage.database import reading, writing
 from service.storage.references import collect
 from tests.conftest import MakeDatabase, MakePlace
-from tests.service.worker.workplace import Workplace, until
+from tests.service.worker.workplace import Workplace, until, workplace_in
 from tests.storage import KINDS, Place
 from tests.warm import Parent
 
@@ -35,14 +35,11 @@ def shared(
     """Return a workplace for all tests of this file, and its blobs."""
     folder = tmp_path_factory.mktemp("workplace")
     place = make_place(request.param, folder)
-    with make_database("sqlite", folder) as url:
-        engine = create_database(url)
-        # The slowest engine, so that trainings last until they are paused.
-        settings = {"CHECKPOINT_S": "0.2", "ENGINE": "autograd"}
-        workplace = Workplace(engine, folder, warm, place.url, settings=settings)
+    # The slowest engine, so that trainings last until they are paused.
+    settings = {"CHECKPOINT_S": "0.2", "ENGINE": "autograd"}
+    found = workplace_in(make_database, "sqlite", folder, warm, blob_url=place.url, **settings)
+    with found as workplace:
         yield workplace, place
-        workplace.dismiss()
-        engine.dispose()
 
 
 @pytest.fixture

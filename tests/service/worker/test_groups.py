@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from service.runs.tables import Checkpoint
-from service.storage.database import create_database, reading
+from service.storage.database import reading
+from tests.conftest import MakeDatabase
 from tests.service.worker.test_supervisor import (
     ask,
     assert_whole_curve,
@@ -16,12 +17,12 @@ from tests.service.worker.test_supervisor import (
     has_checkpoint,
     started_epochs,
 )
-from tests.service.worker.workplace import Workplace, until
+from tests.service.worker.workplace import Workplace, until, workplace_in
 from tests.warm import Parent
 
 pytestmark = pytest.mark.slow
 
-EPOCHS = 300
+EPOCHS = 180
 RATES = (0.003, 0.01, 0.03)
 DROPOUT = {"type": "mlp", "hidden": [8], "dropout": 0.2}
 
@@ -40,19 +41,18 @@ CONFIGS = [*map(config, RATES), config(0.01, seed=1), config(0.01, model=DROPOUT
     scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.nightly)]
 )
 def shared(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, warm: Parent
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    make_database: MakeDatabase,
+    warm: Parent,
 ) -> Iterator[Workplace]:
     """Return a workplace with one worker, which trains one process at a time."""
     folder = tmp_path_factory.mktemp("workplace")
-    with request.getfixturevalue("make_database")(request.param, folder) as url:
-        engine = create_database(url)
-        # The slowest engine, so that trainings last until they are disturbed.
-        settings = {"CHECKPOINT_S": "0.5", "LEASE_S": "300", "ENGINE": "autograd"}
-        place = Workplace(engine, folder, warm, settings=settings)
+    # The slowest engine, so that trainings last until they are disturbed.
+    settings = {"CHECKPOINT_S": "0.3", "LEASE_S": "300", "ENGINE": "autograd"}
+    with workplace_in(make_database, request.param, folder, warm, **settings) as place:
         place.staff(1)
         yield place
-        place.dismiss()
-        engine.dispose()
 
 
 @pytest.fixture

@@ -20,11 +20,12 @@ from service.jobs import events
 from service.runs.kind import RUNS
 from service.runs.messages import TrainingJob
 from service.runs.tables import Event
-from service.storage.database import create_database, reading
+from service.storage.database import reading
 from service.worker.launch import LocalLauncher
 from service.worker.supervisor import STACK_S
+from tests.conftest import MakeDatabase
 from tests.service.worker.test_supervisor import LONG, ask, started_epochs
-from tests.service.worker.workplace import TICK, Workplace, until
+from tests.service.worker.workplace import TICK, Workplace, until, workplace_in
 from tests.warm import Parent
 
 pytestmark = pytest.mark.slow
@@ -35,18 +36,14 @@ STALL_S = 3  # seconds; a trainer on a busy machine starts within them
 
 @pytest.fixture(scope="module")
 def workplace(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, warm: Parent
+    tmp_path_factory: pytest.TempPathFactory, make_database: MakeDatabase, warm: Parent
 ) -> Iterator[Workplace]:
     """Return a workplace whose worker waits a few seconds for a message of a process."""
     folder = tmp_path_factory.mktemp("workplace")
-    with request.getfixturevalue("make_database")("sqlite", folder) as url:
-        engine = create_database(url)
-        place = Workplace(engine, folder, warm, settings={"STALL_S": str(STALL_S)})
+    with workplace_in(make_database, "sqlite", folder, warm, STALL_S=str(STALL_S)) as place:
         place.staff(1)
         until(lambda: not warm.trainers())  # of services of other tests
         yield place
-        place.dismiss()
-        engine.dispose()
 
 
 def test_a_trainer_that_stands_still_is_tried_once_more_and_then_given_up(

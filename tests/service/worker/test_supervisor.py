@@ -11,9 +11,10 @@ from sqlalchemy import select
 from service.jobs.kind import Worker
 from service.runs import lifecycle
 from service.runs.tables import Checkpoint, Event
-from service.storage.database import create_database, reading, writing
+from service.storage.database import reading, writing
 from tests.chaos.stage import tell
-from tests.service.worker.workplace import Workplace, until
+from tests.conftest import MakeDatabase
+from tests.service.worker.workplace import Workplace, until, workplace_in
 from tests.warm import Forked, Parent, children
 
 pytestmark = pytest.mark.slow
@@ -25,20 +26,19 @@ LONG_ENOUGH: dict[str, Any] = {"epochs": 3_000, "batch_size": 16}
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def shared(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, warm: Parent
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    make_database: MakeDatabase,
+    warm: Parent,
 ) -> Iterator[Workplace]:
     """Return a workplace for all tests of this file: starting a worker takes seconds."""
     folder = tmp_path_factory.mktemp("workplace")
-    with request.getfixturevalue("make_database")(request.param, folder) as url:
-        engine = create_database(url)
-        # Early checkpoints, so that the disturbance is long before the end on a fast machine too.
-        # Long leases, for which no test waits: another worker takes over abandoned runs at once.
-        # The kernel would be done before a disturbance.
-        settings = {"CHECKPOINT_S": "0.2", "LEASE_S": "300", "ENGINE": "chunked"}
-        place = Workplace(engine, folder, warm, settings=settings)
+    # Early checkpoints, so that the disturbance is long before the end on a fast machine too.
+    # Long leases, for which no test waits: another worker takes over abandoned runs at once.
+    # The kernel would be done before a disturbance.
+    settings = {"CHECKPOINT_S": "0.2", "LEASE_S": "300", "ENGINE": "chunked"}
+    with workplace_in(make_database, request.param, folder, warm, **settings) as place:
         yield place
-        place.dismiss()
-        engine.dispose()
 
 
 @pytest.fixture

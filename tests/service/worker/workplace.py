@@ -5,7 +5,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,8 +26,9 @@ from service.runs.tables import Run
 from service.settings import Settings
 from service.storage.blobs import BlobStore
 from service.storage.columns import new_id
-from service.storage.database import reading, writing
+from service.storage.database import create_database, reading, writing
 from service.storage.s3 import open_store
+from tests.conftest import MakeDatabase
 from tests.warm import Forked, Parent
 
 TICK = 0.02  # seconds between two checks of a condition
@@ -208,3 +210,24 @@ class Workplace:
         }
         settings |= SHORT | self.settings
         return os.environ | {f"DESCENT_{name}": value for name, value in settings.items()}
+
+
+@contextmanager
+def workplace_in(
+    make_database: MakeDatabase,
+    kind: str,
+    folder: Path,
+    warm: Parent,
+    *,
+    blob_url: str = "",
+    **settings: str,
+) -> Iterator[Workplace]:
+    """Give a workplace without workers on a fresh database of this kind; stop its workers later."""
+    with make_database(kind, folder) as url:
+        engine = create_database(url)
+        place = Workplace(engine, folder, warm, blob_url, settings=settings)
+        try:
+            yield place
+        finally:
+            place.dismiss()
+            engine.dispose()
