@@ -108,7 +108,7 @@ def test_every_evaluator_knows_every_kind() -> None:
     kinds = set(KINDS)
     assert set(TABLE) == kinds
     assert MODULES.keys() | PAIRS.keys() | {"dropout"} == kinds
-    assert standalone.OPERATIONS.keys() | {"linear"} == kinds
+    assert standalone.OPERATIONS.keys() | standalone.LEARNED.keys() == kinds
 
 
 def test_only_a_single_linear_layer_is_linear() -> None:
@@ -141,7 +141,7 @@ def test_what_a_net_costs_is_counted() -> None:
     assert gated(3, 1, width=6).held == 4 * 6
 
 
-X, LINEAR = "x", {"units": 2}
+X, LINEAR, TREES = "x", {"units": 2}, {"trees": 3, "depth": 2, "outputs": 1}
 WRONG: dict[str, list[Operation]] = {
     "no operation": [],
     "an unknown kind": [Operation("sine", (X,), "0")],
@@ -166,6 +166,13 @@ WRONG: dict[str, list[Operation]] = {
         *(Operation("add", (str(at + 4), str(4 - at)), str(at + 5)) for at in range(4)),
     ],
     "a result that nothing reads": [Operation("relu", (X,), "0"), Operation("tanh", (X,), "1")],
+    "a mix of nothing": [Operation("mix", (), "0")],
+    "trees of no depth": [Operation("trees", (X,), "0", TREES | {"depth": 0})],
+    "trees deeper than a byte": [Operation("trees", (X,), "0", TREES | {"depth": 9})],
+    "half a tree": [Operation("trees", (X,), "0", TREES | {"trees": 0.5})],
+    "more leaves than memory holds": [
+        Operation("trees", (X,), "0", {"trees": 10**6, "depth": 8, "outputs": 3})
+    ],
     "too many operations": [
         Operation("relu", (str(at - 1) if at else X,), str(at)) for at in range(MAX_OPERATIONS + 1)
     ],
