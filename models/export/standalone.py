@@ -49,7 +49,7 @@ def trees(
     count, depth = feature.shape
     bits, first = 2 ** torch.arange(depth), torch.arange(count) * 2**depth
     found = []
-    for part in x.float().split(512):
+    for part in torch.split(x.float(), 512):
         numbers = ((part[:, feature.long()] > threshold) * bits).sum(2) + first
         found.append(leaves.flatten(0, 1)[numbers].double().sum(1) + start)
     return torch.cat([start[None, :][:0].double(), *found]).to(x.dtype)
@@ -58,7 +58,8 @@ def trees(
 def mix(*given: torch.Tensor) -> torch.Tensor:
     """Add values, each times its weight; the weights are the last argument."""
     *values, weight = given
-    return torch.tensordot(weight, torch.stack(values), 1)
+    found: torch.Tensor = torch.tensordot(weight, torch.stack(values), 1)
+    return found
 
 
 def mix_classes(*given: torch.Tensor) -> torch.Tensor:

@@ -84,8 +84,8 @@ KINDS: dict[str, Kind] = {
     "dropout": Kind(attributes={"share": lambda number: 0 <= number < 1}, is_affine=True),
     "add": Kind(inputs=2, is_affine=True),
     "multiply": Kind(inputs=2),
-    # The sum of `start` and a leaf of each tree. The d-th bit of the leaf's number, from the lowest,
-    # is 1 where x[feature[d]] > threshold[d], both rounded to float32; features are whole numbers.
+    # The sum of `start` and a leaf of each tree. Bit d of the leaf's number, from the lowest, is 1
+    # where x[feature[d]] > threshold[d], both rounded to float32; features are whole numbers.
     "trees": Kind(
         attributes={
             "trees": _is_at_most(MAX_TREES),
@@ -97,7 +97,7 @@ KINDS: dict[str, Kind] = {
         shapes=_shapes_of_trees,
         # Reading from memory in no order takes longer than a product.
         work=lambda _, attributes: int(
-            4 * attributes["trees"] * (attributes["depth"] + attributes["outputs"])
+            8 * attributes["trees"] * (attributes["depth"] + attributes["outputs"])
         ),
     ),
     # Σ weight[i] · value i, over the values that it reads
@@ -342,6 +342,24 @@ class GraphBuilder:
     def graph(self) -> Graph:
         """Return the net, whose outputs are the last result."""
         return Graph(self._inputs, tuple(self._operations))
+
+
+def without_idle_trees(graph: Graph, tensors: Mapping[str, Any]) -> tuple[Graph, dict[str, Any]]:
+    """Return the same net without the trees at the ends whose leaves are zero.
+
+    A training has room for the trees of all its epochs, also where it stops earlier. `tensors` are
+    arrays of NumPy that fit the graph.
+    """
+    operations, kept = [], dict(tensors)
+    for each in graph.operations:
+        if each.kind == "trees":
+            grown = tensors[f"{each.output}.leaves"].any(axis=(1, 2)).nonzero()[0]
+            trees = max(1, int(grown[-1]) + 1 if len(grown) else 1)
+            for part in ("feature", "threshold", "leaves"):
+                kept[f"{each.output}.{part}"] = tensors[f"{each.output}.{part}"][:trees]
+            each = replace(each, attributes=dict(each.attributes) | {"trees": trees})  # noqa: PLW2901
+        operations.append(each)
+    return Graph(graph.inputs, tuple(operations)), kept
 
 
 def chain(inputs: int, layers: Sequence[str | Mapping[str, int | float]]) -> Graph:

@@ -16,7 +16,7 @@ from models.nets.dropout import Dropout
 from models.nets.graph import INPUT, MAX_OPERATIONS, Graph, Operation
 
 #: Rows that trees predict at a time, as each tree takes memory for each row.
-TREE_ROWS = 512
+TREE_ROWS = 256
 
 
 class Trees(nn.Module):
@@ -32,9 +32,12 @@ class Trees(nn.Module):
         self.register_buffer("_bits", bits, persistent=False)
         self.register_buffer("_first", first, persistent=False)
 
+    _bits: Tensor
+    _first: Tensor
+
     def forward(self, x: Tensor) -> Tensor:
         """(rows, inputs) to (rows, outputs)."""
-        parts = [self._part(part) for part in x.split(TREE_ROWS)]
+        parts = [self._part(part) for part in torch.split(x, TREE_ROWS)]
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def _part(self, x: Tensor) -> Tensor:
@@ -52,7 +55,8 @@ class Mix(nn.Module):
 
     def forward(self, *values: Tensor) -> Tensor:
         """(rows, width) each to (rows, width)."""
-        return torch.tensordot(self.weight, torch.stack(values), 1)
+        found: Tensor = torch.tensordot(self.weight, torch.stack(values), 1)
+        return found
 
 
 class MixClasses(Mix):

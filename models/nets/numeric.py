@@ -252,7 +252,7 @@ def _mix(own: Own) -> Apply:
     weights = own["weight"].tolist()
 
     def apply(*values: Numbers) -> Numbers:
-        found = values[0] * weights[0]
+        found: Numbers = values[0] * weights[0]
         for weight, value in zip(weights[1:], values[1:], strict=True):
             found += weight * value
         return found
@@ -275,7 +275,8 @@ def _mix_classes(own: Own) -> Apply:
 
 def _log_softmax(x: Numbers) -> Numbers:
     x = x - x.max(axis=1, keepdims=True)
-    return x - np.log(np.exp(x).sum(axis=1, keepdims=True))
+    found: Numbers = x - np.log(np.exp(x).sum(axis=1, keepdims=True))
+    return found
 
 
 def _pull_classes(own: Own, inputs: Sequence[Floats], slopes: Floats) -> list[Floats]:

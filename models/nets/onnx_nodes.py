@@ -120,15 +120,7 @@ def _gelu(nodes: Nodes, x: str) -> str:
     return nodes.apply("Mul", nodes.apply("Mul", x, half), nodes.apply("Add", bent, one))
 
 
-def _trees(
-    nodes: Nodes,
-    operation: Operation,
-    inputs: Sequence[str],
-    feature: str,
-    threshold: str,
-    leaves: str,
-    start: str,
-) -> str:
+def _trees(nodes: Nodes, operation: Operation, inputs: Sequence[str], *own: str) -> str:
     """Add trees by arithmetic: in double, and equal for any number of outputs."""
     trees, depth, outputs = (
         int(operation.attributes[name]) for name in ("trees", "depth", "outputs")
@@ -137,7 +129,7 @@ def _trees(
     def shape(*sizes: int) -> str:
         return nodes.constant(np.array(sizes, dtype=np.int64))
 
-    (x,) = inputs
+    (x,), (feature, threshold, leaves, start) = inputs, own
     places = nodes.apply("Cast", feature, to=TensorProto.INT64)
     read = nodes.apply("Gather", nodes.single(x), places, axis=1)
     gone = nodes.apply("Greater", read, nodes.single(threshold))

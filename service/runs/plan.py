@@ -94,6 +94,9 @@ def make_plan(
     features = _features(plan, by_name)
     usable = rows - max((int(target["missing"]) for target in targets), default=0)
     _check_rows(config, usable)
+    plan.config = config = config.completed(max(1, usable))
+    if objection := config.model.objection(config.model_dump(mode="json")):
+        raise _invalid("training_does_not_fit", objection[1], objection[0])
     if task == "regression":
         _warn_of_classes(plan, targets, usable)
     else:
@@ -435,7 +438,8 @@ def _batch_size(plan: Plan) -> int | Literal["full"]:
 
 def _network(config: RunConfig, features: list[Column], targets: list[Column]) -> Graph:
     outputs = len(targets) if config.task == "regression" else int(targets[0]["distinct"])
-    return config.model.graph(max(1, estimate_width(features)), max(1, outputs))
+    width = max(1, estimate_width(features))
+    return config.model.graph_of_run(width, max(1, outputs), config.epochs)
 
 
 def _warn_of_network(plan: Plan, net: Graph) -> None:
@@ -453,7 +457,7 @@ def _estimate(plan: Plan, net: Graph, rows: int, machine: Machine) -> None:
         raise _invalid(
             "model_too_large",
             f"The network would have {size.parameters:,} parameters, more than"
-            f" {MAX_PARAMETERS:,}: choose narrower layers.",
+            f" {MAX_PARAMETERS:,}: choose narrower layers, or fewer or flatter trees.",
             "/model",
         )
     on_disk = needs_disk(size, machine.memory_bytes)
