@@ -272,7 +272,7 @@ class Boosting(Engine):
         right = running[:, :, last, None] - left
         along = size = np.zeros(1)
         for weight, *totals in (left, right):
-            factor = 1 / (weight + self._model.l2)
+            factor = 1 / (weight + max(self._model.l2, 1e-9))
             for total in totals:
                 part = total * total * factor
                 along = along + part.sum(0)

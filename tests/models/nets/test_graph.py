@@ -1,6 +1,7 @@
 """A net is said once; everything that computes it gives the same answers."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,16 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from models.export import standalone
-from models.nets.graph import KINDS, MAX_OPERATIONS, DenseLayer, Graph, Operation, chain
+from models.nets.graph import (
+    KINDS,
+    MAX_OPERATIONS,
+    DenseLayer,
+    Graph,
+    GraphBuilder,
+    Operation,
+    chain,
+    without_idle_trees,
+)
 from models.nets.module import MODULES, PAIRS, build_graph
 from models.nets.numeric import TABLE, compiled
 from models.nets.onnx_nodes import IR_VERSION, OPSET, Nodes, add_net
@@ -219,3 +229,52 @@ def test_parameters_that_do_not_fit_are_refused() -> None:
     for each in spoilt:
         with pytest.raises(ValueError, match="0"):
             compiled(graph, each)
+
+
+def grove() -> tuple[Graph, Parameters]:
+    """Return a mix of trees and a line, and its parameters."""
+    net = GraphBuilder(3)
+    grown = net.add("trees", net.x, trees=4, depth=2, outputs=2)
+    net.add("mix", grown, net.linear(net.x, 2))
+    graph = net.graph()
+    return graph, parameters_of(graph)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("0.feature", value) for value in (3.0, -1.0, 0.5, math.nan)),
+        *(("2.weight", value) for value in (0.0, -1.0, math.inf)),
+    ],
+)
+def test_parameters_that_no_training_makes_are_refused(name: str, value: float) -> None:
+    graph, parameters = grove()
+    parameters[name].flat[0] = value
+    with pytest.raises(ValueError, match=r"trees|mix"):
+        compiled(graph, parameters)
+
+
+def test_trees_that_never_grew_are_dropped() -> None:
+    graph, parameters = grove()
+    parameters["0.leaves"][2:] = 0
+    less, kept = without_idle_trees(graph, parameters)
+    assert kept["0.feature"].shape == (2, 2)
+    x = rows(graph)
+    expected = compiled(graph, parameters).forward(x)
+    np.testing.assert_array_equal(compiled(less, kept).forward(x), expected)
+    parameters["0.leaves"][:] = 0
+    assert without_idle_trees(graph, parameters)[0].operations[0].attributes["trees"] == 1
+
+
+def test_only_steps_are_not_smooth() -> None:
+    assert (grove()[0].is_smooth, gated(3, 1).is_smooth) == (False, True)
+
+
+def test_trees_predict_many_rows_in_blocks_as_one_by_one() -> None:
+    builder = GraphBuilder(3)
+    builder.add("trees", builder.x, trees=3000, depth=8, outputs=1)
+    graph = builder.graph()
+    net, x = compiled(graph, parameters_of(graph)), rows(graph, 300)
+    whole = net.forward(x)
+    for place in range(len(x)):
+        np.testing.assert_array_equal(net.forward(x[place : place + 1])[0], whole[place])
