@@ -52,7 +52,7 @@ def test_trees_are_explained_by_the_shapley_values_of_all_orders(tmp_path: Path)
     predictor = predictor_of(
         tmp_path, {"model": {"type": "trees", "depth": 4}, "features": features, "epochs": 30}
     )
-    row = {"Sex": "female", "Age": 31.0, "Class": 3}
+    row: dict[str, Any] = {"Sex": "female", "Age": 31.0, "Class": 3}
 
     def value(*names: str) -> float:
         columns = {name: [row[name]] for name in names}
