@@ -152,8 +152,8 @@ def test_a_gated_model_is_trained_resumed_predicted_explained_exported_and_prove
 def test_trees_are_trained_resumed_predicted_explained_exported_and_proved(
     stage: Stage, tmp_path: Path
 ) -> None:
-    asked = {"dataset": stage.upload(), "target": "price", "early_stopping": None}
-    asked |= {"model": {"type": "trees", "depth": 3}, "epochs": 1500}
+    asked = {"dataset": stage.upload(), "target": "price", "epochs": 1500}
+    asked |= {"model": {"type": "trees", "depth": 3}, "early_stopping": None}
     run = _is_resumed_exactly(stage, asked)
     assert stage.client.get(f"{API}/runs/{run}").json()["engine"] == "boosting"
     _is_used_in_every_way(stage, run, tmp_path)
