@@ -225,8 +225,11 @@ class Boosting(Engine):
         if weights is not None:
             slopes, curvatures = slopes * weights[:, None], curvatures * weights[:, None]
         leaves = self._leaf_values(leaf, slopes, curvatures) * rate
-        if is_pair:  # half of the step for each of the two, in opposite directions
-            leaves = np.column_stack([-leaves, leaves]) / 2
+        if is_pair:
+            leaves = np.column_stack([-leaves, leaves])
+        if rows.truth.dtype == torch.int64:
+            # The outputs of classes move against each other: Friedman's factor for K of them.
+            leaves *= (self.outputs - 1) / self.outputs
         self._leaves[self.step] = leaves
         margins += self._leaves[self.step].take(leaf, axis=0)
         self.step += 1
