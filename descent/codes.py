@@ -134,6 +134,7 @@ ErrorCode = Literal[
     "too_few_groups",
     "too_few_rows",
     "loss_does_not_fit",
+    "training_does_not_fit",
     "model_too_large",
     "split_by_target",
     "split_missing",

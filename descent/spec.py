@@ -338,6 +338,17 @@ class RunConfig(Strict):
             raise ValueError(msg)
         return value
 
+    def completed(self, rows: int) -> Self:
+        """Return the configuration with the fields that it leaves to its architecture.
+
+        `rows` is the count of rows with a target.
+        """
+        recipe = self.model.recipe(rows)
+        left = {name: recipe[name] for name in recipe if name not in self.model_fields_set}
+        if not left:
+            return self
+        return self.model_validate(self.model_dump(mode="json", exclude_unset=True) | left)
+
     @property
     def targets(self) -> list[str]:
         """The target columns as a list."""

@@ -19,7 +19,7 @@ from models.checkpoint import NET, Tensors, Written, read_parameters
 from models.data import Floats
 from models.errors import CheckpointCorrupt
 from models.features.encoding import Features
-from models.nets.graph import Graph
+from models.nets.graph import Graph, without_idle_trees
 from models.nets.lines import Line, line_of
 from models.nets.numeric import Activations, Net, compiled
 from models.nets.onnx_nodes import Nodes, add_net
@@ -62,6 +62,10 @@ class Model(Protocol):
     @property
     def is_affine(self) -> bool:
         """Whether the slopes by a row are the same everywhere."""
+
+    @property
+    def is_smooth(self) -> bool:
+        """Whether slopes explain the model."""
 
     @property
     def line(self) -> Line | None:
@@ -124,6 +128,10 @@ class GraphModel:
             graph = Graph.from_json(net)
         except ValueError as error:
             raise CheckpointCorrupt(f"the net cannot be computed: {error}") from error
+        found = cls(features, graph, tensors, document)
+        if graph.is_smooth:
+            return found
+        graph, tensors = without_idle_trees(graph, tensors)
         return cls(features, graph, tensors, document)
 
     @cached_property
@@ -161,6 +169,10 @@ class GraphModel:
     @property
     def is_affine(self) -> bool:
         return self.graph.is_affine
+
+    @property
+    def is_smooth(self) -> bool:
+        return self.graph.is_smooth
 
     @property
     def line(self) -> Line | None:

@@ -15,10 +15,11 @@ from pydantic_core import CoreSchema, core_schema
 from descent.fields import with_type
 from models.architectures.base import Architecture
 from models.architectures.dense import Layers, Linear, Mlp
+from models.architectures.trees import Trees
 
 #: every architecture by its type
 ARCHITECTURES: dict[str, type[Architecture]] = {
-    each.model_fields["type"].default: each for each in (Linear, Mlp, Layers)
+    each.model_fields["type"].default: each for each in (Linear, Mlp, Layers, Trees)
 }
 
 

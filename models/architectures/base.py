@@ -4,7 +4,8 @@ Knows the graph of a net; nothing of arrays, tensors or training.
 """
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from descent.fields import Strict
 from models.nets.graph import Graph
@@ -24,3 +25,21 @@ class Architecture(Strict, ABC):
 
         The outputs are numbers in the scale of the targets, or classes before the softmax.
         """
+
+    def graph_of_run(self, inputs: int, outputs: int, epochs: int) -> Graph:  # noqa: ARG002
+        """Return the net of a run of so many epochs; that of most architectures does not depend."""
+        return self.graph(inputs, outputs)
+
+    def recipe(self, rows: int) -> Mapping[str, Any]:  # noqa: ARG002
+        """Return the fields of a run that a request leaves to the architecture, as JSON.
+
+        `rows` is the count of rows with a target.
+        """
+        return {}
+
+    def objection(self, config: Mapping[str, Any]) -> tuple[str, str] | None:  # noqa: ARG002
+        """Return the pointer of a field that does not fit, and a sentence with the remedy.
+
+        `config` is the run's configuration as JSON; None means that every field fits.
+        """
+        return None

@@ -9,7 +9,7 @@ from typing import Literal
 
 from models.nets.graph import DenseLayer
 
-EngineName = Literal["kernel", "chunked", "autograd"]
+EngineName = Literal["kernel", "chunked", "autograd", "boosting"]
 #: The compiled part of the kernel; it may be missing.
 LIBRARY = Path(__file__).parent / "compiled" / "kernel.so"
 #: The widest layers and the most inputs that the kernel computes; wider layers are as fast with

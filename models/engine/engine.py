@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from descent.spec import OptimizerSpec
+from models.architectures.base import Architecture
 from models.data import Floats, Integers
 from models.engine import EngineName
 from models.engine.examples import Examples
@@ -41,6 +42,8 @@ class Setup:
     #: The rows of a batch; the last one of an epoch may have fewer.
     batch: int
     seed: int
+    #: The configuration of the net; None where the net is all there is.
+    architecture: Architecture | None = None
 
     @property
     def device(self) -> torch.device:

@@ -39,6 +39,18 @@ class Loss(ABC):
         """Return the divisor that turns the sums over `rows` rows into the objective."""
         return 1.0 if self.is_sum else float(rows * self.width)
 
+    @abstractmethod
+    def curvatures(self, outputs: Tensor) -> Tensor:
+        """Return the second slopes of each row's loss by each output, (rows, outputs).
+
+        A loss with corners has those of the parabola with the same slopes one unit from its lowest
+        point.
+        """
+
+    @abstractmethod
+    def constant(self, truth: Tensor, weights: Tensor | None, outputs: int) -> Tensor:
+        """Return the outputs that suit all rows best, if each row has the same, (outputs,)."""
+
     def measure(self, outputs: Tensor, truth: Tensor, weights: Tensor | None = None) -> Tensor:
         """Return float64 (width,): the losses summed over the rows; `weights` are (rows,)."""
         each = self.each(outputs, truth).double()
@@ -82,6 +94,14 @@ class ErrorLoss(Loss):
     ) -> Tensor:
         slopes = self.bend(torch.sub(outputs, truth)).mul_(self.factor / divisor)
         return slopes if weights is None else slopes.mul_(weights[:, None])
+
+    def curvatures(self, outputs: Tensor) -> Tensor:
+        return torch.full_like(outputs, self.factor)
+
+    def constant(self, truth: Tensor, weights: Tensor | None, outputs: int) -> Tensor:  # noqa: ARG002
+        if weights is None:
+            return truth.double().mean(0)
+        return (truth.double() * weights[:, None]).sum(0) / weights.sum()
 
     def report(self, sums: Sequence[float], rows: int) -> float:
         total = sum(
@@ -155,6 +175,16 @@ class CrossEntropy(Loss):
         slopes.scatter_add_(1, index, torch.full_like(index, -1, dtype=slopes.dtype))
         slopes.div_(divisor)
         return slopes if weights is None else slopes.mul_(weights[:, None])
+
+    def curvatures(self, outputs: Tensor) -> Tensor:
+        shares = outputs.softmax(1)
+        return shares * (1 - shares)
+
+    def constant(self, truth: Tensor, weights: Tensor | None, outputs: int) -> Tensor:
+        ones = torch.ones(len(truth), dtype=torch.float64) if weights is None else weights.double()
+        counts = torch.zeros(outputs, dtype=torch.float64).index_add_(0, truth.cpu(), ones.cpu())
+        # A class without a row counts as half a row.
+        return counts.clamp(min=0.5).div(len(truth)).log()
 
     def report(self, sums: Sequence[float], rows: int) -> float:
         return sums[0] / rows

@@ -31,6 +31,51 @@ HEAD = 50  # rows among which the header is looked for
 EMPTY = {"", "NA", "N/A", "NaN", "null", "?"}
 #: true and false in columns without a reading
 WORDS = {"true": 1, "t": 1, "yes": 1, "y": 1, "1": 1, "false": 0, "f": 0, "no": 0, "n": 0, "0": 0}
+
+
+def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Return y = x Wᵀ + b."""
+    return x @ weight.T + bias
+
+
+def trees(
+    x: torch.Tensor,
+    feature: torch.Tensor,
+    threshold: torch.Tensor,
+    leaves: torch.Tensor,
+    start: torch.Tensor,
+) -> torch.Tensor:
+    """Add a leaf of each tree, whose number has a bit for each comparison."""
+    count, depth = feature.shape
+    bits, first = 2 ** torch.arange(depth), torch.arange(count) * 2**depth
+    found = []
+    for part in torch.split(x.float(), 512):
+        numbers = ((part[:, feature.long()] > threshold) * bits).sum(2) + first
+        found.append(leaves.flatten(0, 1)[numbers].double().sum(1) + start)
+    return torch.cat([start[None, :][:0].double(), *found]).to(x.dtype)
+
+
+def mix(*given: torch.Tensor) -> torch.Tensor:
+    """Add values, each times its weight; the weights are the last argument."""
+    *values, weight = given
+    found: torch.Tensor = torch.tensordot(weight, torch.stack(values), 1)
+    return found
+
+
+def mix_classes(*given: torch.Tensor) -> torch.Tensor:
+    """Return the logarithm of the weighted sum of several values' probabilities."""
+    *values, weight = given
+    logs = torch.stack(values).log_softmax(2)
+    return torch.logsumexp(logs + weight.log()[:, None, None], 0)
+
+
+#: the operations of the net that have parameters, and their names
+LEARNED: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "linear": (linear, ("weight", "bias")),
+    "trees": (trees, ("feature", "threshold", "leaves", "start")),
+    "mix": (mix, ("weight",)),
+    "mix_classes": (mix_classes, ("weight",)),
+}
 #: the operations of the net that have no parameters
 OPERATIONS: dict[str, Any] = {
     "relu": torch.relu,
@@ -159,8 +204,9 @@ def forward(bundle: Path, x: torch.Tensor) -> torch.Tensor:
     values = {"x": x}
     for each in json.loads(read(bundle, "net.json"))["operations"]:
         inputs, name = [values[name] for name in each["inputs"]], each["output"]
-        if each["kind"] == "linear":
-            x = inputs[0] @ parameters[f"{name}.weight"].T + parameters[f"{name}.bias"]
+        if each["kind"] in LEARNED:
+            function, parts = LEARNED[each["kind"]]
+            x = function(*inputs, *(parameters[f"{name}.{part}"] for part in parts))
         else:
             x = OPERATIONS[each["kind"]](*inputs)
         values[name] = x

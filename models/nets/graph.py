@@ -19,6 +19,7 @@ INPUT = "x"
 MAX_OPERATIONS = 4096
 MAX_WIDTH = 2**31 - 1
 MAX_HELD = 2**27  # numbers of a row at one time
+MAX_TREES, MAX_DEPTH, MAX_LEAVES = 1_000_000, 8, 2**29
 NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 
 Shape: TypeAlias = tuple[int, ...]
@@ -29,20 +30,38 @@ Attributes: TypeAlias = Mapping[str, int | float]
 class Kind:
     """A kind of operation in a graph; each evaluator has a table with the arithmetic of kinds."""
 
-    #: how many values it reads
-    inputs: int = 1
+    #: how many values it reads; None for any number from one
+    inputs: int | None = 1
     #: its attributes, and whether a number is allowed
     attributes: Mapping[str, Callable[[int | float], bool]] = field(default_factory=dict)
     #: whether it multiplies by constants and adds, nothing else
     is_affine: bool = False
+    #: whether its slopes say how its result changes; steps have slopes of zero almost everywhere
+    is_smooth: bool = True
     #: the width of its result, from those of its inputs and its attributes
     width: Callable[[Sequence[int], Attributes], int] = lambda widths, _: widths[0]
     #: the shape of each parameter, by the last part of its name
     shapes: Callable[[Sequence[int], Attributes], dict[str, Shape]] = lambda _widths, _: {}
+    #: about how many multiplications a row takes, from the widths of its inputs and its attributes
+    work: Callable[[Sequence[int], Attributes], int] = lambda widths, _: widths[0]
 
 
 def _is_width(number: float) -> bool:
     return isinstance(number, int) and 0 < number <= MAX_WIDTH
+
+
+def _is_at_most(limit: int) -> Callable[[float], bool]:
+    return lambda number: isinstance(number, int) and 0 < number <= limit
+
+
+def _shapes_of_trees(_widths: Sequence[int], attributes: Attributes) -> dict[str, Shape]:
+    trees, depth, outputs = (int(attributes[name]) for name in ("trees", "depth", "outputs"))
+    return {
+        "feature": (trees, depth),
+        "threshold": (trees, depth),
+        "leaves": (trees, 2**depth, outputs),
+        "start": (outputs,),
+    }
 
 
 KINDS: dict[str, Kind] = {
@@ -55,6 +74,7 @@ KINDS: dict[str, Kind] = {
             "weight": (int(attributes["units"]), widths[0]),
             "bias": (int(attributes["units"]),),
         },
+        work=lambda widths, attributes: widths[0] * int(attributes["units"]),
     ),
     "relu": Kind(),
     "sigmoid": Kind(),
@@ -64,6 +84,35 @@ KINDS: dict[str, Kind] = {
     "dropout": Kind(attributes={"share": lambda number: 0 <= number < 1}, is_affine=True),
     "add": Kind(inputs=2, is_affine=True),
     "multiply": Kind(inputs=2),
+    # The sum of `start` and a leaf of each tree. Bit d of the leaf's number, from the lowest, is 1
+    # where x[feature[d]] > threshold[d], both rounded to float32; features are whole numbers.
+    "trees": Kind(
+        attributes={
+            "trees": _is_at_most(MAX_TREES),
+            "depth": _is_at_most(MAX_DEPTH),
+            "outputs": _is_width,
+        },
+        is_smooth=False,
+        width=lambda _, attributes: int(attributes["outputs"]),
+        shapes=_shapes_of_trees,
+        # Reading from memory in no order takes longer than a product.
+        work=lambda _, attributes: int(
+            8 * attributes["trees"] * (attributes["depth"] + attributes["outputs"])
+        ),
+    ),
+    # Σ weight[i] · value i, over the values that it reads
+    "mix": Kind(
+        inputs=None,
+        is_affine=True,
+        shapes=lambda widths, _: {"weight": (len(widths),)},
+        work=lambda widths, _: sum(widths),
+    ),
+    # log(Σ weight[i] · softmax(value i)): the mean of probabilities, as classes before a softmax
+    "mix_classes": Kind(
+        inputs=None,
+        shapes=lambda widths, _: {"weight": (len(widths),)},
+        work=lambda widths, _: 2 * sum(widths),
+    ),
 }
 
 
@@ -176,10 +225,13 @@ class Graph:
         return {
             f"{each.output}.{part}": shape
             for each in self.operations
-            for part, shape in KINDS[each.kind]
-            .shapes([self.widths[name] for name in each.inputs], each.attributes)
-            .items()
+            for part, shape in self.shapes_of(each).items()
         }
+
+    def shapes_of(self, operation: Operation) -> dict[str, Shape]:
+        """Return the shape of each parameter of an operation by the last part of its name."""
+        widths = [self.widths[name] for name in operation.inputs]
+        return KINDS[operation.kind].shapes(widths, operation.attributes)
 
     @cached_property
     def parameters(self) -> int:
@@ -189,9 +241,9 @@ class Graph:
     @cached_property
     def work(self) -> int:
         """About how many multiplications a row takes; a number through any function is one."""
-        products = sum(math.prod(shape) for shape in self.shapes.values() if len(shape) > 1)
-        return products + sum(
-            self.widths[each.output] for each in self.operations if each.kind != "linear"
+        return sum(
+            KINDS[each.kind].work([self.widths[name] for name in each.inputs], each.attributes)
+            for each in self.operations
         )
 
     @cached_property
@@ -235,6 +287,11 @@ class Graph:
     def is_affine(self) -> bool:
         """Whether the net could be one linear layer, as it has nothing that bends."""
         return all(KINDS[each.kind].is_affine for each in self.operations)
+
+    @property
+    def is_smooth(self) -> bool:
+        """Whether slopes explain the net; a step has none."""
+        return all(KINDS[each.kind].is_smooth for each in self.operations)
 
     @cached_property
     def is_chain(self) -> bool:
@@ -287,6 +344,24 @@ class GraphBuilder:
         return Graph(self._inputs, tuple(self._operations))
 
 
+def without_idle_trees(graph: Graph, tensors: Mapping[str, Any]) -> tuple[Graph, dict[str, Any]]:
+    """Return the same net without the trees at the ends whose leaves are zero.
+
+    A training has room for the trees of all its epochs, also where it stops earlier. `tensors` are
+    arrays of NumPy that fit the graph.
+    """
+    operations, kept = [], dict(tensors)
+    for each in graph.operations:
+        if each.kind == "trees":
+            grown = tensors[f"{each.output}.leaves"].any(axis=(1, 2)).nonzero()[0]
+            trees = max(1, int(grown[-1]) + 1 if len(grown) else 1)
+            for part in ("feature", "threshold", "leaves"):
+                kept[f"{each.output}.{part}"] = tensors[f"{each.output}.{part}"][:trees]
+            each = replace(each, attributes=dict(each.attributes) | {"trees": trees})  # noqa: PLW2901
+        operations.append(each)
+    return Graph(graph.inputs, tuple(operations)), kept
+
+
 def chain(inputs: int, layers: Sequence[str | Mapping[str, int | float]]) -> Graph:
     """Return a stack of layers: `{"linear": 64}`, `"relu"`, `{"dropout": 0.1}`."""
     builder = GraphBuilder(inputs)
@@ -306,10 +381,9 @@ def _checked_kind(operation: Operation) -> Kind:
     if kind is None:
         known = ", ".join(KINDS)
         raise ValueError(f"there is no operation {operation.kind[:64]!r}: the kinds are {known}")
-    if len(operation.inputs) != kind.inputs:
-        raise ValueError(
-            f"{operation.kind} reads {kind.inputs} values, not {len(operation.inputs)}"
-        )
+    if not operation.inputs or len(operation.inputs) != (kind.inputs or len(operation.inputs)):
+        wanted = kind.inputs or "one or more"
+        raise ValueError(f"{operation.kind} reads {wanted} values, not {len(operation.inputs)}")
     given = operation.attributes
     if given.keys() != kind.attributes.keys() or not all(
         type(given[name]) in {int, float} and is_allowed(given[name])
@@ -317,6 +391,10 @@ def _checked_kind(operation: Operation) -> Kind:
     ):
         wanted = ", ".join(kind.attributes) or "no attributes"
         raise ValueError(f"{operation.kind} has {wanted} within limits, got {str(given)[:100]}")
+    if operation.kind == "trees":
+        leaves = given["trees"] * 2 ** given["depth"] * given["outputs"]
+        if leaves > MAX_LEAVES:
+            raise ValueError(f"trees have at most {MAX_LEAVES} numbers in leaves, not {leaves}")
     return kind
 
 

@@ -15,13 +15,71 @@ from models.architectures.base import Architecture
 from models.nets.dropout import Dropout
 from models.nets.graph import INPUT, MAX_OPERATIONS, Graph, Operation
 
-#: the module of each kind with one input, from its width and the operation
+#: Rows that trees predict at a time, as each tree takes memory for each row.
+TREE_ROWS = 256
+
+
+class Trees(nn.Module):
+    """Boosted oblivious trees, which the engine `boosting` grows; at first every leaf is zero."""
+
+    def __init__(self, trees: int, depth: int, outputs: int) -> None:
+        super().__init__()
+        self.feature = nn.Parameter(torch.zeros(trees, depth), requires_grad=False)
+        self.threshold = nn.Parameter(torch.zeros(trees, depth), requires_grad=False)
+        self.leaves = nn.Parameter(torch.zeros(trees, 2**depth, outputs), requires_grad=False)
+        self.start = nn.Parameter(torch.zeros(outputs), requires_grad=False)
+        bits, first = 2 ** torch.arange(depth), torch.arange(trees) * 2**depth
+        self.register_buffer("_bits", bits, persistent=False)
+        self.register_buffer("_first", first, persistent=False)
+
+    _bits: Tensor
+    _first: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(rows, inputs) to (rows, outputs)."""
+        parts = [self._part(part) for part in torch.split(x, TREE_ROWS)]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def _part(self, x: Tensor) -> Tensor:
+        gone = x.float()[:, self.feature.long()] > self.threshold.float()
+        found = (gone * self._bits).sum(2) + self._first
+        return self.leaves.flatten(0, 1)[found].sum(1) + self.start
+
+
+class Mix(nn.Module):
+    """The weighted sum of several values."""
+
+    def __init__(self, members: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((members,), 1 / members))
+
+    def forward(self, *values: Tensor) -> Tensor:
+        """(rows, width) each to (rows, width)."""
+        found: Tensor = torch.tensordot(self.weight, torch.stack(values), 1)
+        return found
+
+
+class MixClasses(Mix):
+    """The logarithm of the weighted sum of several values' softmax."""
+
+    def forward(self, *values: Tensor) -> Tensor:
+        """(rows, classes) each to (rows, classes)."""
+        logs = torch.stack(values).log_softmax(2)
+        return torch.logsumexp(logs + self.weight.log()[:, None, None], 0)
+
+
+#: the module of each kind that has one, from the width of its inputs and the operation
 MODULES: dict[str, Callable[[int, Operation], nn.Module]] = {
     "linear": lambda width, each: nn.Linear(width, int(each.attributes["units"])),
     "relu": lambda _width, _each: nn.ReLU(),
     "sigmoid": lambda _width, _each: nn.Sigmoid(),
     "tanh": lambda _width, _each: nn.Tanh(),
     "gelu": lambda _width, _each: nn.GELU(),
+    "trees": lambda _width, each: Trees(
+        *(int(each.attributes[name]) for name in ("trees", "depth", "outputs"))
+    ),
+    "mix": lambda _width, each: Mix(len(each.inputs)),
+    "mix_classes": lambda _width, each: MixClasses(len(each.inputs)),
 }
 #: Held while a net draws from torch's global generator, as another thread may build one.
 SEEDING = threading.Lock()

@@ -79,7 +79,7 @@ class Net:
         return slopes[INPUT]
 
     def _own(self, operation: Operation) -> Own:
-        return _own(operation, self.parameters)
+        return _own(operation, self.graph, self.parameters)
 
 
 def compiled(graph: Graph, parameters: Mapping[str, NDArray[Any]]) -> Net:
@@ -93,14 +93,16 @@ def compiled(graph: Graph, parameters: Mapping[str, NDArray[Any]]) -> Net:
             raise ValueError(
                 f"{name} must be float32 of the shape {shape}, found {found.dtype} {found.shape}"
             )
-    bound = [TABLE[each.kind].bind(_own(each, parameters)) for each in graph.operations]
+    for each in graph.operations:
+        if each.kind in CHECKS:
+            CHECKS[each.kind](_own(each, graph, parameters), graph.widths[each.inputs[0]])
+    bound = [TABLE[each.kind].bind(_own(each, graph, parameters)) for each in graph.operations]
     return Net(graph, parameters, _chain(graph, bound) if graph.is_chain else _web(graph, bound))
 
 
-def _own(operation: Operation, parameters: Mapping[str, NDArray[Any]]) -> Own:
-    if operation.kind != "linear":
-        return {}
-    return {part: parameters[f"{operation.output}.{part}"] for part in ("weight", "bias")}
+def _own(operation: Operation, graph: Graph, parameters: Mapping[str, NDArray[Any]]) -> Own:
+    parts = graph.shapes_of(operation)
+    return {part: parameters[f"{operation.output}.{part}"] for part in parts}
 
 
 def _chain(graph: Graph, bound: Sequence[Apply]) -> Apply:
@@ -207,6 +209,100 @@ def _erf(x: Numbers) -> Numbers:
     return np.where(is_one, np.sign(x), x * top / bottom)
 
 
+#: Numbers of features that trees read at a time: 4 MB.
+TREE_CELLS = 10**6
+
+
+def _trees(own: Own) -> Apply:
+    threshold, leaves = own["threshold"], own["leaves"]
+    trees, depth = threshold.shape
+    feature = own["feature"].astype(np.intp)
+    first = np.arange(trees, dtype=np.intp) * 2**depth
+    flat = leaves.reshape(-1, leaves.shape[2])
+    start = own["start"].astype(np.float64)
+    block = max(1, TREE_CELLS // feature.size)
+
+    def part(x: Activations) -> Floats:
+        gone = x.take(feature, axis=1) > threshold
+        # The bits of a byte, from the lowest, are the number of the leaf.
+        found = np.packbits(gone, axis=2, bitorder="little")[:, :, 0] + first
+        total: Floats = flat.take(found, axis=0).sum(axis=1, dtype=np.float64)
+        total += start
+        return total
+
+    def apply(x: Numbers) -> Numbers:
+        single = x.astype(np.float32, copy=False)
+        if len(x) <= block:
+            return part(single).astype(x.dtype)
+        found = np.empty((len(x), len(start)), x.dtype)
+        for begin in range(0, len(x), block):
+            found[begin : begin + block] = part(single[begin : begin + block])
+        return found
+
+    return apply
+
+
+def _check_trees(own: Own, width: int) -> None:
+    feature = own["feature"]
+    if not ((feature >= 0) & (feature < width) & (feature == np.floor(feature))).all():
+        raise ValueError(f"the features of trees are whole numbers from 0 to {width - 1}")
+
+
+def _mix(own: Own) -> Apply:
+    weights = own["weight"].tolist()
+
+    def apply(*values: Numbers) -> Numbers:
+        found: Numbers = values[0] * weights[0]
+        for weight, value in zip(weights[1:], values[1:], strict=True):
+            found += weight * value
+        return found
+
+    return apply
+
+
+def _mix_classes(own: Own) -> Apply:
+    weights = own["weight"].tolist()
+
+    def apply(*values: Numbers) -> Numbers:
+        logs = [_log_softmax(value) for value in values]
+        largest = np.maximum.reduce(logs)  # so that no sum becomes zero
+        pairs = zip(weights, logs, strict=True)
+        found: Numbers = largest + np.log(sum(w * np.exp(each - largest) for w, each in pairs))
+        return found
+
+    return apply
+
+
+def _log_softmax(x: Numbers) -> Numbers:
+    x = x - x.max(axis=1, keepdims=True)
+    found: Numbers = x - np.log(np.exp(x).sum(axis=1, keepdims=True))
+    return found
+
+
+def _pull_classes(own: Own, inputs: Sequence[Floats], slopes: Floats) -> list[Floats]:
+    shares = [np.exp(_log_softmax(value)) for value in inputs]
+    parts = [weight * share for weight, share in zip(own["weight"].tolist(), shares, strict=True)]
+    pulled = [part / sum(parts) * slopes for part in parts]
+    return [
+        each - share * each.sum(axis=1, keepdims=True)
+        for each, share in zip(pulled, shares, strict=True)
+    ]
+
+
+def _check_weights(own: Own, _width: int) -> None:
+    weights = own["weight"]
+    if not (np.isfinite(weights) & (weights > 0)).all():
+        raise ValueError(f"the weights of a mix are above 0, got {weights.min()}")
+
+
+#: by kind, what parameters must be beside their shapes, with the width of the first input
+CHECKS: dict[str, Callable[[Own, int], None]] = {
+    "trees": _check_trees,
+    "mix": _check_weights,
+    "mix_classes": _check_weights,
+}
+
+
 def _sigmoid_slope(x: Floats) -> Floats:
     y: Floats = _sigmoid(x)
     return y * (1 - y)
@@ -236,4 +332,9 @@ TABLE: dict[str, Arithmetic] = {
         lambda _own: np.multiply,
         lambda _own, inputs, slopes: [slopes * inputs[1], slopes * inputs[0]],
     ),
+    "trees": Arithmetic(_trees, lambda _own, inputs, _slopes: [np.zeros_like(inputs[0])]),
+    "mix": Arithmetic(
+        _mix, lambda own, _inputs, slopes: [slopes * each for each in own["weight"].tolist()]
+    ),
+    "mix_classes": Arithmetic(_mix_classes, _pull_classes),
 }

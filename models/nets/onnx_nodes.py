@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from models.nets.graph import INPUT, Graph
+from models.nets.graph import INPUT, Graph, Operation
 
 OPSET = 18  # of the operators: old enough for runtimes of 2023
 IR_VERSION = 8
@@ -58,6 +58,10 @@ class Nodes:
         found = self.constant(np.array(places, dtype=np.int64))
         return self.apply("Gather", matrix, found, output=output, axis=1)
 
+    def part(self, vector: str, place: int) -> str:
+        """Return a number of a vector, of the shape (1,)."""
+        return self.apply("Gather", vector, self.constant(np.array([place], dtype=np.int64)))
+
     def single(self, value: str) -> str:
         """Round numbers to float32."""
         return self.apply("Cast", value, to=TensorProto.FLOAT)
@@ -90,6 +94,9 @@ def add_net(nodes: Nodes, graph: Graph, x: str, weight: Weight) -> str:
             (found,) = inputs
         elif each.kind == "gelu":
             found = _gelu(nodes, *inputs)
+        elif each.kind in LEARNED:
+            names = [weight(f"{each.output}.{part}") for part in graph.shapes_of(each)]
+            found = LEARNED[each.kind](nodes, each, inputs, *names)
         else:
             found = nodes.apply(OPERATORS[each.kind], *inputs)
         values[each.output] = found
@@ -111,3 +118,51 @@ def _gelu(nodes: Nodes, x: str) -> str:
     # Runtimes have no Erf of doubles; it lies between -1 and 1, so float32 loses no relevant digit.
     bent = nodes.double(nodes.apply("Erf", nodes.single(scaled)))
     return nodes.apply("Mul", nodes.apply("Mul", x, half), nodes.apply("Add", bent, one))
+
+
+def _trees(nodes: Nodes, operation: Operation, inputs: Sequence[str], *own: str) -> str:
+    """Add trees by arithmetic: in double, and equal for any number of outputs."""
+    trees, depth, outputs = (
+        int(operation.attributes[name]) for name in ("trees", "depth", "outputs")
+    )
+
+    def shape(*sizes: int) -> str:
+        return nodes.constant(np.array(sizes, dtype=np.int64))
+
+    (x,), (feature, threshold, leaves, start) = inputs, own
+    places = nodes.apply("Cast", feature, to=TensorProto.INT64)
+    read = nodes.apply("Gather", nodes.single(x), places, axis=1)
+    gone = nodes.apply("Greater", read, nodes.single(threshold))
+    bits = nodes.constant((2.0 ** np.arange(depth)).astype(np.float32)[:, None])
+    found = nodes.apply("MatMul", nodes.single(gone), bits)
+    found = nodes.apply("Cast", found, to=TensorProto.INT64)
+    first = nodes.constant((np.arange(trees, dtype=np.int64) * 2**depth)[:, None])
+    found = nodes.apply("Reshape", nodes.apply("Add", found, first), shape(-1, trees))
+    flat = nodes.apply("Reshape", leaves, shape(-1, outputs))
+    values = nodes.apply("Gather", flat, found, axis=0)
+    return nodes.apply("Add", nodes.apply("ReduceSum", values, shape(1), keepdims=0), start)
+
+
+def _mix(nodes: Nodes, _operation: Operation, values: Sequence[str], weight: str) -> str:
+    parts = [nodes.apply("Mul", value, nodes.part(weight, at)) for at, value in enumerate(values)]
+    return nodes.apply("Sum", *parts)
+
+
+def _mix_classes(nodes: Nodes, _operation: Operation, values: Sequence[str], weight: str) -> str:
+    logs = [nodes.apply("LogSoftmax", value, axis=1) for value in values]
+    largest = nodes.apply("Max", *logs)  # so that no sum becomes zero
+    parts = [
+        nodes.apply(
+            "Mul", nodes.apply("Exp", nodes.apply("Sub", each, largest)), nodes.part(weight, at)
+        )
+        for at, each in enumerate(logs)
+    ]
+    return nodes.apply("Add", nodes.apply("Log", nodes.apply("Sum", *parts)), largest)
+
+
+#: the kinds with parameters and more than one node
+LEARNED: dict[str, Callable[..., str]] = {
+    "trees": _trees,
+    "mix": _mix,
+    "mix_classes": _mix_classes,
+}

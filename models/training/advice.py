@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from descent.spec import Sgd
+from models.architectures.trees import Trees
 from models.data import Integers, epoch_order
 from models.engine.choice import make_engine
 from models.engine.examples import Examples
@@ -37,6 +38,8 @@ def explain_divergence(training: Training, rate: float) -> str:
         f"The loss or a parameter was no longer finite in epoch {training.state.epoch}, at "
         f"learning rate {rate:g}"
     )
+    if isinstance(config.model, Trees):
+        return f"{message}; try a learning_rate below 1: it shrinks each tree's step"
     is_whole = training.steps_per_epoch == 1
     if is_whole and training.graph.is_linear and isinstance(config.optimizer, Sgd):
         largest = training.data.largest_learning_rate(training.given.loss, config.optimizer)

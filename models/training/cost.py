@@ -6,9 +6,10 @@ Knows no torch. `benchmarks/memory.py` compares the estimates with trainings.
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from descent.spec import ColumnSplit, NoSplit, RunConfig
+from models.architectures.trees import Trees
 from models.engine import LIBRARY, suits_kernel
 from models.features.widths import estimate_width
 from models.machine import free_memory
@@ -40,6 +41,8 @@ START_S, CELL_S, EPOCH_S, STEP_S, FLOPS = 0.1, 1.4e-7, 3e-4, 4e-5, 2e10
 RATES = 300
 #: The splits that depend on the seed.
 DRAWN = frozenset({"random", "group"})
+#: Seconds of a tree beside its work; multiplications in the time of adding a cell to a sum.
+TREE_S, CELL_WORK = 2e-3, 120
 #: A step of L-BFGS evaluates the objective several times.
 LBFGS_PASSES = 5
 
@@ -63,19 +66,23 @@ class Size:
     kept: int
     #: Numbers that an evaluation holds for each row.
     held: int
-    is_lbfgs: bool
+    kind: Literal["steps", "lbfgs", "trees"]
+    #: Multiplications of a step and of an evaluation for each row.
+    learning: int
+    measuring: int
 
     @property
     def shape(self) -> str:
         """The kind of training, of which each machine learns how long it takes."""
-        work = round(math.log2(self.batch * self.parameters) / 2)
-        return f"{'lbfgs' if self.is_lbfgs else 'steps'}/4^{work}"
+        work = round(math.log2(self.batch * self.learning / 3) / 2)
+        return f"{self.kind}/4^{work}"
 
     def training_s(self, epochs: float) -> float:
         """The seconds of so many epochs on a usual machine, without what comes before and after."""
-        passes = LBFGS_PASSES if self.is_lbfgs else 1
-        step = passes * (STEP_S + 3 * self.batch * self.parameters / FLOPS)
-        epoch = EPOCH_S + self.validated * self.parameters / FLOPS
+        passes = LBFGS_PASSES if self.kind == "lbfgs" else 1
+        step = passes * (STEP_S + self.batch * self.learning / FLOPS)
+        step += TREE_S if self.kind == "trees" else 0
+        epoch = EPOCH_S + self.validated * self.measuring / FLOPS
         return epochs * (self.steps_per_epoch * step + epoch)
 
     def steps(self, config: RunConfig) -> int:
@@ -132,7 +139,7 @@ class Size:
     @property
     def net_bytes(self) -> int:
         """Bytes of the parameters with their optimizer, and of the passes through the net."""
-        optimizer = LBFGS_BYTES if self.is_lbfgs else PARAMETER_BYTES
+        optimizer = LBFGS_BYTES if self.kind == "lbfgs" else PARAMETER_BYTES
         last = self.training % self.batch
         passes = (self.batch + last) * self.kept + min(self.rows, CHUNK) * self.held
         return self.parameters * optimizer + 4 * passes
@@ -154,7 +161,9 @@ def expected_net(
 ) -> Graph:
     """Return the net that will be trained, as far as the profiles of its columns tell."""
     outputs = len(targets) if config.task == "regression" else int(targets[0]["distinct"])
-    return config.model.graph(max(1, estimate_width(features)), max(1, outputs))
+    return config.model.graph_of_run(
+        max(1, estimate_width(features)), max(1, outputs), config.epochs
+    )
 
 
 def rows_with(targets: Sequence[Mapping[str, Any]], rows: int) -> int:
@@ -183,12 +192,24 @@ def size_of(config: RunConfig, rows: int, net: Graph) -> Size:
         batch=training if config.batch_size == "full" else min(config.batch_size, training),
         kept=_kept(config, net),
         held=net.held,
-        is_lbfgs=config.optimizer.type == "lbfgs",
+        **_work(config, net),
     )
+
+
+def _work(config: RunConfig, net: Graph) -> dict[str, Any]:
+    """Return the kind of steps, and the work of a step and of an evaluation for each row."""
+    if isinstance(config.model, Trees):
+        depth, sums = config.model.depth, 1 + net.outputs
+        learning = depth * sums * net.inputs * CELL_WORK
+        return {"kind": "trees", "learning": learning, "measuring": depth * CELL_WORK}
+    kind = "lbfgs" if config.optimizer.type == "lbfgs" else "steps"
+    return {"kind": kind, "learning": 3 * net.parameters, "measuring": net.parameters}
 
 
 def _kept(config: RunConfig, net: Graph) -> int:
     """Return the count of numbers that a step of the likely engine keeps for each row."""
+    if isinstance(config.model, Trees):  # bins of two bytes; float64 slopes, margins and more
+        return net.inputs // 2 + 24 * (1 + net.outputs)
     layers = net.dense()
     if layers is None or config.optimizer.type == "lbfgs":
         return net.kept

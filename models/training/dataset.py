@@ -124,7 +124,9 @@ class Data:
         self.weights = weights_of(given.config, self.features.target, given.table, self.split.train)
         if is_stored is None:
             rows = sum(map(len, vars(self.split).values()))
-            net = given.config.model.graph(self.features.width, self.features.outputs)
+            net = given.config.model.graph_of_run(
+                self.features.width, self.features.outputs, given.config.epochs
+            )
             is_stored = needs_disk(size_of(given.config, rows, net), given.memory_bytes)
         self.is_stored = is_stored
         if is_stored:

@@ -139,8 +139,8 @@ MAX_WORK = 10**7
 
 
 def is_small(training: Training) -> bool:
-    """Return whether the training has a trajectory."""
-    return training.parameters <= MAX_PARAMETERS
+    """Return whether the training has a trajectory: the steps of trees have no picture."""
+    return training.parameters <= MAX_PARAMETERS and training.graph.is_smooth
 
 
 def frame(training: Training) -> Frame | None:

@@ -84,7 +84,9 @@ class Training:
         self.given, self.config, self.data = given, config, data
         self.features, self.split, self.device = features, data.split, data.device
         self.loss: Loss = choose_loss(given.loss, features.target, data.device)
-        self.graph: Graph = config.model.graph(features.width, features.outputs)
+        self.graph: Graph = config.model.graph_of_run(
+            features.width, features.outputs, config.epochs
+        )
         self.setup = self.new_setup()
         self.flat: Flat = self.setup.flat
         self.engine: Engine = make_engine(self.setup, given.engine)
@@ -111,7 +113,9 @@ class Training:
         net = build_graph(self.graph, config.seed)
         flat = flatten(net, self.device)
         layers, size = self.graph.dense(), self.batch_size
-        return Setup(net, flat, layers, self.loss, config.optimizer, size, config.seed)
+        return Setup(
+            net, flat, layers, self.loss, config.optimizer, size, config.seed, config.model
+        )
 
     # ---- shape ----
 

@@ -99,6 +99,9 @@ def make_plan(
     features = _features(plan, by_name)
     usable = rows_with(targets, rows)
     _check_rows(config, usable)
+    plan.config = config = config.completed(max(1, usable))
+    if objection := config.model.objection(config.model_dump(mode="json")):
+        raise _invalid("training_does_not_fit", objection[1], objection[0])
     if task == "regression":
         _warn_of_classes(plan, targets, usable)
     else:
@@ -453,7 +456,7 @@ def _estimate(plan: Plan, net: Graph, rows: int, machine: Machine) -> None:
         raise _invalid(
             "model_too_large",
             f"The network would have {size.parameters:,} parameters, more than"
-            f" {MAX_PARAMETERS:,}: choose narrower layers.",
+            f" {MAX_PARAMETERS:,}: choose narrower layers, or fewer or flatter trees.",
             "/model",
         )
     on_disk = needs_disk(size, machine.memory_bytes)

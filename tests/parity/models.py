@@ -15,7 +15,7 @@ from models import checkpoint
 from models.checkpoint import BEST
 from models.data import Categories, Floats, Table
 from models.features.encoding import Features
-from models.nets.module import build
+from models.nets.module import build_graph
 from models.predict.predictor import Predictor
 from models.reading import MISSING, Reading, TableReading
 from service.storage.blobs import BlobStore
@@ -95,6 +95,11 @@ def _layers(*layers: Any) -> dict[str, Any]:
     return {"type": "layers", "layers": list(layers)}
 
 
+def _trees(depth: int) -> dict[str, Any]:
+    return {"type": "trees", "depth": depth}
+
+
+GROWN = {"optimizer": {"type": "sgd", "learning_rate": 0.2}, "batch_size": "full"}
 RAW = {"standardize": False, "optimizer": {"type": "adam", "learning_rate": 1e-4}}
 RECIPES: dict[str, Recipe] = {
     "line": Recipe(["Quiz"]),
@@ -114,6 +119,8 @@ RECIPES: dict[str, Recipe] = {
     "two-lines": Recipe(NUMBERS, ["y", "z"]),
     "layers": Recipe(ALL, model=_layers({"linear": 16}, "relu", {"dropout": 0.1}, {"linear": 8})),
     "layers-odd": Recipe(NUMBERS, model=_layers("tanh", {"linear": 9}, "gelu", "sigmoid")),
+    "trees": Recipe(ALL, model=_trees(6), further=GROWN),
+    "trees-classes": Recipe(ALL, "kind", "multiclass", _trees(4), further=GROWN),
     "binary-flag": Recipe(ALL, "flag", "binary", _mlp(16)),
     "binary-line": Recipe(NUMBERS, "flag", "binary"),
     "binary-whole": Recipe(["Quiz", "port"], "flag", "binary", _mlp(8, activation="tanh")),
@@ -248,8 +255,9 @@ def _known(name: str, recipe: Recipe, path: Path) -> Known:
         path = path.with_name("steep.safetensors")
         checkpoint.write(path, best, document)
     features = Predictor.load(path).features
-    spec = RunConfig.model_validate(recipe.config()).model
-    net = build(spec, features.width, features.outputs, seed=0).eval().double()
+    run = RunConfig.model_validate(recipe.config())
+    graph = run.model.graph_of_run(features.width, features.outputs, run.epochs)
+    net = build_graph(graph).eval().double()
     state = {key.removeprefix(BEST): torch.from_numpy(value) for key, value in best.items()}
     net.load_state_dict(state)
     scales = np.array(getattr(features.target, "std", [1.0] * features.outputs))

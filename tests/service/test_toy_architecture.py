@@ -1,4 +1,7 @@
-"""One declaration is all that a new architecture needs: everything else follows from its graph."""
+"""An architecture needs its declaration only: everything else follows from its graph.
+
+Trees have an engine of their own beside it, and live the same life.
+"""
 
 import csv
 import io
@@ -140,21 +143,41 @@ def test_a_gated_model_is_trained_resumed_predicted_explained_exported_and_prove
     asked = {"dataset": stage.upload(), "target": "price", "model": MODEL, "epochs": 400}
     asked |= {"early_stopping": None}
     _is_described(client, asked)
+    run = _is_resumed_exactly(stage, asked)
+    net = client.get(f"{API}/runs/{run}/trajectory").json()["subject"]["net"]
+    assert [each["kind"] for each in net["operations"]].count("multiply") == 1
+    _is_used_in_every_way(stage, run, tmp_path)
+
+
+def test_trees_are_trained_resumed_predicted_explained_exported_and_proved(
+    stage: Stage, tmp_path: Path
+) -> None:
+    asked = {"dataset": stage.upload(), "target": "price", "epochs": 1500}
+    asked |= {"model": {"type": "trees", "depth": 3}, "early_stopping": None}
+    run = _is_resumed_exactly(stage, asked)
+    assert stage.client.get(f"{API}/runs/{run}").json()["engine"] == "boosting"
+    _is_used_in_every_way(stage, run, tmp_path)
+
+
+def _is_resumed_exactly(stage: Stage, asked: dict[str, Any]) -> str:
+    """Train twice, once with interruptions, and return that run."""
     whole = stage.run(asked)
     run = stage.run(asked)
     _is_interrupted(stage, run)
     stage.wait_for(whole, "succeeded")
     stage.wait_for(run, "succeeded")
     assert stage.best(run)["sha256"] == stage.best(whole)["sha256"]
-    net = client.get(f"{API}/runs/{run}/trajectory").json()["subject"]["net"]
-    assert [each["kind"] for each in net["operations"]].count("multiply") == 1
+    return run
 
+
+def _is_used_in_every_way(stage: Stage, run: str, folder: Path) -> None:
+    client = stage.client
     stage.register(run, "homes")
     version = f"{API}/models/homes/versions/1"
     expected = _predictions(client, version)
     _agree(client, version, expected)
     _is_explained(client, version, expected)
-    _is_exported(client, version, expected, tmp_path)
+    _is_exported(client, version, expected, folder)
     until(lambda: client.get(version).json()["proof"] != "pending")
     proved = client.get(version).json()
     assert (proved["proof"], proved["proof_error"]) == ("passed", None), proved

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from models.nets.graph import ACTIVATIONS, Graph, GraphBuilder
 
+LEARNED = ("trees", "mix", "mix_classes")
 Parameters = dict[str, NDArray[np.float32]]
 
 
@@ -16,11 +17,19 @@ def random_graph(seed: int) -> Graph:
     at = builder.linear(builder.x, width)
     free = [at]  # values of this width; all but the newest may be read again
     for _ in range(int(random.integers(0, 9))):
-        kind = random.choice(["linear", "dropout", "add", "multiply", *ACTIVATIONS])
+        kind = random.choice(["linear", "dropout", "add", "multiply", *LEARNED, *ACTIVATIONS])
         if kind == "linear":
             at = builder.linear(at, width)
         elif kind == "dropout":
             at = builder.add("dropout", at, share=0.25)
+        elif kind == "trees":
+            # Of the rows only: a result that lies on a threshold may be rounded to either side.
+            sizes = {"trees": int(random.integers(1, 9)), "depth": int(random.integers(1, 9))}
+            tree = builder.add("trees", builder.x, **sizes, outputs=width)
+            at = builder.add("add", at, tree)
+        elif kind in {"mix", "mix_classes"}:
+            others = random.choice(free, int(random.integers(0, 4)))
+            at = builder.add(str(kind), at, *map(str, others))
         elif kind in {"add", "multiply"}:
             at = builder.add(str(kind), at, str(random.choice(free)))
         else:
@@ -44,7 +53,16 @@ def gated(inputs: int, outputs: int, width: int = 6) -> Graph:
 def parameters_of(graph: Graph, seed: int = 0) -> Parameters:
     """Return parameters of the magnitude of trained ones."""
     random = np.random.default_rng(seed)
-    return {
+    found = {
         name: (random.normal(size=shape) / np.sqrt(shape[-1])).astype(np.float32)
         for name, shape in graph.shapes.items()
     }
+    for each in graph.operations:
+        if each.kind == "trees":
+            feature = f"{each.output}.feature"
+            places = random.integers(0, graph.widths[each.inputs[0]], graph.shapes[feature])
+            found[feature] = places.astype(np.float32)
+        elif each.kind in {"mix", "mix_classes"}:
+            weight = f"{each.output}.weight"
+            found[weight] = np.abs(found[weight]) + np.float32(0.1)
+    return found

@@ -1,6 +1,7 @@
 """A net is said once; everything that computes it gives the same answers."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,16 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from models.export import standalone
-from models.nets.graph import KINDS, MAX_OPERATIONS, DenseLayer, Graph, Operation, chain
+from models.nets.graph import (
+    KINDS,
+    MAX_OPERATIONS,
+    DenseLayer,
+    Graph,
+    GraphBuilder,
+    Operation,
+    chain,
+    without_idle_trees,
+)
 from models.nets.module import MODULES, PAIRS, build_graph
 from models.nets.numeric import TABLE, compiled
 from models.nets.onnx_nodes import IR_VERSION, OPSET, Nodes, add_net
@@ -108,7 +118,7 @@ def test_every_evaluator_knows_every_kind() -> None:
     kinds = set(KINDS)
     assert set(TABLE) == kinds
     assert MODULES.keys() | PAIRS.keys() | {"dropout"} == kinds
-    assert standalone.OPERATIONS.keys() | {"linear"} == kinds
+    assert standalone.OPERATIONS.keys() | standalone.LEARNED.keys() == kinds
 
 
 def test_only_a_single_linear_layer_is_linear() -> None:
@@ -141,7 +151,7 @@ def test_what_a_net_costs_is_counted() -> None:
     assert gated(3, 1, width=6).held == 4 * 6
 
 
-X, LINEAR = "x", {"units": 2}
+X, LINEAR, TREES = "x", {"units": 2}, {"trees": 3, "depth": 2, "outputs": 1}
 WRONG: dict[str, list[Operation]] = {
     "no operation": [],
     "an unknown kind": [Operation("sine", (X,), "0")],
@@ -166,6 +176,13 @@ WRONG: dict[str, list[Operation]] = {
         *(Operation("add", (str(at + 4), str(4 - at)), str(at + 5)) for at in range(4)),
     ],
     "a result that nothing reads": [Operation("relu", (X,), "0"), Operation("tanh", (X,), "1")],
+    "a mix of nothing": [Operation("mix", (), "0")],
+    "trees of no depth": [Operation("trees", (X,), "0", TREES | {"depth": 0})],
+    "trees deeper than a byte": [Operation("trees", (X,), "0", TREES | {"depth": 9})],
+    "half a tree": [Operation("trees", (X,), "0", TREES | {"trees": 0.5})],
+    "more leaves than memory holds": [
+        Operation("trees", (X,), "0", {"trees": 10**6, "depth": 8, "outputs": 3})
+    ],
     "too many operations": [
         Operation("relu", (str(at - 1) if at else X,), str(at)) for at in range(MAX_OPERATIONS + 1)
     ],
@@ -212,3 +229,52 @@ def test_parameters_that_do_not_fit_are_refused() -> None:
     for each in spoilt:
         with pytest.raises(ValueError, match="0"):
             compiled(graph, each)
+
+
+def grove() -> tuple[Graph, Parameters]:
+    """Return a mix of trees and a line, and its parameters."""
+    net = GraphBuilder(3)
+    grown = net.add("trees", net.x, trees=4, depth=2, outputs=2)
+    net.add("mix", grown, net.linear(net.x, 2))
+    graph = net.graph()
+    return graph, parameters_of(graph)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("0.feature", value) for value in (3.0, -1.0, 0.5, math.nan)),
+        *(("2.weight", value) for value in (0.0, -1.0, math.inf)),
+    ],
+)
+def test_parameters_that_no_training_makes_are_refused(name: str, value: float) -> None:
+    graph, parameters = grove()
+    parameters[name].flat[0] = value
+    with pytest.raises(ValueError, match=r"trees|mix"):
+        compiled(graph, parameters)
+
+
+def test_trees_that_never_grew_are_dropped() -> None:
+    graph, parameters = grove()
+    parameters["0.leaves"][2:] = 0
+    less, kept = without_idle_trees(graph, parameters)
+    assert kept["0.feature"].shape == (2, 2)
+    x = rows(graph)
+    expected = compiled(graph, parameters).forward(x)
+    np.testing.assert_array_equal(compiled(less, kept).forward(x), expected)
+    parameters["0.leaves"][:] = 0
+    assert without_idle_trees(graph, parameters)[0].operations[0].attributes["trees"] == 1
+
+
+def test_only_steps_are_not_smooth() -> None:
+    assert (grove()[0].is_smooth, gated(3, 1).is_smooth) == (False, True)
+
+
+def test_trees_predict_many_rows_in_blocks_as_one_by_one() -> None:
+    builder = GraphBuilder(3)
+    builder.add("trees", builder.x, trees=3000, depth=8, outputs=1)
+    graph = builder.graph()
+    net, x = compiled(graph, parameters_of(graph)), rows(graph, 300)
+    whole = net.forward(x)
+    for place in range(len(x)):
+        np.testing.assert_array_equal(net.forward(x[place : place + 1])[0], whole[place])

@@ -27,7 +27,11 @@ NETS: list[dict[str, Any]] = [
     {"type": "mlp", "hidden": [16], "activation": "tanh"},
     LAYERS,
     {"type": "layers", "layers": ["relu", {"linear": 5}, "tanh"]},
+    {"type": "trees", "depth": 3},
 ]
+TRAINED_AS: dict[str, Any] = {
+    "trees": {"optimizer": {"type": "sgd", "learning_rate": 0.2}, "batch_size": "full"}
+}
 COLUMNS: dict[str, list[Any]] = {
     "Sex": ["female", "male", "male", None],
     "Age": [30, 70.5, None, 1e9],
@@ -39,7 +43,35 @@ COLUMNS: dict[str, list[Any]] = {
 
 
 def predictor_of(tmp_path: Path, config: dict[str, Any]) -> Predictor:
-    return Predictor.load(learn(passengers(), tmp_path, SURVIVAL | config).saved[-1].path)
+    asked = SURVIVAL | TRAINED_AS.get(config.get("model", {}).get("type"), {}) | config
+    return Predictor.load(learn(passengers(), tmp_path, asked).saved[-1].path)
+
+
+def test_trees_are_explained_by_the_shapley_values_of_all_orders(tmp_path: Path) -> None:
+    features = ["Sex", "Age", "Class"]
+    predictor = predictor_of(
+        tmp_path, {"model": {"type": "trees", "depth": 4}, "features": features, "epochs": 30}
+    )
+    row: dict[str, Any] = {"Sex": "female", "Age": 31.0, "Class": 3}
+
+    def value(*names: str) -> float:
+        columns = {name: [row[name]] for name in names}
+        (found,) = predictor.predict(columns, 1)
+        assert found.probabilities is not None
+        share = found.probabilities["true"]
+        return math.log(share / (1 - share))
+
+    told = explain(predictor.model, predictor.read({k: [v] for k, v in row.items()}, 1, Problems()))
+    assert told[0].keys() == {"true"}
+    for name, contribution in told[0]["true"].contributions.items():
+        one, two = (each for each in features if each != name)
+        changes = [
+            (value(name) - value()) / 3,
+            (value(name, one) - value(one)) / 6,
+            (value(name, two) - value(two)) / 6,
+            (value(name, one, two) - value(one, two)) / 3,
+        ]
+        assert contribution == pytest.approx(sum(changes), abs=1e-4)
 
 
 def log_odds(prediction: Prediction) -> float:

@@ -23,6 +23,11 @@ AGE: dict[str, Any] = {
     "task": "regression",
     "loss": "mse",
 }
+TREES: dict[str, Any] = {
+    "model": {"type": "trees", "depth": 3},
+    "optimizer": {"type": "sgd", "learning_rate": 0.2},
+    "batch_size": "full",
+}
 CONFIGS: dict[str, dict[str, Any]] = {
     "adam with dropout": {"model": {"type": "mlp", "hidden": [8], "dropout": 0.2}},
     "adamw in a warm cosine": {
@@ -67,6 +72,14 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "weights of classes and rows": {"class_weight": {"true": 3.0}, "weight": "Fare"},
     "weights of rows in all of them": AGE
     | {"optimizer": {"type": "lbfgs"}, "batch_size": "full", "weight": "Fare"},
+    "trees of two classes": TREES | {"epochs": 12},
+    "trees of numbers in a cosine": AGE
+    | TREES
+    | {"schedule": {"type": "cosine"}, "loss": "huber", "weight": "Fare", "epochs": 9},
+    "trees of three classes stopped early": TREES
+    | {"target": "Port", "features": ["Sex", "Age", "Fare"], "task": "multiclass"}
+    | {"early_stopping": {"patience": 4}, "epochs": 30},
+    "trees without validation": AGE | TREES | {"split": {"type": "none"}},
     "layers with dropout on a plateau": {
         "model": {"type": "layers", "layers": [{"linear": 7}, "gelu", {"dropout": 0.5}]},
         "schedule": {"type": "plateau", "patience": 1, "factor": 0.5},

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from descent.spec import RunConfig
+from descent.spec import RunConfig, Sgd
 from models.training.cost import size_of
 from service.errors import Invalid
 from service.runs.plan import USUAL, Machine, Plan, make_plan
@@ -19,6 +19,8 @@ def classes(name: str, **counts: int) -> dict[str, Any]:
 
 
 SCORES = [column("Quiz"), column("Final")]
+TREES, HEAVY = {"type": "trees"}, {"type": "sgd", "momentum": 0.9}
+UNFIT = "training_does_not_fit"
 FLOWERS = [column("a"), column("b"), classes("kind", x=30, y=30, z=40)]
 
 
@@ -62,6 +64,19 @@ def test_ids_and_texts_are_left_out_with_a_warning() -> None:
     assert {w["column"] for w in plan.warnings if w["code"] == "column_ignored"} == {"No", "Essay"}
 
 
+def test_trees_have_a_recipe_of_their_own_where_a_request_names_none() -> None:
+    plan = planned(SCORES, target="Final", model=TREES)
+    assert plan.config.optimizer == Sgd(learning_rate=0.05)
+    assert (plan.config.batch_size, plan.config.epochs) == ("full", 1000)
+    assert plan.net is not None
+    assert plan.net.operations[0].attributes["trees"] == 1000
+    named = planned(SCORES, rows=5000, target="Final", model=TREES, epochs=70)
+    assert named.config.epochs == 70
+    assert named.config.optimizer == Sgd(learning_rate=0.08)
+    again = planned(SCORES, **plan.config.model_dump(mode="json", exclude={"dataset"}))
+    assert again.config == plan.config
+
+
 def test_without_validation_rows_nothing_stops_early() -> None:
     assert planned(SCORES, target="Final", split={"type": "none"}).config.early_stopping is None
 
@@ -84,6 +99,10 @@ def test_an_unknown_target_names_the_nearest_column() -> None:
         (FLOWERS, {"target": "kind", "loss": "mse"}, "loss_does_not_fit"),
         (FLOWERS, {"target": ["a", "kind"]}, "target_not_numeric"),
         (SCORES, {"target": "Final", "loss": "cross_entropy"}, "loss_does_not_fit"),
+        (SCORES, {"target": "Final", "model": TREES, "optimizer": {}}, UNFIT),
+        (SCORES, {"target": "Final", "model": TREES, "batch_size": 32}, UNFIT),
+        (SCORES, {"target": "Final", "model": TREES, "lr_range": {}}, UNFIT),
+        (SCORES, {"target": "Final", "model": TREES, "optimizer": HEAVY}, UNFIT),
         ([column("a"), classes("k", x=1, y=1)], {"target": "k"}, "class_too_small"),
         (
             [column("a"), column("f", min=0.5, max=3.0)],
