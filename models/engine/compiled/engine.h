@@ -6,10 +6,7 @@
 
 // Rows of a batch that pass through the net together. Activations of one tile fit the caches, and
 // a batch of any size needs the memory of one tile per shard.
-#define TILE 64
-// Floats from one unit of a tile to the next. A power of two would put all units into few sets of
-// lines of the caches.
-#define TILE_ROW 80
+#define TILE 32
 
 // Where a layer's parameters are in a vector of the state. Weights lie in rows, one per output,
 // each `row` floats long; beyond the inputs they are zero and stay zero.
@@ -17,8 +14,8 @@ struct Place {
   int64_t weights, biases, row;
 };
 
-// The memory in which one shard computes. Activations lie in rows, one per unit, each TILE_ROW
-// floats long: one float per row of the tile, and the rest unused.
+// The memory in which one shard computes. Activations lie in rows, one per unit, each TILE
+// floats long: one float per row of the tile.
 struct Work {
   float *rows;                 // the inputs as they lie in the table, one row of the table per row
   float *inputs;               // the same by unit

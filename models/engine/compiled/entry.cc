@@ -170,13 +170,13 @@ static void divide(Parts &parts, const Engine &engine, Work &work) {
     if (padded(layer.inputs) > widest) widest = padded(layer.inputs);
     if (outputs > widest) widest = outputs;
     if (row > longest) longest = row;
-    work.outputs[l] = parts.take(outputs * TILE_ROW);
-    work.slopes[l] = has_slopes(plan, l) ? parts.take(outputs * TILE_ROW) : 0;
+    work.outputs[l] = parts.take(outputs * TILE);
+    work.slopes[l] = has_slopes(plan, l) ? parts.take(outputs * TILE) : 0;
   }
   work.rows = parts.take(TILE * engine.place[0].row);
-  work.inputs = parts.take(padded(plan.layer[0].inputs) * TILE_ROW);
-  work.errors[0] = parts.take(widest * TILE_ROW);
-  work.errors[1] = parts.take(widest * TILE_ROW);
+  work.inputs = parts.take(padded(plan.layer[0].inputs) * TILE);
+  work.errors[0] = parts.take(widest * TILE);
+  work.errors[1] = parts.take(widest * TILE);
   work.turned = parts.take(TILE * longest);
   work.gradient = parts.take(engine.parameters);
 }

@@ -51,7 +51,7 @@ static void read_inputs(const Engine &engine, const Rows &rows, const Tile &tile
   for (int i = 0; i < tile.rows; i++)
     copy_row(rows.x + tile.index[i] * rows.width, work.rows + i * row, rows.width);
   for (int i = tile.rows; i < tile.columns; i++) memset(work.rows + i * row, 0, row * sizeof(float));
-  turn(work.rows, row, work.inputs, TILE_ROW, tile.columns, (int)padded(rows.width));
+  turn(work.rows, row, work.inputs, TILE, tile.columns, (int)padded(rows.width));
 }
 
 // ---- Activations and dropout ----
@@ -110,7 +110,7 @@ static void activate_layer(const Layer &layer, const Tile &tile, const Dropout &
   Words first = (lane_numbers() + (uint32_t)tile.first_in_batch) * (uint32_t)layer.outputs;
   for (int unit = 0; unit < layer.outputs; unit++)
     for (int j = 0; j < tile.columns; j += LANES) {
-      int64_t at = (int64_t)unit * TILE_ROW + j;
+      int64_t at = (int64_t)unit * TILE + j;
       Floats x = load(outputs + at);
       Floats slope = activate<ACTIVATION>(x);
       if constexpr (DROPS) {
@@ -158,7 +158,7 @@ static void forward(const Engine &engine, const float *values, const Tile &tile,
     const Place &place = engine.place[l];
     float *outputs = work.outputs[l];
     multiply(Product{layer.outputs, tile.columns, layer.inputs, values + place.weights, place.row, 1,
-                     inputs, TILE_ROW, outputs, TILE_ROW, FROM_BIAS, values + place.biases,
+                     inputs, TILE, outputs, TILE, FROM_BIAS, values + place.biases,
                      is_rectifier(plan, l) ? RECTIFIED : NOTHING, 0});
     if (!is_rectifier(plan, l)) {
       Dropout keys = {};
@@ -174,7 +174,7 @@ static void scale_by_slopes(const Layer &layer, const Tile &tile, const float *s
                             float *errors) {
   for (int unit = 0; unit < layer.outputs; unit++)
     for (int j = 0; j < tile.columns; j += LANES) {
-      int64_t at = (int64_t)unit * TILE_ROW + j;
+      int64_t at = (int64_t)unit * TILE + j;
       store(errors + at, load(errors + at) * load(slopes + at));
     }
 }
@@ -187,7 +187,7 @@ static void add_bias_gradient(int units, const Tile &tile, const float *errors, 
       sums[i] = zeros();
       if (unit + i < units)
         for (int j = 0; j < tile.columns; j += LANES)
-          sums[i] += load(errors + (int64_t)(unit + i) * TILE_ROW + j);
+          sums[i] += load(errors + (int64_t)(unit + i) * TILE + j);
     }
     Floats sum = lane_sums(sums);
     store(gradient + unit, is_first ? sum : load(gradient + unit) + sum);
@@ -206,10 +206,10 @@ static void backward(const Engine &engine, const Tile &tile, Work &work, bool is
     int columns = (int)padded(layer.inputs);
     const float *inputs = work.rows;
     if (l > 0) {
-      turn(work.outputs[l - 1], TILE_ROW, work.turned, place.row, columns, tile.columns);
+      turn(work.outputs[l - 1], TILE, work.turned, place.row, columns, tile.columns);
       inputs = work.turned;
     }
-    multiply(Product{layer.outputs, columns, tile.rows, errors, TILE_ROW, 1, inputs, place.row,
+    multiply(Product{layer.outputs, columns, tile.rows, errors, TILE, 1, inputs, place.row,
                      work.gradient + place.weights, place.row, is_first ? FROM_ZERO : FROM_C, 0,
                      NOTHING, 0});
     add_bias_gradient(layer.outputs, tile, errors, work.gradient + place.biases, is_first);
@@ -218,7 +218,7 @@ static void backward(const Engine &engine, const Tile &tile, Work &work, bool is
       bool is_on = is_rectifier(plan, l - 1);
       const float *beside = is_on ? work.outputs[l - 1] : work.slopes[l - 1];
       multiply(Product{layer.inputs, tile.columns, layer.outputs, engine.part[VALUES] + place.weights,
-                       1, place.row, errors, TILE_ROW, next, TILE_ROW, FROM_ZERO, 0,
+                       1, place.row, errors, TILE, next, TILE, FROM_ZERO, 0,
                        is_on ? WHERE_BESIDE : beside ? TIMES_BESIDE : NOTHING, beside});
     }
     float *free = errors;
@@ -263,7 +263,7 @@ static void measure_errors(const Engine &engine, const Rows &rows, const Tile &t
     for (int i = 0; i < tile.columns; i++)
       truth[i] = i < tile.rows ? rows.truth[tile.index[i] * rows.targets + target] : 0.f;
     for (int j = 0; j < tile.columns; j += LANES) {
-      int64_t at = (int64_t)target * TILE_ROW + j;
+      int64_t at = (int64_t)target * TILE + j;
       Ints is_row = (Ints)(lane_numbers() + (uint32_t)j) < tile.rows;
       Floats error = pick(is_row, load(outputs + at) - load(truth + j), zeros());
       Slopes found = error_loss(plan.loss, error, all(engine.deltas[target]));
@@ -285,20 +285,20 @@ static void measure_classes(const Engine &engine, const Rows &rows, const Tile &
   for (int j = 0; j < tile.columns; j += LANES) {
     Floats most = load(outputs + j), best = zeros();
     for (int c = 1; c < classes; c++) {
-      Floats x = load(outputs + (int64_t)c * TILE_ROW + j);
+      Floats x = load(outputs + (int64_t)c * TILE + j);
       Ints is_more = x > most;
       most = pick(is_more, x, most);
       best = pick(is_more, all((float)c), best);
     }
     Floats sum = zeros();
     for (int c = 0; c < classes; c++) {
-      Floats x = exponential(load(outputs + (int64_t)c * TILE_ROW + j) - most);
-      store(work.errors[0] + (int64_t)c * TILE_ROW + j, x);
+      Floats x = exponential(load(outputs + (int64_t)c * TILE + j) - most);
+      store(work.errors[0] + (int64_t)c * TILE + j, x);
       sum += x;
     }
     Floats scale = load(weights + j) * all(share) / sum;
     for (int c = 0; c < classes; c++) {
-      float *x = work.errors[0] + (int64_t)c * TILE_ROW + j;
+      float *x = work.errors[0] + (int64_t)c * TILE + j;
       store(x, load(x) * scale);
     }
     store(logarithms + j, logarithm(sum));
@@ -307,9 +307,9 @@ static void measure_classes(const Engine &engine, const Rows &rows, const Tile &
   }
   for (int i = 0; i < tile.rows; i++) {
     int64_t truth = rows.classes[tile.index[i]];
-    float loss = logarithms[i] - (outputs[truth * TILE_ROW + i] - largest[i]);
+    float loss = logarithms[i] - (outputs[truth * TILE + i] - largest[i]);
     work.sums[0] += (double)(loss * weights[i]);
-    work.errors[0][truth * TILE_ROW + i] -= weights[i] * share;
+    work.errors[0][truth * TILE + i] -= weights[i] * share;
     work.hits += likeliest[i] == (float)truth;
   }
 }
