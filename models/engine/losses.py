@@ -77,6 +77,8 @@ class ErrorLoss(Loss):
 
     #: The slope of the loss by an error is this factor times what `bend` returns.
     factor: ClassVar[float] = 1.0
+    #: Whether the loss is the square of the error, so that `bend` changes nothing.
+    is_squared: ClassVar[bool] = False
     #: One per target.
     scale: tuple[float, ...]
     #: The error at which huber changes from a parabola to a line, in scaled units, one per target.
@@ -124,6 +126,7 @@ class ErrorLoss(Loss):
 
 class MeanSquared(ErrorLoss):
     factor = 2.0
+    is_squared = True
 
     def of_errors(self, errors: Tensor) -> Tensor:
         return torch.mul(errors, errors)

@@ -14,13 +14,13 @@ struct Place {
   int64_t weights, biases, row;
 };
 
-// The memory in which one shard computes. Activations lie in rows, one per unit, each TILE floats
-// long: one float per row of the tile.
+// The memory in which one shard computes. Activations lie in rows, one per unit, each TILE
+// floats long: one float per row of the tile.
 struct Work {
   float *rows;                 // the inputs as they lie in the table, one row of the table per row
   float *inputs;               // the same by unit
   float *outputs[MOST_LAYERS]; // of each layer, after its activation and dropout
-  float *slopes[MOST_LAYERS];  // of the outputs by the sums before the activation
+  float *slopes[MOST_LAYERS];  // of the outputs by the sums before the activation, if needed
   float *errors[2];            // slopes of the objective by a layer's sums, of two layers in turn
   float *turned;               // a layer's inputs, one row of the table per row
   float *gradient;             // like a vector of the state
@@ -66,8 +66,14 @@ static inline int outputs_of(const Plan &plan) { return plan.layer[plan.layers -
 static inline int losses_of(const Plan &plan) {
   return plan.loss == CROSS_ENTROPY ? 1 : outputs_of(plan);
 }
-static inline bool has_slopes(const Layer &layer) {
-  return layer.activation != NO_ACTIVATION || layer.drop_below > 0;
+// Whether a hidden layer only sets negative numbers to zero: its outputs tell its slopes.
+static inline bool is_rectifier(const Plan &plan, int l) {
+  const Layer &layer = plan.layer[l];
+  return layer.activation == RELU && layer.drop_below == 0 && l < plan.layers - 1;
+}
+static inline bool has_slopes(const Plan &plan, int l) {
+  const Layer &layer = plan.layer[l];
+  return (layer.activation != NO_ACTIVATION || layer.drop_below > 0) && !is_rectifier(plan, l);
 }
 static inline int32_t rows_of_a_shard(const Plan &plan) {
   return (plan.batch + plan.shards - 1) / plan.shards;

@@ -171,7 +171,7 @@ static void divide(Parts &parts, const Engine &engine, Work &work) {
     if (outputs > widest) widest = outputs;
     if (row > longest) longest = row;
     work.outputs[l] = parts.take(outputs * TILE);
-    work.slopes[l] = has_slopes(layer) ? parts.take(outputs * TILE) : 0;
+    work.slopes[l] = has_slopes(plan, l) ? parts.take(outputs * TILE) : 0;
   }
   work.rows = parts.take(TILE * engine.place[0].row);
   work.inputs = parts.take(padded(plan.layer[0].inputs) * TILE);

@@ -22,6 +22,7 @@ static Code choose_rows(Tile &tile, const Plan &plan, const Rows &rows, const in
   for (int i = 0; i < tile.rows; i++) {
     int64_t row = order ? order[from + i] : from + i;
     if (row < 0 || row >= rows.rows) return BAD_ORDER;
+    __builtin_prefetch(rows.x + row * rows.width); // the rows of an order lie anywhere
     if (rows.classes && (rows.classes[row] < 0 || rows.classes[row] >= outputs_of(plan)))
       return BAD_CLASS;
     tile.index[i] = row;
@@ -36,10 +37,19 @@ static void turn(const float *from, int64_t from_row, float *to, int64_t to_row,
       transpose_square(from + i * from_row + j, from_row, to + j * to_row + i, to_row);
 }
 
+// As memcpy, which takes longer to choose its way for a few numbers than to copy them.
+INLINE void copy_row(const float *from, float *to, int64_t count) {
+  int64_t j = 0;
+  for (; j + LANES <= count; j += LANES) store(to + j, load(from + j));
+  for (; j + 4 <= count; j += 4) *(LooseFour *)(to + j) = *(const LooseFour *)(from + j);
+#pragma clang loop vectorize(disable) unroll(disable)
+  for (; j < count; j++) to[j] = from[j];
+}
+
 static void read_inputs(const Engine &engine, const Rows &rows, const Tile &tile, Work &work) {
   int64_t row = engine.place[0].row;
   for (int i = 0; i < tile.rows; i++)
-    memcpy(work.rows + i * row, rows.x + tile.index[i] * rows.width, rows.width * sizeof(float));
+    copy_row(rows.x + tile.index[i] * rows.width, work.rows + i * row, rows.width);
   for (int i = tile.rows; i < tile.columns; i++) memset(work.rows + i * row, 0, row * sizeof(float));
   turn(work.rows, row, work.inputs, TILE, tile.columns, (int)padded(rows.width));
 }
@@ -49,9 +59,8 @@ static void read_inputs(const Engine &engine, const Rows &rows, const Tile &tile
 // Change sums to activations and return the slope.
 template <int ACTIVATION> INLINE Floats activate(Floats &x) {
   if constexpr (ACTIVATION == RELU) {
-    Ints is_off = x <= zeros(); // not for NaN, which must reach the loss
-    x = pick(is_off, zeros(), x);
-    return pick(is_off, zeros(), all(1.f));
+    x = rectified(x);
+    return pick(x == zeros(), zeros(), all(1.f));
   } else if constexpr (ACTIVATION == SIGMOID) {
     x = sigmoid(x);
     return x * (all(1.f) - x);
@@ -149,12 +158,14 @@ static void forward(const Engine &engine, const float *values, const Tile &tile,
     const Place &place = engine.place[l];
     float *outputs = work.outputs[l];
     multiply(Product{layer.outputs, tile.columns, layer.inputs, values + place.weights, place.row, 1,
-                     inputs, TILE, outputs, TILE},
-             FROM_BIAS, values + place.biases);
-    Dropout keys = {};
-    bool drops = step && layer.drop_below > 0;
-    if (drops) keys = dropout_of(plan.seed, (uint64_t)*step, (uint64_t)l);
-    activate_any(layer, tile, drops ? &keys : 0, outputs, step ? work.slopes[l] : 0);
+                     inputs, TILE, outputs, TILE, FROM_BIAS, values + place.biases,
+                     is_rectifier(plan, l) ? RECTIFIED : NOTHING, 0});
+    if (!is_rectifier(plan, l)) {
+      Dropout keys = {};
+      bool drops = step && layer.drop_below > 0;
+      if (drops) keys = dropout_of(plan.seed, (uint64_t)*step, (uint64_t)l);
+      activate_any(layer, tile, drops ? &keys : 0, outputs, step ? work.slopes[l] : 0);
+    }
     inputs = outputs;
   }
 }
@@ -187,10 +198,11 @@ static void add_bias_gradient(int units, const Tile &tile, const float *errors, 
 static void backward(const Engine &engine, const Tile &tile, Work &work, bool is_first) {
   const Plan &plan = engine.plan;
   float *errors = work.errors[0], *next = work.errors[1];
-  for (int l = plan.layers - 1; l >= 0; l--) {
+  int last = plan.layers - 1;
+  if (work.slopes[last]) scale_by_slopes(plan.layer[last], tile, work.slopes[last], errors);
+  for (int l = last; l >= 0; l--) {
     const Layer &layer = plan.layer[l];
     const Place &place = engine.place[l];
-    if (work.slopes[l]) scale_by_slopes(layer, tile, work.slopes[l], errors);
     int columns = (int)padded(layer.inputs);
     const float *inputs = work.rows;
     if (l > 0) {
@@ -198,13 +210,17 @@ static void backward(const Engine &engine, const Tile &tile, Work &work, bool is
       inputs = work.turned;
     }
     multiply(Product{layer.outputs, columns, tile.rows, errors, TILE, 1, inputs, place.row,
-                     work.gradient + place.weights, place.row},
-             is_first ? FROM_ZERO : FROM_C, 0);
+                     work.gradient + place.weights, place.row, is_first ? FROM_ZERO : FROM_C, 0,
+                     NOTHING, 0});
     add_bias_gradient(layer.outputs, tile, errors, work.gradient + place.biases, is_first);
-    if (l > 0)
+    if (l > 0) {
+      // The activation of the layer below is passed at once.
+      bool is_on = is_rectifier(plan, l - 1);
+      const float *beside = is_on ? work.outputs[l - 1] : work.slopes[l - 1];
       multiply(Product{layer.inputs, tile.columns, layer.outputs, engine.part[VALUES] + place.weights,
-                       1, place.row, errors, TILE, next, TILE},
-               FROM_ZERO, 0);
+                       1, place.row, errors, TILE, next, TILE, FROM_ZERO, 0,
+                       is_on ? WHERE_BESIDE : beside ? TIMES_BESIDE : NOTHING, beside});
+    }
     float *free = errors;
     errors = next;
     next = free;

@@ -17,6 +17,7 @@ typedef int32_t Ints __attribute__((vector_size(4 * LANES)));
 typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
 // The same at any address that is a multiple of four.
 typedef float LooseFloats __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef float LooseFour __attribute__((vector_size(16), aligned(4), may_alias));
 
 INLINE Floats load(const float *from) { return *(const LooseFloats *)from; }
 INLINE void store(float *to, Floats x) { *(LooseFloats *)to = x; }
