@@ -11,8 +11,9 @@ from models.data import Table
 from models.export.card import TOLERANCE
 from models.features.encoding import Features
 from models.model import GraphModel, save
-from models.nets.graph import chain
+from models.nets.graph import Graph, GraphBuilder, chain
 from models.predict.predictor import Prediction, Predictor
+from tests.models.nets.graphs import parameters_of
 from tests.models.samples import make_table, passengers
 
 #: the output of the standalone script, one object for each row
@@ -33,6 +34,7 @@ NETS: dict[str, list[Any]] = {
     "sigmoid": [{"linear": 8}, "sigmoid"],
     "tanh": [{"linear": 8}, "tanh"],
     "gelu": [{"linear": 16}, "gelu", {"linear": 16}, "gelu"],
+    "forest": [],  # see `forest`
 }
 
 
@@ -87,6 +89,9 @@ def portable(
         task=kind,
         standardize=standardize,
     )
+    if net == "forest":
+        graph = forest(features.width, features.outputs, is_class=kind != "regression")
+        return GraphModel(features, graph, parameters_of(graph))
     layers = [*NETS[net], {"linear": features.outputs}]
     random = np.random.default_rng(len(layers))
     parameters, width = {}, features.width
@@ -98,6 +103,14 @@ def portable(
             parameters[f"{place}.bias"] = random.normal(size=(shape[0],)).astype(np.float32)
             width = layer["linear"]
     return GraphModel(features, chain(features.width, layers), parameters)
+
+
+def forest(inputs: int, outputs: int, *, is_class: bool) -> Graph:
+    """Return a mix of trees and a line."""
+    net = GraphBuilder(inputs)
+    grown = net.add("trees", net.x, trees=20, depth=3, outputs=outputs)
+    net.add("mix_classes" if is_class else "mix", grown, net.linear(net.x, outputs))
+    return net.graph()
 
 
 def portables() -> Iterator[tuple[str, GraphModel]]:

@@ -70,6 +70,10 @@ def test_trees_have_a_recipe_of_their_own_where_a_request_names_none() -> None:
     assert (plan.config.batch_size, plan.config.epochs) == ("full", 1000)
     assert plan.net is not None
     assert plan.net.operations[0].attributes["trees"] == 1000
+    assert plan.estimate.parameters == 1000 * (6 + 6 + 64) + 1
+    assert plan.estimate.steps == 1000
+    flat = planned(SCORES, target="Final", model=TREES | {"depth": 2})
+    assert flat.estimate.seconds < plan.estimate.seconds
     named = planned(SCORES, rows=5000, target="Final", model=TREES, epochs=70)
     assert named.config.epochs == 70
     assert named.config.optimizer == Sgd(learning_rate=0.08)
