@@ -14,7 +14,7 @@ from models.features.encoding import Features
 from models.features.targets import ClassTarget
 
 #: Rows that are predicted at a time, outside of steps.
-CHUNK = 16_384
+CHUNK = 4_096
 
 
 @dataclass(frozen=True)

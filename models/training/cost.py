@@ -27,7 +27,7 @@ SPLIT_BYTES, SPLITTING_BYTES = 4, 24
 ORDER_BYTES = 8
 #: Of each row that is evaluated: its true target as float64, and for classes its shares.
 TRUTH_BYTES, SHARES_BYTES = 8, 24
-CHUNK = 16_384  # rows that are evaluated at a time
+CHUNK = 4_096  # rows that are evaluated at a time
 #: Rows in memory of fewer bytes than this are never kept in files.
 SMALL_BYTES = 64 * 1024 * 1024
 #: The share of the free memory that a training may take.
