@@ -182,7 +182,7 @@ def test_a_budget_of_epochs_limits_the_trials() -> None:
     assert [warning["code"] for warning in found.warnings] == ["fewer_trials"]
 
 
-def group(**changes: Any) -> str:
+def group(**changes: Any) -> str | None:
     config = RunConfig.model_validate(BASE | {"features": ["Quiz"]} | changes)
     return group_of(config.model_dump(mode="json"))
 
