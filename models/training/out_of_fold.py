@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from descent.codes import make_warning
 from models.data import Floats, Integers
 from models.features.targets import ClassTarget, Target
 from models.nets.lines import predict_line
@@ -50,6 +51,7 @@ def evaluate_bag(bag: Bag) -> dict[str, Any]:
         "validation": evaluate(target, truth, held_out),
         "folds": _spread(bag, scores),
     }
+    bag.warnings += [make_warning("diverged", why) for why in bag.diverged.values()]
     bag.warnings += never_predicted(target, "validation", figures["validation"])
     if importance := _importance(bag):
         figures["importance"] = {"split": "validation"} | importance
