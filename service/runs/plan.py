@@ -244,7 +244,8 @@ def _check_classes(plan: Plan, target: Column, task: Task) -> None:
             "/target",
         )
     split = plan.config.split
-    if isinstance(split, RandomSplit) and split.validation + split.test > 0:
+    is_drawn = isinstance(split, RandomSplit) and split.validation + split.test > 0
+    if is_drawn or isinstance(split, KFoldSplit):
         _check_class_sizes(plan, target)
 
 
@@ -262,10 +263,11 @@ def _check_class_sizes(plan: Plan, target: Column) -> None:
         )
     more = f" and {len(single) - 3} more" if len(single) > 3 else ""
     shown = ", ".join(repr(value) for value in single[:3])
+    what = "in the training rows only, so it is never tested"
+    if isinstance(plan.config.split, KFoldSplit):
+        what = "unknown to the member that is tested with it"
     plan.warn(
-        "class_too_small",
-        f"a class with one row is in the training rows only, so it is never tested: {shown}{more}",
-        target["name"],
+        "class_too_small", f"a class with one row is {what}: {shown}{more}", target["name"]
     )
 
 
