@@ -250,6 +250,19 @@ def test_a_cross_validation_killed_after_any_checkpoint_ends_with_the_very_same_
         assert rest.saved[-1].sha256 == whole.saved[-1].sha256
 
 
+def test_a_cross_validation_from_files_resumes_exactly_too(tmp_path: Path) -> None:
+    config = CASES["numbers"]
+    whole = learn(travellers(), tmp_path / "a", config, memory_bytes=1)
+    _tensors, document = checkpoint.read(whole.saved[-1].path)
+    assert document["rows_in_files"] is True
+    first = learn(
+        travellers(), tmp_path / "b", config, stop_at(17, "pause"), poll_s=0.0, memory_bytes=1
+    )
+    saved = first.saved[-1]
+    rest = learn(travellers(), tmp_path / "b", config, resume=saved.path, seq=saved.seq)
+    assert rest.saved[-1].sha256 == whole.saved[-1].sha256
+
+
 def outlier() -> Table:
     """Return rows of which one drives each training with it to infinity."""
     x = np.linspace(-1, 1, 40)
