@@ -266,9 +266,7 @@ def _check_class_sizes(plan: Plan, target: Column) -> None:
     what = "in the training rows only, so it is never tested"
     if isinstance(plan.config.split, KFoldSplit):
         what = "unknown to the member that is tested with it"
-    plan.warn(
-        "class_too_small", f"a class with one row is {what}: {shown}{more}", target["name"]
-    )
+    plan.warn("class_too_small", f"a class with one row is {what}: {shown}{more}", target["name"])
 
 
 # ---- weights ------------------------------------------------------------------------------------

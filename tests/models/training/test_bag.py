@@ -17,6 +17,8 @@ from models.data import Categories, Floats, Table
 from models.engine import EngineName
 from models.errors import Diverged
 from models.features.encoding import Features
+from models.features.inputs import Choice
+from models.features.widths import MAX_CATEGORIES
 from models.model import GraphModel, load
 from models.training import bag
 from models.training.bag import Bag
@@ -117,6 +119,27 @@ def test_the_version_predicts_the_mean_of_its_members(tmp_path: Path, name: str)
         size = np.abs(expected).max()
         np.testing.assert_allclose(found, expected, atol=1e-5 * size, rtol=1e-5)
     assert len(members) == (4 if "repeats" in CASES[name]["split"] else 3)
+
+
+def test_a_category_that_only_one_member_tells_apart_is_told_apart(tmp_path: Path) -> None:
+    random = np.random.default_rng(5)
+    towns = [f"town {at}" for at in random.integers(0, 450, 900)]
+    read = make_table(
+        {"town": "category", "y": "number"}, town=towns, y=random.normal(size=900).tolist()
+    )
+    config = NUMBERS | {"target": "y", "features": ["town"], "epochs": 2}
+    path = learn(read, tmp_path, config).saved[-1].path
+    version, members = load(path), list(members_of(path))
+    assert isinstance(version, GraphModel)
+    (column,), own = version.features.inputs, [each.features.inputs[0] for each in members]
+    assert isinstance(column, Choice)
+    assert len(column.categories) > MAX_CATEGORIES
+    for each in own:
+        assert isinstance(each, Choice)
+        assert each.rare
+        assert set(each.categories) <= set(column.categories)
+    expected = np.mean([answers(each, read) for each in members], axis=0)
+    np.testing.assert_allclose(answers(version, read), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["numbers", "classes in two repeats", "trees"])
