@@ -221,9 +221,48 @@ class NoSplit(Strict):
     type: Literal["none"] = "none"
 
 
+#: The folds of a cross-validation that names none: with few rows each fold leaves out fewer.
+FOLDS, MANY_FOLDS, FEW_ROWS = 5, 10, 1000
+MAX_FOLDS = 20
+
+
+class KFoldSplit(Strict):
+    """Cross-validation: each member trains on all folds but one; together they are the model.
+
+    For classes the folds are stratified. With `column`, rows with the same value in it are in one
+    fold.
+    """
+
+    type: Literal["kfold"] = "kfold"
+    folds: Annotated[
+        Annotated[int, Field(ge=2, le=MAX_FOLDS), WHOLE] | None,
+        Field(
+            description=f"The count of folds: by default {FOLDS}, and {MANY_FOLDS} below"
+            f" {FEW_ROWS} rows."
+        ),
+    ] = None
+    repeats: Annotated[
+        int,
+        Field(ge=1, le=10, description="How often the rows are divided anew, each into folds."),
+        WHOLE,
+    ] = 1
+    column: Annotated[ColumnName | None, Field(title="Group column")] = None
+
+    def count(self, rows: int) -> int:
+        """Return the count of folds of so many rows with a target."""
+        if self.folds is not None:
+            return self.folds
+        return FOLDS if rows >= FEW_ROWS else max(2, min(MANY_FOLDS, rows))
+
+    def members(self, rows: int) -> int:
+        """Return how many trainings there are."""
+        return self.count(rows) * self.repeats
+
+
 SplitSpec = Annotated[
     Annotated[
-        RandomSplit | TimeSplit | GroupSplit | ColumnSplit | NoSplit, Field(discriminator="type")
+        RandomSplit | TimeSplit | GroupSplit | ColumnSplit | KFoldSplit | NoSplit,
+        Field(discriminator="type"),
     ],
     with_type("random"),
 ]

@@ -28,6 +28,8 @@ DTYPES = {"F32": "<f4", "F64": "<f8", "I64": "<i8", "I32": "<i4", "U8": "|u1", "
 #: Prefixes of tensor names. Predictions use the tensors of BEST, or those of NET if there are none.
 BEST = "best."
 NET = "net."
+#: Those of a cross-validation's predictions of rows by members that did not train with them.
+OUT_OF_FOLD = "out_of_fold."
 
 Tensors: TypeAlias = dict[str, NDArray[Any]]
 

@@ -272,10 +272,13 @@ def _lineage(about: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _metrics(metrics: Mapping[str, Any]) -> Iterator[str]:
+    parts = {name: each for name, each in metrics.items() if name not in {"importance", "folds"}}
+    if folds := metrics.get("folds"):
+        parts["deviation over folds"] = folds["std"]
     rows = [
         (split, name, value)
-        for split, values in metrics.items()
-        if isinstance(values, Mapping) and split != "importance"
+        for split, values in parts.items()
+        if isinstance(values, Mapping)
         for name, value in values.items()
         if isinstance(value, int | float | str)
     ]

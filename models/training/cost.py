@@ -8,7 +8,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from descent.spec import ColumnSplit, NoSplit, RunConfig
+from descent.spec import ColumnSplit, KFoldSplit, NoSplit, RunConfig
 from models.architectures.trees import Trees
 from models.engine import LIBRARY, suits_kernel
 from models.features.widths import estimate_width
@@ -40,7 +40,7 @@ START_S, CELL_S, EPOCH_S, STEP_S, FLOPS = 0.1, 1.4e-7, 3e-4, 4e-5, 2e10
 #: The batches of a test of learning rates, one for each rate; an epoch may have more or fewer.
 RATES = 300
 #: The splits that depend on the seed.
-DRAWN = frozenset({"random", "group"})
+DRAWN = frozenset({"random", "group", "kfold"})
 #: Seconds of a tree beside its work; multiplications in the time of adding a cell to a sum.
 TREE_S, CELL_WORK = 2e-3, 120
 #: A step of L-BFGS evaluates the objective several times.
@@ -70,6 +70,8 @@ class Size:
     #: Multiplications of a step and of an evaluation for each row.
     learning: int
     measuring: int
+    #: The trainings of a cross-validation, which have the same size.
+    members: int = 1
 
     @property
     def shape(self) -> str:
@@ -83,16 +85,18 @@ class Size:
         step = passes * (STEP_S + self.batch * self.learning / FLOPS)
         step += TREE_S if self.kind == "trees" else 0
         epoch = EPOCH_S + self.validated * self.measuring / FLOPS
-        return epochs * (self.steps_per_epoch * step + epoch)
+        return self.members * epochs * (self.steps_per_epoch * step + epoch)
 
     def steps(self, config: RunConfig) -> int:
         """The most steps of a run with this configuration."""
-        return RATES if config.lr_range else self.steps_per_epoch * config.epochs
+        if config.lr_range:
+            return RATES
+        return self.members * self.steps_per_epoch * config.epochs
 
     @property
     def around_s(self) -> float:
         """The seconds of a run beside its training."""
-        return START_S + CELL_S * self.rows * self.width
+        return START_S + CELL_S * self.members * self.rows * self.width
 
     @property
     def steps_per_epoch(self) -> int:
@@ -116,7 +120,7 @@ class Size:
     @property
     def disk_bytes(self) -> int:
         """The bytes of the files of the rows, if they are in files."""
-        return self.rows * self.row_bytes
+        return self.members * self.rows * self.row_bytes
 
     @property
     def start_bytes(self) -> int:
@@ -126,15 +130,17 @@ class Size:
     def loaded_bytes(self, *, on_disk: bool) -> int:
         """Bytes of the encoded rows that are in memory."""
         if not on_disk:
-            return (self.training + self.validated) * self.row_bytes
+            return self.members * (self.training + self.validated) * self.row_bytes
         window = max(WINDOWS_BYTES, 2 * self.batch * self.row_bytes)
-        return min(window, 2 * self.training * self.row_bytes)
+        return self.members * min(window, 2 * self.training * self.row_bytes)
 
     def working_bytes(self, *, on_disk: bool) -> int:
         """Bytes of the order of an epoch, or of the answers in an evaluation, of all rows."""
         shares = SHARES_BYTES if self.outputs > self.targets else 0
         evaluating = self.training * (TRUTH_BYTES * self.targets + shares)
-        return max(0 if on_disk else self.training * ORDER_BYTES, evaluating)
+        if self.members > 1:  # the answers of all members are added up
+            evaluating += self.rows * 3 * 8 * self.outputs
+        return max(0 if on_disk else self.members * self.training * ORDER_BYTES, evaluating)
 
     @property
     def net_bytes(self) -> int:
@@ -142,7 +148,7 @@ class Size:
         optimizer = LBFGS_BYTES if self.kind == "lbfgs" else PARAMETER_BYTES
         last = self.training % self.batch
         passes = (self.batch + last) * self.kept + min(self.rows, CHUNK) * self.held
-        return self.parameters * optimizer + 4 * passes
+        return self.members * (self.parameters * optimizer + 4 * passes)
 
     def _memory(self, *, on_disk: bool) -> int:
         rows = self.loaded_bytes(on_disk=on_disk) + self.working_bytes(on_disk=on_disk)
@@ -175,8 +181,12 @@ def size_of(config: RunConfig, rows: int, net: Graph) -> Size:
     """Return the size of the training of a net on `rows` rows with a target."""
     split = config.split
     validation = test = 0.0
+    members = 1
     if isinstance(split, ColumnSplit):
         validation = 0.2
+    elif isinstance(split, KFoldSplit):
+        if config.lr_range is None:
+            validation, members = 1 / split.count(rows), split.members(rows)
     elif not isinstance(split, NoSplit):
         validation, test = split.validation, split.test
     training = max(1, round(rows * (1 - validation - test)))
@@ -192,6 +202,7 @@ def size_of(config: RunConfig, rows: int, net: Graph) -> Size:
         batch=training if config.batch_size == "full" else min(config.batch_size, training),
         kept=_kept(config, net),
         held=net.held,
+        members=members,
         **_work(config, net),
     )
 
@@ -236,7 +247,7 @@ def needs_disk(size: Size, limit: int | None) -> bool:
 
 def memory_limit(size: Size, limit: int | None) -> int | None:
     """Return the memory that a training of this size may take; None if it is not limited."""
-    loaded = (size.training + size.validated) * size.row_bytes
+    loaded = size.loaded_bytes(on_disk=False)
     if limit is not None or loaded < SMALL_BYTES:  # looking costs time
         return limit
     return _most_memory()

@@ -104,14 +104,15 @@ class Data:
         features: Features | None = None,
         *,
         is_stored: bool | None = None,
+        split: RowSplit | None = None,
     ) -> None:
         """Split and encode the table; `features` are those of a checkpoint, else they are fitted.
 
-        Files hold the rows if `is_stored`, by default if the memory is too small for them. Raises
-        `TrainingFailed`.
+        Files hold the rows if `is_stored`, by default if the memory is too small for them. `split`
+        is that of a fold, else it is the configuration's. Raises `TrainingFailed`.
         """
         self.config, self.table, self.device = given.config, given.table, device
-        self.split: RowSplit = split_table(given.config, given.table)
+        self.split: RowSplit = split or split_table(given.config, given.table)
         self.features = features or Features.fit(
             given.table,
             self.split.train,

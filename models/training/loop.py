@@ -14,13 +14,14 @@ import numpy as np
 import torch
 
 from descent.codes import make_warning
-from descent.spec import Lbfgs
+from descent.spec import KFoldSplit, Lbfgs
 from models.engine.hardware import choose_device, memory_failures, repeatable
 from models.errors import Diverged
 from models.failpoints import reach
 from models.features.encoding import Features
 from models.features.targets import ClassTarget
 from models.training.advice import explain_divergence
+from models.training.bag import Bag
 from models.training.cost import RATES
 from models.training.dataset import Data, TrainingInput
 from models.training.interface import (
@@ -33,9 +34,10 @@ from models.training.interface import (
     TrainingEvent,
 )
 from models.training.lr_range import find_rate
+from models.training.out_of_fold import evaluate_bag
 from models.training.outcome import evaluate_best, frame, scalar_scores, subject
 from models.training.snapshots import Snapshot, linear_parameters, save_at_last, try_to_save
-from models.training.state import Training, take_turn
+from models.training.state import Learner, Training, take_turn
 
 #: Reasons to end after which the training is never resumed.
 FINAL = ("budget", "cancel")
@@ -82,8 +84,8 @@ def train(
     )
     with repeatable(device), memory_failures(need, device):
         training, warnings = prepare(given, device, make_data)
-        with closing(training.engine):
-            if given.config.lr_range is not None:
+        with closing(training):
+            if given.config.lr_range is not None and isinstance(training, Training):
                 started = _started(training, warnings)
                 yield replace(started, steps=RATES, epochs=RATES, subject=None, frame=None)
                 yield from find_rate(training, should_stop)
@@ -95,7 +97,7 @@ def train(
 
 
 def _learn(
-    training: Training, should_stop: Callable[[], StopReason | None]
+    training: Learner, should_stop: Callable[[], StopReason | None]
 ) -> Generator[TrainingEvent, None, EndReason | None]:
     state, pace = training.state, Pace(training, should_stop)
     while state.epoch < training.config.epochs:
@@ -118,7 +120,7 @@ def _learn(
         taken = frame(training) if epoch.is_finite else None
         yield Metrics(epoch.rows, training.progress(), state.best, taken)
         if not epoch.is_finite:
-            why = explain_divergence(training, rate)
+            why = _explain(training, rate)
             training.recall_best()
             if training.config.on_divergence == "keep_best" and state.best is not None:
                 detail = f"{why}. The model is that of epoch {state.best.epoch}"
@@ -129,7 +131,17 @@ def _learn(
     return None
 
 
-def _attend(training: Training, pace: "Pace") -> Generator[TrainingEvent, None, EndReason | None]:
+def _explain(training: Learner, rate: float) -> str:
+    if isinstance(training, Bag) and training.lost is not None:
+        member, rate = training.lost
+        name = training.name_of(training.members.index(member))
+        return f"{name}: {explain_divergence(member, rate)}"
+    if not isinstance(training, Training):
+        raise TypeError(f"{type(training).__name__} has not diverged")
+    return explain_divergence(training, rate)
+
+
+def _attend(training: Learner, pace: "Pace") -> Generator[TrainingEvent, None, EndReason | None]:
     """Do between two pieces what is due; return the reason to end, if there is one."""
     if not pace.is_due():
         return None
@@ -144,22 +156,24 @@ def _attend(training: Training, pace: "Pace") -> Generator[TrainingEvent, None, 
     return reason
 
 
-def _reason_between_epochs(training: Training) -> EndReason | None:
+def _reason_between_epochs(training: Learner) -> EndReason | None:
     pause_after = training.given.pause_after
-    if training.stopped_early:
-        return "early_stopping"
+    if training.rest is not None:
+        return training.rest
     return "pause" if pause_after is not None and training.state.epoch >= pause_after else None
 
 
-def _started(training: Training, warnings: list[dict[str, str]]) -> Started:
+def _started(training: Learner, warnings: list[dict[str, str]]) -> Started:
     split, config = training.split, training.config
+    # In a cross-validation each row is held out by some members and trains the others.
+    held_out = split.train if isinstance(training, Bag) else split.validation
     return Started(
         device=str(training.device),
-        engine=training.engine.name,
+        engine=training.engine_name,
         parameters=training.parameters,
         rows={
             "train": len(split.train),
-            "validation": len(split.validation),
+            "validation": len(held_out),
             "test": len(split.test),
         },
         steps=config.epochs * training.steps_per_epoch,
@@ -171,18 +185,17 @@ def _started(training: Training, warnings: list[dict[str, str]]) -> Started:
 
 
 def _finish(
-    training: Training, reason: EndReason | None, should_stop: Callable[[], StopReason | None]
+    training: Learner, reason: EndReason | None, should_stop: Callable[[], StopReason | None]
 ) -> Iterator[TrainingEvent]:
-    if reason in FINAL and training.state.best is None:
-        training.engine.pull()  # the run ends within its first epoch
-        training.best.copy_(training.flat.values)
+    if reason in FINAL:
+        training.keep_present()  # the run may end within its first epoch
     if reason in {"cancel", "pause", "handback"}:
         if training.is_finite():  # else the next attempt diverges again, from the checkpoint before
             yield from save_at_last(training, should_stop)
         yield Finished(reason, None)
         return
     reach("train.evaluate")
-    evaluation = evaluate_best(training)
+    evaluation = _evaluate(training)
     # Save before the test metrics are numbered: a training resumed from here yields them again.
     resumable = reason != "diverged"
     stop = yield from save_at_last(
@@ -198,19 +211,32 @@ def _finish(
     yield Finished(reason, evaluation, learned, training.warnings, training.speed)
 
 
+def _evaluate(training: Learner) -> dict[str, Any]:
+    if isinstance(training, Bag):
+        return evaluate_bag(training)
+    if not isinstance(training, Training):
+        raise TypeError(f"{type(training).__name__} has no evaluation")
+    return evaluate_best(training)
+
+
 def prepare(
     given: TrainingInput, device: torch.device, make_data: MakeData = Data
-) -> tuple[Training, list[Warning_]]:
+) -> tuple[Learner, list[Warning_]]:
     """Build the training, resumed from its checkpoint if there is one; return its warnings too.
 
     Raises `TrainingFailed`.
     """
     snapshot = Snapshot.read(given.resume) if given.resume else None
     stored = None if snapshot is None else snapshot.is_stored
-    data = make_data(given, device, snapshot.features if snapshot else None, is_stored=stored)
+    features = None if snapshot is None else snapshot.features
     torch.set_num_threads(1)  # of an operation; an engine has threads of its own
-    training = Training(given, data)
-    warnings = [*data.features.warnings(), *_warn(given, training)]
+    training: Learner
+    if isinstance(given.config.split, KFoldSplit) and given.config.lr_range is None:
+        fitted = None if snapshot is None else [each.features for each in snapshot.members]
+        training = Bag(given, device, features, fitted, is_stored=stored)
+    else:
+        training = Training(given, make_data(given, device, features, is_stored=stored))
+    warnings = [*training.features.warnings(), *_warn(given, training)]
     if snapshot:
         snapshot.restore(training)
         if reason := snapshot.inexactness(training):
@@ -219,7 +245,7 @@ def prepare(
     return training, warnings
 
 
-def _warn(given: TrainingInput, training: Training) -> list[Warning_]:
+def _warn(given: TrainingInput, training: Learner) -> list[Warning_]:
     warnings = []
     split, targets = training.split, given.config.targets
     left_out = given.table.rows - len(split.train) - len(split.validation) - len(split.test)
@@ -231,13 +257,14 @@ def _warn(given: TrainingInput, training: Training) -> list[Warning_]:
     if lonely := _lonely(training):
         detail = f"a class with one row is in the training rows only: {', '.join(lonely)}"
         warnings.append(make_warning("class_too_small", detail, targets[0]))
-    if isinstance(given.config.optimizer, Lbfgs) and training.steps_per_epoch > 1:
+    first = training.members[0] if isinstance(training, Bag) else training
+    if isinstance(given.config.optimizer, Lbfgs) and first.steps_per_epoch > 1:
         detail = "lbfgs compares losses from step to step; batch_size 'full' makes them comparable"
         warnings.append(make_warning("lbfgs_minibatch", detail))
     return warnings
 
 
-def _lonely(training: Training) -> list[str]:
+def _lonely(training: Learner) -> list[str]:
     """Return the classes of one row where some rows are held out.
 
     The profile of a dataset counts the rows of each class, except for classes that are numbers.
@@ -255,7 +282,7 @@ def _lonely(training: Training) -> list[str]:
 class Pace:
     """The clock of an attempt: when to check for a stop, show a sign of life, or save."""
 
-    def __init__(self, training: Training, should_stop: Callable[[], StopReason | None]) -> None:
+    def __init__(self, training: Learner, should_stop: Callable[[], StopReason | None]) -> None:
         self.training, self.should_stop = training, should_stop
         now = training.now()
         self.saved_at, self.shown_at, self.looks_at = now, now, now + training.given.poll_s

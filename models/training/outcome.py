@@ -16,7 +16,7 @@ from models.nets.lines import describe_line, predict_line
 from models.training.interface import Frame, SplitName
 from models.training.scores import Scores, evaluate_baseline, permutation_importance, tally
 from models.training.scratch import StoredExamples
-from models.training.state import Training
+from models.training.state import Learner, Training
 
 #: The work for the importance of columns, as a share of the training's work.
 SHARE = 0.02
@@ -45,8 +45,8 @@ def evaluate_best(training: Training) -> dict[str, Any]:
             examples = training.data.examples(name)
             figures[name] = _evaluate(training, rows, training.predictions(examples))
     held_out = next(reversed(parts))
-    training.warnings += _never_predicted(training.features.target, held_out, figures[held_out])
-    if importance := _importance(training, parts[held_out], examples):
+    training.warnings += never_predicted(training.features.target, held_out, figures[held_out])
+    if importance := importance_of(training, parts[held_out], examples):
         figures["importance"] = {"split": held_out} | importance
     del examples
     if training.data.baseline is None:
@@ -55,7 +55,7 @@ def evaluate_best(training: Training) -> dict[str, Any]:
     return figures
 
 
-def _never_predicted(target: Target, split: SplitName, figures: Scores) -> Iterator[dict[str, Any]]:
+def never_predicted(target: Target, split: SplitName, figures: Scores) -> Iterator[dict[str, Any]]:
     """Yield a warning if rows of a class are there, but none is predicted to be of it."""
     if not isinstance(target, ClassTarget):
         return
@@ -92,7 +92,7 @@ def _evaluate(training: Training, rows: Integers, predictions: Iterator[Floats])
 
 def _baseline(training: Training, rows: Integers) -> dict[str, Scores]:
     target, train = training.features.target, training.split.train
-    truths = (_blocks(training.data.truth(part)) for part in (train, rows))
+    truths = (blocks_of(training.data.truth(part)) for part in (train, rows))
     found = {"constant": evaluate_baseline(target, *truths)}
     line = training.data.least_squares
     if line is not None:
@@ -101,14 +101,16 @@ def _baseline(training: Training, rows: Integers) -> dict[str, Scores]:
     return found
 
 
-def _blocks(values: Floats | Integers) -> Iterator[Floats | Integers]:
+def blocks_of(values: Floats | Integers) -> Iterator[Floats | Integers]:
+    """Yield parts of the values."""
     for start in range(0, len(values), CHUNK):
         yield values[start : start + CHUNK]
 
 
-def _importance(
+def importance_of(
     training: Training, rows: Integers, examples: Examples | StoredExamples
 ) -> dict[str, Any] | None:
+    """Return the importance of each column over these rows; see `permutation_importance`."""
     spent = training.state.step * training.batch_size * training.parameters * PASSES
 
     def read(drawn: Integers) -> tuple[Matrix, Floats | Integers]:
@@ -143,10 +145,15 @@ def is_small(training: Training) -> bool:
     return training.parameters <= MAX_PARAMETERS and training.graph.is_smooth
 
 
-def frame(training: Training) -> Frame | None:
+def frame(training: Learner) -> Frame | None:
     """Return the frame of the epoch that just ended; None if that epoch has no frame."""
     state = training.state
-    if not is_small(training) or state.batch or not _is_due(training):
+    if (
+        not isinstance(training, Training)
+        or not is_small(training)
+        or state.batch
+        or not _is_due(training)
+    ):
         return None
     values = training.flat.values.cpu().numpy().astype("<f4").tobytes()
     return Frame(state.epoch, state.step, values)
@@ -159,13 +166,13 @@ def _is_due(training: Training) -> bool:
     return is_early or epoch in {0, epochs} or epoch % math.ceil(epochs / most) == 0
 
 
-def subject(training: Training) -> dict[str, Any] | None:
+def subject(training: Learner) -> dict[str, Any] | None:
     """Return the description that the frames need, ready for JSON; None if there are no frames.
 
     It holds the net, the scaling between its numbers and the columns' values, some encoded rows
     and, for a line, the exact solution. It takes a few milliseconds at most.
     """
-    if not is_small(training):
+    if not isinstance(training, Training) or not is_small(training):
         return None
     features = training.features
     centers, scales = features.centers_and_scales()

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from descent.spec import (
     ColumnSplit,
     GroupSplit,
+    KFoldSplit,
     NoSplit,
     RandomSplit,
     RunConfig,
@@ -167,13 +168,14 @@ def evaluate_baseline(target: Target, train: Truth, truth: Truth) -> Scores:
 
     Both true values come in blocks.
     """
-    constant, compared = _constant(target, train), tally(target)
+    constant, compared = constant_of(target, train), tally(target)
     for block in truth:
         compared.add(block, np.tile(constant, (len(block), 1)))
     return compared.scores()
 
 
-def _constant(target: Target, train: Truth) -> Floats:
+def constant_of(target: Target, train: Truth) -> Floats:
+    """Return the mean of the true numbers, or the shares of the classes, (outputs,)."""
     sums, rows = np.zeros(target.outputs), 0
     for block in train:
         rows += len(block)
@@ -357,16 +359,26 @@ class RowSplit:
 def columns_that_split(config: RunConfig) -> list[str]:
     """Return the columns that the split depends on: the targets, and the column of the split."""
     needed = list(config.targets)
-    if isinstance(config.split, TimeSplit | GroupSplit | ColumnSplit):
-        needed.append(config.split.column)
+    split = config.split
+    if isinstance(split, TimeSplit | GroupSplit | ColumnSplit | KFoldSplit) and split.column:
+        needed.append(split.column)
     return list(dict.fromkeys(needed))
 
 
 def split_table(config: RunConfig, table: Table) -> RowSplit:
     """Divide the rows that have a value in every target column.
 
-    Raises `DataInvalid` if the table does not allow this split, and ValueError if the task of the
-    configuration is still "auto".
+    In a cross-validation all of them are training rows of the model. Raises `DataInvalid` if the
+    table does not allow this split, and ValueError if the task of the configuration is "auto".
+    """
+    rows, labels = rows_to_split(config, table)
+    return split_rows(config.split, table, rows, labels=labels, seed=config.seed)
+
+
+def rows_to_split(config: RunConfig, table: Table) -> tuple[Integers, Integers | None]:
+    """Return the rows with a value in every target, and the class number of every row.
+
+    The latter is None for a regression. Raises as `split_table`.
     """
     if config.task == "auto":
         raise ValueError("the task must be decided, got 'auto'")
@@ -378,7 +390,7 @@ def split_table(config: RunConfig, table: Table) -> RowSplit:
         numbers = fit_classes(table, config.targets[0], config.task).labels_of(table)
         labels = numbers.astype(np.int32)  # half the memory
         del numbers
-    return split_rows(config.split, table, rows, labels=labels, seed=config.seed)
+    return rows, labels
 
 
 def split_rows(
@@ -392,7 +404,7 @@ def split_rows(
     """
     if len(rows) == 0:
         raise DataInvalid("no row has a value in every target column")
-    if isinstance(split, NoSplit):
+    if isinstance(split, NoSplit | KFoldSplit):
         return RowSplit(rows, rows[:0], rows[:0])
     if isinstance(split, ColumnSplit):
         return _split_by_column(table, split.column, rows)
@@ -477,11 +489,20 @@ def _by_time(table: Table, name: str, rows: Integers) -> Integers:
     return rows[np.argsort(table.numbers(name)[rows], kind="stable")]
 
 
-def _split_by_group(split: GroupSplit, table: Table, rows: Integers, seed: int) -> RowSplit:
-    _check_complete(table, split.column, rows)
-    column = table.columns[split.column]
+def groups_of(table: Table, name: str, rows: Integers) -> tuple[Integers, Integers]:
+    """Return the number of the group of each row, and the count of rows of each group.
+
+    Raises `DataInvalid` if a row has no value.
+    """
+    _check_complete(table, name, rows)
+    column = table.columns[name]
     values = column.codes if isinstance(column, Categories) else column
     _, groups, sizes = np.unique(values[rows], return_inverse=True, return_counts=True)
+    return groups, sizes
+
+
+def _split_by_group(split: GroupSplit, table: Table, rows: Integers, seed: int) -> RowSplit:
+    groups, sizes = groups_of(table, split.column, rows)
     shares = [share for share in (split.test, split.validation) if share]
     if len(sizes) <= len(shares):
         raise DataInvalid(

@@ -15,24 +15,27 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models import checkpoint
-from models.checkpoint import BEST, NET, Tensors
+from models.checkpoint import BEST, NET, OUT_OF_FOLD, Tensors
 from models.engine.hardware import describe_environment
 from models.errors import NotResumable
 from models.features.encoding import Features
 from models.nets.graph import Graph
 from models.nets.lines import line_of, parameters
+from models.training.bag import Bag
 from models.training.interface import Alive, Noted, Saved, StopReason, TrainingEvent
-from models.training.state import Training, TrainingState
+from models.training.state import Learner, Training, TrainingState
 
 OPTIMIZER = "optimizer."
 #: The sums of losses of an unfinished epoch.
 REPORT = "loss.report"
+#: The tensors of a member of a cross-validation, by its number.
+MEMBER = "member.{}."
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 AGAIN_S = 1.0  # seconds between two tries to write the last checkpoint on a full disk
 
 
 def save(
-    training: Training,
+    training: Learner,
     *,
     is_best: bool = False,
     resumable: bool = True,
@@ -45,21 +48,17 @@ def save(
     given, state = training.given, training.state
     name = f"attempt-{given.attempt}-step-{state.step}{'-last' if is_best else ''}.safetensors"
     path = given.scratch / name
-    document = {
-        "net": training.graph.to_json(),
-        "features": training.features.to_json(),
+    own, tensors = _content(training)
+    document = own | {
         "task": given.task,
         "config": given.config.model_dump(mode="json"),
-        "state": state.to_json(),
-        "optimizer": training.engine.scalars(),
         "environment": _environment(training),
-        "rows_in_files": training.data.is_stored,
+        "rows_in_files": training.is_stored,
         "resumable": resumable,
         "metrics": state.best_metrics,
         "evaluation": evaluation,
         "parameters": linear_parameters(training),
     }
-    tensors = {name: _to_numpy(tensor) for name, tensor in _tensors(training).items()}
     written = checkpoint.write(path, tensors, document)
     # A training that diverged went back to its best epoch: report that epoch and step.
     epoch, step = (state.epoch, state.step) if resumable else training.best_place()
@@ -76,6 +75,26 @@ def save(
         resumable=resumable,
         progress=training.progress(),
     )
+
+
+def _content(training: Learner) -> tuple[dict[str, Any], Tensors]:
+    """Return the part of the document, and the tensors, that a training continues from."""
+    document = {"features": training.features.to_json(), "state": training.state.to_json()}
+    if isinstance(training, Training):
+        document |= {"net": training.graph.to_json(), "optimizer": training.engine.scalars()}
+        return document, {name: _to_numpy(each) for name, each in _tensors(training).items()}
+    if not isinstance(training, Bag):
+        raise TypeError(f"there is no checkpoint of {type(training).__name__}")
+    graph, joined = training.joined()
+    tensors: Tensors = {f"{BEST}{name}": tensor for name, tensor in joined.items()}
+    members = []
+    for number, member in enumerate(training.members):
+        own, held = _content(member)
+        members.append(own | {"diverged": training.diverged.get(number)})
+        tensors |= {MEMBER.format(number) + name: tensor for name, tensor in held.items()}
+    if found := training.out_of_fold:
+        tensors |= {f"{OUT_OF_FOLD}{name}": each for name, each in vars(found).items()}
+    return document | {"net": graph.to_json(), "members": members}, tensors
 
 
 @dataclass(frozen=True)
@@ -100,12 +119,42 @@ class Snapshot:
         return Features.from_json(self.document["features"])
 
     @property
+    def members(self) -> list["Snapshot"]:
+        """The members of a cross-validation; raises `NotResumable` if it is none."""
+        documents = self.document.get("members")
+        if not isinstance(documents, list):
+            raise NotResumable("the checkpoint is not that of a cross-validation")
+        return [
+            Snapshot(_named(self.tensors, MEMBER.format(number)), document)
+            for number, document in enumerate(documents)
+        ]
+
+    @property
     def is_stored(self) -> bool:
         """Whether the rows were in files, which give them another order."""
         return bool(self.document.get("rows_in_files"))
 
-    def restore(self, training: Training) -> None:
+    def restore(self, training: Learner) -> None:
         """Set the training to the state of the checkpoint; raises `NotResumable`."""
+        if isinstance(training, Training):
+            self._restore(training)
+        elif isinstance(training, Bag):
+            self._restore_members(training)
+
+    def _restore_members(self, bag: Bag) -> None:
+        members = self.members
+        if len(members) != len(bag.members):
+            raise NotResumable(
+                f"the checkpoint has {len(members)} members, the configuration {len(bag.members)}"
+            )
+        for number, (snapshot, member) in enumerate(zip(members, bag.members, strict=True)):
+            snapshot.restore(member)
+            if why := snapshot.document.get("diverged"):
+                bag.diverged[number] = str(why)
+        bag.state = TrainingState.from_json(self.document["state"])
+        bag.state.seq = bag.given.seq
+
+    def _restore(self, training: Training) -> None:
         if self._graph() != training.graph:
             raise NotResumable("the checkpoint's network is not the one of this configuration")
         flat, state = training.flat, TrainingState.from_json(self.document["state"])
@@ -128,7 +177,7 @@ class Snapshot:
         except ValueError as error:
             raise NotResumable(f"the checkpoint's network cannot be read: {error}") from error
 
-    def inexactness(self, training: Training) -> str | None:
+    def inexactness(self, training: Learner) -> str | None:
         """Return why a resumed run may differ in the last bits, or None if it is exact."""
         then, now = self.document["environment"], _environment(training)
         changes = [
@@ -139,11 +188,8 @@ class Snapshot:
         return "; ".join(changes) or None
 
     def _tensors(self, prefix: str, device: torch.device) -> dict[str, Tensor]:
-        return {
-            name.removeprefix(prefix): torch.from_numpy(tensor).to(device)
-            for name, tensor in self.tensors.items()
-            if name.startswith(prefix)
-        }
+        found = _named(self.tensors, prefix)
+        return {name: torch.from_numpy(tensor).to(device) for name, tensor in found.items()}
 
     def _load(self, prefix: str, targets: dict[str, Tensor], device: torch.device) -> None:
         tensors = self._tensors(prefix, device)
@@ -151,8 +197,19 @@ class Snapshot:
             target.copy_(tensors[name])
 
 
-def linear_parameters(training: Training) -> dict[str, Any] | None:
+def _named(tensors: Tensors, prefix: str) -> Tensors:
+    """Return the tensors whose names start so, by the rest of their names."""
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def linear_parameters(training: Learner) -> dict[str, Any] | None:
     """Return a linear model's parameters and the closed form's; None for other models."""
+    if not isinstance(training, Training):
+        return None
     named = training.flat.named(training.best).items()
     line = line_of(training.graph, {name: _to_numpy(tensor) for name, tensor in named})
     if line is None:
@@ -178,15 +235,15 @@ def _tensors(training: Training) -> dict[str, Tensor]:
     return tensors | {REPORT: torch.from_numpy(engine.totals)}
 
 
-def _environment(training: Training) -> dict[str, Any]:
-    return describe_environment(training.device) | {"engine": training.engine.name}
+def _environment(training: Learner) -> dict[str, Any]:
+    return describe_environment(training.device) | {"engine": training.engine_name}
 
 
 def _to_numpy(tensor: Tensor) -> NDArray[Any]:
     return tensor.detach().cpu().numpy()
 
 
-def try_to_save(training: Training) -> Saved | Noted:
+def try_to_save(training: Learner) -> Saved | Noted:
     """Save the training; on a full disk return a note instead, and the training goes on."""
     try:
         return save(training)
@@ -201,7 +258,7 @@ def try_to_save(training: Training) -> Saved | Noted:
 
 
 def save_at_last(
-    training: Training,
+    training: Learner,
     should_stop: Callable[[], StopReason | None],
     *,
     resumable: bool = True,

@@ -5,6 +5,7 @@ Knows how to make a piece of an epoch and to end an epoch; `training.loop` decid
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 
 from models.data import Floats
+from models.engine import EngineName
 from models.engine.choice import make_engine
 from models.engine.engine import Engine, Setup
 from models.engine.examples import Examples
@@ -22,13 +24,23 @@ from models.engine.hardware import idle_processors
 from models.engine.losses import Loss, choose_loss
 from models.engine.optimizers import PlateauState, factor
 from models.errors import NotResumable
+from models.features.encoding import Features
 from models.features.targets import ClassTarget
 from models.nets.graph import Graph
 from models.nets.module import Flat, build_graph, flatten
 from models.nets.numeric import Net, compiled
 from models.training.cost import size_of
 from models.training.dataset import Data, TrainingInput, Window
-from models.training.interface import Best, MetricRow, Piece, Progress, Speed, SplitName
+from models.training.interface import (
+    Best,
+    EndReason,
+    MetricRow,
+    Piece,
+    Progress,
+    Speed,
+    SplitName,
+)
+from models.training.scores import RowSplit
 from models.training.scratch import StoredExamples
 
 #: A shorter training says little about the speed of a machine.
@@ -76,12 +88,144 @@ class Epoch:
     is_finite: bool
 
 
-class Training:
+class Learner(ABC):
+    """What the loop trains: a training, or the members of a cross-validation."""
+
+    def __init__(self, given: TrainingInput) -> None:
+        self.given, self.config = given, given.config
+        self.state = TrainingState(seq=given.seq)
+        #: Seconds in which other trainings of this process had their turns.
+        self.waited_s = 0.0
+        self.started_at = time.monotonic()
+        #: Warnings for the end of the run: `{"code", "detail"}` each.
+        self.warnings: list[dict[str, str]] = []
+        #: Seconds that went into checkpoints, earlier attempts included.
+        self.saving_s = given.saving_s
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds of training, earlier attempts included."""
+        return self.given.elapsed_s + self.now() - self.started_at
+
+    def now(self) -> float:
+        """Return the time in seconds; it stands still while other trainings have their turns."""
+        return time.monotonic() - self.waited_s
+
+    def rows_of(self, figures: Mapping[str, Mapping[str, float]]) -> list[MetricRow]:
+        """Return metrics, by split and name, as the next metric rows."""
+        state, at_s = self.state, self.elapsed_s
+        rows = []
+        for split, values in figures.items():
+            for name, value in values.items():
+                state.seq += 1
+                row = MetricRow(state.seq, state.epoch, state.step, split, name, value, at_s)  # type: ignore[arg-type]
+                rows.append(row)
+        return rows
+
+    @property
+    def fraction(self) -> float:
+        """The share of the steps that are done."""
+        return min(1.0, self.state.step / (self.config.epochs * self.steps_per_epoch))
+
+    def progress(self) -> Progress:
+        state, fraction, elapsed_s = self.state, self.fraction, self.elapsed_s
+        return Progress(
+            state.epoch,
+            self.config.epochs,
+            state.step,
+            self.config.epochs * self.steps_per_epoch,
+            fraction,
+            elapsed_s * (1 - fraction) / fraction if fraction else None,
+            elapsed_s,
+            self.saving_s,
+        )
+
+    # ---- what it is ----
+
+    device: torch.device
+    features: Features
+    split: RowSplit
+
+    @property
+    @abstractmethod
+    def engine_name(self) -> EngineName:
+        """The name of the engine that makes the steps."""
+
+    @property
+    @abstractmethod
+    def is_stored(self) -> bool:
+        """Whether the rows are in files."""
+
+    @property
+    @abstractmethod
+    def parameters(self) -> int:
+        """The count of learned numbers."""
+
+    @property
+    @abstractmethod
+    def steps_per_epoch(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def speed(self) -> Speed | None:
+        """How fast this attempt was; None if it was too short to tell."""
+
+    # ---- learning ----
+
+    @abstractmethod
+    def learning_rate(self) -> float:
+        """Return the learning rate of the present epoch."""
+
+    @property
+    @abstractmethod
+    def is_epoch_complete(self) -> bool:
+        """Whether every batch of the present epoch is made."""
+
+    @abstractmethod
+    def advance(self, rate: float, until: float) -> None:
+        """Make batches of the present epoch, until about the time `until`."""
+
+    @abstractmethod
+    def end_epoch(self) -> Epoch:
+        """End the epoch: measure it and note the best epoch."""
+
+    @abstractmethod
+    def adapt_threads(self) -> None:
+        """Use the processors that are idle now; this does not change the bits."""
+
+    @property
+    @abstractmethod
+    def rest(self) -> EndReason | None:
+        """Why it needs no further epoch, if so."""
+
+    @abstractmethod
+    def is_finite(self) -> bool:
+        """Return whether it can go on with its parameters; waits for the device."""
+
+    @abstractmethod
+    def recall_best(self) -> None:
+        """Set the net to the best epoch's parameters."""
+
+    @abstractmethod
+    def keep_present(self) -> None:
+        """Take the present parameters for the best ones where no epoch has ended."""
+
+    @abstractmethod
+    def best_place(self) -> tuple[int, int]:
+        """Return the best epoch and the count of steps at its end; zeros before the first."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free the threads."""
+
+
+class Training(Learner):
     """A training between its first and its last step."""
 
     def __init__(self, given: TrainingInput, data: Data) -> None:
+        super().__init__(given)
         config, features = given.config, data.features
-        self.given, self.config, self.data = given, config, data
+        self.data = data
         self.features, self.split, self.device = features, data.split, data.device
         self.loss: Loss = choose_loss(given.loss, features.target, data.device)
         self.graph: Graph = config.model.graph_of_run(
@@ -91,21 +235,13 @@ class Training:
         self.flat: Flat = self.setup.flat
         self.engine: Engine = make_engine(self.setup, given.engine)
         self.engine.threads = given.threads or 1
-        self.state = TrainingState(seq=given.seq)
         self.best = self.flat.values.clone()
         self.zeros = torch.zeros_like(self.flat.values)
         #: The windows of the present epoch that are not done, and the first of them.
         self._windows: Iterator[Window] = iter(())
         self._window: Window | None = None
-        #: Seconds in which other trainings of this process had their turns.
-        self.waited_s = 0.0
-        self.started_at = time.monotonic()
         #: Seconds of steps and of epochs' ends in this attempt, and the count of these steps.
         self.learning_s, self.steps = 0.0, 0
-        #: Warnings for the end of the run: `{"code", "detail"}` each.
-        self.warnings: list[dict[str, str]] = []
-        #: Seconds that went into checkpoints, earlier attempts included.
-        self.saving_s = given.saving_s
 
     def new_setup(self) -> Setup:
         """Return what an engine is made of, with a new net that has its initial parameters."""
@@ -118,6 +254,14 @@ class Training:
         )
 
     # ---- shape ----
+
+    @property
+    def engine_name(self) -> EngineName:
+        return self.engine.name
+
+    @property
+    def is_stored(self) -> bool:
+        return self.data.is_stored
 
     @cached_property
     def parameters(self) -> int:
@@ -133,15 +277,6 @@ class Training:
         return math.ceil(len(self.data.train) / self.batch_size)
 
     @property
-    def elapsed_s(self) -> float:
-        """Seconds of training, earlier attempts included."""
-        return self.given.elapsed_s + self.now() - self.started_at
-
-    def now(self) -> float:
-        """Return the time in seconds; it stands still while other trainings have their turns."""
-        return time.monotonic() - self.waited_s
-
-    @property
     def stopped_early(self) -> bool:
         """Whether the validation loss has not improved for `patience` epochs."""
         stopping, best = self.config.early_stopping, self.state.best
@@ -149,21 +284,9 @@ class Training:
             return False
         return self.state.epoch - (best.epoch if best else 0) >= stopping.patience
 
-    def progress(self) -> Progress:
-        state, steps = self.state, self.config.epochs * self.steps_per_epoch
-        fraction = min(1.0, state.step / steps)
-        elapsed_s = self.elapsed_s
-        eta_s = elapsed_s * (1 - fraction) / fraction if fraction else None
-        return Progress(
-            state.epoch,
-            self.config.epochs,
-            state.step,
-            steps,
-            fraction,
-            eta_s,
-            elapsed_s,
-            self.saving_s,
-        )
+    @property
+    def rest(self) -> EndReason | None:
+        return "early_stopping" if self.stopped_early else None
 
     # ---- learning ----
 
@@ -202,7 +325,7 @@ class Training:
         if self.learning_s < SHORTEST_S or epochs < 1:
             return None
         size = size_of(self.config, rows, self.graph)
-        return Speed(size.shape, self.learning_s / size.training_s(epochs))
+        return Speed(size.shape, size.members * self.learning_s / size.training_s(epochs))
 
     def adapt_threads(self) -> None:
         """Give the engine the processors that are idle now; this does not change its bits."""
@@ -246,21 +369,17 @@ class Training:
         self.flat.values.copy_(self.best)
         self.engine.push()
 
+    def keep_present(self) -> None:
+        if self.state.best is None:
+            self.engine.pull()
+            self.best.copy_(self.flat.values)
+
+    def close(self) -> None:
+        self.engine.close()
+
     def best_place(self) -> tuple[int, int]:
-        """Return the best epoch and the count of steps at its end; zeros before the first."""
         epoch = self.state.best.epoch if self.state.best else 0
         return epoch, epoch * self.steps_per_epoch
-
-    def rows_of(self, figures: Mapping[str, Mapping[str, float]]) -> list[MetricRow]:
-        """Return metrics, by split and name, as the next metric rows."""
-        state, at_s = self.state, self.elapsed_s
-        rows = []
-        for split, values in figures.items():
-            for name, value in values.items():
-                state.seq += 1
-                row = MetricRow(state.seq, state.epoch, state.step, split, name, value, at_s)  # type: ignore[arg-type]
-                rows.append(row)
-        return rows
 
     def is_finite(self) -> bool:
         """Return whether every parameter is finite; waits for the device."""
@@ -329,7 +448,7 @@ class Training:
         self.setup.net.train()
 
 
-def take_turn(training: Training) -> Iterator[Piece]:
+def take_turn(training: Learner) -> Iterator[Piece]:
     """Let other trainings of this process go on; the clock of this one stands still meanwhile."""
     begun = time.monotonic()
     yield Piece()

@@ -9,7 +9,9 @@ from anyio.to_thread import run_sync
 from fastapi import Query, Request, Response
 
 from descent import schemas
-from descent.spec import ColumnType, RunConfig
+from descent.spec import ColumnType, KFoldSplit, RunConfig
+from models import checkpoint
+from models.checkpoint import OUT_OF_FOLD
 from models.data import Floats, Integers, Table, generator, read_table, take
 from models.features.targets import ClassTarget
 from models.predict.predictor import Predictor
@@ -72,8 +74,15 @@ async def get_run_evaluation(
         types = {column["name"]: column["type"] for column in version.columns}
         with scratch.folder() as folder:
             path = blobs.fetch(table_digest(version), folder)
+            stored = TableFile(path, types, version.rows)
+            held_out: checkpoint.Tensors = {}
+            if isinstance(config.split, KFoldSplit) and split in {None, "validation"}:
+                file = blobs.fetch(target.sha256, folder)
+                held_out, _document = checkpoint.read(file, OUT_OF_FOLD)
             try:
-                return evaluate(config, TableFile(path, types, version.rows), predictor, split)
+                if held_out:
+                    return evaluate_folds(config, stored, predictor, held_out)
+                return evaluate(config, stored, predictor, split)
             except FileNotFoundError as error:  # deleted and collected since it was fetched
                 raise NotFound(f"The dataset of the run {run_id} was deleted.") from error
 
@@ -106,6 +115,19 @@ class TableFile:
         return read_table(self.path, self.types, names)
 
 
+def evaluate_folds(
+    config: RunConfig, stored: TableFile, predictor: Predictor, held_out: checkpoint.Tensors
+) -> dict[str, Any]:
+    """Return the same as `evaluate` for each row by members that did not train with it."""
+    features, rows = predictor.features, held_out[f"{OUT_OF_FOLD}rows"]
+    if (cells := stored.rows * len(config.targets)) > MOST_CELLS:
+        raise _too_large(cells)
+    drawn = _draw(rows, predictor, config.seed)
+    truth = features.truth(stored.read(config.targets), drawn)
+    outputs = held_out[f"{OUT_OF_FOLD}outputs"][np.searchsorted(rows, drawn)]
+    return _body("validation", len(rows), predictor, truth, features.decode(outputs))
+
+
 def evaluate(
     config: RunConfig, stored: TableFile, predictor: Predictor, wanted: str | None
 ) -> dict[str, Any]:
@@ -114,20 +136,31 @@ def evaluate(
     names = columns_that_split(config)
     inputs = [column.name for column in features.inputs]
     if (cells := stored.rows * (len(names) + len(inputs))) > MOST_CELLS:
-        raise EvaluationTooLarge(
-            f"The run's columns have {cells} cells, more than the {MOST_CELLS} that are read for"
-            " plots: the run's `evaluation` holds its metrics."
-        )
+        raise _too_large(cells)
     table = stored.read(names)
     name, rows = _chosen(split_table(config, table), wanted)
     drawn = _draw(rows, predictor, config.seed)
     truth = features.truth(table, drawn)
     sample = _rows_of(stored, inputs, drawn)
     decoded = features.decode(predictor.model.forward(features.encode(sample)))
-    body: dict[str, Any] = {"split": name, "rows": len(rows), "shown": len(drawn)}
-    if isinstance(features.target, ClassTarget):
-        return body | {"points": [], "curves": _curves(features.target, truth, decoded)}
-    return body | {"points": _points(features.target.names, truth, decoded), "curves": []}
+    return _body(name, len(rows), predictor, truth, decoded)
+
+
+def _too_large(cells: int) -> EvaluationTooLarge:
+    return EvaluationTooLarge(
+        f"The run's columns have {cells} cells, more than the {MOST_CELLS} that are read for"
+        " plots: the run's `evaluation` holds its metrics."
+    )
+
+
+def _body(
+    name: str, rows: int, predictor: Predictor, truth: Floats | Integers, decoded: Floats
+) -> dict[str, Any]:
+    target = predictor.features.target
+    body: dict[str, Any] = {"split": name, "rows": rows, "shown": len(decoded)}
+    if isinstance(target, ClassTarget):
+        return body | {"points": [], "curves": _curves(target, truth, decoded)}
+    return body | {"points": _points(target.names, truth, decoded), "curves": []}
 
 
 def _chosen(split: RowSplit, wanted: str | None) -> tuple[str, Integers]:

@@ -13,12 +13,15 @@ from models.training.cost import DRAWN, Size, count_together, expected_net, rows
 FREE = ("seed", "split", "register_as", "name", "tags")
 
 
-def group_of(config: dict[str, Any]) -> str:
-    """Return the group of a complete configuration.
+def group_of(config: dict[str, Any]) -> str | None:
+    """Return the group of a complete configuration; None if it trains alone in its process.
 
     Runs of one group differ in nothing but learning rate, weight decay, seed, dropout and rows
-    (the split). The name is a digest of the rest of the configuration.
+    (the split). The name is a digest of the rest of the configuration. A cross-validation trains
+    alone, as its members already share a process and its processors.
     """
+    if config["split"]["type"] == "kfold":
+        return None
     rest = copy.deepcopy({name: value for name, value in config.items() if name not in FREE})
     for name in ("learning_rate", "weight_decay"):
         rest["optimizer"].pop(name, None)

@@ -14,6 +14,7 @@ from descent.codes import ErrorCode, WarningCode, make_warning
 from descent.spec import (
     ColumnSplit,
     GroupSplit,
+    KFoldSplit,
     NoSplit,
     RandomSplit,
     RunConfig,
@@ -21,7 +22,7 @@ from descent.spec import (
     TimeSplit,
 )
 from models.features.targets import spelling
-from models.nets.graph import Graph
+from models.nets.graph import MAX_OPERATIONS, Graph
 from models.reading import Reading, category_key
 from models.training.cost import (
     expected_net,
@@ -94,10 +95,10 @@ def make_plan(
     by_name = {column["name"]: column for column in columns}
     targets = [_known(by_name, name, "/target") for name in config.targets]
     plan = Plan(config)
-    _check_split(config, by_name)
+    usable = rows_with(targets, rows)
+    _check_split(config, by_name, usable)
     task = _task(config, targets)
     features = _features(plan, by_name)
-    usable = rows_with(targets, rows)
     _check_rows(config, usable)
     plan.config = config = config.completed(max(1, usable))
     if objection := config.model.objection(config.model_dump(mode="json")):
@@ -111,7 +112,7 @@ def make_plan(
         detail = f"{rows - usable} rows without a target are left out"
         plan.warn("target_missing", detail, config.targets[0])
     has_validation = not isinstance(config.split, NoSplit) and (
-        isinstance(config.split, ColumnSplit) or config.split.validation > 0
+        isinstance(config.split, ColumnSplit | KFoldSplit) or config.split.validation > 0
     )
     changes: dict[str, Any] = {
         "task": task,
@@ -120,6 +121,9 @@ def make_plan(
         "early_stopping": config.early_stopping if has_validation else None,
         "batch_size": _batch_size(plan),
     }
+    if isinstance(config.split, KFoldSplit):
+        folds = config.split.count(usable)
+        changes["split"] = config.split.model_copy(update={"folds": folds})
     plan.config = config.model_copy(update=changes)
     plan.net = expected_net(plan.config, [by_name[name] for name in features], targets)
     _warn_of_network(plan, plan.net)
@@ -240,7 +244,8 @@ def _check_classes(plan: Plan, target: Column, task: Task) -> None:
             "/target",
         )
     split = plan.config.split
-    if isinstance(split, RandomSplit) and split.validation + split.test > 0:
+    is_drawn = isinstance(split, RandomSplit) and split.validation + split.test > 0
+    if is_drawn or isinstance(split, KFoldSplit):
         _check_class_sizes(plan, target)
 
 
@@ -258,11 +263,10 @@ def _check_class_sizes(plan: Plan, target: Column) -> None:
         )
     more = f" and {len(single) - 3} more" if len(single) > 3 else ""
     shown = ", ".join(repr(value) for value in single[:3])
-    plan.warn(
-        "class_too_small",
-        f"a class with one row is in the training rows only, so it is never tested: {shown}{more}",
-        target["name"],
-    )
+    what = "in the training rows only, so it is never tested"
+    if isinstance(plan.config.split, KFoldSplit):
+        what = "unknown to the member that is tested with it"
+    plan.warn("class_too_small", f"a class with one row is {what}: {shown}{more}", target["name"])
 
 
 # ---- weights ------------------------------------------------------------------------------------
@@ -336,7 +340,7 @@ def _check_weight_column(column: Column) -> None:
 
 def _features(plan: Plan, by_name: dict[str, Column]) -> list[str]:
     config, split = plan.config, plan.config.split
-    held = {split.column} if isinstance(split, ColumnSplit | GroupSplit) else set()
+    held = {split.column} if isinstance(split, ColumnSplit | GroupSplit | KFoldSplit) else set()
     held |= {config.weight} if config.weight else set()
     if config.features is not None:
         chosen = [_known(by_name, name, "/features") for name in config.features]
@@ -364,9 +368,9 @@ def _features(plan: Plan, by_name: dict[str, Column]) -> list[str]:
     return [column["name"] for column in chosen]
 
 
-def _check_split(config: RunConfig, by_name: dict[str, Column]) -> None:
+def _check_split(config: RunConfig, by_name: dict[str, Column], usable: int) -> None:
     split = config.split
-    if isinstance(split, RandomSplit | NoSplit):
+    if isinstance(split, RandomSplit | NoSplit) or split.column is None:
         return
     column = _known(by_name, split.column, "/split/column")
     if split.column in config.targets:
@@ -386,15 +390,19 @@ def _check_split(config: RunConfig, by_name: dict[str, Column]) -> None:
         raise _invalid("split_not_ordered", detail, "/split/column")
     if isinstance(split, ColumnSplit):
         _check_split_words(column)
+    parts, of = 0, ""
     if isinstance(split, GroupSplit):
         parts = 1 + sum(share > 0 for share in (split.validation, split.test))
-        if column["distinct"] < parts:
-            raise _invalid(
-                "too_few_groups",
-                f"The split needs at least {parts} groups, one for each part with a share, but"
-                f" {split.column!r} has {column['distinct']}.",
-                "/split/column",
-            )
+        of = "part with a share"
+    elif isinstance(split, KFoldSplit):
+        parts, of = split.count(usable), "fold"
+    if column["distinct"] < parts:
+        raise _invalid(
+            "too_few_groups",
+            f"The split needs at least {parts} groups, one for each {of}, but"
+            f" {split.column!r} has {column['distinct']}.",
+            "/split/column",
+        )
 
 
 def _check_split_words(column: Column) -> None:
@@ -408,7 +416,9 @@ def _check_split_words(column: Column) -> None:
 def _check_rows(config: RunConfig, usable: int) -> None:
     split = config.split
     least = 1
-    if not isinstance(split, NoSplit | ColumnSplit):
+    if isinstance(split, KFoldSplit):
+        least = split.count(max(0, usable))
+    elif not isinstance(split, NoSplit | ColumnSplit):
         shares = (split.validation, split.test)
         least = 1 + sum(count_of(share, max(0, usable)) for share in shares)
     if usable < least:
@@ -452,10 +462,19 @@ def _warn_of_network(plan: Plan, net: Graph) -> None:
 
 def _estimate(plan: Plan, net: Graph, rows: int, machine: Machine) -> None:
     config, size = plan.config, size_of(plan.config, rows, net)
-    if size.parameters > MAX_PARAMETERS:
+    # Beside its net, each member may need an operation for its inputs and one for its outputs.
+    if size.members > 1 and size.members * (len(net.operations) + 2) >= MAX_OPERATIONS:
         raise _invalid(
             "model_too_large",
-            f"The network would have {size.parameters:,} parameters, more than"
+            f"{size.members} members with {len(net.operations)} operations each make a model of"
+            f" more than {MAX_OPERATIONS} operations: choose fewer repeats, folds or layers.",
+            "/split",
+        )
+    parameters = size.members * size.parameters
+    if parameters > MAX_PARAMETERS:
+        raise _invalid(
+            "model_too_large",
+            f"The network would have {parameters:,} parameters, more than"
             f" {MAX_PARAMETERS:,}: choose narrower layers, or fewer or flatter trees.",
             "/model",
         )
@@ -468,9 +487,10 @@ def _estimate(plan: Plan, net: Graph, rows: int, machine: Machine) -> None:
             " that it may take: choose a smaller batch_size or network",
         )
     steps = size.steps(config)
-    training_s = size.training_s(steps / size.steps_per_epoch) * machine.speed(size.shape)
+    epochs = steps / (size.members * size.steps_per_epoch)
+    training_s = size.training_s(epochs) * machine.speed(size.shape)
     plan.estimate = Estimate(
-        parameters=size.parameters,
+        parameters=parameters,
         steps=steps,
         memory_bytes=memory,
         disk_bytes=size.disk_bytes if on_disk else 0,

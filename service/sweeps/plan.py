@@ -15,7 +15,7 @@ from descent.schemas.sweeps import (
     SweepRequest,
     Tpe,
 )
-from descent.spec import ColumnSplit, DatasetRef, NoSplit, RunConfig, Task
+from descent.spec import ColumnSplit, DatasetRef, KFoldSplit, NoSplit, RunConfig, Task
 from models.training.scores import split_of
 from service.errors import Invalid, invalid_at
 from service.runs.plan import USUAL, Column, Estimate, Machine, Plan, make_plan
@@ -253,7 +253,8 @@ def _metric(
             f"The loss is known for the rows of the split {held_out}, which choose the best epoch:"
             f" leave split out, or choose another metric for {split}.",
         )
-    if split == "test" and not getattr(config.split, "test", 1):
+    has_no_test = isinstance(config.split, KFoldSplit) or not getattr(config.split, "test", 1)
+    if split == "test" and has_no_test:
         raise invalid_at(
             "/metric/split",
             "not_allowed",
@@ -276,8 +277,8 @@ def _check_metric(name: str, task: Task | str) -> None:
 
 def _has_validation(config: RunConfig, columns: Sequence[Column]) -> bool:
     split = config.split
-    if isinstance(split, NoSplit):
-        return False
+    if isinstance(split, NoSplit | KFoldSplit):
+        return isinstance(split, KFoldSplit)
     if isinstance(split, ColumnSplit):
         column = next(each for each in columns if each["name"] == split.column)
         words = [str(top["value"]) for top in column.get("top") or []]

@@ -15,6 +15,7 @@ from models import checkpoint
 from models.checkpoint import BEST
 from models.data import Categories, Floats, Table
 from models.features.encoding import Features
+from models.nets.graph import Graph
 from models.nets.module import build_graph
 from models.predict.predictor import Predictor
 from models.reading import MISSING, Reading, TableReading
@@ -100,6 +101,7 @@ def _trees(depth: int) -> dict[str, Any]:
 
 
 GROWN = {"optimizer": {"type": "sgd", "learning_rate": 0.2}, "batch_size": "full"}
+FOLDS = {"split": {"type": "kfold", "folds": 3}}
 RAW = {"standardize": False, "optimizer": {"type": "adam", "learning_rate": 1e-4}}
 RECIPES: dict[str, Recipe] = {
     "line": Recipe(["Quiz"]),
@@ -121,6 +123,10 @@ RECIPES: dict[str, Recipe] = {
     "layers-odd": Recipe(NUMBERS, model=_layers("tanh", {"linear": 9}, "gelu", "sigmoid")),
     "trees": Recipe(ALL, model=_trees(6), further=GROWN),
     "trees-classes": Recipe(ALL, "kind", "multiclass", _trees(4), further=GROWN),
+    "folds": Recipe(ALL, model=_mlp(8), further=FOLDS),
+    "folds-raw": Recipe(NUMBERS, ["y", "z"], further=RAW | FOLDS),
+    "folds-classes": Recipe(ALL, "kind", "multiclass", _mlp(8), further=FOLDS),
+    "folds-trees": Recipe(ALL, model=_trees(3), further=GROWN | FOLDS, is_spelled=True),
     "binary-flag": Recipe(ALL, "flag", "binary", _mlp(16)),
     "binary-line": Recipe(NUMBERS, "flag", "binary"),
     "binary-whole": Recipe(["Quiz", "port"], "flag", "binary", _mlp(8, activation="tanh")),
@@ -257,6 +263,8 @@ def _known(name: str, recipe: Recipe, path: Path) -> Known:
     features = Predictor.load(path).features
     run = RunConfig.model_validate(recipe.config())
     graph = run.model.graph_of_run(features.width, features.outputs, run.epochs)
+    if "members" in document:  # `training.test_bag` compares it with the nets of the members
+        graph = Graph.from_json(document["net"])
     net = build_graph(graph).eval().double()
     state = {key.removeprefix(BEST): torch.from_numpy(value) for key, value in best.items()}
     net.load_state_dict(state)

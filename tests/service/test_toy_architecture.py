@@ -159,6 +159,29 @@ def test_trees_are_trained_resumed_predicted_explained_exported_and_proved(
     _is_used_in_every_way(stage, run, tmp_path)
 
 
+def test_a_cross_validation_is_trained_resumed_predicted_explained_exported_and_proved(
+    stage: Stage, tmp_path: Path
+) -> None:
+    client = stage.client
+    asked = {"dataset": stage.upload(), "target": "price", "model": {"type": "mlp", "hidden": [6]}}
+    asked |= {"epochs": 300, "early_stopping": None, "split": {"type": "kfold", "folds": 3}}
+    plan = client.post(f"{API}/runs/validate", json=asked).raise_for_status().json()
+    run = _is_resumed_exactly(stage, asked)
+    found = client.get(f"{API}/runs/{run}").json()
+    assert found["progress"]["steps"] == plan["estimate"]["steps"]
+    assert len(found["evaluation"]["folds"]["scores"]) == 3
+    assert client.get(f"{API}/runs/{run}/trajectory").json()["subject"] is None
+    drawn = client.get(f"{API}/runs/{run}/evaluation").raise_for_status().json()
+    assert (drawn["split"], drawn["rows"]) == ("validation", len(ROWS))
+    (points,) = drawn["points"]
+    errors = np.array(points["predicted"]) - np.array(points["actual"])
+    told = found["evaluation"]["validation"]["mae"]
+    assert np.abs(errors).mean() == pytest.approx(told, rel=1e-4)
+    whole = client.get(f"{API}/runs/{run}/evaluation?split=train").raise_for_status().json()
+    assert (whole["split"], whole["rows"]) == ("train", len(ROWS))
+    _is_used_in_every_way(stage, run, tmp_path)
+
+
 def _is_resumed_exactly(stage: Stage, asked: dict[str, Any]) -> str:
     """Train twice, once with interruptions, and return that run."""
     whole = stage.run(asked)

@@ -8,6 +8,7 @@ const TITLES: Record<string, string> = {
   cross_entropy: "Cross-entropy",
   f1: "Macro F1",
   loss: "Loss",
+  loss_std: "Deviation of the loss over folds",
   mae: "MAE",
   mse: "MSE",
   r2: "R²",

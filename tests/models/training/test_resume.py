@@ -15,6 +15,7 @@ from models.errors import Diverged, NotResumable
 from models.training.dataset import TrainingInput
 from models.training.interface import Started, StopReason
 from models.training.loop import prepare
+from models.training.state import Training
 from tests.models.samples import LINE, SURVIVAL, learn, passengers, scores
 
 AGE: dict[str, Any] = {
@@ -80,6 +81,21 @@ CONFIGS: dict[str, dict[str, Any]] = {
     | {"target": "Port", "features": ["Sex", "Age", "Fare"], "task": "multiclass"}
     | {"early_stopping": {"patience": 4}, "epochs": 30},
     "trees without validation": AGE | TREES | {"split": {"type": "none"}},
+    "folds of classes": {"split": {"type": "kfold", "folds": 3}, "epochs": 3},
+    "repeated folds of numbers that stop early": AGE
+    | {
+        "split": {"type": "kfold", "folds": 2, "repeats": 2, "column": "Class"},
+        "features": ["Sex", "Age", "Boarded"],
+        "target": "Fare",
+        "optimizer": {"learning_rate": 0.3},
+        "schedule": {"type": "plateau", "patience": 1},
+        "early_stopping": {"patience": 1},
+        "epochs": 12,
+    },
+    "folds of trees": AGE | TREES | {"split": {"type": "kfold", "folds": 3}, "epochs": 7},
+    "folds by lbfgs": AGE
+    | {"optimizer": {"type": "lbfgs"}, "batch_size": "full", "weight": "Fare", "epochs": 4}
+    | {"split": {"type": "kfold", "folds": 2}},
     "layers with dropout on a plateau": {
         "model": {"type": "layers", "layers": [{"linear": 7}, "gelu", {"dropout": 0.5}]},
         "schedule": {"type": "plateau", "patience": 1, "factor": 0.5},
@@ -189,6 +205,7 @@ def test_what_is_learned_from_lies_where_torch_would_put_it(tmp_path: Path) -> N
     for rows in range(20, 30):
         job = TrainingInput(RunConfig.model_validate(SURVIVAL), passengers(rows), tmp_path)
         training, _ = prepare(job, torch.device("cpu"))
+        assert isinstance(training, Training)
         data = training.data
         assert isinstance(data.train, Examples)
         assert isinstance(data.validation, Examples)

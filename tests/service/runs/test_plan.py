@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from descent.spec import RunConfig, Sgd
+from descent.spec import KFoldSplit, RunConfig, Sgd
 from models.training.cost import size_of
 from service.errors import Invalid
 from service.runs.plan import USUAL, Machine, Plan, make_plan
@@ -20,6 +20,7 @@ def classes(name: str, **counts: int) -> dict[str, Any]:
 
 SCORES = [column("Quiz"), column("Final")]
 TREES, HEAVY = {"type": "trees"}, {"type": "sgd", "momentum": 0.9}
+KFOLD: dict[str, Any] = {"type": "kfold"}
 UNFIT = "training_does_not_fit"
 FLOWERS = [column("a"), column("b"), classes("kind", x=30, y=30, z=40)]
 
@@ -183,6 +184,47 @@ def test_the_column_of_weights_is_no_feature() -> None:
 def test_a_target_or_feature_is_no_weight(used: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="a target or a feature"):
         planned([*SCORES, column("w")], weight="w", **used)
+
+
+def test_a_cross_validation_gets_its_folds_and_is_counted_whole() -> None:
+    few, many = (planned(SCORES, rows, target="Final", split=KFOLD) for rows in (999, 1000))
+    assert isinstance(few.config.split, KFoldSplit)
+    assert isinstance(many.config.split, KFoldSplit)
+    assert (few.config.split.folds, many.config.split.folds) == (10, 5)
+    assert few.config.early_stopping is not None
+    one = planned(SCORES, 1000, target="Final").estimate
+    whole = planned(SCORES, 1000, target="Final", split=KFOLD | {"repeats": 2}).estimate
+    assert (whole.parameters, whole.steps) == (10 * one.parameters, 10 * one.steps)
+    assert whole.seconds == pytest.approx(10 * one.seconds, rel=0.2)
+    assert whole.memory_bytes > one.memory_bytes
+
+
+def test_a_group_of_rows_that_stay_together_is_no_feature() -> None:
+    columns = [*SCORES, column("g", "integer", distinct=9)]
+    found = planned(columns, target="Final", split=KFOLD | {"folds": 9, "column": "g"})
+    assert found.config.features == ["Quiz"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "changes", "code"),
+    [
+        (4, {"split": KFOLD | {"folds": 5}}, "too_few_rows"),
+        (100, {"split": KFOLD | {"folds": 12, "column": "g"}}, "too_few_groups"),
+        (100, {"split": KFOLD | {"column": "nope"}}, "unknown_column"),
+        (100, {"split": KFOLD | {"column": "Final"}}, "split_by_target"),
+        (
+            2000,
+            {"split": KFOLD | {"folds": 20, "repeats": 10}}
+            | {"model": {"type": "layers", "layers": [{"linear": 2}, "relu"] * 10}},
+            "model_too_large",
+        ),
+    ],
+)
+def test_a_cross_validation_that_cannot_be_made_is_refused(
+    rows: int, changes: dict[str, Any], code: str
+) -> None:
+    columns = [*SCORES, column("g", "integer", distinct=9)]
+    assert refused(columns, rows, target="Final", **changes).code == code
 
 
 def test_a_split_column_may_say_val_and_dev_in_any_case() -> None:

@@ -182,7 +182,22 @@ def test_a_budget_of_epochs_limits_the_trials() -> None:
     assert [warning["code"] for warning in found.warnings] == ["fewer_trials"]
 
 
-def group(**changes: Any) -> str:
+def test_a_sweep_compares_cross_validations_by_their_out_of_fold_loss() -> None:
+    found = plan({"seed": {"int": [0, 9]}}, base={"split": {"type": "kfold", "folds": 3}})
+    assert found.metric == {"name": "loss", "split": "validation", "direction": "min"}
+    with pytest.raises(Invalid, match="no test rows"):
+        plan(
+            {"seed": {"int": [0, 9]}},
+            base={"split": {"type": "kfold"}},
+            metric={"name": "rmse", "split": "test"},
+        )
+
+
+def test_a_cross_validation_trains_alone_in_its_process() -> None:
+    assert group(split={"type": "kfold", "folds": 3}) is None
+
+
+def group(**changes: Any) -> str | None:
     config = RunConfig.model_validate(BASE | {"features": ["Quiz"]} | changes)
     return group_of(config.model_dump(mode="json"))
 

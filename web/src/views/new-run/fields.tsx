@@ -67,8 +67,10 @@ function NumberField({ name, schema, value, pointer, onValue, hint }: FieldProps
   // Keeps the typed text, so that "0." can become "0.5".
   const [typed, setTyped] = useState<string | null>(null);
   const shown = typed ?? (value === null || value === undefined ? "" : String(value));
+  // The description of a field that may be empty says what happens then.
+  const whenEmpty = shown === "" ? schema.description : undefined;
   return (
-    <Labelled text={label(name, schema)} pointer={pointer} hint={hint ?? range(part, word)}>
+    <Labelled text={label(name, schema)} pointer={pointer} hint={hint ?? whenEmpty ?? range(part, word)}>
       {(id, attributes) => (
         <input
           id={id}
@@ -167,6 +169,7 @@ function CheckField({ name, schema, value, onValue }: FieldProps) {
 
 function ColumnField({ name, schema, value, pointer, onValue }: FieldProps) {
   const names = useContext(ColumnNames);
+  const isOptional = schema.anyOf?.some((part) => part.type === "null") ?? false;
   return (
     <Labelled text={label(name, schema)} pointer={pointer}>
       {(id, attributes) => (
@@ -174,9 +177,9 @@ function ColumnField({ name, schema, value, pointer, onValue }: FieldProps) {
           id={id}
           {...attributes}
           value={typeof value === "string" ? value : ""}
-          onChange={(event) => onValue(event.currentTarget.value)}
+          onChange={(event) => onValue(event.currentTarget.value || (isOptional ? null : ""))}
         >
-          <option value="">Choose a column</option>
+          <option value="">{isOptional ? "None" : "Choose a column"}</option>
           {names.map((each) => (
             <option key={each} value={each}>
               {each}

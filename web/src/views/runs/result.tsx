@@ -43,8 +43,10 @@ function MetricTable({ evaluation }: { evaluation: Record<string, Metrics> }) {
   const splits = SPLITS.filter((name) => evaluation[name]);
   const baseline = (evaluation["baseline"] ?? {}) as Record<string, Metrics | string>;
   const baselines = Object.keys(baseline).filter((name) => typeof baseline[name] === "object");
+  const folds = evaluation["folds"];
   const columns: [string, Metrics][] = [
     ...splits.map((name): [string, Metrics] => [name, evaluation[name] ?? {}]),
+    ...(folds ? [["deviation over folds", folds["std"] as Metrics] satisfies [string, Metrics]] : []),
     ...baselines.map((name): [string, Metrics] => [`${name} baseline`, baseline[name] as Metrics]),
   ];
   const rows = SHOWN.filter((name) => columns.some(([, metrics]) => typeof metrics[name] === "number"));
@@ -54,6 +56,7 @@ function MetricTable({ evaluation }: { evaluation: Record<string, Metrics> }) {
       <p class="quiet small">
         Metrics of the model from the best epoch. The constant baseline predicts the training mean or class frequencies
         {baselines.includes("linear") && "; the linear baseline is a least-squares fit"}
+        {folds && "; validation is each row predicted by the members that did not train with it"}
         {typeof baseline["split"] === "string" && `. Baselines are measured on the ${rowsOf(baseline["split"])}`}.
       </p>
       <Scroll label="Table of metrics">
