@@ -58,6 +58,7 @@ def save(
         "metrics": state.best_metrics,
         "evaluation": evaluation,
         "parameters": linear_parameters(training),
+        "calibration": training.calibration,
     }
     tensors = {name: _to_numpy(tensor) for name, tensor in _tensors(training).items()}
     written = checkpoint.write(path, tensors, document)

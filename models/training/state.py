@@ -104,6 +104,8 @@ class Training:
         self.learning_s, self.steps = 0.0, 0
         #: Warnings for the end of the run: `{"code", "detail"}` each.
         self.warnings: list[dict[str, str]] = []
+        #: How sure the best parameters are, as `models.predict.intervals` stores it.
+        self.calibration: dict[str, Any] | None = None
         #: Seconds that went into checkpoints, earlier attempts included.
         self.saving_s = given.saving_s
 
