@@ -51,6 +51,8 @@ ErrorCode = Literal[
     "not_linear",
     "evaluation_too_large",
     "explanation_too_large",
+    "not_calibrated",
+    "interval_not_possible",
     "bundle_invalid",
     "bundle_changed",
     "bundle_too_new",

@@ -43,7 +43,9 @@ class Model:
 
     # ---- predictions -----------------------------------------------------------------------------
 
-    def predict(self, table: Table, *, on_problem: str = "warn") -> Predictions:
+    def predict(
+        self, table: Table, *, on_problem: str = "warn", interval: float | None = None
+    ) -> Predictions:
         """Return one prediction for each row, in order.
 
         `table` is one row, a list of rows, columns, or a pandas or polars DataFrame of any size;
@@ -52,6 +54,10 @@ class Model:
 
         A missing column, an unknown category or a value of the wrong type gives a warning, or
         with `on_problem="error"` an error in place of the row's prediction.
+
+        `interval`, from 0.5 to 0.99, adds to each prediction an interval, or a set of classes,
+        that holds the true value in at least that share of the rows. Raises Conflict if the model
+        was made without rows that tell, and InvalidRequest if these rows are too few.
 
         >>> model.predict([{"Quiz": 10.0}, {"Quiz": None}])[1].warnings[0].code
         'missing'
@@ -63,7 +69,8 @@ class Model:
         >>> frame["Final"].round(1).tolist()
         [13.8, 26.9]
         """
-        return predict(self._connection.transport, self._path(), "/predict", table, on_problem)
+        transport = self._connection.transport
+        return predict(transport, self._path(), "/predict", table, on_problem, interval)
 
     def parameters(self, target: str | None = None) -> schemas.Parameters:
         """Return the weights and the bias of a linear model in the columns' own units.

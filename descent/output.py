@@ -248,6 +248,10 @@ def sentence(answer: Prediction) -> str:
     if answer.error:
         return f"error {answer.error.code}: {answer.error.detail}"
     text = _compact(answer.value)
+    if answer.interval is not None:
+        text += f"  {_compact(_rounded(answer.interval))}"
+    if answer.set is not None:
+        text += f"  {_compact(answer.set)}"
     if answer.probabilities:
         text += f"  {_compact(_rounded(answer.probabilities))}"
     for warning in answer.warnings or []:
@@ -260,6 +264,8 @@ def sentence(answer: Prediction) -> str:
 def _rounded(value: object) -> object:
     if isinstance(value, dict):
         return {name: _rounded(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [float(f"{each:.6g}") for each in value]
     return round(value, 4) if isinstance(value, float) else value
 
 

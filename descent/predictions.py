@@ -54,7 +54,8 @@ class Predictions(list[schemas.Prediction]):
         """The predictions as columns, named like those that a batch prediction adds.
 
         They are `prediction` (`prediction.<target>` for several targets),
-        `probability.<class>`, `warnings` and `error`.
+        `probability.<class>`, with `interval` the bounds `prediction_low` and `prediction_high`
+        or the `set` of classes, `warnings` and `error`.
 
         >>> list(model.predict({"Quiz": [10.0, 20.0]}).columns)
         ['prediction', 'warnings', 'error']
@@ -76,7 +77,15 @@ class Predictions(list[schemas.Prediction]):
 
 def _cells(prediction: schemas.Prediction) -> Iterator[tuple[str, object]]:
     yield from _named("prediction", prediction.value)
+    bounds = prediction.interval
+    for target, pair in bounds.items() if isinstance(bounds, dict) else [("", bounds)]:
+        if pair is not None:
+            name = f"prediction.{target}" if target else "prediction"
+            yield f"{name}_low", pair[0]
+            yield f"{name}_high", pair[1]
     yield from _named("probability", prediction.probabilities or {})
+    if prediction.set is not None:
+        yield "set", prediction.set
     yield "warnings", "; ".join(map(_sentence, prediction.warnings or [])) or None
     yield "error", _sentence(prediction.error) if prediction.error else None
 
@@ -96,10 +105,17 @@ def _named(name: str, value: object) -> Iterator[tuple[str, object]]:
 
 
 def predict(
-    transport: Transport, model_path: str, rest: str, table: Table, on_problem: str
+    transport: Transport,
+    model_path: str,
+    rest: str,
+    table: Table,
+    on_problem: str,
+    interval: float | None = None,
 ) -> Predictions:
     """Predict, with several requests for a large table; one version answers all of them."""
     params = {"on_problem": on_problem}
+    if interval is not None:
+        params["interval"] = str(interval)
     if isinstance(table, str | Path):
         file, headers = Path(table), headers_of(Path(table))
         content = file.read_bytes()

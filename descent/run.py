@@ -368,14 +368,16 @@ class Run(RemoteJob[schemas.Run]):
         call = ApiCall("PATCH", self._path(), json=body)
         return self._take(self._connection.transport.send(call).content)
 
-    def predict(self, table: Table, *, on_problem: str = "warn") -> Predictions:
+    def predict(
+        self, table: Table, *, on_problem: str = "warn", interval: float | None = None
+    ) -> Predictions:
         """Predict with the best checkpoint of this run; see Model.predict.
 
         >>> len(run.predict({"Quiz": [10.0, 20.0]}))
         2
         """
         transport = self._connection.transport
-        return predict(transport, self._path(), "/predict", table, on_problem)
+        return predict(transport, self._path(), "/predict", table, on_problem, interval)
 
     def _curves(
         self, params: dict[str, str | int | None], *, is_thinned: bool

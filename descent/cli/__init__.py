@@ -160,6 +160,10 @@ def predict(
     on_problem: Annotated[
         str, typer.Option(help="For a bad value: warn, or an error for its row.")
     ] = "warn",
+    interval: Annotated[
+        float | None,
+        typer.Option(help="Add intervals or sets of this level, 0.5 to 0.99; not with --dataset."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Predict one row, `descent predict scores Quiz=10`, or JSON rows from stdin.
@@ -169,6 +173,8 @@ def predict(
     """
     if sum(map(bool, (values, file, dataset))) > 1:
         raise typer.BadParameter("give one of column=value, --file and --dataset")
+    if interval is not None and dataset:
+        raise typer.BadParameter("give --interval without --dataset")
     with client(as_json=as_json) as service:
         chosen = service.model(model, version=version, alias=alias)
         if dataset:
@@ -176,9 +182,9 @@ def predict(
             print_one(job.info, as_json=as_json)
             sys.exit(FAILED if job.info.errors else OK)
         if file:
-            answers = chosen.predict(existing(file), on_problem=on_problem)
+            answers = chosen.predict(existing(file), on_problem=on_problem, interval=interval)
         else:
             rows = dict(map(assignment, values)) if values else table(read_stdin())
-            answers = chosen.predict(rows, on_problem=on_problem)
+            answers = chosen.predict(rows, on_problem=on_problem, interval=interval)
     print_answers(answers, as_json=as_json, as_csv=file is not None)
     sys.exit(FAILED if any(answer.error for answer in answers) else OK)

@@ -176,6 +176,51 @@ class BaselineMetrics(Wire):
     linear: RegressionMetrics | None = None
 
 
+class Coverage(Wire):
+    """The share of rows whose interval or set held the true value, for one level."""
+
+    level: float
+    reached: float
+    #: the rows that it was measured on, which the calibration did not use
+    rows: int
+
+
+class ConfidenceBin(Wire):
+    """The rows whose predicted class had a probability within one tenth of 0 to 1."""
+
+    from_: float = Field(alias="from")
+    to: float
+    rows: int
+    #: the mean probability, and the share of right predictions
+    confidence: float
+    accuracy: float
+
+
+class Reliability(Wire):
+    """How well probabilities agree with the share of right predictions."""
+
+    rows: int
+    #: the expected calibration error: the mean distance over the rows
+    ece: float
+    bins: list[ConfidenceBin]
+
+
+class Calibration(Wire):
+    """What is known of the intervals and sets of a model, which `?interval=` adds."""
+
+    #: `conformal` by the errors of held-out rows, or `exact` for a line of least squares; absent
+    #: if there are only probabilities
+    method: Literal["conformal", "exact"] | None = None
+    #: the rows that calibrate
+    split: str | None = None
+    rows: int | None = None
+    #: the highest level for which these rows suffice
+    most_level: float | None = None
+    coverage: list[Coverage] = Field(default_factory=list)
+    #: only for classes
+    reliability: Reliability | None = None
+
+
 class LearningRates(Wire):
     """The result of a test of learning rates, `lr_range`."""
 
@@ -200,6 +245,8 @@ class ModelMetrics(Wire):
     baseline: BaselineMetrics | None = None
     #: absent if it would take too long to compute
     importance: Importance | None = None
+    #: absent without held-out rows, except for a line of least squares
+    calibration: Calibration | None = None
     #: only of a run with `lr_range`, which has no other metrics
     lr_range: LearningRates | None = None
 
@@ -379,6 +426,10 @@ class Prediction(Wire):
     value: Scalar | dict[str, Scalar]
     #: the probability by class, or by target and class
     probabilities: dict[str, float] | dict[str, dict[str, float]] | None = None
+    #: with `interval`: the lower and the upper bound; by target for several targets
+    interval: list[float] | dict[str, list[float]] | None = None
+    #: with `interval`: the classes that hold the true one at this level, likeliest first
+    set: list[Scalar] | None = None
     #: with `explain=true`; by target for several targets
     explanation: Explanation | dict[str, Explanation] | None = None
     warnings: list[Notice] | None = None

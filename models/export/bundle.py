@@ -112,6 +112,8 @@ class Provenance(_Document):
     metrics: dict[str, Any]
     #: trained and closed-form parameters of a linear model
     parameters: dict[str, Any] | None = None
+    #: see `models.predict.intervals`
+    calibration: dict[str, Any] | None = None
 
 
 class Golden(_Document):
@@ -160,7 +162,9 @@ def write(path: Path, source: Path | bytes, training: Mapping[str, Any]) -> Writ
     """
     model = load(source)
     net, parameters = model.state()
-    about = Provenance.model_validate(training).model_dump()
+    about = Provenance.model_validate(
+        {**training, "calibration": model.document.get("calibration")}
+    ).model_dump()
     tensors = {name: np.asarray(each, order="C") for name, each in parameters.items()}
     members: Members = {
         "model_card.md": write_card(model.features, about).encode(),
@@ -224,14 +228,12 @@ def read(path: Path, max_bytes: int = MAX_BYTES) -> Bundle:
     try:
         features = _read_features(members["preprocessing.json"])
         net, tensors = _object(members, "net.json"), _read_tensors(members[TENSORS])
-        model = GraphModel.of(features, net, tensors, {})
-        found = Bundle(
-            manifest,
-            model,
-            Golden.model_validate(_object(members, "golden.json")),
-            Provenance.model_validate(_object(members, "training.json")),
-        )
+        origin = Provenance.model_validate(_object(members, "training.json"))
+        model = GraphModel.of(features, net, tensors, {"calibration": origin.calibration})
+        golden_of = Golden.model_validate(_object(members, "golden.json"))
+        found = Bundle(manifest, model, golden_of, origin)
         model.features.signature()
+        _ = Predictor(model).calibration
     except (ValueError, CheckpointCorrupt) as error:
         raise BundleInvalid(f"the bundle describes no model: {_short(error)}") from error
     if len(found.golden.rows) != len(found.golden.predictions):
@@ -242,7 +244,11 @@ def read(path: Path, max_bytes: int = MAX_BYTES) -> Bundle:
 def to_predictor(bundle: Bundle, path: Path) -> tuple[Predictor, Written]:
     """Write a bundle's model as a checkpoint, load it and verify it; raises `BundleInvalid`."""
     # Keep the golden rows in the checkpoint, so that it can be verified again without the bundle.
-    origin = {"training": bundle.training.model_dump(), "golden": bundle.golden.model_dump()}
+    origin = {
+        "training": bundle.training.model_dump(exclude={"calibration"}),
+        "golden": bundle.golden.model_dump(),
+        "calibration": bundle.training.calibration,
+    }
     written = save(bundle.model, path, origin)
     predictor = Predictor.load(path)
     bundle.prove(predictor)

@@ -22,6 +22,8 @@ MAX_CELLS = 20_000  # so that wide models have few rows
 #: The largest allowed difference: of a number, relative to the larger of its size and its target's
 #: standard deviation; of a class probability, absolute.
 TOLERANCE = 1e-5
+#: Entries of a version's metrics that are no scores of a split.
+SPECIAL = frozenset({"importance", "folds", "calibration"})
 UNKNOWN = "?"  # the first character of a category that no training row had
 
 GoldenRow: TypeAlias = dict[str, RawValue]
@@ -221,8 +223,9 @@ PRIVACY = """\
 
 The file holds no row of the training data: the golden rows are made up from the statistics above.
 It holds the minimum, maximum, mean and standard deviation of each column of numbers, the names and
-counts of categories, and the weights, which were fitted to all training rows. If any of these is
-personal data, so is this file. Of rare categories it holds checksums of 4 bytes.
+counts of categories, the weights, which were fitted to all training rows, and the sizes of errors
+for some held-out rows. If any of these is personal data, so is this file. Of rare categories it
+holds checksums of 4 bytes.
 """
 
 
@@ -234,6 +237,7 @@ def write_card(features: Features, about: Mapping[str, Any]) -> str:
         f"{_purpose(features)}\n",
         *_lineage(about),
         *_metrics(about["metrics"]),
+        *_sureness(about["metrics"].get("calibration")),
         *_importance(about["metrics"].get("importance")),
         *_columns(features),
         *_limits(features),
@@ -272,7 +276,7 @@ def _lineage(about: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _metrics(metrics: Mapping[str, Any]) -> Iterator[str]:
-    parts = {name: each for name, each in metrics.items() if name not in {"importance", "folds"}}
+    parts = {name: each for name, each in metrics.items() if name not in SPECIAL}
     if folds := metrics.get("folds"):
         parts["deviation over folds"] = folds["std"]
     rows = [
@@ -286,6 +290,31 @@ def _metrics(metrics: Mapping[str, Any]) -> Iterator[str]:
         return
     yield "## How good it is\n"
     yield from _table(("Rows", "Metric", "Value"), rows)
+
+
+def _sureness(calibration: Mapping[str, Any] | None) -> Iterator[str]:
+    if not calibration:
+        return
+    yield "## How sure it is\n"
+    if calibration.get("method") == "conformal":
+        yield (
+            f"Intervals and sets come from the errors of {calibration['rows']} rows of the"
+            f" `{calibration['split']}` split; they hold for rows like these.\n"
+        )
+    elif calibration.get("method") == "exact":
+        yield (
+            "Intervals are Student's intervals of a least-squares line; they hold if errors are"
+            " independent and normal with one variance.\n"
+        )
+    if rows := [
+        (each["level"], each["reached"], each["rows"]) for each in calibration.get("coverage", [])
+    ]:
+        yield from _table(("Level", "Share of rows that hold the true value", "Rows"), rows)
+    if reliability := calibration.get("reliability"):
+        yield (
+            f"Probabilities differ from the share of right predictions by {reliability['ece']:.3f}"
+            f" on average over {reliability['rows']} rows (expected calibration error).\n"
+        )
 
 
 def _importance(importance: Mapping[str, Any] | None) -> Iterator[str]:
@@ -355,7 +384,7 @@ def _limits(features: Features) -> Iterator[str]:
     if any(isinstance(column, Choice) for column in features.inputs):
         yield "- A category that no training row had is treated like a missing one."
     if isinstance(features.target, ClassTarget):
-        yield "- Probabilities are the net's own and were not calibrated."
+        yield "- Probabilities are the model's own; nothing was done to calibrate them."
     yield "- It was fitted to associations in one table: that is no evidence of cause."
     yield "- Numbers are standardised in float64; the net computes in float32.\n"
 

@@ -15,6 +15,7 @@ from models.features.encoding import Features
 from models.features.inputs import LARGEST, Choice, Input, Matrix, Moment, Numeric
 from models.features.targets import ClassTarget, Label, NumberTargets
 from models.model import Model, load
+from models.predict.intervals import Calibration, of_document
 from models.predict.values import (
     Problems,
     RawValue,
@@ -290,6 +291,14 @@ class Predictor:
     def document(self) -> Mapping[str, Any]:
         """The checkpoint's document: configuration, metrics, environment and more."""
         return self.model.document
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """How sure the predictions are; None if the model was made without rows that tell.
+
+        Raises `CheckpointCorrupt`.
+        """
+        return of_document(self.document, self.features.target, self.features.width)
 
     def predict(
         self,

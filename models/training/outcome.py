@@ -1,7 +1,7 @@
 """The evaluation of a finished training: scores on each split, baselines, importance."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,26 @@ from models.engine.examples import CHUNK, Examples
 from models.features.inputs import Matrix, Numeric
 from models.features.targets import ClassTarget, Target
 from models.nets.lines import describe_line, predict_line
+from models.predict.intervals import LineCalibration, to_json
+from models.training.calibration import (
+    CHOSEN,
+    LEVELS,
+    MOST_WIDTH,
+    MOST_WORK,
+    Predicted,
+    calibrate,
+    calibrate_line,
+    measure,
+    measure_line,
+    reliability,
+)
 from models.training.interface import Frame, SplitName
 from models.training.scores import Scores, evaluate_baseline, permutation_importance, tally
 from models.training.scratch import StoredExamples
 from models.training.state import Learner, Training
 
+#: Numbers of the predictions of a split that are kept for the calibration.
+MAX_PREDICTED = 10**6
 #: The work for the importance of columns, as a share of the training's work.
 SHARE = 0.02
 #: The work of a training step in forward passes: one forward, and backward about two.
@@ -29,6 +44,8 @@ def evaluate_best(training: Training) -> dict[str, Any]:
 
     The result holds scores by split. `baseline` holds the name of its split, `constant` (the
     training rows' mean, or their classes' shares) and for a regression `linear` (least squares).
+    `calibration` holds what is known of the model's intervals or sets; `training.calibration` is
+    the calibration itself.
     `importance` holds the importance of each column on the same split; it is absent if it would
     take too long to compute.
     """
@@ -40,10 +57,14 @@ def evaluate_best(training: Training) -> dict[str, Any]:
     }
     parts = {name: rows for name, rows in parts.items() if len(rows)}
     figures: dict[str, Any] = {}
+    predicted: dict[SplitName, Predicted] = {}
     with training.best_parameters():
         for name, rows in parts.items():
             examples = training.data.examples(name)
-            figures[name] = _evaluate(training, rows, training.predictions(examples))
+            found = _evaluate(training, rows, training.predictions(examples))
+            figures[name], predicted[name] = found
+    if calibrated := _calibrate(training, predicted):
+        figures["calibration"] = calibrated
     held_out = next(reversed(parts))
     training.warnings += never_predicted(training.features.target, held_out, figures[held_out])
     if importance := importance_of(training, parts[held_out], examples):
@@ -82,12 +103,69 @@ def scalar_scores(figures: Scores) -> dict[str, float]:
     return {name: value for name, value in figures.items() if isinstance(value, float)}
 
 
-def _evaluate(training: Training, rows: Integers, predictions: Iterator[Floats]) -> Scores:
-    compared, truth, start = tally(training.features.target), training.data.truth(rows), 0
+def _evaluate(
+    training: Training, rows: Integers, predictions: Iterator[Floats]
+) -> tuple[Scores, Predicted]:
+    """Return the scores of all rows, and evenly spread ones of them with their predictions."""
+    target = training.features.target
+    compared, truth, start = tally(target), training.data.truth(rows), 0
+    step = -(-len(rows) * target.outputs // MAX_PREDICTED)
+    kept = []
     for decoded in predictions:
         compared.add(truth[start : start + len(decoded)], decoded)
+        kept.append(decoded[-start % step :: step])
         start += len(decoded)
-    return compared.scores()
+    return compared.scores(), Predicted(truth[::step], np.concatenate(kept))
+
+
+def _calibrate(
+    training: Training, predicted: Mapping[SplitName, Predicted]
+) -> dict[str, Any] | None:
+    """Calibrate the model and return what is known of it; None if its rows do not allow it.
+
+    The validation rows calibrate and the test rows, if there are any, measure the coverage. A line
+    of least squares without enough held-out rows has exact intervals from its training rows.
+    """
+    target = training.features.target
+    split: SplitName = "validation" if "validation" in predicted else "test"
+    held_out = predicted.get(split)
+    figures: dict[str, Any] = {}
+    margin = CHOSEN if split == "validation" else 0.0
+    found = calibrate(target, predicted["train"], held_out, margin=margin) if held_out else None
+    if found is None or found.most_level < LEVELS[-1]:
+        exact = _calibrate_line(training, predicted["train"])
+        if exact is not None:
+            training.calibration = to_json(exact[0])
+            return {"method": "exact", "split": "train", "coverage": exact[1]}
+    if found is not None and held_out is not None:
+        training.calibration = to_json(found)
+        fresh = predicted.get("test") if split == "validation" else None
+        coverage = measure(found, held_out, fresh)
+        figures = {"method": "conformal", "split": split, "rows": held_out.rows}
+        figures |= {"most_level": found.most_level, "coverage": coverage}
+    if isinstance(target, ClassTarget) and held_out is not None:
+        judged = predicted.get("test", held_out)
+        figures["reliability"] = reliability(judged)
+    return figures or None
+
+
+def _calibrate_line(
+    training: Training, train: Predicted
+) -> tuple[LineCalibration, list[dict[str, Any]]] | None:
+    """Return the exact intervals of a line of least squares, and the coverage that they reach."""
+    features, data, rows = training.features, training.data, training.split.train
+    is_exact = training.graph.is_linear and training.given.loss in {"mse", "sse"}
+    best = data.least_squares
+    if not is_exact or data.weights is not None or best is None or train.rows < len(rows):
+        return None
+    if features.width > MOST_WIDTH or len(rows) * features.width**2 > MOST_WORK:
+        return None
+    parts = [part for part in training.given.table.parts(rows, CHUNK) if part.rows]
+    x = np.concatenate([features.encode(part, dtype=np.float64) for part in parts])
+    closed = np.concatenate(list(predict_line(features, best, training.given.table, rows)))
+    truth = train.truth.astype(np.float64)
+    found = calibrate_line(x, truth, train.decoded, closed)
+    return None if found is None else (found, measure_line(found, x, truth, train.decoded))
 
 
 def _baseline(training: Training, rows: Integers) -> dict[str, Scores]:
@@ -97,7 +175,7 @@ def _baseline(training: Training, rows: Integers) -> dict[str, Scores]:
     line = training.data.least_squares
     if line is not None:
         predictions = predict_line(training.features, line, training.given.table, rows)
-        found["linear"] = _evaluate(training, rows, predictions)
+        found["linear"], _ = _evaluate(training, rows, predictions)
     return found
 
 

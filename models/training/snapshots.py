@@ -58,6 +58,7 @@ def save(
         "metrics": state.best_metrics,
         "evaluation": evaluation,
         "parameters": linear_parameters(training),
+        "calibration": training.calibration,
     }
     written = checkpoint.write(path, tensors, document)
     # A training that diverged went back to its best epoch: report that epoch and step.

@@ -99,6 +99,8 @@ class Learner(ABC):
         self.started_at = time.monotonic()
         #: Warnings for the end of the run: `{"code", "detail"}` each.
         self.warnings: list[dict[str, str]] = []
+        #: How sure the best parameters are, as `models.predict.intervals` stores it.
+        self.calibration: dict[str, Any] | None = None
         #: Seconds that went into checkpoints, earlier attempts included.
         self.saving_s = given.saving_s
 

@@ -76,7 +76,7 @@ def _check_text(found: Bundle) -> None:
     except BadRequest as error:
         raise BundleInvalid(f"a member is not strict JSON: {error.detail}") from error
     # Each answer about the version repeats these.
-    shown = found.training.model_dump(exclude={"parameters"})
+    shown = found.training.model_dump(exclude={"parameters", "calibration"})
     if len(json.dumps(shown)) > MAX_TEXT:
         raise BundleInvalid(
             f"the configuration, metrics and lineage take more than {MAX_TEXT} bytes"

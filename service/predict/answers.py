@@ -3,6 +3,7 @@
 - Formats: strict JSON, NDJSON, CSV without cells that a spreadsheet would execute, Parquet, Arrow.
 - Remarks: the problems of all rows as one list; each problem lists its rows.
 - Explanations: the contribution of each column to each prediction.
+- Intervals and sets: columns of `predict.intervals`.
 """
 
 import csv
@@ -25,7 +26,7 @@ from models.predict.predictor import Prediction, Predictor
 from models.predict.values import Problems, ValueProblem
 from service.datasets.messages import ARROW, CSV, JSON, NDJSON, PARQUET
 from service.errors import Invalid
-from service.predict import bodies
+from service.predict import bodies, intervals
 from service.predict.bodies import Answer
 
 #: warnings that are listed per row: a short request of empty rows for a wide model would otherwise
@@ -126,13 +127,16 @@ def written(
         return to_json(named, rows)
     if media_type == NDJSON:
         return b"".join(orjson.dumps(row) + b"\n" for row in rows)
-    explained = dict(_explained(rows, features))
+    target, sets = features.target, intervals.sets_of(rows)
+    further = dict(intervals.bounds_of(rows, target)) | dict(_explained(rows, features))
     if media_type == CSV:
-        target = features.target
+        texts: dict[str, Sequence[Any]] = (
+            {} if sets is None else {"set": [*map(intervals.as_text, sets)]}
+        )
         if isinstance(target, ClassTarget):
-            return to_csv(rows, [target.name], target.labels, explained)
-        return to_csv(rows, target.names, [], explained)
-    return _to_file(media_type, _table(named, rows, features, explained))
+            return to_csv(rows, [target.name], target.labels, texts | further)
+        return to_csv(rows, target.names, [], further)
+    return _to_file(media_type, _table(named, rows, features, further))
 
 
 def to_json(named: Mapping[str, Any], rows: Iterable[Answer]) -> bytes:
@@ -185,11 +189,11 @@ def _table(
     named: Mapping[str, Any],
     rows: Sequence[Answer],
     features: Features,
-    explained: Mapping[str, list[float | None]],
+    further: Mapping[str, list[float | None]],
 ) -> pa.Table:
     """Return the columns that the CSV has, with their types; the metadata names the model."""
     columns = dict(_values(rows, features))
-    columns |= {name: pa.array(values, pa.float64()) for name, values in explained.items()}
+    columns |= {name: pa.array(values, pa.float64()) for name, values in further.items()}
     warnings = [row.get("warnings", ()) for row in rows]
     columns["warnings"] = pa.array(warnings, pa.list_(PROBLEM))
     columns["error"] = pa.array([row.get("error") for row in rows], PROBLEM)
@@ -210,6 +214,9 @@ def _values(rows: Sequence[Answer], features: Features) -> Iterator[tuple[str, "
                 f"probability.{label}",
                 pa.array([share.get(label) for share in shares], pa.float64()),
             )
+        if (sets := intervals.sets_of(rows)) is not None:
+            listed: Any = pa.list_(_TYPES.get(target.type, pa.string()))
+            yield "set", pa.array(list[Any](sets), listed)
     elif len(target.names) == 1:
         yield "value", pa.array(values, pa.float64())
     else:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from fastapi import Path, Request, Response
 
 from descent.spec import Name
+from models.predict.intervals import LEAST, MOST
 from models.predict.values import moment_text
 from models.reading import Reading
 from service.http import strict_route
@@ -92,6 +93,13 @@ def _operation() -> Schema:
                 "in": "query",
                 "description": "Whether each prediction lists the contribution of each column.",
                 "schema": {"type": "boolean", "default": False},
+            },
+            {
+                "name": "interval",
+                "in": "query",
+                "description": "The level, from 0.5 to 0.99, of an interval around each predicted"
+                " number, or of a set of classes; 0.9 holds the true value in 90 % of the rows.",
+                "schema": {"type": "number", "minimum": LEAST, "maximum": MOST},
             },
         ],
         "requestBody": {"required": True, "content": {JSON: {"schema": _ref("Request")}}},
@@ -211,6 +219,9 @@ def _prediction(outputs: list[dict[str, Any]]) -> Schema:
     properties = {"value": value | {"description": "null if the row has an error"}}
     if classes is not None:
         properties["probabilities"] = _probabilities(classes)
+        properties["set"] = {"type": "array", "items": {"enum": classes}}
+    else:
+        properties["interval"] = _interval(outputs)
     properties["explanation"] = _explanation(outputs)
     properties["warnings"] = {"type": "array", "items": _ref("Notice")}
     properties["error"] = _ref("Notice")
@@ -225,6 +236,14 @@ def _probabilities(classes: list[Any]) -> Schema:
         "properties": dict.fromkeys(labels[:MAX_CLASSES], share),
         "additionalProperties": share,
     }
+
+
+def _interval(outputs: list[dict[str, Any]]) -> Schema:
+    number = {"type": "number"}
+    one: Schema = {"type": "array", "items": number, "minItems": 2, "maxItems": 2}
+    if len(outputs) == 1:
+        return one
+    return {"type": "object", "properties": {output["name"]: one for output in outputs}}
 
 
 def _explanation(outputs: list[dict[str, Any]]) -> Schema:

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
 from typing import Annotated, Any, Literal
@@ -15,18 +15,19 @@ from sqlalchemy import Engine
 from descent import schemas
 from descent.schemas.protocols import Scores
 from descent.spec import Name
+from models.predict.intervals import LEAST, MOST
 from models.predict.predictor import Predictor
 from service.datasets.charsets import charset_of
 from service.errors import BadRequest, UnsupportedMedia
 from service.http import strict_route
-from service.predict import answers, bodies
+from service.predict import answers, bodies, intervals
 from service.predict.answers import answers_of
 from service.predict.bodies import CSV, JSON, NDJSON, TSV, Answer, Files, ForeignBodies
 from service.predict.directory import Directory, Predictors
 from service.predict.executor import PredictionExecutor
 from service.predict.traffic import Traffic
 from service.registry import versions
-from service.registry.serving import ModelDamaged
+from service.registry.serving import ModelDamaged, damage_named
 from service.runs import lifecycle
 from service.settings import Settings
 from service.storage.database import reading
@@ -104,6 +105,8 @@ class PredictionBody:
     #: the media type of the answer
     wants: str = JSON
     explain: bool = False
+    #: the level of the intervals or sets; None for none
+    interval: float | None = None
     #: whether the request came by MLflow's route, so that the answer has MLflow's shape
     is_invocation: bool = False
     #: the `charset` of the content type; empty if it names none
@@ -132,12 +135,23 @@ async def asked(
             "of rows per request then depends on the size of the model."
         ),
     ] = False,
+    interval: Annotated[
+        float | None,
+        Query(
+            ge=LEAST,
+            le=MOST,
+            description="The level of an `interval` around each predicted number, or of a `set` of"
+            " classes: 0.9 means that it holds the true value in at least 90 % of the rows.",
+        ),
+    ] = None,
 ) -> PredictionBody:
     media_type = _media_type(request)
     content = await strict_route.read_body(request, "predict")
     wants = answers.wanted(request.headers.get("accept", ""))
     charset = charset_of(request.headers.get("content-type", ""))
-    return PredictionBody(media_type, content, on_problem, wants, explain, charset=charset)
+    return PredictionBody(
+        media_type, content, on_problem, wants, explain, interval, charset=charset
+    )
 
 
 def _media_type(request: Request) -> str:
@@ -283,6 +297,7 @@ def computed_again(
     must not take the reader of files a second time.
     """
     predictor = inference.predictors.get(target.sha256)
+    asked = replace(asked, interval=None)  # only the values are compared
     if read is None:
         return answered(predictor, asked, _read(inference, predictor, asked))
     first, rows = read
@@ -296,10 +311,15 @@ def answered(predictor: Predictor, asked: PredictionBody, rows: bodies.Rows) -> 
     bodies.check_cells(rows.count, len(predictor.features.inputs))
     if asked.explain:
         answers.check(predictor, rows.count)
+    level = asked.interval
+    with damage_named():
+        calibration = None if level is None else intervals.calibration_of(predictor, level)
     predictions = predictor.predict(
         rows.columns, rows.count, on_problem=asked.on_problem, from_text=rows.is_text
     )
     found = answers_of(predictions, rows.unreadable)
+    if calibration is not None and level is not None:
+        intervals.add(found, predictor, calibration, level, rows)
     if asked.explain:
         answers.add(found, predictor, rows)
     return found

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -328,3 +329,19 @@ def test_rows_to_predict_may_come_from_standard_input(
     )
     unread = CliRunner().invoke(app, ["predict", "from-stdin", "Quiz=ten"])
     assert "is taken as missing" in unread.stdout
+
+
+def test_a_prediction_says_how_sure_it_is(descent: Command, service_url: str) -> None:
+    with Client(service_url) as client:
+        config: Any = {"model": {"type": "linear"}, "split": {"type": "none"}}
+        config |= {"optimizer": {"type": "lbfgs"}, "batch_size": "full", "register_as": "sure"}
+        client.submit(client.upload(SCORES), "Final", **config).wait(60)
+        (found,) = client.model("sure").predict({"Quiz": 10.0}, interval=0.9)
+        assert found.interval == pytest.approx([5.02, 22.51], abs=0.1)
+        names = list(client.model("sure").predict({"Quiz": 10.0}, interval=0.9).columns)
+        assert names[:3] == ["prediction", "prediction_low", "prediction_high"]
+    words = descent("predict", "sure", "Quiz=10", "--interval", "0.9", url=service_url)
+    assert words.returncode == OK, words.stderr
+    assert re.search(r"\[5\.0.*22\.5", words.stdout)
+    refused = descent("predict", "sure", "Quiz=10", "--interval", "0.3", url=service_url)
+    assert refused.returncode == REFUSED

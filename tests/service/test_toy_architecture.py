@@ -163,7 +163,11 @@ def test_a_cross_validation_is_trained_resumed_predicted_explained_exported_and_
     stage: Stage, tmp_path: Path
 ) -> None:
     client = stage.client
-    asked = {"dataset": stage.upload(), "target": "price", "model": {"type": "mlp", "hidden": [6]}}
+    asked: dict[str, Any] = {
+        "dataset": stage.upload(),
+        "target": "price",
+        "model": {"type": "mlp", "hidden": [6]},
+    }
     asked |= {"epochs": 300, "early_stopping": None, "split": {"type": "kfold", "folds": 3}}
     plan = client.post(f"{API}/runs/validate", json=asked).raise_for_status().json()
     run = _is_resumed_exactly(stage, asked)

@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 from models import checkpoint
 from models.data import Categories, Table
 from models.features.encoding import Features
+from models.predict.intervals import Calibration, to_json
 from service.registry import versions
 from service.runs import lifecycle
 from service.runs.tables import Checkpoint
@@ -160,6 +161,12 @@ def flags() -> dict[str, Any]:
     weights = np.zeros((2, features.width))
     weights[0, 0] = 4.0
     return saved(features, weights.tolist(), [-2.0, 0.0])
+
+
+def sure(found: dict[str, Any], calibration: Calibration) -> dict[str, Any]:
+    """Return one of the models above with a calibration."""
+    found["document"]["calibration"] = to_json(calibration)
+    return found
 
 
 def saved(features: Features, weights: list[list[float]], bias: list[float]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from models.export.bundle import MANIFEST, MEMBERS, SCHEMA
 from models.export.card import golden_rows
 from models.features.inputs import Numeric
 from models.model import save
+from models.predict.intervals import NumberCalibration
 from tests.models.export.portables import ABOUT, portable, portables
 
 Members = Mapping[str, bytes]
@@ -271,6 +272,29 @@ def test_the_card_tells_what_the_columns_are_worth(tmp_path: Path) -> None:
     card = members_of(tmp_path / "bundle.zip")["model_card.md"].decode()
     assert "| `Age` | 0.25 | 0.01 |" in card
     assert "| importance |" not in card
+
+
+def test_the_card_tells_how_sure_the_model_is(tmp_path: Path) -> None:
+    coverage = [{"level": 0.9, "reached": 0.885, "rows": 200}]
+    known = {"method": "conformal", "split": "validation", "rows": 200, "coverage": coverage}
+    save(portable("number", "linear"), tmp_path / "source", {})
+    about = ABOUT | {"metrics": {"calibration": known, "test": {"r2": 0.5}}}
+    bundle.write(tmp_path / "bundle.zip", tmp_path / "source", about)
+    card = members_of(tmp_path / "bundle.zip")["model_card.md"].decode()
+    assert "errors of 200 rows of the `validation` split" in card
+    assert "| 0.9 | 0.885 | 200 |" in card
+    assert "| calibration |" not in card
+
+
+def test_a_bundle_holds_the_calibration(tmp_path: Path) -> None:
+    scores = {"rows": 1, "margin": 0.0, "scores": [0.5], "at": [0.0], "sizes": [1.0]}
+    known = {"kind": "numbers", "targets": [scores]}
+    save(portable("number", "linear"), tmp_path / "source", {"calibration": known})
+    bundle.write(tmp_path / "bundle.zip", tmp_path / "source", ABOUT)
+    read = bundle.read(tmp_path / "bundle.zip")
+    predictor, _written = bundle.to_predictor(read, tmp_path / "again")
+    assert predictor.document["calibration"] == known
+    assert isinstance(predictor.calibration, NumberCalibration)
 
 
 def test_nothing_of_the_optimizer_leaves(tmp_path: Path) -> None:
