@@ -27,6 +27,7 @@ from models.training.calibration import (
     reliability,
 )
 from models.training.interface import Frame, SplitName
+from models.training.report import make_report
 from models.training.scores import Scores, evaluate_baseline, permutation_importance, tally
 from models.training.scratch import StoredExamples
 from models.training.state import Learner, Training
@@ -73,6 +74,7 @@ def evaluate_best(training: Training) -> dict[str, Any]:
     if training.data.baseline is None:
         training.data.baseline = _baseline(training, parts[held_out])
     figures["baseline"] = {"split": held_out} | training.data.baseline
+    training.report = make_report(training, predicted, figures)
     return figures
 
 
