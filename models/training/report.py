@@ -7,7 +7,7 @@ stable code. All random numbers depend on the seed of the run only.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, Literal
@@ -170,31 +170,72 @@ def make_report(
 ) -> dict[str, Any] | None:
     """Return the report of a training whose best parameters predicted these rows.
 
-    The comparison is absent if the model predicts a number that is not finite.
+    None if the model predicts a number that is not finite.
     """
     split: SplitName = list(predicted)[-1]
-    rows = getattr(training.split, split)
-    found = predicted[split]
+    rows, found = getattr(training.split, split), predicted[split]
     step = -(-len(rows) // found.rows)
-    more = -(-found.rows // max(1, min(MAX_ROWS, MAX_CELLS // training.features.width)))
+    more = _step(found.rows, training)
     found = Predicted(found.truth[::more], found.decoded[::more])
-    asked_for = rows[:: step * more][: found.rows]
-    target, seed = training.features.target, training.config.seed
     if not np.isfinite(found.decoded).all():
         return None
     places = np.arange(0, len(rows), step * more)[: found.rows]
     x = training.data.examples(split).rows(places)
-    constant = constant_of(target, iter([predicted["train"].truth]))
-    others = rivals(training, Asked(asked_for, x), constant)
-    compared = compare(metric_of(target), found, others, seed)
-    findings = [
-        *_held_out(split, len(rows)),
-        *_verdicts(compared, split, len(asked_for)),
-        *_suspects(training, split, x, found),
-        *_probabilities(evaluation),
-    ]
+    constant = constant_of(training.features.target, iter([predicted["train"].truth]))
+    others = rivals(training, Asked(rows[places], x), constant)
+    doubts = [*_held_out(split, len(rows)), *_suspects(training, split, x, found)]
+    return _assembled(training, split, found, others, [*doubts, *_probabilities(evaluation)])
+
+
+def report_of_folds(
+    members: Sequence[Training], rows: Integers, whole: Predicted, evaluation: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """Return the report of a cross-validation.
+
+    `whole` are the out-of-fold predictions of `rows`, ascending, and each row is held out by one of
+    the `members`. A baseline is fitted to the training rows of each fold. None if a prediction is
+    not finite.
+    """
+    first = members[0]
+    step = _step(whole.rows, first)
+    rows, found = rows[::step], Predicted(whole.truth[::step], whole.decoded[::step])
+    if not np.isfinite(found.decoded).all():
+        return None
+    joined: dict[RivalName, Floats] = {}
+    suspicious: list[dict[str, Any]] = []
+    for member in members:
+        held_out = member.split.validation
+        mine = np.flatnonzero(np.isin(rows, held_out))
+        x = member.data.validation.rows(np.searchsorted(held_out, rows[mine]))
+        truth = member.data.truth(member.split.train)
+        constant = constant_of(member.features.target, iter([truth]))
+        for name, decoded in rivals(member, Asked(rows[mine], x), constant).items():
+            joined.setdefault(name, np.full(found.decoded.shape, np.nan))[mine] = decoded
+        if member is first:
+            part = Predicted(found.truth[mine], found.decoded[mine])
+            suspicious = _suspects(member, "validation", x, part)
+    # A baseline that some fold left out is not finite, and is not compared.
+    doubts = [*_held_out("validation", whole.rows), *suspicious, *_probabilities(evaluation)]
+    return _assembled(first, "validation", found, joined, doubts)
+
+
+def _step(rows: int, training: Training) -> int:
+    """Return the distance of evenly spaced rows, few enough to be compared."""
+    return -(-rows // max(1, min(MAX_ROWS, MAX_CELLS // training.features.width)))
+
+
+def _assembled(
+    training: Training,
+    split: SplitName,
+    found: Predicted,
+    others: Mapping[RivalName, Floats],
+    doubts: list[dict[str, Any]],
+) -> dict[str, Any]:
+    metric = metric_of(training.features.target)
+    compared = compare(metric, found, others, training.config.seed)
     levels = {"level": LEVEL, "difference_level": SURE}
-    return {"split": split, "rows": len(asked_for), **levels, **compared, "findings": findings}
+    findings = [*_verdicts(compared, split, found.rows), *doubts]
+    return {"split": split, "rows": found.rows, **levels, **compared, "findings": findings}
 
 
 def _held_out(split: SplitName, rows: int) -> Iterator[dict[str, Any]]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from descent.codes import make_finding
-from descent.spec import RandomSplit, SplitSpec
+from descent.spec import KFoldSplit, RandomSplit, SplitSpec
 from models.data import Categories, Floats, Integers, Table, generator
 from models.features.encoding import Features
 from models.features.inputs import Choice, Matrix, Moment, Numeric
@@ -188,7 +188,7 @@ def _is_id(name: str, table: Table) -> bool:
 def may_ignore_time(features: Features, table: Table, split: SplitSpec) -> bool:
     """Return whether rows with times were split at random."""
     has_times = any(isinstance(column, Moment) for column in features.inputs)
-    return has_times and isinstance(split, RandomSplit) and table.stored is None
+    return has_times and isinstance(split, RandomSplit | KFoldSplit) and table.stored is None
 
 
 def time_travel(
