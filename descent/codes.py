@@ -1,4 +1,4 @@
-"""Every code of an error and of a warning: the closed sets that the documents list.
+"""Every code of an error, a warning and a finding: the closed sets that the documents list.
 
 The messages beside the codes may change; the codes are stable, so programs compare them. mypy
 refuses a code that is not listed here.
@@ -42,6 +42,7 @@ ErrorCode = Literal[
     "in_use",
     "in_flight",
     "no_checkpoint",
+    "no_report",
     "dataset_not_ready",
     "version_conflict",
     "nothing_to_roll_back",
@@ -212,11 +213,29 @@ WarningCode = Literal[
     "unknown_column",
     "ragged_row",
 ]
+FindingCode = Literal[
+    "nothing_held_out",
+    "few_held_out_rows",
+    "no_better_than_trivial",
+    "no_better_than_linear",
+    "no_better_than_trees",
+    "duplicate_rows",
+    "column_tells_target",
+    "column_is_id",
+    "split_ignores_time",
+    "probabilities_off",
+]
 
 ERROR_CODES: frozenset[str] = frozenset(get_args(ErrorCode))
 WARNING_CODES: frozenset[str] = frozenset(get_args(WarningCode))
+FINDING_CODES: frozenset[str] = frozenset(get_args(FindingCode))
 
 
 def make_warning(code: WarningCode, detail: str, column: str | None = None) -> dict[str, Any]:
     """Return a warning of a dataset, a run or a row, as it is stored and sent."""
+    return {"code": code, "detail": detail} | ({} if column is None else {"column": column})
+
+
+def make_finding(code: FindingCode, detail: str, column: str | None = None) -> dict[str, Any]:
+    """Return a statement of a run's report, as it is stored and sent."""
     return {"code": code, "detail": detail} | ({} if column is None else {"column": column})

@@ -13,8 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from descent.predictions import Predictions
-from descent.schemas import Dataset, MetricColumns, Prediction, Run
+from descent.schemas import Dataset, MetricColumns, Prediction, Report, Run
 from descent.schemas.common import Check
+from descent.schemas.runs import Bounded
 
 OK = 0
 REFUSED = 1
@@ -271,6 +272,26 @@ def _rounded(value: object) -> object:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float)
+
+
+# ---- reports ------------------------------------------------------------------------------------
+
+
+def print_report(found: Report) -> None:
+    """Print the score of a run's model and of the baselines, then a line for each finding."""
+    say(f"{found.metric} of {found.rows} {found.split} rows, less is better:")
+    say(f"  model     {_bounded(found.score)}")
+    for each in found.baselines:
+        verdict = each.verdict.replace("_", " ")
+        say(f"  {each.name:<8}  {_bounded(each.score)}  the model is {verdict}")
+    for finding in found.findings:
+        say(f"{finding.code}: {finding.detail}")
+
+
+def _bounded(score: Bounded) -> str:
+    if score.low is None or score.high is None:
+        return f"{score.value:.4g}"
+    return f"{score.value:.4g}  [{score.low:.4g}, {score.high:.4g}]"
 
 
 # ---- checks -------------------------------------------------------------------------------------

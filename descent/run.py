@@ -193,6 +193,17 @@ class Run(RemoteJob[schemas.Run]):
         """
         return self.info.evaluation or {}
 
+    def report(self) -> schemas.Report:
+        """Return how the model compares with simple ones, and what makes its scores doubtful.
+
+        Raises Conflict before the run has ended.
+
+        >>> run.report().baselines[0].name
+        'constant'
+        """
+        content = self._connection.get(self._path("/report"))
+        return schemas.Report.model_validate_json(content)
+
     @property
     def model(self) -> Model:
         """The model version that this run registered. Raises RunFailed if it registered none.

@@ -14,7 +14,7 @@ import yaml
 from sqlalchemy import text as sql
 
 from descent import output
-from descent.codes import ERROR_CODES, WARNING_CODES
+from descent.codes import ERROR_CODES, FINDING_CODES, WARNING_CODES
 from descent.spec import RunConfig
 from models.architectures import ARCHITECTURES
 from models.nets.graph import KINDS
@@ -113,7 +113,7 @@ def test_ci_runs_exactly_what_make_test_runs() -> None:
 # ---- error codes ------------------------------------------------------------------------------
 
 
-CODES = ERROR_CODES | WARNING_CODES
+CODES = ERROR_CODES | WARNING_CODES | FINDING_CODES
 
 
 def test_the_page_of_errors_lists_every_code() -> None:

@@ -162,7 +162,7 @@ def predict(
     ] = "warn",
     interval: Annotated[
         float | None,
-        typer.Option(help="Add intervals or sets of this level, 0.5 to 0.99; not with --dataset."),
+        typer.Option(help="Add intervals or sets of this level, 0.5 to 0.99."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -173,12 +173,11 @@ def predict(
     """
     if sum(map(bool, (values, file, dataset))) > 1:
         raise typer.BadParameter("give one of column=value, --file and --dataset")
-    if interval is not None and dataset:
-        raise typer.BadParameter("give --interval without --dataset")
     with client(as_json=as_json) as service:
         chosen = service.model(model, version=version, alias=alias)
         if dataset:
-            job = service.predict_dataset(chosen, dataset, on_problem=on_problem).show()
+            options: Any = {"on_problem": on_problem, "interval": interval}
+            job = service.predict_dataset(chosen, dataset, **options).show()
             print_one(job.info, as_json=as_json)
             sys.exit(FAILED if job.info.errors else OK)
         if file:

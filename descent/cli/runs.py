@@ -9,7 +9,15 @@ import typer
 from rich.console import Console
 
 from descent.cli.arguments import AsJson, DatasetId, Limit, RunId, Set, client, settings
-from descent.output import print_columns, print_done, print_list, print_one, print_result, print_run
+from descent.output import (
+    print_columns,
+    print_done,
+    print_list,
+    print_one,
+    print_report,
+    print_result,
+    print_run,
+)
 from descent.progress import watch
 from descent.run import Run
 
@@ -100,6 +108,17 @@ def show(run_id: RunId, *, as_json: AsJson = False) -> None:
     """Show one run."""
     with client() as service:
         print_one(service.run(run_id).info, as_json=as_json)
+
+
+@app.command()
+def report(run_id: RunId, *, as_json: AsJson = False) -> None:
+    """Compare the model of a run with simple ones, and say what makes its scores doubtful."""
+    with client() as service:
+        found = service.run(run_id).report()
+    if as_json:
+        print_one(found, as_json=True)
+    else:
+        print_report(found)
 
 
 @app.command("watch")

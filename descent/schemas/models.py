@@ -472,6 +472,8 @@ class BatchPredictionRequest(Strict):
     #: of the new dataset
     name: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     on_problem: Literal["warn", "error"] = "warn"
+    #: the level of intervals of numbers, or of sets of classes, which become columns
+    interval: Annotated[float, Field(ge=0.5, le=0.99)] | None = None
 
 
 class PredictingVersion(Wire):
@@ -487,7 +489,9 @@ class AddedColumn(Wire):
     """A column that the batch prediction adds to those of the dataset."""
 
     name: str
-    holds: Literal["prediction", "probability", "warnings", "error"]
+    holds: Literal["prediction", "low", "high", "set", "probability", "warnings", "error"]
+    #: of the interval or the set
+    level: float | None = None
     #: the target that is predicted
     target: str | None = None
     #: the class of the probability

@@ -1,7 +1,7 @@
 """The bodies of runs, their curves, events and checkpoints."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -21,7 +21,7 @@ from descent.schemas.common import (
     SweepId,
     Wire,
 )
-from descent.schemas.models import ModelMetrics
+from descent.schemas.models import Calibration, ModelMetrics
 from descent.spec import Name, RunConfig, Tags
 
 
@@ -208,6 +208,42 @@ class Evaluation(Wire):
     points: list[TargetPoints]
     #: for a classification
     curves: list[RocCurve]
+
+
+class Bounded(Wire):
+    """A number with its bootstrap interval; the bounds are null for a single row."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+class ComparedBaseline(Wire):
+    """A simple model, fitted to the same training rows and scored on the same held-out rows."""
+
+    #: the same prediction for every row; a closed-form linear model; a few boosted trees
+    name: Literal["constant", "linear", "trees"]
+    score: Bounded
+    #: the score of the run's model less that of the baseline: below 0 the model is better
+    difference: Bounded
+    verdict: Literal["better", "not_distinguishable", "worse"]
+
+
+class Report(Wire):
+    """How a run's model compares with simple ones, and what makes its scores doubtful."""
+
+    split: Split
+    #: the rows that were compared; of a large split evenly spaced ones
+    rows: int
+    #: the level of the intervals of scores, and of those of differences
+    level: float
+    difference_level: float
+    #: less is better; `nrmse` of several targets is in standard deviations of each
+    metric: Literal["rmse", "nrmse", "cross_entropy"]
+    score: Bounded
+    baselines: list[ComparedBaseline]
+    findings: list[Notice]
+    calibration: Calibration | None = None
 
 
 class NamedShape(Wire):

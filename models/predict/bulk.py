@@ -4,6 +4,7 @@ A value is read as in a request (`predict.values`), but equal texts only once an
 call. Knows NumPy and Arrow; the caller passes one batch of rows after the other.
 """
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +18,11 @@ from numpy.typing import NDArray
 
 from descent.spec import ColumnType
 from models.data import Categories, ColumnValues, Floats, Integers, Table, take
+from models.errors import CheckpointCorrupt
 from models.features.encoding import Features
 from models.features.inputs import Choice, Input, Moment, Numeric
 from models.features.targets import ClassTarget
+from models.predict.intervals import ClassCalibration, LineCalibration, NumberCalibration
 from models.predict.predictor import NOT_FINITE, STRICT, Predictor
 from models.predict.values import Problems, RawValue, ValueProblem, read_column
 
@@ -53,8 +56,17 @@ class Bulk:
         predictor: Predictor,
         types: Mapping[str, ColumnType],
         on_problem: Literal["warn", "error"],
+        level: float | None = None,
     ) -> None:
+        """`level` is that of intervals or sets, for a model that has a calibration.
+
+        Raises `CheckpointCorrupt` if it has none.
+        """
         self._predictor = predictor
+        self._level = level
+        self._calibration = None if level is None else predictor.calibration
+        if level is not None and self._calibration is None:
+            raise CheckpointCorrupt("the model has no calibration")
         self._types = types
         self._on_problem = on_problem
         self._required = {column.name for column in predictor.features.inputs if not column.missing}
@@ -79,12 +91,12 @@ class Bulk:
             read = _read(column, values, self._types.get(column.name))
             columns[column.name] = read.column
             self._note(read, texts, notes, warnings)
-        outputs = self._outputs(columns, batch.num_rows, pulse)
+        outputs, half = self._outputs(columns, batch.num_rows, pulse)
         broken = ~np.isfinite(outputs).all(axis=1) & (texts.places == 0)
         if broken.any():
             texts.add(broken.astype(np.int64), ["", _sentence(NOT_FINITE)])
         failed = texts.places > 0
-        answered = [*self._answers(outputs, failed), notes.to_arrow(), texts.to_arrow()]
+        answered = [*self._answers(outputs, half, failed), notes.to_arrow(), texts.to_arrow()]
         return Answers(answered, int(failed.sum()), dict(sorted(warnings.items())))
 
     def _note(
@@ -118,8 +130,10 @@ class Bulk:
 
     def _outputs(
         self, columns: Mapping[str, ColumnValues], rows: int, pulse: Pulse
-    ) -> NDArray[np.float32]:
-        features = self._predictor.features
+    ) -> tuple[NDArray[np.float32], Floats]:
+        """Return the outputs, and for a line with exact intervals half of their widths."""
+        features, line = self._predictor.features, self._calibration
+        half = np.zeros((rows, features.outputs))
         types = {column.name: column.type for column in features.inputs}
         outputs = np.empty((rows, features.outputs), np.float32)
         least, most = BLOCK_ROWS
@@ -130,9 +144,15 @@ class Bulk:
             found = {name: _slice(column, part) for name, column in columns.items()}
             table = Table(types, found, min(step, rows - start))
             outputs[part] = self._predictor.outputs(features.encode(table))
-        return outputs
+            if isinstance(line, LineCalibration) and self._level is not None:
+                encoded = features.encode(table, dtype=np.float64).astype(np.float64, copy=False)
+                half[part] = line.half_widths(self._level, encoded)
+        return outputs, half
 
-    def _answers(self, outputs: NDArray[np.float32], failed: NDArray[np.bool_]) -> Iterator[Values]:
+    def _answers(
+        self, outputs: NDArray[np.float32], half: Floats, failed: NDArray[np.bool_]
+    ) -> Iterator[Values]:
+        calibration, level = self._calibration, self._level
         with np.errstate(all="ignore"):  # rows that are not finite are errors already
             decoded = self._predictor.features.decode(outputs)
         target = self._predictor.features.target
@@ -140,8 +160,32 @@ class Bulk:
             best = np.where(failed, 0, np.nan_to_num(decoded).argmax(axis=1))
             classes: Any = pa.array(list[Any](target.classes))
             yield classes.take(pa.array(best, mask=failed))
+            if isinstance(calibration, ClassCalibration) and level is not None:
+                yield _sets(
+                    target, calibration.sets(level, np.nan_to_num(decoded)), decoded, failed
+                )
+        elif isinstance(calibration, NumberCalibration) and level is not None:
+            half = calibration.half_widths(level, decoded)
         for place in range(decoded.shape[1]):
             yield pa.array(decoded[:, place], pa.float64(), mask=failed)
+            if level is not None and not isinstance(target, ClassTarget):
+                for bound in (decoded - half, decoded + half):
+                    yield pa.array(bound[:, place], pa.float64(), mask=failed)
+
+
+def _sets(
+    target: ClassTarget, chosen: NDArray[np.bool_], shares: Floats, failed: NDArray[np.bool_]
+) -> Values:
+    """Return the sets of classes as JSON arrays, likeliest class first; few of them differ."""
+    order = np.argsort(-shares, axis=1, kind="stable")
+    ranked = np.where(np.take_along_axis(chosen, order, axis=1), order, -1)
+    distinct, places = np.unique(ranked, axis=0, return_inverse=True)
+    texts = [
+        json.dumps([target.classes[each] for each in row if each >= 0], ensure_ascii=False)
+        for row in distinct.tolist()
+    ]
+    taken: Any = pa.array(places.ravel(), mask=failed)
+    return pa.array(texts, pa.string()).take(taken)
 
 
 class Texts:

@@ -24,6 +24,7 @@ from models.predict.intervals import (
     leverage,
     t_quantile,
 )
+from models.training.interface import SplitName
 
 #: The levels whose coverage is measured.
 LEVELS = (0.8, 0.9, 0.95)
@@ -163,6 +164,27 @@ def measure(found: Conformal, held_out: Predicted, fresh: Predicted | None) -> l
             joined = np.concatenate(hits)
             measured.append({"level": level, "reached": float(joined.mean()), "rows": len(joined)})
     return measured
+
+
+def describe(
+    target: Target,
+    found: Conformal | None,
+    split: SplitName,
+    held_out: Predicted,
+    fresh: Predicted | None = None,
+) -> dict[str, Any]:
+    """Return what is known of the intervals, sets and probabilities, for an evaluation.
+
+    `fresh` are rows that neither chose the epoch nor calibrated, if there are any.
+    """
+    figures: dict[str, Any] = {}
+    if found is not None:
+        figures = {"method": "conformal", "split": split, "rows": held_out.rows}
+        figures["most_level"] = found.most_level
+        figures["coverage"] = measure(found, held_out, fresh)
+    if isinstance(target, ClassTarget):
+        figures["reliability"] = reliability(fresh or held_out)
+    return figures
 
 
 def _again(found: Conformal, rows: Predicted) -> Conformal | None:

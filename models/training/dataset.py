@@ -138,6 +138,10 @@ class Data:
         self._orders: dict[tuple[int, int], Integers] = {}
         #: Scores of the baselines on the held-out rows, once a training has computed them.
         self.baseline: dict[str, Any] | None = None
+        #: Predictions of the baseline trees, by what they depend on.
+        self.trees: dict[tuple[int, str, int], Floats | None] = {}
+        #: What is suspicious in these rows, once a training has looked.
+        self.suspects: list[dict[str, Any]] | None = None
         release()
 
     def _load(self) -> None:

@@ -11,8 +11,17 @@ from descent.codes import make_warning
 from models.data import Floats, Integers
 from models.features.targets import ClassTarget, Target
 from models.nets.lines import predict_line
+from models.predict.intervals import to_json
 from models.training.bag import Bag, OutOfFold
-from models.training.outcome import blocks_of, importance_of, never_predicted, scalar_scores
+from models.training.calibration import Predicted, calibrate, describe
+from models.training.outcome import (
+    MAX_PREDICTED,
+    blocks_of,
+    importance_of,
+    never_predicted,
+    scalar_scores,
+)
+from models.training.report import report_of_folds
 from models.training.scores import Scores, constant_of, evaluate, tally
 from models.training.state import Training
 
@@ -25,7 +34,8 @@ def evaluate_bag(bag: Bag) -> dict[str, Any]:
 
     `validation` has the scores of the out-of-fold predictions, `train` those of the whole model on
     its own training rows, `folds` those of each member on its fold with their mean and standard
-    deviation. `baseline` and `importance` are as in `evaluate_best`, on the out-of-fold rows.
+    deviation. `baseline` and `importance` are as in `evaluate_best`, on the out-of-fold rows, whose
+    errors calibrate the model.
     """
     rows, target = bag.split.train, bag.features.target
     held_out, whole = (np.zeros((len(rows), target.outputs)) for _ in range(2))
@@ -56,7 +66,23 @@ def evaluate_bag(bag: Bag) -> dict[str, Any]:
     if importance := _importance(bag):
         figures["importance"] = {"split": "validation"} | importance
     figures["baseline"] = {"split": "validation"} | _baseline(bag)
+    _judge(bag, Predicted(truth, whole), Predicted(truth, held_out), figures)
     return figures
+
+
+def _judge(bag: Bag, whole: Predicted, held_out: Predicted, figures: dict[str, Any]) -> None:
+    """Calibrate the model by its out-of-fold predictions, and make its report."""
+    target = bag.features.target
+    step = -(-held_out.rows * target.outputs // MAX_PREDICTED)
+    train = Predicted(whole.truth[::step], whole.decoded[::step])
+    judged = Predicted(held_out.truth[::step], held_out.decoded[::step])
+    # These are the errors of single members; those of their mean are a little smaller.
+    calibration = calibrate(target, train, judged)
+    if calibrated := describe(target, calibration, "validation", judged):
+        figures["calibration"] = calibrated
+    bag.calibration = None if calibration is None else to_json(calibration)
+    rows = bag.split.train[::step]
+    bag.report = report_of_folds(_first_repeat(bag), rows, judged, figures)
 
 
 def _outputs(target: Target, decoded: Floats) -> NDArray[np.float32]:

@@ -22,11 +22,11 @@ from models.training.calibration import (
     Predicted,
     calibrate,
     calibrate_line,
-    measure,
+    describe,
     measure_line,
-    reliability,
 )
 from models.training.interface import Frame, SplitName
+from models.training.report import make_report
 from models.training.scores import Scores, evaluate_baseline, permutation_importance, tally
 from models.training.scratch import StoredExamples
 from models.training.state import Learner, Training
@@ -73,6 +73,7 @@ def evaluate_best(training: Training) -> dict[str, Any]:
     if training.data.baseline is None:
         training.data.baseline = _baseline(training, parts[held_out])
     figures["baseline"] = {"split": held_out} | training.data.baseline
+    training.report = make_report(training, predicted, figures)
     return figures
 
 
@@ -129,7 +130,6 @@ def _calibrate(
     target = training.features.target
     split: SplitName = "validation" if "validation" in predicted else "test"
     held_out = predicted.get(split)
-    figures: dict[str, Any] = {}
     margin = CHOSEN if split == "validation" else 0.0
     found = calibrate(target, predicted["train"], held_out, margin=margin) if held_out else None
     if found is None or found.most_level < LEVELS[-1]:
@@ -137,16 +137,11 @@ def _calibrate(
         if exact is not None:
             training.calibration = to_json(exact[0])
             return {"method": "exact", "split": "train", "coverage": exact[1]}
-    if found is not None and held_out is not None:
-        training.calibration = to_json(found)
-        fresh = predicted.get("test") if split == "validation" else None
-        coverage = measure(found, held_out, fresh)
-        figures = {"method": "conformal", "split": split, "rows": held_out.rows}
-        figures |= {"most_level": found.most_level, "coverage": coverage}
-    if isinstance(target, ClassTarget) and held_out is not None:
-        judged = predicted.get("test", held_out)
-        figures["reliability"] = reliability(judged)
-    return figures or None
+    if held_out is None:
+        return None
+    training.calibration = None if found is None else to_json(found)
+    fresh = predicted.get("test") if split == "validation" else None
+    return describe(target, found, split, held_out, fresh) or None
 
 
 def _calibrate_line(

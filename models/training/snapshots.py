@@ -59,6 +59,7 @@ def save(
         "evaluation": evaluation,
         "parameters": linear_parameters(training),
         "calibration": training.calibration,
+        "report": training.report,
     }
     written = checkpoint.write(path, tensors, document)
     # A training that diverged went back to its best epoch: report that epoch and step.

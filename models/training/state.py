@@ -101,6 +101,8 @@ class Learner(ABC):
         self.warnings: list[dict[str, str]] = []
         #: How sure the best parameters are, as `models.predict.intervals` stores it.
         self.calibration: dict[str, Any] | None = None
+        #: The comparison with baselines, and what is suspicious in the data.
+        self.report: dict[str, Any] | None = None
         #: Seconds that went into checkpoints, earlier attempts included.
         self.saving_s = given.saving_s
 

@@ -19,6 +19,7 @@ from service.datasets.versions import Dataset, DatasetVersion, ready_version
 from service.errors import Fenced, Invalid, invalid_at
 from service.jobs import life, queue
 from service.jobs.kind import Job
+from service.predict import levels
 from service.registry import versions
 from service.registry.tables import ModelVersion
 from service.storage.columns import BlobDigest, Id, Json, SqlTable, new_id
@@ -248,7 +249,7 @@ def make_order(session: Session, asked: BatchPredictionRequest, most_columns: in
         version=version.version,
         alias=model.alias,
         ignored=ignored(version, dataset),
-        added=added(version, dataset, most_columns),
+        added=added(version, dataset, most_columns, asked.interval),
     )
 
 
@@ -261,11 +262,21 @@ def _number(session: Session, model: ModelRef) -> int:
     return number
 
 
-def added(model: ModelVersion, dataset: DatasetVersion, most: int) -> list[Body]:
-    """Return the new columns, with names that no column of the dataset has."""
+def added(
+    model: ModelVersion, dataset: DatasetVersion, most: int, level: float | None = None
+) -> list[Body]:
+    """Return the new columns, with names that no column of the dataset has.
+
+    With a level also those of intervals or sets; raises `levels.NotCalibrated` and
+    `levels.LevelTooHigh`.
+    """
+    if level is not None:
+        known = model.metrics.get("calibration") or {}
+        most_level = 1.0 if known.get("method") == "exact" else known.get("most_level")
+        levels.check(level, most_level)
     taken = {column["name"] for column in dataset.columns}
     found = []
-    for column in _wanted(model):
+    for column in _wanted(model, level):
         column["name"] = free_name(column["name"], taken)
         taken.add(column["name"])
         found.append(column)
@@ -291,7 +302,7 @@ def ignored(model: ModelVersion, dataset: DatasetVersion) -> list[str]:
     return rest
 
 
-def _wanted(model: ModelVersion) -> Iterator[Body]:
+def _wanted(model: ModelVersion, level: float | None) -> Iterator[Body]:
     why = f"predicted by version {model.version} of {model.model_name}"
     outputs = model.signature["outputs"]
     for output in outputs:
@@ -303,6 +314,13 @@ def _wanted(model: ModelVersion) -> Iterator[Body]:
             "type": output["type"],
             "why": why,
         }
+        if level is not None:
+            sure = {"target": output["name"], "level": level, "why": f"{why}, {level:g} sure"}
+            if output.get("classes"):
+                yield {"name": "set", "holds": "set", "type": "text"} | sure
+            else:
+                yield {"name": f"{name}_low", "holds": "low", "type": "number"} | sure
+                yield {"name": f"{name}_high", "holds": "high", "type": "number"} | sure
         for label in output.get("classes") or []:
             text = ("false", "true")[label] if isinstance(label, bool) else str(label)
             yield {

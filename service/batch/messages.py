@@ -31,6 +31,11 @@ class BatchJob(BaseModel):
     done: list[Path]
     scratch: Path
 
+    @property
+    def level(self) -> float | None:
+        """The level of the intervals or sets among the new columns."""
+        return next((column["level"] for column in self.added if column.get("level")), None)
+
 
 class ChunkFile(FileMessage):
     """The new columns of some rows, as an Arrow file."""

@@ -76,7 +76,7 @@ class BatchAttempt:
         types = dict(self.job.types)
         if texts:
             types |= dict.fromkeys(self.job.reread, "text")
-        bulk = Bulk(self.predictor, types, self.job.on_problem)
+        bulk = Bulk(self.predictor, types, self.job.on_problem, self.job.level)
         done = self.job.done
         rows = _chunk_rows(bulk, len(table.schema_arrow) + len(added))
         batches = table.iter_batches(rows, use_threads=False)

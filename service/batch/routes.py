@@ -138,7 +138,7 @@ def _body(job: BatchPrediction) -> dict[str, Any]:
         "on_problem": job.on_problem,
         "result": {"id": job.result_id, "version": 1} if job.result_id else None,
         "added_columns": [
-            {name: column.get(name) for name in ("name", "holds", "target", "class")}
+            {name: column.get(name) for name in ("name", "holds", "target", "class", "level")}
             for column in job.added
         ],
         "ignored_columns": job.ignored,

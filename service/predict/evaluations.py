@@ -1,5 +1,6 @@
-"""The evaluation of a run's best checkpoint on one split: pairs of values, or ROC curves."""
+"""What a run's best checkpoint is worth: its report, and its predictions of one split for plots."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,6 +10,7 @@ from anyio.to_thread import run_sync
 from fastapi import Query, Request, Response
 
 from descent import schemas
+from descent.codes import make_finding
 from descent.spec import ColumnType, KFoldSplit, RunConfig
 from models import checkpoint
 from models.checkpoint import OUT_OF_FOLD
@@ -17,7 +19,7 @@ from models.features.targets import ClassTarget
 from models.predict.predictor import Predictor
 from models.training.scores import RowSplit, columns_that_split, pairs, roc_curve, split_table
 from service.datasets.versions import DatasetVersion, ready_version, table_digest
-from service.errors import Invalid, NotFound
+from service.errors import Conflict, Invalid, NotFound
 from service.http import strict_route
 from service.http.resources import BlobsDep, ScratchDep, etag_of, json_response, not_modified
 from service.predict.routes import Inference, InferenceDep, predictor_of
@@ -87,6 +89,59 @@ async def get_run_evaluation(
                 raise NotFound(f"The dataset of the run {run_id} was deleted.") from error
 
     return json_response(await inference.executor.run(compute), headers={"ETag": etag})
+
+
+class NoReport(Conflict):
+    """The best checkpoint of the run has no report."""
+
+    code = "no_report"
+
+
+@router.get(
+    "/runs/{run_id}/report",
+    response_model=schemas.Report,
+    operation_id="get_run_report",
+    tags=["runs"],
+)
+@strict_route.has_etag
+async def get_run_report(run_id: str, inference: InferenceDep, request: Request) -> Response:
+    """Return how a run's model compares with simple ones, and what makes its scores doubtful."""
+
+    def found() -> tuple[versions.Target, list[dict[str, Any]]]:
+        with reading(inference.engine) as session:
+            run = lifecycle.get(session, run_id)
+            version = session.get(DatasetVersion, (run.dataset_id, run.dataset_version))
+            left_out = [] if version is None else list(_ids_left_out(run.config, version.columns))
+            return lifecycle.target_of(session, run_id), left_out
+
+    target, left_out = await run_sync(found)
+    etag = etag_of(target.sha256, "report", len(left_out))
+    if not_modified(request, etag):
+        return Response(status_code=304, headers={"ETag": etag})
+
+    def read() -> dict[str, Any]:
+        document = predictor_of(inference, target).document
+        report: dict[str, Any] | None = document.get("report")
+        if report is None:
+            raise NoReport(
+                f"The best checkpoint of the run {run_id} has no report: it is made at the end of a"
+                " training whose predictions are finite. Wait for the end, or train again."
+            )
+        known = (document.get("evaluation") or {}).get("calibration")
+        return report | {"findings": [*report["findings"], *left_out], "calibration": known}
+
+    return json_response(await inference.executor.run(read), headers={"ETag": etag})
+
+
+def _ids_left_out(
+    config: dict[str, Any], columns: list[dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Yield a finding for each column that was taken for an id and is no feature."""
+    used = {*(config.get("features") or []), *RunConfig.model_validate(config).targets}
+    for column in columns:
+        if column["type"] == "id" and column["name"] not in used:
+            detail = f"{column['name']!r} was taken for an id, so the model does not read it."
+            yield make_finding("column_is_id", detail, column["name"])
 
 
 def _found(inference: Inference, run_id: str) -> tuple[RunConfig, DatasetVersion, versions.Target]:

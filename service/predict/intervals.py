@@ -16,42 +16,19 @@ from models.predict.intervals import (
 )
 from models.predict.predictor import Predictor
 from models.predict.values import Problems
-from service.errors import Conflict, Invalid
+from service.predict import levels
 from service.predict.bodies import Answer, Rows
-
-
-class NotCalibrated(Conflict):
-    """The model has no calibration."""
-
-    code = "not_calibrated"
-
-
-class LevelTooHigh(Invalid):
-    """The model was calibrated on too few rows for the level."""
-
-    code = "interval_not_possible"
 
 
 def calibration_of(predictor: Predictor, level: float) -> Calibration:
     """Return the calibration that a request of this level needs.
 
-    Raises NotCalibrated, LevelTooHigh, CheckpointCorrupt.
+    Raises `levels.NotCalibrated`, `levels.LevelTooHigh` and CheckpointCorrupt.
     """
     found = predictor.calibration
+    levels.check(level, None if found is None else found.most_level)
     if found is None:
-        raise NotCalibrated(
-            "This model cannot say how sure its predictions are: no rows were held out when it was"
-            " trained. Train again with a split that holds out rows, or a linear model until it"
-            " reaches the closed form."
-        )
-    if level > found.most_level:
-        rows = round(found.most_level / (1 - found.most_level))
-        needed = int(np.ceil(round(level / (1 - level), 9)))
-        raise LevelTooHigh(
-            f"interval={level:g} needs at least {needed} held-out rows, and this model was"
-            f" calibrated on {rows}: ask for at most {np.floor(found.most_level * 100) / 100:g},"
-            " or train again with more held-out rows."
-        )
+        raise TypeError("a model without a calibration is refused")
     return found
 
 

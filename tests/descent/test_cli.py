@@ -345,3 +345,17 @@ def test_a_prediction_says_how_sure_it_is(descent: Command, service_url: str) ->
     assert re.search(r"\[5\.0.*22\.5", words.stdout)
     refused = descent("predict", "sure", "Quiz=10", "--interval", "0.3", url=service_url)
     assert refused.returncode == REFUSED
+
+
+def test_the_report_of_a_run_compares_it_with_simple_models(
+    descent: Command, service_url: str
+) -> None:
+    with Client(service_url) as client:
+        config: Any = {"model": {"type": "linear"}, "epochs": 5}
+        run = client.submit(client.upload(SCORES), "Final", **config).wait(60)
+    words = descent("runs", "report", run.id, url=service_url)
+    assert words.returncode == OK, words.stderr
+    assert "rmse of 3 validation rows" in words.stdout
+    assert "few_held_out_rows: Only 3 rows" in words.stdout
+    found = json.loads(descent("runs", "report", run.id, "--json", url=service_url).stdout)
+    assert [each["name"] for each in found["baselines"]] == ["constant", "linear"]

@@ -1,5 +1,7 @@
+import json
 from collections import Counter
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -7,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from descent.spec import ColumnType
+from models.errors import CheckpointCorrupt
 from models.model import GraphModel
 from models.nets.graph import chain
 from models.predict import bulk
@@ -190,3 +193,28 @@ def test_an_infinite_number_of_a_table_is_missing_as_in_training(line: Predictor
     first, second, missing, known = answers.columns[0].to_pylist()
     assert first == second == missing != known
     assert answers.warnings == {"missing": 1, "non_finite": 2}
+
+
+def test_intervals_and_sets_are_columns_beside_the_predictions(tmp_path: Path) -> None:
+    exact = {"optimizer": {"type": "lbfgs"}, "batch_size": "full", "epochs": 20}
+    saved = learn(scores(), tmp_path, LINE | exact).saved[-1].path
+    sure = Predictor.load(saved)
+    answers = Bulk(sure, {"Quiz": "number"}, "warn", 0.9).predict(batch({"Quiz": [10.0]}), nothing)
+    value, low, high = (column[0].as_py() for column in answers.columns[:3])
+    assert (value, low, high) == (
+        pytest.approx(13.77, abs=0.01),
+        pytest.approx(5.02, abs=0.05),
+        pytest.approx(22.51, abs=0.05),
+    )
+
+
+def test_a_column_of_sets_has_the_likeliest_class_first(tmp_path: Path) -> None:
+    sure = Predictor.load(learn(passengers(), tmp_path, SURVIVAL).saved[-1].path)
+    answers = Bulk(sure, TYPES, "warn", 0.9).predict(batch(people()), nothing)
+    values, sets = answers.columns[0].to_pylist(), answers.columns[1].to_pylist()
+    assert [json.loads(str(each))[0] for each in sets] == values
+
+
+def test_a_model_without_a_calibration_has_no_intervals(line: Predictor) -> None:
+    with pytest.raises(CheckpointCorrupt, match="no calibration"):
+        Bulk(line, {"Quiz": "number"}, "warn", 0.9)

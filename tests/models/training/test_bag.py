@@ -20,6 +20,8 @@ from models.features.encoding import Features
 from models.features.inputs import Choice
 from models.features.widths import MAX_CATEGORIES
 from models.model import GraphModel, load
+from models.predict.intervals import ClassCalibration
+from models.predict.predictor import Predictor
 from models.training import bag
 from models.training.bag import Bag
 from models.training.dataset import TrainingInput
@@ -365,3 +367,20 @@ def test_a_budget_ends_a_cross_validation_with_its_best_model(tmp_path: Path) ->
 def test_a_test_of_learning_rates_needs_no_folds(tmp_path: Path) -> None:
     outcome = learn(passengers(), tmp_path, SURVIVAL | FOLDS | {"lr_range": {}})
     assert outcome.evaluation["lr_range"]["suggested"] > 0
+
+
+def test_out_of_fold_rows_calibrate_the_model_and_are_compared_with_baselines(
+    tmp_path: Path,
+) -> None:
+    done = learn(travellers(), tmp_path, SURVIVAL | FOLDS | {"features": COLUMNS})
+    predictor = Predictor.load(done.saved[-1].path)
+    assert isinstance(predictor.calibration, ClassCalibration)
+    known, rows = done.evaluation["calibration"], travellers().rows
+    assert (known["split"], known["rows"]) == ("validation", rows)
+    assert known["reliability"]["rows"] == rows
+    report = predictor.document["report"]
+    assert (report["split"], report["rows"]) == ("validation", rows)
+    assert [each["name"] for each in report["baselines"]] == ["constant", "linear"]
+    # The constant of each fold is scored on its own rows, as in the evaluation.
+    wanted = done.evaluation["baseline"]["constant"]["cross_entropy"]
+    assert report["baselines"][0]["score"]["value"] == pytest.approx(wanted, rel=1e-9)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from models.checkpoint import read
+from models.data import Table
 from models.features.targets import NumberTargets
 from models.predict.intervals import ClassCalibration, LineCalibration, NumberCalibration
 from models.predict.predictor import Predictor
@@ -18,7 +19,17 @@ from models.training.calibration import (
     measure_line,
     reliability,
 )
-from tests.models.samples import FINAL, LINE, QUIZ, SURVIVAL, Outcome, learn, passengers, scores
+from tests.models.samples import (
+    FINAL,
+    LINE,
+    QUIZ,
+    SURVIVAL,
+    Outcome,
+    learn,
+    make_table,
+    passengers,
+    scores,
+)
 
 TABLES = 1_000
 EXACT = LINE | {"optimizer": {"type": "lbfgs"}, "batch_size": "full", "epochs": 20}
@@ -123,3 +134,34 @@ def test_the_calibration_error_is_the_distance_of_confidence_and_accuracy() -> N
     found = reliability(Predicted(truth, shares))
     assert found["ece"] == pytest.approx((0.05 + 0.15) / 2)
     assert [(each["from"], each["rows"]) for each in found["bins"]] == [(0.6, 10), (0.9, 10)]
+
+
+def waves(rows: int, seed: int) -> Table:
+    """Return a wave of one column whose noise grows with another one."""
+    random = np.random.default_rng(seed)
+    x, z = random.uniform(-2, 2, (2, rows))
+    y = np.sin(2 * x) + z + random.normal(size=rows) * (0.1 + 0.3 * np.abs(z))
+    names: Any = dict.fromkeys(("x", "z", "y"), "number")
+    return make_table(names, x=x.tolist(), z=z.tolist(), y=y.tolist())
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(("rows", "least", "most"), [(150, 0.86, 0.95), (1_500, 0.87, 0.93)])
+@pytest.mark.parametrize("model", ["mlp", "trees"])
+def test_intervals_of_new_rows_hold_although_validation_rows_chose_the_epoch(
+    tmp_path: Path, rows: int, least: float, most: float, model: str
+) -> None:
+    asked: dict[str, Any] = {"dataset": "ds_1", "target": "y", "features": ["x", "z"]}
+    asked |= {"task": "regression", "loss": "mse", "model": {"type": model}}
+    if model == "trees":
+        asked |= {"optimizer": {"type": "sgd", "learning_rate": 0.08}, "batch_size": "full"}
+    reached = []
+    for seed in range(20):
+        done = learn(waves(rows, seed), tmp_path / str(seed), asked | {"seed": seed})
+        model_of = predictor(done)
+        fresh, found = waves(2_000, 1_000 + seed), model_of.calibration
+        assert isinstance(found, NumberCalibration)
+        decoded = model_of.features.decode(model_of.outputs(model_of.features.encode(fresh)))
+        errors = np.abs(fresh.numbers("y")[:, None] - decoded)
+        reached.append((errors <= found.half_widths(0.9, decoded)).mean())
+    assert least <= np.mean(reached) <= most

@@ -111,6 +111,31 @@ def test_a_row_that_cannot_be_predicted_has_an_error_beside_it(
     assert (third["error"], third["prediction_2"]) in [(None, "lost"), (None, "saved")]
 
 
+def test_intervals_become_columns_and_an_unsure_model_is_refused(
+    service: httpx.Client, boats: str
+) -> None:
+    quiz = [float(place) for place in range(40)]
+    table = {"Quiz": quiz, "Final": [2 * each + (-1) ** int(each) for each in quiz]}
+    dataset = upload(service, table)
+    config = {"dataset": dataset, "target": "Final", "model": {"type": "linear"}}
+    config |= {"optimizer": {"type": "lbfgs"}, "batch_size": "full", "register_as": "sure"}
+    run = post(service, "/runs", config | {"split": {"type": "none"}}).json()["id"]
+    while service.get(f"{API}/runs/{run}?wait=60").json()["state"] != "succeeded":
+        pass
+    job = predicted(service, "sure", dataset, interval=0.9)
+    names = [(each["name"], each.get("level")) for each in job["added_columns"][:3]]
+    assert names == [("prediction", None), ("prediction_low", 0.9), ("prediction_high", 0.9)]
+    first = rows(service, job["result"]["id"])[0]
+    answer = post(service, "/models/sure/predict?interval=0.9", {"rows": [{"Quiz": 0.0}]})
+    bounds = answer.json()["predictions"][0]["interval"]
+    assert [first["prediction_low"], first["prediction_high"]] == pytest.approx(bounds, rel=1e-5)
+    refused = post(service, "/batch_predictions", {"model": boats, "dataset": dataset})
+    assert refused.json()["code"] == "no_inputs"
+    asked = {"model": boats, "dataset": upload(service, ASKED), "interval": 0.9}
+    refused = post(service, "/batch_predictions", asked)
+    assert (refused.status_code, refused.json()["code"]) == (409, "not_calibrated")
+
+
 def test_the_result_is_downloaded_retyped_and_predicted_like_any_dataset(
     service: httpx.Client, boats: str
 ) -> None:
