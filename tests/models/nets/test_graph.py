@@ -152,6 +152,7 @@ def test_what_a_net_costs_is_counted() -> None:
 
 
 X, LINEAR, TREES = "x", {"units": 2}, {"trees": 3, "depth": 2, "outputs": 1}
+CODES = {"numbers": 2, "bins": 4, "size": 3}
 WRONG: dict[str, list[Operation]] = {
     "no operation": [],
     "an unknown kind": [Operation("sine", (X,), "0")],
@@ -179,6 +180,8 @@ WRONG: dict[str, list[Operation]] = {
     "a mix of nothing": [Operation("mix", (), "0")],
     "trees of no depth": [Operation("trees", (X,), "0", TREES | {"depth": 0})],
     "trees deeper than a byte": [Operation("trees", (X,), "0", TREES | {"depth": 9})],
+    "codes of no number": [Operation("piecewise_linear", (X,), "0", CODES | {"numbers": 0})],
+    "codes of half a bin": [Operation("piecewise_linear", (X,), "0", CODES | {"bins": 0.5})],
     "half a tree": [Operation("trees", (X,), "0", TREES | {"trees": 0.5})],
     "more leaves than memory holds": [
         Operation("trees", (X,), "0", {"trees": 10**6, "depth": 8, "outputs": 3})
@@ -232,10 +235,11 @@ def test_parameters_that_do_not_fit_are_refused() -> None:
 
 
 def grove() -> tuple[Graph, Parameters]:
-    """Return a mix of trees and a line, and its parameters."""
+    """Return a mix of trees and a net of codes, and its parameters."""
     net = GraphBuilder(3)
     grown = net.add("trees", net.x, trees=4, depth=2, outputs=2)
-    net.add("mix", grown, net.linear(net.x, 2))
+    codes = net.add("piecewise_linear", net.x, **CODES)
+    net.add("mix", grown, net.linear(codes, 2))
     graph = net.graph()
     return graph, parameters_of(graph)
 
@@ -244,13 +248,15 @@ def grove() -> tuple[Graph, Parameters]:
     ("name", "value"),
     [
         *(("0.feature", value) for value in (3.0, -1.0, 0.5, math.nan)),
-        *(("2.weight", value) for value in (0.0, -1.0, math.inf)),
+        *(("1.place", value) for value in (3.0, -1.0, 0.5, math.nan)),
+        *(("1.knots", value) for value in (100.0, -math.inf, math.nan)),
+        *(("3.weight", value) for value in (0.0, -1.0, math.inf)),
     ],
 )
 def test_parameters_that_no_training_makes_are_refused(name: str, value: float) -> None:
     graph, parameters = grove()
     parameters[name].flat[0] = value
-    with pytest.raises(ValueError, match=r"trees|mix"):
+    with pytest.raises(ValueError, match=r"trees|mix|places|knots"):
         compiled(graph, parameters)
 
 
