@@ -375,6 +375,17 @@ class GraphBuilder:
         """Add a linear layer with this number of units."""
         return self.add("linear", x, units=units)
 
+    def stack(self, x: str, layers: Sequence[str | Mapping[str, int | float]]) -> str:
+        """Add layers one upon the other: `{"linear": 64}`, `"relu"`, `{"dropout": 0.1}`."""
+        for layer in layers:
+            if isinstance(layer, str):
+                x = self.add(layer, x)
+            elif "linear" in layer:
+                x = self.add("linear", x, units=layer["linear"])
+            else:
+                x = self.add("dropout", x, share=layer["dropout"])
+        return x
+
     def graph(self) -> Graph:
         """Return the net, whose outputs are the last result."""
         return Graph(self._inputs, tuple(self._operations))
@@ -399,16 +410,9 @@ def without_idle_trees(graph: Graph, tensors: Mapping[str, Any]) -> tuple[Graph,
 
 
 def chain(inputs: int, layers: Sequence[str | Mapping[str, int | float]]) -> Graph:
-    """Return a stack of layers: `{"linear": 64}`, `"relu"`, `{"dropout": 0.1}`."""
+    """Return a stack of layers on the rows; see `GraphBuilder.stack`."""
     builder = GraphBuilder(inputs)
-    at = builder.x
-    for layer in layers:
-        if isinstance(layer, str):
-            at = builder.add(layer, at)
-        elif "linear" in layer:
-            at = builder.add("linear", at, units=layer["linear"])
-        else:
-            at = builder.add("dropout", at, share=layer["dropout"])
+    builder.stack(builder.x, layers)
     return builder.graph()
 
 

@@ -58,6 +58,7 @@ class PiecewiseLinear(nn.Module):
 
     def __init__(self, numbers: int, bins: int, size: int) -> None:
         super().__init__()
+        self.bins = bins
         self.place = nn.Parameter(torch.zeros(numbers), requires_grad=False)
         self.knots = nn.Parameter(torch.zeros(numbers, bins + 1), requires_grad=False)
         most = bins**-0.5  # as in a linear layer that reads the code

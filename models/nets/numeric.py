@@ -258,12 +258,12 @@ def bounds_of_bins(bins: int) -> tuple[Activations, Activations]:
     return least, largest
 
 
-def _bins(own: Own) -> tuple[NDArray[np.intp], Activations, Activations]:
+def _bins(own: Own) -> tuple[NDArray[np.intp], Activations, Floats]:
     """Return the place of each number, and for each of its bins the start and 1 / its width."""
     knots = own["knots"]
-    widths = np.diff(knots)
+    widths = np.diff(knots.astype(np.float64))
     with np.errstate(divide="ignore"):
-        per_width = np.where(widths > 0, 1 / widths, ZERO)
+        per_width = np.where(widths > 0, 1 / widths, 0.0)
     return own["place"].astype(np.intp), knots[:, :-1], per_width
 
 
@@ -271,13 +271,15 @@ def _code(own: Own) -> Apply:
     """Return the function from rows, (rows, width), to their codes, (numbers, rows, bins)."""
     place, start, per_width = _bins(own)
     least, largest = bounds_of_bins(start.shape[1])
-    start, per_width = start[:, None], per_width[:, None]
+    start, precise = start[:, None], per_width[:, None]
+    single = precise.astype(np.float32)
 
     def apply(x: Numbers) -> Numbers:
-        code = x.T.take(place, axis=0)[:, :, None] - start
-        code *= per_width
+        code: Numbers = x.T.take(place, axis=0)[:, :, None] - start
+        code *= precise if x.dtype == np.float64 else single
         np.maximum(code, least, out=code)
-        return np.minimum(code, largest, out=code)
+        np.minimum(code, largest, out=code)
+        return code
 
     return apply
 

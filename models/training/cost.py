@@ -11,7 +11,7 @@ from typing import Any, Literal
 from descent.spec import ColumnSplit, NoSplit, RunConfig
 from models.architectures.trees import Trees
 from models.engine import LIBRARY, suits_kernel
-from models.features.widths import estimate_width
+from models.features.widths import count_numbers, estimate_width
 from models.machine import free_memory
 from models.nets.graph import Graph
 
@@ -161,9 +161,8 @@ def expected_net(
 ) -> Graph:
     """Return the net that will be trained, as far as the profiles of its columns tell."""
     outputs = len(targets) if config.task == "regression" else int(targets[0]["distinct"])
-    return config.model.graph_of_run(
-        max(1, estimate_width(features)), max(1, outputs), config.epochs
-    )
+    width, numbers = max(1, estimate_width(features)), count_numbers(features)
+    return config.model.graph_of_run(width, max(1, outputs), config.epochs, numbers)
 
 
 def rows_with(targets: Sequence[Mapping[str, Any]], rows: int) -> int:

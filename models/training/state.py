@@ -24,10 +24,10 @@ from models.engine.optimizers import PlateauState, factor
 from models.errors import NotResumable
 from models.features.targets import ClassTarget
 from models.nets.graph import Graph
-from models.nets.module import Flat, build_graph, flatten
+from models.nets.module import Flat, PiecewiseLinear, build_graph, flatten
 from models.nets.numeric import Net, compiled
 from models.training.cost import size_of
-from models.training.dataset import Data, TrainingInput, Window
+from models.training.dataset import Data, TrainingInput, Window, net_of
 from models.training.interface import Best, MetricRow, Piece, Progress, Speed, SplitName
 from models.training.scratch import StoredExamples
 
@@ -84,9 +84,7 @@ class Training:
         self.given, self.config, self.data = given, config, data
         self.features, self.split, self.device = features, data.split, data.device
         self.loss: Loss = choose_loss(given.loss, features.target, data.device)
-        self.graph: Graph = config.model.graph_of_run(
-            features.width, features.outputs, config.epochs
-        )
+        self.graph: Graph = net_of(config, features)
         self.setup = self.new_setup()
         self.flat: Flat = self.setup.flat
         self.engine: Engine = make_engine(self.setup, given.engine)
@@ -108,9 +106,15 @@ class Training:
         self.saving_s = given.saving_s
 
     def new_setup(self) -> Setup:
-        """Return what an engine is made of, with a new net that has its initial parameters."""
+        """Return what an engine is made of, with a new net that has its initial parameters.
+
+        Its knots are those of the training rows; resuming replaces them with those of the start.
+        """
         config = self.config
         net = build_graph(self.graph, config.seed)
+        for module in net.modules():
+            if isinstance(module, PiecewiseLinear):
+                module.fit(self.features.numbers, self.data.knots(module.bins))
         flat = flatten(net, self.device)
         layers, size = self.graph.dense(), self.batch_size
         return Setup(
