@@ -2,9 +2,17 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import ConfigDict, Discriminator, Field, Tag
 
-from descent.fields import MAX_LAYERS, WHOLE, Fraction, Strict, Width, with_type
+from descent.fields import (
+    MAX_LAYERS,
+    WHOLE,
+    Fraction,
+    Strict,
+    Width,
+    name_object_defaults,
+    with_type,
+)
 from models.architectures.base import Architecture
 from models.nets.graph import MAX_BINS, MAX_SIZE, Activation, Graph, GraphBuilder, chain
 
@@ -58,6 +66,7 @@ Embedding = Annotated[
 class Mlp(Architecture):
     """Hidden layers of the given widths, each followed by the activation and dropout."""
 
+    model_config = ConfigDict(json_schema_extra=name_object_defaults)
     title: ClassVar[str] = "Multilayer perceptron"
 
     type: Literal["mlp"] = "mlp"
