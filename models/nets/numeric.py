@@ -228,7 +228,7 @@ def _trees(own: Own) -> Apply:
         # The places are checked once, when the net is made; here a check would take half the time.
         gone = x.take(feature, axis=1, mode="clip") > threshold
         # The bits of a byte, from the lowest, are the number of the leaf.
-        found = np.packbits(gone.reshape(len(x), -1), axis=1, bitorder="little") + first
+        found = np.packbits(gone.reshape(len(x), feature.size), axis=1, bitorder="little") + first
         total: Floats = flat.take(found, axis=0, mode="clip").sum(axis=1, dtype=np.float64)
         total += start
         return total
@@ -286,12 +286,13 @@ def _code(own: Own) -> Apply:
 
 def _piecewise_linear(own: Own) -> Apply:
     code, weight, bias = _code(own), own["weight"], own["bias"][:, None]
+    width = bias.size
 
     def apply(x: Numbers) -> Numbers:
         bent = np.matmul(code(x), weight)
         bent += bias
         np.maximum(bent, ZERO, out=bent)
-        return np.concatenate([x, bent.transpose(1, 0, 2).reshape(len(x), -1)], axis=1)
+        return np.concatenate([x, bent.transpose(1, 0, 2).reshape(len(x), width)], axis=1)
 
     return apply
 

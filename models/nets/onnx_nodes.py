@@ -168,9 +168,9 @@ def _piecewise_linear(nodes: Nodes, operation: Operation, inputs: Sequence[str],
     code = nodes.apply("Mul", code, per_width)
     least, largest = map(like_x, bounds_of_bins(bins))
     code = nodes.apply("Min", nodes.apply("Max", code, least), largest)
-    # A product of matrices for each number: (numbers, rows, bins) by (numbers, bins, size).
-    code = nodes.apply("Transpose", code, perm=[1, 0, 2])
-    bent = nodes.apply("Transpose", nodes.apply("MatMul", code, weight), perm=[1, 0, 2])
+    # Not MatMul between two Transpose: onnxruntime joins them to one that ends the process where
+    # there are no rows.
+    bent = nodes.apply("Einsum", code, weight, equation="rnb,nbs->rns")
     bent = nodes.apply("Relu", nodes.apply("Add", bent, bias))
     return nodes.join([x, nodes.apply("Reshape", bent, whole(-1, numbers * size))])
 

@@ -90,6 +90,14 @@ def test_every_evaluator_gives_the_answers_of_torch(tmp_path: Path) -> None:
             np.testing.assert_allclose(found, expected, rtol=2e-5, atol=near, err_msg=name)
 
 
+def test_no_rows_have_no_answers() -> None:
+    for seed in SEEDS[:12]:
+        graph = random_graph(seed)
+        parameters, x = parameters_of(graph, seed), rows(graph, 0)
+        assert compiled(graph, parameters).forward(x).shape == (0, graph.outputs)
+        assert exported(graph, parameters, x).shape == (0, graph.outputs)
+
+
 def test_the_slopes_are_those_of_autograd() -> None:
     for seed in SEEDS:
         graph = random_graph(seed)
