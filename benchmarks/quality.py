@@ -259,6 +259,7 @@ def fit_perceptron(table: Public, seed: int) -> Fitted:
 
 WAYS: dict[str, Way] = {
     "default": ours({}),
+    "fast": ours({"preset": "fast"}),
     "linear": ours({"model": {"type": "linear"}}),
     "trees": ours({"model": {"type": "trees"}}),
     BASE: fit_catboost,

@@ -91,9 +91,9 @@ class Client(DatasetCalls):
     ) -> Run:
         """Start a run, show its loss until it is over, and return it.
 
-        `config` holds further fields of `descent.spec.RunConfig`: `model`, `loss`, `optimizer`,
-        `epochs`, `split`, `register_as`, … Every field has a sensible default. Raises RunFailed
-        unless the run succeeds; the list of runs contains failed runs too.
+        `config` holds further fields of `descent.spec.RunConfig`: `preset`, `model`, `loss`,
+        `optimizer`, `epochs`, `split`, `register_as`, … Every field has a sensible default. Raises
+        RunFailed unless the run succeeds; the list of runs contains failed runs too.
 
         >>> run = client.train(scores, "Final", **line, epochs=300, register_as="scores")
         >>> run.state

@@ -3,7 +3,8 @@
 Knows pydantic only.
 """
 
-from typing import Annotated
+import json
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.fields import ComputedFieldInfo, FieldInfo
@@ -44,3 +45,15 @@ def with_type(default: str) -> BeforeValidator:
         return {"type": default} | value if isinstance(value, dict) else value
 
     return BeforeValidator(fill)
+
+
+def name_object_defaults(schema: dict[str, Any]) -> None:
+    """Rename defaults that are objects to `x-default`: generators of clients refuse them.
+
+    The page reads them there. The description repeats them for people.
+    """
+    for field in schema["properties"].values():
+        if isinstance(field.get("default"), dict):
+            field["x-default"] = field.pop("default")
+            default = f"Default: `{json.dumps(field['x-default'])}`."
+            field["description"] = " ".join(filter(None, (field.get("description"), default)))

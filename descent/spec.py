@@ -4,10 +4,9 @@ The API, the command line, the client and the training process all use these cla
 configuration means the same everywhere. They know nothing of HTTP, SQL or torch.
 """
 
-import json
 from collections import Counter
 from operator import itemgetter
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     ConfigDict,
@@ -18,22 +17,10 @@ from pydantic import (
     model_validator,
 )
 
-from descent.fields import WHOLE, Fraction, Strict, with_type
+from descent.fields import WHOLE, Fraction, Strict, name_object_defaults, with_type
+from descent.presets import CHOSEN, PresetName, fields_of
 from models.architectures import ModelSpec
 from models.architectures.dense import Mlp
-
-
-def name_object_defaults(schema: dict[str, Any]) -> None:
-    """Rename defaults that are objects to `x-default`: generators of clients refuse them.
-
-    The page reads them there. The description repeats them for people.
-    """
-    for field in schema["properties"].values():
-        if isinstance(field.get("default"), dict):
-            field["x-default"] = field.pop("default")
-            default = f"Default: `{json.dumps(field['x-default'])}`."
-            field["description"] = " ".join(filter(None, (field.get("description"), default)))
-
 
 MAX_EPOCHS = 1_000_000
 
@@ -316,6 +303,13 @@ class RunConfig(Strict):
     target: ColumnName | Annotated[list[ColumnName], Field(min_length=1, max_length=1000)]
     features: Annotated[list[ColumnName], Field(min_length=1, max_length=100_000)] | None = None
     task: Literal["auto", Task] = "auto"
+    preset: Annotated[
+        PresetName | None,
+        Field(
+            description="Chooses the model, and each of optimizer, schedule, epochs, batch_size and"
+            " early_stopping that the request leaves out. `fast`: one network, seconds."
+        ),
+    ] = None
     model: ModelSpec = Mlp()
     loss: Literal["auto", LossName] = "auto"
     class_weight: Annotated[
@@ -377,12 +371,24 @@ class RunConfig(Strict):
             raise ValueError(msg)
         return value
 
+    @model_validator(mode="after")
+    def _has_a_preset_or_a_model(self) -> Self:
+        # A complete configuration names the preset that it came from.
+        given = self.model_fields_set
+        if self.preset and "model" in given and not given.issuperset(CHOSEN):
+            msg = (
+                f"the preset {self.preset!r} chooses the model, but the request names a model too:"
+                " leave out model or preset"
+            )
+            raise ValueError(msg)
+        return self
+
     def completed(self, rows: int) -> Self:
-        """Return the configuration with the fields that it leaves to its architecture.
+        """Return the configuration with the fields that it leaves to its preset or architecture.
 
         `rows` is the count of rows with a target.
         """
-        recipe = self.model.recipe(rows)
+        recipe = fields_of(self.preset, rows) if self.preset else self.model.recipe(rows)
         left = {name: recipe[name] for name in recipe if name not in self.model_fields_set}
         if not left:
             return self

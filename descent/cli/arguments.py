@@ -27,6 +27,10 @@ Set = Annotated[
     typer.Option("--set", "-s", help="A field of the configuration: epochs=50, model.type=linear."),
 ]
 
+Preset = Annotated[
+    str | None, typer.Option(help="Settings that make a good model, in place of a model: fast.")
+]
+
 
 def client(*, as_json: bool = False) -> Client:
     """Return a client for the service at DESCENT_URL; with JSON it shows no progress bars."""
@@ -108,9 +112,9 @@ def assignment(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def settings(assignments: Iterable[str]) -> dict[str, Any]:
-    """Read `a.b=c` as `{"a": {"b": "c"}}`."""
-    config: dict[str, Any] = {}
+def settings(assignments: Iterable[str], preset: str | None = None) -> dict[str, Any]:
+    """Read `a.b=c` as `{"a": {"b": "c"}}`, beside a preset."""
+    config: dict[str, Any] = {} if preset is None else {"preset": preset}
     for path, value in map(assignment, assignments):
         *parents, last = path.split(".")
         place = config

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from descent.cli.arguments import AsJson, DatasetId, Limit, RunId, Set, client, settings
+from descent.cli.arguments import AsJson, DatasetId, Limit, Preset, RunId, Set, client, settings
 from descent.output import (
     print_columns,
     print_done,
@@ -60,6 +60,7 @@ def start(
     dataset: DatasetId,
     target: Annotated[list[str], typer.Argument(help="The column to predict, or several of them.")],
     *,
+    preset: Preset = None,
     set_: Set = None,
     wait: Annotated[bool, typer.Option("--wait", help="Watch the run until it is over.")] = False,
     as_json: AsJson = False,
@@ -67,7 +68,7 @@ def start(
     """Start a run: `descent runs start ds_… Final -s model.type=linear -s register_as=scores`."""
     with client() as service:
         wanted = target[0] if len(target) == 1 else target
-        run = service.submit(dataset, wanted, **settings(set_ or []))
+        run = service.submit(dataset, wanted, **settings(set_ or [], preset))
         if wait:
             _watch(run, as_json=as_json)
         else:
@@ -79,13 +80,16 @@ def check(
     dataset: DatasetId,
     target: Annotated[list[str], typer.Argument(help="The column to predict.")],
     *,
+    preset: Preset = None,
     set_: Set = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the complete configuration and the estimated cost of a run; start nothing."""
     with client() as service:
         wanted = target[0] if len(target) == 1 else target
-        print_one(service.validate(dataset, wanted, **settings(set_ or [])), as_json=as_json)
+        print_one(
+            service.validate(dataset, wanted, **settings(set_ or [], preset)), as_json=as_json
+        )
 
 
 @app.command("lr-range")
@@ -93,13 +97,16 @@ def suggest_learning_rate(
     dataset: DatasetId,
     target: Annotated[list[str], typer.Argument(help="The column to predict, or several of them.")],
     *,
+    preset: Preset = None,
     set_: Set = None,
     as_json: AsJson = False,
 ) -> None:
     """Suggest a learning rate: test rates that rise with each batch, until the loss explodes."""
     with client() as service:
         wanted = target[0] if len(target) == 1 else target
-        found = service.lr_range(dataset, wanted, **settings(set_ or [])).evaluation["lr_range"]
+        found = service.lr_range(dataset, wanted, **settings(set_ or [], preset)).evaluation[
+            "lr_range"
+        ]
     print(json.dumps(found) if as_json else found["detail"])
 
 

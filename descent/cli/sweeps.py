@@ -14,6 +14,7 @@ from descent.cli.arguments import (
     AsJson,
     DatasetId,
     Limit,
+    Preset,
     Set,
     SweepName,
     client,
@@ -65,6 +66,7 @@ def start(
     trials: Trials = None,
     strategy: Strategy = None,
     register: Register = None,
+    preset: Preset = None,
     set_: Set = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Return at once.")] = False,
     as_json: AsJson = False,
@@ -85,7 +87,7 @@ def start(
             target[0] if len(target) == 1 else target,
             dict(map(dimension, parameter or [])),
             **options,
-            **settings(set_ or []),
+            **settings(set_ or [], preset),
         )
         if no_wait:
             _print(sweep.info, as_json=as_json)

@@ -26,8 +26,17 @@ class Architecture(Strict, ABC):
         The outputs are numbers in the scale of the targets, or classes before the softmax.
         """
 
-    def graph_of_run(self, inputs: int, outputs: int, epochs: int) -> Graph:  # noqa: ARG002
-        """Return the net of a run of so many epochs; that of most architectures does not depend."""
+    def graph_of_run(
+        self,
+        inputs: int,
+        outputs: int,
+        epochs: int,  # noqa: ARG002
+        numbers: int,  # noqa: ARG002
+    ) -> Graph:
+        """Return the net of a run of so many epochs; that of most architectures does not depend.
+
+        `numbers` is how many of the inputs are numbers or times, which may have codes.
+        """
         return self.graph(inputs, outputs)
 
     def recipe(self, rows: int) -> Mapping[str, Any]:  # noqa: ARG002

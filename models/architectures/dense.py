@@ -2,11 +2,19 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import ConfigDict, Discriminator, Field, Tag
 
-from descent.fields import MAX_LAYERS, Fraction, Strict, Width
+from descent.fields import (
+    MAX_LAYERS,
+    WHOLE,
+    Fraction,
+    Strict,
+    Width,
+    name_object_defaults,
+    with_type,
+)
 from models.architectures.base import Architecture
-from models.nets.graph import Activation, Graph, chain
+from models.nets.graph import MAX_BINS, MAX_SIZE, Activation, Graph, GraphBuilder, chain
 
 
 class Linear(Architecture):
@@ -20,9 +28,45 @@ class Linear(Architecture):
         return chain(inputs, [{"linear": outputs}])
 
 
+class NoEmbedding(Strict):
+    """Each number is one input of the net."""
+
+    type: Literal["none"] = "none"
+
+
+class PiecewiseLinearEmbedding(Strict):
+    """Beside each number, small linear maps of its shares of bins between quantiles, with ReLU.
+
+    After Gorishniy, Rubachev and Babenko, "On Embeddings for Numerical Features in Tabular Deep
+    Learning" (2022).
+    """
+
+    type: Literal["piecewise_linear"] = "piecewise_linear"
+    bins: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=MAX_BINS,
+            description="Parts of a column with equally many training rows; fewer where values"
+            " repeat.",
+        ),
+        WHOLE,
+    ] = 16
+    size: Annotated[
+        int, Field(ge=1, le=MAX_SIZE, description="Numbers that each column becomes."), WHOLE
+    ] = 8
+
+
+Embedding = Annotated[
+    Annotated[NoEmbedding | PiecewiseLinearEmbedding, Field(discriminator="type")],
+    with_type("piecewise_linear"),
+]
+
+
 class Mlp(Architecture):
     """Hidden layers of the given widths, each followed by the activation and dropout."""
 
+    model_config = ConfigDict(json_schema_extra=name_object_defaults)
     title: ClassVar[str] = "Multilayer perceptron"
 
     type: Literal["mlp"] = "mlp"
@@ -37,14 +81,30 @@ class Mlp(Architecture):
     ] = [64, 64]  # noqa: RUF012  pydantic copies it
     activation: Activation = "relu"
     dropout: Fraction = 0.0
+    embedding: Annotated[
+        Embedding,
+        Field(
+            title="Embedding of numbers",
+            description="How the net reads columns of numbers and times.",
+        ),
+    ] = NoEmbedding()
 
     def graph(self, inputs: int, outputs: int) -> Graph:
+        return self.graph_of_run(inputs, outputs, 0, inputs)
+
+    def graph_of_run(self, inputs: int, outputs: int, epochs: int, numbers: int) -> Graph:  # noqa: ARG002
         layers: list[Any] = []
         for width in self.hidden:
             layers += [{"linear": width}, self.activation]
             if self.dropout:
                 layers.append({"dropout": self.dropout})
-        return chain(inputs, [*layers, {"linear": outputs}])
+        net = GraphBuilder(inputs)
+        x = net.x
+        if isinstance(self.embedding, PiecewiseLinearEmbedding) and numbers:
+            bins, size = self.embedding.bins, self.embedding.size
+            x = net.add("piecewise_linear", x, numbers=numbers, bins=bins, size=size)
+        net.stack(x, [*layers, {"linear": outputs}])
+        return net.graph()
 
 
 class LinearLayer(Strict):

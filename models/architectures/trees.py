@@ -56,9 +56,9 @@ class Trees(Architecture):
     ] = 1.0
 
     def graph(self, inputs: int, outputs: int) -> Graph:
-        return self.graph_of_run(inputs, outputs, EPOCHS)
+        return self.graph_of_run(inputs, outputs, EPOCHS, 0)
 
-    def graph_of_run(self, inputs: int, outputs: int, epochs: int) -> Graph:
+    def graph_of_run(self, inputs: int, outputs: int, epochs: int, numbers: int) -> Graph:  # noqa: ARG002
         net = GraphBuilder(inputs)
         net.add("trees", net.x, trees=epochs, depth=self.depth, outputs=outputs)
         return net.graph()

@@ -19,12 +19,13 @@ class Autograd(TorchEngine):
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
-        self.optimizer = make_optimizer(setup.optimizer, self.flat)
+        self._trained = self.flat.of_optimizer()
+        self.optimizer = make_optimizer(setup.optimizer, self._trained)
         self._dropouts = [module for module in self.net.modules() if isinstance(module, Dropout)]
         if self._dropouts:
             self.shards, self.capacity = 1, self.batch  # a net has one place of its masks
-        self._parameters = list(self.net.parameters())
-        self._gradients = [torch.empty_like(self.flat.gradients) for _ in range(1, self.shards)]
+        self._parameters = [each for each in self.net.parameters() if each.requires_grad]
+        self._gradients = [torch.empty_like(self._trained.gradients) for _ in range(1, self.shards)]
 
     def advance(
         self,
@@ -61,7 +62,7 @@ class Autograd(TorchEngine):
         """Set the gradients of the batch; return its losses, summed over the rows."""
         for dropout in self._dropouts:
             dropout.draw(self.seed, self.step)
-        self.flat.gradients.zero_()
+        self._trained.gradients.zero_()
         if self.shards == 1:
             return self._pass(batch, divisor, None)
         sums = torch.zeros(self.shards, self.loss.width, dtype=torch.float64)
@@ -72,7 +73,7 @@ class Autograd(TorchEngine):
 
         self.each_shard(compute)
         for gradients in self._gradients:
-            self.flat.gradients.add_(gradients)
+            self._trained.gradients.add_(gradients)
         return sums.sum(0)
 
     def _pass(self, rows: Examples, divisor: float, shard: int | None) -> Tensor:

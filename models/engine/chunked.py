@@ -177,7 +177,7 @@ class Chunked(TorchEngine):
         self._order = _own_order(self.layers).to(setup.device)
         self._canonical = torch.argsort(self._order)
         values = self.flat.values[self._order]
-        self._own = Flat(values, torch.zeros_like(values), {})
+        self._own = Flat(values, torch.zeros_like(values), {}, len(values))
         self.optimizer = make_optimizer(setup.optimizer, self._own)
         gradients = [self._own.gradients]
         gradients += [torch.zeros_like(values) for _ in range(1, self.shards)]

@@ -32,8 +32,8 @@ class Setup:
     """Everything that an engine is made of."""
 
     net: nn.Module
-    #: The parameters of the net. Those of a dense stack lie in the order weight (outputs, inputs),
-    #: bias (outputs,), layer after layer.
+    #: The parameters of the net, those that are not trained last. Those of a dense stack lie in the
+    #: order weight (outputs, inputs), bias (outputs,), layer after layer.
     flat: Flat
     #: None if the net is no dense stack.
     layers: tuple[DenseLayer, ...] | None

@@ -55,6 +55,24 @@ def trees(
     return torch.cat([start[None, :][:0].double(), *found]).to(x.dtype)
 
 
+def piecewise_linear(
+    x: torch.Tensor,
+    place: torch.Tensor,
+    knots: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+) -> torch.Tensor:
+    """Return x beside a small map of each number's code: the shares of bins that lie below it."""
+    widths = knots.diff()
+    per_width = torch.where(widths > 0, 1 / widths, 0)
+    code = (x[:, place.long()][:, :, None] - knots[:, :-1]) * per_width
+    at = torch.arange(code.shape[2])
+    code = torch.where(at > 0, code.clamp(min=0), code)  # the first bin goes on below
+    code = torch.where(at < len(at) - 1, code.clamp(max=1), code)  # the last one above
+    bent = torch.einsum("rnb,nbs->rns", code, weight) + bias
+    return torch.cat([x, bent.relu().flatten(1)], 1)
+
+
 def mix(*given: torch.Tensor) -> torch.Tensor:
     """Add values, each times its weight; the weights are the last argument."""
     *values, weight = given
@@ -73,6 +91,7 @@ def mix_classes(*given: torch.Tensor) -> torch.Tensor:
 LEARNED: dict[str, tuple[Any, tuple[str, ...]]] = {
     "linear": (linear, ("weight", "bias")),
     "trees": (trees, ("feature", "threshold", "leaves", "start")),
+    "piecewise_linear": (piecewise_linear, ("place", "knots", "weight", "bias")),
     "mix": (mix, ("weight",)),
     "mix_classes": (mix_classes, ("weight",)),
 }

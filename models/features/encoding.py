@@ -121,6 +121,19 @@ class Features:
         """The name of each encoded number, such as `Age`, `Age is missing` and `Sex=male`."""
         return [label for column in self.inputs for label in column.labels]
 
+    @cached_property
+    def numbers(self) -> Integers:
+        """The places of the encoded numbers that hold a column's number or its time."""
+        starts = np.cumsum([0, *(column.width for column in self.inputs)])
+        return np.array(
+            [
+                start
+                for start, column in zip(starts, self.inputs, strict=False)
+                if not isinstance(column, Choice) and column.type != "boolean"
+            ],
+            np.int64,
+        )
+
     # ---- arrays ----
 
     def encode(

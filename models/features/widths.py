@@ -19,6 +19,11 @@ def estimate_width(profiles: Iterable[Mapping[str, Any]]) -> int:
     return sum(map(_estimate_column, profiles))
 
 
+def count_numbers(profiles: Iterable[Mapping[str, Any]]) -> int:
+    """Return how many of the columns with these profiles are numbers or times; see `Features`."""
+    return sum(profile["type"] not in TEXTUAL | {"boolean"} for profile in profiles)
+
+
 def _estimate_column(profile: Mapping[str, Any]) -> int:
     missing = bool(profile.get("missing"))
     if profile["type"] in TEXTUAL:

@@ -19,6 +19,7 @@ INPUT = "x"
 MAX_OPERATIONS = 4096
 MAX_WIDTH = 2**31 - 1
 MAX_HELD = 2**27  # numbers of a row at one time
+MAX_BINS, MAX_SIZE = 256, 256  # of a piecewise-linear code
 MAX_TREES, MAX_DEPTH, MAX_LEAVES = 1_000_000, 8, 2**29
 NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 
@@ -44,6 +45,8 @@ class Kind:
     shapes: Callable[[Sequence[int], Attributes], dict[str, Shape]] = lambda _widths, _: {}
     #: about how many multiplications a row takes, from the widths of its inputs and its attributes
     work: Callable[[Sequence[int], Attributes], int] = lambda widths, _: widths[0]
+    #: how many numbers of a row it holds beside its inputs and its result
+    inside: Callable[[Attributes], int] = lambda _: 0
 
 
 def _is_width(number: float) -> bool:
@@ -61,6 +64,16 @@ def _shapes_of_trees(_widths: Sequence[int], attributes: Attributes) -> dict[str
         "threshold": (trees, depth),
         "leaves": (trees, 2**depth, outputs),
         "start": (outputs,),
+    }
+
+
+def _shapes_of_codes(_widths: Sequence[int], attributes: Attributes) -> dict[str, Shape]:
+    numbers, bins, size = (int(attributes[name]) for name in ("numbers", "bins", "size"))
+    return {
+        "place": (numbers,),
+        "knots": (numbers, bins + 1),
+        "weight": (numbers, bins, size),
+        "bias": (numbers, size),
     }
 
 
@@ -99,6 +112,25 @@ KINDS: dict[str, Kind] = {
         work=lambda _, attributes: int(
             8 * attributes["trees"] * (attributes["depth"] + attributes["outputs"])
         ),
+    ),
+    # x beside relu(code Wᵀ + b) of each number x[place], with a W and b of its own. Its code has a
+    # part for each bin between two knots: the share of the bin that lies below the number, from 0
+    # to 1; the first bin goes on below its knots, and the last one above. Equal neighbours among
+    # the knots make no bin: its part is 0. `place` and `knots` are not trained.
+    "piecewise_linear": Kind(
+        attributes={
+            "numbers": _is_width,
+            "bins": _is_at_most(MAX_BINS),
+            "size": _is_at_most(MAX_SIZE),
+        },
+        width=lambda widths, attributes: (
+            widths[0] + int(attributes["numbers"] * attributes["size"])
+        ),
+        shapes=_shapes_of_codes,
+        work=lambda _, attributes: int(
+            attributes["numbers"] * attributes["bins"] * (attributes["size"] + 4)
+        ),
+        inside=lambda attributes: int(attributes["numbers"] * attributes["bins"]),
     ),
     # Σ weight[i] · value i, over the values that it reads
     "mix": Kind(
@@ -250,10 +282,13 @@ class Graph:
     def kept(self) -> int:
         """The count of numbers that a training step keeps for each row.
 
-        For each operation these are its result, and the slopes by what it reads.
+        For each operation these are its result, the slopes by what it reads, and twice what it
+        holds inside.
         """
         return sum(
-            self.widths[each.output] + sum(self.widths[name] for name in each.inputs)
+            self.widths[each.output]
+            + sum(self.widths[name] for name in each.inputs)
+            + 2 * KINDS[each.kind].inside(each.attributes)
             for each in self.operations
         )
 
@@ -263,7 +298,8 @@ class Graph:
         most, present = 0, {INPUT}
         for place, each in enumerate(self.operations):
             present.add(each.output)
-            most = max(most, sum(self.widths[name] for name in present))
+            inside = KINDS[each.kind].inside(each.attributes)
+            most = max(most, inside + sum(self.widths[name] for name in present))
             present -= set(self.last_reads[place])
         return most
 
@@ -339,6 +375,17 @@ class GraphBuilder:
         """Add a linear layer with this number of units."""
         return self.add("linear", x, units=units)
 
+    def stack(self, x: str, layers: Sequence[str | Mapping[str, int | float]]) -> str:
+        """Add layers one upon the other: `{"linear": 64}`, `"relu"`, `{"dropout": 0.1}`."""
+        for layer in layers:
+            if isinstance(layer, str):
+                x = self.add(layer, x)
+            elif "linear" in layer:
+                x = self.add("linear", x, units=layer["linear"])
+            else:
+                x = self.add("dropout", x, share=layer["dropout"])
+        return x
+
     def graph(self) -> Graph:
         """Return the net, whose outputs are the last result."""
         return Graph(self._inputs, tuple(self._operations))
@@ -363,16 +410,9 @@ def without_idle_trees(graph: Graph, tensors: Mapping[str, Any]) -> tuple[Graph,
 
 
 def chain(inputs: int, layers: Sequence[str | Mapping[str, int | float]]) -> Graph:
-    """Return a stack of layers: `{"linear": 64}`, `"relu"`, `{"dropout": 0.1}`."""
+    """Return a stack of layers on the rows; see `GraphBuilder.stack`."""
     builder = GraphBuilder(inputs)
-    at = builder.x
-    for layer in layers:
-        if isinstance(layer, str):
-            at = builder.add(layer, at)
-        elif "linear" in layer:
-            at = builder.add("linear", at, units=layer["linear"])
-        else:
-            at = builder.add("dropout", at, share=layer["dropout"])
+    builder.stack(builder.x, layers)
     return builder.graph()
 
 

@@ -6,14 +6,17 @@ Knows torch; nothing of data or training.
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.architectures.base import Architecture
 from models.nets.dropout import Dropout
 from models.nets.graph import INPUT, MAX_OPERATIONS, Graph, Operation
+from models.nets.numeric import bounds_of_bins
 
 #: Rows that trees predict at a time, as each tree takes memory for each row.
 TREE_ROWS = 256
@@ -44,6 +47,43 @@ class Trees(nn.Module):
         gone = x.float()[:, self.feature.long()] > self.threshold.float()
         found = (gone * self._bits).sum(2) + self._first
         return self.leaves.flatten(0, 1)[found].sum(1) + self.start
+
+
+class PiecewiseLinear(nn.Module):
+    """The rows beside a small map of the piecewise-linear code of each number in them.
+
+    After Gorishniy, Rubachev and Babenko, "On Embeddings for Numerical Features in Tabular Deep
+    Learning" (2022). `fit` sets the places and the knots, which are not trained.
+    """
+
+    def __init__(self, numbers: int, bins: int, size: int) -> None:
+        super().__init__()
+        self.bins = bins
+        self.place = nn.Parameter(torch.zeros(numbers), requires_grad=False)
+        self.knots = nn.Parameter(torch.zeros(numbers, bins + 1), requires_grad=False)
+        most = bins**-0.5  # as in a linear layer that reads the code
+        self.weight = nn.Parameter(torch.empty(numbers, bins, size).uniform_(-most, most))
+        self.bias = nn.Parameter(torch.empty(numbers, size).uniform_(-most, most))
+        least, largest = map(torch.from_numpy, bounds_of_bins(bins))
+        self.register_buffer("_least", least, persistent=False)
+        self.register_buffer("_largest", largest, persistent=False)
+
+    _least: Tensor
+    _largest: Tensor
+
+    def fit(self, place: NDArray[Any], knots: NDArray[Any]) -> None:
+        """Set the places of the numbers, (numbers,), and their knots, (numbers, bins + 1)."""
+        self.place.copy_(torch.from_numpy(place))
+        self.knots.copy_(torch.from_numpy(knots))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(rows, width) to (rows, width + numbers · size)."""
+        widths = self.knots.diff()
+        per_width = torch.where(widths > 0, 1 / widths, 0)
+        code = (x[:, self.place.long()][:, :, None] - self.knots[:, :-1]) * per_width
+        code = torch.minimum(torch.maximum(code, self._least), self._largest)
+        bent = torch.einsum("rnb,nbs->rns", code, self.weight) + self.bias
+        return torch.cat([x, bent.relu().flatten(1)], 1)
 
 
 class Mix(nn.Module):
@@ -77,6 +117,9 @@ MODULES: dict[str, Callable[[int, Operation], nn.Module]] = {
     "gelu": lambda _width, _each: nn.GELU(),
     "trees": lambda _width, each: Trees(
         *(int(each.attributes[name]) for name in ("trees", "depth", "outputs"))
+    ),
+    "piecewise_linear": lambda _width, each: PiecewiseLinear(
+        *(int(each.attributes[name]) for name in ("numbers", "bins", "size"))
     ),
     "mix": lambda _width, each: Mix(len(each.inputs)),
     "mix_classes": lambda _width, each: MixClasses(len(each.inputs)),
@@ -146,12 +189,21 @@ class Flat:
     """All parameters of a net in one tensor, and their gradients in another, (parameters,) each.
 
     The net's own parameters are views of it. So an optimizer step, a copy of the best parameters
-    or a check for NaN is one operation for any number of layers.
+    or a check for NaN is one operation for any number of layers. Parameters that are not trained,
+    such as knots, lie behind the others.
     """
 
     values: Tensor
     gradients: Tensor
     shapes: dict[str, torch.Size]
+    #: how many of the parameters, from the first on, are trained by their gradients
+    trained: int
+
+    def of_optimizer(self) -> "Flat":
+        """Return the part whose gradients an optimizer follows."""
+        return replace(
+            self, values=self.values[: self.trained], gradients=self.gradients[: self.trained]
+        )
 
     def named(self, values: Tensor) -> dict[str, Tensor]:
         """View a tensor like `values` as the net's parameters by name."""
@@ -163,9 +215,11 @@ class Flat:
 def flatten(net: nn.Module, device: torch.device) -> Flat:
     """Move a net's parameters into one flat tensor on the device."""
     net.to(device)
-    shapes = {name: parameter.shape for name, parameter in net.named_parameters()}
-    values = torch.cat([parameter.detach().flatten() for parameter in net.parameters()])
-    flat = Flat(values, torch.zeros_like(values), shapes)
+    named = sorted(net.named_parameters(), key=lambda pair: not pair[1].requires_grad)  # stable
+    shapes = {name: parameter.shape for name, parameter in named}
+    values = torch.cat([parameter.detach().flatten() for _, parameter in named])
+    trained = sum(parameter.numel() for _, parameter in named if parameter.requires_grad)
+    flat = Flat(values, torch.zeros_like(values), shapes, trained)
     views, gradients = flat.named(flat.values), flat.named(flat.gradients)
     for name, parameter in net.named_parameters():
         parameter.data = views[name]

@@ -228,7 +228,7 @@ def _trees(own: Own) -> Apply:
         # The places are checked once, when the net is made; here a check would take half the time.
         gone = x.take(feature, axis=1, mode="clip") > threshold
         # The bits of a byte, from the lowest, are the number of the leaf.
-        found = np.packbits(gone.reshape(len(x), -1), axis=1, bitorder="little") + first
+        found = np.packbits(gone.reshape(len(x), feature.size), axis=1, bitorder="little") + first
         total: Floats = flat.take(found, axis=0, mode="clip").sum(axis=1, dtype=np.float64)
         total += start
         return total
@@ -249,6 +249,75 @@ def _check_trees(own: Own, width: int) -> None:
     feature = own["feature"]
     if not ((feature >= 0) & (feature < width) & (feature == np.floor(feature))).all():
         raise ValueError(f"the features of trees are whole numbers from 0 to {width - 1}")
+
+
+def bounds_of_bins(bins: int) -> tuple[Activations, Activations]:
+    """Return the least and the largest part of each bin in a piecewise-linear code, (bins,)."""
+    least, largest = np.zeros(bins, np.float32), np.ones(bins, np.float32)
+    least[0], largest[-1] = -np.inf, np.inf
+    return least, largest
+
+
+def _bins(own: Own) -> tuple[NDArray[np.intp], Activations, Floats]:
+    """Return the place of each number, and for each of its bins the start and 1 / its width."""
+    knots = own["knots"]
+    widths = np.diff(knots.astype(np.float64))
+    with np.errstate(divide="ignore"):
+        per_width = np.where(widths > 0, 1 / widths, 0.0)
+    return own["place"].astype(np.intp), knots[:, :-1], per_width
+
+
+def _code(own: Own) -> Apply:
+    """Return the function from rows, (rows, width), to their codes, (numbers, rows, bins)."""
+    place, start, per_width = _bins(own)
+    least, largest = bounds_of_bins(start.shape[1])
+    start, precise = start[:, None], per_width[:, None]
+    single = precise.astype(np.float32)
+
+    def apply(x: Numbers) -> Numbers:
+        code: Numbers = x.T.take(place, axis=0)[:, :, None] - start
+        code *= precise if x.dtype == np.float64 else single
+        np.maximum(code, least, out=code)
+        np.minimum(code, largest, out=code)
+        return code
+
+    return apply
+
+
+def _piecewise_linear(own: Own) -> Apply:
+    code, weight, bias = _code(own), own["weight"], own["bias"][:, None]
+    width = bias.size
+
+    def apply(x: Numbers) -> Numbers:
+        bent = np.matmul(code(x), weight)
+        bent += bias
+        np.maximum(bent, ZERO, out=bent)
+        return np.concatenate([x, bent.transpose(1, 0, 2).reshape(len(x), width)], axis=1)
+
+    return apply
+
+
+def _pull_codes(own: Own, inputs: Sequence[Floats], slopes: Floats) -> list[Floats]:
+    (x,) = inputs
+    place, _, per_width = _bins(own)
+    code = _code(own)(x)
+    least, largest = bounds_of_bins(code.shape[2])
+    numbers, size = own["bias"].shape
+    bent = np.matmul(code, own["weight"]) + own["bias"][:, None]
+    passed = slopes[:, x.shape[1] :].reshape(len(x), numbers, size).transpose(1, 0, 2)
+    by_code = np.matmul(passed * (bent > 0), own["weight"].transpose(0, 2, 1))
+    by_number = (by_code * ((code > least) & (code < largest)) * per_width[:, None]).sum(axis=2)
+    found = slopes[:, : x.shape[1]].copy()
+    np.add.at(found.T, place, by_number)
+    return [found]
+
+
+def _check_codes(own: Own, width: int) -> None:
+    place, knots = own["place"], own["knots"]
+    if not ((place >= 0) & (place < width) & (place == np.floor(place))).all():
+        raise ValueError(f"the places of numbers are whole numbers from 0 to {width - 1}")
+    if not (np.isfinite(knots).all() and (np.diff(knots) >= 0).all()):
+        raise ValueError("the knots of a piecewise-linear code are finite and ascend")
 
 
 def _mix(own: Own) -> Apply:
@@ -301,6 +370,7 @@ def _check_weights(own: Own, _width: int) -> None:
 #: by kind, what parameters must be beside their shapes, with the width of the first input
 CHECKS: dict[str, Callable[[Own, int], None]] = {
     "trees": _check_trees,
+    "piecewise_linear": _check_codes,
     "mix": _check_weights,
     "mix_classes": _check_weights,
 }
@@ -336,6 +406,7 @@ TABLE: dict[str, Arithmetic] = {
         lambda _own, inputs, slopes: [slopes * inputs[1], slopes * inputs[0]],
     ),
     "trees": Arithmetic(_trees, lambda _own, inputs, _slopes: [np.zeros_like(inputs[0])]),
+    "piecewise_linear": Arithmetic(_piecewise_linear, _pull_codes),
     "mix": Arithmetic(
         _mix, lambda own, _inputs, slopes: [slopes * each for each in own["weight"].tolist()]
     ),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from models.nets.graph import INPUT, Graph, Operation
+from models.nets.numeric import bounds_of_bins
 
 OPSET = 18  # of the operators: old enough for runtimes of 2023
 IR_VERSION = 8
@@ -143,6 +144,37 @@ def _trees(nodes: Nodes, operation: Operation, inputs: Sequence[str], *own: str)
     return nodes.apply("Add", nodes.apply("ReduceSum", values, shape(1), keepdims=0), start)
 
 
+def _piecewise_linear(nodes: Nodes, operation: Operation, inputs: Sequence[str], *own: str) -> str:
+    numbers, bins, size = (int(operation.attributes[name]) for name in ("numbers", "bins", "size"))
+
+    def whole(*values: int) -> str:
+        return nodes.constant(np.array(values, dtype=np.int64))
+
+    def like_x(values: NDArray[Any]) -> str:
+        return nodes.apply("CastLike", nodes.constant(values), x)
+
+    (x,), (place, knots, weight, bias) = inputs, own
+    start = nodes.apply("Slice", knots, whole(0), whole(bins), whole(1))
+    end = nodes.apply("Slice", knots, whole(1), whole(bins + 1), whole(1))
+    widths, zero = nodes.apply("Sub", end, start), like_x(np.zeros(1, np.float32))
+    per_width = nodes.apply(
+        "Where",
+        nodes.apply("Greater", widths, zero),
+        nodes.apply("Reciprocal", widths),
+        zero,
+    )
+    read = nodes.apply("Gather", x, nodes.apply("Cast", place, to=TensorProto.INT64), axis=1)
+    code = nodes.apply("Sub", nodes.apply("Unsqueeze", read, whole(2)), start)
+    code = nodes.apply("Mul", code, per_width)
+    least, largest = map(like_x, bounds_of_bins(bins))
+    code = nodes.apply("Min", nodes.apply("Max", code, least), largest)
+    # Not MatMul between two Transpose: onnxruntime joins them to one that ends the process where
+    # there are no rows.
+    bent = nodes.apply("Einsum", code, weight, equation="rnb,nbs->rns")
+    bent = nodes.apply("Relu", nodes.apply("Add", bent, bias))
+    return nodes.join([x, nodes.apply("Reshape", bent, whole(-1, numbers * size))])
+
+
 def _mix(nodes: Nodes, _operation: Operation, values: Sequence[str], weight: str) -> str:
     parts = [nodes.apply("Mul", value, nodes.part(weight, at)) for at, value in enumerate(values)]
     return nodes.apply("Sum", *parts)
@@ -163,6 +195,7 @@ def _mix_classes(nodes: Nodes, _operation: Operation, values: Sequence[str], wei
 #: the kinds with parameters and more than one node
 LEARNED: dict[str, Callable[..., str]] = {
     "trees": _trees,
+    "piecewise_linear": _piecewise_linear,
     "mix": _mix,
     "mix_classes": _mix_classes,
 }

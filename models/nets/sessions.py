@@ -73,10 +73,24 @@ def _linear(inputs: Sequence[float], parameters: Mapping[str, NDArray[Any]], nam
     return float((weight.sum(axis=1) * inputs[0] + bias).max())
 
 
+def _piecewise_linear(
+    inputs: Sequence[float], parameters: Mapping[str, NDArray[Any]], name: str
+) -> float:
+    knots, weight, bias = (
+        np.abs(parameters[f"{name}.{part}"].astype(np.float64))
+        for part in ("knots", "weight", "bias")
+    )
+    widths = np.diff(parameters[f"{name}.knots"].astype(np.float64))
+    least = widths[widths > 0].min(initial=np.inf)
+    part = max(1.0, (inputs[0] + knots.max()) / least)
+    return max(inputs[0], float((part * weight.sum(axis=1) + bias).max()))
+
+
 #: By kind, a bound of the results from bounds of the inputs. A kind that is missing is computed by
 #: NumPy.
 LARGEST: dict[str, Bound] = {
     "linear": _linear,
+    "piecewise_linear": _piecewise_linear,
     "relu": lambda inputs, _parameters, _name: inputs[0],
     "sigmoid": lambda inputs, _parameters, _name: inputs[0],
     "tanh": lambda inputs, _parameters, _name: inputs[0],

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from descent.spec import ColumnSplit, KFoldSplit, NoSplit, RunConfig
 from models.architectures.trees import Trees
 from models.engine import LIBRARY, suits_kernel
-from models.features.widths import estimate_width
+from models.features.widths import count_numbers, estimate_width
 from models.machine import free_memory
 from models.nets.graph import Graph
 
@@ -41,6 +41,8 @@ START_S, CELL_S, EPOCH_S, STEP_S, FLOPS = 0.1, 1.4e-7, 3e-4, 4e-5, 2e10
 RATES = 300
 #: The splits that depend on the seed.
 DRAWN = frozenset({"random", "group", "kfold"})
+#: Seconds of a step of a net that is no dense stack, beside its work: `autograd` computes it.
+GRAPH_S = 1e-3
 #: Seconds of a tree beside its work; multiplications in the time of adding a cell to a sum.
 TREE_S, CELL_WORK = 2e-3, 120
 #: A step of L-BFGS evaluates the objective several times.
@@ -66,7 +68,7 @@ class Size:
     kept: int
     #: Numbers that an evaluation holds for each row.
     held: int
-    kind: Literal["steps", "lbfgs", "trees"]
+    kind: Literal["steps", "graph", "lbfgs", "trees"]
     #: Multiplications of a step and of an evaluation for each row.
     learning: int
     measuring: int
@@ -83,7 +85,7 @@ class Size:
         """The seconds of so many epochs on a usual machine, without what comes before and after."""
         passes = LBFGS_PASSES if self.kind == "lbfgs" else 1
         step = passes * (STEP_S + self.batch * self.learning / FLOPS)
-        step += TREE_S if self.kind == "trees" else 0
+        step += {"trees": TREE_S, "graph": GRAPH_S}.get(self.kind, 0)
         epoch = EPOCH_S + self.validated * self.measuring / FLOPS
         return self.members * epochs * (self.steps_per_epoch * step + epoch)
 
@@ -167,9 +169,8 @@ def expected_net(
 ) -> Graph:
     """Return the net that will be trained, as far as the profiles of its columns tell."""
     outputs = len(targets) if config.task == "regression" else int(targets[0]["distinct"])
-    return config.model.graph_of_run(
-        max(1, estimate_width(features)), max(1, outputs), config.epochs
-    )
+    width, numbers = max(1, estimate_width(features)), count_numbers(features)
+    return config.model.graph_of_run(width, max(1, outputs), config.epochs, numbers)
 
 
 def rows_with(targets: Sequence[Mapping[str, Any]], rows: int) -> int:
@@ -213,7 +214,9 @@ def _work(config: RunConfig, net: Graph) -> dict[str, Any]:
         depth, sums = config.model.depth, 1 + net.outputs
         learning = depth * sums * net.inputs * CELL_WORK
         return {"kind": "trees", "learning": learning, "measuring": depth * CELL_WORK}
-    kind = "lbfgs" if config.optimizer.type == "lbfgs" else "steps"
+    kind = "steps" if net.dense() else "graph"
+    if config.optimizer.type == "lbfgs":
+        kind = "lbfgs"
     return {"kind": kind, "learning": 3 * net.parameters, "measuring": net.parameters}
 
 

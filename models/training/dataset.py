@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from descent.spec import LossName, RunConfig, Sgd, Task
 from models.data import Floats, Integers, Table, epoch_order, release
 from models.engine import EngineName
 from models.engine.examples import Examples, aligned
 from models.features.encoding import Features
+from models.features.knots import knots_of
+from models.nets.graph import Graph
 from models.nets.lines import Line, is_small, largest_learning_rate, least_squares, products
 from models.training.cost import needs_disk, size_of
 from models.training.interface import SplitName
@@ -76,6 +79,13 @@ class TrainingInput:
         return self.config.features
 
 
+def net_of(config: RunConfig, features: Features) -> Graph:
+    """Return the net that a run trains on encoded rows."""
+    numbers = len(features.numbers)
+    return config.model.graph_of_run(features.width, features.outputs, config.epochs, numbers)
+
+
+KNOT_ROWS = 2**16  # rows whose quantiles are the knots of codes
 KEPT_ORDERS = 2 * 10**6  # places in the orders of epochs that are kept, 8 bytes each
 
 
@@ -125,9 +135,7 @@ class Data:
         self.weights = weights_of(given.config, self.features.target, given.table, self.split.train)
         if is_stored is None:
             rows = sum(map(len, vars(self.split).values()))
-            net = given.config.model.graph_of_run(
-                self.features.width, self.features.outputs, given.config.epochs
-            )
+            net = net_of(given.config, self.features)
             is_stored = needs_disk(size_of(given.config, rows, net), given.memory_bytes)
         self.is_stored = is_stored
         if is_stored:
@@ -136,6 +144,7 @@ class Data:
             self._load()
         #: The last orders of epochs by seed and epoch, for trainings that share this object.
         self._orders: dict[tuple[int, int], Integers] = {}
+        self._knots: dict[int, NDArray[np.float32]] = {}
         #: Scores of the baselines on the held-out rows, once a training has computed them.
         self.baseline: dict[str, Any] | None = None
         #: Predictions of the baseline trees, by what they depend on.
@@ -197,6 +206,18 @@ class Data:
             return self._test
         (test,) = Examples.load(self.features, self.table, [self.split.test], self.device)
         return test
+
+    def knots(self, bins: int) -> NDArray[np.float32]:
+        """Return the knots of the numbers' codes, (numbers, bins + 1), from the training rows.
+
+        Of many rows these are the quantiles of some, evenly spread over the table.
+        """
+        if bins not in self._knots:
+            rows = len(self.train)
+            places = np.linspace(0, rows - 1, min(rows, KNOT_ROWS)).astype(np.int64)
+            x = self.train.rows(places)[:, self.features.numbers]
+            self._knots[bins] = knots_of(x, bins)
+        return self._knots[bins]
 
     @cached_property
     def least_squares(self) -> Line | None:

@@ -129,7 +129,7 @@ def _affordable(training: Training) -> int:
     """Return how many trees may be grown; the machine's clock plays no part."""
     features, config = training.features, _tree_config(training, MOST_TREES)
     rows = sum(map(len, vars(training.split).values()))
-    net = config.model.graph_of_run(features.width, features.outputs, MOST_TREES)
+    net = net_of(config, features)
     own = size_of(training.config, rows, training.graph).training_s(training.state.epoch)
     budget_s = min(MOST_S, max(LEAST_S, SHARE * own))
     return int(min(MOST_TREES, budget_s / size_of(config, rows, net).training_s(1)))

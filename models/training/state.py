@@ -27,10 +27,10 @@ from models.errors import NotResumable
 from models.features.encoding import Features
 from models.features.targets import ClassTarget
 from models.nets.graph import Graph
-from models.nets.module import Flat, build_graph, flatten
+from models.nets.module import Flat, PiecewiseLinear, build_graph, flatten
 from models.nets.numeric import Net, compiled
 from models.training.cost import size_of
-from models.training.dataset import Data, TrainingInput, Window
+from models.training.dataset import Data, TrainingInput, Window, net_of
 from models.training.interface import (
     Best,
     EndReason,
@@ -232,9 +232,7 @@ class Training(Learner):
         self.data = data
         self.features, self.split, self.device = features, data.split, data.device
         self.loss: Loss = choose_loss(given.loss, features.target, data.device)
-        self.graph: Graph = config.model.graph_of_run(
-            features.width, features.outputs, config.epochs
-        )
+        self.graph: Graph = net_of(config, features)
         self.setup = self.new_setup()
         self.flat: Flat = self.setup.flat
         self.engine: Engine = make_engine(self.setup, given.engine)
@@ -248,9 +246,15 @@ class Training(Learner):
         self.learning_s, self.steps = 0.0, 0
 
     def new_setup(self) -> Setup:
-        """Return what an engine is made of, with a new net that has its initial parameters."""
+        """Return what an engine is made of, with a new net that has its initial parameters.
+
+        Its knots are those of the training rows; resuming replaces them with those of the start.
+        """
         config = self.config
         net = build_graph(self.graph, config.seed)
+        for module in net.modules():
+            if isinstance(module, PiecewiseLinear):
+                module.fit(self.features.numbers, self.data.knots(module.bins))
         flat = flatten(net, self.device)
         layers, size = self.graph.dense(), self.batch_size
         return Setup(

@@ -21,6 +21,7 @@ from models.training.dataset import Data, TrainingInput
 #: The fields of a configuration that change nothing about its data.
 OTHER = frozenset(
     {
+        "preset",
         "model",
         "loss",
         "optimizer",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from descent.codes import make_warning
+from descent.presets import CHOSEN
 from descent.schemas.sweeps import (
     GridSearch,
     Halving,
@@ -90,6 +91,8 @@ def make_sweep_plan(
     base["dataset"] = dataset.model_dump(mode="json")
     space = {path: each.model_dump(mode="json") for path, each in request.space.items()}
     plan = _planned(RunConfig.model_validate(base), columns, rows, {})
+    if request.base.preset:  # its fields, which the space may change
+        base |= plan.config.model_dump(mode="json", include=set(CHOSEN))
     spaces.check(base, space)
     strategy = _strategy(request, space)
     chosen = _parameters(request, strategy, space)

@@ -155,6 +155,9 @@ def test_the_commands_lead_from_a_file_to_a_prediction(descent: Command, service
     assert isinstance(json.loads(answer.stdout)["value"], float)
     assert "from-a-shell" in descent("models", "list", url=service_url).stdout
     assert dataset["id"] in descent("datasets", "list", url=service_url).stdout
+    words = ["runs", "check", dataset["id"], "Final", "--preset", "fast", "--json"]
+    config = json.loads(descent(*words, url=service_url).stdout)["config"]
+    assert (config["preset"], config["model"]["hidden"]) == ("fast", [128, 128])
 
 
 def test_a_learning_rate_is_suggested(descent: Command, service_url: str) -> None:

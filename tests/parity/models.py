@@ -19,6 +19,7 @@ from models.nets.graph import Graph
 from models.nets.module import build_graph
 from models.predict.predictor import Predictor
 from models.reading import MISSING, Reading, TableReading
+from models.training.dataset import net_of
 from service.storage.blobs import BlobStore
 from tests.models.samples import learn, make_table
 from tests.service import trained
@@ -100,6 +101,7 @@ def _trees(depth: int) -> dict[str, Any]:
     return {"type": "trees", "depth": depth}
 
 
+EMBEDDED = {"type": "piecewise_linear"}
 GROWN = {"optimizer": {"type": "sgd", "learning_rate": 0.2}, "batch_size": "full"}
 FOLDS = {"split": {"type": "kfold", "folds": 3}}
 RAW = {"standardize": False, "optimizer": {"type": "adam", "learning_rate": 1e-4}}
@@ -121,6 +123,8 @@ RECIPES: dict[str, Recipe] = {
     "two-lines": Recipe(NUMBERS, ["y", "z"]),
     "layers": Recipe(ALL, model=_layers({"linear": 16}, "relu", {"dropout": 0.1}, {"linear": 8})),
     "layers-odd": Recipe(NUMBERS, model=_layers("tanh", {"linear": 9}, "gelu", "sigmoid")),
+    "embedded": Recipe(ALL, model=_mlp(16, embedding=EMBEDDED)),
+    "embedded-classes": Recipe(ALL, "kind", "multiclass", _mlp(12, 8, embedding=EMBEDDED)),
     "trees": Recipe(ALL, model=_trees(6), further=GROWN),
     "trees-classes": Recipe(ALL, "kind", "multiclass", _trees(4), further=GROWN),
     "folds": Recipe(ALL, model=_mlp(8), further=FOLDS),
@@ -262,7 +266,7 @@ def _known(name: str, recipe: Recipe, path: Path) -> Known:
         checkpoint.write(path, best, document)
     features = Predictor.load(path).features
     run = RunConfig.model_validate(recipe.config())
-    graph = run.model.graph_of_run(features.width, features.outputs, run.epochs)
+    graph = net_of(run, features)
     if "members" in document:  # `training.test_bag` compares it with the nets of the members
         graph = Graph.from_json(document["net"])
     net = build_graph(graph).eval().double()

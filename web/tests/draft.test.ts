@@ -27,7 +27,8 @@ test("a draft of a run holds the settings of the run that differ from the defaul
   const config = {
     target: "quiz",
     epochs: 200,
-    model: { type: "mlp", hidden: [8], activation: "relu", dropout: 0 },
+    preset: "fast", // the rest of the configuration says all that it chose
+    model: { type: "mlp", hidden: [8], activation: "relu", dropout: 0, embedding: { type: "none" } },
     optimizer: { type: "adam", learning_rate: 0.01, weight_decay: 0 },
   };
   const draft = draftOf(config, DATASET);

@@ -43,7 +43,7 @@ def engine_of(
     loss: Loss, x: torch.Tensor, outputs: int, rate: float = 1.0, **model: Any
 ) -> Boosting:
     spec = Trees(**({"l2": 0.0, "bagging_temperature": 0.0, "random_strength": 0.0} | model))
-    net = build_graph(spec.graph_of_run(x.shape[1], outputs, 3))
+    net = build_graph(spec.graph_of_run(x.shape[1], outputs, 3, 0))
     optimizer = Sgd(learning_rate=rate)
     return Boosting(Setup(net, flatten(net, CPU), None, loss, optimizer, len(x), 0, spec), spec)
 

@@ -35,6 +35,7 @@ NETS: dict[str, list[Any]] = {
     "tanh": [{"linear": 8}, "tanh"],
     "gelu": [{"linear": 16}, "gelu", {"linear": 16}, "gelu"],
     "forest": [],  # see `forest`
+    "embedded": [],  # see `embedded`
 }
 
 
@@ -89,8 +90,11 @@ def portable(
         task=kind,
         standardize=standardize,
     )
-    if net == "forest":
-        graph = forest(features.width, features.outputs, is_class=kind != "regression")
+    if net in {"forest", "embedded"}:
+        is_class = kind != "regression"
+        graph = forest(features.width, features.outputs, is_class=is_class)
+        if net == "embedded":
+            graph = embedded(features.width, features.outputs)
         return GraphModel(features, graph, parameters_of(graph))
     layers = [*NETS[net], {"linear": features.outputs}]
     random = np.random.default_rng(len(layers))
@@ -110,6 +114,14 @@ def forest(inputs: int, outputs: int, *, is_class: bool) -> Graph:
     net = GraphBuilder(inputs)
     grown = net.add("trees", net.x, trees=20, depth=3, outputs=outputs)
     net.add("mix_classes" if is_class else "mix", grown, net.linear(net.x, outputs))
+    return net.graph()
+
+
+def embedded(inputs: int, outputs: int) -> Graph:
+    """Return a net that reads codes of some numbers."""
+    net = GraphBuilder(inputs)
+    codes = net.add("piecewise_linear", net.x, numbers=4, bins=8, size=5)
+    net.linear(net.add("relu", net.linear(codes, 16)), outputs)
     return net.graph()
 
 

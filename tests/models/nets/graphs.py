@@ -14,7 +14,16 @@ def random_graph(seed: int) -> Graph:
     random = np.random.default_rng(seed)
     builder = GraphBuilder(int(random.integers(1, 6)))
     width = int(random.integers(1, 9))
-    at = builder.linear(builder.x, width)
+    rows = builder.x
+    if seed % 3 == 0:
+        rows = builder.add(
+            "piecewise_linear",
+            rows,
+            numbers=int(random.integers(1, 4)),
+            bins=int(random.choice([1, 2, 5])),
+            size=int(random.integers(1, 4)),
+        )
+    at = builder.linear(rows, width)
     free = [at]  # values of this width; all but the newest may be read again
     for _ in range(int(random.integers(0, 9))):
         kind = random.choice(["linear", "dropout", "add", "multiply", *LEARNED, *ACTIVATIONS])
@@ -62,6 +71,11 @@ def parameters_of(graph: Graph, seed: int = 0) -> Parameters:
             feature = f"{each.output}.feature"
             places = random.integers(0, graph.widths[each.inputs[0]], graph.shapes[feature])
             found[feature] = places.astype(np.float32)
+        elif each.kind == "piecewise_linear":
+            place, knots = f"{each.output}.place", f"{each.output}.knots"
+            found[place] = random.integers(0, graph.inputs, graph.shapes[place]).astype(np.float32)
+            found[knots] = np.cumsum(0.2 + random.random(graph.shapes[knots]), 1, np.float32) - 2
+            found[knots][:, 2:4] = found[knots][:, 2:3]  # where there are so many: no bin
         elif each.kind in {"mix", "mix_classes"}:
             weight = f"{each.output}.weight"
             found[weight] = np.abs(found[weight]) + np.float32(0.1)

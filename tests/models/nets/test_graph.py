@@ -90,6 +90,14 @@ def test_every_evaluator_gives_the_answers_of_torch(tmp_path: Path) -> None:
             np.testing.assert_allclose(found, expected, rtol=2e-5, atol=near, err_msg=name)
 
 
+def test_no_rows_have_no_answers() -> None:
+    for seed in SEEDS[:12]:
+        graph = random_graph(seed)
+        parameters, x = parameters_of(graph, seed), rows(graph, 0)
+        assert compiled(graph, parameters).forward(x).shape == (0, graph.outputs)
+        assert exported(graph, parameters, x).shape == (0, graph.outputs)
+
+
 def test_the_slopes_are_those_of_autograd() -> None:
     for seed in SEEDS:
         graph = random_graph(seed)
@@ -152,6 +160,7 @@ def test_what_a_net_costs_is_counted() -> None:
 
 
 X, LINEAR, TREES = "x", {"units": 2}, {"trees": 3, "depth": 2, "outputs": 1}
+CODES = {"numbers": 2, "bins": 4, "size": 3}
 WRONG: dict[str, list[Operation]] = {
     "no operation": [],
     "an unknown kind": [Operation("sine", (X,), "0")],
@@ -179,6 +188,8 @@ WRONG: dict[str, list[Operation]] = {
     "a mix of nothing": [Operation("mix", (), "0")],
     "trees of no depth": [Operation("trees", (X,), "0", TREES | {"depth": 0})],
     "trees deeper than a byte": [Operation("trees", (X,), "0", TREES | {"depth": 9})],
+    "codes of no number": [Operation("piecewise_linear", (X,), "0", CODES | {"numbers": 0})],
+    "codes of half a bin": [Operation("piecewise_linear", (X,), "0", CODES | {"bins": 0.5})],
     "half a tree": [Operation("trees", (X,), "0", TREES | {"trees": 0.5})],
     "more leaves than memory holds": [
         Operation("trees", (X,), "0", {"trees": 10**6, "depth": 8, "outputs": 3})
@@ -232,10 +243,11 @@ def test_parameters_that_do_not_fit_are_refused() -> None:
 
 
 def grove() -> tuple[Graph, Parameters]:
-    """Return a mix of trees and a line, and its parameters."""
+    """Return a mix of trees and a net of codes, and its parameters."""
     net = GraphBuilder(3)
     grown = net.add("trees", net.x, trees=4, depth=2, outputs=2)
-    net.add("mix", grown, net.linear(net.x, 2))
+    codes = net.add("piecewise_linear", net.x, **CODES)
+    net.add("mix", grown, net.linear(codes, 2))
     graph = net.graph()
     return graph, parameters_of(graph)
 
@@ -244,13 +256,15 @@ def grove() -> tuple[Graph, Parameters]:
     ("name", "value"),
     [
         *(("0.feature", value) for value in (3.0, -1.0, 0.5, math.nan)),
-        *(("2.weight", value) for value in (0.0, -1.0, math.inf)),
+        *(("1.place", value) for value in (3.0, -1.0, 0.5, math.nan)),
+        *(("1.knots", value) for value in (100.0, -math.inf, math.nan)),
+        *(("3.weight", value) for value in (0.0, -1.0, math.inf)),
     ],
 )
 def test_parameters_that_no_training_makes_are_refused(name: str, value: float) -> None:
     graph, parameters = grove()
     parameters[name].flat[0] = value
-    with pytest.raises(ValueError, match=r"trees|mix"):
+    with pytest.raises(ValueError, match=r"trees|mix|places|knots"):
         compiled(graph, parameters)
 
 

@@ -27,6 +27,7 @@ NETS: list[dict[str, Any]] = [
     {"type": "mlp", "hidden": [16], "activation": "tanh"},
     LAYERS,
     {"type": "layers", "layers": ["relu", {"linear": 5}, "tanh"]},
+    {"type": "mlp", "hidden": [8], "embedding": {"bins": 5}},
     {"type": "trees", "depth": 3},
 ]
 TRAINED_AS: dict[str, Any] = {

@@ -73,6 +73,15 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "weights of classes and rows": {"class_weight": {"true": 3.0}, "weight": "Fare"},
     "weights of rows in all of them": AGE
     | {"optimizer": {"type": "lbfgs"}, "batch_size": "full", "weight": "Fare"},
+    "codes of numbers, with decay": {
+        "model": {"type": "mlp", "hidden": [8], "dropout": 0.1, "embedding": {"bins": 4}},
+        "optimizer": {"type": "adamw"},
+    },
+    "codes of numbers by lbfgs": {
+        "model": {"type": "mlp", "hidden": [4], "embedding": {"bins": 6, "size": 2}},
+        "optimizer": {"type": "lbfgs"},
+        "batch_size": "full",
+    },
     "trees of two classes": TREES | {"epochs": 12},
     "trees of numbers in a cosine": AGE
     | TREES

@@ -1,6 +1,7 @@
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from descent.spec import KFoldSplit, RunConfig, Sgd
 from models.training.cost import size_of
@@ -80,6 +81,46 @@ def test_trees_have_a_recipe_of_their_own_where_a_request_names_none() -> None:
     assert named.config.optimizer == Sgd(learning_rate=0.08)
     again = planned(SCORES, **plan.config.model_dump(mode="json", exclude={"dataset"}))
     assert again.config == plan.config
+
+
+def test_a_preset_chooses_a_net_and_its_training_by_the_rows() -> None:
+    plan = planned(SCORES, target="Final", preset="fast")
+    found = plan.config.model_dump(mode="json")
+    assert found["preset"] == "fast"
+    assert found["model"] == {
+        "type": "mlp",
+        "hidden": [128, 128],
+        "activation": "relu",
+        "dropout": 0.1,
+        "embedding": {"type": "piecewise_linear", "bins": 16, "size": 8},
+    }
+    assert found["optimizer"] == {"type": "adamw", "learning_rate": 1e-3, "weight_decay": 0.01}
+    assert found["schedule"] == {"type": "cosine", "warmup_epochs": 3, "final": 0.0}
+    assert (found["epochs"], found["batch_size"], found["early_stopping"]) == (100, 32, None)
+    assert plan.net is not None
+    assert plan.net.operations[0].attributes == {"numbers": 1, "bins": 16, "size": 8}
+    assert plan.estimate.parameters == plan.net.parameters
+    large = planned(SCORES, rows=10_000, target="Final", preset="fast").config
+    assert (large.model.hidden, large.batch_size, large.epochs) == ([256, 256], 256, 94)  # type: ignore[attr-defined]
+    assert planned(SCORES, rows=10**6, target="Final", preset="fast").config.epochs == 30
+
+
+def test_what_a_request_names_wins_over_its_preset() -> None:
+    asked: dict[str, Any] = {"epochs": 7, "optimizer": {"type": "sgd"}, "early_stopping": {}}
+    found = planned(SCORES, target="Final", preset="fast", **asked).config
+    assert (found.epochs, found.optimizer, found.batch_size) == (7, Sgd(), 32)
+    assert found.early_stopping is not None
+
+
+def test_a_complete_configuration_may_name_the_preset_that_it_came_from() -> None:
+    made = planned(SCORES, target="Final", preset="fast").config.model_dump(mode="json")
+    again = planned(SCORES, rows=10_000, **made | {"dataset": "ds_x"}).config
+    assert again.model_dump(mode="json") == made | {"dataset": "ds_x"}
+
+
+def test_a_preset_and_a_model_are_refused_together() -> None:
+    with pytest.raises(ValidationError, match="leave out model or preset"):
+        planned(SCORES, target="Final", preset="fast", model=TREES)
 
 
 def test_without_validation_rows_nothing_stops_early() -> None:

@@ -66,6 +66,16 @@ def test_logarithms_are_drawn_evenly() -> None:
     assert 450 < sum(value < 1e-2 for value in drawn) < 550
 
 
+def test_a_space_changes_fields_that_a_preset_chose() -> None:
+    varied = {"model.dropout": {"grid": [0.0, 0.3]}, "epochs": {"grid": [5]}}
+    found = plan(varied, base={"preset": "fast"})
+    for member, dropout in zip(found.members, (0.0, 0.3), strict=True):
+        config = member.config
+        assert (config["model"]["dropout"], config["model"]["hidden"]) == (dropout, [128, 128])
+        assert (config["epochs"], config["optimizer"]["type"]) == (5, "adamw")
+        assert config["preset"] == "fast"
+
+
 def test_a_grid_is_every_combination_in_order() -> None:
     found = plan({"seed": {"grid": [1, 2]}, "batch_size": {"grid": [8, 16, 32]}})
     assert found.trials == 6

@@ -28,7 +28,21 @@ export interface PairStep extends Reading {
   name: string;
 }
 
-export type Step = LinearStep | ActivationStep | PairStep;
+/** The rows beside small maps of the piecewise-linear codes of their numbers. */
+export interface CodesStep extends Reading {
+  kind: "codes";
+  inputs: number;
+  numbers: number;
+  bins: number;
+  size: number;
+  // offsets in the parameters
+  place: number;
+  knots: number;
+  weight: number;
+  bias: number;
+}
+
+export type Step = LinearStep | ActivationStep | PairStep | CodesStep;
 
 export interface Net {
   steps: Step[];
@@ -42,6 +56,9 @@ export interface Operation {
   inputs: string[];
   output: string;
   units?: number;
+  numbers?: number;
+  bins?: number;
+  size?: number;
 }
 
 export interface Graph {
@@ -60,16 +77,23 @@ export function netOf(subject: TrajectorySubject): Net {
   }
   const steps: Step[] = [];
   const values = new Map([["x", { place: 0, width: inputs }]]);
-  for (const { kind, inputs: names, output, units } of operations) {
+  for (const { kind, inputs: names, output, units, numbers = 0, bins = 0, size = 0 } of operations) {
     const read = names.map((name) => values.get(name) ?? { place: 0, width: inputs });
     const [first = { place: 0, width: inputs }] = read;
     const reads = read.map((value) => value.place);
+    const own = (part: string) => places.get(`${output}.${part}`) ?? 0;
     if (kind === "dropout") {
       values.set(output, first); // it does nothing outside of training
       continue;
     }
+    if (kind === "piecewise_linear") {
+      const offsets = { place: own("place"), knots: own("knots"), weight: own("weight"), bias: own("bias") };
+      steps.push({ kind: "codes", reads, inputs: first.width, numbers, bins, size, ...offsets });
+      values.set(output, { place: steps.length, width: first.width + numbers * size });
+      continue;
+    }
     if (kind === "linear") {
-      const [weight, bias] = [places.get(`${output}.weight`) ?? 0, places.get(`${output}.bias`) ?? 0];
+      const [weight, bias] = [own("weight"), own("bias")];
       steps.push({ kind, reads, weight, bias, inputs: first.width, outputs: units ?? first.width });
     } else steps.push({ kind: reads.length > 1 ? "pair" : "activation", name: kind, reads });
     values.set(output, { place: steps.length, width: units ?? first.width });
@@ -83,6 +107,7 @@ export function trace(net: Net, values: Parameters, x: Float32Array, rows: numbe
   for (const step of net.steps) {
     const [one = x, other = x] = step.reads.map((place) => found[place] ?? x);
     if (step.kind === "linear") found.push(linear(step, values, one, rows));
+    else if (step.kind === "codes") found.push(coded(step, values, one, rows));
     else if (step.kind === "activation") found.push(activated(step.name, one));
     else found.push(paired(step.name, one, other));
   }
@@ -108,6 +133,35 @@ function linear(step: LinearStep, values: Parameters, x: Float32Array, rows: num
     }
   }
   return y;
+}
+
+function coded(step: CodesStep, values: Parameters, x: Float32Array, rows: number): Float32Array {
+  const { inputs, numbers, bins, size } = step;
+  const width = inputs + numbers * size;
+  const y = new Float32Array(rows * width);
+  for (let row = 0; row < rows; row++) {
+    y.set(x.subarray(row * inputs, (row + 1) * inputs), row * width);
+    for (let number = 0; number < numbers; number++) {
+      const value = x[row * inputs + (values[step.place + number] ?? 0)] ?? 0;
+      for (let at = 0; at < size; at++) {
+        let sum = values[step.bias + number * size + at] ?? 0;
+        for (let bin = 0; bin < bins; bin++) {
+          const weight = values[step.weight + (number * bins + bin) * size + at] ?? 0;
+          sum += weight * partOf(values, step.knots + number * (bins + 1), bin, bins, value);
+        }
+        y[row * width + inputs + number * size + at] = Math.max(sum, 0);
+      }
+    }
+  }
+  return y;
+}
+
+/** Returns the share of a bin that lies below a value; the first and the last bin go on outside. */
+function partOf(values: Parameters, knots: number, bin: number, bins: number, value: number): number {
+  const [from, to] = [values[knots + bin] ?? 0, values[knots + bin + 1] ?? 0];
+  if (to <= from) return 0;
+  const share = (value - from) / (to - from);
+  return Math.min(Math.max(share, bin > 0 ? 0 : -Infinity), bin < bins - 1 ? 1 : Infinity);
 }
 
 function activated(name: string, x: Float32Array): Float32Array {

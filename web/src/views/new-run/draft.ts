@@ -50,7 +50,7 @@ export function draftOf(config: JsonObject, dataset: Dataset): Draft {
   let draft: Draft = { dataset: dataset.id, target: config["target"] as string | string[], rest: {} };
   for (const name of Object.keys(RUN)) {
     const value = config[name];
-    if (["dataset", "target", "lr_range"].includes(name) || value === undefined) continue;
+    if (["dataset", "target", "lr_range", "preset"].includes(name) || value === undefined) continue;
     draft = withValue(draft, name, shortened(field(name), value));
   }
   return draft;
@@ -61,7 +61,7 @@ function shortened(schema: Schema, value: Json): Json {
   if (typeof value !== "object" || value === null || Array.isArray(value)) return value;
   const choice = variants(schema).get(String(value["type"])) ?? resolve(schema);
   const own = Object.entries(value).filter(
-    ([name, part]) => name === "type" || !same(part, choice.properties?.[name]?.default),
+    ([name, part]) => name === "type" || !same(part, defaultIn(choice.properties?.[name] ?? {})),
   );
   const short = Object.fromEntries(own);
   const whole = schema["x-default"];

@@ -4,7 +4,7 @@ import { createContext } from "preact";
 import { useContext, useState } from "preact/hooks";
 import { Labelled } from "../../components/labelled";
 import { LayerList } from "./layer-list";
-import { type Json, type JsonObject, label, numeric, resolve, type Schema, words } from "./schema";
+import { defaultIn, type Json, type JsonObject, label, numeric, resolve, type Schema, variants, words } from "./schema";
 
 /** The column names of the dataset, for fields that choose a column. */
 export const ColumnNames = createContext<readonly string[]>([]);
@@ -40,9 +40,9 @@ export function ObjectFields({
             key={name}
             name={name}
             schema={{ ...part, $defs: schema.$defs ?? {} }}
-            value={name in value ? value[name] : part.default}
+            value={name in value ? value[name] : defaultIn(part)}
             pointer={`${pointer}/${name}`}
-            onValue={(next) => onValue(changed(value, name, next, part.default))}
+            onValue={(next) => onValue(changed(value, name, next, defaultIn(part)))}
           />
         );
       })}
@@ -53,12 +53,52 @@ export function ObjectFields({
 export function Field(props: FieldProps) {
   const { name, schema } = props;
   if (name === "column") return <ColumnField {...props} />;
+  if (variants(schema).size > 0) return <VariantField {...props} />;
   if (schema.type === "boolean") return <CheckField {...props} />;
   if (schema.type === "array" && schema.items?.oneOf) return <LayerList {...props} />;
   if (schema.type === "array") return <NumbersField {...props} />;
   if (numeric(schema)) return <NumberField {...props} />;
   if (words(schema).length > 0) return <WordField {...props} />;
   return <TextField {...props} />;
+}
+
+/** A field that is one of several objects: a select for the type, then the fields of that type. */
+export function VariantField({ name, schema, value, pointer, onValue }: FieldProps) {
+  const choices = variants(schema);
+  const object = (value ?? {}) as JsonObject;
+  const type = String(object["type"]);
+  const chosen = choices.get(type);
+  const first = (next: string) => {
+    const preset = (defaultIn(schema) ?? {}) as JsonObject;
+    return preset["type"] === next ? preset : { type: next };
+  };
+  return (
+    <>
+      <Labelled
+        text={label(name, schema)}
+        pointer={`${pointer}/type`}
+        hint={(chosen?.description ?? "").replaceAll("`", "")}
+      >
+        {(id, attributes) => (
+          <select
+            id={id}
+            {...attributes}
+            value={type}
+            onChange={(event) => onValue(first(event.currentTarget.value))}
+          >
+            {[...choices.keys()].map((each) => (
+              <option key={each} value={each}>
+                {each.replaceAll("_", " ")}
+              </option>
+            ))}
+          </select>
+        )}
+      </Labelled>
+      {chosen && (
+        <ObjectFields key={type} schema={chosen} value={object} pointer={pointer} onValue={onValue} />
+      )}
+    </>
+  );
 }
 
 function NumberField({ name, schema, value, pointer, onValue, hint }: FieldProps) {

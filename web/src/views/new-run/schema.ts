@@ -52,7 +52,7 @@ export function component(name: string): Schema {
 export function variants(schema: Schema): Map<string, Schema> {
   const found = new Map<string, Schema>();
   for (const each of schema.oneOf ?? schema.anyOf ?? []) {
-    const choice = resolve(each);
+    const choice = resolve(each, schema.$defs);
     const type = choice.properties?.["type"]?.const;
     if (typeof type === "string") found.set(type, choice);
   }

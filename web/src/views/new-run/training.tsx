@@ -1,9 +1,8 @@
 /** The training settings: the common ones first, all others under "Advanced settings". */
 
-import { Labelled } from "../../components/labelled";
-import { type Draft, defaultOf, field, valueOf, withValue } from "./draft";
-import { Field, ObjectFields } from "./fields";
-import { type JsonObject, label, resolve, type Schema, variants } from "./schema";
+import { type Draft, field, valueOf, withValue } from "./draft";
+import { Field, ObjectFields, VariantField } from "./fields";
+import { type JsonObject, label, resolve, type Schema } from "./schema";
 
 interface Props {
   draft: Draft;
@@ -33,7 +32,15 @@ export function TrainingFields({ draft, onDraft }: Props) {
     />
   );
   const choice = (name: string) => (
-    <VariantField key={name} name={name} value={valueOf(draft, name) as JsonObject} onValue={set(name)} />
+    <div class="columns" key={name}>
+      <VariantField
+        name={name}
+        schema={{ ...field(name), title: label(name) }}
+        value={valueOf(draft, name)}
+        pointer={`/${name}`}
+        onValue={set(name)}
+      />
+    </div>
   );
   return (
     <>
@@ -76,42 +83,6 @@ export function TrainingFields({ draft, onDraft }: Props) {
   );
 }
 
-interface VariantFieldProps {
-  name: string;
-  value: JsonObject;
-  onValue: (value: JsonObject) => void;
-}
-
-/** A field that is one of several objects: a select for the type, then the fields of that type. */
-function VariantField({ name, value, onValue }: VariantFieldProps) {
-  const choices = variants(field(name));
-  const type = String(value["type"]);
-  const chosen = choices.get(type);
-  return (
-    <div class="columns">
-      <Labelled text={label(name)} pointer={`/${name}/type`} hint={descriptionOf(chosen)}>
-        {(id, attributes) => (
-          <select
-            id={id}
-            {...attributes}
-            value={type}
-            onChange={(event) => onValue(first(name, event.currentTarget.value))}
-          >
-            {[...choices.keys()].map((each) => (
-              <option key={each} value={each}>
-                {each.replaceAll("_", " ")}
-              </option>
-            ))}
-          </select>
-        )}
-      </Labelled>
-      {chosen && (
-        <ObjectFields key={type} schema={chosen} value={value} pointer={`/${name}`} onValue={onValue} />
-      )}
-    </div>
-  );
-}
-
 interface OptionalFieldProps extends Props {
   name: string;
   text: string;
@@ -151,11 +122,3 @@ function withoutDefaults(schema: Schema): Schema {
   return { ...schema, properties: Object.fromEntries(parts) };
 }
 
-function first(name: string, type: string): JsonObject {
-  const preset = defaultOf(name) as JsonObject;
-  return preset["type"] === type ? preset : { type };
-}
-
-function descriptionOf(schema: Schema | undefined): string {
-  return (schema?.description ?? "").replaceAll("`", "");
-}
