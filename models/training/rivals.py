@@ -18,6 +18,7 @@ from models.features.inputs import Matrix
 from models.features.targets import ClassTarget
 from models.nets.lines import Line
 from models.training.cost import size_of
+from models.training.dataset import net_of
 from models.training.state import Training
 
 RivalName = Literal["constant", "linear", "trees"]
