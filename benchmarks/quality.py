@@ -260,8 +260,10 @@ def fit_perceptron(table: Public, seed: int) -> Fitted:
 WAYS: dict[str, Way] = {
     "default": ours({}),
     "fast": ours({"preset": "fast"}),
+    "balanced": ours({"preset": "balanced"}),
     "linear": ours({"model": {"type": "linear"}}),
     "trees": ours({"model": {"type": "trees"}}),
+    "trees in folds": ours({"model": {"type": "trees"}, "split": {"type": "kfold"}}),
     BASE: fit_catboost,
     "lightgbm": fit_lightgbm,
     "histogram": fit_histogram,

@@ -308,6 +308,7 @@ class RunConfig(Strict):
         Field(
             description="Chooses the model, and each of optimizer, schedule, epochs, batch_size and"
             " early_stopping that the request leaves out. `fast`: one network, seconds."
+            " `balanced`: such a network for each fold of a cross-validation, a minute."
         ),
     ] = None
     model: ModelSpec = Mlp()

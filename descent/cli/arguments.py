@@ -28,7 +28,8 @@ Set = Annotated[
 ]
 
 Preset = Annotated[
-    str | None, typer.Option(help="Settings that make a good model, in place of a model: fast.")
+    str | None,
+    typer.Option(help="Settings that make a good model, in place of a model: fast or balanced."),
 ]
 
 

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from descent.spec import KFoldSplit, RunConfig, Sgd
+from descent.spec import KFoldSplit, NoSplit, RunConfig, Sgd
 from models.training.cost import size_of
 from service.errors import Invalid
 from service.runs.plan import USUAL, Machine, Plan, make_plan
@@ -103,6 +103,15 @@ def test_a_preset_chooses_a_net_and_its_training_by_the_rows() -> None:
     large = planned(SCORES, rows=10_000, target="Final", preset="fast").config
     assert (large.model.hidden, large.batch_size, large.epochs) == ([256, 256], 256, 94)  # type: ignore[attr-defined]
     assert planned(SCORES, rows=10**6, target="Final", preset="fast").config.epochs == 30
+
+
+def test_the_balanced_preset_is_the_net_of_fast_in_each_fold_unless_a_split_is_named() -> None:
+    fast = planned(SCORES, target="Final", preset="fast").config.model_dump(mode="json")
+    found = planned(SCORES, target="Final", preset="balanced").config.model_dump(mode="json")
+    folds = {"type": "kfold", "folds": 10, "repeats": 1, "column": None}
+    assert found == fast | {"preset": "balanced", "split": folds}
+    one = planned(SCORES, target="Final", preset="balanced", split={"type": "none"}).config
+    assert one.split == NoSplit()
 
 
 def test_what_a_request_names_wins_over_its_preset() -> None:
