@@ -43,6 +43,8 @@ CASES: dict[str, dict[str, Any]] = {
     "two targets": NUMBERS | {"target": ["Age", "Fare"], "features": COLUMNS[:5]},
     "trees": NUMBERS | TREES | {"epochs": 20},
     "trees of classes": SURVIVAL | FOLDS | TREES | {"features": COLUMNS},
+    "codes of numbers": NUMBERS
+    | {"model": {"type": "mlp", "hidden": [6], "embedding": {"type": "piecewise_linear"}}},
     "a net that no engine knows": NUMBERS | {"model": {"type": "gated", "units": 5}},
     "classes in two repeats": SURVIVAL
     | FOLDS
