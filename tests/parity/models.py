@@ -130,6 +130,7 @@ RECIPES: dict[str, Recipe] = {
     "folds": Recipe(ALL, model=_mlp(8), further=FOLDS),
     "folds-raw": Recipe(NUMBERS, ["y", "z"], further=RAW | FOLDS),
     "folds-classes": Recipe(ALL, "kind", "multiclass", _mlp(8), further=FOLDS),
+    "folds-embedded": Recipe(ALL, model=_mlp(8, embedding=EMBEDDED), further=FOLDS),
     "folds-trees": Recipe(ALL, model=_trees(3), further=GROWN | FOLDS, is_spelled=True),
     "binary-flag": Recipe(ALL, "flag", "binary", _mlp(16)),
     "binary-line": Recipe(NUMBERS, "flag", "binary"),

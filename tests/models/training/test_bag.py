@@ -43,8 +43,7 @@ CASES: dict[str, dict[str, Any]] = {
     "two targets": NUMBERS | {"target": ["Age", "Fare"], "features": COLUMNS[:5]},
     "trees": NUMBERS | TREES | {"epochs": 20},
     "trees of classes": SURVIVAL | FOLDS | TREES | {"features": COLUMNS},
-    "codes of numbers": NUMBERS
-    | {"model": {"type": "mlp", "hidden": [6], "embedding": {"type": "piecewise_linear"}}},
+    "codes": NUMBERS | {"model": {"type": "mlp", "hidden": [6], "embedding": {"bins": 4}}},
     "a net that no engine knows": NUMBERS | {"model": {"type": "gated", "units": 5}},
     "classes in two repeats": SURVIVAL
     | FOLDS
@@ -205,7 +204,7 @@ def poisoned(read: Table, rows: NDArray[Any]) -> Table:
     return Table(read.types, columns, read.rows)
 
 
-@pytest.mark.parametrize("name", ["numbers", "trees", "lines"])
+@pytest.mark.parametrize("name", ["numbers", "codes", "trees", "lines"])
 def test_a_member_learns_nothing_from_its_fold(tmp_path: Path, name: str) -> None:
     config = CASES[name] | {"features": [each for each in COLUMNS if each != "Fare"]}
     read = travellers()
@@ -278,7 +277,7 @@ def test_a_cross_validation_killed_after_any_checkpoint_ends_with_the_very_same_
 
 
 def test_a_cross_validation_from_files_resumes_exactly_too(tmp_path: Path) -> None:
-    config = CASES["numbers"]
+    config = CASES["codes"]
     whole = learn(travellers(), tmp_path / "a", config, memory_bytes=1)
     _tensors, document = checkpoint.read(whole.saved[-1].path)
     assert document["rows_in_files"] is True

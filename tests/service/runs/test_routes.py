@@ -85,6 +85,7 @@ def test_the_stored_configuration_is_complete(run: dict[str, Any]) -> None:
         "hidden": [64, 64],
         "activation": "relu",
         "dropout": 0.0,
+        "embedding": {"type": "none"},
     }
     assert config["dataset"] == {"id": run["dataset"]["id"], "version": 1}
 
