@@ -168,7 +168,7 @@ def test_a_cross_validation_is_trained_resumed_predicted_explained_exported_and_
         "target": "price",
         "model": {"type": "mlp", "hidden": [6]},
     }
-    asked |= {"epochs": 300, "early_stopping": None, "split": {"type": "kfold", "folds": 3}}
+    asked |= {"epochs": 1500, "early_stopping": None, "split": {"type": "kfold", "folds": 3}}
     plan = client.post(f"{API}/runs/validate", json=asked).raise_for_status().json()
     run = _is_resumed_exactly(stage, asked)
     found = client.get(f"{API}/runs/{run}").json()
