@@ -82,7 +82,9 @@ def test_the_page_shows_the_error_messages_of_the_service(visit: Opens, site: Si
         body = {"dataset": site.scores, "target": "Final", "optimizer": {"learning_rate": -1}}
         said = httpx.post(f"{site.url}/api/v1/runs/validate", json=body).json()["errors"][0]
         sentence = said["detail"].partition(": ")[2] or said["detail"]
-        expect(page.get_by_label("Learning rate", exact=True)).to_have_attribute("aria-invalid", "true")
+        expect(page.get_by_label("Learning rate", exact=True)).to_have_attribute(
+            "aria-invalid", "true"
+        )
         expect(page.locator("small.wrong")).to_contain_text(sentence, ignore_case=True)
         visited.go("#/runs/run_1")
         refused = httpx.get(f"{site.url}/api/v1/runs/run_1").json()

@@ -36,17 +36,17 @@ MUTANTS = (
     Mutant(
         "the fence does not look at the attempt",
         "service/jobs/queue.py",
-        "        .where(table.id == job_id, table.attempt == attempt, table.state.in_(OWNED))\n"
-        "        .values(attempt=attempt)",
-        "        .where(table.id == job_id, table.state.in_(OWNED))\n"
+        '.where(table.id == bindparam("held"), table.attempt == number, table.state.in_(OWNED))\n'
+        "        .values(attempt=number)",
+        '.where(table.id == bindparam("held"), table.state.in_(OWNED))\n'
         "        .values(owner=table.owner)",
         LATE,
     ),
     Mutant(
         "the fence does not look at the state",
         "service/jobs/queue.py",
-        "table.attempt == attempt, table.state.in_(OWNED))\n        .values(attempt=attempt)",
-        "table.attempt == attempt)\n        .values(attempt=attempt)",
+        "table.attempt == number, table.state.in_(OWNED))\n        .values(attempt=number)",
+        "table.attempt == number)\n        .values(attempt=number)",
         f"{FENCING}::test_an_owner_whose_run_has_ended_is_refused",
     ),
     Mutant(
@@ -140,15 +140,15 @@ MUTANTS = (
     Mutant(
         "a rescue does not wait for the lease to end",
         "service/jobs/queue.py",
-        "        .where(_is_expired(table, time, boot))\n        .values(owner=None",
+        "        .where(_is_expired(table))\n        .values(owner=None",
         "        .values(owner=None",
         f"{LIFECYCLE}::test_a_beat_keeps_the_lease",
     ),
     Mutant(
         "a lease of an earlier boot still counts",
         "service/jobs/queue.py",
-        "(table.lease_expires < time, table.boot_id != boot)",
-        "(table.lease_expires < time)",
+        "(table.lease_expires < NOW, table.boot_id != BOOT)",
+        "(table.lease_expires < NOW)",
         f"{LIFECYCLE}::test_a_lease_of_an_earlier_boot_is_void",
     ),
     # ---- curves -------------------------------------------------------------------------------

@@ -51,6 +51,6 @@ def test_a_run_is_as_the_document_describes_it(run: dict[str, Any], document: An
 def test_its_configuration_and_its_metrics_have_no_undescribed_members(run: dict[str, Any]) -> None:
     assert RunConfig.model_validate(run["config"]).model_dump(mode="json") == run["config"]
     found = schemas.ModelMetrics.model_validate(run["evaluation"], extra="forbid")
-    assert found.model_dump(exclude_unset=True) == run["evaluation"]
+    assert found.model_dump(exclude_unset=True, by_alias=True) == run["evaluation"]
     assert found.test is not None
     assert found.baseline is not None
