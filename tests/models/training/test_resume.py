@@ -137,7 +137,7 @@ def test_a_run_stopped_anywhere_ends_with_the_very_same_file(tmp_path: Path, nam
     made = whole.saved[-1].step
     for step in (step for step in stops(whole.started) if step <= made):
         scratch = tmp_path / str(step)
-        first = learn(table, scratch, config, stop_at(step, "handback"), poll_s=0.0)
+        first = learn(table, scratch, config, stop_at(step, "handback"), poll_s=0.0, threads=1)
         saved = first.saved[-1]
         assert saved.step == step
         rest = learn(table, scratch, config, resume=saved.path, seq=saved.seq, attempt=2)
@@ -150,10 +150,10 @@ def test_a_run_stopped_anywhere_ends_with_the_very_same_file(tmp_path: Path, nam
 def test_a_run_stopped_twice_ends_with_the_very_same_file(tmp_path: Path, name: str) -> None:
     config, table = configured(name), passengers()
     whole = learn(table, tmp_path / "whole", config)
-    first = learn(table, tmp_path, config, stop_at(2, "handback"), poll_s=0.0)
+    first = learn(table, tmp_path, config, stop_at(2, "handback"), poll_s=0.0, threads=1)
     saved = first.saved[-1]
     then: dict[str, Any] = {"resume": saved.path, "seq": saved.seq, "attempt": 2}
-    second = learn(table, tmp_path, config, stop_at(3, "pause"), poll_s=0.0, **then)
+    second = learn(table, tmp_path, config, stop_at(3, "pause"), poll_s=0.0, threads=1, **then)
     saved = second.saved[-1]
     assert saved.step == 5
     then = {"resume": saved.path, "seq": saved.seq, "attempt": 3}

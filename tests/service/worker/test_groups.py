@@ -22,7 +22,7 @@ from tests.warm import Parent
 
 pytestmark = pytest.mark.slow
 
-EPOCHS = 180
+EPOCHS = 300
 RATES = (0.003, 0.01, 0.03)
 DROPOUT = {"type": "mlp", "hidden": [8], "dropout": 0.2}
 
