@@ -276,7 +276,7 @@ WAYS: dict[str, Way] = {
 
 @dataclass
 class Measured:
-    """What a way did on a table, one number for each seed."""
+    """The results of a way on a table, one number for each seed."""
 
     errors: list[float] = field(default_factory=list)
     fit_s: list[float] = field(default_factory=list)

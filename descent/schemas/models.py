@@ -206,7 +206,7 @@ class Reliability(Wire):
 
 
 class Calibration(Wire):
-    """What is known of the intervals and sets of a model, which `?interval=` adds."""
+    """The calibration of a model's intervals and sets, which `?interval=` adds to predictions."""
 
     #: `conformal` by the errors of held-out rows, or `exact` for a line of least squares; absent
     #: if there are only probabilities

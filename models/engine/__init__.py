@@ -10,6 +10,8 @@ from typing import Literal
 from models.nets.graph import DenseLayer
 
 EngineName = Literal["kernel", "chunked", "autograd", "boosting"]
+#: Rows that are predicted at a time, outside of steps: few enough for a cache.
+CHUNK = 4_096
 #: The compiled part of the kernel; it may be missing.
 LIBRARY = Path(__file__).parent / "compiled" / "kernel.so"
 #: The widest layers and the most inputs that the kernel computes; wider layers are as fast with

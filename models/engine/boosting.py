@@ -17,8 +17,9 @@ from torch import Tensor
 
 from models.architectures.trees import Trees
 from models.data import Floats, Integers, generator
+from models.engine import CHUNK
 from models.engine.engine import Engine, Setup, is_late
-from models.engine.examples import CHUNK, Examples
+from models.engine.examples import Examples
 
 #: The streams of random numbers; the steps count from here.
 STREAM = 2**63 + 2**62

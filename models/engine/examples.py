@@ -10,11 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.data import Integers, Table
+from models.engine import CHUNK
 from models.features.encoding import Features
 from models.features.targets import ClassTarget
-
-#: Rows that are predicted at a time, outside of steps.
-CHUNK = 4_096
 
 
 @dataclass(frozen=True)

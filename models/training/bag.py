@@ -86,15 +86,7 @@ class Bag(Learner):
         #: All rows are training rows of the model.
         self.split: RowSplit = split_table(given.config, given.table)
         self.features = features or widened(
-            Features.fit(
-                given.table,
-                self.split.train,
-                features=given.features,
-                targets=given.config.targets,
-                task=given.task,
-                standardize=given.config.standardize,
-            ),
-            [each.features for each in self.members],
+            given.fit(self.split.train), [each.features for each in self.members]
         )
         #: Why a member went back to its best epoch, by its number: its loss was not finite.
         self.diverged: dict[int, str] = {}

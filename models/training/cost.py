@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from descent.spec import ColumnSplit, KFoldSplit, NoSplit, RunConfig
 from models.architectures.trees import Trees
-from models.engine import LIBRARY, suits_kernel
+from models.engine import CHUNK, LIBRARY, suits_kernel
 from models.features.widths import count_numbers, estimate_width
 from models.machine import free_memory
 from models.nets.graph import Graph
@@ -27,7 +27,6 @@ SPLIT_BYTES, SPLITTING_BYTES = 4, 24
 ORDER_BYTES = 8
 #: Of each row that is evaluated: its true target as float64, and for classes its shares.
 TRUTH_BYTES, SHARES_BYTES = 8, 24
-CHUNK = 4_096  # rows that are evaluated at a time
 #: Rows in memory of fewer bytes than this are never kept in files.
 SMALL_BYTES = 64 * 1024 * 1024
 #: The share of the free memory that a training may take.

@@ -78,6 +78,17 @@ class TrainingInput:
             raise ValueError("the features must be decided, got None")
         return self.config.features
 
+    def fit(self, rows: Integers) -> Features:
+        """Return the features fitted to these rows of the table; raises `TrainingFailed`."""
+        return Features.fit(
+            self.table,
+            rows,
+            features=self.features,
+            targets=self.config.targets,
+            task=self.task,
+            standardize=self.config.standardize,
+        )
+
 
 def net_of(config: RunConfig, features: Features) -> Graph:
     """Return the net that a run trains on encoded rows."""
@@ -123,14 +134,7 @@ class Data:
         """
         self.config, self.table, self.device = given.config, given.table, device
         self.split: RowSplit = split or split_table(given.config, given.table)
-        self.features = features or Features.fit(
-            given.table,
-            self.split.train,
-            features=given.features,
-            targets=given.config.targets,
-            task=given.task,
-            standardize=given.config.standardize,
-        )
+        self.features = features or given.fit(self.split.train)
         #: float64 (training rows,), with the mean 1.
         self.weights = weights_of(given.config, self.features.target, given.table, self.split.train)
         if is_stored is None:

@@ -9,7 +9,8 @@ import numpy as np
 from descent.codes import make_warning
 from descent.spec import Sgd
 from models.data import Floats, Integers
-from models.engine.examples import CHUNK, Examples
+from models.engine import CHUNK
+from models.engine.examples import Examples
 from models.features.inputs import Matrix, Numeric
 from models.features.targets import ClassTarget, Target
 from models.nets.lines import describe_line, predict_line

@@ -59,12 +59,12 @@ TOLD: Mapping[RivalName, tuple[FindingCode, str]] = {
 
 @dataclass(frozen=True)
 class Metric:
-    """A score: the mean loss of rows, and what is told of it. Less is better."""
+    """A score: the mean loss of rows, and the number that people read. Less is better."""
 
     name: str
     #: losses of rows, (rows,), of a prediction
     losses: Callable[[Predicted], Floats]
-    #: of mean losses
+    #: the number that people read, of mean losses
     told: Callable[[Floats], Floats]
 
 

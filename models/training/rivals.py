@@ -55,10 +55,10 @@ def rivals(training: Training, asked: Asked, constant: Floats) -> dict[RivalName
         outputs = asked.x.astype(np.float64) @ line.weights.T + line.biases
         found["linear"] = training.features.decode(outputs)
     if not isinstance(training.config.model, Trees):
-        known = training.data.trees
-        key = (training.config.seed, training.given.loss, _affordable(training))
+        known, most = training.data.trees, _affordable(training)
+        key = (training.config.seed, training.given.loss, most)
         if key not in known:
-            known[key] = _trees(training, asked)
+            known[key] = _trees(training, asked, most)
         trees = known[key]
         if trees is not None:
             found["trees"] = trees
@@ -100,8 +100,8 @@ def discriminant(x: Floats, truth: Floats | Integers, classes: int) -> Line | No
     return Line(weights, biases) if is_finite else None
 
 
-def _trees(training: Training, asked: Asked) -> Floats | None:
-    data, epochs = training.data, _affordable(training)
+def _trees(training: Training, asked: Asked, epochs: int) -> Floats | None:
+    data = training.data
     if data.is_stored or len(data.train) < TREE_ROWS or epochs < FEWEST_TREES:
         return None
     given = replace(training.given, config=_tree_config(training, epochs), resume=None, threads=1)

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.data import Integers, Table, generator
-from models.engine.examples import CHUNK, Examples
+from models.engine import CHUNK
+from models.engine.examples import Examples
 from models.errors import StorageFull
 from models.features.encoding import Features
 

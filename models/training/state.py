@@ -89,7 +89,7 @@ class Epoch:
 
 
 class Learner(ABC):
-    """What the loop trains: a training, or the members of a cross-validation."""
+    """The subject of the loop: a training, or the members of a cross-validation."""
 
     def __init__(self, given: TrainingInput) -> None:
         self.given, self.config = given, given.config

@@ -1,4 +1,4 @@
-"""What a run's best checkpoint is worth: its report, and its predictions of one split for plots."""
+"""The evaluation of a run's best checkpoint: its report, and predictions of a split for plots."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

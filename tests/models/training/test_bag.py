@@ -84,7 +84,7 @@ def members_of(path: Path) -> Iterator[GraphModel]:
 
 
 def strange(read: Table) -> Table:
-    """Return rows with gaps, categories that nobody knows, and numbers far outside."""
+    """Return rows with gaps, unknown categories, and numbers far outside."""
     columns = dict(read.columns)
     for name, column in read.columns.items():
         if isinstance(column, Categories):
